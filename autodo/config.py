@@ -1,0 +1,232 @@
+"""What defines a run: frozen pydantic models, and the run id.
+
+Importing this module imports neither torch nor ray, so that planning a grid takes no time.
+"""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from autodo.errors import ConfigError
+from autodo.validation import parse_model
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Part = Literal["augment", "weight", "soft-label"]
+LossName = Literal["cross-entropy", "kl", "symmetric-kl"]
+SolverName = Literal["identity", "neumann", "conjugate-gradient", "exact"]
+SplitName = Literal["paper", "union"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DatasetConfig(_Frozen):
+    """Which images, and how many of them."""
+
+    name: str
+    path: str | None = None
+    """Directory of class folders, or CSV of path,label. Only for `folder`."""
+    image_size: Positive | None = None
+    """Side in pixels to which images of a `folder` are resized."""
+    subsample: Positive | None = None
+    """Keep this many images of the train set: a fixed stratified subsample, drawn before the split."""
+    val_share: Share = 0.2
+
+    @model_validator(mode="after")
+    def _folder_has_a_path(self) -> Self:
+        if self.name == "folder":
+            if not self.path:
+                raise ValueError("path is needed: the directory of class folders, or the CSV of path,label")
+            if self.image_size is None:
+                raise ValueError("image_size is needed: the side in pixels to which images are resized")
+        elif self.path is not None or self.image_size is not None:
+            raise ValueError(
+                f"path and image_size are for the dataset 'folder' only, not for {self.name!r}; "
+                "--data-dir says where the files of a named dataset are"
+            )
+        return self
+
+    @property
+    def label(self) -> str:
+        """Name in run ids and tables: the dataset, or `folder-<basename>` for a person's own images."""
+        if self.path is None:
+            return self.name
+        return f"folder-{re.sub(r'[^A-Za-z0-9]+', '-', Path(self.path).stem).strip('-').lower() or 'images'}"
+
+
+class DistortionConfig(_Frozen):
+    """What is done to the train labels after the split (DESIGN words: IR and NR)."""
+
+    imbalance_ratio: Annotated[float, Field(ge=1)] = 1.0
+    noise_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The paper's notation: `100-0.1` is imbalance ratio 100 and noise ratio 0.1.
+
+        Raises:
+            ConfigError: if the text is not IR-NR, or a value is out of range.
+        """
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)", text)
+        if match is None:
+            raise ConfigError(f"distortion {text!r} is not IR-NR, such as '100-0.1' or '1-0.0'")
+        return parse_model(
+            cls, {"imbalance_ratio": float(match[1]), "noise_ratio": float(match[2])}, f"distortion {text!r}"
+        )
+
+    def __str__(self) -> str:
+        return f"{self.imbalance_ratio:g}-{self.noise_ratio}"
+
+
+class MethodConfig(_Frozen):
+    """How the train loss is built; a `configs/methods/*.yaml` gives the rest of a method's settings."""
+
+    name: str
+    loss: LossName = "cross-entropy"
+
+
+class ModelConfig(_Frozen):
+    """The task model: an encoder and a linear head."""
+
+    name: str
+
+    @field_validator("name")
+    @classmethod
+    def _one_spelling(cls, name: str) -> str:
+        return name.lower().replace("_", "-")
+
+
+class AugmentationConfig(_Frozen):
+    """Standard augmentation: crop, flip, erase."""
+
+    crop_padding: Annotated[int, Field(ge=0)] = 4
+    """Zero pixels added on each side before a random crop back to the image's size."""
+    flip: bool = True
+    erase_probability: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+class TrainingConfig(_Frozen):
+    """The inner problem: SGD with Nesterov momentum, cosine schedule with warm-up (paper, appendix A)."""
+
+    epochs: Positive = 200
+    batch_size: Positive = 256
+    lr: Annotated[float, Field(gt=0)] = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    warmup_epochs: Annotated[int, Field(ge=0)] = 5
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> Self:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs ({self.warmup_epochs}) must be below epochs ({self.epochs})")
+        return self
+
+
+class PointsConfig(_Frozen):
+    """The per-point model g(lambda)."""
+
+    learn: Annotated[tuple[Part, ...], Field(min_length=1)]
+    shared: bool = False
+    """One row of augmentation strengths for all points (the paper's lambda^A_SHA)."""
+    label_smoothing: Share = 0.1
+    """alpha of the initial soft labels; 0.1 in the paper, 0.05 in its published code."""
+    gate_probability: Share = 0.25
+    """Initial probability of each augmentation operation; 0.25 in the paper, 0.2 in its published code."""
+
+    @field_validator("learn")
+    @classmethod
+    def _in_order(cls, learn: tuple[Part, ...]) -> tuple[Part, ...]:
+        order: tuple[Part, ...] = ("augment", "weight", "soft-label")
+        if len(set(learn)) != len(learn):
+            raise ValueError(f"names a part twice: {list(learn)}")
+        return tuple(part for part in order if part in learn)
+
+    @model_validator(mode="after")
+    def _only_augmentation_is_shared(self) -> Self:
+        if self.shared and self.learn != ("augment",):
+            raise ValueError("shared: true goes with learn: [augment] alone; weights and labels are per point")
+        return self
+
+
+class OuterConfig(_Frozen):
+    """The outer problem: RMSprop on lambda with the implicit gradient of the validation loss."""
+
+    lr: Annotated[float, Field(gt=0)] = 0.05
+    start_share: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    """The outer phase starts after this share of the epochs (the paper's E = 50 of 200)."""
+    solver: SolverName
+    iterations: Positive = 20
+    """Terms of the Neumann series, or steps of conjugate gradients."""
+    step: Annotated[float, Field(gt=0)] | None = None
+    """Step of the Neumann series; only for `neumann`."""
+    damping: Annotated[float, Field(ge=0)] = 0.0
+    """Added to the Hessian's diagonal, besides the weight decay that is part of the inner problem."""
+    val_gradient: Literal["batch", "full"] = "batch"
+    """`batch`: a val batch and a solve at every step (the paper). `full`: all of val, one solve per pass."""
+
+    @model_validator(mode="after")
+    def _step_is_neumanns(self) -> Self:
+        if (self.solver == "neumann") != (self.step is not None):
+            raise ValueError("step is needed by solver 'neumann' and by no other")
+        return self
+
+
+class RunConfig(_Frozen):
+    """Everything that changes a run's result, and nothing else."""
+
+    dataset: DatasetConfig
+    split: SplitName = "paper"
+    """`paper`: train on the distorted train points. `union`: on those and the clean val points."""
+    distortion: DistortionConfig = DistortionConfig()
+    method: MethodConfig
+    model: ModelConfig
+    augmentation: AugmentationConfig = AugmentationConfig()
+    training: TrainingConfig = TrainingConfig()
+    points: PointsConfig | None = None
+    outer: OuterConfig | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if (self.points is None) != (self.outer is None):
+            raise ValueError("points and outer go together: a method learns lambda with both or with neither")
+        soft = self.points is not None and "soft-label" in self.points.learn
+        if self.method.loss != "cross-entropy" and not soft:
+            raise ValueError(f"method.loss {self.method.loss!r} needs soft labels: points.learn has none")
+        return self
+
+    @property
+    def outer_start(self) -> int:
+        """First epoch, counted from 0, that ends with an outer pass."""
+        return self.training.epochs if self.outer is None else round(self.outer.start_share * self.training.epochs)
+
+    @property
+    def run_id(self) -> str:
+        """`<dataset>_ir<IR>_nr<NR>_<method>_s<seed>_<8 hex>`: the same config has the same id anywhere."""
+        d = self.distortion
+        return (
+            f"{self.dataset.label}_ir{d.imbalance_ratio:g}_nr{d.noise_ratio:g}_{self.method.name}"
+            f"_s{self.seed}_{fingerprint(self)}"
+        )
+
+    @property
+    def recipe_id(self) -> str:
+        """Hash of what a fair comparison holds fixed: all but distortion, split, method and seed."""
+        return fingerprint(self, exclude={"split", "distortion", "method", "points", "outer", "seed"})
+
+    @property
+    def variant_id(self) -> str:
+        """Hash of the method's own settings: tells a method from the same method with overrides."""
+        return fingerprint(self, include={"method", "points", "outer"})
+
+
+def fingerprint(config: BaseModel, **fields: Any) -> str:
+    """First 8 hex digits of the sha256 of the canonical JSON (sorted keys, no spaces)."""
+    canonical = json.dumps(config.model_dump(mode="json", **fields), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:8]

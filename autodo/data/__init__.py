@@ -1,0 +1,1 @@
+"""Datasets, the split, the distortion and the batches."""

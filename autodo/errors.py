@@ -1,0 +1,39 @@
+"""Errors that a person can act on; the command line prints their text and no traceback."""
+
+
+class UserError(ValueError):
+    """Something that the user gave is wrong; the message names it, where it stands and the remedy."""
+
+
+class ConfigError(UserError):
+    """A configuration file, an override or a name is wrong."""
+
+
+class DataError(UserError):
+    """A data file is missing, damaged or unsuitable."""
+
+
+class StoreError(UserError):
+    """A store cannot be read or written."""
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss became NaN or infinite.
+
+    Args:
+        epoch: the epoch in which it happened, counted from 0.
+        checkpoint_epoch: how many epochs the last good checkpoint holds; 0 if there is none.
+    """
+
+    def __init__(self, epoch: int, checkpoint_epoch: int) -> None:
+        super().__init__(epoch, checkpoint_epoch)
+        self.epoch = epoch
+        self.checkpoint_epoch = checkpoint_epoch
+
+    def __str__(self) -> str:
+        kept = (
+            f"the checkpoint holds the {self.checkpoint_epoch} good epochs before"
+            if self.checkpoint_epoch
+            else "there is no checkpoint before it"
+        )
+        return f"the training loss is not finite in epoch {self.epoch}; {kept}; try a lower training.lr"

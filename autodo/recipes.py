@@ -1,0 +1,146 @@
+"""From names to a RunConfig: the dataset's recipe, the method's preset, then overrides, later ones winning."""
+
+import functools
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from autodo.config import DistortionConfig, OuterConfig, PointsConfig, RunConfig, SplitName
+from autodo.errors import ConfigError
+from autodo.models import known_model_names, parse_model_name
+from autodo.validation import check_name, hint, load_yaml, parse_model
+
+Kind = Literal["datasets", "methods", "grids"]
+
+
+def build_run(
+    dataset: str,
+    method: str,
+    *,
+    distortion: DistortionConfig | None = None,
+    split: SplitName = "paper",
+    seed: int = 0,
+    overrides: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """A run from the dataset's recipe, the method's preset and dotted overrides, later ones winning.
+
+    Args:
+        dataset: a key of `autodo.data.DATASETS`, with a recipe in `configs/datasets/`.
+        method: the name of a file in `configs/methods/`.
+        overrides: values by dotted key, such as `{"training.epochs": 20}`.
+    Raises:
+        ConfigError: naming the bad key or value, where it stands and what is allowed.
+    """
+    tree = _merge(dataset_recipe(dataset), method_preset(method))
+    tree = _merge(
+        tree,
+        {
+            "dataset": {"name": dataset},
+            "method": {"name": method},
+            "distortion": (distortion or DistortionConfig()).model_dump(),
+            "split": split,
+            "seed": seed,
+        },
+    )
+    where = f"{dataset} x {method}"
+    tree = _merge(tree, _nest(overrides or {}))
+    for section in ("points", "outer"):
+        if not isinstance(tree.get(section, {}), Mapping):
+            raise ConfigError(f"{where}: {section}: is a section with keys, not {tree[section]!r}")
+    if tree.get("points", {}).get("learn") is None:
+        # A method that learns nothing has no outer problem; the override is still checked for typing errors.
+        _check_unused(tree, where)
+        tree.pop("points", None)
+        tree.pop("outer", None)
+    run = parse_model(RunConfig, tree, where)
+    if run.dataset.name != dataset or run.method.name != method:
+        raise ConfigError(f"{where}: dataset.name and method.name cannot be overridden; name them directly")
+    check_model_name(run.model.name, where)
+    return run
+
+
+def _check_unused(tree: Mapping[str, Any], where: str) -> None:
+    if "outer" in tree:
+        outer = tree["outer"]
+        solver = "neumann" if "step" in outer else "conjugate-gradient"
+        parse_model(OuterConfig, {"solver": solver, **outer}, f"{where}: outer")
+    if "points" in tree:
+        parse_model(PointsConfig, {"learn": ["augment"], **tree["points"]}, f"{where}: points")
+
+
+def dataset_recipe(name: str) -> dict[str, Any]:
+    """The shipped recipe of a dataset: `configs/datasets/<name>.yaml`."""
+    check_name(name, dataset_names(), "dataset")
+    return _shipped("datasets", name)
+
+
+def method_preset(name: str) -> dict[str, Any]:
+    """The shipped preset of a method, without its `summary` and `reference`."""
+    check_name(name, method_names(), "method")
+    preset = _shipped("methods", name)
+    return {key: value for key, value in preset.items() if key not in ("summary", "reference")}
+
+
+def method_summary(name: str) -> str:
+    """One line on what a method learns."""
+    check_name(name, method_names(), "method")
+    return str(_shipped("methods", name)["summary"])
+
+
+def dataset_names() -> list[str]:
+    """Names that have a recipe in `configs/datasets/`."""
+    return _shipped_names("datasets")
+
+
+def method_names() -> list[str]:
+    """Names that have a preset in `configs/methods/`."""
+    return _shipped_names("methods")
+
+
+def shipped_file(kind: Kind, name: str) -> Path:
+    """Path of `configs/<kind>/<name>.yaml` in the installed package or the checkout."""
+    return Path(str(resources.files("configs"))) / kind / f"{name}.yaml"
+
+
+@functools.cache
+def _shipped_names(kind: Kind) -> list[str]:
+    return sorted(path.stem for path in shipped_file(kind, "any").parent.glob("*.yaml"))
+
+
+def grid_names() -> list[str]:
+    """Names of the grids in `configs/grids/`."""
+    return _shipped_names("grids")
+
+
+@functools.cache
+def _shipped(kind: Kind, name: str) -> dict[str, Any]:
+    return load_yaml(shipped_file(kind, name))
+
+
+def check_model_name(name: str, where: str) -> None:
+    """Raises ConfigError unless a model of this name can be built."""
+    if parse_model_name(name) is None:
+        known = known_model_names()
+        raise ConfigError(f"{where}: model.name: unknown model {name!r}{hint(name, known)}; known: {', '.join(known)}")
+
+
+def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        *parents, leaf = key.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"{key}: {parent} is both a value and a section")
+        node[leaf] = value
+    return tree
+
+
+def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged

@@ -1,0 +1,135 @@
+"""Names and dtypes of every Parquet column, written and read in one place.
+
+One run writes four tables; `results` is written last, so a run is done if and only if its results file exists.
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+Kind = Literal["results", "epochs", "predictions", "points"]
+
+_IDENTITY = [
+    ("run_id", pa.string()),
+    ("dataset", pa.string()),
+    ("split", pa.string()),
+    ("method", pa.string()),
+    ("model", pa.string()),
+    ("imbalance_ratio", pa.float64()),
+    ("noise_ratio", pa.float64()),
+    ("seed", pa.int64()),
+    ("recipe_id", pa.string()),  # what a comparison holds fixed: RunConfig.recipe_id
+    ("variant_id", pa.string()),  # the method's own settings: RunConfig.variant_id
+]
+
+SCHEMAS: dict[Kind, pa.Schema] = {
+    # One row a run. Errors and accuracies are shares in [0, 1] of the test set.
+    "results": pa.schema(
+        [
+            *_IDENTITY,
+            ("error_best_val", pa.float64()),  # test error at the epoch of lowest val error: the headline
+            ("error_last", pa.float64()),
+            ("error_best_test", pa.float64()),  # lowest over epochs on the test set itself: optimistic
+            ("best_val_epoch", pa.int64()),
+            ("minority_error", pa.float64()),  # labels C//2..C-1, at best_val_epoch
+            ("majority_error", pa.float64()),
+            ("per_class_accuracy", pa.list_(pa.float64())),  # at best_val_epoch, in class order
+            ("class_names", pa.list_(pa.string())),
+            ("train_points", pa.int64()),
+            ("val_points", pa.int64()),
+            ("test_points", pa.int64()),
+            ("wrong_labels", pa.int64()),  # train points whose label the distortion changed
+            ("epochs", pa.int64()),
+            ("seconds", pa.float64()),  # training time over all attempts, evaluation included
+            ("inner_seconds", pa.float64()),
+            ("outer_seconds", pa.float64()),
+            ("images_per_second", pa.float64()),  # train images over inner_seconds
+            ("peak_memory_bytes", pa.int64()),  # of the device; of the process on a CPU
+            ("device", pa.string()),
+            ("git_sha", pa.string()),  # with "-dirty" if the work tree had changes; null outside a checkout
+            ("versions", pa.map_(pa.string(), pa.string())),
+            ("finished_at", pa.timestamp("us", tz="UTC")),
+            ("config", pa.string()),  # the RunConfig as JSON
+        ]
+    ),
+    # One row an epoch.
+    "epochs": pa.schema(
+        [
+            *_IDENTITY,
+            ("epoch", pa.int64()),  # from 0
+            ("train_loss", pa.float64()),
+            ("val_loss", pa.float64()),
+            ("val_error", pa.float64()),
+            ("test_loss", pa.float64()),
+            ("test_error", pa.float64()),
+            ("per_class_accuracy", pa.list_(pa.float64())),
+            ("outer_phase", pa.bool_()),  # this epoch ended with an outer pass
+            ("lr", pa.float64()),  # inner, at the epoch's last step
+            ("inner_seconds", pa.float64()),
+            ("outer_seconds", pa.float64()),
+            ("eval_seconds", pa.float64()),
+            ("images_per_second", pa.float64()),
+            ("peak_memory_bytes", pa.int64()),
+        ]
+    ),
+    # One row a test image, at best_val_epoch.
+    "predictions": pa.schema(
+        [
+            ("run_id", pa.string()),
+            ("index", pa.int64()),  # position in the test set
+            ("label", pa.int16()),
+            ("prediction", pa.int16()),
+            ("probability", pa.float32()),  # of the prediction
+        ]
+    ),
+    # One row a train point, after the last epoch.
+    "points": pa.schema(
+        [
+            ("run_id", pa.string()),
+            ("index", pa.int64()),  # position in the original train set
+            ("source", pa.string()),  # file of the image, for folders; else null
+            ("label", pa.int16()),  # the observed label, that training saw
+            ("clean_label", pa.int16()),  # the label before the distortion
+            ("weight", pa.float32()),  # learned loss weight; null if not learned
+            ("soft_label", pa.list_(pa.float32())),  # [C]; null if not learned
+            ("loss", pa.float32()),  # cross-entropy of the observed label, unaugmented, at the last epoch
+            ("gate_probability", pa.list_(pa.float32())),  # of each affine operation; null if not learned
+            ("magnitude", pa.list_(pa.float32())),  # standard deviation of each affine operation; likewise
+        ]
+    ),
+}
+
+
+def table(kind: Kind, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows as a table of the kind's schema; every row must have every column.
+
+    Raises:
+        KeyError: if a row lacks a column. ValueError: if it has one that the schema does not know.
+    """
+    schema = SCHEMAS[kind]
+    for row in rows:
+        unknown = row.keys() - set(schema.names)
+        if unknown:
+            raise ValueError(f"{kind} has no columns {sorted(unknown)}")
+    return pa.table({name: pa.array([row[name] for row in rows], schema.field(name).type) for name in schema.names})
+
+
+def write(kind: Kind, rows: pa.Table, path: Path) -> None:
+    """Writes a table of `kind` atomically: a reader sees the old file, the new one, or none.
+
+    Raises:
+        ValueError: if the table is not of the kind's schema. OSError: if the file cannot be written.
+    """
+    if not rows.schema.equals(SCHEMAS[kind]):
+        raise ValueError(f"not a table of {kind}: {rows.schema}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        pq.write_table(rows, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

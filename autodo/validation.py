@@ -1,0 +1,105 @@
+"""Reading YAML and checking it, with errors that name the bad value, where it stands and what is allowed."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from autodo.errors import ConfigError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping.
+
+    Raises:
+        ConfigError: if the file is missing, is not YAML or is not a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: holds {type(content).__name__}, but a mapping of keys to values is needed")
+    return content
+
+
+def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
+    """`["training.epochs=20"]` as `{"training.epochs": 20}`; values are read as YAML.
+
+    Raises:
+        ConfigError: if an assignment is not KEY=VALUE.
+    """
+    overrides: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not re.fullmatch(r"[a-z_]+(\.[a-z_]+)*", key.strip()):
+            raise ConfigError(f"--set {assignment!r} is not KEY=VALUE, such as training.epochs=20")
+        try:
+            overrides[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {assignment!r}: the value is not YAML") from None
+    return overrides
+
+
+def check_name(name: str, known: Sequence[str], kind: str, where: str = "") -> None:
+    """Raises ConfigError with the nearest known name unless `name` is known."""
+    if name not in known:
+        prefix = f"{where}: " if where else ""
+        raise ConfigError(f"{prefix}unknown {kind} {name!r}{hint(name, known)}; known: {', '.join(known)}")
+
+
+def hint(name: str, known: Sequence[str]) -> str:
+    """`; did you mean 'x'?` if a known name is near, else nothing."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def parse_model(model: type[M], tree: Mapping[str, Any], where: str) -> M:
+    """`tree` as a validated `model`; every error is told as `where: key: what is wrong`.
+
+    Raises:
+        ConfigError: one line per wrong value.
+    """
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        lines = [f"{where}: {_explain(model, e)}" for e in error.errors()]
+        raise ConfigError("\n".join(lines)) from None
+
+
+def _explain(model: type[BaseModel], error: Any) -> str:
+    location = [str(part) for part in error["loc"]]
+    key = ".".join(location)
+    if error["type"] == "extra_forbidden":
+        known = _fields_at(model, location[:-1])
+        return f"{key}: unknown key{hint(location[-1], known)}; known: {', '.join(known)}"
+    if error["type"] == "missing":
+        return f"{key}: is needed and missing"
+    message = error["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    if error["type"] == "value_error":
+        return f"{key}: {message}" if key else message
+    return f"{key}: {message}, not {error['input']!r}" if key else f"{message}, not {error['input']!r}"
+
+
+def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
+    for part in location:
+        if part not in model.model_fields:
+            return []
+        annotation = model.model_fields[part].annotation
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        inner = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if not inner:
+            return []
+        model = inner[0]
+    return list(model.model_fields)

@@ -1,0 +1,1 @@
+"""The shipped recipes (datasets/), presets (methods/) and grids (grids/): YAML files, found by autodo.recipes."""

@@ -1,0 +1,1 @@
+"""Turns a store's Parquet files into tables and figures; never trains and never imports torch."""
