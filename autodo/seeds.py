@@ -1,9 +1,12 @@
 """Every random stream derives from the run's seed and a name, so a resumed run needs no saved generator state."""
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derive(seed: int, *names: str | int) -> int:
@@ -17,6 +20,8 @@ def numpy_generator(seed: int, *names: str | int) -> np.random.Generator:
     return np.random.default_rng(derive(seed, *names))
 
 
-def torch_generator(seed: int, *names: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+def torch_generator(seed: int, *names: str | int, device: "torch.device | str" = "cpu") -> "torch.Generator":
     """torch generator of the stream called `names`, on `device`."""
+    import torch
+
     return torch.Generator(device=device).manual_seed(derive(seed, *names))
