@@ -50,7 +50,7 @@ def _read(name: str, place: Place, torchvision_set: type, class_names: tuple[str
         found = place.data_dir / layout
     if found is None:
         looked = ", ".join(str(folder) for folder in folders)
-        raise DataError(f"{name}: no {_FILES[0]}[.gz] and its like in {looked}; {place.remedy}")
+        raise DataError(f"{name}: none of its files, such as {_FILES[0]}[.gz], is in {looked}; {place.remedy}")
     missing = _missing(found)
     if missing:
         raise DataError(f"{found / missing[0]}[.gz]: no such file, but others of {name} are there; {place.remedy}")

@@ -77,9 +77,9 @@ def list_csv(path: Path) -> Listing:
             missing.append(f"line {line}: {row['path']}")
         listing[name].append(Item(file, row["label"]))
     if missing:
+        more = f" (one of {len(missing)} such rows)" if len(missing) > 1 else ""
         raise DataError(
-            f"{path}: {missing[0]}: no such file{_and_more(len(missing) - 1, 'rows')}; "
-            "paths are relative to the CSV's folder, or absolute"
+            f"{path}: {missing[0]}: no such file{more}; paths are relative to the CSV's folder, or absolute"
         )
     return listing
 
@@ -137,7 +137,3 @@ def _check_header(path: Path, header: list[str]) -> None:
             raise DataError(
                 f"{path}: line 1: unknown column {column!r}{hint(column, _COLUMNS)}; known: {', '.join(_COLUMNS)}"
             )
-
-
-def _and_more(count: int, things: str) -> str:
-    return f" (and so for {count} more {things})" if count else ""

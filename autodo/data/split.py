@@ -74,7 +74,7 @@ def require_images(labels: Integers, needed: int, *, class_names: Sequence[str] 
         return
     first = few[0]
     name = first if class_names is None else repr(class_names[first])
-    more = f" (and so have {len(few) - 1} more classes)" if len(few) > 1 else ""
+    more = f" (one of {len(few)} such classes)" if len(few) > 1 else ""
     raise DataError(
         f"{where}: class {name} has too few images for the split{more}: {counts[first]}, but at least {needed} "
         "are needed; add images, leave the class out, or raise dataset.subsample if it is set"

@@ -1,6 +1,5 @@
 """SVHN, CIFAR-10 and CIFAR-100, read by torchvision's classes, which compare every file's checksum."""
 
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -53,10 +52,7 @@ def _read_cifar(name: str, place: Place, torchvision_set: Any) -> Dataset:
     def open_set(root: Path, part: str, download: bool) -> Any:
         return torchvision_set(root, train=part == "train", download=download)
 
-    with warnings.catch_warnings():
-        # The published pickles hold integers where numpy 2.4 wants booleans.
-        warnings.filterwarnings("ignore", r"dtype\(\): align", np.exceptions.VisibleDeprecationWarning)
-        train, test = _open(name, place, md5, open_set)
+    train, test = _open(name, place, md5, open_set)
     class_names = tuple(train.classes)
     where = str(place.data_dir / torchvision_set.base_folder)
     train, test = (
@@ -78,14 +74,12 @@ def _open(name: str, place: Place, md5: Mapping[str, str], open_set: OpenSet) ->
         raise DataError(f"{name}: {missing[0]}: no such file; {place.remedy}")
     try:
         # torchvision compares these too, but does not say which file it is.
-        for file, checksum in md5.items():
-            if not check_integrity(root / file, checksum):
-                raise unreadable(root / file, "its checksum is not that of the published file")
-        return open_set(root, "train", False), open_set(root, "test", False)
-    except DataError:
-        raise
+        wrong = [root / file for file, checksum in md5.items() if not check_integrity(root / file, checksum)]
+        if not wrong:
+            return open_set(root, "train", False), open_set(root, "test", False)
     except READ_ERRORS as error:
         raise DataError(f"{name}: cannot be read from {root}: {one_line(error)}; replace the files") from None
+    raise unreadable(wrong[0], "its checksum is not that of the published file")
 
 
 def _missing(root: Path, files: Mapping[str, str]) -> list[Path]:

@@ -77,7 +77,7 @@ def write_svhn(generator, monkeypatch) -> Callable[[Path], SimpleNamespace]:
 
 
 class OldNumpyPickler(pickle.Pickler):
-    """Pickles dtypes as the published files have them: with integers where numpy now writes booleans."""
+    """Pickles dtypes as the published files, of an old numpy, have them: with integers for booleans."""
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, np.dtype):

@@ -87,7 +87,7 @@ def test_csv_header(header, match, pets):
             [("cat/00.png", "cat", ""), ("cat/99.png", "cat", "")],
             r"list.csv: line 3: cat/99.png: no such file; paths are",
         ),
-        ([("x.png", "a", ""), ("y.png", "a", "")], r"line 2: x.png: no such file \(and so for 1 more rows\)"),
+        ([("x.png", "a", ""), ("y.png", "a", "")], r"line 2: x.png: no such file \(one of 2 such rows\)"),
         ([("cat/00.png", "cat", "dev")], r"line 2: split is 'dev'; train, val, test or nothing is possible"),
         ([("cat/00.png", "", "")], r"line 2: label is empty"),
         ([("", "cat", "")], r"line 2: path is empty"),

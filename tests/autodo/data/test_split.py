@@ -39,7 +39,7 @@ def test_class_with_too_few_images_is_named(generator):
 
 
 def test_class_without_images_is_named(generator):
-    with pytest.raises(DataError, match=r"class 'emu' has .* \(and so have 1 more classes\): 0, but"):
+    with pytest.raises(DataError, match=r"class 'emu' has .* \(one of 2 such classes\): 0, but"):
         stratified_split(np.array([0, 0, 1, 1]), 0.2, generator, class_names=("cat", "dog", "emu", "fox"))
 
 
