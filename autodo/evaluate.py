@@ -64,12 +64,14 @@ def per_class_accuracy(predictions: Tensor, labels: Tensor, classes: int) -> lis
     return [hit / count if count else None for hit, count in zip(right, total, strict=True)]
 
 
-def group_errors(predictions: Tensor, labels: Tensor, classes: int) -> tuple[float, float]:
-    """Error over the minority classes (labels C//2..C-1) and over the majority classes.
+def group_errors(predictions: Tensor, labels: Tensor, classes: int) -> tuple[float | None, float | None]:
+    """Error over the minority classes (labels C//2..C-1) and over the majority classes; None without such images.
 
     Shape:
         predictions, labels [M] int64.
     """
     wrong = (predictions != labels).double()
     minority = labels >= classes // 2
-    return float(wrong[minority].mean()), float(wrong[~minority].mean())
+    groups = (wrong[minority], wrong[~minority])
+    minority_error, majority_error = (float(group.mean()) if len(group) else None for group in groups)
+    return minority_error, majority_error

@@ -54,15 +54,12 @@ class CrossEntropy:
         return softmax_curvature(log_p, tangent)
 
 
-class KL:
+class KL(CrossEntropy):
     """KL(q || p) = sum q (log q - log p); differs from the cross-entropy by the entropy of q, which lam^S moves."""
 
     @staticmethod
     def value(log_p: Tensor, log_q: Tensor) -> Tensor:
         return (log_q.exp() * (log_q - log_p)).sum(1)
-
-    residual = staticmethod(CrossEntropy.residual)
-    hessian_product = staticmethod(CrossEntropy.hessian_product)
 
 
 class SymmetricKL:

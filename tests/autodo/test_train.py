@@ -31,10 +31,12 @@ def untimed(table):
 
 @pytest.mark.parametrize("method", method_names())
 def test_every_method_learns(method):
-    outcome = fit(short_run(method, overrides={"training.epochs": 10}))
-    losses = outcome.epochs["train_loss"].to_pylist()
-    assert losses[-1] < 0.8 * losses[0]
-    assert outcome.error < 0.6, "guessing is wrong nine times of ten"
+    mild = DistortionConfig(imbalance_ratio=2, noise_ratio=0.1)
+    outcome = fit(short_run(method, distortion=mild, overrides={"training.epochs": 20}))
+    # Not the train loss: lam moves its weights and targets.
+    val_losses = outcome.epochs["val_loss"].to_pylist()
+    assert val_losses[-1] < 0.7 * val_losses[0]
+    assert outcome.error < 0.4, "guessing is wrong nine times of ten"
 
 
 @pytest.mark.parametrize("method", ["autodo-aws", "autodo-exact-aws", "autodo-shared"])
