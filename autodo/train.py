@@ -186,7 +186,8 @@ class Training:
             torch.manual_seed(derive(self.config.seed, "network"))
             channels, size = self.images.shape[1], self.images.shape[-1]
             encoder, head = build(self.config.model.name, in_channels=channels, image_size=size, classes=self.classes)
-        return encoder.to(self.device), head.to(self.device)
+        # Channels last suits convolutions on CPUs and GPUs alike; from the weights on everything follows.
+        return encoder.to(self.device, memory_format=torch.channels_last), head.to(self.device)
 
     def _build_outer(self) -> OuterPass | None:
         if self.config.outer is None:
