@@ -187,7 +187,7 @@ class Training:
             channels, size = self.images.shape[1], self.images.shape[-1]
             encoder, head = build(self.config.model.name, in_channels=channels, image_size=size, classes=self.classes)
         # Channels last suits convolutions on CPUs and GPUs alike; from the weights on everything follows.
-        return encoder.to(self.device, memory_format=torch.channels_last), head.to(self.device)
+        return encoder.to(self.device).to(memory_format=torch.channels_last), head.to(self.device)
 
     def _build_outer(self) -> OuterPass | None:
         if self.config.outer is None:
