@@ -1,6 +1,6 @@
 """Datasets, the split, the distortion and the batches. Importing this package imports neither torch nor sklearn."""
 
-from autodo.data.datasets import DATASETS, DatasetSpec, default_data_dir, load, load_cached
+from autodo.data.datasets import DATASETS, DatasetSpec, default_data_dir, load
 from autodo.data.image_set import Dataset, ImageSet
 from autodo.data.prepare import Points, Prepared, prepare
 
@@ -13,6 +13,5 @@ __all__ = [
     "Prepared",
     "default_data_dir",
     "load",
-    "load_cached",
     "prepare",
 ]

@@ -1,7 +1,6 @@
 """The table of datasets, and `load`. A new dataset is a reader, an entry here and a recipe in configs/datasets/."""
 
 import dataclasses
-import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,9 +69,3 @@ def load(config: DatasetConfig, *, data_dir: Path | None = None, download: bool 
     # The seed is fixed: a subsample is a smaller dataset, the same for every run.
     kept = subsample(dataset.train.labels, config.subsample, numpy_generator(FIXED_SEED, "subsample"))
     return dataclasses.replace(dataset, train=dataset.train.take(kept))
-
-
-@functools.lru_cache(maxsize=1)
-def load_cached(config: DatasetConfig, data_dir: Path | None = None) -> Dataset:
-    """`load`, keeping the last dataset: a process that does many runs reads it once. Do not write into its arrays."""
-    return load(config, data_dir=data_dir)

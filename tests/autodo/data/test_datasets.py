@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autodo.config import DatasetConfig
-from autodo.data import DATASETS, default_data_dir, load, load_cached
+from autodo.data import DATASETS, default_data_dir, load
 from autodo.errors import ConfigError
 from autodo.recipes import dataset_names
 
@@ -58,9 +58,3 @@ def test_subsample_is_fixed_and_stratified():
 def test_subsample_larger_than_the_set():
     with pytest.raises(ConfigError, match=r"dataset.subsample: 1439 is out of range: .* 10\.\.1438 is possible"):
         load(DatasetConfig(name="digits", subsample=1439))
-
-
-def test_cache_keeps_a_dataset():
-    config = DatasetConfig(name="digits")
-    assert load_cached(config) is load_cached(DatasetConfig(name="digits"))
-    assert load_cached(DatasetConfig(name="digits", subsample=50)) is not load_cached(config)
