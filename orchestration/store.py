@@ -148,6 +148,10 @@ class Store:
         """Whether this run is done."""
         return self.table_file("results", run_id).exists()
 
+    def run_ids(self) -> set[str]:
+        """Ids of the runs that the store knows: done, failed or started."""
+        return self.done() | _names(self.root / "runs")
+
     def states(self, run_ids: Iterable[str]) -> dict[str, State]:
         """The state of each run, in the order given."""
         done, begun = self.done(), _names(self.root / "runs")
@@ -177,9 +181,7 @@ class Store:
         except (ValidationError, OSError) as error:
             reason = "damaged" if isinstance(error, ValidationError) else str(error.strerror)
             now = datetime.datetime.now(datetime.UTC)
-            return Failure(
-                kind="Unreadable", last_line=f"failure.json is {reason}", traceback="", attempts=1, time=now
-            )
+            return Failure(kind="Unreadable", last_line=f"failure.json is {reason}", traceback="", attempts=1, time=now)
 
     def grids(self) -> dict[str, GridConfig | ConfigError]:
         """The grids launched on this store by name; one that can no longer be read is its error."""
