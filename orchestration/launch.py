@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -156,6 +157,7 @@ def _ray(cluster: Cluster, scratch: Path) -> Iterator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if cluster.address is not None:
+            _check_address(cluster.address)
             try:
                 ray.init(address=cluster.address, **quiet)
             except (ConnectionError, ValueError, RuntimeError) as error:
@@ -169,6 +171,21 @@ def _ray(cluster: Cluster, scratch: Path) -> Iterator[None]:
         # A second Ctrl-C must not leave half of Ray's processes behind.
         with _no_interrupt():
             ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Asks whether anything listens at HOST:PORT; Ray itself would go on asking for many minutes."""
+    host, _, port = address.rpartition(":")
+    if address == "auto":
+        return
+    if not port.isdigit() or not host or "/" in host:
+        raise ConfigError(
+            f"--address {address!r}: is not HOST:PORT of a cluster's head, such as '10.0.0.1:6379', or 'auto'"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"--address {address!r}: no Ray cluster answers: {error}") from None
 
 
 @contextlib.contextmanager

@@ -57,11 +57,13 @@ class GridProgress:
         self.failed: dict[str, str] = {}
         self.busy = 0
         self.slots = slots
+        self._begun = False
         # (recipe_id, method) -> [epochs, seconds], as measured in this launch.
         self._cost: dict[tuple[str, str], list[float]] = collections.defaultdict(lambda: [0, 0.0])
 
     def started(self, run_id: str) -> None:
         """A worker took the run."""
+        self._begun = True
         self.running[run_id] = _Running(self._waiting.pop(run_id))
 
     def epoch(self, run_id: str, epoch: int, val_error: float, seconds: float) -> None:
@@ -105,7 +107,8 @@ class GridProgress:
 
     def headline(self) -> str:
         """`5 of 16 runs done, 2 running, 1 failed`."""
-        parts = [f"{self.done} of {self.total} runs done", f"{len(self.running)} running"]
+        running = f"{len(self.running)} running" if self._begun else "starting workers"
+        parts = [f"{self.done} of {self.total} runs done", running]
         parts += [f"{len(self.failed)} failed"] if self.failed else []
         parts += [f"{self.busy} taken by another launch"] if self.busy else []
         return ", ".join(parts)
