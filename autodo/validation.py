@@ -59,9 +59,9 @@ def check_name(name: str, known: Sequence[str], kind: str, where: str = "") -> N
 
 
 def hint(name: str, known: Sequence[str]) -> str:
-    """`; did you mean 'x'?` if a known name is near, else nothing."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    """`; did you mean 'x' or 'y'?` if known names are near, else nothing."""
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.7)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def parse_model(model: type[M], tree: Mapping[str, Any], where: str) -> M:

@@ -1,1 +1,18 @@
-"""Datasets, the split, the distortion and the batches."""
+"""Datasets, the split, the distortion and the batches. Importing this package imports neither torch nor sklearn."""
+
+from autodo.data.datasets import DATASETS, DatasetSpec, default_data_dir, load, load_cached
+from autodo.data.image_set import Dataset, ImageSet
+from autodo.data.prepare import Points, Prepared, prepare
+
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "DatasetSpec",
+    "ImageSet",
+    "Points",
+    "Prepared",
+    "default_data_dir",
+    "load",
+    "load_cached",
+    "prepare",
+]

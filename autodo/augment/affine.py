@@ -1,0 +1,111 @@
+"""The differentiable per-point augmentation g_A: seven gated random operations composed into one affine warp.
+
+A point's row lam^A [14] holds a magnitude logit and a gate logit per operation. Each operation draws a magnitude
+N(0, (range * sigmoid(lam))^2) and passes a Bernoulli gate of probability sigmoid(lam). Both draws are written as
+fixed noise passed through lam, so the warped image is differentiable in lam.
+Reference: Gudovskiy et al. 2021, section 4.1 and 5.1.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# Operation -> largest standard deviation of its magnitude, in order of a row's columns.
+# Angles in radians, translations in shares of the side, scales as logarithms, shears as slopes.
+OPERATIONS = {
+    "rotate": math.radians(30),
+    "scale-x": 0.5,
+    "scale-y": 0.5,
+    "translate-x": 0.45,
+    "translate-y": 0.45,
+    "shear-x": 0.3,
+    "shear-y": 0.3,
+}
+COLUMNS = 2 * len(OPERATIONS)
+# Temperature of the relaxed gate, whose derivative the straight-through estimator uses (ours; not in the paper).
+GATE_TEMPERATURE = 0.5
+
+
+class Noise(NamedTuple):
+    """What lam turns into a warp: `normal` and `logistic`, both [B, 7]."""
+
+    normal: Tensor
+    logistic: Tensor
+
+
+def initial_row(gate_probability: float) -> Tensor:
+    """lam^A at the start: magnitudes in the middle of their range, gates of the given probability. Shape: -> [14]."""
+    count = len(OPERATIONS)
+    gate_logit = math.log(gate_probability / (1 - gate_probability))
+    return torch.cat([torch.zeros(count), torch.full((count,), gate_logit)])
+
+
+def magnitude_deviation(lam: Tensor) -> Tensor:
+    """Standard deviation of each operation's magnitude. Shape: lam [B, 14] -> [B, 7]."""
+    ranges = torch.tensor(list(OPERATIONS.values()), dtype=lam.dtype, device=lam.device)
+    return ranges * torch.sigmoid(lam[:, : len(OPERATIONS)])
+
+
+def gate_probability(lam: Tensor) -> Tensor:
+    """Probability of each operation. Shape: lam [B, 14] -> [B, 7]."""
+    return torch.sigmoid(lam[:, len(OPERATIONS) :])
+
+
+def draw_noise(batch: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Noise:
+    """Noise for a batch, on the generator's device."""
+    shape = (batch, len(OPERATIONS))
+    normal = torch.randn(shape, generator=generator, device=generator.device, dtype=dtype)
+    uniform = torch.rand(shape, generator=generator, device=generator.device, dtype=dtype)
+    eps = torch.finfo(dtype).eps
+    return Noise(normal, torch.logit(uniform, eps=eps))
+
+
+def magnitudes(lam: Tensor, noise: Noise) -> Tensor:
+    """Gated magnitude of each operation; exactly 0 where the gate is closed.
+
+    The gate is open (1) if its logit plus logistic noise is positive: a Bernoulli draw of probability sigmoid(logit).
+    Its derivative is that of the relaxed gate sigmoid((logit + noise) / temperature) (straight-through).
+
+    Shape:
+        lam [B, 14] -> [B, 7].
+    """
+    relaxed = torch.sigmoid((lam[:, len(OPERATIONS) :] + noise.logistic) / GATE_TEMPERATURE)
+    hard = (relaxed > 0.5).to(relaxed.dtype)
+    gate = hard + relaxed - relaxed.detach()
+    return gate * magnitude_deviation(lam) * noise.normal
+
+
+def warp(images: Tensor, magnitude: Tensor) -> Tensor:
+    """Images warped about their centre by translate(rotate(shear(scale(x)))), as one bilinear sampling.
+
+    A point at pixel offset v from the centre moves to R Sx Sy S v + t: counter-clockwise rotation by an angle in
+    radians, slopes of shear, scale factors exp(magnitude) (the paper's 1 + m to first order, and always positive),
+    then a translation in shares of the side, x to the right and y down. Zeros move in.
+
+    Shape:
+        images [B, C, H, W] float, magnitude [B, 7] -> [B, C, H, W].
+    """
+    angle, scale_x, scale_y, shift_x, shift_y, shear_x, shear_y = magnitude.unbind(1)
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    # Sampling needs the inverse map: undo the translation, then the rotation, the shears and the scale.
+    # Rows of S^-1 Sy^-1 Sx^-1 R^-1, with Sx = [[1, a], [0, 1]], Sy = [[1, 0], [b, 1]]; y points down.
+    x_row = (cos - shear_x * sin, -sin - shear_x * cos)
+    y_row = (sin - shear_y * x_row[0], cos - shear_y * x_row[1])
+    shrink_x, shrink_y = torch.exp(-scale_x), torch.exp(-scale_y)
+    height, width = images.shape[-2:]
+    # affine_grid works in coordinates of [-1, 1] on each side: pixels times 2/W and 2/H.
+    a, b = shrink_x * x_row[0], shrink_x * x_row[1] * (height / width)
+    c, d = shrink_y * y_row[0] * (width / height), shrink_y * y_row[1]
+    move_x, move_y = 2 * shift_x, 2 * shift_y
+    theta = torch.stack(
+        [
+            torch.stack([a, b, -(a * move_x + b * move_y)], 1),
+            torch.stack([c, d, -(c * move_x + d * move_y)], 1),
+        ],
+        1,
+    )
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)

@@ -1,0 +1,64 @@
+"""From uint8 images to what the network sees: augmented for training, untouched for validation and test."""
+
+import torch
+from torch import Tensor
+
+from autodo.augment import affine
+from autodo.augment.standard import crop_and_flip, erase
+from autodo.config import AugmentationConfig
+
+
+class Pipeline:
+    """Crop and flip, the per-point affine warp, normalisation, erasing; all on the images' device.
+
+    Args:
+        mean, std: of each channel over the train images, in [0, 1]. Shape: [C].
+    """
+
+    def __init__(self, config: AugmentationConfig, mean: Tensor, std: Tensor) -> None:
+        self.config = config
+        self.mean = mean.view(1, -1, 1, 1)
+        self.std = std.view(1, -1, 1, 1)
+
+    def train_view(self, images: Tensor, generator: torch.Generator, lam: Tensor | None = None) -> Tensor:
+        """Randomly augmented images, differentiable in `lam` if it is given.
+
+        Shape:
+            images [B, C, H, W] uint8, lam [B, 14] (`affine`) -> [B, C, H, W] float.
+        """
+        config = self.config
+        images = crop_and_flip(images, config.crop_padding, config.flip, generator)
+        pixels = self._to_float(images)
+        if lam is not None:
+            noise = affine.draw_noise(len(images), generator, lam.dtype)
+            pixels = affine.warp(pixels, affine.magnitudes(lam, noise))
+        pixels = (pixels - self.mean) / self.std
+        if config.erase_probability:
+            pixels = erase(pixels, config.erase_probability, generator)
+        return pixels
+
+    def test_view(self, images: Tensor) -> Tensor:
+        """The images, normalised. Shape: [B, C, H, W] uint8 -> float."""
+        return (self._to_float(images) - self.mean) / self.std
+
+    def _to_float(self, images: Tensor) -> Tensor:
+        return images.to(self.mean.dtype) / 255
+
+
+def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel of uint8 images, in [0, 1]; a constant channel gets deviation 1.
+
+    Exact sums of the 256 grey levels' counts, so the result does not depend on the order of the images.
+
+    Shape:
+        images [N, C, H, W] uint8 -> ([C], [C]) float32.
+    """
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    means, deviations = [], []
+    for channel in range(images.shape[1]):
+        counts = torch.bincount(images[:, channel].reshape(-1).cpu(), minlength=256).double()
+        mean = (counts * levels).sum() / counts.sum()
+        variance = (counts * (levels - mean) ** 2).sum() / counts.sum()
+        means.append(mean)
+        deviations.append(variance.sqrt() if variance > 0 else torch.ones((), dtype=torch.float64))
+    return torch.stack(means).float(), torch.stack(deviations).float()

@@ -1,0 +1,62 @@
+"""Standard augmentation of a whole batch at once: random crop, horizontal flip, random erasing."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def crop_and_flip(images: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
+    """Each image shifted by up to `padding` pixels (zeros move in) and, if `flip`, mirrored with probability 1/2.
+
+    Shape:
+        images [B, C, H, W] of any dtype -> the same.
+    """
+    batch, _, height, width = images.shape
+    device = images.device
+    top = torch.randint(2 * padding + 1, (batch, 1), generator=generator, device=device)
+    left = torch.randint(2 * padding + 1, (batch, 1), generator=generator, device=device)
+    rows = top + torch.arange(height, device=device)
+    columns = torch.arange(width, device=device).expand(batch, width)
+    if flip:
+        mirrored = torch.rand(batch, 1, generator=generator, device=device) < 0.5
+        columns = torch.where(mirrored, width - 1 - columns, columns)
+    columns = left + columns
+    padded = F.pad(images, (padding, padding, padding, padding))
+    point = torch.arange(batch, device=device)[:, None, None]
+    # Advanced indices on both sides of the channel slice put channels last; move them back.
+    return padded[point, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
+
+
+def erase(
+    images: Tensor,
+    probability: float,
+    generator: torch.Generator,
+    area: tuple[float, float] = (0.02, 0.4),
+    aspect: tuple[float, float] = (0.3, 1 / 0.3),
+) -> Tensor:
+    """A random rectangle of each image set to zero, with the given probability.
+
+    Args:
+        area: range of the rectangle's share of the image, drawn uniformly.
+        aspect: range of its height over its width, drawn log-uniformly.
+    Shape:
+        images [B, C, H, W] float, normalised so that zero is the mean -> the same.
+    Reference: Zhong et al., AAAI 2020, section 3 (s_l = 0.02, s_h = 0.4, r_1 = 0.3).
+    """
+    batch, _, height, width = images.shape
+    draws = torch.rand(5, batch, 1, generator=generator, device=images.device)
+    share = area[0] + (area[1] - area[0]) * draws[0]
+    ratio = torch.exp(math.log(aspect[0]) + math.log(aspect[1] / aspect[0]) * draws[1])
+    box_height = (height * torch.sqrt(share * ratio)).clamp(max=height)
+    box_width = (width * torch.sqrt(share / ratio)).clamp(max=width)
+    top = (height - box_height) * draws[2]
+    left = (width - box_width) * draws[3]
+    # A pixel is erased if its centre lies in the rectangle.
+    y = torch.arange(height, device=images.device) + 0.5
+    x = torch.arange(width, device=images.device) + 0.5
+    in_rows = (y >= top) & (y < top + box_height)
+    in_columns = (x >= left) & (x < left + box_width)
+    erased = (in_rows[:, :, None] & in_columns[:, None, :]) & (draws[4] < probability)[:, :, None]
+    return images.masked_fill(erased[:, None], 0.0)

@@ -1,0 +1,88 @@
+"""Approximate solutions x of H x = b, given H only as `matvec`; every solver is a function (matvec, b) -> x.
+
+`b` and `x` have one shape, any shape; `matvec` must be linear and symmetric.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from autodo.config import OuterConfig, SolverName
+
+MatVec = Callable[[Tensor], Tensor]
+Solver = Callable[[MatVec, Tensor], Tensor]
+
+
+def identity(matvec: MatVec, b: Tensor) -> Tensor:
+    """x = b: the Hessian taken for the identity, as DARTS does."""
+    return b
+
+
+def neumann(matvec: MatVec, b: Tensor, *, iterations: int, step: float) -> Tensor:
+    """x = step * sum_{j=0..iterations} (I - step H)^j b, which tends to H^-1 b if 0 < step H < 2.
+
+    With a step far under 1 / |H| and few terms this is nearly step * (iterations + 1) * b.
+    Reference: Lorraine et al., AISTATS 2020, algorithm 3; Gudovskiy et al. 2021, T = 5.
+    """
+    term = b
+    total = b
+    for _ in range(iterations):
+        term = term - step * matvec(term)
+        total = total + term
+    return step * total
+
+
+def conjugate_gradient(matvec: MatVec, b: Tensor, *, iterations: int) -> Tensor:
+    """x from at most `iterations` steps of conjugate gradients; exact after as many steps as H has eigenvalues.
+
+    H must be positive definite. There is no stopping test, so the device is never waited for; once the residual is
+    zero the steps change nothing.
+    Reference: Hestenes and Stiefel 1952.
+    """
+    x = torch.zeros_like(b)
+    residual = b
+    direction = b
+    rho = (residual * residual).sum()
+    floor = rho * torch.finfo(b.dtype).eps ** 2
+    for _ in range(iterations):
+        product = matvec(direction)
+        alive = rho > floor
+        alpha = torch.where(alive, rho / (direction * product).sum(), 0.0)
+        x = x + alpha * direction
+        residual = residual - alpha * product
+        rho_next = (residual * residual).sum()
+        direction = residual + torch.where(alive, rho_next / rho, 0.0) * direction
+        rho = rho_next
+    return x
+
+
+def exact(matvec: MatVec, b: Tensor) -> Tensor:
+    """x = H^-1 b by the dense matrix; for small problems, as an oracle.
+
+    Raises:
+        ValueError: if b has more than 10,000 entries.
+    """
+    size = b.numel()
+    if size > 10_000:
+        raise ValueError(f"the exact solver would build a {size} x {size} matrix; use conjugate-gradient")
+    basis = torch.eye(size, dtype=b.dtype, device=b.device).view(size, *b.shape)
+    matrix = torch.stack([matvec(column).reshape(-1) for column in basis], dim=1)
+    return torch.linalg.solve(matrix, b.reshape(-1)).view_as(b)
+
+
+# How each solver is made from the config, and whether it needs a positive semi-definite matrix: then the Gauss-Newton
+# part stands in for the Hessian, which can be indefinite for the symmetric KL.
+SOLVERS: dict[SolverName, Callable[[OuterConfig], Solver]] = {
+    "identity": lambda config: identity,
+    "neumann": lambda config: partial(neumann, iterations=config.iterations, step=config.step or 0.0),
+    "conjugate-gradient": lambda config: partial(conjugate_gradient, iterations=config.iterations),
+    "exact": lambda config: exact,
+}
+NEEDS_POSITIVE_DEFINITE: frozenset[SolverName] = frozenset({"conjugate-gradient"})
+
+
+def build_solver(config: OuterConfig) -> Solver:
+    """The solver that the config names."""
+    return SOLVERS[config.solver](config)

@@ -1,0 +1,44 @@
+"""Checkpoints: written atomically, read without unpickling code."""
+
+import logging
+import uuid
+from pathlib import Path
+from typing import Any
+
+import torch
+
+FORMAT = 1
+log = logging.getLogger(__name__)
+
+
+def save(path: Path, run_id: str, state: dict[str, Any]) -> None:
+    """Writes tensors, numbers, strings, lists and dicts; a reader sees the old checkpoint or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        torch.save({"format": FORMAT, "run_id": run_id, "state": state}, temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: Path, run_id: str, device: str) -> dict[str, Any] | None:
+    """The state that was saved for this run, or None, with a warning, if there is none that can be used.
+
+    A run can always start anew, so a checkpoint that is damaged, of another format or of another run is no reason
+    to stop; it will be overwritten.
+    """
+    if not path.exists():
+        return None
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        if content["format"] != FORMAT:
+            raise ValueError(f"its format is {content['format']}, not {FORMAT}")
+        if content["run_id"] != run_id:
+            raise ValueError(f"it belongs to the run {content['run_id']}")
+        state: dict[str, Any] = content["state"]
+    except Exception as error:
+        # torch.load raises many kinds of error on damaged files.
+        log.warning("%s cannot be used, the run starts anew: %s", path, error)
+        return None
+    return state

@@ -1,0 +1,78 @@
+"""The table of datasets, and `load`. A new dataset is a reader, an entry here and a recipe in configs/datasets/."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from autodo.config import DatasetConfig
+from autodo.data.digits import read_digits
+from autodo.data.files import Place
+from autodo.data.folder import read_folder
+from autodo.data.idx import read_fashion_mnist, read_mnist
+from autodo.data.image_set import Dataset
+from autodo.data.split import FIXED_SEED, subsample
+from autodo.data.torchvision_sets import read_cifar10, read_cifar100, read_svhn
+from autodo.seeds import numpy_generator
+from autodo.validation import check_name
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """How a dataset is read."""
+
+    summary: str
+    read: Callable[[DatasetConfig, Place], Dataset]
+    system_dir: Path | None = None
+    """Where the system's package puts the files: tried when the data dir has none of them."""
+    package: str | None = None
+
+
+DATASETS: dict[str, DatasetSpec] = {
+    "digits": DatasetSpec("1,797 handwritten digits, 8x8 gray, bundled with scikit-learn", read_digits),
+    "mnist": DatasetSpec("70,000 handwritten digits, 28x28 gray", read_mnist),
+    "fashion-mnist": DatasetSpec(
+        "70,000 pictures of clothes, 28x28 gray",
+        read_fashion_mnist,
+        system_dir=Path("/usr/share/datasets/fashion-mnist"),
+        package="dataset-fashion-mnist",
+    ),
+    "svhn": DatasetSpec("99,289 house-number digits, 32x32 colour", read_svhn),
+    "cifar10": DatasetSpec("60,000 photographs of 10 classes, 32x32 colour", read_cifar10),
+    "cifar100": DatasetSpec("60,000 photographs of 100 classes, 32x32 colour", read_cifar100),
+    "folder": DatasetSpec("your own images: a directory of class folders, or a CSV of path,label", read_folder),
+}
+
+
+def default_data_dir() -> Path:
+    """The environment variable AUTODO_DATA if it is set, else ./data."""
+    return Path(os.environ.get("AUTODO_DATA") or "data")
+
+
+def load(config: DatasetConfig, *, data_dir: Path | None = None, download: bool = False) -> Dataset:
+    """The dataset in memory, its train set subsampled if the config says so.
+
+    Args:
+        data_dir: where the files of a named dataset are, in torchvision's layout; `default_data_dir()` if None.
+        download: let torchvision download a named dataset whose files are missing.
+    Raises:
+        ConfigError: if there is no such dataset, or `subsample` does not fit it.
+        DataError: if a file is missing, damaged or unsuitable; one line with the file and the remedy.
+    """
+    check_name(config.name, list(DATASETS), "dataset")
+    spec = DATASETS[config.name]
+    data_dir = default_data_dir() if data_dir is None else data_dir.expanduser()
+    dataset = spec.read(config, Place(data_dir, download, spec.system_dir, spec.package))
+    if config.subsample is None:
+        return dataset
+    # The seed is fixed: a subsample is a smaller dataset, the same for every run.
+    kept = subsample(dataset.train.labels, config.subsample, numpy_generator(FIXED_SEED, "subsample"))
+    return dataclasses.replace(dataset, train=dataset.train.take(kept))
+
+
+@functools.lru_cache(maxsize=1)
+def load_cached(config: DatasetConfig, data_dir: Path | None = None) -> Dataset:
+    """`load`, keeping the last dataset: a process that does many runs reads it once. Do not write into its arrays."""
+    return load(config, data_dir=data_dir)

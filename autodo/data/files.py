@@ -1,0 +1,88 @@
+"""Where a named dataset's files are looked for, how they are downloaded, and what can go wrong in reading them."""
+
+import http.client
+import pickle
+import struct
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from autodo.errors import DataError
+
+# What torchvision's readers, gzip, pickle and scipy raise for a damaged file.
+READ_ERRORS = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AssertionError,
+    struct.error,
+    zlib.error,
+    pickle.UnpicklingError,
+)
+_DOWNLOAD_ERRORS = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    zlib.error,
+    http.client.HTTPException,
+    tarfile.TarError,
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the files of a named dataset may be."""
+
+    data_dir: Path
+    download: bool = False
+    system_dir: Path | None = None
+    """Where the system's package puts the files: tried when `data_dir` has none of them."""
+    package: str | None = None
+    """Name of that package."""
+
+    @property
+    def remedy(self) -> str:
+        """What to do when a file is missing."""
+        package = f", or `apt-get install {self.package}`" if self.package else ""
+        return f"pass --data-dir with the folder that holds the files, or --download{package}"
+
+
+def fetch(name: str, download: Callable[[Path], object], files: Iterable[str], data_dir: Path) -> None:
+    """Downloads into a temporary folder beside `data_dir` and moves `files` in when all of them are there.
+
+    Args:
+        download: fills the folder that it is given; torchvision checks what it downloads.
+        files: paths relative to that folder, and to `data_dir` afterwards.
+    Raises:
+        DataError: if the download fails or a file cannot be written; `data_dir` is as it was before.
+    """
+    existing = next((folder for folder in (data_dir, *data_dir.parents) if folder.is_dir()), Path())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".autodo-download-", dir=existing) as temporary:
+            download(Path(temporary))
+            for file in files:
+                target = data_dir / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                (Path(temporary) / file).replace(target)
+    except _DOWNLOAD_ERRORS as error:
+        raise DataError(
+            f"{name}: cannot be downloaded to {data_dir}: {one_line(error)}; "
+            "check the network, or pass --data-dir with the folder that holds the files"
+        ) from None
+
+
+def unreadable(path: Path, reason: str) -> DataError:
+    """The error for a file that is there and is of no use."""
+    return DataError(f"{path}: cannot be read: {reason}; replace it, or delete it and pass --download")
+
+
+def one_line(error: Exception) -> str:
+    """An exception's text on one line; torchvision's assertions have none."""
+    return " ".join(str(error).split()) or "not in the format of such files"

@@ -1,0 +1,79 @@
+"""From a dataset to what a run trains on: the split, then imbalance, then wrong labels on the train part."""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+from autodo.config import RunConfig
+from autodo.data.distort import flip_labels, imbalance
+from autodo.data.image_set import Dataset, Images, ImageSet, Integers
+from autodo.data.split import stratified_split
+from autodo.seeds import numpy_generator
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """The train points.
+
+    Shape:
+        images [N, C, H, W] uint8, contiguous; labels, clean_labels, index [N] int64.
+    """
+
+    images: Images
+    labels: Integers
+    """As observed: some are wrong."""
+    clean_labels: Integers
+    """Before the distortion; never for training."""
+    index: Integers
+    """Position in the original train set, before subsample and split."""
+    sources: tuple[str, ...] | None
+    """File of each image, for `folder`."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What a run trains on, selects on and reports on."""
+
+    train: Points
+    val: ImageSet
+    test: ImageSet
+    class_names: tuple[str, ...]
+
+
+def prepare(dataset: Dataset, config: RunConfig) -> Prepared:
+    """Splits off val, unless the dataset brings its own, and distorts the train points.
+
+    Depends on (dataset, val share, distortion, seed) only: all methods see the same split and the same wrong labels,
+    and all distortions of a seed the same split.
+
+    Raises:
+        DataError: if a class has too few images for the split.
+    """
+    generator = functools.partial(numpy_generator, config.seed)
+    classes = len(dataset.class_names)
+    labels = dataset.train.labels
+    if dataset.val is None:
+        rest, held = stratified_split(
+            labels,
+            config.dataset.val_share,
+            generator("split"),
+            class_names=dataset.class_names,
+            where=config.dataset.path or config.dataset.name,
+        )
+        val = dataset.train.take(held)
+    else:
+        rest, val = np.arange(len(labels)), dataset.val
+    kept = rest[imbalance(labels[rest], classes, config.distortion.imbalance_ratio, generator("imbalance"))]
+    train = dataset.train.take(kept)
+    points = Points(
+        images=train.images,
+        labels=flip_labels(train.labels, classes, config.distortion.noise_ratio, generator("noise")),
+        clean_labels=train.labels,
+        index=train.index,
+        sources=train.sources,
+    )
+    return Prepared(train=points, val=val, test=dataset.test, class_names=dataset.class_names)

@@ -1,0 +1,101 @@
+"""Losses between a target distribution q and the prediction p = softmax(logits), with their derivatives in the logits.
+
+The hypergradient needs the residual and the Hessian of the loss in the logits; both have closed forms, so the outer
+problem is arithmetic on [B, C] and needs no second backward pass.
+Everything is given as logarithms: `log_p`, `log_q` [B, C]; `tangent` [B, C] is a direction in the logits.
+"""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from autodo.config import LossName
+
+
+class Loss(Protocol):
+    """A loss per point and its derivatives in the logits."""
+
+    @staticmethod
+    def value(log_p: Tensor, log_q: Tensor) -> Tensor:
+        """Loss of each point. Shape: -> [B]."""
+
+    @staticmethod
+    def residual(log_p: Tensor, log_q: Tensor) -> Tensor:
+        """d value / d logits. Shape: -> [B, C]."""
+
+    @staticmethod
+    def hessian_product(log_p: Tensor, log_q: Tensor, tangent: Tensor) -> Tensor:
+        """(d2 value / d logits2) tangent. Shape: -> [B, C]."""
+
+
+def softmax_curvature(log_p: Tensor, tangent: Tensor) -> Tensor:
+    """(diag p - p p') t: the Hessian of cross-entropy and KL, and the Gauss-Newton part of the symmetric KL.
+
+    Shape:
+        log_p, tangent [B, C] -> [B, C]. Positive semi-definite.
+    """
+    p = log_p.exp()
+    return p * (tangent - (p * tangent).sum(1, keepdim=True))
+
+
+class CrossEntropy:
+    """-sum q log p. `log_q` may hold -inf (a hard label)."""
+
+    @staticmethod
+    def value(log_p: Tensor, log_q: Tensor) -> Tensor:
+        return -(log_q.exp() * log_p).sum(1)
+
+    @staticmethod
+    def residual(log_p: Tensor, log_q: Tensor) -> Tensor:
+        return log_p.exp() - log_q.exp()
+
+    @staticmethod
+    def hessian_product(log_p: Tensor, log_q: Tensor, tangent: Tensor) -> Tensor:
+        return softmax_curvature(log_p, tangent)
+
+
+class KL(CrossEntropy):
+    """KL(q || p) = sum q (log q - log p); differs from the cross-entropy by the entropy of q, which lam^S moves."""
+
+    @staticmethod
+    def value(log_p: Tensor, log_q: Tensor) -> Tensor:
+        return (log_q.exp() * (log_q - log_p)).sum(1)
+
+
+class SymmetricKL:
+    """(KL(q || p) + KL(p || q)) / 2. Reference: Gudovskiy et al. 2021, section 4.2.
+
+    With c = log p - log q, k = <p, c> and m = p (c - k): KL(p || q) = k, its gradient in the logits is m, and its
+    Hessian is p (t - <p,t>)(1 + c - k) - p <m, t>. It can be indefinite away from a minimum.
+    """
+
+    @staticmethod
+    def value(log_p: Tensor, log_q: Tensor) -> Tensor:
+        return ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum(1) / 2
+
+    @staticmethod
+    def residual(log_p: Tensor, log_q: Tensor) -> Tensor:
+        p = log_p.exp()
+        return (p - log_q.exp() + _reverse_residual(log_p, log_q)) / 2
+
+    @staticmethod
+    def hessian_product(log_p: Tensor, log_q: Tensor, tangent: Tensor) -> Tensor:
+        p = log_p.exp()
+        c = log_p - log_q
+        k = (p * c).sum(1, keepdim=True)
+        m = p * (c - k)
+        forward = softmax_curvature(log_p, tangent)
+        return (forward * (2 + c - k) - p * (m * tangent).sum(1, keepdim=True)) / 2
+
+
+def _reverse_residual(log_p: Tensor, log_q: Tensor) -> Tensor:
+    p = log_p.exp()
+    c = log_p - log_q
+    return p * (c - (p * c).sum(1, keepdim=True))
+
+
+LOSSES: dict[LossName, type[Loss]] = {
+    "cross-entropy": CrossEntropy,
+    "kl": KL,
+    "symmetric-kl": SymmetricKL,
+}

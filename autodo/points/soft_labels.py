@@ -1,0 +1,27 @@
+"""The soft label of a point, g_S."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def initial_logits(labels: Tensor, classes: int, smoothing: float, dtype: torch.dtype = torch.float32) -> Tensor:
+    """lam^S at the start: softmax gives exactly the smoothed label (1 - alpha) onehot + alpha / C.
+
+    The paper prints log(1 - C - C / alpha) here, which has no real value: the sign before C / alpha must be plus.
+
+    Args:
+        smoothing: alpha, in (0, 1).
+    Shape:
+        labels [N] int64 -> [N, C].
+    Reference: Gudovskiy et al. 2021, section 4.2.
+    """
+    spread = math.log(1 - classes + classes / smoothing)
+    return (F.one_hot(labels, classes).to(dtype) - 0.5) * spread
+
+
+def log_soft_label(lam: Tensor) -> Tensor:
+    """Logarithm of softmax(lam). Shape: lam [B, C] -> [B, C]."""
+    return F.log_softmax(lam, dim=1)

@@ -1,0 +1,95 @@
+import math
+
+import kornia.geometry.transform as kornia_transform
+import pytest
+import torch
+from sklearn.datasets import load_sample_image
+
+from autodo.augment import affine
+
+
+def photo(size: int = 32) -> torch.Tensor:
+    """A real photograph's crop. Shape: [1, 3, size, size] float64 in [0, 1]."""
+    crop = load_sample_image("china.jpg")[100 : 100 + 4 * size : 4, 200 : 200 + 4 * size : 4]
+    pixels = torch.from_numpy(crop.copy())
+    return (pixels.permute(2, 0, 1)[None] / 255).double()
+
+
+def magnitude(**values: float) -> torch.Tensor:
+    names = [name.replace("-", "_") for name in affine.OPERATIONS]
+    return torch.tensor([[values.get(name, 0.0) for name in names]], dtype=torch.float64)
+
+
+def test_no_magnitude_is_the_identity():
+    torch.testing.assert_close(affine.warp(photo(), magnitude()), photo(), rtol=0, atol=1e-12)
+
+
+def test_translation_by_whole_pixels_shifts_right_and_down():
+    moved = affine.warp(photo(), magnitude(translate_x=3 / 32, translate_y=-5 / 32))
+    expected = torch.zeros_like(photo())
+    expected[:, :, :-5, 3:] = photo()[:, :, 5:, :-3]
+    torch.testing.assert_close(moved, expected, rtol=0, atol=1e-10)
+
+
+def test_quarter_turn_is_counter_clockwise():
+    torch.testing.assert_close(
+        affine.warp(photo(), magnitude(rotate=math.pi / 2)), photo().rot90(1, (2, 3)), rtol=0, atol=1e-10
+    )
+
+
+@pytest.mark.parametrize("size", [(32, 32), (20, 36)])
+def test_agrees_with_kornia_on_random_magnitudes(size):
+    image = photo(40)[:, :, : size[0], : size[1]]
+    height, width = size
+    generator = torch.Generator().manual_seed(0)
+    drawn = 0.3 * torch.randn(16, 7, generator=generator, dtype=torch.float64)
+    for row in drawn:
+        angle, sx, sy, tx, ty, shx, shy = row.tolist()
+        to_centre = torch.tensor([[1, 0, (width - 1) / 2], [0, 1, (height - 1) / 2], [0, 0, 1]], dtype=torch.float64)
+        cos, sin = math.cos(angle), math.sin(angle)
+        rotate = torch.tensor([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]], dtype=torch.float64)
+        shear = torch.tensor([[1, shx, 0], [0, 1, 0], [0, 0, 1]], dtype=torch.float64) @ torch.tensor(
+            [[1, 0, 0], [shy, 1, 0], [0, 0, 1]], dtype=torch.float64
+        )
+        scale = torch.diag(torch.tensor([math.exp(sx), math.exp(sy), 1], dtype=torch.float64))
+        shift = torch.tensor([[1, 0, tx * width], [0, 1, ty * height], [0, 0, 1]], dtype=torch.float64)
+        matrix = shift @ to_centre @ rotate @ shear @ scale @ torch.linalg.inv(to_centre)
+        expected = kornia_transform.warp_affine(
+            image, matrix[None, :2], (height, width), padding_mode="zeros", align_corners=True
+        )
+        torch.testing.assert_close(affine.warp(image, row[None]), expected, rtol=0, atol=1e-9)
+
+
+def test_each_image_has_its_own_warp():
+    images = photo().expand(2, -1, -1, -1)
+    warped = affine.warp(images, torch.cat([magnitude(), magnitude(rotate=math.pi)]))
+    torch.testing.assert_close(warped[0], images[0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(warped[1], images[1].rot90(2, (1, 2)), rtol=0, atol=1e-10)
+
+
+def test_warp_is_differentiable_in_the_magnitudes():
+    generator = torch.Generator().manual_seed(4)
+    drawn = (0.2 * torch.randn(2, 7, generator=generator, dtype=torch.float64)).requires_grad_()
+    smooth = torch.nn.functional.avg_pool2d(photo(12), 3, 1, 1)[:, :1].expand(2, -1, -1, -1)
+    assert torch.autograd.gradcheck(lambda m: affine.warp(smooth, m), (drawn,), atol=1e-6)
+
+
+def test_gates_open_with_their_probability_and_closed_gates_do_nothing():
+    lam = affine.initial_row(0.25).double().expand(20_000, -1)
+    drawn = affine.magnitudes(lam, affine.draw_noise(20_000, torch.Generator().manual_seed(0), torch.float64))
+    open_share = (drawn != 0).double().mean(0)
+    assert (open_share - 0.25).abs().max() < 0.015
+    deviation = torch.stack([column[column != 0].std() for column in drawn.unbind(1)])
+    expected = affine.magnitude_deviation(lam[:1])[0]
+    torch.testing.assert_close(deviation, expected, rtol=0.05, atol=0)
+
+
+def test_gate_gradient_is_the_relaxed_gates():
+    lam = affine.initial_row(0.4).double().repeat(3, 1).requires_grad_()
+    noise = affine.draw_noise(3, torch.Generator().manual_seed(1), torch.float64)
+    affine.magnitudes(lam, noise).sum().backward()
+    logit = lam.detach()[:, 7:]
+    relaxed = torch.sigmoid((logit + noise.logistic) / affine.GATE_TEMPERATURE)
+    size = affine.magnitude_deviation(lam.detach()) * noise.normal
+    assert lam.grad is not None
+    torch.testing.assert_close(lam.grad[:, 7:], size * relaxed * (1 - relaxed) / affine.GATE_TEMPERATURE)

@@ -1,0 +1,169 @@
+"""The fast hypergradient against autograd through the whole network, and against retraining."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from autodo.augment import affine
+from autodo.augment.pipeline import Pipeline
+from autodo.bilevel.hypergradient import hessian_matvec, implicit_objective, validation_gradient
+from autodo.bilevel.inverse_hessian import conjugate_gradient, exact
+from autodo.config import AugmentationConfig, LossName, Part, PointsConfig
+from autodo.losses import LOSSES
+from autodo.points.model import PointModel
+from tests.oracles import dense_hessian, double_backward, plain_loss, solve_inner, tiny_encoder
+
+CLASSES, FEATURES, POINTS, VAL = 4, 5, 12, 10
+DAMPING = 0.05
+CASES: list[tuple[LossName, tuple[Part, ...]]] = [
+    ("cross-entropy", ("augment",)),
+    ("cross-entropy", ("augment", "weight")),
+    ("kl", ("augment", "weight", "soft-label")),
+    ("symmetric-kl", ("augment", "weight", "soft-label")),
+    ("symmetric-kl", ("weight", "soft-label")),
+]
+
+
+class Problem:
+    """A small bilevel problem in float64: real digits, a frozen encoder, a learnable head weight, moved lam."""
+
+    def __init__(self, loss: LossName, learn: tuple[Part, ...]) -> None:
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        chosen = (digits.target < CLASSES).nonzero()[0][: POINTS + VAL]
+        images = torch.from_numpy(digits.images[chosen] * 15).to(torch.uint8)[:, None]
+        labels = torch.from_numpy(digits.target[chosen])
+        self.images, self.labels = images[:POINTS], labels[:POINTS]
+        self.val_images, self.val_labels = images[POINTS:], labels[POINTS:]
+        one = torch.ones(1, dtype=torch.float64)
+        self.pipeline = Pipeline(AugmentationConfig(crop_padding=1, flip=False), 0.3 * one, 0.4 * one)
+        self.encoder = tiny_encoder(features=FEATURES)
+        self.loss = loss
+        self.points = PointModel(PointsConfig(learn=learn, gate_probability=0.6), self.labels, CLASSES, torch.float64)
+        generator = torch.Generator().manual_seed(3)
+        rows = self.points.table.values
+        self.lam = rows + 0.5 * torch.randn(rows.shape, generator=generator, dtype=torch.float64)
+        self.weight = 2 * torch.randn(CLASSES, FEATURES, generator=generator, dtype=torch.float64)
+        self.bias = torch.randn(CLASSES, generator=generator, dtype=torch.float64)
+        self.val_features = self.encoder(self.pipeline.test_view(self.val_images))
+
+    def features(self, lam: Tensor) -> Tensor:
+        """Under the same draw of the augmentation's noise at every call."""
+        view = self.points.view(torch.arange(POINTS), lam)
+        pixels = self.pipeline.train_view(self.images, torch.Generator().manual_seed(5), view.augment)
+        result: Tensor = self.encoder(pixels)
+        return result
+
+    def inner(self, weight: Tensor, lam: Tensor) -> Tensor:
+        view = self.points.view(torch.arange(POINTS), lam)
+        logits = self.features(lam) @ weight.T + self.bias
+        losses = plain_loss(self.loss, logits, view.log_targets.exp().clamp(min=1e-300))
+        return (view.weights * losses).mean() + DAMPING * weight.square().sum() / 2
+
+    def outer(self, weight: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(self.val_features @ weight.T + self.bias, self.val_labels)
+
+    def fast(self, weight: Tensor, solver, *, gauss_newton: bool = False) -> tuple[Tensor, Tensor]:
+        """u and the hypergradient, as the package computes them."""
+        lam = self.lam.clone().requires_grad_()
+        view = self.points.view(torch.arange(POINTS), lam)
+        features = self.features(lam)
+        logits = features @ weight.T + self.bias
+        loss = LOSSES[self.loss]
+        with torch.no_grad():
+            matvec = hessian_matvec(
+                loss, logits, features, view.weights, view.log_targets, damping=DAMPING, gauss_newton=gauss_newton
+            )
+            val_logits = self.val_features @ weight.T + self.bias
+            u = solver(matvec, validation_gradient(val_logits, self.val_features, self.val_labels))
+        objective = implicit_objective(loss, logits, features, view.weights, view.log_targets, u)
+        (gradient,) = torch.autograd.grad(objective, lam)
+        return u, gradient
+
+
+def relative_error(value: Tensor, expected: Tensor) -> float:
+    return float((value - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize(("loss", "learn"), CASES)
+def test_equals_double_backward_through_the_network(loss, learn):
+    problem = Problem(loss, learn)
+    u, fast = problem.fast(problem.weight, exact)
+    weight = problem.weight.clone().requires_grad_()
+    lam = problem.lam.clone().requires_grad_()
+    slow = double_backward(lambda w: problem.inner(w, lam), weight, lam, u)
+    assert relative_error(fast, slow) <= 1e-9
+    for column_of_part in range(fast.shape[1]):
+        column, expected = fast[:, column_of_part], slow[:, column_of_part]
+        assert (column - expected).abs().max() <= 1e-9 * slow.abs().max()
+    assert slow.abs().amax(0).min() > 0, "every column must take part"
+
+
+@pytest.mark.parametrize(("loss", "learn"), CASES)
+def test_hessian_products_and_val_gradient_equal_autograd(loss, learn):
+    problem = Problem(loss, learn)
+    hessian = dense_hessian(lambda w: problem.inner(w, problem.lam), problem.weight)
+    weight = problem.weight.clone().requires_grad_()
+    (val_gradient,) = torch.autograd.grad(problem.outer(weight), weight)
+    expected = torch.linalg.solve(hessian, val_gradient.reshape(-1)).view_as(weight)
+    u, _ = problem.fast(problem.weight, exact)
+    assert relative_error(u, expected) <= 1e-9
+
+
+@pytest.mark.parametrize(("loss", "learn"), CASES)
+def test_exact_equals_finite_differences_of_retraining(loss, learn):
+    problem = Problem(loss, learn)
+    optimum = solve_inner(lambda w: problem.inner(w, problem.lam), problem.weight)
+    _, gradient = problem.fast(optimum, exact)
+
+    def outer_after_training(lam: Tensor) -> float:
+        return float(problem.outer(solve_inner(lambda w: problem.inner(w, lam), optimum)))
+
+    # The gate's hard draw makes the loss flat in its logit, so its columns have no finite difference.
+    gates = range(len(affine.OPERATIONS), affine.COLUMNS) if "augment" in learn else range(0)
+    columns = [column for column in range(gradient.shape[1]) if column not in gates]
+    step = 1e-4
+    for row in (0, 5):
+        numeric = []
+        for column in columns:
+            moved = [problem.lam.clone(), problem.lam.clone()]
+            moved[0][row, column] += step
+            moved[1][row, column] -= step
+            numeric.append((outer_after_training(moved[0]) - outer_after_training(moved[1])) / (2 * step))
+        expected = torch.tensor(numeric, dtype=torch.float64)
+        assert relative_error(gradient[row, columns], expected) <= 1e-4
+
+
+@pytest.mark.parametrize(("loss", "learn"), CASES[:3])
+def test_conjugate_gradient_reaches_the_exact_hypergradient(loss, learn):
+    problem = Problem(loss, learn)
+    _, expected = problem.fast(problem.weight, exact)
+    _, gradient = problem.fast(
+        problem.weight, lambda matvec, b: conjugate_gradient(matvec, b, iterations=60), gauss_newton=True
+    )
+    assert relative_error(gradient, expected) <= 1e-7
+
+
+def test_gauss_newton_part_is_positive_definite_where_the_hessian_is_not():
+    problem = Problem("symmetric-kl", ("weight", "soft-label"))
+    view = problem.points.view(torch.arange(POINTS), problem.lam)
+    features = problem.features(problem.lam)
+    weight = 30 * problem.weight
+    eigenvalues = {}
+    for gauss_newton in (False, True):
+        matvec = hessian_matvec(
+            LOSSES["symmetric-kl"],
+            features @ weight.T + problem.bias,
+            features,
+            view.weights,
+            view.log_targets,
+            damping=0.0,
+            gauss_newton=gauss_newton,
+        )
+        basis = torch.eye(weight.numel(), dtype=torch.float64).view(-1, CLASSES, FEATURES)
+        matrix = torch.stack([matvec(column).reshape(-1) for column in basis])
+        torch.testing.assert_close(matrix, matrix.T)
+        eigenvalues[gauss_newton] = float(torch.linalg.eigvalsh(matrix)[0])
+    assert eigenvalues[False] < -1e-5
+    assert eigenvalues[True] > -1e-12

@@ -1,0 +1,69 @@
+import pytest
+import torch
+
+from autodo.bilevel.inverse_hessian import SOLVERS, build_solver, conjugate_gradient, exact, identity, neumann
+from autodo.config import OuterConfig, SolverName
+
+
+def positive_definite(size: int, seed: int = 0) -> torch.Tensor:
+    root = torch.randn(size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return root @ root.T / size + 0.1 * torch.eye(size, dtype=torch.float64)
+
+
+MATRIX = positive_definite(12)
+B = torch.randn(3, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def matvec(x: torch.Tensor) -> torch.Tensor:
+    return (MATRIX @ x.reshape(-1)).view_as(x)
+
+
+SOLUTION = torch.linalg.solve(MATRIX, B.reshape(-1)).view_as(B)
+
+
+def test_every_name_of_the_config_has_a_solver():
+    assert set(SOLVERS) == set(SolverName.__args__)
+
+
+def test_exact_solves():
+    torch.testing.assert_close(exact(matvec, B), SOLUTION, rtol=1e-11, atol=0)
+
+
+def test_exact_refuses_a_large_problem():
+    with pytest.raises(ValueError, match="conjugate-gradient"):
+        exact(lambda x: x, torch.zeros(101, 100))
+
+
+def test_conjugate_gradient_converges_to_exact():
+    errors = [(conjugate_gradient(matvec, B, iterations=n) - SOLUTION).norm().item() for n in (1, 3, 6, 12)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] <= 1e-9 * SOLUTION.norm()
+
+
+def test_conjugate_gradient_stays_put_once_it_is_there():
+    solved = conjugate_gradient(matvec, B, iterations=200)
+    torch.testing.assert_close(solved, SOLUTION, rtol=1e-10, atol=0)
+    assert conjugate_gradient(matvec, torch.zeros_like(B), iterations=5).eq(0).all()
+
+
+@pytest.mark.parametrize("iterations", [1, 5, 9])
+def test_neumann_is_its_finite_sum_with_the_step_in_it(iterations):
+    step = 0.3
+    damped = torch.eye(12, dtype=torch.float64) - step * MATRIX
+    total = sum(torch.linalg.matrix_power(damped, j) for j in range(iterations + 1))
+    expected = (step * total @ B.reshape(-1)).view_as(B)
+    torch.testing.assert_close(neumann(matvec, B, iterations=iterations, step=step), expected, rtol=1e-12, atol=1e-14)
+
+
+def test_neumann_converges_to_exact():
+    step = 1 / torch.linalg.eigvalsh(MATRIX)[-1].item()
+    torch.testing.assert_close(neumann(matvec, B, iterations=2000, step=step), SOLUTION, rtol=1e-9, atol=1e-12)
+
+
+def test_identity():
+    assert identity(matvec, B) is B
+
+
+def test_config_reaches_the_solver():
+    built = build_solver(OuterConfig(solver="neumann", iterations=2, step=0.25))
+    assert torch.equal(built(matvec, B), neumann(matvec, B, iterations=2, step=0.25))

@@ -1,0 +1,163 @@
+"""Writers of small files in the real on-disk formats."""
+
+import csv
+import gzip
+import hashlib
+import io
+import pickle
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.io
+import torchvision.datasets
+from PIL import Image
+
+
+@pytest.fixture
+def generator() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    """Magic number 0x00000800 + dimensions, big-endian sizes, then the bytes."""
+    return struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape) + array.tobytes()
+
+
+@pytest.fixture
+def write_idx(generator) -> Callable[..., SimpleNamespace]:
+    """Writes the four files, 20 train and 10 test images of 28x28, and returns what they hold."""
+
+    def write(folder: Path, *, gz: bool) -> SimpleNamespace:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = {}
+        for part, n in (("train", 20), ("t10k", 10)):
+            held[part] = SimpleNamespace(
+                images=generator.integers(256, size=(n, 28, 28), dtype=np.uint8),
+                labels=np.arange(n, dtype=np.uint8) % 10,
+            )
+            for kind, array in (("images-idx3", held[part].images), ("labels-idx1", held[part].labels)):
+                content = idx_bytes(array)
+                name = f"{part}-{kind}-ubyte"
+                if gz:
+                    (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+                else:
+                    (folder / name).write_bytes(content)
+        return SimpleNamespace(**held)
+
+    return write
+
+
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def write_svhn(generator, monkeypatch) -> Callable[[Path], SimpleNamespace]:
+    """Writes train and test .mat and lets torchvision expect their checksums; labels run from 1 to 10, 10 is '0'."""
+
+    def write(folder: Path) -> SimpleNamespace:
+        held = {}
+        published = dict(torchvision.datasets.SVHN.split_list)
+        for part, n in (("train", 30), ("test", 10)):
+            images = generator.integers(256, size=(32, 32, 3, n), dtype=np.uint8)
+            labels = (np.arange(n) % 10 + 1).astype(np.uint8)
+            path = folder / f"{part}_32x32.mat"
+            scipy.io.savemat(path, {"X": images, "y": labels[:, None]}, do_compression=True)
+            published[part] = [published[part][0], path.name, md5(path)]
+            held[part] = SimpleNamespace(images=images, labels=labels)
+        monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", published)
+        return SimpleNamespace(**held)
+
+    return write
+
+
+class OldNumpyPickler(pickle.Pickler):
+    """Pickles dtypes as the published files, of an old numpy, have them: with integers for booleans."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, np.dtype):
+            function, (code, align, copy), state = value.__reduce__()
+            return function, (code, int(align), int(copy)), state
+        return NotImplemented
+
+
+def dump(path: Path, content: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    OldNumpyPickler(buffer, protocol=2).dump(content)
+    path.write_bytes(buffer.getvalue())
+
+
+@pytest.fixture
+def write_cifar(generator, monkeypatch) -> Callable[[Path, int], SimpleNamespace]:
+    """Writes the batches of CIFAR-10 or CIFAR-100 and lets torchvision expect their checksums."""
+
+    def write(root: Path, classes: int) -> SimpleNamespace:
+        reader = {10: torchvision.datasets.CIFAR10, 100: torchvision.datasets.CIFAR100}[classes]
+        folder = root / reader.base_folder
+        folder.mkdir(parents=True)
+        key = {10: "labels", 100: "fine_labels"}[classes]
+        held: dict[str, list[Any]] = {"train": [], "test": []}
+        for part, files in (("train", reader.train_list), ("test", reader.test_list)):
+            published = []
+            for name, _ in files:
+                images = generator.integers(256, size=(classes, 3072), dtype=np.uint8)
+                labels = generator.permutation(classes).tolist()
+                dump(folder / name, {"data": images, key: labels, "filenames": [f"{i}.png" for i in range(classes)]})
+                published.append([name, md5(folder / name)])
+                held[part].append((images, labels))
+            monkeypatch.setattr(reader, f"{part}_list", published)
+        names = [f"name-{i}" for i in range(classes)]
+        meta = folder / reader.meta["filename"]
+        dump(meta, {reader.meta["key"]: names})
+        monkeypatch.setattr(reader, "meta", {**reader.meta, "md5": md5(meta)})
+        return SimpleNamespace(
+            names=names,
+            **{
+                part: SimpleNamespace(
+                    images=np.concatenate([images for images, _ in batches]).reshape(-1, 3, 32, 32),
+                    labels=np.concatenate([labels for _, labels in batches]),
+                )
+                for part, batches in held.items()
+            },
+        )
+
+    return write
+
+
+@pytest.fixture
+def write_image() -> Callable[..., Path]:
+    """Writes an image of one colour, or a gray one if the colour is a number."""
+
+    def write(path: Path, colour: int | tuple[int, int, int] = (200, 30, 90), size: tuple[int, int] = (12, 10)) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L" if isinstance(colour, int) else "RGB", size, colour).save(path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def write_classes(write_image) -> Callable[..., None]:
+    """Writes class folders: `write_classes(root, cat=5, dog=4)`."""
+
+    def write(root: Path, **counts: int) -> None:
+        for k, (name, count) in enumerate(counts.items()):
+            for i in range(count):
+                write_image(root / name / f"{i:02}.png", (40 * k, 10 * i, 7))
+
+    return write
+
+
+@pytest.fixture
+def write_csv() -> Callable[..., Path]:
+    def write(path: Path, *rows: tuple[str, ...], encoding: str = "utf-8") -> Path:
+        with path.open("w", encoding=encoding, newline="") as file:
+            csv.writer(file).writerows(rows)
+        return path
+
+    return write

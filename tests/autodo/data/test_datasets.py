@@ -1,0 +1,66 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from autodo.config import DatasetConfig
+from autodo.data import DATASETS, default_data_dir, load, load_cached
+from autodo.errors import ConfigError
+from autodo.recipes import dataset_names
+
+
+def test_every_dataset_has_a_recipe_and_every_recipe_a_dataset():
+    assert sorted(DATASETS) == dataset_names()
+
+
+def test_planning_is_fast():
+    heavy = ("torch", "torchvision", "sklearn", "PIL", "scipy", "ray", "pandas")
+    code = f"import sys, autodo.data, autodo.recipes; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert done.stdout.strip() == "[]"
+
+
+def test_unknown_name_has_a_hint():
+    with pytest.raises(ConfigError, match="unknown dataset 'cifar-10'; did you mean 'cifar10'"):
+        load(DatasetConfig(name="cifar-10"))
+
+
+def test_data_dir_comes_from_the_environment(monkeypatch, tmp_path, write_idx):
+    write_idx(tmp_path / "MNIST" / "raw", gz=False)
+    monkeypatch.setenv("AUTODO_DATA", str(tmp_path))
+    assert len(load(DatasetConfig(name="mnist")).train) == 20
+    monkeypatch.delenv("AUTODO_DATA")
+    assert str(default_data_dir()) == "data"
+
+
+def test_digits():
+    dataset = load(DatasetConfig(name="digits"))
+    assert dataset.train.images.shape == (1438, 1, 8, 8)
+    assert dataset.test.images.shape == (359, 1, 8, 8)
+    assert dataset.train.images.dtype == np.uint8
+    assert dataset.train.images.max() == 255
+    assert 128 in dataset.train.images  # 8 of 16
+    counts = np.bincount(dataset.test.labels)
+    assert counts.min() >= 34
+    assert dataset.class_names == tuple("0123456789")
+
+
+def test_subsample_is_fixed_and_stratified():
+    small, again = (load(DatasetConfig(name="digits", subsample=100, val_share=share)).train for share in (0.2, 0.4))
+    assert np.bincount(small.labels).tolist() == [10] * 10
+    assert (small.index == again.index).all()
+    whole = load(DatasetConfig(name="digits")).train
+    assert (whole.images[small.index] == small.images).all()
+
+
+def test_subsample_larger_than_the_set():
+    with pytest.raises(ConfigError, match=r"dataset.subsample: 1439 is out of range: .* 10\.\.1438 is possible"):
+        load(DatasetConfig(name="digits", subsample=1439))
+
+
+def test_cache_keeps_a_dataset():
+    config = DatasetConfig(name="digits")
+    assert load_cached(config) is load_cached(DatasetConfig(name="digits"))
+    assert load_cached(DatasetConfig(name="digits", subsample=50)) is not load_cached(config)

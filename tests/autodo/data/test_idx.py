@@ -1,0 +1,185 @@
+import gzip
+import urllib.error
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torchvision.datasets
+
+from autodo.config import DatasetConfig
+from autodo.data import DATASETS, load
+from autodo.data.files import Place
+from autodo.data.idx import read_fashion_mnist
+from autodo.errors import DataError
+
+FASHION = DatasetConfig(name="fashion-mnist")
+MNIST = DatasetConfig(name="mnist")
+SYSTEM_DIR = DATASETS["fashion-mnist"].system_dir
+
+
+def assert_holds(dataset, written):
+    for part, expected in ((dataset.train, written.train), (dataset.test, written.t10k)):
+        assert part.images.dtype == np.uint8
+        assert part.images.flags.c_contiguous
+        assert (part.images[:, 0] == expected.images).all()
+        assert part.labels.dtype == np.int64
+        assert (part.labels == expected.labels).all()
+
+
+@pytest.mark.parametrize("gz", [False, True])
+def test_torchvisions_layout(gz, tmp_path, write_idx):
+    written = write_idx(tmp_path / "FashionMNIST" / "raw", gz=gz)
+    dataset = load(FASHION, data_dir=tmp_path)
+    assert_holds(dataset, written)
+    assert dataset.class_names[0] == "T-shirt/top"
+
+
+@pytest.mark.parametrize("gz", [False, True])
+def test_folder_of_the_four_files(gz, tmp_path, write_idx):
+    written = write_idx(tmp_path, gz=gz)
+    dataset = load(MNIST, data_dir=tmp_path)
+    assert_holds(dataset, written)
+    assert dataset.class_names == tuple("0123456789")
+
+
+def test_system_dir_is_tried_last(tmp_path, write_idx):
+    system = write_idx(tmp_path / "system", gz=True)
+    place = Place(tmp_path / "data", system_dir=tmp_path / "system")
+    assert_holds(read_fashion_mnist(FASHION, place), system)
+    own = write_idx(tmp_path / "data", gz=True)
+    assert_holds(read_fashion_mnist(FASHION, place), own)
+
+
+@pytest.mark.skipif(SYSTEM_DIR is None or not SYSTEM_DIR.is_dir(), reason="dataset-fashion-mnist is not installed")
+def test_the_real_fashion_mnist(tmp_path):
+    dataset = load(FASHION, data_dir=tmp_path)
+    assert dataset.train.images.shape == (60_000, 1, 28, 28)
+    assert dataset.test.images.shape == (10_000, 1, 28, 28)
+    assert np.bincount(dataset.train.labels).tolist() == [6000] * 10
+    assert dataset.train.labels[:5].tolist() == [9, 0, 0, 3, 0]
+    assert dataset.train.images.mean() == pytest.approx(72.94, abs=0.01)  # the known 0.2860 of 255
+
+
+def test_nothing_there(tmp_path):
+    place = Place(tmp_path, system_dir=tmp_path / "system", package="dataset-fashion-mnist")
+    with pytest.raises(DataError) as error:
+        read_fashion_mnist(FASHION, place)
+    text = str(error.value)
+    for part in (str(tmp_path / "FashionMNIST" / "raw"), str(tmp_path / "system"), "--data-dir", "--download"):
+        assert part in text
+    assert text.endswith("`apt-get install dataset-fashion-mnist`")
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("file", ["train-labels-idx1-ubyte", "t10k-images-idx3-ubyte"])
+def test_one_file_is_missing(file, tmp_path, write_idx):
+    write_idx(tmp_path, gz=True)
+    (tmp_path / f"{file}.gz").unlink()
+    with pytest.raises(DataError, match=rf"{file}\[\.gz\]: no such file, but others of mnist are there; pass --data"):
+        load(MNIST, data_dir=tmp_path)
+
+
+def cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def flip_a_byte(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 0xFF]) + content[middle + 1 :]
+
+
+def repack(change):
+    return lambda content: gzip.compress(change(gzip.decompress(content)))
+
+
+@pytest.mark.parametrize("file", ["train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"])
+@pytest.mark.parametrize(
+    "damage",
+    [cut, flip_a_byte, lambda _: b"", lambda _: b"<html>404</html>", repack(cut), repack(lambda _: b"\0\0")],
+    ids=["truncated", "wrong-crc", "empty", "html", "truncated-inside", "no-header-inside"],
+)
+def test_damaged_gz_is_named(file, damage, tmp_path, write_idx):
+    write_idx(tmp_path, gz=True)
+    path = tmp_path / file
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError) as error:
+        load(MNIST, data_dir=tmp_path)
+    assert str(error.value).startswith(f"{path}: cannot be read: ")
+    assert str(error.value).endswith("; replace it, or delete it and pass --download")
+    assert "\n" not in str(error.value)
+
+
+def test_truncated_raw_file_is_named(tmp_path, write_idx):
+    write_idx(tmp_path, gz=False)
+    path = tmp_path / "train-images-idx3-ubyte"
+    path.write_bytes(cut(path.read_bytes()))
+    with pytest.raises(DataError, match=r"train-images-idx3-ubyte: cannot be read"):
+        load(MNIST, data_dir=tmp_path)
+
+
+def test_images_in_place_of_labels(tmp_path, write_idx):
+    write_idx(tmp_path, gz=False)
+    (tmp_path / "train-images-idx3-ubyte").replace(tmp_path / "train-labels-idx1-ubyte")
+    (tmp_path / "t10k-images-idx3-ubyte").replace(tmp_path / "train-images-idx3-ubyte")
+    write_idx(tmp_path / "other", gz=False)
+    (tmp_path / "other" / "t10k-images-idx3-ubyte").replace(tmp_path / "t10k-images-idx3-ubyte")
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte: cannot be read: x should have 1 dimension"):
+        load(MNIST, data_dir=tmp_path)
+
+
+def test_counts_that_do_not_agree(tmp_path, write_idx):
+    write_idx(tmp_path, gz=False)
+    (tmp_path / "t10k-labels-idx1-ubyte").replace(tmp_path / "train-labels-idx1-ubyte")
+    write_idx(tmp_path / "other", gz=False)
+    (tmp_path / "other" / "t10k-labels-idx1-ubyte").replace(tmp_path / "t10k-labels-idx1-ubyte")
+    with pytest.raises(DataError, match=r"train-images.*train-labels.*: 20 images, but 10 labels"):
+        load(MNIST, data_dir=tmp_path)
+
+
+def test_label_out_of_range(tmp_path, write_idx):
+    write_idx(tmp_path, gz=False)
+    path = tmp_path / "train-labels-idx1-ubyte"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x0a")
+    with pytest.raises(DataError, match=r"labels are 0\.\.10, but this dataset has 0\.\.9"):
+        load(MNIST, data_dir=tmp_path)
+
+
+def test_download_is_moved_into_torchvisions_layout(tmp_path, write_idx, monkeypatch):
+    written = []
+
+    def download(self):
+        written.append(write_idx(Path(self.raw_folder), gz=False))
+        (Path(self.raw_folder) / "train-images-idx3-ubyte.gz").write_bytes(b"what torchvision leaves behind")
+
+    monkeypatch.setattr(torchvision.datasets.MNIST, "download", download)
+    data_dir = tmp_path / "new" / "data"
+    assert_holds(load(MNIST, data_dir=data_dir, download=True), written[0])
+    assert len(list((data_dir / "MNIST" / "raw").iterdir())) == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+    load(MNIST, data_dir=data_dir, download=True)
+    assert len(written) == 1
+
+
+def test_failed_download_leaves_nothing(tmp_path, monkeypatch):
+    def no_network(request):
+        raise urllib.error.URLError("Name or service not known")
+
+    monkeypatch.setattr("urllib.request.urlopen", no_network)
+    with pytest.raises(DataError) as error:
+        load(MNIST, data_dir=tmp_path / "data", download=True)
+    assert str(error.value).startswith(f"mnist: cannot be downloaded to {tmp_path / 'data'}: ")
+    assert "Name or service not known" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupted_download_leaves_nothing(tmp_path, monkeypatch):
+    def download(self):
+        Path(self.raw_folder).mkdir(parents=True)
+        (Path(self.raw_folder) / "train-images-idx3-ubyte").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torchvision.datasets.MNIST, "download", download)
+    with pytest.raises(KeyboardInterrupt):
+        load(MNIST, data_dir=tmp_path / "data", download=True)
+    assert list(tmp_path.iterdir()) == []

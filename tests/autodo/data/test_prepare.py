@@ -1,0 +1,102 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from autodo.config import DistortionConfig
+from autodo.data import load, prepare
+from autodo.data.image_set import Dataset, ImageSet
+from autodo.errors import DataError
+from autodo.recipes import build_run
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load(build_run("digits", "baseline").dataset)
+
+
+def run(method="baseline", ir=10.0, nr=0.3, seed=0, **overrides):
+    distortion = DistortionConfig(imbalance_ratio=ir, noise_ratio=nr)
+    return build_run("digits", method, distortion=distortion, seed=seed, overrides=overrides)
+
+
+def test_observed_imbalance_and_noise(digits):
+    prepared = prepare(digits, run())
+    train = prepared.train
+    counts = np.bincount(train.clean_labels)
+    assert counts[:5].mean() / counts[5:].mean() == pytest.approx(10, rel=0.1)
+    assert (train.labels != train.clean_labels).mean() == pytest.approx(0.3 * 0.9, abs=0.04)
+    assert np.bincount(prepared.val.labels).max() - np.bincount(prepared.val.labels).min() <= 2
+    assert len(prepared.val) == round(0.2 * len(digits.train))
+
+
+def test_index_tells_the_original_image_and_clean_label(digits):
+    prepared = prepare(digits, run())
+    train, val = prepared.train, prepared.val
+    assert (digits.train.images[train.index] == train.images).all()
+    assert (digits.train.labels[train.index] == train.clean_labels).all()
+    assert (digits.train.labels[val.index] == val.labels).all()
+    assert not set(train.index) & set(val.index)
+    assert train.images.flags.c_contiguous
+    assert train.images.dtype == np.uint8
+    assert train.labels.dtype == train.clean_labels.dtype == train.index.dtype == np.int64
+
+
+def test_index_is_that_of_the_set_before_subsampling(digits):
+    config = run(**{"dataset.subsample": 500})
+    train = prepare(load(config.dataset), config).train
+    assert train.index.max() >= 500
+    assert (digits.train.images[train.index] == train.images).all()
+
+
+def test_methods_of_a_seed_are_paired(digits):
+    one, other = (prepare(digits, run(method)).train for method in ("baseline", "autodo-exact-aws"))
+    assert (one.index == other.index).all()
+    assert (one.labels == other.labels).all()
+
+
+def test_another_seed_has_another_split(digits):
+    one, other = (prepare(digits, run(seed=seed)) for seed in (0, 1))
+    assert set(one.val.index) != set(other.val.index)
+
+
+def test_another_seed_keeps_other_images_and_has_other_wrong_labels(digits):
+    # With a trusted val set nothing is split off, so that only the distortion can differ.
+    given = dataclasses.replace(digits, val=digits.test)
+    noisy = [prepare(given, run(ir=1.0, seed=seed)).train for seed in (0, 1)]
+    assert (noisy[0].index == noisy[1].index).all()
+    assert (noisy[0].labels != noisy[1].labels).any()
+    imbalanced = [prepare(given, run(nr=0.0, seed=seed)).train for seed in (0, 1)]
+    assert set(imbalanced[0].index) != set(imbalanced[1].index)
+
+
+def test_split_is_the_same_over_distortions(digits):
+    clean, distorted = prepare(digits, run(ir=1.0, nr=0.0)), prepare(digits, run())
+    assert (clean.val.index == distorted.val.index).all()
+    assert (clean.train.labels == clean.train.clean_labels).all()
+    assert set(distorted.train.index) < set(clean.train.index)
+
+
+def test_union_changes_nothing_here(digits):
+    union = build_run("digits", "baseline", distortion=run().distortion, split="union")
+    assert (prepare(digits, union).train.labels == prepare(digits, run()).train.labels).all()
+
+
+def test_trusted_val_set_is_used_as_it_is(digits):
+    val = ImageSet(digits.test.images[:7], digits.test.labels[:7])
+    prepared = prepare(dataclasses.replace(digits, val=val), run(ir=1.0))
+    assert prepared.val is val
+    assert len(prepared.train) == len(digits.train)
+    assert (prepared.val.labels == digits.test.labels[:7]).all()
+
+
+def test_sources_follow_their_images(digits):
+    names = tuple(f"{i}.png" for i in range(len(digits.train)))
+    train = prepare(dataclasses.replace(digits, train=dataclasses.replace(digits.train, sources=names)), run()).train
+    assert train.sources == tuple(f"{i}.png" for i in train.index)
+
+
+def test_class_with_one_image_is_named(digits):
+    few = digits.train.take(np.flatnonzero((digits.train.labels != 3) | (np.cumsum(digits.train.labels == 3) == 1)))
+    with pytest.raises(DataError, match=r"^digits: class '3' has too few images for the split"):
+        prepare(dataclasses.replace(digits, train=few), run())

@@ -1,0 +1,48 @@
+import pytest
+import torch
+from torch import nn
+
+from autodo.models import build, parse_model_name
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "size", "features"),
+    [
+        ("small-cnn", 1, 8, 64),
+        ("small-cnn", 3, 32, 64),
+        ("wrn-10-1", 1, 28, 64),
+        ("wrn-16-2", 3, 32, 128),
+        ("resnet-18", 1, 28, 512),
+        ("resnet-18", 3, 224, 512),
+    ],
+)
+def test_encoder_and_head_fit(name, channels, size, features):
+    encoder, head = build(name, in_channels=channels, image_size=size, classes=5)
+    encoder.eval()
+    embedded = encoder(torch.zeros(2, channels, size, size))
+    assert embedded.shape == (2, features)
+    assert head(embedded).shape == (2, 5)
+
+
+@pytest.mark.parametrize("name", ["small-cnn", "wrn-10-1", "resnet-18"])
+def test_networks_have_no_kink(name):
+    encoder, _ = build(name, in_channels=1, image_size=8, classes=3)
+    assert not [module for module in encoder.modules() if isinstance(module, nn.ReLU)]
+
+
+def test_wide_resnet_has_the_published_size():
+    encoder, head = build("wrn-28-10", in_channels=3, image_size=32, classes=10)
+    count = sum(parameter.numel() for part in (encoder, head) for parameter in part.parameters())
+    assert round(count / 1e6, 1) == 36.5, "36.5 million, Zagoruyko and Komodakis 2016, table 4"
+
+
+def test_resnet_stem_follows_the_image_size():
+    small, _ = build("resnet-18", in_channels=3, image_size=32, classes=2)
+    large, _ = build("resnet-18", in_channels=3, image_size=224, classes=2)
+    assert small.net.conv1.stride == (1, 1)
+    assert large.net.conv1.stride == (2, 2)
+
+
+@pytest.mark.parametrize("name", ["wrn-27-1", "wrn-4-1", "wrn-16-0", "resnet-19", "small", "wrn-16-2-1"])
+def test_names_that_are_no_model(name):
+    assert parse_model_name(name) is None

@@ -1,0 +1,98 @@
+import pytest
+from pydantic import ValidationError
+
+from autodo.config import DistortionConfig, OuterConfig, PointsConfig
+from autodo.errors import ConfigError
+from autodo.recipes import build_run, method_names
+
+
+def test_the_same_config_has_the_same_id_and_any_change_another():
+    base = build_run("cifar10", "autodo-aws", seed=1)
+    assert base.run_id == build_run("cifar10", "autodo-aws", seed=1).run_id
+    changed = [
+        build_run("cifar10", "autodo-aws", seed=2),
+        build_run("cifar10", "autodo-aws", seed=1, split="union"),
+        build_run("cifar10", "autodo-aws", seed=1, overrides={"outer.damping": 0.1}),
+        build_run("cifar10", "autodo-aws", seed=1, overrides={"training.epochs": 100}),
+        build_run("cifar10", "autodo-aws", seed=1, distortion=DistortionConfig(noise_ratio=0.1)),
+    ]
+    assert len({run.run_id for run in [base, *changed]}) == 6
+
+
+def test_run_id_reads_as_documented():
+    run = build_run("cifar10", "autodo-aws", seed=3, distortion=DistortionConfig.parse("100-0.1"))
+    assert run.run_id.startswith("cifar10_ir100_nr0.1_autodo-aws_s3_")
+    assert len(run.run_id.rsplit("_", 1)[1]) == 8
+
+
+def test_a_folders_run_id_names_the_folder_and_is_a_safe_file_name():
+    run = build_run("folder", "baseline", overrides={"dataset.path": "/data/../My photos (2)/"})
+    assert run.run_id.startswith("folder-my-photos-2_ir1_nr0_baseline_s0_")
+
+
+def test_settings_that_a_method_does_not_read_are_not_in_its_id():
+    plain = build_run("cifar10", "baseline")
+    assert plain.outer is None
+    assert plain.points is None
+    assert plain.run_id == build_run("cifar10", "baseline", overrides={"outer.lr": 0.5}).run_id
+
+
+def test_recipe_and_variant_tell_comparisons_apart():
+    a, b = build_run("cifar10", "autodo-aws"), build_run("cifar10", "baseline", seed=4, split="union")
+    assert a.recipe_id == b.recipe_id, "methods, splits and seeds of one recipe are compared"
+    assert a.recipe_id != build_run("cifar10", "autodo-aws", overrides={"training.epochs": 20}).recipe_id
+    assert a.variant_id != build_run("cifar10", "autodo-aws", overrides={"outer.damping": 0.1}).variant_id
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_config_survives_json(method):
+    run = build_run("svhn", method)
+    assert type(run).model_validate_json(run.model_dump_json()).run_id == run.run_id
+
+
+def test_the_papers_recipes():
+    svhn, cifar = build_run("svhn", "autodo-aws"), build_run("cifar10", "autodo-aws")
+    assert (svhn.dataset.val_share, cifar.dataset.val_share) == (0.32, 0.2)
+    assert (svhn.training.lr, cifar.training.lr) == (0.005, 0.1)
+    for run in (svhn, cifar):
+        assert (run.model.name, run.training.epochs, run.training.batch_size, run.outer_start) == (
+            "wrn-28-10",
+            200,
+            256,
+            50,
+        )
+        assert run.outer is not None
+        assert (run.outer.lr, run.outer.solver, run.outer.iterations) == (0.05, "neumann", 5)
+
+
+def test_configs_are_frozen():
+    with pytest.raises(ValidationError):
+        build_run("digits", "baseline").seed = 3
+
+
+def test_distortion_notation():
+    assert DistortionConfig.parse("100-0.1") == DistortionConfig(imbalance_ratio=100, noise_ratio=0.1)
+    assert str(DistortionConfig.parse("100-0.1")) == "100-0.1"
+    assert str(DistortionConfig.parse("1-0")) == "1-0.0", "the paper's column heads"
+    for wrong in ("100", "a-b", "0.5-0.1", "10-1.0", "10--1", "10-0.1-3"):
+        with pytest.raises(ConfigError, match="distortion"):
+            DistortionConfig.parse(wrong)
+
+
+def test_parts_are_kept_in_one_order():
+    assert PointsConfig(learn=("weight", "augment")).learn == ("augment", "weight")
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "message"),
+    [
+        (PointsConfig, {"learn": ("weight", "weight")}, "twice"),
+        (PointsConfig, {"learn": ("weight",), "shared": True}, "per point"),
+        (PointsConfig, {"learn": ()}, "at least 1"),
+        (OuterConfig, {"solver": "neumann"}, "step is needed"),
+        (OuterConfig, {"solver": "exact", "step": 0.1}, "step is needed"),
+    ],
+)
+def test_settings_that_contradict_each_other(model, fields, message):
+    with pytest.raises(ValidationError, match=message):
+        model(**fields)

@@ -1,0 +1,104 @@
+import subprocess
+import sys
+
+import pytest
+
+from autodo.data import DATASETS
+from autodo.errors import ConfigError
+from autodo.recipes import build_run, dataset_names, method_names, method_summary
+from autodo.validation import load_yaml, parse_overrides
+
+
+def test_every_dataset_has_a_reader_and_a_recipe():
+    assert sorted(DATASETS) == dataset_names()
+
+
+@pytest.mark.parametrize("dataset", dataset_names())
+@pytest.mark.parametrize("method", method_names())
+def test_every_shipped_recipe_goes_with_every_preset(dataset, method):
+    overrides = {"dataset.path": "photos"} if dataset == "folder" else {}
+    assert build_run(dataset, method, overrides=overrides).method.name == method
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_every_method_says_what_it_is(method):
+    assert len(method_summary(method)) < 120
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("training.epoch=3", r"training.epoch: unknown key; did you mean 'epochs'\?; known: epochs, batch_size"),
+        ("training.epochs=many", "training.epochs: .*integer.*not 'many'"),
+        ("training.epochs=1", r"warmup_epochs \(5\) must be below epochs \(1\)"),
+        ("outer.lrr=3", "lrr: unknown key; did you mean 'lr'"),
+        ("outer=3", "outer: is a section"),
+        ("model.name=wrn-27-1", "unknown model 'wrn-27-1'; known: small-cnn"),
+        ("dataset.path=x", "'folder' only, not for 'cifar10'"),
+        ("dataset.name=digits", "cannot be overridden"),
+        ("split=onion", "'paper' or 'union', not 'onion'"),
+        ("nothing.at.all=3", "nothing: unknown key"),
+        ("seed=-1", "seed: .*not -1"),
+        ("method.loss=kl", "needs soft labels"),
+    ],
+)
+def test_a_wrong_override_is_told_with_the_alternatives(assignment, message):
+    with pytest.raises(ConfigError, match=message):
+        build_run("cifar10", "baseline", overrides=parse_overrides([assignment]))
+
+
+@pytest.mark.parametrize("assignment", ["epochs", "=3", "training epochs=3", "training.epochs=[", "Training.epochs=3"])
+def test_what_is_no_assignment(assignment):
+    with pytest.raises(ConfigError, match="--set"):
+        parse_overrides([assignment])
+
+
+def test_overrides_are_read_as_yaml():
+    assert parse_overrides(["a=3", "b.c=true", "d=[1, 2]", "e=x", "f=null"]) == {
+        "a": 3,
+        "b.c": True,
+        "d": [1, 2],
+        "e": "x",
+        "f": None,
+    }
+    assert build_run("digits", "baseline", overrides=parse_overrides(["training.lr=1e-2"])).training.lr == 0.01
+
+
+def test_unknown_names_are_told_with_the_nearest():
+    with pytest.raises(ConfigError, match="unknown method 'autodo-awz'; did you mean 'autodo-aw' or 'autodo-aws'"):
+        build_run("cifar10", "autodo-awz")
+    with pytest.raises(ConfigError, match="unknown dataset 'cifar-10'; did you mean 'cifar10' or 'cifar100'"):
+        build_run("cifar-10", "baseline")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: [", "not YAML"),
+        (b"- a", "holds list"),
+        (b"\xff\xfe\x00", "cannot be read|not YAML"),
+        (b"", "holds NoneType"),
+    ],
+)
+def test_yaml_that_is_no_mapping(content, message, tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_yaml(path)
+    assert str(path) in str(caught.value)
+
+
+def test_yaml_cannot_run_code(tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_text(f"a: !!python/object/apply:pathlib.Path.touch [{tmp_path}/owned]")
+    with pytest.raises(ConfigError):
+        load_yaml(path)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_configuration_loads_without_torch():
+    code = (
+        "import sys; from autodo.recipes import build_run; build_run('svhn', 'autodo-a'); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,209 @@
+"""Algorithm 1 on real digits."""
+
+import numpy as np
+import pytest
+import torch
+
+from autodo import records
+from autodo.config import DistortionConfig, RunConfig
+from autodo.data import load, prepare
+from autodo.errors import TrainingDiverged
+from autodo.recipes import build_run, method_names
+from autodo.train import Training, fit
+
+SHORT = {"training.epochs": 6, "training.warmup_epochs": 1, "outer.start_share": 0.3, "dataset.subsample": 500}
+TIMINGS = {"seconds", "inner_seconds", "outer_seconds", "eval_seconds", "images_per_second", "peak_memory_bytes"}
+
+
+def short_run(method: str = "autodo-exact-aws", **changes) -> RunConfig:
+    overrides = {**SHORT, **changes.pop("overrides", {})}
+    distortion = DistortionConfig(imbalance_ratio=10, noise_ratio=0.2)
+    return build_run("digits", method, **{"distortion": distortion, **changes}, overrides=overrides)
+
+
+def start(config: RunConfig, **options) -> Training:
+    return Training(config, prepare(load(config.dataset), config), **options)
+
+
+def untimed(table):
+    return table.drop_columns([name for name in table.column_names if name in TIMINGS | {"finished_at"}])
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_every_method_learns(method):
+    mild = DistortionConfig(imbalance_ratio=2, noise_ratio=0.1)
+    outcome = fit(short_run(method, distortion=mild, overrides={"training.epochs": 20}))
+    # Not the train loss: lam moves its weights and targets.
+    val_losses = outcome.epochs["val_loss"].to_pylist()
+    assert val_losses[-1] < 0.7 * val_losses[0]
+    assert outcome.error < 0.4, "guessing is wrong nine times of ten"
+
+
+@pytest.mark.parametrize("method", ["autodo-aws", "autodo-exact-aws", "autodo-shared"])
+@pytest.mark.parametrize("steps_before_the_cut", [1, 3])
+def test_a_run_cut_inside_an_outer_pass_ends_bit_for_bit_as_if_it_had_not(method, steps_before_the_cut, tmp_path):
+    config = short_run(method)
+    whole = start(config)
+    list(whole)
+
+    cut = start(config, checkpoint=tmp_path / "checkpoint.pt")
+    rmsprop_step = cut.points.table.rmsprop_step
+    steps = 0
+
+    def dies_in_the_second_outer_pass(*arguments):
+        nonlocal steps
+        if cut.epoch == config.outer_start + 1:
+            if steps == steps_before_the_cut:
+                raise KeyboardInterrupt
+            steps += 1
+        rmsprop_step(*arguments)
+
+    cut.points.table.rmsprop_step = dies_in_the_second_outer_pass
+    with pytest.raises(KeyboardInterrupt):
+        list(cut)
+    assert steps == steps_before_the_cut
+
+    continued = start(config, checkpoint=tmp_path / "checkpoint.pt")
+    assert continued.epoch == config.outer_start + 1
+    list(continued)
+    for name, value in whole.encoder.state_dict().items():
+        assert torch.equal(value, continued.encoder.state_dict()[name]), name
+    assert torch.equal(whole.points.table.values, continued.points.table.values)
+    assert untimed(whole.outcome().epochs).equals(untimed(continued.outcome().epochs))
+    assert untimed(whole.outcome().results).equals(untimed(continued.outcome().results))
+    assert whole.outcome().points.equals(continued.outcome().points)
+    assert whole.outcome().predictions.equals(continued.outcome().predictions)
+
+
+def test_checkpoint_every_so_many_epochs(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    training = start(short_run("baseline"), checkpoint=path, checkpoint_every=4)
+    kept = []
+    for _ in training:
+        kept.append(torch.load(path, weights_only=True)["state"]["epoch"] if path.exists() else 0)
+    assert kept == [0, 0, 0, 4, 4, 6]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "other run", "other format"])
+def test_an_unusable_checkpoint_is_named_and_the_run_starts_anew(damage, tmp_path, caplog):
+    path = tmp_path / "checkpoint.pt"
+    config = short_run("baseline")
+    next(iter(start(config, checkpoint=path)))
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif damage == "other format":
+        torch.save({**torch.load(path, weights_only=True), "format": 99}, path)
+    else:
+        config = short_run("baseline", seed=1)
+    assert start(config, checkpoint=path).epoch == 0
+    assert str(path) in caplog.text
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path, caplog):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "owned"), "w"))
+
+    config = short_run("baseline")
+    torch.save({"format": 1, "run_id": config.run_id, "state": Evil()}, tmp_path / "checkpoint.pt")
+    assert start(config, checkpoint=tmp_path / "checkpoint.pt").epoch == 0
+    assert not (tmp_path / "owned").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    training = start(short_run("baseline"), checkpoint=path)
+    epochs = iter(training)
+    next(epochs)
+    next(epochs)
+    with torch.no_grad():
+        training.head.weight.fill_(torch.nan)
+    with pytest.raises(TrainingDiverged, match=r"epoch 2.*holds the 2 good epochs") as caught:
+        next(epochs)
+    assert (caught.value.epoch, caught.value.checkpoint_epoch) == (2, 2)
+    assert start(short_run("baseline"), checkpoint=path).epoch == 2
+
+
+def test_methods_of_a_seed_share_the_split_the_wrong_labels_and_the_first_weights():
+    runs = [start(short_run(method, seed=3)) for method in ("baseline", "autodo-aws")]
+    other_seed = start(short_run("baseline", seed=4))
+    for name, value in runs[0].encoder.state_dict().items():
+        assert torch.equal(value, runs[1].encoder.state_dict()[name])
+    assert np.array_equal(runs[0].data.train.index, runs[1].data.train.index)
+    assert np.array_equal(runs[0].data.train.labels, runs[1].data.train.labels)
+    assert not np.array_equal(runs[0].data.train.index, other_seed.data.train.index)
+
+
+def test_the_global_generator_is_left_alone():
+    before = torch.random.get_rng_state()
+    next(iter(start(short_run())))
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_union_trains_on_val_and_leaves_its_hyperparameters_alone():
+    config = short_run("autodo-exact-aws", split="union")
+    training = start(config)
+    train_points, val_points = len(training.data.train.labels), len(training.data.val.labels)
+    assert len(training.images) == train_points + val_points
+    initial = training.points.table.values.clone()
+    rows = list(training)
+    moved = (training.points.table.values != initial).any(1)
+    assert moved[:train_points].all()
+    assert not moved[train_points:].any()
+    trusted = training.points.view(torch.arange(train_points, train_points + val_points))
+    assert trusted.log_targets.argmax(1).tolist() == training.data.val.labels.tolist()
+    assert trusted.weights.eq(1).all()
+    assert rows[-1]["images_per_second"] * rows[-1]["inner_seconds"] == pytest.approx(len(training.images))
+    assert len(training.outcome().points) == train_points
+
+
+def test_theta_stands_still_in_an_outer_pass_and_lam_in_an_inner_one():
+    training = start(short_run("autodo-aws"))
+    lam = training.points.table.values.clone()
+    weights = {name: value.clone() for name, value in training.encoder.state_dict().items()}
+    training._inner_phase(0)
+    assert torch.equal(lam, training.points.table.values)
+    assert any(not torch.equal(value, weights[name]) for name, value in training.encoder.state_dict().items())
+
+    from autodo.evaluate import evaluate
+
+    state = {name: value.clone() for name, value in training.encoder.state_dict().items()}
+    val = evaluate(training.encoder, training.head, training.pipeline, training.val_images, training.val_labels)
+    training._outer_phase(3, val)
+    assert not torch.equal(lam, training.points.table.values)
+    for name, value in training.encoder.state_dict().items():
+        assert torch.equal(value, state[name]), name
+    assert all(parameter.requires_grad for parameter in training.encoder.parameters())
+
+
+def test_outer_phase_starts_at_its_share_of_the_epochs():
+    config = short_run(overrides={"training.epochs": 8, "outer.start_share": 0.5})
+    assert [row["outer_phase"] for row in start(config)] == [False] * 4 + [True] * 4
+
+
+def test_outcome_holds_what_was_measured():
+    config = short_run()
+    training = start(config)
+    rows = list(training)
+    outcome = training.outcome()
+    for kind in records.SCHEMAS:
+        assert getattr(outcome, kind).schema.equals(records.SCHEMAS[kind])
+    result = outcome.results.to_pylist()[0]
+    best = min(rows, key=lambda row: (row["val_error"], row["val_loss"]))
+    assert result["best_val_epoch"] == best["epoch"]
+    assert result["error_best_val"] == best["test_error"]
+    assert result["error_last"] == rows[-1]["test_error"]
+    assert result["error_best_test"] == min(row["test_error"] for row in rows)
+    predictions = outcome.predictions.to_pandas()
+    wrong = predictions.label != predictions.prediction
+    assert wrong.mean() == pytest.approx(result["error_best_val"])
+    assert wrong[predictions.label >= 5].mean() == pytest.approx(result["minority_error"])
+    assert wrong[predictions.label < 5].mean() == pytest.approx(result["majority_error"])
+    assert [1 - wrong[predictions.label == c].mean() for c in range(10)] == pytest.approx(result["per_class_accuracy"])
+    points = outcome.points.to_pandas()
+    assert (points.label != points.clean_label).sum() == result["wrong_labels"]
+    assert len(points) == result["train_points"]
+    assert np.stack(points.soft_label).sum(1) == pytest.approx(1, abs=1e-5)
+    assert RunConfig.model_validate_json(result["config"]) == config
+    suspicious = outcome.suspicious_points().to_pandas()
+    assert suspicious.loss.is_monotonic_decreasing

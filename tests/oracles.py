@@ -1,0 +1,72 @@
+"""Slow, obviously right versions of what the package does fast."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+Objective = Callable[[Tensor], Tensor]
+
+
+def plain_loss(name: str, logits: Tensor, target: Tensor) -> Tensor:
+    """Loss per point as its definition reads. Shape: logits, target (probabilities) [B, C] -> [B]."""
+    p = torch.softmax(logits, 1)
+    if name == "cross-entropy":
+        return -(target * torch.log(p)).sum(1)
+    forward = (target * torch.log(target / p)).sum(1)
+    if name == "kl":
+        return forward
+    return (forward + (p * torch.log(p / target)).sum(1)) / 2
+
+
+def double_backward(inner: Objective, weight: Tensor, lam: Tensor, u: Tensor) -> Tensor:
+    """-(d2 inner / dlam dW) u, by differentiating autograd's own gradient in W once more.
+
+    Args:
+        inner: W -> the inner loss, through the whole network, with lam in its graph.
+    """
+    (gradient,) = torch.autograd.grad(inner(weight), weight, create_graph=True)
+    (result,) = torch.autograd.grad(-(gradient * u).sum(), lam)
+    return result
+
+
+def dense_hessian(inner: Objective, weight: Tensor) -> Tensor:
+    """The Hessian in W as a matrix. Shape: weight [C, D] -> [C*D, C*D]."""
+    size = weight.numel()
+    hessian = torch.autograd.functional.hessian(inner, weight)
+    assert isinstance(hessian, Tensor)
+    return hessian.reshape(size, size)
+
+
+def solve_inner(inner: Objective, start: Tensor, tolerance: float = 1e-11) -> Tensor:
+    """The minimum of a strongly convex (or locally convex) inner loss in W, by damped Newton steps."""
+    weight = start.clone()
+    for _ in range(100):
+        point = weight.clone().requires_grad_()
+        value = inner(point)
+        (gradient,) = torch.autograd.grad(value, point)
+        if gradient.abs().max() < tolerance:
+            return weight
+        step = torch.linalg.solve(dense_hessian(inner, weight), gradient.reshape(-1)).view_as(weight)
+        size = 1.0
+        while size > 1e-6 and not inner(weight - size * step) <= value:
+            size /= 2
+        weight = weight - size * step
+    raise AssertionError(f"Newton did not converge: {gradient.abs().max()}")
+
+
+def tiny_encoder(seed: int = 0, channels: int = 1, features: int = 5) -> nn.Module:
+    """A frozen C1 network in float64 with batch norm in eval mode. Shape: [B, channels, 8, 8] -> [B, features]."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = nn.Sequential(
+            nn.Conv2d(channels, 4, 3, padding=1),
+            nn.BatchNorm2d(4),
+            nn.CELU(),
+            nn.AvgPool2d(2),
+            nn.Conv2d(4, features, 3, padding=1),
+            nn.CELU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        ).double()
+    return network.eval().requires_grad_(False)
