@@ -55,7 +55,7 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Show the v
 
 
 @app.command()
-def launch(  # noqa: PLR0917 (options, which Typer passes by name)
+def launch(
     grid: GridArgument,
     store: StoreOption = None,
     overrides: Set = [],  # noqa: B006 (Typer copies it)
@@ -105,7 +105,7 @@ def plan(
 
 
 @app.command()
-def train(  # noqa: PLR0917
+def train(
     dataset: Annotated[str, typer.Option(help="Name of a dataset.")],
     method: Annotated[str, typer.Option(help="Name of a method; see `autodo methods`.")],
     ir: Annotated[float, typer.Option("--ir", help="Imbalance ratio, 1 or more.")] = 1.0,

@@ -34,7 +34,7 @@ from ray.tune.experiment import Trial  # noqa: E402
 from autodo.config import RunConfig  # noqa: E402
 from autodo.errors import ConfigError  # noqa: E402
 from orchestration.grid import ResourcesConfig  # noqa: E402
-from orchestration.progress import Display, GridProgress, display  # noqa: E402
+from orchestration.progress import Display, GridProgress, display, label  # noqa: E402
 from orchestration.store import Store  # noqa: E402
 from orchestration.trial import RunTrial  # noqa: E402
 
@@ -127,8 +127,10 @@ class _Events(tune.Callback):
         run_id = _run_id(trial)
         if result["state"] == "running":
             self._progress.epoch(run_id, result["epoch"], result["val_error"], result["seconds"])
+        elif result["state"] == "failed":
+            self._failed(trial, result["message"])
         else:
-            self._progress.ended(run_id, result["state"], result.get("message", ""))
+            self._progress.ended(run_id, result["state"])
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         # The trainable reports its own exceptions, so this is the death of its process or node.
@@ -136,7 +138,11 @@ class _Events(tune.Callback):
         last_line = "the process of the run died; out of memory, killed, or its node was lost"
         text = Path(trial.error_file).read_text() if trial.error_file else last_line
         self._store.record_failure(run_id, kind="ProcessDied", last_line=last_line, traceback=text)
-        self._progress.ended(run_id, "failed", last_line)
+        self._failed(trial, last_line)
+
+    def _failed(self, trial: Trial, message: str) -> None:
+        self._progress.ended(_run_id(trial), "failed", message)
+        self.display.say(f"failed: {label(RunConfig.model_validate(trial.config['run']))}: {message}")
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self.display.refresh()

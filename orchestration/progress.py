@@ -128,6 +128,9 @@ class Display(Protocol):
     def refresh(self) -> None:
         """Shows the present state."""
 
+    def say(self, text: str) -> None:
+        """Prints a line that stays."""
+
 
 def display(progress: GridProgress, console: Console) -> Display:
     """A live display on a terminal, plain lines elsewhere."""
@@ -138,7 +141,7 @@ class LiveDisplay:
     """Counts, remaining time and one line per running run, redrawn in place."""
 
     def __init__(self, progress: GridProgress, console: Console) -> None:
-        self._progress = progress
+        self._progress, self._console = progress, console
         self._begun = time.monotonic()
         self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
 
@@ -153,6 +156,10 @@ class LiveDisplay:
 
     def refresh(self) -> None:
         """Nothing to do: the display redraws itself four times a second."""
+
+    def say(self, text: str) -> None:
+        """Prints a line above the display."""
+        self._console.print(Text(text), soft_wrap=True)
 
     def _render(self) -> Group:
         progress = self._progress
@@ -206,7 +213,11 @@ class PlainDisplay:
         self._last_seconds, self._last_ended = self._clock(), self._ended()
         remaining = self._progress.remaining_seconds()
         left = f"; about {duration(remaining)} left" if remaining else ""
-        self._console.print(f"{self._progress.headline()}{left}", highlight=False, soft_wrap=True)
+        self.say(f"{self._progress.headline()}{left}")
+
+    def say(self, text: str) -> None:
+        """Prints a line."""
+        self._console.print(Text(text), soft_wrap=True)
 
     def _ended(self) -> int:
         return self._progress.done + len(self._progress.failed) + self._progress.busy

@@ -22,7 +22,7 @@ from orchestration.grid import GridConfig
 
 if TYPE_CHECKING:
     from autodo.records import Kind
-    from autodo.train import Outcome
+    from autodo.outcome import Outcome
 
 _FOLDERS = ("grids", "runs", "results")
 
