@@ -21,8 +21,8 @@ from autodo.validation import load_yaml, parse_model
 from orchestration.grid import GridConfig
 
 if TYPE_CHECKING:
-    from autodo.records import Kind
     from autodo.outcome import Outcome
+    from autodo.records import Kind
 
 _FOLDERS = ("grids", "runs", "results")
 

@@ -36,7 +36,7 @@ def to_rich(table: Table) -> RichTable:
     for name, cells in table.rows:
         # Text, not str: a name with [variant] is not markup.
         texts = [
-            Text(f"{cell_text(cell, table.common_n)} {'*' if cell.best else ' '}", style="bold" if cell.best else "")
+            Text(f"{'* ' if cell.best else ''}{cell_text(cell, table.common_n)}", style="bold" if cell.best else "")
             for cell in cells
         ]
         rich.add_row(Text(name), *texts)

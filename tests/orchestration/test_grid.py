@@ -84,7 +84,11 @@ def test_overrides_reach_every_run_and_change_its_id(tmp_path: Path) -> None:
         ("seeds: 2", "seeds: [-1]", "seeds[0]: "),
         ("seeds: 2", "seedz: 2", "seedz: unknown key; did you mean 'seeds'?"),
         ("seeds: 2", "seeds: 2\nresources: {cpus: 0}", "resources.cpus: input should be greater than or equal to 1"),
-        ("seeds: 2", "seeds: 2\nresources: {gpu: 1}", "resources.gpu: unknown key; did you mean 'gpus'?; known: cpus, "),
+        (
+            "seeds: 2",
+            "seeds: 2\nresources: {gpu: 1}",
+            "resources.gpu: unknown key; did you mean 'gpus'?; known: cpus, ",
+        ),
         ("seeds: 2", "seeds: 2\nset: {seed: 3}", "set: seed: is spanned by the grid; change its seeds instead"),
         ("seeds: 2", "seeds: 2\nset: {training.epoch: 3}", "set: digits x baseline: training.epoch: unknown key"),
         ("name: mine", "name: ../mine", "name: "),
