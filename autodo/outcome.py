@@ -1,4 +1,4 @@
-"""The four tables of a finished run."""
+"""What a finished run leaves: four tables and a classifier."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import torch
 from torch import Tensor
 
 from autodo import records
 from autodo.augment import affine
+from autodo.classifier import Classifier
 from autodo.config import RunConfig
 from autodo.data import Prepared
 from autodo.evaluate import group_errors, per_class_accuracy
@@ -33,12 +35,13 @@ class Best(NamedTuple):
 
 @dataclass(frozen=True)
 class Outcome:
-    """Tables of `records.SCHEMAS`; `.to_pandas()` gives each as a data frame."""
+    """Tables of `records.SCHEMAS`, whose `.to_pandas()` gives data frames, and the network of the last epoch."""
 
     results: pa.Table
     epochs: pa.Table
     predictions: pa.Table
     points: pa.Table
+    classifier: Classifier
 
     @property
     def error(self) -> float:
@@ -74,8 +77,9 @@ def build_outcome(
     train_losses: Tensor,
     points: PointModel,
     view: PointView,
+    classifier: Classifier,
 ) -> Outcome:
-    """Tables from what a run kept.
+    """The outcome from what a run kept.
 
     Args:
         history: rows of the epochs table.
@@ -87,14 +91,13 @@ def build_outcome(
         epochs=records.table("epochs", history),
         predictions=_predictions(config, data, best),
         points=_points(config, data, train_losses, points, view),
+        classifier=classifier,
     )
 
 
 def _result_row(
     config: RunConfig, data: Prepared, history: list[dict[str, Any]], best: Best, train_losses: Tensor
 ) -> dict[str, Any]:
-    import torch
-
     test_labels = torch.from_numpy(data.test.labels)
     classes = len(data.class_names)
     minority_error, majority_error = group_errors(best.predictions, test_labels, classes)

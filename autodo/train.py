@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from autodo import checkpoint as checkpoints
 from autodo.augment.pipeline import Pipeline, channel_statistics
 from autodo.bilevel.outer_pass import OuterPass
+from autodo.classifier import Classifier
 from autodo.config import RunConfig
 from autodo.data import Prepared, load, prepare
 from autodo.data.batches import epoch_batches
@@ -168,7 +169,21 @@ class Training:
         observed = self._to_device(self.data.train.labels)
         train = evaluate(self.encoder, self.head, self.pipeline, self.images[: self.train_size], observed)
         view = self.points.view(everything)
-        return build_outcome(self.config, self.data, self.history, self.best, train.losses, self.points, view)
+        return build_outcome(
+            self.config, self.data, self.history, self.best, train.losses, self.points, view, self.classifier()
+        )
+
+    def classifier(self) -> Classifier:
+        """The task model as it stands, for predictions. It shares the weights of this training."""
+        return Classifier(
+            self.config.model.name,
+            self.encoder,
+            self.head,
+            self.pipeline.mean,
+            self.pipeline.std,
+            self.images.shape[-1],
+            self.data.class_names,
+        )
 
     # --- setting up, keeping and continuing ---
 
@@ -260,7 +275,7 @@ def fit(
     device: str | None = None,
     on_epoch: Callable[[Row], None] | None = None,
 ) -> Outcome:
-    """Loads the data, trains one run to its end and returns its tables; keeps nothing on disk.
+    """Loads the data, trains one run to its end and returns its tables and the classifier; keeps nothing on disk.
 
     Args:
         on_epoch: called with each epoch's row.
