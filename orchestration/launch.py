@@ -71,7 +71,7 @@ def launch(
     Returns:
         how the runs ended.
     Raises:
-        ConfigError: if no machine can hold a single run. KeyboardInterrupt: on Ctrl-C, when everything has stopped;
+        ConfigError: if no machine can hold a single run. KeyboardInterrupt: on Ctrl-C or SIGTERM, when everything has stopped;
             the next launch continues from the checkpoints.
     """
     # Directly in /tmp: a socket's path in it must stay below about 100 characters, and TMPDIR can be long.
@@ -103,7 +103,7 @@ def launch(
                 callbacks=[(shown := _Events(progress, store, display(progress, console)))],
             ),
         )
-        with shown.display:
+        with shown.display, _terminated_is_interrupted():
             tuner.fit()
     return progress
 
@@ -201,6 +201,20 @@ def _no_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _terminated_is_interrupted() -> Iterator[None]:
+    """A batch system's SIGTERM as Ctrl-C; Ray's own handler would leave its processes and files behind."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

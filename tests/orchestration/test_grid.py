@@ -75,7 +75,11 @@ def test_overrides_reach_every_run_and_change_its_id(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("autodo-aws", "autodo-awz", "methods[1]: unknown method 'autodo-awz'; did you mean 'autodo-aws'?; known: "),
+        (
+            "autodo-aws",
+            "autodo-awz",
+            "methods[1]: unknown method 'autodo-awz'; did you mean 'autodo-aw' or 'autodo-aws'?; known: ",
+        ),
         ("digits", "digitz", "datasets[0]: unknown dataset 'digitz'; did you mean 'digits'?; known: "),
         ("10-0.1", "ten", "distortions[1]: distortion 'ten' is not IR-NR"),
         ("10-0.1", "0-0.1", "distortions[1]: distortion '0-0.1': imbalance_ratio: "),

@@ -157,7 +157,8 @@ def test_an_address_where_nothing_answers_is_told_at_once(launch: Launch, addres
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_cleanly_and_the_same_command_continues(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_launch_ends_cleanly_and_the_same_command_continues(tmp_path: Path, stop: signal.Signals) -> None:
     grid = tmp_path / "g.yaml"
     grid.write_text(
         "name: g\ndatasets: [digits]\ndistortions: ['1-0.0']\nmethods: [baseline, autodo-exact-aws]\nseeds: 2\n"
@@ -177,7 +178,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_continues(tmp_path: Path) -> 
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and not list(store.root.glob("runs/*/checkpoint.pt")):
             time.sleep(0.1)
-        first.send_signal(signal.SIGINT)
+        first.send_signal(stop)
         out, _ = first.communicate(timeout=60)
     assert first.returncode == 130, out
     assert "of 4 runs are done; the same command continues" in out
