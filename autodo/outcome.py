@@ -14,7 +14,7 @@ from autodo.augment import affine
 from autodo.classifier import Classifier
 from autodo.config import RunConfig
 from autodo.data import Prepared
-from autodo.evaluate import group_errors, per_class_accuracy
+from autodo.evaluate import Evaluation, group_errors, per_class_accuracy
 from autodo.points.model import PointModel, PointView
 from autodo.provenance import device_name, git_sha, versions
 
@@ -49,8 +49,16 @@ class Outcome:
         return float(self.results["error_best_val"][0].as_py())
 
     def suspicious_points(self) -> pa.Table:
-        """Train points, the most probably wrong label first: by the loss of the label that was given."""
-        return self.points.sort_by([("loss", "descending")])
+        """Train points, the most probably wrong label first: by the loss of the label that was given.
+
+        Returns:
+            columns `index`, `source`, `given` and `predicted` (names of classes), `loss`.
+        """
+        names = self.results["class_names"][0].values
+        points = self.points.sort_by([("loss", "descending")])
+        columns = {name: points[name] for name in ("index", "source")}
+        columns |= {"given": names.take(points["label"]), "predicted": names.take(points["prediction"])}
+        return pa.table({**columns, "loss": points["loss"]})
 
 
 def identity_columns(config: RunConfig) -> dict[str, Any]:
@@ -74,7 +82,7 @@ def build_outcome(
     data: Prepared,
     history: list[dict[str, Any]],
     best: Best,
-    train_losses: Tensor,
+    train: Evaluation,
     points: PointModel,
     view: PointView,
     classifier: Classifier,
@@ -83,20 +91,20 @@ def build_outcome(
 
     Args:
         history: rows of the epochs table.
-        train_losses: cross-entropy of each train point's observed label, unaugmented. Shape: [N].
+        train: of the N train points with their observed labels, after the last epoch.
         view: what lam says of the N train points at the end.
     """
     return Outcome(
-        results=records.table("results", [_result_row(config, data, history, best, train_losses)]),
+        results=records.table("results", [_result_row(config, data, history, best, train.logits.device)]),
         epochs=records.table("epochs", history),
         predictions=_predictions(config, data, best),
-        points=_points(config, data, train_losses, points, view),
+        points=_points(config, data, train, points, view),
         classifier=classifier,
     )
 
 
 def _result_row(
-    config: RunConfig, data: Prepared, history: list[dict[str, Any]], best: Best, train_losses: Tensor
+    config: RunConfig, data: Prepared, history: list[dict[str, Any]], best: Best, device: torch.device
 ) -> dict[str, Any]:
     test_labels = torch.from_numpy(data.test.labels)
     classes = len(data.class_names)
@@ -123,7 +131,7 @@ def _result_row(
         "outer_seconds": sum(row["outer_seconds"] for row in history),
         "images_per_second": images_seen / inner_seconds,
         "peak_memory_bytes": max(row["peak_memory_bytes"] for row in history),
-        "device": device_name(train_losses.device),
+        "device": device_name(device),
         "git_sha": git_sha(),
         "versions": list(versions().items()),
         "finished_at": datetime.now(UTC),
@@ -143,26 +151,26 @@ def _predictions(config: RunConfig, data: Prepared, best: Best) -> pa.Table:
     return _columns("predictions", columns)
 
 
-def _points(config: RunConfig, data: Prepared, losses: Tensor, points: PointModel, view: PointView) -> pa.Table:
-    train = data.train
-    count = len(train.labels)
+def _points(config: RunConfig, data: Prepared, train: Evaluation, points: PointModel, view: PointView) -> pa.Table:
+    given = data.train
+    count = len(given.labels)
 
     def learned(part: str, values: Tensor) -> Any:
         return list(values.cpu().numpy()) if part in points.learned else [None] * count
 
-    nothing = losses.new_empty(count)
-    augment = view.augment
+    augment = torch.empty(0, affine.COLUMNS) if view.augment is None else view.augment
     columns = {
         "run_id": np.full(count, config.run_id, dtype=object),
-        "index": train.index,
-        "source": list(train.sources) if train.sources is not None else [None] * count,
-        "label": train.labels,
-        "clean_label": train.clean_labels,
+        "index": given.index,
+        "source": list(given.sources) if given.sources is not None else [None] * count,
+        "label": given.labels,
+        "clean_label": given.clean_labels,
         "weight": learned("weight", view.weights),
         "soft_label": learned("soft-label", view.log_targets.exp()),
-        "loss": losses.cpu().numpy(),
-        "gate_probability": learned("augment", nothing if augment is None else affine.gate_probability(augment)),
-        "magnitude": learned("augment", nothing if augment is None else affine.magnitude_deviation(augment)),
+        "prediction": train.predictions.cpu().numpy(),
+        "loss": train.losses.cpu().numpy(),
+        "gate_probability": learned("augment", affine.gate_probability(augment)),
+        "magnitude": learned("augment", affine.magnitude_deviation(augment)),
     }
     return _columns("points", columns)
 

@@ -96,7 +96,8 @@ SCHEMAS: dict[Kind, pa.Schema] = {
             ("clean_label", pa.int16()),  # the label before the distortion
             ("weight", pa.float32()),  # learned loss weight; null if not learned
             ("soft_label", pa.list_(pa.float32())),  # [C]; null if not learned
-            ("loss", pa.float32()),  # cross-entropy of the observed label, unaugmented, at the last epoch
+            ("prediction", pa.int16()),  # of the network after the last epoch, unaugmented
+            ("loss", pa.float32()),  # cross-entropy of the observed label, likewise
             ("gate_probability", pa.list_(pa.float32())),  # of each affine operation; null if not learned
             ("magnitude", pa.list_(pa.float32())),  # standard deviation of each affine operation; likewise
         ]

@@ -170,7 +170,7 @@ class Training:
         train = evaluate(self.encoder, self.head, self.pipeline, self.images[: self.train_size], observed)
         view = self.points.view(everything)
         return build_outcome(
-            self.config, self.data, self.history, self.best, train.losses, self.points, view, self.classifier()
+            self.config, self.data, self.history, self.best, train, self.points, view, self.classifier()
         )
 
     def classifier(self) -> Classifier:

@@ -7,6 +7,9 @@ from autodo.augment import affine
 from autodo.augment.standard import crop_and_flip, erase
 from autodo.config import AugmentationConfig
 
+# Images counted at a time: bincount widens every pixel to eight bytes.
+STATISTICS_CHUNK = 4096
+
 
 class Pipeline:
     """Crop and flip, the per-point affine warp, normalisation, erasing; all on the images' device.
@@ -53,12 +56,12 @@ def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     Shape:
         images [N, C, H, W] uint8 -> ([C], [C]) float32.
     """
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
+    for chunk in images.split(STATISTICS_CHUNK):
+        for channel, pixels in enumerate(chunk.unbind(1)):
+            counts[channel] += torch.bincount(pixels.reshape(-1).cpu(), minlength=256)
+    share = counts / counts.sum(1, keepdim=True)
     levels = torch.arange(256, dtype=torch.float64) / 255
-    means, deviations = [], []
-    for channel in range(images.shape[1]):
-        counts = torch.bincount(images[:, channel].reshape(-1).cpu(), minlength=256).double()
-        mean = (counts * levels).sum() / counts.sum()
-        variance = (counts * (levels - mean) ** 2).sum() / counts.sum()
-        means.append(mean)
-        deviations.append(variance.sqrt() if variance > 0 else torch.ones((), dtype=torch.float64))
-    return torch.stack(means).float(), torch.stack(deviations).float()
+    mean = share @ levels
+    deviation = (share * (levels - mean[:, None]) ** 2).sum(1).sqrt()
+    return mean.float(), torch.where(deviation > 0, deviation, 1.0).float()

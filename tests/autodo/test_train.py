@@ -207,3 +207,6 @@ def test_outcome_holds_what_was_measured():
     assert RunConfig.model_validate_json(result["config"]) == config
     suspicious = outcome.suspicious_points().to_pandas()
     assert suspicious.loss.is_monotonic_decreasing
+    worst = points.set_index("index").loc[suspicious["index"].iloc[0]]
+    assert worst.loss == points.loss.max()
+    assert (suspicious.given[0], suspicious.predicted[0]) == (str(worst.label), str(worst.prediction))
