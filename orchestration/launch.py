@@ -8,7 +8,8 @@ import shutil
 import signal
 import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,9 @@ def launch(
     Returns:
         how the runs ended.
     Raises:
-        ConfigError: if no machine can hold a single run. KeyboardInterrupt: on Ctrl-C or SIGTERM, when everything has stopped;
-            the next launch continues from the checkpoints.
+        ConfigError: if no machine can hold a single run.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, when everything has stopped; the next launch continues from the
+            checkpoints.
     """
     # Directly in /tmp: a socket's path in it must stay below about 100 characters, and TMPDIR can be long.
     with _temporary_directory(Path("/tmp")) as scratch, _ray(cluster, scratch):
@@ -103,7 +105,8 @@ def launch(
                 callbacks=[(shown := _Events(progress, store, display(progress, console)))],
             ),
         )
-        with shown.display, _terminated_is_interrupted():
+        # A batch system's SIGTERM as Ctrl-C: Ray's own handler would leave its processes and files behind.
+        with shown.display, _on(signal.SIGTERM, _interrupt):
             tuner.fit()
     return progress
 
@@ -175,7 +178,7 @@ def _ray(cluster: Cluster, scratch: Path) -> Iterator[None]:
         yield
     finally:
         # A second Ctrl-C must not leave half of Ray's processes behind.
-        with _no_interrupt():
+        with _on(signal.SIGINT, signal.SIG_IGN):
             ray.shutdown()
 
 
@@ -195,26 +198,20 @@ def _check_address(address: str) -> None:
 
 
 @contextlib.contextmanager
-def _no_interrupt() -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _on(signum: signal.Signals, handler: Callable[..., None] | signal.Handlers) -> Iterator[None]:
+    """Another handler for a signal; only the main thread can have one, and elsewhere none is needed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signum, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signum, before)
 
 
-@contextlib.contextmanager
-def _terminated_is_interrupted() -> Iterator[None]:
-    """A batch system's SIGTERM as Ctrl-C; Ray's own handler would leave its processes and files behind."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

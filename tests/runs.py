@@ -38,4 +38,5 @@ def outcome(run: RunConfig, **values: Any) -> "Outcome":
         epochs=records.SCHEMAS["epochs"].empty_table(),
         predictions=records.SCHEMAS["predictions"].empty_table(),
         points=records.SCHEMAS["points"].empty_table(),
+        classifier=None,  # a store keeps none
     )
