@@ -79,7 +79,7 @@ def parse_model(model: type[M], tree: Mapping[str, Any], where: str) -> M:
 
 def _explain(model: type[BaseModel], error: Any) -> str:
     location = [str(part) for part in error["loc"]]
-    key = ".".join(location)
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).removeprefix(".")
     if error["type"] == "extra_forbidden":
         known = _fields_at(model, location[:-1])
         return f"{key}: unknown key{hint(location[-1], known)}; known: {', '.join(known)}"

@@ -1,0 +1,192 @@
+"""The `autodo` command. torch, ray and pandas are imported by the commands that need them, when they do."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from typer.exceptions import TyperException
+
+from autodo.errors import TrainingDiverged, UserError
+
+app = typer.Typer(
+    name="autodo",
+    help="Train image classifiers on imbalanced, mislabelled data, and benchmark the methods for it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+Set = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override of the configuration; may be repeated.")
+]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Directory of the datasets' files.")]
+Download = Annotated[bool, typer.Option("--download", help="Fetch a dataset's files if they are not there.")]
+StoreOption = Annotated[Path | None, typer.Option("--store", help="Directory of the results.")]
+StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="Directory of the results.")]
+GridArgument = Annotated[str, typer.Argument(metavar="GRID", help="Name of a shipped grid, or a YAML file.")]
+
+
+class Part(StrEnum):
+    """What `launch --only` can be limited to."""
+
+    FAILED = "failed"
+    STARTED = "started"
+    MISSING = "missing"
+
+
+class Split(StrEnum):
+    """RunConfig.split, as a choice of the command line."""
+
+    PAPER = "paper"
+    UNION = "union"
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        console.print(f"autodo {installed('autodo')}", highlight=False)
+        raise typer.Exit
+
+
+@app.command()
+def launch(
+    grid: GridArgument,
+    store: StoreOption = None,
+    overrides: Set = [],  # noqa: B006 (Typer copies it)
+    data_dir: DataDir = None,
+    download: Download = False,
+    only: Annotated[Part | None, typer.Option(help="Run only what is in this state.")] = None,
+    max_concurrent: Annotated[int | None, typer.Option(min=1, help="The most runs at a time.")] = None,
+    cpus_per_run: Annotated[int | None, typer.Option(min=1, help="Cores of a run.")] = None,
+    gpus_per_run: Annotated[float | None, typer.Option(min=0, help="GPUs of a run; 0.5 lets two share one.")] = None,
+    address: Annotated[
+        str | None, typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster; else Ray starts here.")
+    ] = None,
+    dashboard: Annotated[bool, typer.Option("--dashboard", help="Ray's web page, on localhost.")] = False,
+) -> None:
+    """Run what a grid still lacks, on all cores; then show the table."""
+    from orchestration import commands
+
+    raise typer.Exit(
+        commands.launch(
+            console,
+            grid=grid,
+            store=store,
+            overrides=overrides,
+            data_dir=data_dir,
+            download=download,
+            only=only,
+            max_concurrent=max_concurrent,
+            cpus_per_run=cpus_per_run,
+            gpus_per_run=gpus_per_run,
+            address=address,
+            dashboard=dashboard,
+        )
+    )
+
+
+@app.command()
+def plan(
+    grid: GridArgument,
+    store: StoreOption = None,
+    overrides: Set = [],  # noqa: B006
+    list_runs: Annotated[bool, typer.Option("--list", help="List every run id with its state.")] = False,
+) -> None:
+    """Show what `launch` would run, and how long it takes; run nothing."""
+    from orchestration import show
+
+    show.plan(console, grid=grid, store=store, overrides=overrides, list_runs=list_runs)
+
+
+@app.command()
+def train(
+    dataset: Annotated[str, typer.Option(help="Name of a dataset.")],
+    method: Annotated[str, typer.Option(help="Name of a method; see `autodo methods`.")],
+    ir: Annotated[float, typer.Option("--ir", help="Imbalance ratio, 1 or more.")] = 1.0,
+    nr: Annotated[float, typer.Option("--nr", help="Noise ratio, 0 or more and below 1.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    split: Annotated[Split, typer.Option(help="`union` trains on the val images too.")] = Split.PAPER,
+    store: Annotated[Path, typer.Option(help="Directory of the results.")] = Path("outputs/single"),
+    overrides: Set = [],  # noqa: B006
+    data_dir: DataDir = None,
+    download: Download = False,
+    device: Annotated[str, typer.Option(help="`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU if there is one.")] = "auto",
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Epochs between checkpoints.")] = 1,
+) -> None:
+    """Train one run in this process, or continue it."""
+    from orchestration import commands
+
+    raise typer.Exit(
+        commands.train(
+            console,
+            dataset=dataset,
+            method=method,
+            imbalance_ratio=ir,
+            noise_ratio=nr,
+            seed=seed,
+            split=split.value,
+            store=store,
+            overrides=overrides,
+            data_dir=data_dir,
+            download=download,
+            device=device,
+            checkpoint_every=checkpoint_every,
+        )
+    )
+
+
+@app.command()
+def status(store: StoreArgument) -> None:
+    """Show how far the grids of a store are, and why runs failed."""
+    from orchestration import show
+
+    show.status(console, store)
+
+
+@app.command()
+def report(store: StoreArgument) -> None:
+    """Show the tables of a store and write them as Markdown; run nothing."""
+    from orchestration import show
+
+    show.report(console, store)
+
+
+@app.command()
+def methods() -> None:
+    """List the methods."""
+    from orchestration import show
+
+    show.methods(console)
+
+
+def main() -> None:
+    """Entry point: an error of the user is one line per problem, and no traceback.
+
+    Exit codes: 0 all is done, 1 a run failed, 2 a user's error, 130 stopped by Ctrl-C.
+    """
+    try:
+        code = app(standalone_mode=False)
+    except (UserError, TyperException) as error:
+        text = error.format_message() if isinstance(error, TyperException) else str(error)
+        code = _fail(text, 2)
+    except TrainingDiverged as error:
+        code = _fail(str(error), 1)
+    except KeyboardInterrupt:
+        code = 130
+    sys.exit(code)
+
+
+def _fail(text: str, code: int) -> int:
+    for line in text.splitlines():
+        print(f"error: {line}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""One run in this process: load, prepare, train, save. Used by `autodo train` and inside Ray alike."""
+
+import contextlib
+import functools
+import logging
+import traceback
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from autodo.config import DatasetConfig, RunConfig
+from autodo.errors import StoreError, TrainingDiverged, UserError
+from orchestration.store import Failure, Store, here
+
+if TYPE_CHECKING:
+    from autodo.data import Dataset
+
+logger = logging.getLogger("autodo")
+
+
+@functools.lru_cache(maxsize=2)
+def load_dataset(config: DatasetConfig, data_dir: Path | None, download: bool = False) -> "Dataset":
+    """A dataset, kept in memory for the next run of this process.
+
+    Raises:
+        DataError: if its files are missing or damaged.
+    """
+    from autodo import data
+
+    return data.load(config, data_dir=data_dir, download=download)
+
+
+def execute(
+    config: RunConfig,
+    store: Store,
+    *,
+    data_dir: Path | None = None,
+    download: bool = False,
+    device: str = "cpu",
+    checkpoint_every: int = 1,
+) -> Generator[dict[str, Any], None, None]:
+    """Trains one run, from its checkpoint if there is one, and saves its results.
+
+    Args:
+        device: `cpu`, `cuda` or `cuda:<n>`.
+        checkpoint_every: epochs between checkpoints.
+    Yields:
+        one dict per finished epoch with the columns of `records.SCHEMAS["epochs"]`. The run is done when the iterator
+        ends; one that is closed before leaves the checkpoint.
+    Raises:
+        RunBusy: if another process is at work on this run. DataError, StoreError, TrainingDiverged.
+    """
+    run_id = config.run_id
+    with store.locked_log(run_id) as log, _logging_to(log):
+        if store.is_done(run_id):
+            logger.info("done already")
+            return
+        try:
+            # Here, because torch takes seconds to import.
+            from autodo import data
+            from autodo.train import Training
+
+            store.begin(config)
+            dataset = load_dataset(config.dataset, data_dir, download)
+            training = Training(
+                config,
+                data.prepare(dataset, config),
+                device=device,
+                checkpoint=store.checkpoint(run_id),
+                checkpoint_every=checkpoint_every,
+            )
+            logger.info(
+                "%s on %s, device %s, from epoch %d of %d",
+                run_id, here(), device, training.epoch, config.training.epochs,
+            )  # fmt: skip
+            for metrics in training:
+                logger.info(
+                    "epoch %d: train loss %.4f, val error %.4f, test error %.4f",
+                    metrics["epoch"], metrics["train_loss"], metrics["val_error"], metrics["test_error"],
+                )  # fmt: skip
+                yield metrics
+            store.save(training.outcome(), run_id)
+            logger.info("done")
+        except (GeneratorExit, KeyboardInterrupt):
+            logger.info("stopped; the next attempt continues from the checkpoint")
+            raise
+        except Exception:
+            logger.exception("failed")
+            raise
+
+
+def record_failure(store: Store, run_id: str, error: Exception) -> Failure | None:
+    """Keeps why a run failed; None if the store cannot be written either."""
+    # What an exception of ours says is for a person; of any other, the class is half of the message.
+    ours = isinstance(error, UserError | TrainingDiverged)
+    last_line = str(error) if ours else "".join(traceback.format_exception_only(error))
+    lines = last_line.strip().splitlines() or [type(error).__name__]
+    try:
+        return store.record_failure(
+            run_id,
+            kind=type(error).__name__,
+            last_line=lines[-1],
+            traceback="".join(traceback.format_exception(error)),
+        )
+    except StoreError:
+        return None
+
+
+@contextlib.contextmanager
+def _logging_to(stream: Any) -> Iterator[None]:
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -1,0 +1,259 @@
+"""How far a grid is, on the terminal: a live display, or plain lines where there is no terminal."""
+
+import collections
+import dataclasses
+import time
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from autodo.config import RunConfig
+
+
+def label(run: RunConfig) -> str:
+    """A run for a person: `digits 10-0.1 autodo-aws seed 0`."""
+    split = "" if run.split == "paper" else f" ({run.split})"
+    return f"{run.dataset.label} {run.distortion} {run.method.name}{split} seed {run.seed}"
+
+
+def duration(seconds: float) -> str:
+    """`8 s`, `3 min 20 s`, `2 h 05 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+@dataclasses.dataclass
+class _Running:
+    run: RunConfig
+    epochs_done: int | None = None  # None until the first epoch ends: a resumed run starts anywhere
+    val_error: float | None = None
+
+
+class GridProgress:
+    """The state of one launch; events in, counts and the remaining time out. Knows nothing of Ray or the terminal.
+
+    Args:
+        runs: what is to run.
+        done_before: runs of the grid that were done before this launch.
+        slots: how many runs can be at work at the same time.
+    """
+
+    def __init__(self, runs: Iterable[RunConfig], *, done_before: int = 0, slots: int = 1) -> None:
+        self._waiting = {run.run_id: run for run in runs}
+        self.running: dict[str, _Running] = {}
+        self.total = done_before + len(self._waiting)
+        self.done = done_before
+        self.failed: dict[str, str] = {}
+        self.busy = 0
+        self.slots = slots
+        self._begun = False
+        # (recipe_id, method) -> [epochs, seconds], as measured in this launch.
+        self._cost: dict[tuple[str, str], list[float]] = collections.defaultdict(lambda: [0, 0.0])
+
+    def started(self, run_id: str) -> None:
+        """A worker took the run."""
+        self._begun = True
+        self.running[run_id] = _Running(self._waiting.pop(run_id))
+
+    def epoch(self, run_id: str, epoch: int, val_error: float, seconds: float) -> None:
+        """An epoch ended; `epoch` counts from 0."""
+        row = self.running[run_id]
+        row.epochs_done, row.val_error = epoch + 1, val_error
+        cost = self._cost[_kind(row.run)]
+        cost[0] += 1
+        cost[1] += seconds
+
+    def ended(self, run_id: str, state: str, message: str = "") -> None:
+        """The run is `done`, `failed` or `busy`, which means that another process has it."""
+        # A worker that dies before it has begun is only heard of now.
+        self._waiting.pop(run_id, None)
+        self.running.pop(run_id, None)
+        if state == "done":
+            self.done += 1
+        elif state == "failed":
+            self.failed[run_id] = message
+        else:
+            self.busy += 1
+
+    def remaining_seconds(self) -> float | None:
+        """Epochs left times what an epoch of that dataset and method took, shared among the slots.
+
+        None before the first epoch has ended.
+        """
+        # Copies, here and below: the live display asks from its own thread.
+        epochs, seconds = (sum(cost[i] for cost in list(self._cost.values())) for i in (0, 1))
+        if not epochs:
+            return None
+
+        def cost(run: RunConfig, epochs_done: int) -> float:
+            n, spent = self._cost.get(_kind(run), (epochs, seconds))
+            return (run.training.epochs - epochs_done) * spent / n
+
+        work = [cost(run, 0) for run in list(self._waiting.values())]
+        work += [cost(row.run, row.epochs_done or 0) for row in list(self.running.values())]
+        # At the end fewer runs than slots are left, and the longest of them decides.
+        return max(sum(work) / self.slots, max(work, default=0.0))
+
+    def headline(self) -> str:
+        """`5 of 16 runs done, 2 running, 1 failed`."""
+        running = f"{len(self.running)} running" if self._begun else "starting workers"
+        parts = [f"{self.done} of {self.total} runs done", running]
+        parts += [f"{len(self.failed)} failed"] if self.failed else []
+        parts += [f"{self.busy} taken by another launch"] if self.busy else []
+        return ", ".join(parts)
+
+
+def _kind(run: RunConfig) -> tuple[str, str]:
+    return run.recipe_id, run.method.name
+
+
+class Display(Protocol):
+    """Shows a GridProgress; `refresh` is called after every change and costs nothing if nothing is due."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def refresh(self) -> None:
+        """Shows the present state."""
+
+    def say(self, text: str) -> None:
+        """Prints a line that stays."""
+
+
+def display(progress: GridProgress, console: Console) -> Display:
+    """A live display on a terminal, plain lines elsewhere."""
+    return LiveDisplay(progress, console) if console.is_terminal else PlainDisplay(progress, console)
+
+
+class LiveDisplay:
+    """Counts, remaining time and one line per running run, redrawn in place."""
+
+    def __init__(self, progress: GridProgress, console: Console) -> None:
+        self._progress, self._console = progress, console
+        self._begun = time.monotonic()
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def refresh(self) -> None:
+        """Nothing to do: the display redraws itself four times a second."""
+
+    def say(self, text: str) -> None:
+        """Prints a line above the display."""
+        self._console.print(Text(text), soft_wrap=True)
+
+    def _render(self) -> Group:
+        progress = self._progress
+        elapsed = f"{duration(time.monotonic() - self._begun)} so far"
+        remaining = progress.remaining_seconds()
+        left = "" if remaining is None else f", about {duration(remaining)} left"
+        head = Table.grid(padding=(0, 2))
+        ended = progress.done + len(progress.failed) + progress.busy
+        head.add_row(ProgressBar(total=progress.total, completed=ended, width=24), progress.headline(), elapsed + left)
+        rows = Table.grid(padding=(0, 2))
+        for row in list(progress.running.values()):
+            epochs = row.run.training.epochs
+            rows.add_row(
+                Text("  " + label(row.run), style="cyan", no_wrap=True, overflow="ellipsis"),
+                ProgressBar(total=epochs, completed=row.epochs_done or 0, width=16),
+                Text("starting", style="dim") if row.epochs_done is None else f"epoch {row.epochs_done}/{epochs}",
+                "" if row.val_error is None else f"val error {100 * row.val_error:.1f}%",
+            )
+        return Group(head, rows)
+
+
+class PlainDisplay:
+    """A line when a run ends and at least every `interval_seconds`: for logs and pipes."""
+
+    def __init__(
+        self,
+        progress: GridProgress,
+        console: Console,
+        *,
+        interval_seconds: float = 15.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._progress, self._console = progress, console
+        self._interval, self._clock = interval_seconds, clock
+        self._last_seconds = clock()
+        self._last_ended = self._ended()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Prints a line if a run has ended since the last one, or the interval is over."""
+        due = self._clock() - self._last_seconds >= self._interval
+        if not due and self._ended() == self._last_ended:
+            return
+        self._last_seconds, self._last_ended = self._clock(), self._ended()
+        remaining = self._progress.remaining_seconds()
+        left = f"; about {duration(remaining)} left" if remaining else ""
+        self.say(f"{self._progress.headline()}{left}")
+
+    def say(self, text: str) -> None:
+        """Prints a line."""
+        self._console.print(Text(text), soft_wrap=True)
+
+    def _ended(self) -> int:
+        return self._progress.done + len(self._progress.failed) + self._progress.busy
+
+
+class RunBar:
+    """The progress bar of a single run."""
+
+    def __init__(self, run: RunConfig, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("epochs {task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._console, self._total = console, run.training.epochs
+        self._task = self._progress.add_task(label(run), total=self._total, note="")
+        self._last_seconds = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def epoch(self, epoch: int, val_error: float) -> None:
+        """An epoch ended; `epoch` counts from 0. Where there is no terminal, a line every 15 seconds."""
+        note = f"val error {100 * val_error:.1f}%"
+        self._progress.update(self._task, completed=epoch + 1, note=note)
+        if not self._console.is_terminal and time.monotonic() - self._last_seconds >= 15:
+            self._last_seconds = time.monotonic()
+            self._console.print(f"epoch {epoch + 1}/{self._total}, {note}", highlight=False)

@@ -1,0 +1,308 @@
+"""A store: the directory that holds the results of runs. Every path in it is known here and nowhere else."""
+
+import contextlib
+import datetime
+import fcntl
+import os
+import re
+import socket
+import uuid
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from autodo.config import RunConfig
+from autodo.errors import ConfigError, StoreError
+from autodo.validation import load_yaml, parse_model
+from orchestration.grid import GridConfig
+
+if TYPE_CHECKING:
+    from autodo.outcome import Outcome
+    from autodo.records import Kind
+
+_FOLDERS = ("grids", "runs", "results")
+
+
+class State(StrEnum):
+    """How far a run is, told from the store's files alone."""
+
+    DONE = "done"
+    FAILED = "failed"
+    STARTED = "started"  # begun and neither done nor failed: interrupted, or running now
+    MISSING = "missing"
+
+
+class Failure(BaseModel):
+    """Why the last attempt at a run ended: runs/<run_id>/failure.json."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: str
+    """Class of the exception; `ProcessDied` if the process was gone."""
+    last_line: str
+    traceback: str
+    attempts: int
+    """How many attempts have failed so far."""
+    time: datetime.datetime
+
+
+class RunBusy(RuntimeError):
+    """Another process is at work on this run, and so nobody else may be."""
+
+
+class Store:
+    """Paths, atomic writes, and what is done, failed, started or missing.
+
+    `results/<run_id>.parquet` exists if and only if the run is done; there is no other state. Two processes may share
+    a store: each run is locked by the one that executes it.
+    """
+
+    def __init__(self, root: Path | str) -> None:
+        self.root = Path(root)
+
+    # ----- paths
+
+    def run_dir(self, run_id: str) -> Path:
+        """Everything about a run that is not a result."""
+        return self.root / "runs" / _checked(run_id)
+
+    def config_file(self, run_id: str) -> Path:
+        """The RunConfig as JSON."""
+        return self.run_dir(run_id) / "config.json"
+
+    def checkpoint(self, run_id: str) -> Path:
+        """Where an unfinished run continues from."""
+        return self.run_dir(run_id) / "checkpoint.pt"
+
+    def log_file(self, run_id: str) -> Path:
+        """What happened, all attempts one after another."""
+        return self.run_dir(run_id) / "log.txt"
+
+    def failure_file(self, run_id: str) -> Path:
+        """The last failure; absent if the last attempt did not fail."""
+        return self.run_dir(run_id) / "failure.json"
+
+    def table_file(self, kind: "Kind", run_id: str) -> Path:
+        """One run's Parquet file of one kind."""
+        return self.root / kind / f"{_checked(run_id)}.parquet"
+
+    def grid_file(self, name: str) -> Path:
+        """The grid as it was last launched."""
+        return self.root / "grids" / f"{_checked(name)}.yaml"
+
+    @property
+    def results_dir(self) -> Path:
+        """One Parquet file for each run that is done."""
+        return self.root / "results"
+
+    @property
+    def report_dir(self) -> Path:
+        """Tables and figures made from the results."""
+        return self.root / "report"
+
+    # ----- the store as a whole
+
+    @property
+    def exists(self) -> bool:
+        """Whether the root is a store."""
+        return any((self.root / folder).is_dir() for folder in _FOLDERS)
+
+    def open(self) -> "Store":
+        """This store, which must exist.
+
+        Raises:
+            StoreError: if the root is missing or is not a store.
+        """
+        if not self.root.exists():
+            raise StoreError(f"{self.root}: no such store; `autodo launch` and `autodo train` make one")
+        if not self.exists:
+            raise StoreError(f"{self.root}: is not a store: it holds none of {', '.join(f'{f}/' for f in _FOLDERS)}")
+        return self
+
+    def create(self) -> "Store":
+        """This store, made if need be.
+
+        Raises:
+            StoreError: if it cannot be written, or the root holds something else.
+        """
+        if self.root.is_dir() and not self.exists and any(self.root.iterdir()):
+            raise StoreError(f"{self.root}: is not a store and not empty; give --store another directory")
+        with _told(self.root):
+            for folder in _FOLDERS:
+                (self.root / folder).mkdir(parents=True, exist_ok=True)
+                if not os.access(self.root / folder, os.W_OK | os.X_OK):
+                    raise StoreError(f"{self.root / folder}: cannot be written: permission denied")
+        return self
+
+    # ----- what is done
+
+    def done(self) -> set[str]:
+        """Ids of the runs that are done."""
+        return {name.removesuffix(".parquet") for name in _names(self.results_dir) if name.endswith(".parquet")}
+
+    def is_done(self, run_id: str) -> bool:
+        """Whether this run is done."""
+        return self.table_file("results", run_id).exists()
+
+    def run_ids(self) -> set[str]:
+        """Ids of the runs that the store knows: done, failed or started."""
+        return self.done() | _names(self.root / "runs")
+
+    def states(self, run_ids: Iterable[str]) -> dict[str, State]:
+        """The state of each run, in the order given."""
+        done, begun = self.done(), _names(self.root / "runs")
+
+        def state(run_id: str) -> State:
+            if run_id in done:
+                return State.DONE
+            if run_id not in begun:
+                return State.MISSING
+            return State.FAILED if self.failure_file(run_id).exists() else State.STARTED
+
+        return {run_id: state(run_id) for run_id in run_ids}
+
+    def failures(self) -> dict[str, Failure]:
+        """The last failure of each run that failed and is not done since."""
+        done = self.done()
+        found = {run_id: self.failure(run_id) for run_id in sorted(_names(self.root / "runs") - done)}
+        return {run_id: failure for run_id, failure in found.items() if failure is not None}
+
+    def failure(self, run_id: str) -> Failure | None:
+        """The last failure of a run; a damaged failure.json is a failure of kind `Unreadable`."""
+        path = self.failure_file(run_id)
+        try:
+            return Failure.model_validate_json(path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (ValidationError, OSError) as error:
+            reason = "damaged" if isinstance(error, ValidationError) else str(error.strerror)
+            now = datetime.datetime.now(datetime.UTC)
+            return Failure(kind="Unreadable", last_line=f"failure.json is {reason}", traceback="", attempts=1, time=now)
+
+    def grids(self) -> dict[str, GridConfig | ConfigError]:
+        """The grids launched on this store by name; one that can no longer be read is its error."""
+        found: dict[str, GridConfig | ConfigError] = {}
+        for path in sorted((self.root / "grids").glob("[!.]*.yaml")):
+            try:
+                found[path.stem] = parse_model(GridConfig, load_yaml(path), str(path))
+            except ConfigError as error:
+                found[path.stem] = error
+        return found
+
+    # ----- writing
+
+    def save_grid(self, grid: GridConfig) -> None:
+        """Keeps what was launched."""
+        text = yaml.safe_dump(grid.model_dump(mode="json", exclude={"store"}), sort_keys=False)
+        self._write(self.grid_file(grid.name), text)
+
+    def begin(self, config: RunConfig) -> None:
+        """Makes the run's directory, with its configuration."""
+        self._write(self.config_file(config.run_id), config.model_dump_json(indent=2))
+
+    def save(self, outcome: "Outcome", run_id: str) -> None:
+        """Writes a run's tables, the results last, then removes what only an unfinished run needs.
+
+        Raises:
+            StoreError: if a file cannot be written; the run is then not done and its checkpoint still there.
+        """
+        from autodo import records
+
+        tables: dict[Kind, object] = {
+            "points": outcome.points,
+            "predictions": outcome.predictions,
+            "epochs": outcome.epochs,
+            "results": outcome.results,
+        }
+        for kind, table in tables.items():
+            path = self.table_file(kind, run_id)
+            with _told(path):
+                records.write(kind, table, path)
+        with _told(self.run_dir(run_id)):
+            self.checkpoint(run_id).unlink(missing_ok=True)
+            self.failure_file(run_id).unlink(missing_ok=True)
+
+    def record_failure(self, run_id: str, *, kind: str, last_line: str, traceback: str) -> Failure:
+        """Keeps a failed attempt as data, one more than there were before.
+
+        Raises:
+            StoreError: if it cannot be written.
+        """
+        before = self.failure(run_id)
+        failure = Failure(
+            kind=kind,
+            last_line=last_line,
+            traceback=traceback,
+            attempts=1 + (before.attempts if before else 0),
+            time=datetime.datetime.now(datetime.UTC),
+        )
+        self._write(self.failure_file(run_id), failure.model_dump_json(indent=2))
+        return failure
+
+    @contextlib.contextmanager
+    def locked_log(self, run_id: str) -> Iterator[TextIO]:
+        """The run's log, open for appending and locked: the mark that this process is at work on the run.
+
+        The kernel drops the lock when the process ends, however it ends, so that no stale lock is left behind.
+
+        Raises:
+            RunBusy: if another process holds the lock. StoreError: if the log cannot be written.
+        """
+        path = self.log_file(run_id)
+        with contextlib.ExitStack() as stack:
+            with _told(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                log = stack.enter_context(path.open("a", encoding="utf-8"))
+            try:
+                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise RunBusy(f"{run_id}: another process is at work on it; see {path}") from None
+            except OSError:
+                # A file system without locks; atomic writes still keep the store whole.
+                log.write("this file system has no locks: nothing keeps a second process from this run\n")
+            yield log
+
+    def _write(self, path: Path, text: str) -> None:
+        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+        with _told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                temporary.write_text(text, encoding="utf-8")
+                temporary.replace(path)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+
+def here() -> str:
+    """This process, as a log names it."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _checked(name: str) -> str:
+    """A name that is a single file name and so cannot lead out of the store."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise StoreError(f"{name!r} is not a run id")
+    return name
+
+
+def _names(folder: Path) -> set[str]:
+    """Names in a folder, without temporary and hidden ones; none if there is no folder."""
+    try:
+        return {name for name in os.listdir(folder) if not name.startswith(".")}  # noqa: PTH208 (no stat per entry)
+    except FileNotFoundError:
+        return set()
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be read: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """An OSError as one line that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{error.filename or path}: cannot be written: {error.strerror or error}") from None

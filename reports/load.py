@@ -1,0 +1,78 @@
+"""Reads the results of a store. A file that cannot be used is named in a warning and left out."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from autodo import records
+from autodo.errors import StoreError
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """One row per run that is done, and one line per file that could not be used."""
+
+    frame: pd.DataFrame
+    """Columns of `records.SCHEMAS["results"]`."""
+    warnings: tuple[str, ...]
+
+
+def load_results(root: Path) -> Results:
+    """The results of the store at `root`, sorted by run id.
+
+    Raises:
+        StoreError: if there is no store, or its results cannot be listed.
+    """
+    folder = root / "results"
+    try:
+        names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be read: {error.strerror}") from None
+    warnings = [f"{folder / name}: left out: not a .parquet file" for name in names if not name.endswith(".parquet")]
+    files = [folder / name for name in names if name.endswith(".parquet")]
+    table = _read_together(files)
+    if table is None:
+        table, problems = _read_one_by_one(files)
+        warnings += problems
+    frame = table.to_pandas()
+    return Results(frame.sort_values("run_id", ignore_index=True), tuple(warnings))
+
+
+def _read_together(files: Sequence[Path]) -> pa.Table | None:
+    """All files at once, which is fast; None if any of them is not what it should be."""
+    schema = records.SCHEMAS["results"]
+    try:
+        dataset = ds.dataset([str(path) for path in files], schema=schema, format="parquet")
+        table = dataset.to_table()
+    except (OSError, pa.ArrowException):
+        return None
+    # A foreign file reads as nulls, a renamed copy as the same run twice.
+    same = sorted(table["run_id"].to_pylist(), key=str) == sorted(path.stem for path in files)
+    return table if same else None
+
+
+def _read_one_by_one(files: Sequence[Path]) -> tuple[pa.Table, list[str]]:
+    schema = records.SCHEMAS["results"]
+    tables, warnings = [schema.empty_table()], []
+    for path in files:
+        try:
+            table = pq.read_table(path, partitioning=None)
+            lacking = [name for name in schema.names if name not in table.column_names]
+            if lacking:
+                warnings.append(f"{path}: left out: not a results file: it has no column {lacking[0]!r}")
+                continue
+            table = table.select(schema.names).cast(schema)
+        except (OSError, pa.ArrowException) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            warnings.append(f"{path}: left out: damaged ({reason}); delete it and launch the grid again")
+            continue
+        if table["run_id"].to_pylist() != [path.stem]:
+            warnings.append(f"{path}: left out: it holds another run than its name says")
+            continue
+        tables.append(table)
+    return pa.concat_tables(tables), warnings

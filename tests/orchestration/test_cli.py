@@ -1,0 +1,230 @@
+"""The command line in this process; Ray is in test_launch.py."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from autodo import data
+from autodo.errors import DataError
+from orchestration import cli
+from orchestration.execute import load_dataset
+from orchestration.grid import expand, load_grid
+from orchestration.store import Store
+from tests.runs import outcome
+
+SMALL = ("--set", "training.epochs=2", "--set", "dataset.subsample=300")
+TRAIN = ("train", "--dataset", "digits", "--method", "baseline", *SMALL)
+GRID = """
+name: mine
+datasets: [digits]
+distortions: ["1-0.0"]
+methods: [baseline, autodo-aws]
+seeds: 2
+"""
+
+
+class Answer(NamedTuple):
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def autodo(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., Answer]:
+    """Runs `autodo ARGUMENTS` in an empty working directory."""
+    from rich.console import Console
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def call(*arguments: str) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["autodo", *arguments])
+        monkeypatch.setattr(cli, "console", Console(width=120))
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        return Answer(int(caught.value.code or 0), *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> str:
+    path = tmp_path / "mine.yaml"
+    path.write_text(GRID)
+    return str(path)
+
+
+def fill(store: Store, grid: str, n: int | None = None) -> None:
+    store.create().save_grid(load_grid(grid))
+    for run in expand(load_grid(grid))[:n]:
+        errors = dict.fromkeys(("error_best_val", "error_last", "error_best_test", "minority_error"), 0.1)
+        store.save(outcome(run, **errors, seconds=60.0, versions=[]), run.run_id)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["frobnicate"], "No such command 'frobnicate'"),
+        (["plan", "quickstart", "--frob"], "No such option: --frob"),
+        (["plan", "quickstrat"], "unknown grid 'quickstrat'; did you mean 'quickstart'?; known: "),
+        (["plan", "quickstart", "--set", "training.epochs"], "--set 'training.epochs' is not KEY=VALUE"),
+        (["plan", "quickstart", "--set", "training.epoch=2"], "training.epoch: unknown key; did you mean 'epochs'?"),
+        (["launch", "quickstart", "--set", "seed=2"], "--set seed: is spanned by the grid; change its seeds instead"),
+        (["train", "--dataset", "digits", "--method", "autodo-awz"], "unknown method 'autodo-awz'; did you mean"),
+        (["train", "--dataset", "digit", "--method", "baseline"], "unknown dataset 'digit'; did you mean 'digits'"),
+        (["train", "--dataset", "digits"], "Missing option '--method'"),
+        ([*TRAIN, "--ir", "0.5"], "--ir, --nr: imbalance_ratio: input should be greater than or equal to 1, not 0.5"),
+        ([*TRAIN, "--nr", "1"], "--ir, --nr: noise_ratio: input should be less than 1, not 1.0"),
+        ([*TRAIN, "--device", "tpu"], "--device 'tpu': "),
+        (["status", "nowhere"], "nowhere: no such store"),
+        (["report", "."], ".: is not a store"),
+    ],
+)
+def test_an_error_of_the_user_is_one_line_and_exit_code_2(autodo, arguments: list[str], message: str) -> None:
+    answer = autodo(*arguments)
+    assert answer.code == 2
+    assert "Traceback" not in answer.err
+    (line,) = answer.err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_help_and_version(autodo) -> None:
+    assert autodo("--version").out.startswith("autodo ")
+    answer = autodo("--help")
+    assert answer.code == 0
+    assert all(command in answer.out for command in ("launch", "plan", "train", "status", "report", "methods"))
+
+
+def test_methods_are_listed_with_what_they_learn(autodo) -> None:
+    assert "baseline" in autodo("methods").out
+    assert "soft labels" in autodo("methods").out
+
+
+def test_plan_counts_what_is_left_and_writes_nothing(autodo, grid: str, tmp_path: Path) -> None:
+    answer = autodo("plan", grid, "--store", "S")
+    assert answer.code == 0
+    assert "4 runs; time unknown" in answer.out
+    assert not (tmp_path / "S").exists()
+    fill(Store("S"), grid, n=2)
+    assert "left: 2 runs, about 2 min 00 s of training" in autodo("plan", grid, "--store", "S").out
+    listed = autodo("plan", grid, "--store", "S", "--list").out.splitlines()
+    assert [line.split()[0] for line in listed] == ["done", "done", "missing", "missing"]
+    assert listed[0].split()[1] == expand(load_grid(grid))[0].run_id
+
+
+def test_status_counts_by_grid_and_groups_failures(autodo, grid: str) -> None:
+    store = Store("S")
+    fill(store, grid, n=1)
+    for run in expand(load_grid(grid))[1:3]:
+        store.record_failure(run.run_id, kind="E", last_line="out of luck", traceback="")
+    answer = autodo("status", "S")
+    assert answer.code == 0
+    assert "2 failed: out of luck" in answer.out
+    row = next(line for line in answer.out.splitlines() if " mine " in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")] == ["mine", "1", "2", "·", "1"]
+
+
+def test_report_shows_holes_and_says_where_it_lies(autodo, grid: str, tmp_path: Path) -> None:
+    fill(Store("S"), grid, n=2)
+    (tmp_path / "S" / "results" / "cut.parquet").write_bytes(b"PAR1")
+    answer = autodo("report", "S")
+    assert answer.code == 0
+    assert "10.00 (1/2)" in answer.out
+    assert "warning: S/results/cut.parquet: left out: damaged" in answer.out
+    assert "report: S/report/report.md" in answer.out
+    assert (tmp_path / "S/report/report.md").exists()
+
+
+def test_launching_a_grid_that_is_done_shows_its_table_and_starts_nothing(autodo, grid: str) -> None:
+    fill(Store("S"), grid)
+    answer = autodo("launch", grid, "--store", "S")
+    assert answer.code == 0
+    assert "10.00 ± 0.00" in answer.out
+    assert "S/results/*.parquet" in answer.out
+    assert "S/report/report.md" in answer.out
+    assert "all 4 runs are done" in answer.out
+
+
+def test_a_missing_dataset_stops_a_launch_before_anything_is_written(
+    autodo, grid: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*arguments: object, **options: object) -> None:
+        raise DataError("digits: no such file")
+
+    load_dataset.cache_clear()
+    monkeypatch.setattr(data, "load", missing)
+    answer = autodo("launch", grid, "--store", "S")
+    assert (answer.code, answer.err) == (2, "error: digits: no such file\n")
+    assert not (tmp_path / "S").exists()
+
+
+def test_train_runs_once_then_shows_what_it_has(autodo) -> None:
+    first = autodo(*TRAIN)
+    assert (first.code, first.err) == (0, "")
+    assert "test error, epoch of lowest val error" in first.out
+    assert len(Store("outputs/single").done()) == 1
+    second = autodo(*TRAIN)
+    assert second.code == 0
+    assert second.out.startswith("done before; nothing to do")
+
+
+def test_train_that_diverges_is_one_line_and_exit_code_1(autodo) -> None:
+    answer = autodo(*TRAIN, "--set", "training.lr=1e20", "--store", "S")
+    assert answer.code == 1
+    (line,) = answer.err.splitlines()
+    assert line.startswith("error: the training loss is not finite in epoch 0")
+    assert len(Store("S").failures()) == 1
+
+
+def test_train_with_an_unforeseen_error_says_where_the_traceback_is(autodo, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(data, "prepare", broken)
+    answer = autodo(*TRAIN, "--store", "S")
+    assert answer.code == 1
+    assert "failed: RuntimeError: a bug; traceback in S/runs/" in answer.out
+    assert "Traceback" not in answer.out + answer.err
+    (failure,) = Store("S").failures().values()
+    assert "in broken" in failure.traceback
+
+
+def test_train_interrupted_continues(autodo, monkeypatch: pytest.MonkeyPatch) -> None:
+    from autodo.train import Training
+
+    run_epoch = Training._run_epoch
+
+    def interrupted_in_the_second(self: Training, epoch: int) -> object:
+        if epoch == 1:
+            raise KeyboardInterrupt
+        return run_epoch(self, epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_run_epoch", interrupted_in_the_second)
+        answer = autodo(*TRAIN, "--store", "S")
+    assert answer.code == 130
+    assert "interrupted after epoch 1/2; the same command continues" in answer.out
+    assert autodo(*TRAIN, "--store", "S").code == 0
+    (log,) = Path("S/runs").glob("*/log.txt")
+    assert "from epoch 1 of 2" in log.read_text()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plan", "quickstart"], ["methods"]])
+def test_quick_commands_are_quick(arguments: list[str], tmp_path: Path) -> None:
+    code = f"import sys; sys.argv = ['autodo', *{arguments!r}]; from orchestration.cli import main; main()"
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-X", "importtime", "-c", code], check=True, capture_output=True, text=True)
+    # Twice the promise, because the machine may be busy; what must not be imported is checked exactly.
+    assert time.perf_counter() - start < 3
+    imports = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert not {"torch", "ray", "pandas"} & imports

@@ -1,0 +1,73 @@
+"""One run in this process, with real training on digits."""
+
+import pyarrow.parquet as pq
+import pytest
+
+from autodo.config import RunConfig
+from autodo.errors import StoreError, TrainingDiverged
+from autodo.recipes import build_run
+from orchestration.execute import execute, record_failure
+from orchestration.store import RunBusy, Store
+from tests.orchestration.conftest import SMALL
+
+
+def test_a_run_is_done_with_its_four_tables_and_its_log(store: Store, run: RunConfig) -> None:
+    assert [metrics["epoch"] for metrics in execute(run, store)] == [0, 1, 2]
+    assert store.done() == {run.run_id}
+    for kind in ("results", "epochs", "predictions", "points"):
+        table = pq.read_table(store.table_file(kind, run.run_id), partitioning=None)
+        assert set(table["run_id"].to_pylist()) == {run.run_id}
+    log = store.log_file(run.run_id).read_text()
+    assert "from epoch 0 of 3" in log
+    assert log.rstrip().endswith("done")
+    assert not store.checkpoint(run.run_id).exists()
+
+
+def test_a_run_that_was_stopped_continues_and_ends_the_same(store: Store, run: RunConfig, tmp_path) -> None:
+    whole = [metrics["val_error"] for metrics in execute(run, Store(tmp_path / "whole").create())]
+    epochs = execute(run, store)
+    before = [next(epochs)["val_error"]]
+    epochs.close()
+    assert store.done() == set()
+    after = list(execute(run, store))
+    assert [metrics["epoch"] for metrics in after] == [1, 2]
+    assert before + [metrics["val_error"] for metrics in after] == whole
+    assert "stopped" in store.log_file(run.run_id).read_text()
+
+
+def test_a_done_run_is_not_run_again(store: Store, run: RunConfig) -> None:
+    list(execute(run, store))
+    written = store.table_file("results", run.run_id).stat().st_mtime_ns
+    assert list(execute(run, store)) == []
+    assert store.table_file("results", run.run_id).stat().st_mtime_ns == written
+
+
+def test_a_run_at_work_is_busy_for_a_second_one(store: Store, run: RunConfig) -> None:
+    epochs = execute(run, store)
+    next(epochs)
+    with pytest.raises(RunBusy):
+        next(execute(run, store))
+    epochs.close()
+
+
+def test_a_failure_is_logged_and_kept(store: Store) -> None:
+    run = build_run("digits", "baseline", overrides={**SMALL, "training.lr": 1e20})
+    with pytest.raises(TrainingDiverged) as caught:
+        list(execute(run, store))
+    assert "TrainingDiverged" in store.log_file(run.run_id).read_text()
+    failure = record_failure(store, run.run_id, caught.value)
+    assert failure is not None
+    assert failure.kind == "TrainingDiverged"
+    assert failure.last_line.startswith("the training loss is not finite in epoch 0")
+    assert "execute.py" in failure.traceback
+
+
+def test_the_class_of_a_foreign_error_is_part_of_its_line(store: Store, run: RunConfig) -> None:
+    failure = record_failure(store, run.run_id, KeyError("lr"))
+    assert failure is not None
+    assert failure.last_line == "KeyError: 'lr'"
+
+
+def test_a_failure_that_cannot_be_kept_does_not_hide_itself(tmp_path, run: RunConfig) -> None:
+    (tmp_path / "file").touch()
+    assert record_failure(Store(tmp_path / "file"), run.run_id, StoreError("full")) is None

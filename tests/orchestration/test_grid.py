@@ -1,0 +1,149 @@
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from autodo.errors import ConfigError
+from autodo.recipes import grid_names, method_names
+from autodo.validation import parse_overrides
+from orchestration.grid import GridConfig, expand, load_grid
+
+GRID = """
+name: mine
+datasets: [digits]
+distortions: ["1-0.0", "10-0.1"]
+methods: [baseline, autodo-aws]
+seeds: 2
+"""
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def errors(path: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_grid(path)
+    return [line.removeprefix(f"{path}: ") for line in str(caught.value).splitlines()]
+
+
+def test_a_grid_is_every_combination(tmp_path: Path) -> None:
+    runs = expand(load_grid(write(tmp_path, GRID)))
+    seen = {(str(run.distortion), run.method.name, run.seed) for run in runs}
+    assert seen == {(d, m, s) for d in ("1-0.0", "10-0.1") for m in ("baseline", "autodo-aws") for s in (0, 1)}
+    assert len(runs) == 8
+
+
+def test_a_run_of_a_grid_is_the_run_that_train_builds(tmp_path: Path) -> None:
+    from autodo.config import DistortionConfig
+    from autodo.recipes import build_run
+
+    run = expand(load_grid(write(tmp_path, GRID)))[-1]
+    alone = build_run("digits", "autodo-aws", distortion=DistortionConfig.parse("10-0.1"), seed=1)
+    assert run == alone
+    assert run.run_id == alone.run_id
+
+
+def test_the_first_seed_of_every_cell_comes_before_the_second(tmp_path: Path) -> None:
+    assert [run.seed for run in expand(load_grid(write(tmp_path, GRID)))] == [0] * 4 + [1] * 4
+
+
+def test_a_larger_grid_keeps_the_run_ids_of_the_smaller(tmp_path: Path) -> None:
+    small = [run.run_id for run in expand(load_grid(write(tmp_path, GRID)))]
+    large = [run.run_id for run in expand(load_grid(write(tmp_path, GRID.replace("seeds: 2", "seeds: [0, 1, 7]"))))]
+    assert set(small) < set(large)
+    assert len(large) == 12
+
+
+def test_the_same_run_twice_is_one_run(tmp_path: Path) -> None:
+    text = GRID.replace('["1-0.0", "10-0.1"]', '["1-0.0", "1.0-0", "1-0.0"]').replace("seeds: 2", "seeds: [0, 0]")
+    assert len(expand(load_grid(write(tmp_path, text)))) == 2
+
+
+def test_overrides_reach_every_run_and_change_its_id(tmp_path: Path) -> None:
+    grid = load_grid(write(tmp_path, GRID + "set: {training.epochs: 7}\n"))
+    assert {run.training.epochs for run in expand(grid)} == {7}
+    shorter = grid.override(parse_overrides(["training.epochs=3"]))
+    assert {run.training.epochs for run in expand(shorter)} == {3}
+    assert not {run.run_id for run in expand(grid)} & {run.run_id for run in expand(shorter)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "autodo-aws",
+            "autodo-awz",
+            "methods[1]: unknown method 'autodo-awz'; did you mean 'autodo-aw' or 'autodo-aws'?; known: ",
+        ),
+        ("digits", "digitz", "datasets[0]: unknown dataset 'digitz'; did you mean 'digits'?; known: "),
+        ("10-0.1", "ten", "distortions[1]: distortion 'ten' is not IR-NR"),
+        ("10-0.1", "0-0.1", "distortions[1]: distortion '0-0.1': imbalance_ratio: "),
+        ("seeds: 2", "seeds: 0", "seeds: is a count of at least 1 or a list of seeds, not 0"),
+        ("seeds: 2", "seeds: []", "seeds: is empty"),
+        ("seeds: 2", "seeds: [-1]", "seeds[0]: "),
+        ("seeds: 2", "seedz: 2", "seedz: unknown key; did you mean 'seeds'?"),
+        ("seeds: 2", "seeds: 2\nresources: {cpus: 0}", "resources.cpus: input should be greater than or equal to 1"),
+        (
+            "seeds: 2",
+            "seeds: 2\nresources: {gpu: 1}",
+            "resources.gpu: unknown key; did you mean 'gpus'?; known: cpus, ",
+        ),
+        ("seeds: 2", "seeds: 2\nset: {seed: 3}", "set: seed: is spanned by the grid; change its seeds instead"),
+        ("seeds: 2", "seeds: 2\nset: {training.epoch: 3}", "set: digits x baseline: training.epoch: unknown key"),
+        ("name: mine", "name: ../mine", "name: "),
+    ],
+)
+def test_an_error_names_the_file_the_key_the_value_and_what_is_allowed(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    assert any(line.startswith(message) for line in errors(write(tmp_path, GRID.replace(old, new))))
+
+
+def test_one_wrong_override_is_one_error_for_all_methods(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_grid(write(tmp_path, GRID)).override({"training.lr": "fast"})
+    assert len(str(caught.value).splitlines()) == 1
+    assert str(caught.value).startswith("--set: digits x baseline: training.lr: ")
+
+
+def test_an_unknown_grid_name_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="unknown grid 'quickstrat'; did you mean 'quickstart'"):
+        load_grid("quickstrat")
+    with pytest.raises(ConfigError, match=r"nowhere/grid\.yaml: no such file"):
+        load_grid("nowhere/grid.yaml")
+
+
+@pytest.mark.parametrize("name", grid_names())
+def test_the_shipped_grids_load_and_say_how_to_launch_them(name: str) -> None:
+    from autodo.recipes import shipped_file
+
+    assert expand(load_grid(name))
+    assert shipped_file("grids", name).read_text().startswith(f"# autodo launch {name}")
+
+
+def test_ten_thousand_runs_are_planned_in_two_seconds() -> None:
+    grid = GridConfig.model_validate(
+        {
+            "name": "large",
+            "datasets": ["digits", "mnist"],
+            "distortions": ["1-0.0", "10-0.1"],
+            "methods": method_names()[:5],
+            "seeds": 500,
+        }
+    )
+    start = time.process_time()
+    assert len(expand(grid)) == 10_000
+    assert time.process_time() - start < 2
+
+
+def test_planning_imports_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys; from orchestration.grid import *; expand(load_grid('quickstart')); import orchestration.cli;"
+        "import orchestration.show; assert not {'torch', 'ray', 'pandas'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

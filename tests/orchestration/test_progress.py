@@ -1,0 +1,94 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from autodo.config import RunConfig
+from autodo.recipes import build_run
+from orchestration.progress import GridProgress, LiveDisplay, PlainDisplay, duration, label
+
+
+def runs(n: int, epochs: int = 10, method: str = "baseline") -> list[RunConfig]:
+    return [build_run("digits", method, seed=seed, overrides={"training.epochs": epochs}) for seed in range(n)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")]
+)
+def test_durations_for_people(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_every_run_is_counted_once() -> None:
+    done, failed, busy, running = runs(4)
+    progress = GridProgress([done, failed, busy, running], done_before=3)
+    for run in (done, failed, busy, running):
+        progress.started(run.run_id)
+    progress.ended(done.run_id, "done")
+    progress.ended(failed.run_id, "failed", "boom")
+    progress.ended(busy.run_id, "busy")
+    assert progress.headline() == "4 of 7 runs done, 1 running, 1 failed, 1 taken by another launch"
+    assert progress.failed == {failed.run_id: "boom"}
+
+
+def test_the_remaining_time_is_the_epochs_left_over_the_slots() -> None:
+    first, second, third = runs(3)
+    progress = GridProgress([first, second, third], slots=2)
+    assert progress.remaining_seconds() is None
+    progress.started(first.run_id)
+    progress.started(second.run_id)
+    progress.epoch(first.run_id, 4, 0.5, seconds=2.0)
+    progress.epoch(second.run_id, 4, 0.5, seconds=2.0)
+    # 5 + 5 + 10 epochs of 2 seconds on two slots.
+    assert progress.remaining_seconds() == pytest.approx(20.0)
+
+
+def test_the_last_run_is_not_shared_among_slots() -> None:
+    (run,) = runs(1)
+    progress = GridProgress([run], slots=8)
+    progress.started(run.run_id)
+    progress.epoch(run.run_id, 0, 0.5, seconds=3.0)
+    assert progress.remaining_seconds() == pytest.approx(27.0)
+
+
+def test_each_method_costs_what_it_cost_so_far() -> None:
+    (cheap,), (dear,) = runs(1), runs(1, method="autodo-aws")
+    progress = GridProgress([cheap, dear])
+    for run, seconds in ((cheap, 1.0), (dear, 10.0)):
+        progress.started(run.run_id)
+        progress.epoch(run.run_id, 0, 0.5, seconds)
+    assert progress.remaining_seconds() == pytest.approx(9 * 1.0 + 9 * 10.0)
+
+
+def test_a_pipe_gets_a_line_when_a_run_ends_and_when_the_interval_is_over() -> None:
+    out, now = io.StringIO(), 0.0
+    first, second = runs(2)
+    progress = GridProgress([first, second])
+    display = PlainDisplay(progress, Console(file=out, width=120), interval_seconds=15, clock=lambda: now)
+    progress.started(first.run_id)
+    display.refresh()
+    assert out.getvalue() == ""
+    progress.ended(first.run_id, "done")
+    display.refresh()
+    display.refresh()
+    now = 16.0
+    display.refresh()
+    assert out.getvalue().splitlines() == ["1 of 2 runs done, 0 running"] * 2
+
+
+def test_a_terminal_shows_every_running_run() -> None:
+    first, second = runs(2)
+    progress = GridProgress([first, second], slots=2)
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=120)
+    with LiveDisplay(progress, console) as display:
+        progress.started(first.run_id)
+        progress.started(second.run_id)
+        progress.epoch(first.run_id, 2, 0.123, 1.0)
+        console.print(display._render())
+    text = out.getvalue()
+    assert "0 of 2 runs done, 2 running" in text
+    assert "epoch 3/10" in text
+    assert "val error 12.3%" in text
+    assert "starting" in text
+    assert label(second) in text

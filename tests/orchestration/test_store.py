@@ -1,0 +1,152 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from autodo import records
+from autodo.config import RunConfig
+from autodo.errors import ConfigError, StoreError
+from autodo.recipes import build_run
+from orchestration.grid import load_grid
+from orchestration.store import RunBusy, State, Store
+from tests.runs import outcome
+
+
+def fail(store: Store, run: RunConfig, last_line: str = "boom") -> None:
+    store.record_failure(run.run_id, kind="ValueError", last_line=last_line, traceback="Traceback\n  boom")
+
+
+def test_a_run_goes_from_missing_over_started_and_failed_to_done(store: Store, run: RunConfig) -> None:
+    def state() -> State:
+        return store.states([run.run_id])[run.run_id]
+
+    assert state() is State.MISSING
+    store.begin(run)
+    assert state() is State.STARTED
+    fail(store, run)
+    assert state() is State.FAILED
+    store.save(outcome(run), run.run_id)
+    assert state() is State.DONE
+    assert store.done() == {run.run_id}
+    assert store.failures() == {}
+
+
+def test_saving_removes_what_only_an_unfinished_run_needs(store: Store, run: RunConfig) -> None:
+    store.begin(run)
+    store.checkpoint(run.run_id).write_bytes(b"weights")
+    fail(store, run)
+    store.save(outcome(run), run.run_id)
+    assert {path.name for path in store.run_dir(run.run_id).iterdir()} == {"config.json"}
+    assert RunConfig.model_validate_json(store.config_file(run.run_id).read_bytes()) == run
+
+
+def test_results_are_written_last(store: Store, run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, written = records.write, []
+
+    def write_until_the_disk_is_full(kind: records.Kind, rows: object, path: Path) -> None:
+        if kind == "results":
+            raise OSError(28, "No space left on device", str(path))
+        written.append(kind)
+        write(kind, rows, path)
+
+    monkeypatch.setattr(records, "write", write_until_the_disk_is_full)
+    store.begin(run)
+    store.checkpoint(run.run_id).write_bytes(b"weights")
+    with pytest.raises(StoreError, match=r"results/.*\.parquet: cannot be written: No space left on device"):
+        store.save(outcome(run), run.run_id)
+    assert sorted(written) == ["epochs", "points", "predictions"]
+    assert store.done() == set()
+    assert store.checkpoint(run.run_id).exists()
+
+
+def test_half_written_files_are_not_results(store: Store) -> None:
+    (store.results_dir / ".digits_x.parquet.1234").write_bytes(b"PAR1")
+    assert store.done() == set()
+
+
+def test_failures_count_their_attempts_and_keep_the_last_traceback(store: Store, run: RunConfig) -> None:
+    fail(store, run, "first")
+    fail(store, run, "second")
+    (failure,) = store.failures().values()
+    assert (failure.attempts, failure.last_line, failure.kind) == (2, "second", "ValueError")
+    assert "Traceback" in failure.traceback
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"kind": 3}', b"\xff\xfe"])
+def test_a_damaged_failure_is_a_failure_still(store: Store, run: RunConfig, content: bytes) -> None:
+    store.begin(run)
+    store.failure_file(run.run_id).write_bytes(content)
+    assert store.failures()[run.run_id].last_line == "failure.json is damaged"
+    fail(store, run)
+    assert store.failures()[run.run_id].last_line == "boom"
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "a/b", "", ".hidden", "a\nb", "/etc/passwd"])
+def test_no_name_leads_out_of_the_store(store: Store, name: str) -> None:
+    for path in (store.run_dir, store.checkpoint, store.grid_file, lambda n: store.table_file("results", n)):
+        with pytest.raises(StoreError, match="is not a run id"):
+            path(name)
+
+
+def test_what_is_not_a_store_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="no such store"):
+        Store(tmp_path / "none").open()
+    with pytest.raises(StoreError, match="is not a store: it holds none of grids/, runs/, results/"):
+        Store(tmp_path).open()
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(StoreError, match="is not a store and not empty"):
+        Store(tmp_path).create()
+    with pytest.raises(StoreError, match="cannot be written: Not a directory"):
+        Store(tmp_path / "thesis.tex").create()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
+def test_a_store_that_cannot_be_written_is_told_in_one_line(store: Store) -> None:
+    store.results_dir.chmod(0o500)
+    with pytest.raises(StoreError, match="cannot be written"):
+        store.create()
+
+
+def test_a_grid_comes_back_as_it_was_launched(store: Store) -> None:
+    grid = load_grid("quickstart").override({"training.epochs": 2})
+    store.save_grid(grid)
+    assert store.grids() == {"quickstart": grid}
+
+
+def test_a_grid_that_cannot_be_read_is_an_error_of_its_own(store: Store) -> None:
+    store.save_grid(load_grid("quickstart"))
+    store.grid_file("old").write_text("name: old\n")
+    grids = store.grids()
+    assert isinstance(grids["old"], ConfigError)
+    assert grids["quickstart"] == load_grid("quickstart")
+
+
+def test_a_run_is_locked_against_other_processes_and_free_when_they_die(store: Store, run: RunConfig) -> None:
+    code = (
+        "import sys; from orchestration.store import Store\n"
+        f"with Store({str(store.root)!r}).locked_log({run.run_id!r}):\n"
+        "    print('locked', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(RunBusy, match="another process"), store.locked_log(run.run_id):
+            pass
+        other.kill()
+        other.wait()
+    with store.locked_log(run.run_id):
+        pass
+
+
+def test_ten_thousand_runs_are_listed_quickly(store: Store) -> None:
+    import time
+
+    run = build_run("digits", "baseline")
+    ids = [run.model_copy(update={"seed": seed}).run_id for seed in range(5000)]
+    for run_id in ids:
+        (store.results_dir / f"{run_id}.parquet").touch()
+    start = time.process_time()
+    assert set(store.states(ids).values()) == {State.DONE}
+    assert time.process_time() - start < 0.5

@@ -1,0 +1,34 @@
+"""Stores of results that nobody trained."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autodo import records
+from autodo.config import DistortionConfig, RunConfig
+from autodo.recipes import build_run
+from tests.runs import result_row
+
+
+def make(method: str = "baseline", distortion: str = "1-0.0", seed: int = 0, **options: Any) -> RunConfig:
+    return build_run("digits", method, distortion=DistortionConfig.parse(distortion), seed=seed, **options)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "results").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def add(root: Path) -> Callable[..., Path]:
+    """Writes the result of a run: `add(run, error_best_val=0.1)`."""
+
+    def write(run: RunConfig, **values: Any) -> Path:
+        path = root / "results" / f"{run.run_id}.parquet"
+        records.write("results", records.table("results", [result_row(run, **values)]), path)
+        return path
+
+    return write

@@ -1,0 +1,81 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from autodo.errors import StoreError
+from reports.load import load_results
+from tests.reports.conftest import make
+
+Add = Callable[..., Path]
+
+
+def test_every_result_is_a_row(root: Path, add: Add) -> None:
+    runs = [make(seed=seed) for seed in range(3)]
+    for run in runs:
+        add(run, error_best_val=0.1 * (run.seed + 1))
+    results = load_results(root)
+    assert results.warnings == ()
+    assert dict(zip(results.frame["seed"], results.frame["error_best_val"], strict=True)) == pytest.approx(
+        {0: 0.1, 1: 0.2, 2: 0.3}
+    )
+
+
+def test_an_empty_store_has_no_rows(root: Path) -> None:
+    assert load_results(root).frame.empty
+
+
+def test_a_store_without_results_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="results: cannot be read: No such file or directory"):
+        load_results(tmp_path)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def other_columns(path: Path) -> None:
+    pd.DataFrame({"a": [1]}).to_parquet(path)
+
+
+def other_types(path: Path) -> None:
+    pd.read_parquet(path).assign(error_best_val="low").to_parquet(path)
+
+
+def other_run(path: Path) -> None:
+    pd.read_parquet(path).assign(run_id="x").to_parquet(path)
+
+
+def no_rows(path: Path) -> None:
+    pd.read_parquet(path).iloc[:0].to_parquet(path)
+
+
+@pytest.mark.parametrize("spoil", [truncate, empty, other_columns, other_types, other_run, no_rows])
+def test_a_spoiled_file_is_named_and_left_out(root: Path, add: Add, spoil: Callable[[Path], None]) -> None:
+    add(make(seed=0), error_best_val=0.1)
+    bad = add(make(seed=1), error_best_val=0.2)
+    spoil(bad)
+    results = load_results(root)
+    assert results.frame["seed"].tolist() == [0]
+    (warning,) = results.warnings
+    assert warning.startswith(f"{bad}: left out: ")
+
+
+def test_foreign_files_are_named_and_hidden_ones_are_not(root: Path, add: Add) -> None:
+    path = add(make(), error_best_val=0.1)
+    (root / "results" / "notes.txt").write_text("hello")
+    (root / "results" / f".{path.name}.123").write_bytes(b"PAR1")
+    results = load_results(root)
+    assert len(results.frame) == 1
+    assert results.warnings == (f"{root / 'results' / 'notes.txt'}: left out: not a .parquet file",)
+
+
+def test_a_copy_of_a_result_counts_once(root: Path, add: Add) -> None:
+    path = add(make(), error_best_val=0.1)
+    path.with_stem(path.stem + " (1)").write_bytes(path.read_bytes())
+    assert len(load_results(root).frame) == 1

@@ -1,0 +1,76 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from autodo.errors import StoreError
+from reports.load import load_results
+from reports.page import notes, write_report
+from reports.render import to_markdown, to_rich
+from reports.tables import error_table
+from tests.reports.conftest import make
+
+Add = Callable[..., Path]
+ERRORS = ("error_best_val", "error_last", "error_best_test", "minority_error")
+
+
+@pytest.fixture
+def two_methods(add: Add) -> None:
+    for method, error in {"baseline": 0.2, "autodo-aws": 0.1}.items():
+        for seed in range(2):
+            add(make(method, seed=seed), **dict.fromkeys(ERRORS, error), device="cpu", git_sha="abc", versions=[])
+
+
+def test_markdown(root: Path, two_methods: None) -> None:
+    (table,) = error_table(load_results(root).frame)
+    assert to_markdown(table).splitlines() == [
+        "### digits (small-cnn, 40 epochs)",
+        "",
+        "Test error at the epoch of lowest val error, in percent, mean ± std over seeds; n = 2.",
+        "",
+        "| IR-NR | 1-0.0 |",
+        "|---|---:|",
+        "| baseline | 20.00 ± 0.00 |",
+        "| autodo-aws | **10.00 ± 0.00** |",
+    ]
+
+
+def test_a_terminal_shows_the_best_without_colours_too(root: Path, two_methods: None, capsys) -> None:
+    (table,) = error_table(load_results(root).frame)
+    Console(width=100).print(to_rich(table))
+    lines = capsys.readouterr().out.splitlines()
+    assert any("autodo-aws" in line and "* 10.00 ± 0.00" in line for line in lines)
+    assert any("baseline" in line and "  20.00 ± 0.00" in line for line in lines)
+
+
+def test_the_report_has_every_error_and_warns_of_the_optimistic_one(root: Path, two_methods: None) -> None:
+    (path,) = write_report(root)
+    assert path == root / "report" / "report.md"
+    text = path.read_text()
+    assert text.count("### digits") == len(ERRORS)
+    assert "chooses the epoch on the test set" in text
+    assert "## Notes" not in text
+
+
+def test_mixed_code_devices_and_versions_are_noted(root: Path, add: Add) -> None:
+    for seed, version in enumerate(("2.1", "2.2")):
+        add(make(seed=seed), git_sha=f"sha{seed}", device=f"gpu{seed}", versions=[("torch", version), ("numpy", "2")])
+    assert notes(load_results(root).frame) == [
+        "Results of different code versions stand side by side: sha0 (1 runs), sha1 (1 runs).",
+        "Results of different devices stand side by side: gpu0 (1 runs), gpu1 (1 runs).",
+        "Results of different versions of torch stand side by side: 2.1, 2.2.",
+    ]
+
+
+def test_files_left_out_are_named_in_the_report(root: Path, two_methods: None) -> None:
+    (root / "results" / "notes.txt").touch()
+    (path,) = write_report(root, root / "elsewhere")
+    assert "Warning: " in path.read_text()
+    assert "notes.txt: left out" in path.read_text()
+
+
+def test_a_report_that_cannot_be_written_is_one_line(root: Path, two_methods: None) -> None:
+    (root / "report").touch()
+    with pytest.raises(StoreError, match=r"report\.md: cannot be written"):
+        write_report(root)

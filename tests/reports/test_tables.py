@@ -1,0 +1,99 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from autodo.config import RunConfig
+from orchestration.plan import expected_rows
+from reports.load import load_results
+from reports.render import cell_text
+from reports.stats import mean_std
+from reports.tables import Cell, Table, error_table, minority_table
+from tests.reports.conftest import make
+
+Add = Callable[..., Path]
+
+
+def table(root: Path, expected: list[RunConfig] | None = None, metric: str = "error_best_val") -> Table:
+    (only,) = error_table(load_results(root).frame, metric, expected_rows(expected or []))
+    return only
+
+
+def test_mean_and_sample_standard_deviation() -> None:
+    assert mean_std([1.0, 2.0, 3.0, 6.0]) == pytest.approx((3.0, (14 / 3) ** 0.5))
+    assert mean_std([4.0, float("nan")]) == (4.0, None)
+    assert mean_std([]) == (None, None)
+
+
+def test_a_cell_is_the_mean_over_seeds_in_percent(root: Path, add: Add) -> None:
+    for seed, error in enumerate((0.10, 0.20)):
+        add(make(seed=seed), error_best_val=error, minority_error=2 * error)
+    ((name, (cell,)),) = table(root).rows
+    assert name == "baseline"
+    assert (cell.mean, cell.std, cell.n) == (pytest.approx(15.0), pytest.approx(50**0.5), 2)
+    assert table(root).common_n == 2
+    (minority,) = minority_table(load_results(root).frame)
+    assert minority.rows[0][1][0].mean == pytest.approx(30.0)
+
+
+def test_the_lowest_of_a_column_is_best_and_baselines_come_first(root: Path, add: Add) -> None:
+    for method, errors in {"autodo-aws": (0.1, 0.3), "baseline": (0.2, 0.2)}.items():
+        for distortion, error in zip(("10-0.1", "1-0.0"), errors, strict=True):
+            add(make(method, distortion), error_best_val=error)
+    result = table(root)
+    assert result.columns == ("1-0.0", "10-0.1")
+    assert [(name, [cell.best for cell in cells]) for name, cells in result.rows] == [
+        ("baseline", [True, False]),
+        ("autodo-aws", [False, True]),
+    ]
+
+
+def test_holes_are_shown_with_what_should_be_there(root: Path, add: Add) -> None:
+    expected = [make(m, d, s) for m in ("baseline", "autodo-aws") for d in ("1-0.0", "10-0.1") for s in (0, 1)]
+    add(expected[0], error_best_val=0.1)
+    add(expected[2], error_best_val=0.2)
+    add(expected[3], error_best_val=0.2)
+    result = table(root, expected)
+    texts = {name: [cell_text(cell, result.common_n) for cell in cells] for name, cells in result.rows}
+    assert texts == {"baseline": ["10.00 (1/2)", "20.00 ± 0.00"], "autodo-aws": ["– (0/2)", "– (0/2)"]}
+
+
+def test_without_expectations_a_hole_is_only_a_hole(root: Path, add: Add) -> None:
+    add(make("baseline", "1-0.0"), error_best_val=0.1)
+    add(make("autodo-aws", "10-0.1"), error_best_val=0.1)
+    result = table(root)
+    assert [cell_text(cell, result.common_n) for _, cells in result.rows for cell in cells] == [
+        "10.00", "–", "–", "10.00",
+    ]  # fmt: skip
+
+
+def test_results_beyond_a_grid_are_not_missing_anywhere(root: Path, add: Add) -> None:
+    for seed in range(3):
+        add(make(seed=seed), error_best_val=0.1)
+    assert table(root, [make(seed=0)]).rows[0][1][0] == Cell(10.0, 0.0, n=3, expected=3)
+
+
+def test_splits_and_variants_are_rows_of_their_own(root: Path, add: Add) -> None:
+    add(make("autodo-exact-ws"), error_best_val=0.1)
+    add(make("autodo-exact-ws", split="union"), error_best_val=0.1)
+    assert [name for name, _ in table(root).rows] == ["autodo-exact-ws", "autodo-exact-ws (union)"]
+    changed = make("autodo-exact-ws", overrides={"outer.lr": 0.5})
+    add(changed, error_best_val=0.1)
+    plain = make("autodo-exact-ws").variant_id[:4]
+    assert {name for name, _ in table(root).rows} == {
+        f"autodo-exact-ws [{plain}]",
+        f"autodo-exact-ws (union) [{plain}]",
+        f"autodo-exact-ws [{changed.variant_id[:4]}]",
+    }
+
+
+def test_recipes_are_never_mixed_and_are_told_apart_by_their_titles(root: Path, add: Add) -> None:
+    add(make(), error_best_val=0.1)
+    add(make(overrides={"training.epochs": 5, "training.lr": 0.5}), error_best_val=0.5)
+    add(make(overrides={"dataset.subsample": 100}), error_best_val=0.9)
+    tables = error_table(load_results(root).frame)
+    assert {(t.title, round(t.rows[0][1][0].mean or 0)) for t in tables} == {
+        ("digits (small-cnn, 40 epochs, training.lr=0.05)", 10),
+        ("digits (small-cnn, 5 epochs, training.lr=0.5)", 50),
+        ("digits (small-cnn, 40 epochs, 100 images, training.lr=0.05)", 90),
+    }

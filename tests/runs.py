@@ -1,0 +1,42 @@
+"""Results of runs that nobody trained."""
+
+import datetime
+from typing import TYPE_CHECKING, Any
+
+from autodo import records
+from autodo.config import RunConfig
+
+if TYPE_CHECKING:
+    from autodo.outcome import Outcome
+
+
+def result_row(run: RunConfig, **values: Any) -> dict[str, Any]:
+    """A row of results with the run's identity; columns not given are null."""
+    identity = {
+        "run_id": run.run_id,
+        "dataset": run.dataset.label,
+        "split": run.split,
+        "method": run.method.name,
+        "model": run.model.name,
+        "imbalance_ratio": run.distortion.imbalance_ratio,
+        "noise_ratio": run.distortion.noise_ratio,
+        "seed": run.seed,
+        "recipe_id": run.recipe_id,
+        "variant_id": run.variant_id,
+        "config": run.model_dump_json(),
+        "finished_at": datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
+    }
+    return dict.fromkeys(records.SCHEMAS["results"].names) | identity | values
+
+
+def outcome(run: RunConfig, **values: Any) -> "Outcome":
+    """An outcome with one row of results and nothing else."""
+    from autodo.outcome import Outcome
+
+    return Outcome(
+        results=records.table("results", [result_row(run, **values)]),
+        epochs=records.SCHEMAS["epochs"].empty_table(),
+        predictions=records.SCHEMAS["predictions"].empty_table(),
+        points=records.SCHEMAS["points"].empty_table(),
+        classifier=None,  # a store keeps none
+    )

@@ -1,0 +1,45 @@
+"""Imports point one way: orchestration -> autodo, reports -> autodo.records, orchestration.cli -> reports."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = [path for package in ("autodo", "orchestration", "reports") for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names of all modules that a file imports, wherever in the file; `a.b` for `from a import b`."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import hides where a name comes from"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def offending(path: Path, *packages: str) -> list[str]:
+    return sorted(name for name in imported(path) if name.split(".")[0] in packages)
+
+
+def test_there_are_files_to_check() -> None:
+    assert {path.relative_to(ROOT).parts[0] for path in FILES} == {"autodo", "orchestration", "reports"}
+    assert imported(Path(__file__)) >= {"ast", "pathlib.Path"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0]
+    if package == "autodo":
+        assert offending(path, "ray", "pandas", "orchestration", "reports") == []
+    if package != "orchestration":
+        assert offending(path, "ray") == []
+    if package == "reports":
+        assert offending(path, "torch", "torchvision", "orchestration") == []
+        allowed = ("autodo.records", "autodo.errors")
+        assert [name for name in offending(path, "autodo") if not name.startswith(allowed)] == []
+    if package == "orchestration" and path.stem not in ("launch", "trial"):
+        assert offending(path, "ray") == [], "Ray is imported where it is used and nowhere else"
