@@ -225,6 +225,22 @@ class RunConfig(_Frozen):
         """Hash of the method's own settings: tells a method from the same method with overrides."""
         return fingerprint(self, include={"method", "points", "outer"})
 
+    @property
+    def identity(self) -> dict[str, str | int | float]:
+        """The columns that say which run a row of Parquet belongs to."""
+        return {
+            "run_id": self.run_id,
+            "dataset": self.dataset.label,
+            "split": self.split,
+            "method": self.method.name,
+            "model": self.model.name,
+            "imbalance_ratio": self.distortion.imbalance_ratio,
+            "noise_ratio": self.distortion.noise_ratio,
+            "seed": self.seed,
+            "recipe_id": self.recipe_id,
+            "variant_id": self.variant_id,
+        }
+
 
 def fingerprint(config: BaseModel, **fields: Any) -> str:
     """First 8 hex digits of the sha256 of the canonical JSON (sorted keys, no spaces)."""

@@ -61,22 +61,6 @@ class Outcome:
         return pa.table({**columns, "loss": points["loss"]})
 
 
-def identity_columns(config: RunConfig) -> dict[str, Any]:
-    """The columns that say which run a row belongs to."""
-    return {
-        "run_id": config.run_id,
-        "dataset": config.dataset.label,
-        "split": config.split,
-        "method": config.method.name,
-        "model": config.model.name,
-        "imbalance_ratio": config.distortion.imbalance_ratio,
-        "noise_ratio": config.distortion.noise_ratio,
-        "seed": config.seed,
-        "recipe_id": config.recipe_id,
-        "variant_id": config.variant_id,
-    }
-
-
 def build_outcome(
     config: RunConfig,
     data: Prepared,
@@ -112,7 +96,7 @@ def _result_row(
     inner_seconds = sum(row["inner_seconds"] for row in history)
     images_seen = sum(row["images_per_second"] * row["inner_seconds"] for row in history)
     return {
-        **identity_columns(config),
+        **config.identity,
         "error_best_val": history[best.epoch]["test_error"],
         "error_last": history[-1]["test_error"],
         "error_best_test": min(row["test_error"] for row in history),

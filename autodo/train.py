@@ -20,7 +20,7 @@ from autodo.errors import TrainingDiverged
 from autodo.evaluate import Evaluation, evaluate, per_class_accuracy
 from autodo.losses import LOSSES
 from autodo.models import build
-from autodo.outcome import Best, Outcome, build_outcome, identity_columns
+from autodo.outcome import Best, Outcome, build_outcome
 from autodo.points.model import PointModel
 from autodo.provenance import peak_memory_bytes
 from autodo.schedule import learning_rate_factor
@@ -113,7 +113,7 @@ class Training:
 
         inner_seconds = inner_done - started
         return {
-            **identity_columns(self.config),
+            **self.config.identity,
             "epoch": epoch,
             "train_loss": train_loss,
             "val_loss": val_loss,

@@ -69,6 +69,7 @@ def launch(
         str | None, typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster; else Ray starts here.")
     ] = None,
     dashboard: Annotated[bool, typer.Option("--dashboard", help="Ray's web page, on localhost.")] = False,
+    keep_models: Annotated[bool, typer.Option("--keep-models", help="Keep every run's trained classifier.")] = False,
 ) -> None:
     """Run what a grid still lacks, on all cores; then show the table."""
     from orchestration import commands
@@ -87,6 +88,7 @@ def launch(
             gpus_per_run=gpus_per_run,
             address=address,
             dashboard=dashboard,
+            keep_models=keep_models,
         )
     )
 
@@ -119,7 +121,7 @@ def train(
     device: Annotated[str, typer.Option(help="`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU if there is one.")] = "auto",
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Epochs between checkpoints.")] = 1,
 ) -> None:
-    """Train one run in this process, or continue it."""
+    """Train one run in this process, or continue it, and keep its classifier."""
     from orchestration import commands
 
     raise typer.Exit(

@@ -31,6 +31,7 @@ def launch(
     gpus_per_run: float | None,
     address: str | None,
     dashboard: bool,
+    keep_models: bool,
 ) -> int:
     """Runs what is missing, prints the table; returns the exit code."""
     config = load_grid(grid).override(parse_overrides(overrides))
@@ -60,6 +61,7 @@ def launch(
                 done_before=part.counts()[State.DONE],
                 max_concurrent=max_concurrent,
                 data_dir=data_dir,
+                keep_models=keep_models,
             )
         except KeyboardInterrupt:
             interrupted = True
@@ -133,7 +135,13 @@ def train(
     try:
         with RunBar(run, console) as bar:
             for metrics in execute(
-                run, place, data_dir=data_dir, download=download, device=device, checkpoint_every=checkpoint_every
+                run,
+                place,
+                data_dir=data_dir,
+                download=download,
+                device=device,
+                checkpoint_every=checkpoint_every,
+                keep_model=True,
             ):
                 epoch = metrics["epoch"]
                 bar.epoch(epoch, metrics["val_error"])

@@ -38,12 +38,14 @@ def execute(
     download: bool = False,
     device: str = "cpu",
     checkpoint_every: int = 1,
+    keep_model: bool = False,
 ) -> Generator[dict[str, Any], None, None]:
     """Trains one run, from its checkpoint if there is one, and saves its results.
 
     Args:
         device: `cpu`, `cuda` or `cuda:<n>`.
         checkpoint_every: epochs between checkpoints.
+        keep_model: keep the trained classifier in the store.
     Yields:
         one dict per finished epoch with the columns of `records.SCHEMAS["epochs"]`. The run is done when the iterator
         ends; one that is closed before leaves the checkpoint.
@@ -79,7 +81,7 @@ def execute(
                     metrics["epoch"], metrics["train_loss"], metrics["val_error"], metrics["test_error"],
                 )  # fmt: skip
                 yield metrics
-            store.save(training.outcome(), run_id)
+            store.save(training.outcome(), run_id, keep_model=keep_model)
             logger.info("done")
         except (GeneratorExit, KeyboardInterrupt):
             logger.info("stopped; the next attempt continues from the checkpoint")

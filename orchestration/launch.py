@@ -63,12 +63,14 @@ def launch(
     done_before: int = 0,
     max_concurrent: int | None = None,
     data_dir: Path | None = None,
+    keep_models: bool = False,
 ) -> GridProgress:
     """Executes every run, a failure of one leaving the others alone, and shows how far they are.
 
     Args:
         done_before: runs of the grid that were done before, for the display.
         max_concurrent: the most runs at a time; None for as many as the resources allow.
+        keep_models: keep every run's trained classifier in the store.
     Returns:
         how the runs ended.
     Raises:
@@ -91,6 +93,7 @@ def launch(
                 "data_dir": str(data_dir.absolute()) if data_dir else None,
                 "cpus": resources.cpus,
                 "device": "cuda" if resources.gpus else "cpu",
+                "keep_model": keep_models,
             },
             tune_config=tune.TuneConfig(
                 reuse_actors=True,

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -83,18 +82,4 @@ def _seconds(run: RunConfig, store: Store) -> float | None:
 
 def expected_rows(runs: Iterable[RunConfig]) -> list[dict[str, Any]]:
     """The identity columns of runs that should be there, so that a report can show what is missing."""
-    return [
-        {
-            "run_id": run.run_id,
-            "dataset": run.dataset.label,
-            "split": run.split,
-            "method": run.method.name,
-            "imbalance_ratio": run.distortion.imbalance_ratio,
-            "noise_ratio": run.distortion.noise_ratio,
-            "seed": run.seed,
-            "recipe_id": run.recipe_id,
-            "variant_id": run.variant_id,
-            "config": json.dumps(run.model_dump(mode="json")),
-        }
-        for run in runs
-    ]
+    return [{**run.identity, "config": run.model_dump_json()} for run in runs]

@@ -77,11 +77,14 @@ def result(console: Console, run: RunConfig, store: Store) -> None:
     (row,) = rows
     table = Table(title=label(run), title_justify="left", show_header=False)
     table.add_row("test error, epoch of lowest val error", f"{100 * row['error_best_val']:.2f}%")
-    table.add_row("  of the minority classes", f"{100 * row['minority_error']:.2f}%")
+    if row["minority_error"] == row["minority_error"]:  # NaN: the test set has none of these classes
+        table.add_row("  of the minority classes", f"{100 * row['minority_error']:.2f}%")
     table.add_row("test error, last epoch", f"{100 * row['error_last']:.2f}%")
     table.add_row("training time", f"{duration(row['seconds'])} on {row['device']}")
     console.print(table)
     console.print(f"result: {store.table_file('results', run.run_id)}", **_LINE)
+    if store.model_file(run.run_id).exists():
+        console.print(f"classifier: {store.model_file(run.run_id)}", **_LINE)
 
 
 def status(console: Console, root: Path) -> None:

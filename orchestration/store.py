@@ -78,6 +78,10 @@ class Store:
         """Where an unfinished run continues from."""
         return self.run_dir(run_id) / "checkpoint.pt"
 
+    def model_file(self, run_id: str) -> Path:
+        """The trained classifier, if it was to be kept."""
+        return self.run_dir(run_id) / "model.pt"
+
     def log_file(self, run_id: str) -> Path:
         """What happened, all attempts one after another."""
         return self.run_dir(run_id) / "log.txt"
@@ -204,9 +208,11 @@ class Store:
         """Makes the run's directory, with its configuration."""
         self._write(self.config_file(config.run_id), config.model_dump_json(indent=2))
 
-    def save(self, outcome: "Outcome", run_id: str) -> None:
+    def save(self, outcome: "Outcome", run_id: str, *, keep_model: bool = False) -> None:
         """Writes a run's tables, the results last, then removes what only an unfinished run needs.
 
+        Args:
+            keep_model: write the classifier too.
         Raises:
             StoreError: if a file cannot be written; the run is then not done and its checkpoint still there.
         """
@@ -218,6 +224,9 @@ class Store:
             "epochs": outcome.epochs,
             "results": outcome.results,
         }
+        if keep_model:
+            with _told(self.model_file(run_id)):
+                outcome.classifier.save(self.model_file(run_id))
         for kind, table in tables.items():
             path = self.table_file(kind, run_id)
             with _told(path):

@@ -15,9 +15,9 @@ from orchestration.store import RunBusy, Store
 class RunTrial(tune.Trainable):
     """Tune's view of a run. A run that fails is a trial that ends well and says so: the actor lives on.
 
-    Its config holds `run` (a RunConfig as JSON), `store`, `data_dir`, `cpus` and `device`. Each result holds `state`
-    (`running`, `done`, `failed` or `busy`), with `epoch`, `val_error` and `seconds` while running and `message`
-    after a failure.
+    Its config holds `run` (a RunConfig as JSON), `store`, `data_dir`, `cpus`, `device` and `keep_model`. Each result
+    holds `state` (`running`, `done`, `failed` or `busy`), with `epoch`, `val_error` and `seconds` while running and
+    `message` after a failure.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -61,7 +61,13 @@ class RunTrial(tune.Trainable):
             raise StoreError(f"{store.root}: not there on this node; a cluster needs a store that all nodes share")
         torch.set_num_threads(self._given["cpus"])
         data_dir = self._given["data_dir"]
-        return execute(run, store, data_dir=Path(data_dir) if data_dir else None, device=self._given["device"])
+        return execute(
+            run,
+            store,
+            data_dir=Path(data_dir) if data_dir else None,
+            device=self._given["device"],
+            keep_model=self._given["keep_model"],
+        )
 
     def cleanup(self) -> None:
         """Ends an unfinished run, so that its log says so."""

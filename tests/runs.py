@@ -13,16 +13,7 @@ if TYPE_CHECKING:
 def result_row(run: RunConfig, **values: Any) -> dict[str, Any]:
     """A row of results with the run's identity; columns not given are null."""
     identity = {
-        "run_id": run.run_id,
-        "dataset": run.dataset.label,
-        "split": run.split,
-        "method": run.method.name,
-        "model": run.model.name,
-        "imbalance_ratio": run.distortion.imbalance_ratio,
-        "noise_ratio": run.distortion.noise_ratio,
-        "seed": run.seed,
-        "recipe_id": run.recipe_id,
-        "variant_id": run.variant_id,
+        **run.identity,
         "config": run.model_dump_json(),
         "finished_at": datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC),
     }
@@ -38,5 +29,5 @@ def outcome(run: RunConfig, **values: Any) -> "Outcome":
         epochs=records.SCHEMAS["epochs"].empty_table(),
         predictions=records.SCHEMAS["predictions"].empty_table(),
         points=records.SCHEMAS["points"].empty_table(),
-        classifier=None,  # a store keeps none
+        classifier=None,  # kept only if asked for
     )

@@ -2,8 +2,11 @@
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 
+from autodo.classifier import Classifier
 from autodo.config import RunConfig
+from autodo.data import load
 from autodo.errors import StoreError, TrainingDiverged
 from autodo.recipes import build_run
 from orchestration.execute import execute, record_failure
@@ -21,6 +24,15 @@ def test_a_run_is_done_with_its_four_tables_and_its_log(store: Store, run: RunCo
     assert "from epoch 0 of 3" in log
     assert log.rstrip().endswith("done")
     assert not store.checkpoint(run.run_id).exists()
+    assert not store.model_file(run.run_id).exists()
+
+
+def test_the_classifier_is_kept_if_asked_for(store: Store, run: RunConfig) -> None:
+    list(execute(run, store, keep_model=True))
+    error_last = pq.read_table(store.table_file("results", run.run_id), partitioning=None)["error_last"][0].as_py()
+    test = load(run.dataset).test
+    predictions = Classifier.load(store.model_file(run.run_id))(torch.from_numpy(test.images)).argmax(1)
+    assert (predictions.numpy() != test.labels).mean() == pytest.approx(error_last)
 
 
 def test_a_run_that_was_stopped_continues_and_ends_the_same(store: Store, run: RunConfig, tmp_path) -> None:
