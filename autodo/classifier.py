@@ -13,7 +13,7 @@ FORMAT = 1
 
 
 class Classifier(nn.Module):
-    """The network after a run's last epoch, with its normalisation and class names, in eval mode.
+    """The network of a run's epoch of lowest val error, with its normalisation and class names, in eval mode.
 
     Args:
         mean, std: of each channel, in [0, 1]. Shape: [C].

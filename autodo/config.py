@@ -172,8 +172,12 @@ class OuterConfig(_Frozen):
 
     @model_validator(mode="after")
     def _step_is_neumanns(self) -> Self:
-        if (self.solver == "neumann") != (self.step is not None):
-            raise ValueError("step is needed by solver 'neumann' and by no other")
+        if self.solver == "neumann" and self.step is None:
+            raise ValueError("solver 'neumann' needs a step, such as outer.step=0.01")
+        if self.solver != "neumann" and self.step is not None:
+            raise ValueError(
+                f"step ({self.step}) is read by solver 'neumann' only, not by {self.solver!r}: set outer.step=null"
+            )
         return self
 
 

@@ -18,15 +18,17 @@ class StoreError(UserError):
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss became NaN or infinite.
+    """The loss or lambda became NaN or infinite.
 
     Args:
+        what: the value that did.
         epoch: the epoch in which it happened, counted from 0.
         checkpoint_epoch: how many epochs the last good checkpoint holds; 0 if there is none.
     """
 
-    def __init__(self, epoch: int, checkpoint_epoch: int) -> None:
-        super().__init__(epoch, checkpoint_epoch)
+    def __init__(self, what: str, epoch: int, checkpoint_epoch: int) -> None:
+        super().__init__(what, epoch, checkpoint_epoch)
+        self.what = what
         self.epoch = epoch
         self.checkpoint_epoch = checkpoint_epoch
 
@@ -36,4 +38,8 @@ class TrainingDiverged(RuntimeError):
             if self.checkpoint_epoch
             else "there is no checkpoint before it"
         )
-        return f"the training loss is not finite in epoch {self.epoch}; {kept}; try a lower training.lr"
+        return f"the {self.what} is not finite in epoch {self.epoch}; {kept}; try a lower {self._remedy}"
+
+    @property
+    def _remedy(self) -> str:
+        return "outer.lr" if "lambda" in self.what else "training.lr"

@@ -8,9 +8,6 @@ from torch.nn import functional as F
 
 from autodo.augment.pipeline import Pipeline
 
-# Images a forward pass; evaluation keeps no graph, so this is bounded by activations alone.
-BATCH = 512
-
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -42,14 +39,18 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(encoder: nn.Module, head: nn.Module, pipeline: Pipeline, images: Tensor, labels: Tensor) -> Evaluation:
+def evaluate(
+    encoder: nn.Module, head: nn.Module, pipeline: Pipeline, images: Tensor, labels: Tensor, *, batch_size: int
+) -> Evaluation:
     """Runs the model in eval mode.
 
+    Args:
+        batch_size: images a forward pass; what fits in training fits here, where no graph is kept.
     Shape:
         images [M, C, H, W] uint8, labels [M] int64, both on the training device.
     """
     encoder.eval()
-    features = torch.cat([encoder(pipeline.test_view(batch)) for batch in images.split(BATCH)])
+    features = torch.cat([encoder(pipeline.test_view(batch)) for batch in images.split(batch_size)])
     return Evaluation(features, head(features), labels)
 
 

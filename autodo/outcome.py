@@ -20,10 +20,10 @@ from autodo.provenance import device_name, git_sha, versions
 
 
 class Best(NamedTuple):
-    """The epoch of lowest val error so far, and what the test images were taken for at it.
+    """The epoch of lowest val error so far: its weights, and what it took the test images for; all on the CPU.
 
     Shape:
-        predictions [T] int64, probabilities [T], on the CPU.
+        predictions [T] int64, probabilities [T].
     """
 
     epoch: int
@@ -31,11 +31,16 @@ class Best(NamedTuple):
     val_loss: float
     predictions: Tensor
     probabilities: Tensor
+    encoder: dict[str, Tensor]
+    head: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Tables of `records.SCHEMAS`, whose `.to_pandas()` gives data frames, and the network of the last epoch."""
+    """Tables of `records.SCHEMAS`, and the classifier of the epoch of lowest val error.
+
+    A table's `.to_pandas()` gives a data frame.
+    """
 
     results: pa.Table
     epochs: pa.Table

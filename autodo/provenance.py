@@ -51,7 +51,7 @@ def device_name(device: torch.device) -> str:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory held so far: by tensors on a GPU, by the whole process on a CPU."""
+    """Most memory held: by tensors on a GPU since its statistics were reset, by the whole process so far on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -48,7 +48,7 @@ SCHEMAS: dict[Kind, pa.Schema] = {
             ("inner_seconds", pa.float64()),
             ("outer_seconds", pa.float64()),
             ("images_per_second", pa.float64()),  # train images over inner_seconds
-            ("peak_memory_bytes", pa.int64()),  # of the device; of the process on a CPU
+            ("peak_memory_bytes", pa.int64()),  # of the GPU in this run; on a CPU, of the process so far
             ("device", pa.string()),
             ("git_sha", pa.string()),  # with "-dirty" if the work tree had changes; null outside a checkout
             ("versions", pa.map_(pa.string(), pa.string())),

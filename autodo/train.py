@@ -58,6 +58,8 @@ class Training:
         self._checkpoint_every = checkpoint_every
         self._checkpoint_epoch = 0
 
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
         self.train_size = len(data.train.labels)
         self.images, labels = self._train_points()
         self.val_images, self.val_labels = self._to_device(data.val.images), self._to_device(data.val.labels)
@@ -97,18 +99,19 @@ class Training:
         started = self._clock()
         train_loss, lr = self._inner_phase(epoch)
         inner_done = self._clock()
-        if not math.isfinite(train_loss):
-            raise TrainingDiverged(epoch, self._checkpoint_epoch)
-
-        val = evaluate(self.encoder, self.head, self.pipeline, self.val_images, self.val_labels)
-        test = evaluate(self.encoder, self.head, self.pipeline, self.test_images, self.test_labels)
+        val = self._evaluate(self.val_images, self.val_labels)
+        test = self._evaluate(self.test_images, self.test_labels)
         val_loss = float(val.losses.mean())
+        # The val loss sees the last step too, which the train loss was summed up before.
+        self._stop_unless_finite("train loss", train_loss, epoch)
+        self._stop_unless_finite("val loss", val_loss, epoch)
         self._keep_best(epoch, val.error, val_loss, test)
         eval_done = self._clock()
 
         outer_phase = self.outer is not None and epoch >= self.config.outer_start
         if outer_phase:
             self._outer_phase(epoch, val)
+            self._stop_unless_finite("sum of lambda", float(self.points.table.values.sum()), epoch)
         outer_done = self._clock()
 
         inner_seconds = inner_done - started
@@ -156,10 +159,9 @@ class Training:
         """Alg. 1, lines 10 to 19: lam of the distorted train points moves; trusted val points keep theirs."""
         assert self.outer is not None
         assert self.config.outer is not None
-        learnable = torch.arange(self.train_size, device=self.device)
         generator = torch_generator(self.config.seed, "outer", epoch, device=self.device)
         lr = self.config.outer.lr * self._lr_factor(epoch)
-        self.outer.run(val, learnable, lr, generator)
+        self.outer.run(val, lr, generator)
 
     def outcome(self) -> Outcome:
         """The tables of a finished run."""
@@ -167,20 +169,24 @@ class Training:
         assert self.best is not None
         everything = torch.arange(self.train_size, device=self.device)
         observed = self._to_device(self.data.train.labels)
-        train = evaluate(self.encoder, self.head, self.pipeline, self.images[: self.train_size], observed)
+        train = self._evaluate(self.images[: self.train_size], observed)
         view = self.points.view(everything)
         return build_outcome(
             self.config, self.data, self.history, self.best, train, self.points, view, self.classifier()
         )
 
     def classifier(self) -> Classifier:
-        """The task model as it stands, for predictions. It shares the weights of this training."""
+        """The task model of the epoch with the lowest val error, on the CPU."""
+        assert self.best is not None
+        encoder, head = self._build_model()
+        encoder.load_state_dict(self.best.encoder)
+        head.load_state_dict(self.best.head)
         return Classifier(
             self.config.model.name,
-            self.encoder,
-            self.head,
-            self.pipeline.mean,
-            self.pipeline.std,
+            encoder.cpu(),
+            head.cpu(),
+            self.pipeline.mean.cpu(),
+            self.pipeline.std.cpu(),
             self.images.shape[-1],
             self.data.class_names,
         )
@@ -197,7 +203,7 @@ class Training:
 
     def _build_model(self) -> tuple[nn.Module, nn.Linear]:
         # Layers draw their initial weights from torch's global generator; the fork leaves it as it was.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(derive(self.config.seed, "network"))
             channels, size = self.images.shape[1], self.images.shape[-1]
             encoder, head = build(self.config.model.name, in_channels=channels, image_size=size, classes=self.classes)
@@ -215,14 +221,31 @@ class Training:
             self.pipeline,
             self.points,
             self.images,
+            learnable=self.train_size,
             weight_decay=self.config.training.weight_decay,
             batch_size=self.config.training.batch_size,
         )
 
     def _keep_best(self, epoch: int, val_error: float, val_loss: float, test: Evaluation) -> None:
-        """Remembers the test predictions of the epoch with the lowest val error; ties go to the lower val loss."""
+        """Keeps the epoch with the lowest val error, its weights and predictions; ties go to the lower val loss."""
         if self.best is None or (val_error, val_loss) < (self.best.val_error, self.best.val_loss):
-            self.best = Best(epoch, val_error, val_loss, test.predictions.cpu(), test.probabilities.cpu())
+            self.best = Best(
+                epoch,
+                val_error,
+                val_loss,
+                test.predictions.cpu(),
+                test.probabilities.cpu(),
+                _copy_to_cpu(self.encoder),
+                _copy_to_cpu(self.head),
+            )
+
+    def _stop_unless_finite(self, what: str, value: float, epoch: int) -> None:
+        if not math.isfinite(value):
+            raise TrainingDiverged(what, epoch, self._checkpoint_epoch)
+
+    def _evaluate(self, images: Tensor, labels: Tensor) -> Evaluation:
+        batch_size = self.config.training.batch_size
+        return evaluate(self.encoder, self.head, self.pipeline, images, labels, batch_size=batch_size)
 
     def _save(self, path: Path) -> None:
         assert self.best is not None
@@ -261,6 +284,10 @@ class Training:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
+
+
+def _copy_to_cpu(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().to("cpu", copy=True) for name, value in module.state_dict().items()}
 
 
 def default_device() -> str:

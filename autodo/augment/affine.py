@@ -6,6 +6,7 @@ fixed noise passed through lam, so the warped image is differentiable in lam.
 Reference: Gudovskiy et al. 2021, section 4.1 and 5.1.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -45,8 +46,13 @@ def initial_row(gate_probability: float) -> Tensor:
 
 def magnitude_deviation(lam: Tensor) -> Tensor:
     """Standard deviation of each operation's magnitude. Shape: lam [B, 14] -> [B, 7]."""
-    ranges = torch.tensor(list(OPERATIONS.values()), dtype=lam.dtype, device=lam.device)
-    return ranges * torch.sigmoid(lam[:, : len(OPERATIONS)])
+    return _ranges(lam.dtype, lam.device) * torch.sigmoid(lam[:, : len(OPERATIONS)])
+
+
+@functools.cache
+def _ranges(dtype: torch.dtype, device: torch.device) -> Tensor:
+    # Kept, because a copy from the host to a GPU at every step would make the host wait.
+    return torch.tensor(list(OPERATIONS.values()), dtype=dtype, device=device)
 
 
 def gate_probability(lam: Tensor) -> Tensor:

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from autodo.config import OuterConfig, SolverName
+from autodo.errors import ConfigError
 
 MatVec = Callable[[Tensor], Tensor]
 Solver = Callable[[MatVec, Tensor], Tensor]
+# Largest dense matrix that `exact` builds: 800 MB in float64.
+EXACT_LIMIT = 10_000
 
 
 def identity(matvec: MatVec, b: Tensor) -> Tensor:
@@ -59,14 +62,9 @@ def conjugate_gradient(matvec: MatVec, b: Tensor, *, iterations: int) -> Tensor:
 
 
 def exact(matvec: MatVec, b: Tensor) -> Tensor:
-    """x = H^-1 b by the dense matrix; for small problems, as an oracle.
-
-    Raises:
-        ValueError: if b has more than 10,000 entries.
-    """
+    """x = H^-1 b by the dense matrix; for small problems, as an oracle."""
     size = b.numel()
-    if size > 10_000:
-        raise ValueError(f"the exact solver would build a {size} x {size} matrix; use conjugate-gradient")
+    assert size <= EXACT_LIMIT
     basis = torch.eye(size, dtype=b.dtype, device=b.device).view(size, *b.shape)
     matrix = torch.stack([matvec(column).reshape(-1) for column in basis], dim=1)
     return torch.linalg.solve(matrix, b.reshape(-1)).view_as(b)
@@ -83,6 +81,17 @@ SOLVERS: dict[SolverName, Callable[[OuterConfig], Solver]] = {
 NEEDS_POSITIVE_DEFINITE: frozenset[SolverName] = frozenset({"conjugate-gradient"})
 
 
-def build_solver(config: OuterConfig) -> Solver:
-    """The solver that the config names."""
+def build_solver(config: OuterConfig, size: int) -> Solver:
+    """The solver that the config names.
+
+    Args:
+        size: number of entries of b.
+    Raises:
+        ConfigError: if the dense matrix of `exact` would be too large.
+    """
+    if config.solver == "exact" and size > EXACT_LIMIT:
+        raise ConfigError(
+            f"outer.solver: 'exact' would build a matrix of {size} x {size} (classes x features of the last layer; "
+            f"at most {EXACT_LIMIT}); use conjugate-gradient"
+        )
     return SOLVERS[config.solver](config)

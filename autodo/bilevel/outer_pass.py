@@ -17,8 +17,12 @@ class OuterPass:
     """What the outer passes of a run have in common (Alg. 1, lines 10 to 19).
 
     Args:
-        images: of all train points, on the training device. Shape: [N, C, H, W] uint8.
+        images: of all points of the inner problem, on the training device. Shape: [N, C, H, W] uint8.
+        learnable: the first so many points' rows may move; the others (trusted val points of the union split) take part
+            in the inner problem, and so in its Hessian, with the rows that they have.
         weight_decay: of the inner problem; it is part of the Hessian.
+    Raises:
+        ConfigError: if the solver cannot take a problem of this size.
     """
 
     def __init__(
@@ -31,6 +35,7 @@ class OuterPass:
         points: PointModel,
         images: Tensor,
         *,
+        learnable: int,
         weight_decay: float,
         batch_size: int,
     ) -> None:
@@ -41,17 +46,17 @@ class OuterPass:
         self.pipeline = pipeline
         self.points = points
         self.images = images
+        self.learnable = learnable
         self.damping = config.damping + weight_decay
         self.batch_size = batch_size
-        self.solver = build_solver(config)
+        self.solver = build_solver(config, size=head.weight.numel())
 
-    def run(self, val: Evaluation, learnable: Tensor, lr: float, generator: torch.Generator) -> None:
+    def run(self, val: Evaluation, lr: float, generator: torch.Generator) -> None:
         """Updates the rows of the learnable points, each once.
 
         Args:
             val: of the clean val set under the present theta, in eval mode. As theta stands still, its features and
                 logits serve the whole pass.
-            learnable: the points whose lam may move. Shape: [N] int64.
         """
         parameters = [*self.encoder.parameters(), *self.head.parameters()]
         for parameter in parameters:
@@ -59,20 +64,20 @@ class OuterPass:
         self.encoder.eval()
         try:
             if self.config.val_gradient == "full":
-                self._full_pass(val, learnable, lr, generator)
+                self._full_pass(val, lr, generator)
             else:
-                self._batch_pass(val, learnable, lr, generator)
+                self._batch_pass(val, lr, generator)
         finally:
             for parameter in parameters:
                 parameter.requires_grad_(True)
 
-    def _batch_pass(self, val: Evaluation, learnable: Tensor, lr: float, generator: torch.Generator) -> None:
+    def _batch_pass(self, val: Evaluation, lr: float, generator: torch.Generator) -> None:
         """The paper's: at every step a val batch, its gradient, and a solve with the train batch's Hessian."""
+        val_points = torch.arange(len(val.labels), device=self.images.device)
         val_batches: list[Tensor] = []
-        for batch in epoch_batches(learnable, self.batch_size, generator):
+        for batch in epoch_batches(self._points(), self.batch_size, generator):
             if not val_batches:
-                everything = torch.arange(len(val.labels), device=learnable.device)
-                val_batches = list(epoch_batches(everything, self.batch_size, generator))
+                val_batches = list(epoch_batches(val_points, self.batch_size, generator))
             chosen = val_batches.pop()
             gradient = validation_gradient(val.logits[chosen], val.features[chosen], val.labels[chosen])
             rows = self._leaf(batch)
@@ -82,18 +87,16 @@ class OuterPass:
                 u = self.solver(self._matvec(features, view), gradient)
             self._update(batch, rows, view, features, u, lr)
 
-    def _full_pass(self, val: Evaluation, learnable: Tensor, lr: float, generator: torch.Generator) -> None:
-        """u from all of val and one solve with the Hessian of all train points, then one step for each batch."""
+    def _full_pass(self, val: Evaluation, lr: float, generator: torch.Generator) -> None:
+        """u from all of val and one solve with the Hessian of all inner points, then one step for each batch."""
+        points = self._points()
         with torch.no_grad():
             gradient = validation_gradient(val.logits, val.features, val.labels)
-            view = self.points.view(learnable)
-            features = torch.cat(
-                [
-                    self._features(batch, self.points.view(batch), generator)
-                    for batch in learnable.split(self.batch_size)
-                ]
-            )
-            u = self.solver(self._matvec(features, view), gradient)
+            batches = points.split(self.batch_size)
+            features = torch.cat([self._features(batch, self.points.view(batch), generator) for batch in batches])
+            u = self.solver(self._matvec(features, self.points.view(points)), gradient)
+        # The row that all points share learns from all of them.
+        learnable = points if self.points.shared else points[: self.learnable]
         if self.points.learns_augmentation:
             for batch in epoch_batches(learnable, self.batch_size, generator):
                 rows = self._leaf(batch)
@@ -101,11 +104,13 @@ class OuterPass:
                 self._update(batch, rows, view, self._features(batch, view, generator), u, lr)
         else:
             # Without lam^A the features do not depend on lam: the ones that the solve used serve again.
-            for batch, batch_features in zip(
-                learnable.split(self.batch_size), features.split(self.batch_size), strict=True
-            ):
+            known = features[: self.learnable].split(self.batch_size)
+            for batch, batch_features in zip(learnable.split(self.batch_size), known, strict=True):
                 rows = self._leaf(batch)
                 self._update(batch, rows, self.points.view(batch, rows), batch_features, u, lr)
+
+    def _points(self) -> Tensor:
+        return torch.arange(len(self.images), device=self.images.device)
 
     def _leaf(self, batch: Tensor) -> Tensor:
         return self.points.table.rows(self.points.row_index(batch)).requires_grad_()
@@ -128,4 +133,8 @@ class OuterPass:
     def _update(self, batch: Tensor, rows: Tensor, view: PointView, features: Tensor, u: Tensor, lr: float) -> None:
         objective = implicit_objective(self.loss, self.head(features), features, view.weights, view.log_targets, u)
         (gradient,) = torch.autograd.grad(objective, rows)
-        self.points.table.rmsprop_step(self.points.row_index(batch), gradient, lr)
+        index = self.points.row_index(batch)
+        if self.learnable < len(self.images) and not self.points.shared:
+            moves = batch < self.learnable
+            index, gradient = index[moves], gradient[moves]
+        self.points.table.rmsprop_step(index, gradient, lr)

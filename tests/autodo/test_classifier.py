@@ -24,7 +24,7 @@ def test_a_saved_classifier_predicts_what_the_run_reported(training, tmp_path):
     probabilities = loaded(torch.from_numpy(training.data.test.images))
     torch.testing.assert_close(probabilities.sum(1), torch.ones(len(probabilities)))
     wrong = probabilities.argmax(1) != torch.from_numpy(training.data.test.labels)
-    assert wrong.double().mean().item() == pytest.approx(outcome.results["error_last"][0].as_py())
+    assert wrong.double().mean().item() == pytest.approx(outcome.error)
     assert loaded.class_names == training.data.class_names
 
 

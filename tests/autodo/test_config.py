@@ -89,8 +89,8 @@ def test_parts_are_kept_in_one_order():
         (PointsConfig, {"learn": ("weight", "weight")}, "twice"),
         (PointsConfig, {"learn": ("weight",), "shared": True}, "per point"),
         (PointsConfig, {"learn": ()}, "at least 1"),
-        (OuterConfig, {"solver": "neumann"}, "step is needed"),
-        (OuterConfig, {"solver": "exact", "step": 0.1}, "step is needed"),
+        (OuterConfig, {"solver": "neumann"}, "needs a step"),
+        (OuterConfig, {"solver": "exact", "step": 0.1}, "set outer.step=null"),
     ],
 )
 def test_settings_that_contradict_each_other(model, fields, message):

@@ -124,6 +124,23 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     assert start(short_run("baseline"), checkpoint=path).epoch == 2
 
 
+def test_the_last_step_of_an_epoch_is_checked_too():
+    """One batch an epoch: its loss is finite, and the weights after its step are not."""
+    overrides = {"training.epochs": 2, "training.warmup_epochs": 0, "training.batch_size": 5000, "training.lr": 1e30}
+    with pytest.raises(TrainingDiverged, match=r"val loss is not finite in epoch 0; there is no checkpoint"):
+        list(start(short_run("baseline", overrides=overrides)))
+
+
+def test_hyperparameters_that_are_not_finite_stop_the_run_before_they_are_kept(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    config = short_run("autodo-aws", overrides={"outer.lr": 1e38})
+    with pytest.raises(TrainingDiverged, match=r"lambda is not finite.*lower outer\.lr") as caught:
+        list(start(config, checkpoint=path))
+    kept = start(config, checkpoint=path)
+    assert kept.epoch == caught.value.checkpoint_epoch == config.outer_start
+    assert kept.points.table.values.isfinite().all()
+
+
 def test_methods_of_a_seed_share_the_split_the_wrong_labels_and_the_first_weights():
     runs = [start(short_run(method, seed=3)) for method in ("baseline", "autodo-aws")]
     other_seed = start(short_run("baseline", seed=4))
@@ -165,11 +182,8 @@ def test_theta_stands_still_in_an_outer_pass_and_lam_in_an_inner_one():
     assert torch.equal(lam, training.points.table.values)
     assert any(not torch.equal(value, weights[name]) for name, value in training.encoder.state_dict().items())
 
-    from autodo.evaluate import evaluate
-
     state = {name: value.clone() for name, value in training.encoder.state_dict().items()}
-    val = evaluate(training.encoder, training.head, training.pipeline, training.val_images, training.val_labels)
-    training._outer_phase(3, val)
+    training._outer_phase(3, training._evaluate(training.val_images, training.val_labels))
     assert not torch.equal(lam, training.points.table.values)
     for name, value in training.encoder.state_dict().items():
         assert torch.equal(value, state[name]), name

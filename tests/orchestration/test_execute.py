@@ -29,10 +29,10 @@ def test_a_run_is_done_with_its_four_tables_and_its_log(store: Store, run: RunCo
 
 def test_the_classifier_is_kept_if_asked_for(store: Store, run: RunConfig) -> None:
     list(execute(run, store, keep_model=True))
-    error_last = pq.read_table(store.table_file("results", run.run_id), partitioning=None)["error_last"][0].as_py()
+    results = pq.read_table(store.table_file("results", run.run_id), partitioning=None)
     test = load(run.dataset).test
     predictions = Classifier.load(store.model_file(run.run_id))(torch.from_numpy(test.images)).argmax(1)
-    assert (predictions.numpy() != test.labels).mean() == pytest.approx(error_last)
+    assert (predictions.numpy() != test.labels).mean() == pytest.approx(results["error_best_val"][0].as_py())
 
 
 def test_a_run_that_was_stopped_continues_and_ends_the_same(store: Store, run: RunConfig, tmp_path) -> None:
@@ -70,7 +70,7 @@ def test_a_failure_is_logged_and_kept(store: Store) -> None:
     failure = record_failure(store, run.run_id, caught.value)
     assert failure is not None
     assert failure.kind == "TrainingDiverged"
-    assert failure.last_line.startswith("the training loss is not finite in epoch 0")
+    assert failure.last_line.startswith("the train loss is not finite in epoch 0")
     assert "execute.py" in failure.traceback
 
 
