@@ -182,7 +182,7 @@ def test_train_that_diverges_is_one_line_and_exit_code_1(autodo) -> None:
     answer = autodo(*TRAIN, "--set", "training.lr=1e20", "--store", "S")
     assert answer.code == 1
     (line,) = answer.err.splitlines()
-    assert line.startswith("error: the training loss is not finite in epoch 0")
+    assert line.startswith("error: the train loss is not finite in epoch 0")
     assert len(Store("S").failures()) == 1
 
 

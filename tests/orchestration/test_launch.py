@@ -76,7 +76,7 @@ def test_a_failed_run_is_recorded_and_the_others_go_on(launch: Launch, store: St
     (failure,) = store.failures().values()
     assert failure.kind == "TrainingDiverged"
     assert progress.failed == {bad.run_id: failure.last_line}
-    assert "failed: digits 1-0.0 baseline seed 0: the training loss is not finite" in out.getvalue()
+    assert "failed: digits 1-0.0 baseline seed 0: the train loss is not finite" in out.getvalue()
     assert "4 of 5 runs done" in out.getvalue()
 
 
