@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from reports.stats import mean_std
@@ -110,10 +111,15 @@ def _table(title: str, runs: pd.DataFrame, metric: str) -> Table:
     return Table(
         title=title,
         caption=f"{METRICS[metric]}, in percent, mean ± std over seeds",
-        columns=tuple(f"{ir:g}-{nr}" for ir, nr in distortions),
+        columns=tuple(_column_name(ir, nr) for ir, nr in distortions),
         rows=tuple((name, _mark_best(grid, name)) for name in rows),
         common_n=ns.pop() if len(ns) == 1 else None,
     )
+
+
+def _column_name(ir: float, nr: float) -> str:
+    """The paper's notation, as grids spell it: no exponent, nothing rounded away."""
+    return f"{np.format_float_positional(ir, trim='-')}-{np.format_float_positional(nr, trim='0')}"
 
 
 def _mark_best(grid: Mapping[str, Sequence[Cell]], name: str) -> tuple[Cell, ...]:

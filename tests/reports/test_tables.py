@@ -48,6 +48,13 @@ def test_the_lowest_of_a_column_is_best_and_baselines_come_first(root: Path, add
     ]
 
 
+def test_columns_are_named_as_grids_spell_them(root: Path, add: Add) -> None:
+    names = ("1-0.0", "10-0.00001", "33.3333333-0.1", "1000000-0.1")
+    for name in names:
+        add(make(distortion=name), error_best_val=0.1)
+    assert table(root).columns == names
+
+
 def test_holes_are_shown_with_what_should_be_there(root: Path, add: Add) -> None:
     expected = [make(m, d, s) for m in ("baseline", "autodo-aws") for d in ("1-0.0", "10-0.1") for s in (0, 1)]
     add(expected[0], error_best_val=0.1)
