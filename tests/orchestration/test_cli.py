@@ -110,13 +110,21 @@ def test_methods_are_listed_with_what_they_learn(autodo) -> None:
     assert "soft labels" in autodo("methods").out
 
 
-def test_plan_counts_what_is_left_and_writes_nothing(autodo, grid: str, tmp_path: Path) -> None:
+def test_plan_counts_what_is_left_and_writes_nothing(
+    autodo, grid: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answer = autodo("plan", grid, "--store", "S")
     assert answer.code == 0
     assert "4 runs; time unknown" in answer.out
     assert not (tmp_path / "S").exists()
     fill(Store("S"), grid, n=2)
-    assert "left: 2 runs, about 2 min 00 s of training" in autodo("plan", grid, "--store", "S").out
+    left = "left: 2 runs, about 2 min 00 s of training"
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert f"{left}, about 1 min 00 s at 2 at a time here\n" in autodo("plan", grid, "--store", "S").out
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    assert f"{left}, one at a time here\n" in autodo("plan", grid, "--store", "S").out
+    Path(grid).write_text(GRID + "resources: {gpus: 1}\n")
+    assert f"{left}\n" in autodo("plan", grid, "--store", "S").out
     listed = autodo("plan", grid, "--store", "S", "--list").out.splitlines()
     assert [line.split()[0] for line in listed] == ["done", "done", "missing", "missing"]
     assert listed[0].split()[1] == expand(load_grid(grid))[0].run_id
