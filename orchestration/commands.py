@@ -16,6 +16,11 @@ from orchestration.plan import Plan, make_plan
 from orchestration.progress import RunBar
 from orchestration.store import RunBusy, State, Store
 
+_NOT_KEPT = (
+    "Its classifier was not kept: `autodo train` with another --store trains one, "
+    "and so does `autodo launch --keep-models`"
+)
+
 
 def launch(
     console: Console,
@@ -122,7 +127,8 @@ def train(
     )
     place = Store(store)
     if place.is_done(run.run_id):
-        _say(console, "done before; nothing to do")
+        kept = place.model_file(run.run_id).exists()
+        _say(console, "done before; nothing to do" if kept else f"done before; nothing to do. {_NOT_KEPT}")
         show.result(console, run, place)
         return 0
     from orchestration.execute import execute, load_dataset, record_failure

@@ -183,7 +183,17 @@ def test_train_runs_once_then_shows_what_it_has(autodo) -> None:
     assert len(Store("outputs/single").done()) == 1
     second = autodo(*TRAIN)
     assert second.code == 0
-    assert second.out.startswith("done before; nothing to do")
+    assert second.out.startswith("done before; nothing to do\n")
+
+
+def test_train_of_a_run_that_a_launch_did_without_its_classifier_says_how_to_get_it(autodo, grid: str) -> None:
+    fill(Store("S"), grid, n=1)
+    answer = autodo("train", "--dataset", "digits", "--method", "baseline", "--store", "S")
+    assert answer.code == 0
+    assert answer.out.splitlines()[0] == (
+        "done before; nothing to do. Its classifier was not kept: `autodo train` with another --store trains one, "
+        "and so does `autodo launch --keep-models`"
+    )
 
 
 def test_train_that_diverges_is_one_line_and_exit_code_1(autodo) -> None:
