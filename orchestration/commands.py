@@ -1,5 +1,6 @@
 """What the commands do, apart from how their options are spelled."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -170,13 +171,14 @@ def train(
 def _device(name: str) -> str:
     import torch
 
+    known = "auto, cpu, cuda, cuda:<n>"
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", name):
+        # torch knows more, such as `meta` and `mps`, on which no run is known to work.
+        raise ConfigError(f"--device {name!r}: is not one of {known}")
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=torch.device(name))
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"--device {name!r}: {str(error).splitlines()[0]}; known: auto, cpu, cuda, cuda:<n>"
-        ) from None
+        raise ConfigError(f"--device {name!r}: {str(error).splitlines()[0]}; known: {known}") from None
     return name
