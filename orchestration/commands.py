@@ -18,8 +18,7 @@ from orchestration.progress import RunBar
 from orchestration.store import RunBusy, State, Store
 
 _NOT_KEPT = (
-    "Its classifier was not kept: `autodo train` with another --store trains one, "
-    "and so does `autodo launch --keep-models`"
+    "Its classifier was not kept: `autodo train`, or `autodo launch --keep-models`, with another --store keeps one"
 )
 
 
