@@ -6,6 +6,7 @@ Importing this module imports neither torch nor ray, so that planning a grid tak
 import hashlib
 import json
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -81,7 +82,7 @@ class DistortionConfig(_Frozen):
         )
 
     def __str__(self) -> str:
-        return f"{self.imbalance_ratio:g}-{self.noise_ratio}"
+        return f"{_plain(self.imbalance_ratio)}-{_plain(self.noise_ratio) if self.noise_ratio else '0.0'}"
 
 
 class MethodConfig(_Frozen):
@@ -215,7 +216,7 @@ class RunConfig(_Frozen):
         """`<dataset>_ir<IR>_nr<NR>_<method>_s<seed>_<8 hex>`: the same config has the same id anywhere."""
         d = self.distortion
         return (
-            f"{self.dataset.label}_ir{d.imbalance_ratio:g}_nr{d.noise_ratio:g}_{self.method.name}"
+            f"{self.dataset.label}_ir{_plain(d.imbalance_ratio)}_nr{_plain(d.noise_ratio)}_{self.method.name}"
             f"_s{self.seed}_{fingerprint(self)}"
         )
 
@@ -244,6 +245,11 @@ class RunConfig(_Frozen):
             "recipe_id": self.recipe_id,
             "variant_id": self.variant_id,
         }
+
+
+def _plain(number: float) -> str:
+    """A number without exponent and without loss: `100`, `33.3333333`, `0.00001`; float() of it is the number again."""
+    return f"{Decimal(repr(float(number))).normalize():f}"
 
 
 def fingerprint(config: BaseModel, **fields: Any) -> str:

@@ -1,5 +1,6 @@
 """What the commands do, apart from how their options are spelled."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from orchestration.grid import expand, load_grid
 from orchestration.plan import Plan, make_plan
 from orchestration.progress import RunBar
 from orchestration.store import RunBusy, State, Store
+
+_NOT_KEPT = (
+    "Its classifier was not kept: `autodo train`, or `autodo launch --keep-models`, with another --store keeps one"
+)
 
 
 def launch(
@@ -122,7 +127,8 @@ def train(
     )
     place = Store(store)
     if place.is_done(run.run_id):
-        _say(console, "done before; nothing to do")
+        kept = place.model_file(run.run_id).exists()
+        _say(console, "done before; nothing to do" if kept else f"done before; nothing to do. {_NOT_KEPT}")
         show.result(console, run, place)
         return 0
     from orchestration.execute import execute, load_dataset, record_failure
@@ -164,13 +170,14 @@ def train(
 def _device(name: str) -> str:
     import torch
 
+    known = "auto, cpu, cuda, cuda:<n>"
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", name):
+        # torch knows more, such as `meta` and `mps`, on which no run is known to work.
+        raise ConfigError(f"--device {name!r}: is not one of {known}")
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=torch.device(name))
     except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"--device {name!r}: {str(error).splitlines()[0]}; known: auto, cpu, cuda, cuda:<n>"
-        ) from None
+        raise ConfigError(f"--device {name!r}: {str(error).splitlines()[0]}; known: {known}") from None
     return name

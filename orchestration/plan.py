@@ -2,10 +2,13 @@
 
 import collections
 import dataclasses
+import heapq
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from autodo.config import RunConfig
+from orchestration.grid import ResourcesConfig
 from orchestration.store import State, Store
 
 _SAMPLES = 3  # results read for the mean time of one (recipe, method); more would make planning slow
@@ -40,8 +43,8 @@ def make_plan(runs: Iterable[RunConfig], store: Store) -> Plan:
     return Plan(runs, store.states(run.run_id for run in runs))
 
 
-def seconds_left(plan: Plan, store: Store) -> float | None:
-    """Training seconds of what is left, one run after another, from runs of the grid that are done.
+def seconds_left(plan: Plan, store: Store) -> list[float] | None:
+    """Training seconds of each run that is left, in their order, from runs of the grid that are done.
 
     A method that has no result yet is taken to cost what the others of its recipe cost on average.
 
@@ -60,13 +63,26 @@ def seconds_left(plan: Plan, store: Store) -> float | None:
         if measured:
             by_method[key] = sum(measured) / len(measured)
             by_recipe[key[0]].append(by_method[key])
-    total = 0.0
+    left = []
     for run in plan.left:
         recipe = by_recipe.get(run.recipe_id)
         if recipe is None:
             return None
-        total += by_method.get((run.recipe_id, run.variant_id), sum(recipe) / len(recipe))
-    return total
+        left.append(by_method.get((run.recipe_id, run.variant_id), sum(recipe) / len(recipe)))
+    return left
+
+
+def wall_seconds(seconds: Iterable[float], slots: int) -> float:
+    """How long runs of so many seconds take in all if each one, in order, goes to the first slot that is free."""
+    free_at = [0.0] * slots
+    for run_seconds in seconds:
+        heapq.heapreplace(free_at, free_at[0] + run_seconds)
+    return max(free_at)
+
+
+def local_slots(resources: ResourcesConfig) -> int:
+    """How many runs fit on this machine at a time; 0 if none does, or for GPUs, which only Ray counts."""
+    return 0 if resources.gpus else (os.cpu_count() or 1) // resources.cpus
 
 
 def _seconds(run: RunConfig, store: Store) -> float | None:

@@ -14,7 +14,7 @@ from autodo.errors import ConfigError, StoreError
 from autodo.recipes import method_names, method_summary
 from autodo.validation import parse_overrides
 from orchestration.grid import GridConfig, expand, load_grid
-from orchestration.plan import Plan, expected_rows, make_plan, seconds_left
+from orchestration.plan import Plan, expected_rows, local_slots, make_plan, seconds_left, wall_seconds
 from orchestration.progress import duration, label
 from orchestration.store import State, Store
 
@@ -48,14 +48,23 @@ def plan(console: Console, *, grid: str, store: Path | None, overrides: Sequence
     table.add_section()
     table.add_row("all", "", *_counts(planned.counts()))
     console.print(table)
-    seconds = seconds_left(planned, place)
-    if not planned.left:
-        time = "nothing"
-    elif seconds is None:
-        time = f"{len(planned.left)} runs; time unknown: the store has no result of this recipe yet"
-    else:
-        time = f"{len(planned.left)} runs, about {duration(seconds)} of training, one after another"
-    console.print(f"left: {time}", highlight=False)
+    console.print(f"left: {_time_left(planned, place, local_slots(config.resources))}", **_LINE)
+
+
+def _time_left(planned: Plan, store: Store, slots: int) -> str:
+    """`12 runs, about 9 min 00 s of training, about 4 min 30 s at 2 at a time here`."""
+    n = len(planned.left)
+    if not n:
+        return "nothing"
+    runs = f"{n} run{'s' if n > 1 else ''}"
+    seconds = seconds_left(planned, store)
+    if seconds is None:
+        return f"{runs}; time unknown: the store has no result of this recipe yet"
+    text = f"{runs}, about {duration(sum(seconds))} of training"
+    slots = min(slots, n)
+    if slots > 1:
+        text += f", about {duration(wall_seconds(seconds, slots))} at {slots} at a time here"
+    return f"{text}, one at a time here" if slots == 1 < n else text
 
 
 def _counts(counts: collections.Counter[State]) -> list[Text]:

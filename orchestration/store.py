@@ -37,7 +37,7 @@ class State(StrEnum):
 
 
 class Failure(BaseModel):
-    """Why the last attempt at a run ended: runs/<run_id>/failure.json."""
+    """Why an attempt at a run ended: runs/<run_id>/failure.json."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -87,8 +87,12 @@ class Store:
         return self.run_dir(run_id) / "log.txt"
 
     def failure_file(self, run_id: str) -> Path:
-        """The last failure; absent if the last attempt did not fail."""
+        """Why the last attempt failed; absent if it did not, or is still at work."""
         return self.run_dir(run_id) / "failure.json"
+
+    def earlier_failure_file(self, run_id: str) -> Path:
+        """The last failure before the present attempt, kept for the count of attempts."""
+        return self.run_dir(run_id) / "earlier_failure.json"
 
     def table_file(self, kind: "Kind", run_id: str) -> Path:
         """One run's Parquet file of one kind."""
@@ -170,22 +174,14 @@ class Store:
         return {run_id: state(run_id) for run_id in run_ids}
 
     def failures(self) -> dict[str, Failure]:
-        """The last failure of each run that failed and is not done since."""
+        """Why the last attempt failed, of each run where it did."""
         done = self.done()
         found = {run_id: self.failure(run_id) for run_id in sorted(_names(self.root / "runs") - done)}
         return {run_id: failure for run_id, failure in found.items() if failure is not None}
 
     def failure(self, run_id: str) -> Failure | None:
-        """The last failure of a run; a damaged failure.json is a failure of kind `Unreadable`."""
-        path = self.failure_file(run_id)
-        try:
-            return Failure.model_validate_json(path.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (ValidationError, OSError) as error:
-            reason = "damaged" if isinstance(error, ValidationError) else str(error.strerror)
-            now = datetime.datetime.now(datetime.UTC)
-            return Failure(kind="Unreadable", last_line=f"failure.json is {reason}", traceback="", attempts=1, time=now)
+        """Why the last attempt at a run failed; a damaged failure.json is a failure of kind `Unreadable`."""
+        return _read_failure(self.failure_file(run_id))
 
     def grids(self) -> dict[str, GridConfig | ConfigError]:
         """The grids launched on this store by name; one that can no longer be read is its error."""
@@ -205,8 +201,11 @@ class Store:
         self._write(self.grid_file(grid.name), text)
 
     def begin(self, config: RunConfig) -> None:
-        """Makes the run's directory, with its configuration."""
-        self._write(self.config_file(config.run_id), config.model_dump_json(indent=2))
+        """Makes the run's directory, with its configuration; an attempt begins, and an earlier failure is history."""
+        run_id = config.run_id
+        self._write(self.config_file(run_id), config.model_dump_json(indent=2))
+        with _told(self.failure_file(run_id)), contextlib.suppress(FileNotFoundError):
+            self.failure_file(run_id).replace(self.earlier_failure_file(run_id))
 
     def save(self, outcome: "Outcome", run_id: str, *, keep_model: bool = False) -> None:
         """Writes a run's tables, the results last, then removes what only an unfinished run needs.
@@ -234,6 +233,7 @@ class Store:
         with _told(self.run_dir(run_id)):
             self.checkpoint(run_id).unlink(missing_ok=True)
             self.failure_file(run_id).unlink(missing_ok=True)
+            self.earlier_failure_file(run_id).unlink(missing_ok=True)
 
     def record_failure(self, run_id: str, *, kind: str, last_line: str, traceback: str) -> Failure:
         """Keeps a failed attempt as data, one more than there were before.
@@ -241,7 +241,7 @@ class Store:
         Raises:
             StoreError: if it cannot be written.
         """
-        before = self.failure(run_id)
+        before = self.failure(run_id) or _read_failure(self.earlier_failure_file(run_id))
         failure = Failure(
             kind=kind,
             last_line=last_line,
@@ -284,6 +284,17 @@ class Store:
                 temporary.replace(path)
             finally:
                 temporary.unlink(missing_ok=True)
+
+
+def _read_failure(path: Path) -> Failure | None:
+    try:
+        return Failure.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValidationError, OSError) as error:
+        reason = "damaged" if isinstance(error, ValidationError) else str(error.strerror)
+        now = datetime.datetime.now(datetime.UTC)
+        return Failure(kind="Unreadable", last_line=f"{path.name} is {reason}", traceback="", attempts=1, time=now)
 
 
 def here() -> str:

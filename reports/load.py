@@ -1,6 +1,7 @@
 """Reads the results of a store. A file that cannot be used is named in a warning and left out."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import pyarrow.parquet as pq
 
 from autodo import records
 from autodo.errors import StoreError
+
+# Errors of all test images. Those of a part of the classes may be unknown: a test set can lack these classes.
+_ERRORS = ("error_best_val", "error_last", "error_best_test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +43,21 @@ def load_results(root: Path) -> Results:
     if table is None:
         table, problems = _read_one_by_one(files)
         warnings += problems
-    frame = table.to_pandas()
+    frame, problems = _with_errors(table.to_pandas(), folder)
+    warnings += problems
     return Results(frame.sort_values("run_id", ignore_index=True), tuple(warnings))
+
+
+def _with_errors(frame: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The rows in which every error is a number: no training ends without, so that the other rows are damaged."""
+    known = frame[list(_ERRORS)].astype(float).replace([math.inf, -math.inf], math.nan).notna()
+    warnings = [
+        f"{folder / run_id}.parquet: left out: its {known.columns[~row][0]} is not a number; "
+        "delete it and launch the grid again"
+        for run_id, row in zip(frame["run_id"], known.to_numpy(), strict=True)
+        if not row.all()
+    ]
+    return frame.loc[known.all(axis=1)], warnings
 
 
 def _read_together(files: Sequence[Path]) -> pa.Table | None:

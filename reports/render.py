@@ -22,15 +22,18 @@ def caption(table: Table) -> str:
     """What the numbers are, and over how many seeds."""
     if table.common_n is None:
         return f"{table.caption}; n in brackets"
-    holes = any(not cell.complete for _, cells in table.rows for cell in cells)
-    return f"{table.caption}; n = {table.common_n}{' unless shown' if holes else ''}"
+    return f"{table.caption}; n = {table.common_n}{' unless shown' if _holes(table) else ''}"
+
+
+def _holes(table: Table) -> bool:
+    return any(not cell.complete for _, cells in table.rows for cell in cells)
 
 
 def to_rich(table: Table) -> RichTable:
     """For a terminal; the best of a column is bold and starred, since a pipe shows no bold."""
-    legend = f"{caption(table)}; * lowest of the column"
+    legend = f"{caption(table)}; * lowest of the column{', incomplete cells aside' if _holes(table) else ''}"
     rich = RichTable(title=Text(table.title), caption=legend, title_justify="left", caption_justify="left")
-    rich.add_column("IR-NR", no_wrap=True)
+    rich.add_column("IR-NR")  # a name can be long; better it is broken than the numbers cut
     for column in table.columns:
         rich.add_column(column, justify="right", no_wrap=True)
     for name, cells in table.rows:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from reports.stats import mean_std
@@ -37,7 +38,7 @@ class Cell:
         mean: in percent; None if there is no result.
         std: sample standard deviation in percent; None under two results.
         n: how many seeds there are; expected: how many there should be, None if nobody knows.
-        best: whether no other mean of the column is lower.
+        best: whether no complete cell of the column has a lower mean, and one has a higher.
     """
 
     mean: float | None
@@ -84,7 +85,7 @@ def error_table(
     frame["is_expected"] = frame["run_id"].isin(list(wanted))
     tables = []
     for dataset, of_dataset in frame.groupby("dataset", sort=True):
-        recipes = {str(r): _flat(json.loads(g["config"].iloc[0])) for r, g in of_dataset.groupby("recipe_id")}
+        recipes = {str(r): _recipe(json.loads(g["config"].iloc[0])) for r, g in of_dataset.groupby("recipe_id")}
         for recipe, group in of_dataset.groupby("recipe_id", sort=True):
             title = f"{dataset} ({_describe(recipes, str(recipe))})"
             tables.append(_table(title, group, metric))
@@ -110,29 +111,54 @@ def _table(title: str, runs: pd.DataFrame, metric: str) -> Table:
     return Table(
         title=title,
         caption=f"{METRICS[metric]}, in percent, mean ± std over seeds",
-        columns=tuple(f"{ir:g}-{nr}" for ir, nr in distortions),
+        columns=tuple(_column_name(ir, nr) for ir, nr in distortions),
         rows=tuple((name, _mark_best(grid, name)) for name in rows),
         common_n=ns.pop() if len(ns) == 1 else None,
     )
 
 
+def _column_name(ir: float, nr: float) -> str:
+    """The paper's notation, as grids spell it: no exponent, nothing rounded away."""
+    return f"{np.format_float_positional(ir, trim='-')}-{np.format_float_positional(nr, trim='0')}"
+
+
 def _mark_best(grid: Mapping[str, Sequence[Cell]], name: str) -> tuple[Cell, ...]:
     marked = []
     for i, cell in enumerate(grid[name]):
-        means = [cells[i].mean for cells in grid.values()]
-        known = [mean for mean in means if mean is not None]
-        # A best of one is no comparison.
-        marked.append(dataclasses.replace(cell, best=len(known) > 1 and cell.mean == min(known)))
+        # Over other seeds than the rest, a mean is low by chance. Rounded, because a sum depends on its order.
+        means = [round(c.mean, 9) for cells in grid.values() if (c := cells[i]).mean is not None and c.complete]
+        best = cell.mean is not None and cell.complete and round(cell.mean, 9) == min(means) < max(means)
+        marked.append(dataclasses.replace(cell, best=best))
     return tuple(marked)
 
 
 def _row_names(runs: pd.DataFrame) -> list[str]:
-    variants = runs.groupby("method")["variant_id"].nunique()
+    differences: dict[Any, str] = {}
+    for method, of_method in runs.groupby("method"):
+        configs = {variant: json.loads(g["config"].iloc[0]) for variant, g in of_method.groupby("variant_id")}
+        for variant, words in _differences({variant: _settings(c) for variant, c in configs.items()}).items():
+            differences[method, variant] = "".join(f", {word}" for word in words)
     names = []
     for method, split, variant in zip(runs["method"], runs["split"], runs["variant_id"], strict=True):
         name = method if split == "paper" else f"{method} ({split})"
-        names.append(f"{name} [{variant[:4]}]" if variants[method] > 1 else name)
+        names.append(f"{name}{differences[method, variant]}")
     return names
+
+
+def _differences(settings: Mapping[Any, Mapping[str, Any]]) -> dict[Any, list[str]]:
+    """Of each one, `key=value` for every key in which they are not all the same; nothing if there is only one."""
+    texts = {name: {key: json.dumps(value) for key, value in flat.items()} for name, flat in settings.items()}
+    keys = dict.fromkeys(key for flat in texts.values() for key in flat)
+    differing = [key for key in keys if len({flat.get(key) for flat in texts.values()}) > 1]
+    return {
+        name: [f"{key}={flat[key]}".replace('"', "") for key in differing if key in flat]
+        for name, flat in texts.items()
+    }
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's own settings by dotted key: what variant_id is the hash of."""
+    return _flat({part: config[part] for part in ("method", "points", "outer")})
 
 
 def _describe(recipes: Mapping[str, Mapping[str, Any]], recipe: str) -> str:
@@ -151,11 +177,14 @@ def _describe(recipes: Mapping[str, Mapping[str, Any]], recipe: str) -> str:
     return ", ".join(words)
 
 
+def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a comparison holds fixed, by dotted key: what recipe_id is the hash of."""
+    return _flat({part: value for part, value in config.items() if part not in _AXES})
+
+
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in config.items():
-        if not prefix and key in _AXES:
-            continue
         flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
     return flat
 

@@ -79,6 +79,18 @@ def test_distortion_notation():
             DistortionConfig.parse(wrong)
 
 
+@pytest.mark.parametrize(
+    "text", ["1000000-0.1", "10-0.00001", "33.3333333-0.1", "10000000000000000000000-0.0", "100.5-0.123456789"]
+)
+def test_distortions_are_printed_as_they_are_read(text):
+    distortion = DistortionConfig.parse(text)
+    assert str(distortion) == text
+    assert DistortionConfig.parse(str(distortion)) == distortion
+    run_id = build_run("digits", "baseline", distortion=distortion).run_id
+    ir, _, nr = text.partition("-")
+    assert run_id.startswith(f"digits_ir{ir}_nr{'0' if nr == '0.0' else nr}_baseline_s0_")
+
+
 def test_parts_are_kept_in_one_order():
     assert PointsConfig(learn=("weight", "augment")).learn == ("augment", "weight")
 

@@ -84,7 +84,10 @@ def fill(store: Store, grid: str, n: int | None = None) -> None:
         (["train", "--dataset", "digits"], "Missing option '--method'"),
         ([*TRAIN, "--ir", "0.5"], "--ir, --nr: imbalance_ratio: input should be greater than or equal to 1, not 0.5"),
         ([*TRAIN, "--nr", "1"], "--ir, --nr: noise_ratio: input should be less than 1, not 1.0"),
-        ([*TRAIN, "--device", "tpu"], "--device 'tpu': "),
+        ([*TRAIN, "--device", "tpu"], "--device 'tpu': is not one of auto, cpu, cuda, cuda:<n>"),
+        ([*TRAIN, "--device", "meta"], "--device 'meta': is not one of auto, cpu, cuda, cuda:<n>"),
+        ([*TRAIN, "--device", "cpu:0"], "--device 'cpu:0': is not one of auto, cpu, cuda, cuda:<n>"),
+        ([*TRAIN, "--device", "cuda:99"], "--device 'cuda:99': "),
         (["status", "nowhere"], "nowhere: no such store"),
         (["report", "."], ".: is not a store"),
     ],
@@ -110,13 +113,21 @@ def test_methods_are_listed_with_what_they_learn(autodo) -> None:
     assert "soft labels" in autodo("methods").out
 
 
-def test_plan_counts_what_is_left_and_writes_nothing(autodo, grid: str, tmp_path: Path) -> None:
+def test_plan_counts_what_is_left_and_writes_nothing(
+    autodo, grid: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     answer = autodo("plan", grid, "--store", "S")
     assert answer.code == 0
     assert "4 runs; time unknown" in answer.out
     assert not (tmp_path / "S").exists()
     fill(Store("S"), grid, n=2)
-    assert "left: 2 runs, about 2 min 00 s of training" in autodo("plan", grid, "--store", "S").out
+    left = "left: 2 runs, about 2 min 00 s of training"
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert f"{left}, about 1 min 00 s at 2 at a time here\n" in autodo("plan", grid, "--store", "S").out
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    assert f"{left}, one at a time here\n" in autodo("plan", grid, "--store", "S").out
+    Path(grid).write_text(GRID + "resources: {gpus: 1}\n")
+    assert f"{left}\n" in autodo("plan", grid, "--store", "S").out
     listed = autodo("plan", grid, "--store", "S", "--list").out.splitlines()
     assert [line.split()[0] for line in listed] == ["done", "done", "missing", "missing"]
     assert listed[0].split()[1] == expand(load_grid(grid))[0].run_id
@@ -175,7 +186,17 @@ def test_train_runs_once_then_shows_what_it_has(autodo) -> None:
     assert len(Store("outputs/single").done()) == 1
     second = autodo(*TRAIN)
     assert second.code == 0
-    assert second.out.startswith("done before; nothing to do")
+    assert second.out.startswith("done before; nothing to do\n")
+
+
+def test_train_of_a_run_that_a_launch_did_without_its_classifier_says_how_to_get_it(autodo, grid: str) -> None:
+    fill(Store("S"), grid, n=1)
+    answer = autodo("train", "--dataset", "digits", "--method", "baseline", "--store", "S")
+    assert answer.code == 0
+    assert answer.out.splitlines()[0] == (
+        "done before; nothing to do. Its classifier was not kept: `autodo train`, or `autodo launch --keep-models`, "
+        "with another --store keeps one"
+    )
 
 
 def test_train_that_diverges_is_one_line_and_exit_code_1(autodo) -> None:

@@ -10,7 +10,7 @@ from autodo.data import load
 from autodo.errors import StoreError, TrainingDiverged
 from autodo.recipes import build_run
 from orchestration.execute import execute, record_failure
-from orchestration.store import RunBusy, Store
+from orchestration.store import RunBusy, State, Store
 from tests.orchestration.conftest import SMALL
 
 
@@ -72,6 +72,16 @@ def test_a_failure_is_logged_and_kept(store: Store) -> None:
     assert failure.kind == "TrainingDiverged"
     assert failure.last_line.startswith("the train loss is not finite in epoch 0")
     assert "execute.py" in failure.traceback
+
+
+def test_a_failed_run_that_is_at_work_again_is_no_longer_failed(store: Store, run: RunConfig) -> None:
+    record_failure(store, run.run_id, KeyError("lr"))
+    assert store.states([run.run_id]) == {run.run_id: State.FAILED}
+    epochs = execute(run, store)
+    next(epochs)
+    assert store.states([run.run_id]) == {run.run_id: State.STARTED}
+    epochs.close()
+    assert store.states([run.run_id]) == {run.run_id: State.STARTED}
 
 
 def test_the_class_of_a_foreign_error_is_part_of_its_line(store: Store, run: RunConfig) -> None:

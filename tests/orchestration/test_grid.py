@@ -48,6 +48,18 @@ def test_a_run_of_a_grid_is_the_run_that_train_builds(tmp_path: Path) -> None:
     assert run.run_id == alone.run_id
 
 
+@pytest.mark.parametrize("text", ["33.3333333-0.1", "1000000-0.1", "10-0.00001"])
+def test_a_grid_neither_rounds_nor_refuses_a_distortion(tmp_path: Path, text: str) -> None:
+    from autodo.config import DistortionConfig
+    from autodo.recipes import build_run
+    from orchestration.store import Store
+
+    run = expand(load_grid(write(tmp_path, GRID.replace("10-0.1", text))))[-1]
+    alone = build_run("digits", "autodo-aws", distortion=DistortionConfig.parse(text), seed=1)
+    assert run.run_id == alone.run_id
+    assert Store(tmp_path).table_file("results", run.run_id).parent.name == "results"
+
+
 def test_the_first_seed_of_every_cell_comes_before_the_second(tmp_path: Path) -> None:
     assert [run.seed for run in expand(load_grid(write(tmp_path, GRID)))] == [0] * 4 + [1] * 4
 

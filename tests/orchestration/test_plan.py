@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.grid import GridConfig, expand
-from orchestration.plan import expected_rows, make_plan, seconds_left
+from orchestration.grid import GridConfig, ResourcesConfig, expand
+from orchestration.plan import expected_rows, local_slots, make_plan, seconds_left, wall_seconds
 from orchestration.store import State, Store
 from tests.runs import outcome, result_row
 
@@ -42,11 +42,26 @@ def test_time_is_estimated_from_the_same_method_then_from_the_same_recipe(store:
     baseline = runs[0]
     store.save(outcome(baseline, seconds=10.0), baseline.run_id)
     # One more baseline, and two of a method that is taken to cost the same.
-    assert seconds_left(make_plan(runs, store), store) == pytest.approx(30.0)
+    assert seconds_left(make_plan(runs, store), store) == pytest.approx([10.0, 10.0, 10.0])
     store.save(outcome(runs[1], seconds=40.0), runs[1].run_id)
-    assert seconds_left(make_plan(runs, store), store) == pytest.approx(10.0 + 40.0)
+    assert seconds_left(make_plan(runs, store), store) == pytest.approx([10.0, 40.0])
     other_recipe = expand(grid(set={"training.epochs": 3}))
     assert seconds_left(make_plan([*runs, *other_recipe], store), store) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "slots", "wall"),
+    [([], 2, 0.0), ([5.0, 5.0, 5.0], 1, 15.0), ([5.0, 5.0, 5.0], 2, 10.0), ([1.0, 1.0, 9.0], 2, 10.0), ([3.0], 8, 3.0)],
+)
+def test_runs_side_by_side_take_as_long_as_the_busiest_slot(seconds: list[float], slots: int, wall: float) -> None:
+    assert wall_seconds(seconds, slots) == wall
+
+
+def test_slots_are_known_for_cpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert local_slots(ResourcesConfig(cpus=3)) == 2
+    assert local_slots(ResourcesConfig(cpus=9)) == 0
+    assert local_slots(ResourcesConfig(cpus=1, gpus=0.5)) == 0
 
 
 def test_a_damaged_result_makes_the_time_unknown_and_nothing_worse(store: Store) -> None:

@@ -74,6 +74,22 @@ def test_failures_count_their_attempts_and_keep_the_last_traceback(store: Store,
     assert "Traceback" in failure.traceback
 
 
+def test_a_failed_run_that_is_tried_again_is_started_and_keeps_its_count(store: Store, run: RunConfig) -> None:
+    store.begin(run)
+    fail(store, run, "first")
+    for _ in range(2):  # the second attempt ends without a word
+        store.begin(run)
+        assert store.states([run.run_id]) == {run.run_id: State.STARTED}
+        assert store.failures() == {}
+    fail(store, run, "second")
+    assert store.states([run.run_id]) == {run.run_id: State.FAILED}
+    (failure,) = store.failures().values()
+    assert (failure.attempts, failure.last_line) == (2, "second")
+    store.begin(run)
+    store.save(outcome(run), run.run_id)
+    assert {path.name for path in store.run_dir(run.run_id).iterdir()} == {"config.json"}
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b'{"kind": 3}', b"\xff\xfe"])
 def test_a_damaged_failure_is_a_failure_still(store: Store, run: RunConfig, content: bytes) -> None:
     store.begin(run)

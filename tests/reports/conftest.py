@@ -24,11 +24,12 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def add(root: Path) -> Callable[..., Path]:
-    """Writes the result of a run: `add(run, error_best_val=0.1)`."""
+    """Writes the result of a run: `add(run, error_best_val=0.1)`; errors not given are 0.5."""
 
     def write(run: RunConfig, **values: Any) -> Path:
         path = root / "results" / f"{run.run_id}.parquet"
-        records.write("results", records.table("results", [result_row(run, **values)]), path)
+        errors = dict.fromkeys(("error_best_val", "error_last", "error_best_test"), 0.5)
+        records.write("results", records.table("results", [result_row(run, **(errors | values))]), path)
         return path
 
     return write

@@ -66,6 +66,24 @@ def test_a_spoiled_file_is_named_and_left_out(root: Path, add: Add, spoil: Calla
     assert warning.startswith(f"{bad}: left out: ")
 
 
+@pytest.mark.parametrize("column", ["error_best_val", "error_last", "error_best_test"])
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
+def test_a_result_without_an_error_is_named_and_left_out(
+    root: Path, add: Add, column: str, value: float | None
+) -> None:
+    add(make(seed=0), error_best_val=0.1)
+    bad = add(make(seed=1), **{column: value})
+    results = load_results(root)
+    assert results.frame["seed"].tolist() == [0]
+    assert results.warnings == (f"{bad}: left out: its {column} is not a number; delete it and launch the grid again",)
+
+
+def test_a_test_set_may_lack_the_minority_classes(root: Path, add: Add) -> None:
+    add(make(), minority_error=None)
+    results = load_results(root)
+    assert (len(results.frame), results.warnings) == (1, ())
+
+
 def test_foreign_files_are_named_and_hidden_ones_are_not(root: Path, add: Add) -> None:
     path = add(make(), error_best_val=0.1)
     (root / "results" / "notes.txt").write_text("hello")

@@ -74,3 +74,14 @@ def test_a_report_that_cannot_be_written_is_one_line(root: Path, two_methods: No
     (root / "report").touch()
     with pytest.raises(StoreError, match=r"report\.md: cannot be written"):
         write_report(root)
+
+
+def test_a_long_name_does_not_cost_the_numbers_their_place(root: Path, add: Add, capsys) -> None:
+    for overrides in (
+        {},
+        {"outer.solver": "neumann", "outer.step": 0.1, "outer.lr": 0.5, "points.label_smoothing": 0.2},
+    ):
+        add(make("autodo-exact-ws", overrides=overrides), error_best_val=0.1234)
+    (table,) = error_table(load_results(root).frame)
+    Console(width=60).print(to_rich(table))
+    assert capsys.readouterr().out.count(" 12.34 ") == 2

@@ -48,6 +48,33 @@ def test_the_lowest_of_a_column_is_best_and_baselines_come_first(root: Path, add
     ]
 
 
+def test_an_incomplete_cell_is_never_best(root: Path, add: Add) -> None:
+    expected = [make(method, seed=seed) for method in ("baseline", "autodo-aw", "autodo-aws") for seed in (0, 1)]
+    for run, error in zip(expected, (0.2, 0.2, 0.3, 0.3, 0.1), strict=False):
+        add(run, error_best_val=error)
+    assert {name: cell.best for name, (cell,) in table(root, expected).rows} == {
+        "baseline": True,
+        "autodo-aw": False,
+        "autodo-aws": False,
+    }
+
+
+def test_nothing_is_best_where_all_are_equal(root: Path, add: Add) -> None:
+    errors = {"baseline": (0.1, 0.2, 0.6), "autodo-aw": (0.6, 0.2, 0.1), "autodo-aws": (0.0,)}
+    expected = [make(method, seed=seed) for method in errors for seed in range(3)]
+    for method, of_method in errors.items():
+        for seed, error in enumerate(of_method):
+            add(make(method, seed=seed), error_best_val=error)
+    assert not any(cell.best for _, (cell,) in table(root, expected).rows)
+
+
+def test_columns_are_named_as_grids_spell_them(root: Path, add: Add) -> None:
+    names = ("1-0.0", "10-0.00001", "33.3333333-0.1", "1000000-0.1")
+    for name in names:
+        add(make(distortion=name), error_best_val=0.1)
+    assert table(root).columns == names
+
+
 def test_holes_are_shown_with_what_should_be_there(root: Path, add: Add) -> None:
     expected = [make(m, d, s) for m in ("baseline", "autodo-aws") for d in ("1-0.0", "10-0.1") for s in (0, 1)]
     add(expected[0], error_best_val=0.1)
@@ -77,14 +104,32 @@ def test_splits_and_variants_are_rows_of_their_own(root: Path, add: Add) -> None
     add(make("autodo-exact-ws"), error_best_val=0.1)
     add(make("autodo-exact-ws", split="union"), error_best_val=0.1)
     assert [name for name, _ in table(root).rows] == ["autodo-exact-ws", "autodo-exact-ws (union)"]
-    changed = make("autodo-exact-ws", overrides={"outer.lr": 0.5})
-    add(changed, error_best_val=0.1)
-    plain = make("autodo-exact-ws").variant_id[:4]
-    assert {name for name, _ in table(root).rows} == {
-        f"autodo-exact-ws [{plain}]",
-        f"autodo-exact-ws (union) [{plain}]",
-        f"autodo-exact-ws [{changed.variant_id[:4]}]",
-    }
+    add(make("autodo-exact-ws", overrides={"outer.lr": 0.5}), error_best_val=0.1)
+    add(make("baseline"), error_best_val=0.1)
+    assert [name for name, _ in table(root).rows] == [
+        "baseline",
+        "autodo-exact-ws (union), outer.lr=0.05",
+        "autodo-exact-ws, outer.lr=0.05",
+        "autodo-exact-ws, outer.lr=0.5",
+    ]
+
+
+def test_variants_are_told_by_every_setting_that_differs(root: Path, add: Add) -> None:
+    for overrides in (
+        {},
+        {"points.learn": ["weight"], "method.loss": "cross-entropy"},
+        {"outer.solver": "neumann", "outer.step": 0.1},
+    ):
+        add(make("autodo-exact-ws", overrides=overrides))
+    assert [name for name, _ in table(root).rows] == [
+        f"autodo-exact-ws, {values}"
+        for values in (
+            "method.loss=cross-entropy, points.learn=[weight], outer.solver=conjugate-gradient, outer.step=null",
+            "method.loss=symmetric-kl, points.learn=[weight, soft-label], outer.solver=conjugate-gradient, "
+            "outer.step=null",
+            "method.loss=symmetric-kl, points.learn=[weight, soft-label], outer.solver=neumann, outer.step=0.1",
+        )
+    ]
 
 
 def test_recipes_are_never_mixed_and_are_told_apart_by_their_titles(root: Path, add: Add) -> None:
