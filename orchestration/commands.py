@@ -74,6 +74,8 @@ def _check_data(console: Console, runs: Sequence[RunConfig], data_dir: Path | No
     with console.status("checking the data"):
         for dataset in dict.fromkeys(run.dataset for run in runs):
             load_dataset(dataset, data_dir, download)
+    # The runs' own processes load it again; here it would only take up memory until the last of them ends.
+    load_dataset.cache_clear()
 
 
 def _summary(console: Console, after: Plan, store: Store, *, interrupted: bool) -> int:
