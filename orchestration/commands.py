@@ -11,7 +11,7 @@ from autodo.errors import ConfigError, TrainingDiverged, UserError
 from autodo.recipes import build_run
 from autodo.validation import parse_model, parse_overrides
 from orchestration import show
-from orchestration.grid import expand, load_grid
+from orchestration.grid import expand, load_grid, pin_content
 from orchestration.plan import Plan, make_plan
 from orchestration.progress import RunBar
 from orchestration.store import RunBusy, State, Store
@@ -34,7 +34,7 @@ def launch(
     keep_models: bool,
 ) -> int:
     """Runs what is missing, prints the table; returns the exit code."""
-    config = load_grid(grid).override(parse_overrides(overrides))
+    config = pin_content(load_grid(grid).override(parse_overrides(overrides)))
     given = {"cpus": cpus_per_run, "gpus": gpus_per_run}
     resources = config.resources.model_copy(update={key: value for key, value in given.items() if value is not None})
     place = Store(store or config.store_path)
@@ -122,6 +122,9 @@ def train(
     run = build_run(
         dataset, method, distortion=distortion, split=split, seed=seed, overrides=parse_overrides(overrides)
     )
+    from autodo import data
+
+    run = run.model_copy(update={"dataset": data.pin_content(run.dataset)})
     place = Store(store)
     if place.is_done(run.run_id):
         _say(console, "done before; nothing to do")
