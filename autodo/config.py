@@ -10,7 +10,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from autodo.errors import ConfigError
 from autodo.validation import parse_model
@@ -35,6 +43,8 @@ class DatasetConfig(_Frozen):
     """Directory of class folders, or CSV of path,label. Only for `folder`."""
     image_size: Positive | None = None
     """Side in pixels to which images of a `folder` are resized."""
+    content: str | None = None
+    """Fingerprint of a `folder`'s files and classes, from `autodo.data.pin_content`; the images must still have it."""
     subsample: Positive | None = None
     """Keep this many images of the train set: a fixed stratified subsample, drawn before the split."""
     val_share: Share = 0.2
@@ -46,12 +56,18 @@ class DatasetConfig(_Frozen):
                 raise ValueError("path is needed: the directory of class folders, or the CSV of path,label")
             if self.image_size is None:
                 raise ValueError("image_size is needed: the side in pixels to which images are resized")
-        elif self.path is not None or self.image_size is not None:
+        elif (self.path, self.image_size, self.content) != (None, None, None):
             raise ValueError(
-                f"path and image_size are for the dataset 'folder' only, not for {self.name!r}; "
+                f"path, image_size and content are for the dataset 'folder' only, not for {self.name!r}; "
                 "--data-dir says where the files of a named dataset are"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent_content(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A named dataset needs no fingerprint, and its runs no other id because folders have one.
+        fields: dict[str, Any] = serialize(self)
+        return {key: value for key, value in fields.items() if key != "content" or value is not None}
 
     @property
     def label(self) -> str:

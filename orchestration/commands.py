@@ -12,7 +12,7 @@ from autodo.errors import ConfigError, TrainingDiverged, UserError
 from autodo.recipes import build_run
 from autodo.validation import parse_model, parse_overrides
 from orchestration import show
-from orchestration.grid import expand, load_grid
+from orchestration.grid import expand, load_grid, pin_content
 from orchestration.plan import Plan, make_plan
 from orchestration.progress import RunBar
 from orchestration.store import RunBusy, State, Store
@@ -39,7 +39,7 @@ def launch(
     keep_models: bool,
 ) -> int:
     """Runs what is missing, prints the table; returns the exit code."""
-    config = load_grid(grid).override(parse_overrides(overrides))
+    config = pin_content(load_grid(grid).override(parse_overrides(overrides)))
     given = {"cpus": cpus_per_run, "gpus": gpus_per_run}
     resources = config.resources.model_copy(update={key: value for key, value in given.items() if value is not None})
     place = Store(store or config.store_path)
@@ -79,6 +79,8 @@ def _check_data(console: Console, runs: Sequence[RunConfig], data_dir: Path | No
     with console.status("checking the data"):
         for dataset in dict.fromkeys(run.dataset for run in runs):
             load_dataset(dataset, data_dir, download)
+    # The runs' own processes load it again; here it would only take up memory until the last of them ends.
+    load_dataset.cache_clear()
 
 
 def _summary(console: Console, after: Plan, store: Store, *, interrupted: bool) -> int:
@@ -125,6 +127,9 @@ def train(
     run = build_run(
         dataset, method, distortion=distortion, split=split, seed=seed, overrides=parse_overrides(overrides)
     )
+    from autodo import data
+
+    run = run.model_copy(update={"dataset": data.pin_content(run.dataset)})
     place = Store(store)
     if place.is_done(run.run_id):
         kept = place.model_file(run.run_id).exists()

@@ -146,6 +146,24 @@ def load_grid(name_or_path: str) -> GridConfig:
     return grid
 
 
+def pin_content(grid: GridConfig) -> GridConfig:
+    """This grid tied, in its `set`, to a person's own images as they are now; one without them as it is.
+
+    Its runs have other ids when the images change. The pinned grid is what a store keeps, so that its runs are known
+    without the images.
+
+    Raises:
+        DataError: if the images cannot be listed or read.
+    """
+    if "folder" not in grid.datasets:
+        return grid
+    from autodo import data
+
+    # dataset.path, which `folder` needs, fits no other dataset: `folder` is the only one.
+    dataset = build_run("folder", grid.methods[0], overrides=grid.set).dataset
+    return grid.override({"dataset.content": data.pin_content(dataset).content})
+
+
 def expand(grid: GridConfig) -> list[RunConfig]:
     """The grid's runs without duplicates; seeds vary slowest, so that every cell soon has one result."""
     distortions = [DistortionConfig.parse(text) for text in grid.distortions]

@@ -13,7 +13,7 @@ from autodo.config import RunConfig
 from autodo.errors import ConfigError, StoreError
 from autodo.recipes import method_names, method_summary
 from autodo.validation import parse_overrides
-from orchestration.grid import GridConfig, expand, load_grid
+from orchestration.grid import GridConfig, expand, load_grid, pin_content
 from orchestration.plan import Plan, expected_rows, local_slots, make_plan, seconds_left, wall_seconds
 from orchestration.progress import duration, label
 from orchestration.store import State, Store
@@ -28,7 +28,7 @@ _STYLES = {State.DONE: "green", State.FAILED: "red", State.STARTED: "yellow", St
 
 def plan(console: Console, *, grid: str, store: Path | None, overrides: Sequence[str], list_runs: bool) -> None:
     """Prints the runs of a grid by state, and the time that the rest takes."""
-    config = load_grid(grid).override(parse_overrides(overrides))
+    config = pin_content(load_grid(grid).override(parse_overrides(overrides)))
     place = Store(store or config.store_path)
     planned = make_plan(expand(config), place)
     if list_runs:

@@ -1,5 +1,6 @@
 """Datasets, the split, the distortion and the batches. Importing this package imports neither torch nor sklearn."""
 
+from autodo.data.content import folder_content, pin_content
 from autodo.data.datasets import DATASETS, DatasetSpec, default_data_dir, load
 from autodo.data.image_set import Dataset, ImageSet
 from autodo.data.prepare import Points, Prepared, prepare
@@ -12,6 +13,8 @@ __all__ = [
     "Points",
     "Prepared",
     "default_data_dir",
+    "folder_content",
     "load",
+    "pin_content",
     "prepare",
 ]

@@ -25,7 +25,7 @@ class DatasetSpec:
     summary: str
     read: Callable[[DatasetConfig, Place], Dataset]
     system_dir: Path | None = None
-    """Where the system's package puts the files: tried when the data dir has none of them."""
+    """Where the system's package puts the files: tried if no data dir is given and the default one has none of them."""
     package: str | None = None
 
 
@@ -54,7 +54,8 @@ def load(config: DatasetConfig, *, data_dir: Path | None = None, download: bool 
     """The dataset in memory, its train set subsampled if the config says so.
 
     Args:
-        data_dir: where the files of a named dataset are, in torchvision's layout; `default_data_dir()` if None.
+        data_dir: where the files of a named dataset are, in torchvision's layout; if None, `default_data_dir()` or
+            else where the system's package puts them.
         download: let torchvision download a named dataset whose files are missing.
     Raises:
         ConfigError: if there is no such dataset, or `subsample` does not fit it.
@@ -62,8 +63,12 @@ def load(config: DatasetConfig, *, data_dir: Path | None = None, download: bool 
     """
     check_name(config.name, list(DATASETS), "dataset")
     spec = DATASETS[config.name]
-    data_dir = default_data_dir() if data_dir is None else data_dir.expanduser()
-    dataset = spec.read(config, Place(data_dir, download, spec.system_dir, spec.package))
+    if data_dir is None:
+        place = Place(default_data_dir(), download, spec.system_dir, spec.package)
+    else:
+        # Who says where the files are wants those and no others.
+        place = Place(data_dir.expanduser(), download)
+    dataset = spec.read(config, place)
     if config.subsample is None:
         return dataset
     # The seed is fixed: a subsample is a smaller dataset, the same for every run.

@@ -45,13 +45,14 @@ class Place:
     system_dir: Path | None = None
     """Where the system's package puts the files: tried when `data_dir` has none of them."""
     package: str | None = None
-    """Name of that package."""
+    """Name of that package; like `system_dir` only if the person did not say where the files are."""
 
     @property
     def remedy(self) -> str:
         """What to do when a file is missing."""
+        absent = "" if self.data_dir.is_dir() else f"there is no directory {self.data_dir}; "
         package = f", or `apt-get install {self.package}`" if self.package else ""
-        return f"pass --data-dir with the folder that holds the files, or --download{package}"
+        return f"{absent}pass --data-dir with the folder that holds the files, or --download{package}"
 
 
 def fetch(name: str, download: Callable[[Path], object], files: Iterable[str], data_dir: Path) -> None:

@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from autodo.config import DatasetConfig
+from autodo.data.content import listing_content
 from autodo.data.decode import decode_images
-from autodo.data.files import Place, one_line
+from autodo.data.files import Place
 from autodo.data.image_set import Dataset, ImageSet
-from autodo.data.listing import Listing, list_csv, list_folder
+from autodo.data.listing import Listing, list_images, relative_to_root
 from autodo.data.split import fixed_test_split, require_images
 from autodo.errors import DataError
 
@@ -19,26 +20,25 @@ def read_folder(config: DatasetConfig, place: Place) -> Dataset:
     Without a test set, a fixed stratified fifth of the train images is it.
 
     Raises:
-        DataError: if the path, a class or an image is missing or unsuitable; one line with the file and the remedy.
+        DataError: if the path, a class or an image is missing or unsuitable, or the images are not those of
+            `config.content`; one line with the file and the remedy.
     """
     assert config.path is not None
     assert config.image_size is not None
     path = Path(config.path).expanduser()
-    try:
-        listing = _list(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {one_line(error)}") from None
+    listing = list_images(path)
+    if config.content is not None:
+        _check_content(path, listing, config.content)
     class_names = tuple(sorted({item.label for item in listing["train"]}))
     _check_classes(path, listing, class_names)
     number = {name: i for i, name in enumerate(class_names)}
     if not listing["test"]:
         _split_off_test(path, listing, number)
 
-    root = path if path.is_dir() else path.parent
     items = [item for part in listing.values() for item in part]
     images = decode_images([item.path for item in items], config.image_size, root=path)
     labels = np.array([number[item.label] for item in items], np.int64)
-    sources = tuple(_relative(item.path, root) for item in items)
+    sources = tuple(relative_to_root(item.path, path) for item in items)
     sets: dict[str, ImageSet] = {}
     start = 0
     for name, part in listing.items():
@@ -48,15 +48,14 @@ def read_folder(config: DatasetConfig, place: Place) -> Dataset:
     return Dataset(sets["train"], sets["test"], class_names, val=sets["val"] if listing["val"] else None)
 
 
-def _list(path: Path) -> Listing:
-    if path.is_dir():
-        return list_folder(path)
-    if path.is_file() and path.suffix.lower() == ".csv":
-        return list_csv(path)
-    problem = "neither a directory nor a .csv file" if path.exists() else "no such directory or file"
-    raise DataError(
-        f"{path}: {problem}; dataset.path is the directory of class folders, or the CSV of path,label, of your images"
-    )
+def _check_content(path: Path, listing: Listing, expected: str) -> None:
+    now = listing_content(listing, path)
+    if now != expected:
+        raise DataError(
+            f"{path}: the images have changed since this run was planned (dataset.content was {expected}, now it is "
+            f"{now}); put the old ones back, or start the command again, without dataset.content if it is set, "
+            "for a new run"
+        )
 
 
 def _check_classes(path: Path, listing: Listing, class_names: tuple[str, ...]) -> None:
@@ -84,8 +83,3 @@ def _split_off_test(path: Path, listing: Listing, number: dict[str, int]) -> Non
     kept, held = fixed_test_split(labels, class_names, where=str(path))
     listing["train"] = [train[i] for i in kept]
     listing["test"] = [train[i] for i in held]
-
-
-def _relative(file: Path, root: Path) -> str:
-    """Relative to the root if the file lies in it, else as it is."""
-    return (file.relative_to(root) if file.is_relative_to(root) else file).as_posix()

@@ -1,37 +1,49 @@
 """MNIST and Fashion-MNIST: four idx files, raw or gzipped."""
 
 import gzip
-import shutil
-import tempfile
-from collections.abc import Callable
+import hashlib
+import struct
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from autodo.config import DatasetConfig
 from autodo.data.files import READ_ERRORS, Place, fetch, one_line, unreadable
-from autodo.data.image_set import Dataset, ImageSet, Integers, checked_set
+from autodo.data.image_set import Dataset, ImageSet, checked_set
 from autodo.errors import DataError
-
-if TYPE_CHECKING:
-    import torch
 
 _IMAGES = "{part}-images-idx3-ubyte"
 _LABELS = "{part}-labels-idx1-ubyte"
 _PARTS = ("train", "t10k")
 _FILES = tuple(kind.format(part=part) for part in _PARTS for kind in (_IMAGES, _LABELS))
 
+MD5 = {
+    "mnist": {
+        "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+        "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+        "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+        "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+    },
+    "fashion-mnist": {
+        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+    },
+}
+"""Of the published files, uncompressed: both datasets use the same names, and a recompressed .gz is as good."""
+
 
 def read_mnist(config: DatasetConfig, place: Place) -> Dataset:
-    """Raises DataError if a file is missing or damaged."""
+    """Raises DataError if a file is missing, damaged or not the published one."""
     from torchvision.datasets import MNIST
 
     return _read(config.name, place, MNIST, tuple(str(digit) for digit in range(10)))
 
 
 def read_fashion_mnist(config: DatasetConfig, place: Place) -> Dataset:
-    """Raises DataError if a file is missing or damaged."""
+    """Raises DataError if a file is missing, damaged or not the published one."""
     from torchvision.datasets import FashionMNIST
 
     return _read(config.name, place, FashionMNIST, tuple(FashionMNIST.classes))
@@ -54,34 +66,47 @@ def _read(name: str, place: Place, torchvision_set: type, class_names: tuple[str
     missing = _missing(found)
     if missing:
         raise DataError(f"{found / missing[0]}[.gz]: no such file, but others of {name} are there; {place.remedy}")
-    train, test = (_read_part(found, part, len(class_names)) for part in _PARTS)
+    train, test = (_read_part(name, found, part, len(class_names)) for part in _PARTS)
     return Dataset(train=train, test=test, class_names=class_names)
 
 
-def _read_part(folder: Path, part: str, classes: int) -> ImageSet:
-    from torchvision.datasets.mnist import read_image_file, read_label_file
-
+def _read_part(name: str, folder: Path, part: str, classes: int) -> ImageSet:
     images_path = _present(folder, _IMAGES.format(part=part))
     labels_path = _present(folder, _LABELS.format(part=part))
     assert images_path is not None
     assert labels_path is not None
-    images = _read_file(images_path, read_image_file)
-    labels: Integers = _read_file(labels_path, read_label_file)
+    images, labels = _read_file(name, images_path), _read_file(name, labels_path)
     return checked_set(images[:, None], labels, classes=classes, where=f"{images_path}, {labels_path.name}")
 
 
-def _read_file(path: Path, read: "Callable[[str], torch.Tensor]") -> NDArray[Any]:
-    """Checksums are not compared: a recompressed .gz is as good, and gzip checks its own CRC."""
+def _read_file(name: str, path: Path) -> NDArray[np.uint8]:
+    """The array in one of the published files: [N, H, W] images or [N] labels."""
     try:
-        if path.suffix != ".gz":
-            return read(str(path)).numpy()
-        with tempfile.TemporaryDirectory() as temporary:
-            raw = Path(temporary) / path.stem
-            with gzip.open(path) as packed, raw.open("wb") as unpacked:
-                shutil.copyfileobj(packed, unpacked)
-            return read(str(raw)).numpy()
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except READ_ERRORS as error:
         raise unreadable(path, one_line(error)) from None
+    _check_published(name, path, content)
+    # Two zeros, the type (8: unsigned bytes), the number of dimensions; big-endian sizes; the values.
+    dimensions = content[3]
+    shape = struct.unpack_from(f">{dimensions}I", content, 4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape).copy()
+
+
+def _check_published(name: str, path: Path, content: bytes) -> None:
+    file = path.name.removesuffix(".gz")
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if md5 == MD5[name][file]:
+        return
+    owner = next((other for other, files in MD5.items() if other != name and md5 in files.values()), None)
+    if owner is not None:
+        raise DataError(
+            f"{path}: is not {name}'s file, but {owner}'s; pass --data-dir with the folder that holds {name}'s files, "
+            f"or name the dataset {owner}"
+        )
+    raise DataError(
+        f"{path}: is not {name}'s file: its checksum is not that of the published {file}; "
+        "replace it, or delete it and pass --download"
+    )
 
 
 def _first_with_files(folders: list[Path]) -> Path | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
+from autodo.data.files import one_line
 from autodo.errors import DataError
 from autodo.validation import hint
 
@@ -24,6 +25,31 @@ class Item(NamedTuple):
 
 Listing = dict[SetName, list[Item]]
 """The files of every set, sorted within class folders, in the order of rows in a CSV."""
+
+
+def list_images(path: Path) -> Listing:
+    """The files of `dataset.path`: a directory for `list_folder`, or a CSV for `list_csv`.
+
+    Raises:
+        DataError: if it is neither, or cannot be read.
+    """
+    try:
+        if path.is_dir():
+            return list_folder(path)
+        if path.is_file() and path.suffix.lower() == ".csv":
+            return list_csv(path)
+        problem = "neither a directory nor a .csv file" if path.exists() else "no such directory or file"
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {one_line(error)}") from None
+    raise DataError(
+        f"{path}: {problem}; dataset.path is the directory of class folders, or the CSV of path,label, of your images"
+    )
+
+
+def relative_to_root(file: Path, path: Path) -> str:
+    """Name of a listed file: relative to the directory, or to the CSV's folder, if it lies in it, else as it is."""
+    root = path if path.is_dir() else path.parent
+    return (file.relative_to(root) if file.is_relative_to(root) else file).as_posix()
 
 
 def list_folder(root: Path) -> Listing:

@@ -30,6 +30,25 @@ def test_a_folders_run_id_names_the_folder_and_is_a_safe_file_name():
     assert run.run_id.startswith("folder-my-photos-2_ir1_nr0_baseline_s0_")
 
 
+def test_other_images_of_a_folder_are_another_run_and_another_comparison():
+    def run(**content):
+        return build_run("folder", "baseline", overrides={"dataset.path": "photos", **content})
+
+    first, second = run(**{"dataset.content": "01"}), run(**{"dataset.content": "02"})
+    assert len({run().run_id, first.run_id, second.run_id}) == 3
+    assert first.recipe_id != second.recipe_id
+    assert type(first).model_validate_json(first.model_dump_json()) == first
+
+
+def test_the_content_of_folders_leaves_the_ids_of_other_runs_as_they_were():
+    assert "content" not in build_run("digits", "baseline").model_dump(mode="json")["dataset"]
+
+
+def test_a_named_dataset_has_no_content():
+    with pytest.raises(ConfigError, match="path, image_size and content are for the dataset 'folder' only"):
+        build_run("digits", "baseline", overrides={"dataset.content": "01"})
+
+
 def test_settings_that_a_method_does_not_read_are_not_in_its_id():
     plain = build_run("cifar10", "baseline")
     assert plain.outer is None

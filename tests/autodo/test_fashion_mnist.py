@@ -3,21 +3,11 @@
 import pytest
 
 from autodo.config import DistortionConfig
-from autodo.data import load
-from autodo.errors import DataError
 from autodo.recipes import build_run
 from autodo.train import fit
 
 
-@pytest.fixture(scope="module")
-def installed():
-    try:
-        load(build_run("fashion-mnist", "baseline").dataset)
-    except DataError as error:
-        pytest.skip(f"Fashion-MNIST is not here: {error}")
-
-
-@pytest.mark.usefixtures("installed")
+@pytest.mark.usefixtures("fashion_mnist")
 def test_autodo_beats_the_baseline_on_imbalanced_and_noisy_clothes():
     overrides = {"dataset.subsample": 3000, "training.epochs": 6, "outer.start_share": 0.3}
     distortion = DistortionConfig.parse("10-0.1")

@@ -1,15 +1,21 @@
 """The command line in this process; Ray is in test_launch.py."""
 
+import json
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from PIL import Image
 
+import orchestration
 from autodo import data
+from autodo.config import RunConfig
 from autodo.errors import DataError
 from orchestration import cli
 from orchestration.execute import load_dataset
@@ -197,6 +203,69 @@ def test_train_of_a_run_that_a_launch_did_without_its_classifier_says_how_to_get
         "done before; nothing to do. Its classifier was not kept: `autodo train`, or `autodo launch --keep-models`, "
         "with another --store keeps one"
     )
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two classes of 12 images of 8x8, each image another gray."""
+    for k, name in enumerate(("cat", "dog")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(12):
+            Image.new("L", (8, 8), 100 * k + i).save(tmp_path / "photos" / name / f"{i:02}.png")
+    return tmp_path / "photos"
+
+
+FOLDER_SET = {
+    "dataset.path": "photos",
+    "dataset.image_size": 8,
+    "model.name": "small-cnn",
+    "training.epochs": 2,
+    "training.warmup_epochs": 0,
+}
+
+
+def test_train_on_other_images_is_another_run(autodo, photos: Path) -> None:
+    overrides = [part for key, value in FOLDER_SET.items() for part in ("--set", f"{key}={value}")]
+    train = ("train", "--dataset", "folder", "--method", "baseline", "--store", "S", *overrides)
+    assert autodo(*train).code == 0
+    assert autodo(*train).out.startswith("done before")
+    for file in ("00.png", "01.png"):
+        (photos / "cat" / file).rename(photos / "dog" / f"cat-{file}")
+    answer = autodo(*train)
+    assert answer.code == 0
+    assert "done before" not in answer.out
+    assert len(Store("S").done()) == 2
+
+
+def test_the_grid_in_the_store_names_the_images_that_were_launched(
+    autodo, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = GRID.replace("digits", "folder") + f"set: {json.dumps(FOLDER_SET)}\n"
+    Path("mine.yaml").write_text(grid)
+
+    def fill_all(runs: Sequence[RunConfig], store: Store, *_: object, **options: object) -> None:
+        for run in runs:
+            assert run.dataset.content is not None
+            store.save(outcome(run, error_best_val=0.1, error_last=0.1, versions=[]), run.run_id)
+
+    on_ray = types.ModuleType("orchestration.launch")
+    monkeypatch.setattr(on_ray, "launch", fill_all, raising=False)
+    monkeypatch.setattr(on_ray, "Cluster", lambda *_: None, raising=False)
+    monkeypatch.setitem(sys.modules, "orchestration.launch", on_ray)
+    monkeypatch.setattr(orchestration, "launch", on_ray, raising=False)
+
+    assert "all 4 runs are done" in autodo("launch", "mine.yaml", "--store", "S").out
+    assert load_dataset.cache_info().currsize == 0
+    assert "left: nothing" in autodo("plan", "mine.yaml", "--store", "S").out
+    (photos / "cat" / "00.png").rename(photos / "dog" / "cat.png")
+    assert "left: 4 runs" in autodo("plan", "mine.yaml", "--store", "S").out
+
+    shutil.rmtree(photos)
+    row = next(line for line in autodo("status", "S").out.splitlines() if " mine " in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")] == ["mine", "4", "·", "·", "·"]
+    assert "(2/2)" not in autodo("report", "S").out
+    answer = autodo("plan", "mine.yaml", "--store", "S")
+    assert (answer.code, answer.err.partition(";")[0]) == (2, "error: photos: no such directory or file")
 
 
 def test_train_that_diverges_is_one_line_and_exit_code_1(autodo) -> None:

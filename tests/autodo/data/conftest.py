@@ -17,6 +17,8 @@ import scipy.io
 import torchvision.datasets
 from PIL import Image
 
+from autodo.data import idx
+
 
 @pytest.fixture
 def generator() -> np.random.Generator:
@@ -29,12 +31,16 @@ def idx_bytes(array: np.ndarray) -> bytes:
 
 
 @pytest.fixture
-def write_idx(generator) -> Callable[..., SimpleNamespace]:
-    """Writes the four files, 20 train and 10 test images of 28x28, and returns what they hold."""
+def write_idx(generator, monkeypatch) -> Callable[..., SimpleNamespace]:
+    """Writes four files, 20 train and 10 test images of 28x28, makes them the published ones, returns what they hold.
 
-    def write(folder: Path, *, gz: bool) -> SimpleNamespace:
+    What was written for the same dataset before is the published one no more.
+    """
+
+    def write(folder: Path, *, gz: bool, dataset: str = "mnist") -> SimpleNamespace:
         folder.mkdir(parents=True, exist_ok=True)
         held = {}
+        published = {}
         for part, n in (("train", 20), ("t10k", 10)):
             held[part] = SimpleNamespace(
                 images=generator.integers(256, size=(n, 28, 28), dtype=np.uint8),
@@ -43,10 +49,12 @@ def write_idx(generator) -> Callable[..., SimpleNamespace]:
             for kind, array in (("images-idx3", held[part].images), ("labels-idx1", held[part].labels)):
                 content = idx_bytes(array)
                 name = f"{part}-{kind}-ubyte"
+                published[name] = hashlib.md5(content).hexdigest()
                 if gz:
                     (folder / f"{name}.gz").write_bytes(gzip.compress(content))
                 else:
                     (folder / name).write_bytes(content)
+        monkeypatch.setitem(idx.MD5, dataset, published)
         return SimpleNamespace(**held)
 
     return write

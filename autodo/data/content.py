@@ -1,0 +1,56 @@
+"""What ties a run to a person's own images: a fingerprint of the files, their classes and sets."""
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from autodo.config import DatasetConfig
+from autodo.data.files import one_line
+from autodo.data.listing import Listing, list_images, relative_to_root
+from autodo.errors import DataError
+
+
+def pin_content(config: DatasetConfig) -> DatasetConfig:
+    """The config with the fingerprint of a `folder`'s images as they are now; any other, or a pinned one, as it is.
+
+    Raises:
+        DataError: if the images cannot be listed or read.
+    """
+    if config.name != "folder" or config.content is not None:
+        return config
+    return config.model_copy(update={"content": folder_content(config)})
+
+
+def folder_content(config: DatasetConfig) -> str:
+    """16 hex digits that change if an image of a `folder` is added, removed, edited, renamed, or moved to another class
+    or set, and do not if the folder as a whole is copied or moved.
+
+    Raises:
+        DataError: if the images cannot be listed or read.
+    """
+    assert config.path is not None
+    path = Path(config.path).expanduser()
+    return listing_content(list_images(path), path)
+
+
+def listing_content(listing: Listing, path: Path) -> str:
+    """The fingerprint of images that are listed already: of (set, class, file, hash of its bytes) of each.
+
+    In the order of the listing, because the split depends on it: a CSV with its rows in another order is another one.
+    """
+    items = [(name, item) for name, part in listing.items() for item in part]
+    with ThreadPoolExecutor() as pool:
+        digests = list(pool.map(_digest, (item.path for _, item in items)))
+    rows = [
+        (name, item.label, relative_to_root(item.path, path), digest)
+        for (name, item), digest in zip(items, digests, strict=True)
+    ]
+    return hashlib.blake2b(json.dumps(rows).encode(), digest_size=8).hexdigest()
+
+
+def _digest(file: Path) -> str:
+    try:
+        return hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror or one_line(error)}; replace or remove it") from None
