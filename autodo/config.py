@@ -10,15 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from autodo.errors import ConfigError
 from autodo.validation import parse_model
@@ -62,12 +54,6 @@ class DatasetConfig(_Frozen):
                 "--data-dir says where the files of a named dataset are"
             )
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_absent_content(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A named dataset needs no fingerprint, and its runs no other id because folders have one.
-        fields: dict[str, Any] = serialize(self)
-        return {key: value for key, value in fields.items() if key != "content" or value is not None}
 
     @property
     def label(self) -> str:

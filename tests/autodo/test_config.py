@@ -40,10 +40,6 @@ def test_other_images_of_a_folder_are_another_run_and_another_comparison():
     assert type(first).model_validate_json(first.model_dump_json()) == first
 
 
-def test_the_content_of_folders_leaves_the_ids_of_other_runs_as_they_were():
-    assert "content" not in build_run("digits", "baseline").model_dump(mode="json")["dataset"]
-
-
 def test_a_named_dataset_has_no_content():
     with pytest.raises(ConfigError, match="path, image_size and content are for the dataset 'folder' only"):
         build_run("digits", "baseline", overrides={"dataset.content": "01"})
