@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from autodo.augment.pipeline import Pipeline, channel_statistics
 from autodo.bilevel.outer_pass import OuterPass
 from autodo.classifier import Classifier
 from autodo.config import RunConfig
-from autodo.data import Prepared, load, prepare
+from autodo.data import Prepared
 from autodo.data.batches import epoch_batches
 from autodo.errors import TrainingDiverged
 from autodo.evaluate import Evaluation, evaluate, per_class_accuracy
@@ -288,30 +288,3 @@ class Training:
 
 def _copy_to_cpu(module: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().to("cpu", copy=True) for name, value in module.state_dict().items()}
-
-
-def default_device() -> str:
-    """`cuda` if torch finds a GPU, else `cpu`."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def fit(
-    config: RunConfig,
-    *,
-    data_dir: Path | None = None,
-    device: str | None = None,
-    on_epoch: Callable[[Row], None] | None = None,
-) -> Outcome:
-    """Loads the data, trains one run to its end and returns its tables and the classifier; keeps nothing on disk.
-
-    Args:
-        on_epoch: called with each epoch's row.
-    Raises:
-        DataError: if the images cannot be read. TrainingDiverged: if the loss is not finite.
-    """
-    data = prepare(load(config.dataset, data_dir=data_dir), config)
-    training = Training(config, data, device=device or default_device())
-    for row in training:
-        if on_epoch is not None:
-            on_epoch(row)
-    return training.outcome()

@@ -15,7 +15,8 @@ from orchestration import show
 from orchestration.grid import expand, load_grid, pin_content
 from orchestration.plan import Plan, make_plan
 from orchestration.progress import RunBar
-from orchestration.store import RunBusy, State, Store
+from orchestration.run_state import RunBusy, State
+from orchestration.store import Store
 
 _NOT_KEPT = (
     "Its classifier was not kept: `autodo train`, or `autodo launch --keep-models`, with another --store keeps one"

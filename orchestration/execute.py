@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from autodo.config import DatasetConfig, RunConfig
 from autodo.errors import StoreError, TrainingDiverged, UserError
-from orchestration.store import Failure, Store, here
+from orchestration.run_state import Failure
+from orchestration.store import Store, here
 
 if TYPE_CHECKING:
     from autodo.data import Dataset

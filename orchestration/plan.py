@@ -9,7 +9,8 @@ from typing import Any
 
 from autodo.config import RunConfig
 from orchestration.grid import ResourcesConfig
-from orchestration.store import State, Store
+from orchestration.run_state import State
+from orchestration.store import Store
 
 _SAMPLES = 3  # results read for the mean time of one (recipe, method); more would make planning slow
 

@@ -16,7 +16,8 @@ from autodo.validation import parse_overrides
 from orchestration.grid import GridConfig, expand, load_grid, pin_content
 from orchestration.plan import Plan, expected_rows, local_slots, make_plan, seconds_left, wall_seconds
 from orchestration.progress import duration, label
-from orchestration.store import State, Store
+from orchestration.run_state import State
+from orchestration.store import Store
 
 if TYPE_CHECKING:
     from reports.load import Results

@@ -8,50 +8,23 @@ import re
 import socket
 import uuid
 from collections.abc import Iterable, Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from autodo.config import RunConfig
 from autodo.errors import ConfigError, StoreError
 from autodo.validation import load_yaml, parse_model
 from orchestration.grid import GridConfig
+from orchestration.run_state import Failure, RunBusy, State
 
 if TYPE_CHECKING:
     from autodo.outcome import Outcome
     from autodo.records import Kind
 
 _FOLDERS = ("grids", "runs", "results")
-
-
-class State(StrEnum):
-    """How far a run is, told from the store's files alone."""
-
-    DONE = "done"
-    FAILED = "failed"
-    STARTED = "started"  # begun and neither done nor failed: interrupted, or running now
-    MISSING = "missing"
-
-
-class Failure(BaseModel):
-    """Why an attempt at a run ended: runs/<run_id>/failure.json."""
-
-    model_config = ConfigDict(frozen=True)
-
-    kind: str
-    """Class of the exception; `ProcessDied` if the process was gone."""
-    last_line: str
-    traceback: str
-    attempts: int
-    """How many attempts have failed so far."""
-    time: datetime.datetime
-
-
-class RunBusy(RuntimeError):
-    """Another process is at work on this run, and so nobody else may be."""
 
 
 class Store:

@@ -9,7 +9,8 @@ from ray import tune
 from autodo.config import RunConfig
 from autodo.errors import StoreError
 from orchestration.execute import execute, record_failure
-from orchestration.store import RunBusy, Store
+from orchestration.run_state import RunBusy
+from orchestration.store import Store
 
 
 class RunTrial(tune.Trainable):

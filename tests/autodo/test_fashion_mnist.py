@@ -3,8 +3,8 @@
 import pytest
 
 from autodo.config import DistortionConfig
+from autodo.fit import fit
 from autodo.recipes import build_run
-from autodo.train import fit
 
 
 @pytest.mark.usefixtures("fashion_mnist")

@@ -10,7 +10,8 @@ from autodo.data import load
 from autodo.errors import StoreError, TrainingDiverged
 from autodo.recipes import build_run
 from orchestration.execute import execute, record_failure
-from orchestration.store import RunBusy, State, Store
+from orchestration.run_state import RunBusy, State
+from orchestration.store import Store
 from tests.orchestration.conftest import SMALL
 
 

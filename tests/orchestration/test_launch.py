@@ -19,7 +19,8 @@ from autodo.errors import ConfigError
 from autodo.recipes import build_run
 from orchestration.grid import ResourcesConfig
 from orchestration.progress import GridProgress
-from orchestration.store import State, Store
+from orchestration.run_state import State
+from orchestration.store import Store
 from tests.orchestration.conftest import SMALL
 
 # Ray 2.60 leaves sockets and files of its own processes to the garbage collector.

@@ -4,7 +4,8 @@ import pytest
 
 from orchestration.grid import GridConfig, ResourcesConfig, expand
 from orchestration.plan import expected_rows, local_slots, make_plan, seconds_left, wall_seconds
-from orchestration.store import State, Store
+from orchestration.run_state import State
+from orchestration.store import Store
 from tests.runs import outcome, result_row
 
 

@@ -10,7 +10,8 @@ from autodo.config import RunConfig
 from autodo.errors import ConfigError, StoreError
 from autodo.recipes import build_run
 from orchestration.grid import load_grid
-from orchestration.store import RunBusy, State, Store
+from orchestration.run_state import RunBusy, State
+from orchestration.store import Store
 from tests.runs import outcome
 
 
