@@ -1,5 +1,6 @@
 """Tables as text: for a terminal and as Markdown."""
 
+from rich.console import Group
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -29,10 +30,11 @@ def _holes(table: Table) -> bool:
     return any(not cell.complete for _, cells in table.rows for cell in cells)
 
 
-def to_rich(table: Table) -> RichTable:
+def to_rich(table: Table) -> Group:
     """For a terminal; the best of a column is bold and starred, since a pipe shows no bold."""
-    legend = f"{caption(table)}; * lowest of the column{', incomplete cells aside' if _holes(table) else ''}"
-    rich = RichTable(title=Text(table.title), caption=legend, title_justify="left", caption_justify="left")
+    starred = any(cell.best for _, cells in table.rows for cell in cells)
+    star = f"; * lowest of the column{', incomplete cells aside' if _holes(table) else ''}" if starred else ""
+    rich = RichTable()
     rich.add_column("IR-NR")  # a name can be long; better it is broken than the numbers cut
     for column in table.columns:
         rich.add_column(column, justify="right", no_wrap=True)
@@ -43,7 +45,8 @@ def to_rich(table: Table) -> RichTable:
             for cell in cells
         ]
         rich.add_row(Text(name), *texts)
-    return rich
+    # Not the table's own title and caption, which a narrow table breaks into narrow lines.
+    return Group(Text(table.title, style="bold"), rich, Text(f"{caption(table)}{star}", style="dim"))
 
 
 def to_markdown(table: Table) -> str:
@@ -60,6 +63,9 @@ def to_markdown(table: Table) -> str:
         "",
         "| IR-NR | " + " | ".join(table.columns) + " |",
         "|---|" + "---:|" * len(table.columns),
-        *(f"| {name} | " + " | ".join(bold(cell) for cell in cells) + " |" for name, cells in table.rows),
+        *(
+            f"| {name.replace('|', '&#124;')} | " + " | ".join(bold(cell) for cell in cells) + " |"
+            for name, cells in table.rows
+        ),
     ]
     return "\n".join(lines) + "\n"
