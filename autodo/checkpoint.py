@@ -1,11 +1,12 @@
 """Checkpoints: written atomically, read without unpickling code."""
 
 import logging
-import uuid
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from autodo.atomic import replacing
 
 FORMAT = 1
 log = logging.getLogger(__name__)
@@ -13,13 +14,8 @@ log = logging.getLogger(__name__)
 
 def save(path: Path, run_id: str, state: dict[str, Any]) -> None:
     """Writes tensors, numbers, strings, lists and dicts; a reader sees the old checkpoint or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
+    with replacing(path) as temporary:
         torch.save({"format": FORMAT, "run_id": run_id, "state": state}, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load(path: Path, run_id: str, device: str) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from autodo.atomic import replacing
 from autodo.errors import DataError
 from autodo.models import build
 
@@ -69,7 +70,8 @@ class Classifier(nn.Module):
             "class_names": list(self.class_names),
             "state": self.state_dict(),
         }
-        torch.save(content, path)
+        with replacing(path) as temporary:
+            torch.save(content, temporary)
 
     @classmethod
     def load(cls, path: Path) -> Self:

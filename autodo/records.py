@@ -3,13 +3,14 @@
 One run writes four tables; `results` is written last, so a run is done if and only if its results file exists.
 """
 
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from autodo.atomic import replacing
 
 Kind = Literal["results", "epochs", "predictions", "points"]
 
@@ -127,10 +128,5 @@ def write(kind: Kind, rows: pa.Table, path: Path) -> None:
     """
     if not rows.schema.equals(SCHEMAS[kind]):
         raise ValueError(f"not a table of {kind}: {rows.schema}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
+    with replacing(path) as temporary:
         pq.write_table(rows, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -51,11 +51,10 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
     return overrides
 
 
-def check_name(name: str, known: Sequence[str], kind: str, where: str = "") -> None:
+def check_name(name: str, known: Sequence[str], kind: str) -> None:
     """Raises ConfigError with the nearest known name unless `name` is known."""
     if name not in known:
-        prefix = f"{where}: " if where else ""
-        raise ConfigError(f"{prefix}unknown {kind} {name!r}{hint(name, known)}; known: {', '.join(known)}")
+        raise ConfigError(f"unknown {kind} {name!r}{hint(name, known)}; known: {', '.join(known)}")
 
 
 def hint(name: str, known: Sequence[str]) -> str:

@@ -176,12 +176,14 @@ def train(
 def _device(name: str) -> str:
     import torch
 
+    from autodo.fit import default_device
+
     known = "auto, cpu, cuda, cuda:<n>"
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", name):
         # torch knows more, such as `meta` and `mps`, on which no run is known to work.
         raise ConfigError(f"--device {name!r}: is not one of {known}")
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return default_device()
     try:
         torch.zeros(1, device=torch.device(name))
     except (RuntimeError, AssertionError) as error:

@@ -6,7 +6,6 @@ import fcntl
 import os
 import re
 import socket
-import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 import yaml
 from pydantic import ValidationError
 
+from autodo.atomic import replacing
 from autodo.config import RunConfig
 from autodo.errors import ConfigError, StoreError
 from autodo.validation import load_yaml, parse_model
@@ -249,14 +249,8 @@ class Store:
             yield log
 
     def _write(self, path: Path, text: str) -> None:
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        with _told(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                temporary.write_text(text, encoding="utf-8")
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
+        with _told(path), replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def _read_failure(path: Path) -> Failure | None:

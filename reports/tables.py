@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -147,13 +147,17 @@ def _row_names(runs: pd.DataFrame) -> list[str]:
 
 def _differences(settings: Mapping[Any, Mapping[str, Any]]) -> dict[Any, list[str]]:
     """Of each one, `key=value` for every key in which they are not all the same; nothing if there is only one."""
-    texts = {name: {key: json.dumps(value) for key, value in flat.items()} for name, flat in settings.items()}
-    keys = dict.fromkeys(key for flat in texts.values() for key in flat)
-    differing = [key for key in keys if len({flat.get(key) for flat in texts.values()}) > 1]
+    differing = _differing_keys(settings.values())
     return {
-        name: [f"{key}={flat[key]}".replace('"', "") for key in differing if key in flat]
-        for name, flat in texts.items()
+        name: [f"{key}={json.dumps(flat[key])}".replace('"', "") for key in differing if key in flat]
+        for name, flat in settings.items()
     }
+
+
+def _differing_keys(settings: Collection[Mapping[str, Any]]) -> list[str]:
+    """Keys whose values are not the same in all, in the order in which they first come."""
+    keys = dict.fromkeys(key for flat in settings for key in flat)
+    return [key for key in keys if len({json.dumps(flat[key]) if key in flat else None for flat in settings}) > 1]
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,13 +171,8 @@ def _describe(recipes: Mapping[str, Mapping[str, Any]], recipe: str) -> str:
     words = [str(config["model.name"]), f"{config['training.epochs']} epochs"]
     subsample = config.get("dataset.subsample")
     words += [f"{subsample} images"] if subsample else []
-    keys = dict.fromkeys(key for other in recipes.values() for key in other)
     said = ("model.name", "training.epochs", "dataset.subsample")
-    words += [
-        f"{key}={config.get(key)}"
-        for key in keys
-        if key not in said and len({json.dumps(other.get(key)) for other in recipes.values()}) > 1
-    ]
+    words += [f"{key}={config.get(key)}" for key in _differing_keys(recipes.values()) if key not in said]
     return ", ".join(words)
 
 

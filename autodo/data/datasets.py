@@ -22,7 +22,6 @@ from autodo.validation import check_name
 class DatasetSpec:
     """How a dataset is read."""
 
-    summary: str
     read: Callable[[DatasetConfig, Place], Dataset]
     system_dir: Path | None = None
     """Where the system's package puts the files: tried if no data dir is given and the default one has none of them."""
@@ -30,18 +29,15 @@ class DatasetSpec:
 
 
 DATASETS: dict[str, DatasetSpec] = {
-    "digits": DatasetSpec("1,797 handwritten digits, 8x8 gray, bundled with scikit-learn", read_digits),
-    "mnist": DatasetSpec("70,000 handwritten digits, 28x28 gray", read_mnist),
+    "digits": DatasetSpec(read_digits),
+    "mnist": DatasetSpec(read_mnist),
     "fashion-mnist": DatasetSpec(
-        "70,000 pictures of clothes, 28x28 gray",
-        read_fashion_mnist,
-        system_dir=Path("/usr/share/datasets/fashion-mnist"),
-        package="dataset-fashion-mnist",
+        read_fashion_mnist, system_dir=Path("/usr/share/datasets/fashion-mnist"), package="dataset-fashion-mnist"
     ),
-    "svhn": DatasetSpec("99,289 house-number digits, 32x32 colour", read_svhn),
-    "cifar10": DatasetSpec("60,000 photographs of 10 classes, 32x32 colour", read_cifar10),
-    "cifar100": DatasetSpec("60,000 photographs of 100 classes, 32x32 colour", read_cifar100),
-    "folder": DatasetSpec("your own images: a directory of class folders, or a CSV of path,label", read_folder),
+    "svhn": DatasetSpec(read_svhn),
+    "cifar10": DatasetSpec(read_cifar10),
+    "cifar100": DatasetSpec(read_cifar100),
+    "folder": DatasetSpec(read_folder),
 }
 
 
