@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, field_validator
 
 from autodo.config import DistortionConfig, RunConfig, SplitName
 from autodo.errors import ConfigError
@@ -73,9 +73,13 @@ class ResourcesConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     cpus: Annotated[int, Field(ge=1)] = 1
-    """Cores, and threads of torch."""
+    """Cores of a worker, and threads of torch."""
     gpus: Annotated[float, Field(ge=0)] = 0.0
-    """0.5 lets two runs share a GPU."""
+    """GPUs of a worker; 0.5 lets two runs share a GPU."""
+    memory: Annotated[ByteSize, Field(gt=0)] | None = None
+    """Host memory that is set aside for a worker, such as `8GiB`; None sets none aside."""
+    workers: Annotated[int, Field(ge=1)] = 1
+    """Processes that train one run together, each with the cpus, gpus and memory above."""
 
 
 class GridConfig(BaseModel):

@@ -18,7 +18,7 @@ from autodo.config import RunConfig
 from autodo.errors import ConfigError, StoreError
 from autodo.validation import load_yaml, parse_model
 from orchestration.grid import GridConfig
-from orchestration.run_state import Failure, RunBusy, State
+from orchestration.run_state import Cause, Failure, RunBusy, State
 
 if TYPE_CHECKING:
     from autodo.outcome import Outcome
@@ -208,18 +208,23 @@ class Store:
             self.failure_file(run_id).unlink(missing_ok=True)
             self.earlier_failure_file(run_id).unlink(missing_ok=True)
 
-    def record_failure(self, run_id: str, *, kind: str, last_line: str, traceback: str) -> Failure:
+    def record_failure(
+        self, run_id: str, *, kind: str, last_line: str, traceback: str, cause: Cause = Cause.ERROR
+    ) -> Failure:
         """Keeps a failed attempt as data, one more than there were before.
 
         Raises:
             StoreError: if it cannot be written.
         """
         before = self.failure(run_id) or _read_failure(self.earlier_failure_file(run_id))
+        lost = cause is Cause.NODE_LOST
         failure = Failure(
+            cause=cause,
             kind=kind,
             last_line=last_line,
             traceback=traceback,
-            attempts=1 + (before.attempts if before else 0),
+            attempts=(before.attempts if before else 0) + (not lost),
+            nodes_lost=(before.nodes_lost if before else 0) + lost,
             time=datetime.datetime.now(datetime.UTC),
         )
         self._write(self.failure_file(run_id), failure.model_dump_json(indent=2))
