@@ -11,6 +11,8 @@ from orchestration.run_state import Failure
 
 BUSY_PAUSE_SECONDS = 2.0
 """Between two looks at a run that another process is at work on."""
+PATIENCE_SECONDS = 20.0
+"""How long such a run is waited for, when nothing else is left: that process may be the rest of a killed launch."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +36,6 @@ class RunQueue:
         retries: how many further attempts a failed run has; losses of its node are not counted.
         at_most: so many runs are at work at a time; None for no limit.
         seconds: after so long no run starts and those at work are asked to stop; None for no limit.
-        patience_seconds: how long a run that another process is at work on is waited for, when nothing else is left:
-            that process may be the rest of a launch that was killed.
     """
 
     def __init__(
@@ -45,7 +45,6 @@ class RunQueue:
         retries: int,
         at_most: int | None = None,
         seconds: float | None = None,
-        patience_seconds: float = 20.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._waiting = sorted(works, key=lambda work: -_length(work))
@@ -56,7 +55,6 @@ class RunQueue:
         self._at_most = math.inf if at_most is None else at_most
         self._clock = clock
         self._deadline = math.inf if seconds is None else clock() + seconds
-        self._patience = patience_seconds
         self._quiet_since = self._last_look = clock()
         self._stopped = False
 
@@ -123,7 +121,7 @@ class RunQueue:
         return True
 
     def _out_of_patience(self) -> bool:
-        return self._clock() - self._quiet_since >= self._patience
+        return self._clock() - self._quiet_since >= PATIENCE_SECONDS
 
 
 def _length(work: Work) -> float:
