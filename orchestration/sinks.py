@@ -253,7 +253,7 @@ class WandbSink:
                 silent=True,
                 disable_code=True,
                 disable_git=True,
-                init_timeout=30,
+                init_timeout=15,
                 finish_timeout=60,
                 x_disable_meta=True,
                 x_disable_stats=True,
@@ -312,6 +312,7 @@ class Delivery:
         self._waiting.put(None)
         self._thread.join(patience_seconds)
         left = self._lost + max(self._waiting.qsize() - 2, 0) + self._thread.is_alive()
+        self._told = True  # what an abandoned thread still finds out is of no use
         if left:
             self._tell(f"{self._name}: {left} reports were not delivered; the store has every value")
 
