@@ -105,45 +105,54 @@ class TensorBoardSink:
     """Event files in `<directory>/<run_id>`. An attempt that repeats epochs replaces the points from there on."""
 
     def __init__(self, directory: Path) -> None:
-        import tensorboardX
+        import tensorboardX.event_file_writer
+        import tensorboardX.proto.event_pb2
+        import tensorboardX.summary
 
         self._x = tensorboardX
+        self._event = tensorboardX.proto.event_pb2.Event
         self._directory = directory
-        self._open: dict[str, tuple[Any, int]] = {}
+        self._open: dict[str, tuple[Any, int]] = {}  # run id -> its event file, the last epoch in it
 
     def epoch(self, run: RunConfig, metrics: Metrics) -> None:
         epoch = int(metrics["epoch"])
-        writer = self._writer(run, epoch)
+        file = self._file(run, epoch)
         for name, value in metrics.items():
             if name != "epoch":
-                writer.add_scalar(name, value, epoch)
-        writer.flush()
-        self._open[run.run_id] = writer, epoch
+                self._write(file, self._x.summary.scalar(name, value), epoch)
+        file.flush()
+        self._open[run.run_id] = file, epoch
 
     def ended(self, run: RunConfig, state: str, message: str | None) -> None:
-        writer = self._writer(run)
-        _, epoch = self._open.pop(run.run_id)
-        try:
-            writer.add_text("state", state if message is None else f"{state}: {message}", epoch)
-        finally:
-            writer.close()
+        self._file(run, 0)
+        self._end(*self._open.pop(run.run_id), state if message is None else f"{state}: {message}")
 
     def close(self) -> None:
-        for writer, epoch in self._open.values():
-            writer.add_text("state", "interrupted", epoch)
-            writer.close()
-        self._open.clear()
+        while self._open:
+            self._end(*self._open.popitem()[1], "interrupted")
 
-    def _writer(self, run: RunConfig, first: int | None = None) -> Any:
+    def _end(self, file: Any, epoch: int, state: str) -> None:
+        self._write(file, self._x.summary.text("state", state), epoch)
+        file.close()
+
+    def _file(self, run: RunConfig, epoch: int) -> Any:
         run_id = run.run_id
         if run_id not in self._open:
-            # The name's own time stamp is in seconds: two attempts within one would share a file.
-            suffix = f".{time.time_ns() % 10**9:09d}.{os.getpid()}"
-            writer = self._x.SummaryWriter(str(self._directory / run_id), purge_step=first, filename_suffix=suffix)
-            self._open[run_id] = writer, first or 0
+            folder = self._directory / run_id
+            folder.mkdir(parents=True, exist_ok=True)
+            # SummaryWriter hands events to a thread and cannot be made to wait for it; here is a thread already.
+            # A file's name holds its second only, and TensorBoard reads the files in the order of their names.
+            number = f".{len(list(folder.iterdir())):04d}"
+            file = self._x.event_file_writer.EventsWriter(str(folder / "events"), number)
+            log = self._x.proto.event_pb2.SessionLog(status=self._x.proto.event_pb2.SessionLog.START)
+            file.write_event(self._event(wall_time=time.time(), step=epoch, session_log=log))
             for summary in self._x.summary.hparams(identity(run), {"val_error": 0.0, "test_error": 0.0}):
-                writer.file_writer.add_summary(summary)
+                self._write(file, summary, 0)
+            self._open[run_id] = file, epoch
         return self._open[run_id][0]
+
+    def _write(self, file: Any, summary: Any, epoch: int) -> None:
+        file.write_event(self._event(wall_time=time.time(), step=epoch, summary=summary))
 
 
 class MlflowSink:

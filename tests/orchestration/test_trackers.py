@@ -224,6 +224,7 @@ def test_attempts_at_a_run_are_one_curve_in_tensorboard(tmp_path: Path) -> None:
     assert start.hparams["method"].string_value == "baseline"
     assert start.hparams["seed"].number_value == 3
     assert set(start.hparams) == set(identity(RUN))
+    first.close()
 
 
 def test_a_failure_before_the_first_epoch_has_its_message_in_tensorboard(tmp_path: Path) -> None:
