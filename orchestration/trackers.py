@@ -5,11 +5,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+# First of all that touches Ray: it sets the environment that Ray reads at its import.
+from orchestration import cluster as _  # noqa: F401  isort: skip
+
 from ray import tune
 from ray.tune.experiment import Trial
 
 from autodo.config import RunConfig
-from orchestration.sinks import Delivery, Sink, Tell, Tracking
+from orchestration.failures import cause_of_death
+from orchestration.sinks import Delivery, Tell, Tracking
 
 
 @contextlib.contextmanager
@@ -37,7 +41,8 @@ class _Feed(tune.Callback):
 
     def __init__(self, delivery: Delivery) -> None:
         self._delivery = delivery
-        self._runs: dict[str, RunConfig] = {}
+        self._runs: dict[str, RunConfig] = {}  # by Tune's id of the attempt, while it is at work
+        self._told: set[str] = set()  # Tune's ids of the attempts whose end was told
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks into a state that nobody reads, and a thread cannot be pickled.
@@ -46,26 +51,30 @@ class _Feed(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        run = self._run(trial)
         if result["state"] == "running":
-            metrics = _numbers(result["metrics"])
+            run, metrics = self._run(trial), _numbers(result["metrics"])
             self._delivery.put(lambda sink: sink.epoch(run, metrics))
+        elif result["state"] == "failed":
+            self._ended(trial, "failed", result["failure"]["last_line"])
         else:
-            self._ended(trial, result["state"], result.get("message"))
+            self._ended(trial, result["state"])
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        if trial.trial_id in self._runs:  # stopped by the schedule after an epoch
+            self._ended(trial, "interrupted")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self._ended(trial, "failed", "the process of the run died; out of memory, killed, or its node was lost")
+        said = Path(trial.error_file).read_text() if trial.error_file else ""
+        self._ended(trial, "failed", f"the process of the run died: {cause_of_death(said)}")
 
-    def _ended(self, trial: Trial, state: str, message: str | None) -> None:
+    def _ended(self, trial: Trial, state: str, message: str | None = None) -> None:
+        if trial.trial_id in self._told:
+            return
+        self._told.add(trial.trial_id)
         run = self._run(trial)
         del self._runs[trial.trial_id]
-        if state == "busy":
-            return  # whoever is at work on it reports it
-
-        def report(sink: Sink) -> None:
-            sink.ended(run, state, message)
-
-        self._delivery.put(report)
+        if state != "busy":  # then whoever is at work on it reports it
+            self._delivery.put(lambda sink: sink.ended(run, state, message))
 
     def _run(self, trial: Trial) -> RunConfig:
         if trial.trial_id not in self._runs:

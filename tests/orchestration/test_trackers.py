@@ -16,6 +16,7 @@ from autodo.config import RunConfig
 from autodo.errors import ConfigError
 from autodo.recipes import build_run
 from orchestration import sinks
+from orchestration.scratch import scratch_directory
 from orchestration.sinks import Delivery, Tracking, identity
 
 ROOT = Path(__file__).parents[2]
@@ -369,11 +370,11 @@ def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # for Ray's token
         patch.delenv("RAY_ADDRESS", raising=False)
         # Before Ray: it sets the environment that Ray reads at its import.
-        from orchestration import launch as on_ray
+        from orchestration import cluster as _  # noqa: F401
 
         import ray  # isort: skip
 
-        with on_ray._temporary_directory(Path("/tmp")) as scratch:
+        with scratch_directory(Path("/tmp")) as scratch:
             ray.init(
                 address="local",
                 num_cpus=1,
@@ -406,9 +407,13 @@ def test_tune_feeds_the_trackers(local_ray: None, tmp_path: Path, monkeypatch: p
             if self.epoch == 2:
                 if self.seed == 2:
                     os.kill(os.getpid(), 9)
-                end = {"state": "done"} if self.seed == 0 else {"state": "failed", "message": "too hot"}
-                return {**end, "done": True}
-            row = {"epoch": self.epoch, "val_error": 0.5, "test_error": None, "outer_phase": True, "method": "baseline"}
+                self.epoch += 1
+                # As after an error that may have spoilt the process, which Tune then ends by the next step.
+                failed = {"state": "failed", "failure": {"last_line": "too hot"}, "done": False}
+                return failed if self.seed == 1 else {"state": "done", "done": True}
+            if self.epoch == 3:
+                raise RuntimeError("spoilt")
+            row = {"epoch": self.epoch, "val_error": 0.5, "test_error": None, "outer_phase": True, "seed": self.seed}
             self.epoch += 1
             return {"state": "running", "metrics": row, "done": False}
 
@@ -423,7 +428,7 @@ def test_tune_feeds_the_trackers(local_ray: None, tmp_path: Path, monkeypatch: p
         },
     )
     monkeypatch.setattr(Delivery, "RETRY_AFTER_SECONDS", ())
-    runs = [RUN.model_copy(update={"seed": seed}) for seed in range(4)]
+    runs = [RUN.model_copy(update={"seed": seed}) for seed in range(5)]
     with trackers.callbacks(Tracking(tensorboard=True), grid="g", directory=tmp_path / "tb", tell=told.append) as found:
         tuner = tune.Tuner(
             Attempt,
@@ -433,16 +438,19 @@ def test_tune_feeds_the_trackers(local_ray: None, tmp_path: Path, monkeypatch: p
                 verbose=0,
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
                 callbacks=found,
+                # The last run is stopped after its first epoch, as at the end of a time budget.
+                stop=lambda _, result: result["state"] == "running" and result["metrics"]["seed"] == 4,
             ),
         )
         tuner.fit()
-    by_seed = {seed: [call for call in recorder.calls if call[1:2] == (seed,)] for seed in range(4)}
+    by_seed = {seed: [call for call in recorder.calls if call[1:2] == (seed,)] for seed in range(5)}
     epochs = [[("epoch", seed, epoch) for epoch in range(2)] for seed in range(4)]
     assert by_seed[0] == [*epochs[0], ("ended", 0, "done", None)]
     assert by_seed[1] == [*epochs[1], ("ended", 1, "failed", "too hot")]
     assert by_seed[2][:-1] == epochs[2]
     assert by_seed[2][-1][2] == "failed"
-    assert "process of the run died" in by_seed[2][-1][3]
+    assert "the process of the run died: " in by_seed[2][-1][3]
     assert by_seed[3] == []
+    assert by_seed[4] == [("epoch", 4, 0), ("ended", 4, "interrupted", None)]
     assert curve(tmp_path / "tb" / runs[0].run_id, "val_error") == [(0, 0.5), (1, 0.5)]
     assert [line.split(":")[0] for line in told] == ["Broken does not take reports, the runs go on", "Broken"]
