@@ -18,8 +18,11 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own progress display
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean what the user meant
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # `uv run` would build a new environment on every worker
+    # A process is gone: whether its node went too is known to Ray only when the node has missed its health checks.
+    "RAY_timeout_ms_task_wait_for_death_info": "90000",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the device is chosen by name, no warning about it
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere unless the user asks for it
+    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # else Tune itself starts a preempted run again, and nobody is told
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard copies of what the store has
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
     # Deaths of processes and nodes, which are told as failures of runs. Anything else that Ray says is let through.
