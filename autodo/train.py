@@ -57,6 +57,7 @@ class Training:
         self._checkpoint = checkpoint
         self._checkpoint_every = checkpoint_every
         self._checkpoint_epoch = 0
+        self._checkpoint_due = False
 
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -91,7 +92,8 @@ class Training:
             self.history.append(row)
             self.epoch += 1
             last = self.epoch == self.config.training.epochs
-            if self._checkpoint is not None and (self.epoch % self._checkpoint_every == 0 or last):
+            self._checkpoint_due |= self.epoch % self._checkpoint_every == 0 or last
+            if self._checkpoint is not None and self._checkpoint_due:
                 self._save(self._checkpoint)
             yield row
 
@@ -258,8 +260,8 @@ class Training:
             "history": self.history,
             "best": self.best._asdict(),
         }
-        checkpoints.save(path, self.config.run_id, state)
-        self._checkpoint_epoch = self.epoch
+        if checkpoints.save(path, self.config.run_id, state):
+            self._checkpoint_epoch, self._checkpoint_due = self.epoch, False
 
     def _restore(self, path: Path) -> None:
         state = checkpoints.load(path, self.config.run_id, "cpu")

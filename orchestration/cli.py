@@ -2,7 +2,6 @@
 
 import sys
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,10 +22,10 @@ console = Console()
 Set = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override of the configuration; may be repeated.")
 ]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Directory of the datasets' files.")]
+DataDir = Annotated[str | None, typer.Option("--data-dir", help="Directory or URI of the datasets' files.")]
 Download = Annotated[bool, typer.Option("--download", help="Fetch a dataset's files if they are not there.")]
-StoreOption = Annotated[Path | None, typer.Option("--store", help="Directory of the results.")]
-StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="Directory of the results.")]
+StoreOption = Annotated[str | None, typer.Option("--store", help="Directory or URI of the results.")]
+StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Directory or URI of the results.")]
 GridArgument = Annotated[str, typer.Argument(metavar="GRID", help="Name of a shipped grid, or a YAML file.")]
 
 
@@ -114,7 +113,7 @@ def train(
     nr: Annotated[float, typer.Option("--nr", help="Noise ratio, 0 or more and below 1.")] = 0.0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     split: Annotated[Split, typer.Option(help="`union` trains on the val images too.")] = Split.PAPER,
-    store: Annotated[Path, typer.Option(help="Directory of the results.")] = Path("outputs/single"),
+    store: Annotated[str, typer.Option(help="Directory or URI of the results.")] = "outputs/single",
     overrides: Set = [],  # noqa: B006
     data_dir: DataDir = None,
     download: Download = False,

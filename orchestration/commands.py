@@ -27,9 +27,9 @@ def launch(
     console: Console,
     *,
     grid: str,
-    store: Path | None,
+    store: Path | str | None,
     overrides: Sequence[str],
-    data_dir: Path | None,
+    data_dir: Path | str | None,
     download: bool,
     only: str | None,
     max_concurrent: int | None,
@@ -53,7 +53,7 @@ def launch(
         place.create().save_grid(config)
         _say(
             console,
-            f"{config.name}: {len(part.left)} runs to do, {whole.counts()[State.DONE]} done; store {place.root}",
+            f"{config.name}: {len(part.left)} runs to do, {whole.counts()[State.DONE]} done; store {place}",
         )
         try:
             with console.status("starting Ray"):
@@ -74,7 +74,7 @@ def launch(
     return _summary(console, make_plan(whole.runs, place), place, interrupted=interrupted)
 
 
-def _check_data(console: Console, runs: Sequence[RunConfig], data_dir: Path | None, download: bool) -> None:
+def _check_data(console: Console, runs: Sequence[RunConfig], data_dir: Path | str | None, download: bool) -> None:
     from orchestration.execute import load_dataset
 
     with console.status("checking the data"):
@@ -93,7 +93,7 @@ def _summary(console: Console, after: Plan, store: Store, *, interrupted: bool) 
         return 130
     if counts[State.FAILED]:
         show.failures(console, store, set(after.states))
-        _say(console, f"{counts[State.FAILED]} of {total} runs failed; `autodo status {store.root}` says more", "red")
+        _say(console, f"{counts[State.FAILED]} of {total} runs failed; `autodo status {store}` says more", "red")
         return 1
     left = total - counts[State.DONE]
     _say(console, f"{left} of {total} runs are left" if left else f"all {total} runs are done")
@@ -114,9 +114,9 @@ def train(
     noise_ratio: float,
     seed: int,
     split: SplitName,
-    store: Path,
+    store: Path | str,
     overrides: Sequence[str],
-    data_dir: Path | None,
+    data_dir: Path | str | None,
     download: bool,
     device: str,
     checkpoint_every: int,

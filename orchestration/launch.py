@@ -34,6 +34,7 @@ from ray.tune.experiment import Trial  # noqa: E402
 
 from autodo.config import RunConfig  # noqa: E402
 from autodo.errors import ConfigError  # noqa: E402
+from autodo.storage import absolute  # noqa: E402
 from orchestration.grid import ResourcesConfig  # noqa: E402
 from orchestration.progress import Display, GridProgress, display, label  # noqa: E402
 from orchestration.store import Store  # noqa: E402
@@ -62,7 +63,7 @@ def launch(
     cluster: Cluster = Cluster(),
     done_before: int = 0,
     max_concurrent: int | None = None,
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     keep_models: bool = False,
 ) -> GridProgress:
     """Executes every run, a failure of one leaving the others alone, and shows how far they are.
@@ -89,8 +90,8 @@ def launch(
             tune.with_resources(RunTrial, {"cpu": resources.cpus, "gpu": resources.gpus}),
             param_space={
                 "run": tune.grid_search([run.model_dump(mode="json") for run in runs]),
-                "store": str(store.root.absolute()),
-                "data_dir": str(data_dir.absolute()) if data_dir else None,
+                "store": store.uri,
+                "data_dir": absolute(data_dir) if data_dir else None,
                 "cpus": resources.cpus,
                 "device": "cuda" if resources.gpus else "cpu",
                 "keep_model": keep_models,

@@ -91,7 +91,8 @@ def _seconds(run: RunConfig, store: Store) -> float | None:
     import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(store.table_file("results", run.run_id), columns=["seconds"], partitioning=None)
+        filesystem, path = store.table_file("results", run.run_id).arrow
+        table = pq.read_table(path, columns=["seconds"], partitioning=None, filesystem=filesystem)
         return float(table["seconds"][0].as_py())
     except (OSError, pa.ArrowException, LookupError, TypeError):
         return None  # a damaged file; the report names it

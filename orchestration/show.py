@@ -27,7 +27,7 @@ _LINE: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True}
 _STYLES = {State.DONE: "green", State.FAILED: "red", State.STARTED: "yellow", State.MISSING: "dim"}
 
 
-def plan(console: Console, *, grid: str, store: Path | None, overrides: Sequence[str], list_runs: bool) -> None:
+def plan(console: Console, *, grid: str, store: Path | str | None, overrides: Sequence[str], list_runs: bool) -> None:
     """Prints the runs of a grid by state, and the time that the rest takes."""
     config = pin_content(load_grid(grid).override(parse_overrides(overrides)))
     place = Store(store or config.store_path)
@@ -39,7 +39,7 @@ def plan(console: Console, *, grid: str, store: Path | None, overrides: Sequence
     groups: dict[tuple[str, str], collections.Counter[State]] = collections.defaultdict(collections.Counter)
     for run in planned.runs:
         groups[run.dataset.label, run.method.name][planned.states[run.run_id]] += 1
-    table = Table(title=Text(f"{config.name}: {len(planned.runs)} runs, store {place.root}"), title_justify="left")
+    table = Table(title=Text(f"{config.name}: {len(planned.runs)} runs, store {place}"), title_justify="left")
     table.add_column("dataset")
     table.add_column("method")
     for state in State:
@@ -97,10 +97,10 @@ def result(console: Console, run: RunConfig, store: Store) -> None:
         console.print(f"classifier: {store.model_file(run.run_id)}", **_LINE)
 
 
-def status(console: Console, root: Path) -> None:
+def status(console: Console, root: Path | str) -> None:
     """Prints the state of every grid in a store and the failures by their last line."""
     store = Store(root).open()
-    table = Table(title=Text(f"store {root}"), title_justify="left")
+    table = Table(title=Text(f"store {store}"), title_justify="left")
     table.add_column("grid")
     for state in State:
         table.add_column(state.value, justify="right")
@@ -133,7 +133,7 @@ def failures(console: Console, store: Store, run_ids: set[str] | None) -> None:
         console.print(Text(f"  such as {store.failure_file(ids[0])}", style="dim"), soft_wrap=True)
 
 
-def report(console: Console, root: Path) -> None:
+def report(console: Console, root: Path | str) -> None:
     """Prints the tables of a store and writes its report."""
     from reports.page import notes, write_report
     from reports.render import to_rich
