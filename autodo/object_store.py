@@ -157,12 +157,12 @@ def open_object_store(uri: str) -> ObjectLocation:
     Raises:
         StoreError: if it names no bucket, has an option that Arrow does not know, or Arrow cannot use it.
     """
-    shown = without_secrets(uri).rstrip("/")
+    shown = without_secrets(uri)
     parts = urllib.parse.urlsplit(uri)
     if not parts.netloc or parts.path.startswith("//"):
         raise StoreError(f"{shown}: names no bucket; {parts.scheme}://BUCKET/FOLDER does")
     filesystem, path = _connect(uri)
-    return ObjectLocation(filesystem, path.rstrip("/"), shown, f"?{parts.query}" if parts.query else "")
+    return ObjectLocation(filesystem, path.rstrip("/"), shown.rstrip("/"), f"?{parts.query}" if parts.query else "")
 
 
 @functools.lru_cache(maxsize=8)

@@ -10,7 +10,7 @@ import re
 import shutil
 import stat
 import urllib.parse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 
@@ -121,15 +121,12 @@ class Location(abc.ABC):
         """Writes the file as a whole, in UTF-8."""
         self.write_bytes(text.encode())
 
-    def write_parquet(self, table: Any) -> None:
-        """Writes a pyarrow.Table as a whole."""
+    def read_parquet(self, columns: Sequence[str] | None = None) -> Any:
+        """The pyarrow.Table of the file. Raises what Arrow raises if it is damaged."""
         import pyarrow.parquet as pq
 
-        def write(path: Path) -> None:
-            with replacing(path) as temporary:
-                pq.write_table(table, temporary)
-
-        self.fill(write)
+        filesystem, path = self.arrow
+        return pq.read_table(path, columns=columns, partitioning=None, filesystem=filesystem)
 
 
 class LocalLocation(Location):
@@ -162,6 +159,9 @@ class LocalLocation(Location):
         return pyarrow.fs.LocalFileSystem(), self.uri
 
     def __str__(self) -> str:
+        return str(self._path)
+
+    def __fspath__(self) -> str:
         return str(self._path)
 
     def __truediv__(self, name: str) -> Self:
@@ -305,9 +305,7 @@ def check_uri(uri: str) -> None:
     scheme = parts.scheme.lower()
     if scheme not in ("file", *SCHEMES):
         raise StoreError(f"{shown}: unknown scheme {scheme!r}; known: {', '.join(SCHEMES)}, file, or a path")
-    # Azure's container and Google's `anonymous` stand before the @, and are no secrets.
-    user, colon, _ = parts.netloc.rpartition("@")[0].partition(":")
-    if colon or (scheme == "s3" and user) or any(_SECRET.search(key) for key, _ in query):
+    if _user(uri) or any(_SECRET.search(key) for key, _ in query):
         raise StoreError(
             f"{shown}: holds credentials, which would end up in logs; give them in the environment "
             "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, GOOGLE_APPLICATION_CREDENTIALS, …)"
@@ -317,14 +315,21 @@ def check_uri(uri: str) -> None:
 
 
 def without_secrets(uri: str) -> str:
-    """A URI to print: no query, and nothing before the @ but a container of Azure."""
+    """A URI to print: no query, and no user name or password."""
     bare = re.sub(r"[?#].*", "", uri, flags=re.DOTALL)
-    scheme, _, rest = bare.partition("://")
-    # To the last @, because a secret key may hold slashes and more of them.
-    user, at, place = rest.rpartition("@")
-    if at and (scheme.lower() not in ("abfs", "abfss", "gs", "gcs") or ":" in user or "/" in user):
-        user = "***"
-    return f"{scheme}://{user}{at}{place}"
+    user = _user(uri)
+    return bare.replace(f"{user}@", "***@", 1) if user else bare
+
+
+def _user(uri: str) -> str:
+    """What stands before the @ of a URI and may be a secret."""
+    scheme, _, rest = re.sub(r"[?#].*", "", uri, flags=re.DOTALL).partition("://")
+    # With a colon to the last @, because a secret key may hold slashes.
+    user = rest.rpartition("@")[0]
+    if ":" in user:
+        return user
+    # Azure's container and Google's `anonymous` stand there too.
+    return rest.partition("/")[0].rpartition("@")[0] if scheme.lower() == "s3" else ""
 
 
 @contextlib.contextmanager

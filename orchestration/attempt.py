@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from autodo.errors import StoreError
 from autodo.storage import LocalLocation, Location
@@ -16,6 +17,9 @@ from orchestration import lease
 from orchestration.run_state import RunBusy
 
 logger = logging.getLogger("autodo")
+
+Patiently = Callable[[Callable[[], Any]], Any]
+"""Does what may fail for a while until it succeeds."""
 
 CHECKPOINT = "checkpoint.pt"
 _LOG_LIMIT = 2**20  # characters that wait for a full disk
@@ -180,9 +184,7 @@ def is_checkpoint(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def local_attempt(
-    folder: LocalLocation, run_id: str, patiently: Callable[[Callable[[], int]], int]
-) -> Iterator[Attempt]:
+def local_attempt(folder: LocalLocation, run_id: str, patiently: Patiently) -> Iterator[Attempt]:
     """An attempt that the kernel's lock on the log marks; it drops the lock when the process ends, however it ends.
 
     Raises:
@@ -202,7 +204,7 @@ def local_attempt(
 
 
 @contextlib.contextmanager
-def remote_attempt(folder: Location, run_id: str, patiently: Callable[[Callable[[], None]], None]) -> Iterator[Attempt]:
+def remote_attempt(folder: Location, patiently: Patiently) -> Iterator[Attempt]:
     """An attempt that a lease marks.
 
     Raises:

@@ -88,11 +88,9 @@ def local_slots(resources: ResourcesConfig) -> int:
 
 def _seconds(run: RunConfig, store: Store) -> float | None:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        filesystem, path = store.table_file("results", run.run_id).arrow
-        table = pq.read_table(path, columns=["seconds"], partitioning=None, filesystem=filesystem)
+        table = store.table_file("results", run.run_id).read_parquet(["seconds"])
         return float(table["seconds"][0].as_py())
     except (OSError, pa.ArrowException, LookupError, TypeError):
         return None  # a damaged file; the report names it

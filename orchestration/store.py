@@ -317,7 +317,7 @@ class Store:
         begin = (
             local_attempt(folder, run_id, self._patiently)
             if isinstance(folder, LocalLocation)
-            else remote_attempt(folder, run_id, self._patiently)
+            else remote_attempt(folder, self._patiently)
         )
         with begin as attempt:
             yield attempt

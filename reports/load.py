@@ -8,7 +8,6 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from autodo import records
 from autodo.errors import StoreError
@@ -81,8 +80,7 @@ def _read_one_by_one(files: Sequence[Location]) -> tuple[pa.Table, list[str]]:
     tables, warnings = [schema.empty_table()], []
     for path in files:
         try:
-            filesystem, name = path.arrow
-            table = pq.read_table(name, partitioning=None, filesystem=filesystem)
+            table = path.read_parquet()
             lacking = [name for name in schema.names if name not in table.column_names]
             if lacking:
                 warnings.append(f"{path}: left out: not a results file: it has no column {lacking[0]!r}")

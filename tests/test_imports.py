@@ -1,4 +1,4 @@
-"""Imports point one way: orchestration -> autodo, reports -> autodo.records and autodo.storage, orchestration.cli -> reports."""
+"""Imports point one way: orchestration -> autodo, reports -> autodo.{records,storage}, orchestration.cli -> reports."""
 
 import ast
 from pathlib import Path

@@ -10,12 +10,12 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from autodo.data.files import one_line
 from autodo.data.listing import csv_paths
 from autodo.errors import DataError, StoreError
-from autodo.storage import is_uri, locate, without_secrets
+from autodo.storage import LocalLocation, is_uri, locate, without_secrets
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo
@@ -54,9 +54,9 @@ def local_copy(place: Path | str) -> Iterator[Path]:
 def _fetch(uri: str) -> Path:
     try:
         place = locate(uri)
-        if place.local is not None:
+        if isinstance(place, LocalLocation):
             return place.local
-        return _Remote(place).copy()  # type: ignore[arg-type]
+        return _Remote(cast("ObjectLocation", place)).copy()
     except StoreError as error:
         raise DataError(str(error)) from None
 
@@ -134,10 +134,7 @@ class _Remote:
                 folder.mkdir(parents=True, exist_ok=True)
             needed, free = sum(info.size for info in files.values()), shutil.disk_usage(target.parent).free
             if needed > free:
-                raise DataError(
-                    f"{self._place}: holds {needed / 2**30:.1f} GiB, and {target.parent} has {free / 2**30:.1f} GiB free; "
-                    "AUTODO_CACHE names another folder"
-                )
+                raise OSError(f"{needed / 2**30:.1f} GiB are needed and {free / 2**30:.1f} GiB free")
             with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
                 copies = [pool.submit(base.below(name).fetch, scratch / name) for name in files]
                 try:

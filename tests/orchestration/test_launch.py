@@ -101,7 +101,7 @@ def test_one_process_runs_several_runs(launch: Launch, store: Store) -> None:
     launch([small(seed=seed) for seed in range(6)], store)
     workers = {
         line.split(" on ")[1].split(",")[0]
-        for path in (store.root / "runs").glob("*/log.txt")
+        for path in (Path(store.root) / "runs").glob("*/log.txt")
         for line in path.read_text().splitlines()
         if " on " in line
     }
@@ -166,7 +166,7 @@ def test_a_stopped_launch_ends_cleanly_and_the_same_command_continues(tmp_path: 
         "set: {training.epochs: 60, dataset.subsample: 300}\n"
     )
     store = Store(tmp_path / "S")
-    command = [sys.executable, "-m", "orchestration.cli", "launch", str(grid), "--store", str(store.root)]
+    command = [sys.executable, "-m", "orchestration.cli", "launch", str(grid), "--store", store.uri]
     environment = {**os.environ, "HOME": str(tmp_path), "RAY_USAGE_STATS_ENABLED": "0"}
     environment.pop("RAY_ADDRESS", None)
 
@@ -177,13 +177,13 @@ def test_a_stopped_launch_ends_cleanly_and_the_same_command_continues(tmp_path: 
 
     with start() as first:
         deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not list(store.root.glob("runs/*/checkpoint.pt")):
+        while time.monotonic() < deadline and not list(Path(store.root).glob("runs/*/checkpoint.pt")):
             time.sleep(0.1)
         first.send_signal(stop)
         out, _ = first.communicate(timeout=60)
     assert first.returncode == 130, out
     assert "of 4 runs are done; the same command continues" in out
-    unfinished = [path.parent.name for path in store.root.glob("runs/*/checkpoint.pt")]
+    unfinished = [path.parent.name for path in Path(store.root).glob("runs/*/checkpoint.pt")]
     assert unfinished
     with start() as second:
         out, _ = second.communicate(timeout=180)
