@@ -142,6 +142,8 @@ class _RemoteAttempt(Attempt):
         try:
             upload.result()
             self._kept = self._on_the_way
+        except RunBusy:
+            pass  # told by who asks the lease next
         except (StoreError, OSError) as error:
             logger.warning("the checkpoint was not kept, the next one is tried: %s", error)
 
@@ -175,6 +177,7 @@ class _RemoteAttempt(Attempt):
             for path in sent:
                 path.unlink()
             snapshot.rmdir()
+        self._claim.check()
         self.send_log()
 
 

@@ -95,6 +95,8 @@ def test_who_loses_the_lease_stops_and_leaves_all_to_the_other(
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.1)
     epochs = execute(run, store)
     next(epochs)
+    while not store.last_log_line(run.run_id):  # which is uploaded after the checkpoint
+        time.sleep(0.05)
     put(store, run, holder())
     store.checkpoint(run.run_id).write_bytes(b"the other's")
     store.log_file(run.run_id).write_text("the other's")
