@@ -12,6 +12,10 @@ FORMAT = 1
 log = logging.getLogger(__name__)
 
 
+class Unusable(RuntimeError):
+    """A checkpoint of the right run holds something else than its training needs."""
+
+
 def save(path: Path, run_id: str, state: dict[str, Any]) -> bool:
     """Writes tensors, numbers, strings, lists and dicts; a reader sees the old checkpoint or the new one.
 

@@ -39,6 +39,8 @@ class Training:
         data: from `autodo.data.prepare` with the same config.
         checkpoint: file to continue from, if it exists, and to write to; None keeps nothing.
         checkpoint_every: epochs between checkpoints.
+    Raises:
+        checkpoint.Unusable: if the checkpoint is one of this run and holds something else than a training keeps.
     """
 
     def __init__(
@@ -267,13 +269,16 @@ class Training:
         state = checkpoints.load(path, self.config.run_id, "cpu")
         if state is None:
             return
-        self.encoder.load_state_dict(state["encoder"])
-        self.head.load_state_dict(state["head"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.points.table.load_state_dict(state["points"])
-        self.history = state["history"]
-        self.best = Best(**state["best"])
-        self.epoch = self._checkpoint_epoch = state["epoch"]
+        try:
+            self.encoder.load_state_dict(state["encoder"])
+            self.head.load_state_dict(state["head"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.points.table.load_state_dict(state["points"])
+            self.history = state["history"]
+            self.best = Best(**state["best"])
+            self.epoch = self._checkpoint_epoch = state["epoch"]
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise checkpoints.Unusable(f"{type(error).__name__}: {error}") from None
 
     def _lr_factor(self, progress: float) -> float:
         training = self.config.training

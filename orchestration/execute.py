@@ -15,7 +15,8 @@ from orchestration.run_state import Failure, RunBusy
 from orchestration.store import Store, here
 
 if TYPE_CHECKING:
-    from autodo.data import Dataset
+    from autodo.data import Dataset, Prepared
+    from autodo.train import Training
 
 logger = logging.getLogger("autodo")
 
@@ -65,17 +66,10 @@ def execute(
         try:
             # Here, because torch takes seconds to import.
             from autodo import data
-            from autodo.train import Training
 
             store.begin(config)
             dataset = _load_here(config.dataset, data_dir, download)
-            training = Training(
-                config,
-                data.prepare(dataset, config),
-                device=device,
-                checkpoint=attempt.checkpoint,
-                checkpoint_every=checkpoint_every,
-            )
+            training = _training(config, data.prepare(dataset, config), attempt.checkpoint, device, checkpoint_every)
             logger.info(
                 "%s on %s, device %s, from epoch %d of %d",
                 run_id, here(), device, training.epoch, config.training.epochs,
@@ -101,6 +95,19 @@ def execute(
         except Exception:
             logger.exception("failed")
             raise
+
+
+def _training(config: RunConfig, data: "Prepared", path: Path, device: str, every: int) -> "Training":
+    """The training, from its checkpoint if that can be used."""
+    from autodo.checkpoint import Unusable
+    from autodo.train import Training
+
+    try:
+        return Training(config, data, device=device, checkpoint=path, checkpoint_every=every)
+    except Unusable as error:
+        logger.warning("%s cannot be used, the run starts anew: %s", path, error)
+        path.unlink()
+        return Training(config, data, device=device, checkpoint=path, checkpoint_every=every)
 
 
 def _load_here(config: DatasetConfig, data_dir: Path | str | None, download: bool) -> "Dataset":

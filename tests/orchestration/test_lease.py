@@ -93,17 +93,19 @@ def test_who_loses_the_lease_stops_and_leaves_all_to_the_other(
     store: Store, run: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.1)
+    place = store.run_dir(run.run_id) / "lease.json"
     epochs = execute(run, store)
     next(epochs)
     while not store.last_log_line(run.run_id):  # which is uploaded after the checkpoint
         time.sleep(0.05)
-    put(store, run, holder())
+    while store.at_work(run.run_id) and lease.read(place).owner != "other":
+        put(store, run, holder())
+        time.sleep(0.5)  # in which a renewal that was under way ends
     store.checkpoint(run.run_id).write_bytes(b"the other's")
     store.log_file(run.run_id).write_text("the other's")
-    time.sleep(0.5)
     with pytest.raises(RunBusy, match="far:1 has taken this run over"):
         list(epochs)
-    found = lease.read(store.run_dir(run.run_id) / "lease.json")
+    found = lease.read(place)
     assert found is not None
     assert found.owner == "other"
     assert store.checkpoint(run.run_id).read_bytes() == b"the other's"
