@@ -110,8 +110,8 @@ class ObjectLocation(Location):
             while chunk := stream.read(16 * 2**20):
                 file.write(chunk)
 
-    def names(self) -> set[str]:
-        return {info.base_name for info in self.list() if not info.base_name.startswith(".")}
+    def sizes(self) -> dict[str, int | None]:
+        return {info.base_name: info.size for info in self.list() if not info.base_name.startswith(".")}
 
     def names_in(self, folders: Iterable[str]) -> dict[str, set[str]]:
         found: dict[str, set[str]] = {folder: set() for folder in folders}

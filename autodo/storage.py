@@ -84,8 +84,12 @@ class Location(abc.ABC):
         """Copies the file to a local path. Raises FileNotFoundError if there is none."""
 
     @abc.abstractmethod
-    def names(self) -> set[str]:
-        """What the folder holds, hidden names left out; nothing if there is no folder. One listing."""
+    def sizes(self) -> dict[str, int | None]:
+        """What the folder holds, hidden names left out; nothing if there is no folder. One listing.
+
+        Returns:
+            names, with sizes in bytes where the listing tells them without a further question.
+        """
 
     @abc.abstractmethod
     def names_in(self, folders: Iterable[str]) -> dict[str, set[str]]:
@@ -98,6 +102,10 @@ class Location(abc.ABC):
     @abc.abstractmethod
     def make_folder(self) -> None:
         """Makes the folder, if need be, and shows thereby that it can be written."""
+
+    def names(self) -> set[str]:
+        """The names that `sizes` gives."""
+        return set(self.sizes())
 
     @property
     def stem(self) -> str:
@@ -208,14 +216,15 @@ class LocalLocation(Location):
         with replacing(path) as temporary:
             temporary.write_bytes(content)
 
-    def names(self) -> set[str]:
+    def sizes(self) -> dict[str, int | None]:
         try:
             with told(self, "read"):
                 self._stay_inside(self._path)
                 with os.scandir(self._path) as entries:  # which asks for no entry's stat
-                    return {entry.name for entry in entries if not entry.name.startswith(".") and self._usable(entry)}
+                    visible = (entry for entry in entries if not entry.name.startswith("."))
+                    return {entry.name: None for entry in visible if self._usable(entry)}
         except FileNotFoundError:
-            return set()
+            return {}
 
     def names_in(self, folders: Iterable[str]) -> dict[str, set[str]]:
         def names(folder: str) -> set[str]:

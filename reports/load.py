@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +13,7 @@ from autodo import records
 from autodo.errors import StoreError
 from autodo.storage import Location, located
 
+_READ_AHEAD = 32  # files; requests to an object store wait for the network
 # Errors of all test images. Those of a part of the classes may be unknown: a test set can lack these classes.
 _ERRORS = ("error_best_val", "error_last", "error_best_test")
 
@@ -33,14 +34,14 @@ def load_results(root: Path | str | Location) -> Results:
         StoreError: if there is no store, or its results cannot be listed.
     """
     folder = located(root) / "results"
-    names = sorted(folder.names())
-    if not names and not folder.exists():
+    sizes = dict(sorted(folder.sizes().items()))
+    if not sizes and not folder.exists():
         raise StoreError(f"{folder}: cannot be read: No such file or directory")
-    warnings = [f"{folder / name}: left out: not a .parquet file" for name in names if not name.endswith(".parquet")]
-    files = [folder / name for name in names if name.endswith(".parquet")]
+    warnings = [f"{folder / name}: left out: not a .parquet file" for name in sizes if not name.endswith(".parquet")]
+    files = {folder / name: size for name, size in sizes.items() if name.endswith(".parquet")}
     table = _read_together(files)
     if table is None:
-        table, problems = _read_one_by_one(files)
+        table, problems = _read_one_by_one(list(files))
         warnings += problems
     frame, problems = _with_errors(table.to_pandas(), folder)
     warnings += problems
@@ -59,15 +60,16 @@ def _with_errors(frame: pd.DataFrame, folder: Location) -> tuple[pd.DataFrame, l
     return frame.loc[known.all(axis=1)], warnings
 
 
-def _read_together(files: Sequence[Location]) -> pa.Table | None:
+def _read_together(files: Mapping[Location, int | None]) -> pa.Table | None:
     """All files at once, which is fast; None if any of them is not what it should be."""
     schema = records.SCHEMAS["results"]
-    if not files:
-        return schema.empty_table()
-    filesystem, _ = files[0].arrow
+    parquet = ds.ParquetFileFormat()
     try:
-        paths = [file.arrow[1] for file in files]
-        table = ds.dataset(paths, schema=schema, format="parquet", filesystem=filesystem).to_table()
+        fragments = []
+        for file, size in files.items():
+            filesystem, path = file.arrow
+            fragments.append(parquet.make_fragment(path, filesystem, file_size=size))
+        table = ds.FileSystemDataset(fragments, schema, parquet).to_table(fragment_readahead=_READ_AHEAD)
     except (OSError, pa.ArrowException):
         return None
     # A foreign file reads as nulls, a renamed copy as the same run twice.

@@ -96,6 +96,9 @@ def fill(store: Store, grid: str, n: int | None = None) -> None:
         ([*TRAIN, "--device", "cuda:99"], "--device 'cuda:99': "),
         (["status", "nowhere"], "nowhere: no such store"),
         (["report", "."], ".: is not a store"),
+        (["status", "s4://bucket/S"], "s4://bucket/S: unknown scheme 's4'"),
+        (["launch", "quickstart", "--store", "s3://AKIA:c2Vj@bucket/S"], "s3://***@bucket/S: holds credentials"),
+        ([*TRAIN, "--store", "s3://AKIA:c2Vj@bucket/S"], "s3://***@bucket/S: holds credentials"),
     ],
 )
 def test_an_error_of_the_user_is_one_line_and_exit_code_2(autodo, arguments: list[str], message: str) -> None:

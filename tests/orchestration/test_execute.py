@@ -1,5 +1,7 @@
 """One run in this process, with real training on digits."""
 
+import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import torch
 from autodo.classifier import Classifier
 from autodo.config import RunConfig
 from autodo.data import load
-from autodo.errors import StoreError, TrainingDiverged
+from autodo.errors import DataError, StoreError, TrainingDiverged
 from autodo.recipes import build_run
 from orchestration.execute import execute, record_failure
 from orchestration.run_state import RunBusy, State
@@ -101,3 +103,30 @@ def test_the_class_of_a_foreign_error_is_part_of_its_line(store: Store, run: Run
 def test_a_failure_that_cannot_be_kept_does_not_hide_itself(tmp_path, run: RunConfig) -> None:
     (tmp_path / "file").touch()
     assert record_failure(Store(tmp_path / "file", patience=0), run.run_id, StoreError("full")) is None
+
+
+def test_data_that_this_node_lacks_is_told_with_the_node(store: Store, tmp_path: Path) -> None:
+    run = build_run("mnist", "baseline")
+    with pytest.raises(DataError, match=rf"^node {socket.gethostname()}: .*{tmp_path}/data"):
+        next(execute(run, store, data_dir=tmp_path / "data"))
+
+
+def test_the_last_line_of_the_log_is_read_alone(any_store: Store, run: RunConfig) -> None:
+    assert any_store.last_log_line(run.run_id) == ""
+    with any_store.locked_log(run.run_id) as log:
+        log.write("x" * 10_000 + "\n")
+        log.write("the last\n")
+    assert any_store.last_log_line(run.run_id) == "the last"
+
+
+def test_the_checkpoint_is_in_the_store_while_the_run_goes_on(any_store: Store, run: RunConfig) -> None:
+    epochs = execute(run, any_store)
+    next(epochs)
+    deadline = time.monotonic() + 30
+    while not any_store.checkpoint(run.run_id).exists() or not any_store.last_log_line(run.run_id):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert any_store.at_work(run.run_id)
+    epochs.close()
+    assert not any_store.at_work(run.run_id)
+    assert any_store.last_log_line(run.run_id).endswith("continues from the checkpoint")

@@ -1,5 +1,6 @@
 """The command line and Ray on an object store: launch, kill, resume, report."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -17,8 +18,18 @@ from reports.load import load_results
 ROOT = Path(__file__).parents[2]
 GRID = (
     "name: g\ndatasets: [digits]\ndistortions: ['1-0.0']\nmethods: [baseline, autodo-exact-aws]\nseeds: 2\n"
-    "set: {training.epochs: 30, dataset.subsample: 300}\n"
+    "set: {training.epochs: 60, dataset.subsample: 300}\n"
 )
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes that a process started, and those that they started."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found = [child for child, parent in parents.items() if parent == pid]
+    return found + [below for child in found for below in descendants(child)]
 
 
 @pytest.mark.slow
@@ -35,9 +46,7 @@ def test_a_killed_launch_continues_and_ends_as_on_a_local_store(
 
     def autodo(*arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "orchestration.cli", *arguments]
-        return subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-        )
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def run(*arguments: str) -> str:
         with autodo(*arguments) as process:
@@ -55,7 +64,8 @@ def test_a_killed_launch_continues_and_ends_as_on_a_local_store(
             assert first.poll() is None, first.communicate()[0]
             time.sleep(0.2)
         # The driver and every process of Ray's, as when the machine goes down.
-        os.killpg(first.pid, signal.SIGKILL)
+        for pid in [first.pid, *descendants(first.pid)]:
+            os.kill(pid, signal.SIGKILL)
         first.communicate()
     done, interrupted = store.done(), unfinished()
     assert done
