@@ -134,7 +134,7 @@ class Location(abc.ABC):
         import pyarrow.parquet as pq
 
         filesystem, path = self.arrow
-        return pq.read_table(path, columns=columns, partitioning=None, filesystem=filesystem)
+        return pq.read_table(path, columns=columns, partitioning=None, filesystem=filesystem, use_threads=False)
 
 
 class LocalLocation(Location):
@@ -350,6 +350,8 @@ def told(location: object, verb: str) -> Iterator[None]:
         if verb != "written":
             raise
         raise StoreError(f"{location}: cannot be {verb}: {os.strerror(2)}") from None
+    except IsADirectoryError as error:
+        raise StoreRefused(f"{location}: cannot be {verb}: {reason(error)}") from None
     except OSError as error:
         raise StoreError(f"{location}: cannot be {verb}: {reason(error)}") from None
 

@@ -4,14 +4,13 @@ import contextlib
 import functools
 import logging
 import socket
-import traceback
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autodo.config import DatasetConfig, RunConfig
-from autodo.errors import DataError, StoreError, TrainingDiverged, UserError
-from orchestration.run_state import Failure, RunBusy
+from autodo.errors import DataError
+from orchestration.run_state import RunBusy
 from orchestration.store import Store, here
 
 if TYPE_CHECKING:
@@ -116,23 +115,6 @@ def _load_here(config: DatasetConfig, data_dir: Path | str | None, download: boo
         return load_dataset(config, data_dir, download)
     except DataError as error:
         raise DataError(f"node {socket.gethostname()}: {error}") from None
-
-
-def record_failure(store: Store, run_id: str, error: Exception) -> Failure | None:
-    """Keeps why a run failed; None if the store cannot be written either."""
-    # What an exception of ours says is for a person; of any other, the class is half of the message.
-    ours = isinstance(error, UserError | TrainingDiverged)
-    last_line = str(error) if ours else "".join(traceback.format_exception_only(error))
-    lines = last_line.strip().splitlines() or [type(error).__name__]
-    try:
-        return store.record_failure(
-            run_id,
-            kind=type(error).__name__,
-            last_line=lines[-1],
-            traceback="".join(traceback.format_exception(error)),
-        )
-    except StoreError:
-        return None
 
 
 @contextlib.contextmanager

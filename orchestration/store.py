@@ -199,6 +199,23 @@ class Store:
             return ""
         return lines[-1] if lines else ""
 
+    def config(self, run_id: str) -> RunConfig:
+        """The configuration of a run that has begun.
+
+        Raises:
+            StoreError: if it is missing, damaged, or that of another run.
+        """
+        path = self.config_file(run_id)
+        try:
+            run = RunConfig.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise StoreError(f"{path}: cannot be read: No such file or directory") from None
+        except ValidationError:
+            raise StoreError(f"{path}: damaged") from None
+        if run.run_id != run_id:
+            raise StoreError(f"{path}: is the configuration of {run.run_id}")
+        return run
+
     def grids(self) -> dict[str, GridConfig | ConfigError]:
         """The grids launched on this store by name; one that can no longer be read is its error."""
         found: dict[str, GridConfig | ConfigError] = {}
@@ -302,6 +319,11 @@ class Store:
         patience = min(self._patience, _FAILURE_PATIENCE_SECONDS)
         self._patiently(lambda: self.failure_file(run_id).write_text(text), patience)
         return failure
+
+    def forget_failures(self, run_id: str) -> None:
+        """As if no attempt at the run had failed; its checkpoint stays."""
+        self.failure_file(run_id).delete()
+        self.earlier_failure_file(run_id).delete()
 
     @contextlib.contextmanager
     def attempt(self, run_id: str) -> Iterator[Attempt]:
