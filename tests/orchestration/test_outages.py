@@ -143,13 +143,13 @@ def test_a_failure_that_cannot_be_kept_is_given_up_soon(
     store: Store, run: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from orchestration import store as module
-    from orchestration.execute import record_failure
+    from orchestration.failures import record_failure
 
     monkeypatch.setattr(module, "_FAILURE_PATIENCE_SECONDS", 0.5)
     (Path(store.root) / "runs").rmdir()
     (Path(store.root) / "runs").write_text("a file in its place")
     started = time.monotonic()
-    assert record_failure(store, run.run_id, KeyError("lr")) is None
+    assert record_failure(store, run.run_id, KeyError("lr")).last_line == "KeyError: 'lr'"
     assert 0.5 < time.monotonic() - started < 10
 
 
