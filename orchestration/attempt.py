@@ -15,6 +15,7 @@ from autodo.errors import StoreError
 from autodo.storage import LocalLocation, Location
 from orchestration import lease
 from orchestration.run_state import RunBusy
+from orchestration.scratch import scratch_directory
 
 logger = logging.getLogger("autodo")
 
@@ -215,9 +216,9 @@ def remote_attempt(folder: Location, patiently: Patiently) -> Iterator[Attempt]:
     """
     claim = lease.Lease(folder / "lease.json")
     patiently(claim.acquire)
-    with tempfile.TemporaryDirectory(prefix="autodo-run-") as name, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         stack.callback(claim.release)
-        scratch = Path(name)
+        scratch = stack.enter_context(scratch_directory(Path(tempfile.gettempdir())))
         with contextlib.suppress(FileNotFoundError):
             patiently(lambda: (folder / "log.txt").fetch(scratch / "log.txt"))
         log = RunLog((LocalLocation(scratch) / "log.txt").open_append())

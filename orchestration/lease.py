@@ -17,7 +17,6 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -72,7 +71,8 @@ class Lease:
     def acquire(self) -> None:
         """Claims the run. Raises RunBusy if another process is at work on it."""
         holder = read(self._place)
-        if holder is not None and holder.alive:
+        # Its own is that of an earlier try, which the storage did not answer to the end.
+        if holder is not None and holder.owner != self._owner and holder.alive:
             raise RunBusy(f"{holder.host}:{holder.pid} is at work on it; see {self._place}")
         self._write()
         time.sleep(SETTLE_SECONDS)
@@ -112,17 +112,6 @@ class Lease:
             time=datetime.datetime.now(datetime.UTC),
         )
         self._place.write_text(holder.model_dump_json())
-
-
-@contextlib.contextmanager
-def held(place: Location) -> Iterator[Lease]:
-    """The lease for the length of a block. Raises RunBusy if another process has it."""
-    lease = Lease(place)
-    lease.acquire()
-    try:
-        yield lease
-    finally:
-        lease.release()
 
 
 def read(place: Location) -> Holder | None:
