@@ -13,7 +13,8 @@ from autodo import records
 from autodo.errors import StoreError
 from autodo.storage import Location, located
 
-_READ_AHEAD = 32  # files; requests to an object store wait for the network
+_READ_AHEAD = 32  # files in an object store, where requests wait for the network
+
 # Errors of all test images. Those of a part of the classes may be unknown: a test set can lack these classes.
 _ERRORS = ("error_best_val", "error_last", "error_best_test")
 
@@ -69,7 +70,8 @@ def _read_together(files: Mapping[Location, int | None]) -> pa.Table | None:
         for file, size in files.items():
             filesystem, path = file.arrow
             fragments.append(parquet.make_fragment(path, filesystem, file_size=size))
-        table = ds.FileSystemDataset(fragments, schema, parquet).to_table(fragment_readahead=_READ_AHEAD)
+        ahead = {} if all(file.local for file in files) else {"fragment_readahead": _READ_AHEAD}
+        table = ds.FileSystemDataset(fragments, schema, parquet).to_table(**ahead)
     except (OSError, pa.ArrowException):
         return None
     # A foreign file reads as nulls, a renamed copy as the same run twice.

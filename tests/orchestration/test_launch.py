@@ -175,7 +175,7 @@ def test_a_run_whose_process_dies_every_time_is_given_up_and_the_others_go_on(la
 def test_an_unforeseen_error_is_tried_again_in_another_process(launch: Launch, store: Store) -> None:
     run = small()
     # In the place of the file that holds its configuration stands a folder: the store cannot begin the run.
-    store.config_file(run.run_id).mkdir(parents=True)
+    Path(store.config_file(run.run_id)).mkdir(parents=True)
     progress = launch([run, small(seed=1)], store, retries=1)
     assert (progress.done, progress.attempts_failed) == (1, 2)
     assert store.failures()[run.run_id].attempts == 2
