@@ -15,6 +15,7 @@ from orchestration.grid import GridConfig, ResourcesConfig, expand, load_grid, p
 from orchestration.overview import failures, say
 from orchestration.plan import RETRIES, Plan, make_plan, select, works
 from orchestration.run_state import State
+from orchestration.sinks import Tracking
 from orchestration.store import Store
 
 OUT_OF_TIME = 124
@@ -38,6 +39,9 @@ class Settings:
     address: str | None = None
     dashboard: bool = False
     keep_models: bool = False
+    tensorboard: bool = False
+    mlflow: str | None = None
+    wandb: str | None = None
 
 
 def launch(console: Console, settings: Settings, *, grid: str, store: Path | None, overrides: Sequence[str]) -> int:
@@ -99,6 +103,8 @@ def _run(
     create: Callable[[], None] = lambda: None,
 ) -> int:
     seconds = None if settings.time_budget is None else parse_duration(settings.time_budget)
+    tracking = Tracking(settings.tensorboard, settings.mlflow, settings.wandb)
+    tracking.check()
     whole = make_plan(runs, store, settings.retries)
     part = whole if settings.only is None else make_plan(select(runs, settings.only), store, settings.retries)
     reason = None
@@ -112,6 +118,7 @@ def _run(
         )
         with console.status("starting Ray"):
             from orchestration import launch as on_ray
+            from orchestration import trackers
             from orchestration.cluster import Cluster
         options = on_ray.Options(
             max_concurrent=settings.max_concurrent,
@@ -120,15 +127,20 @@ def _run(
             data_dir=settings.data_dir,
             keep_models=settings.keep_models,
         )
+        follow = trackers.callbacks(
+            tracking, grid=title, directory=store.root / "tensorboard", tell=lambda text: say(console, text)
+        )
         try:
-            progress = on_ray.launch(
-                works(part, store, resources),
-                store,
-                console,
-                cluster=Cluster(settings.address, settings.dashboard),
-                options=options,
-                done_before=part.counts()[State.DONE],
-            )
+            with follow as callbacks:
+                progress = on_ray.launch(
+                    works(part, store, resources),
+                    store,
+                    console,
+                    cluster=Cluster(settings.address, settings.dashboard),
+                    options=options,
+                    done_before=part.counts()[State.DONE],
+                    callbacks=callbacks,
+                )
             reason = progress.stop_reason
         except KeyboardInterrupt:
             reason = "interrupted"

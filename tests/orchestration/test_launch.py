@@ -44,11 +44,12 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
         patch.chdir(ROOT)
         # Before Ray: it sets the environment that Ray reads at its import.
         from orchestration import launch as on_ray
-        from orchestration.cluster import Cluster, temporary_directory
+        from orchestration.cluster import Cluster
+        from orchestration.scratch import scratch_directory
 
         import ray  # isort: skip
 
-        with temporary_directory(Path("/tmp")) as scratch:
+        with scratch_directory(Path("/tmp")) as scratch:
             ray.init(
                 address="local",
                 num_cpus=2,
