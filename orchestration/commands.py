@@ -144,7 +144,8 @@ def _run(
             reason = progress.stop_reason
         except KeyboardInterrupt:
             reason = "interrupted"
-    return _summary(console, make_plan(whole.runs.values(), store, settings.retries), store, reason)
+    after = make_plan(whole.runs.values(), store, settings.retries)
+    return _summary(console, after, store, reason, part=set(part.runs))
 
 
 def _check_data(console: Console, runs: Sequence[RunConfig], settings: Settings) -> None:
@@ -157,20 +158,31 @@ def _check_data(console: Console, runs: Sequence[RunConfig], settings: Settings)
     load_dataset.cache_clear()
 
 
-def _summary(console: Console, after: Plan, store: Store, reason: str | None) -> int:
+def _summary(console: Console, after: Plan, store: Store, reason: str | None, *, part: set[str]) -> int:
+    """Prints the results, and what is left and why; returns the exit code.
+
+    Args:
+        part: ids of the runs that this launch was to run.
+    """
     counts, total = after.counts(), len(after.runs)
     if counts[State.DONE]:
         show.comparison(console, after, store)
-    if counts[State.FAILED]:
-        failures(console, store, set(after.states))
+    failed = {run_id for run_id, state in after.states.items() if state is State.FAILED}
+    if failed:
+        failures(console, store, failed)
     if reason is not None and after.left:
         say(console, f"{reason}: {counts[State.DONE]} of {total} runs are done; the same command continues")
         return OUT_OF_TIME if reason == "out of time" else 130
-    if counts[State.FAILED]:
-        say(console, f"{counts[State.FAILED]} of {total} runs failed; {_remedy(after, store)}", "red")
+    if failed & part:
+        say(console, f"{len(failed)} of {total} runs failed; {_remedy(after, store)}", "red")
         return 1
     left = total - counts[State.DONE]
-    say(console, f"{left} of {total} runs are left" if left else f"all {total} runs are done")
+    if not left:
+        say(console, f"all {total} runs are done")
+    elif part & after.left.keys():
+        say(console, f"{left} of {total} runs are left; another launch is at work on them, or they are still to do")
+    else:
+        say(console, f"all {len(part)} runs of this part are done, {left} of {total} are left")
     return 0
 
 
