@@ -62,6 +62,10 @@ Address = Annotated[str | None, typer.Option(envvar="RAY_ADDRESS", help="A runni
 Dashboard = Annotated[bool, typer.Option("--dashboard", help="Ray's web page, on localhost.")]
 KeepModels = Annotated[bool, typer.Option("--keep-models", help="Keep every run's trained classifier.")]
 
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Event files of each run, in STORE/tensorboard.")]
+Mlflow = Annotated[str | None, typer.Option(metavar="URI", help="Tracking URI; needs autodo[mlflow].")]
+Wandb = Annotated[str | None, typer.Option(metavar="PROJECT", help="Project of W&B; needs autodo[wandb].")]
+
 
 @app.command()
 def launch(
@@ -81,6 +85,9 @@ def launch(
     address: Address = None,
     dashboard: Dashboard = False,
     keep_models: KeepModels = False,
+    tensorboard: TensorBoard = False,
+    mlflow: Mlflow = None,
+    wandb: Wandb = None,
 ) -> None:
     """Run what a grid still lacks, on all cores; then show the table."""
     given = locals()
@@ -106,6 +113,9 @@ def resume(
     address: Address = None,
     dashboard: Dashboard = False,
     keep_models: KeepModels = False,
+    tensorboard: TensorBoard = False,
+    mlflow: Mlflow = None,
+    wandb: Wandb = None,
 ) -> None:
     """Run what the grids that were launched on a store still lack."""
     given = locals()
@@ -132,6 +142,9 @@ def retry(
     address: Address = None,
     dashboard: Dashboard = False,
     keep_models: KeepModels = False,
+    tensorboard: TensorBoard = False,
+    mlflow: Mlflow = None,
+    wandb: Wandb = None,
 ) -> None:
     """Try failed runs again, also those that were given up."""
     given = locals()

@@ -4,10 +4,8 @@ import contextlib
 import dataclasses
 import logging
 import os
-import shutil
 import signal
 import socket
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -59,9 +57,15 @@ def running_ray(cluster: Cluster, scratch: Path) -> Iterator[None]:
             _check_address(cluster.address)
             try:
                 ray.init(address=cluster.address, **quiet)
+            except ray.exceptions.AuthenticationError as error:
+                reason = str(error).strip().splitlines()[0]
+                raise ConfigError(f"--address {cluster.address!r}: Ray wants a token: {reason}") from None
             except (ConnectionError, ValueError, RuntimeError) as error:
                 reason = str(error).strip().splitlines()[0]
-                raise ConfigError(f"--address {cluster.address!r}: no Ray cluster answers: {reason}") from None
+                raise ConfigError(
+                    f"--address {cluster.address!r}: no Ray cluster answers: {reason}; "
+                    "if it asks for a token, set RAY_AUTH_MODE=token"
+                ) from None
         else:
             # "local", because ray.init would else join any cluster that it finds on this machine.
             ray.init(address="local", include_dashboard=cluster.dashboard, _temp_dir=str(scratch / "ray"), **quiet)
@@ -98,15 +102,6 @@ def on_signal(signum: signal.Signals, handler: Callable[..., None] | signal.Hand
         yield
     finally:
         signal.signal(signum, before)
-
-
-@contextlib.contextmanager
-def temporary_directory(parent: Path) -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="autodo-", dir=parent))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def slots(resources: ResourcesConfig, *, local: bool) -> int:

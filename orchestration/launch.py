@@ -24,6 +24,7 @@ from orchestration.plan import RETRIES
 from orchestration.progress import Display, GridProgress, display, label
 from orchestration.run_queue import RunQueue, Work
 from orchestration.run_state import Failure
+from orchestration.scratch import scratch_directory, sweep
 from orchestration.store import Store
 from orchestration.trial import RunTrial
 
@@ -75,7 +76,8 @@ def launch(
             the checkpoints.
     """
     # Directly in /tmp: a socket's path in it must stay below about 100 characters, and TMPDIR can be long.
-    with clusters.temporary_directory(Path("/tmp")) as scratch, clusters.running_ray(cluster, scratch):
+    sweep(Path("/tmp"))
+    with scratch_directory(Path("/tmp")) as scratch, clusters.running_ray(cluster, scratch):
         local = cluster.address is None
         slots = min(clusters.slots(resources, local=local) for resources in {work.resources for work in works})
         slots = min(slots, options.max_concurrent or slots, len(works))

@@ -44,11 +44,12 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
         patch.chdir(ROOT)
         # Before Ray: it sets the environment that Ray reads at its import.
         from orchestration import launch as on_ray
-        from orchestration.cluster import Cluster, temporary_directory
+        from orchestration.cluster import Cluster
+        from orchestration.scratch import scratch_directory
 
         import ray  # isort: skip
 
-        with temporary_directory(Path("/tmp")) as scratch:
+        with scratch_directory(Path("/tmp")) as scratch:
             ray.init(
                 address="local",
                 num_cpus=2,
@@ -244,8 +245,14 @@ def test_an_address_where_nothing_answers_is_told_at_once(launch: Launch, addres
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_launch_ends_cleanly_and_the_same_command_continues(tmp_path: Path, stop: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    "stops",
+    [[signal.SIGINT], [signal.SIGINT, signal.SIGINT], [signal.SIGTERM]],
+    ids=["Ctrl-C", "Ctrl-C twice", "SIGTERM"],
+)
+def test_a_stopped_launch_ends_cleanly_and_the_same_command_continues(
+    tmp_path: Path, stops: list[signal.Signals]
+) -> None:
     grid = tmp_path / "g.yaml"
     grid.write_text(
         "name: g\ndatasets: [digits]\ndistortions: ['1-0.0']\nmethods: [baseline, autodo-exact-aws]\nseeds: 2\n"
@@ -265,10 +272,17 @@ def test_a_stopped_launch_ends_cleanly_and_the_same_command_continues(tmp_path: 
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and not list(Path(store.root).glob("runs/*/checkpoint.pt")):
             time.sleep(0.1)
-        first.send_signal(stop)
+        for stop in stops:
+            first.send_signal(stop)
+            time.sleep(0.3)
         out, _ = first.communicate(timeout=60)
     assert first.returncode == 130, out
     assert "of 4 runs are done; the same command continues" in out
+    assert ("stopping: each run ends its epoch" in out) == (signal.SIGINT in stops)
+    if stops == [signal.SIGINT]:
+        # Every run was told to stop after an epoch; none was cut off in the middle of one.
+        logs = [path.parent.name for path in Path(store.root).glob("runs/*/checkpoint.pt")]
+        assert all("stopped; the next" in store.log_file(run_id).read_text().splitlines()[-1] for run_id in logs)
     unfinished = [path.parent.name for path in Path(store.root).glob("runs/*/checkpoint.pt")]
     assert unfinished
     with start() as second:
