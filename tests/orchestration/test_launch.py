@@ -232,8 +232,32 @@ def test_resources_that_no_machine_has_are_told_at_once(launch: Launch, store: S
 
     run = small()
     work = Work(run.run_id, run, ResourcesConfig(cpus=64))
-    with pytest.raises(ConfigError, match=r"a run needs 64 CPUs, 0 GPUs and .* but this machine has 2 CPUs, 0 GPUs"):
+    with pytest.raises(ConfigError, match="a run needs 64 CPUs and 0 GPUs, and there is 2 CPUs and 0 GPUs"):
         on_ray.launch([work], store, Console(file=io.StringIO()), cluster=Cluster(), options=on_ray.Options())
+
+
+def test_runs_that_wait_for_a_node_with_room_are_told_of(
+    launch: Launch, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestration import launch as on_ray
+    from orchestration.cluster import Cluster
+
+    monkeypatch.setattr(on_ray, "IDLE_SECONDS", 1.0)
+    run, out = small(), io.StringIO()
+    # A cluster that is not ours may yet grow such a node.
+    progress = on_ray.launch(
+        [Work(run.run_id, run, ResourcesConfig(cpus=64, memory=2**50))],
+        store,
+        Console(file=out, width=200),
+        cluster=Cluster(address="auto"),
+        options=on_ray.Options(seconds=4.0),
+    )
+    assert (progress.done, progress.failed, progress.stop_reason) == (0, {}, "out of time")
+    told = (
+        "no node has had room for a run for 1 s: a run needs 64 CPUs, 0 GPUs and 1048576.0 GiB of memory, and there is"
+    )
+    assert out.getvalue().count(told) == 1
+    assert store.states([run.run_id]) == {run.run_id: State.MISSING}
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:10001", "head", "127.0.0.1:99999"])
