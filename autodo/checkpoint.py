@@ -12,10 +12,38 @@ FORMAT = 1
 log = logging.getLogger(__name__)
 
 
-def save(path: Path, run_id: str, state: dict[str, Any]) -> None:
-    """Writes tensors, numbers, strings, lists and dicts; a reader sees the old checkpoint or the new one."""
-    with replacing(path) as temporary:
-        torch.save({"format": FORMAT, "run_id": run_id, "state": state}, temporary)
+class Unusable(RuntimeError):
+    """A checkpoint of the right run holds something else than its training needs."""
+
+
+def save(path: Path, run_id: str, state: dict[str, Any]) -> bool:
+    """Writes tensors, numbers, strings, lists and dicts; a reader sees the old checkpoint or the new one.
+
+    Returns:
+        whether it could be written. If not, a warning says why, and the old checkpoint is still there: a full disk is
+        no reason to end a run.
+    """
+    try:
+        save_torch({"format": FORMAT, "run_id": run_id, "state": state}, path)
+    except OSError as error:
+        log.warning("%s cannot be written, the next epoch tries again: %s", path, error.strerror or error)
+        return False
+    return True
+
+
+def save_torch(content: Any, path: Path) -> None:
+    """`torch.save`, all or nothing.
+
+    Raises:
+        OSError: if the file cannot be written; torch itself hides that in a RuntimeError.
+    """
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load(path: Path, run_id: str, device: str) -> dict[str, Any] | None:

@@ -39,6 +39,8 @@ class Training:
         data: from `autodo.data.prepare` with the same config.
         checkpoint: file to continue from, if it exists, and to write to; None keeps nothing.
         checkpoint_every: epochs between checkpoints.
+    Raises:
+        checkpoint.Unusable: if the checkpoint is one of this run and holds something else than a training keeps.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Training:
         self._checkpoint = checkpoint
         self._checkpoint_every = checkpoint_every
         self._checkpoint_epoch = 0
+        self._checkpoint_due = False
 
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -91,7 +94,8 @@ class Training:
             self.history.append(row)
             self.epoch += 1
             last = self.epoch == self.config.training.epochs
-            if self._checkpoint is not None and (self.epoch % self._checkpoint_every == 0 or last):
+            self._checkpoint_due |= self.epoch % self._checkpoint_every == 0 or last
+            if self._checkpoint is not None and self._checkpoint_due:
                 self._save(self._checkpoint)
             yield row
 
@@ -258,20 +262,23 @@ class Training:
             "history": self.history,
             "best": self.best._asdict(),
         }
-        checkpoints.save(path, self.config.run_id, state)
-        self._checkpoint_epoch = self.epoch
+        if checkpoints.save(path, self.config.run_id, state):
+            self._checkpoint_epoch, self._checkpoint_due = self.epoch, False
 
     def _restore(self, path: Path) -> None:
         state = checkpoints.load(path, self.config.run_id, "cpu")
         if state is None:
             return
-        self.encoder.load_state_dict(state["encoder"])
-        self.head.load_state_dict(state["head"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.points.table.load_state_dict(state["points"])
-        self.history = state["history"]
-        self.best = Best(**state["best"])
-        self.epoch = self._checkpoint_epoch = state["epoch"]
+        try:
+            self.encoder.load_state_dict(state["encoder"])
+            self.head.load_state_dict(state["head"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.points.table.load_state_dict(state["points"])
+            self.history = state["history"]
+            self.best = Best(**state["best"])
+            self.epoch = self._checkpoint_epoch = state["epoch"]
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise checkpoints.Unusable(f"{type(error).__name__}: {error}") from None
 
     def _lr_factor(self, progress: float) -> float:
         training = self.config.training

@@ -3,21 +3,25 @@
 import contextlib
 import functools
 import logging
+import socket
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autodo.config import DatasetConfig, RunConfig
+from autodo.errors import DataError
+from orchestration.run_state import RunBusy
 from orchestration.store import Store, here
 
 if TYPE_CHECKING:
-    from autodo.data import Dataset
+    from autodo.data import Dataset, Prepared
+    from autodo.train import Training
 
 logger = logging.getLogger("autodo")
 
 
 @functools.lru_cache(maxsize=2)
-def load_dataset(config: DatasetConfig, data_dir: Path | None, download: bool = False) -> "Dataset":
+def load_dataset(config: DatasetConfig, data_dir: Path | str | None, download: bool = False) -> "Dataset":
     """A dataset, kept in memory for the next run of this process.
 
     Raises:
@@ -32,7 +36,7 @@ def execute(
     config: RunConfig,
     store: Store,
     *,
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     download: bool = False,
     device: str = "cpu",
     checkpoint_every: int = 1,
@@ -41,6 +45,7 @@ def execute(
     """Trains one run, from its checkpoint if there is one, and saves its results.
 
     Args:
+        data_dir: path or URI of the files of a named dataset.
         device: `cpu`, `cuda` or `cuda:<n>`.
         checkpoint_every: epochs between checkpoints.
         keep_model: keep the trained classifier in the store.
@@ -51,24 +56,19 @@ def execute(
         RunBusy: if another process is at work on this run. DataError, StoreError, TrainingDiverged.
     """
     run_id = config.run_id
-    with store.locked_log(run_id) as log, _logging_to(log):
+    with contextlib.ExitStack() as stack:
+        attempt = stack.enter_context(store.attempt(run_id))
+        stack.enter_context(_logging_to(attempt.log))
         if store.is_done(run_id):
             logger.info("done already")
             return
         try:
             # Here, because torch takes seconds to import.
             from autodo import data
-            from autodo.train import Training
 
             store.begin(config)
-            dataset = load_dataset(config.dataset, data_dir, download)
-            training = Training(
-                config,
-                data.prepare(dataset, config),
-                device=device,
-                checkpoint=store.checkpoint(run_id),
-                checkpoint_every=checkpoint_every,
-            )
+            dataset = _load_here(config.dataset, data_dir, download)
+            training = _training(config, data.prepare(dataset, config), attempt.checkpoint, device, checkpoint_every)
             logger.info(
                 "%s on %s, device %s, from epoch %d of %d",
                 run_id, here(), device, training.epoch, config.training.epochs,
@@ -78,15 +78,43 @@ def execute(
                     "epoch %d: train loss %.4f, val error %.4f, test error %.4f",
                     metrics["epoch"], metrics["train_loss"], metrics["val_error"], metrics["test_error"],
                 )  # fmt: skip
+                attempt.keep()
                 yield metrics
-            store.save(training.outcome(), run_id, keep_model=keep_model)
+            outcome = training.outcome()
+            attempt.settle()
+            store.save(outcome, run_id, keep_model=keep_model)
+            attempt.saved = True
             logger.info("done")
         except (GeneratorExit, KeyboardInterrupt):
             logger.info("stopped; the next attempt continues from the checkpoint")
             raise
+        except RunBusy as error:
+            logger.info("stopped: %s", error)
+            raise
         except Exception:
             logger.exception("failed")
             raise
+
+
+def _training(config: RunConfig, data: "Prepared", path: Path, device: str, every: int) -> "Training":
+    """The training, from its checkpoint if that can be used."""
+    from autodo.checkpoint import Unusable
+    from autodo.train import Training
+
+    try:
+        return Training(config, data, device=device, checkpoint=path, checkpoint_every=every)
+    except Unusable as error:
+        logger.warning("%s cannot be used, the run starts anew: %s", path, error)
+        path.unlink()
+        return Training(config, data, device=device, checkpoint=path, checkpoint_every=every)
+
+
+def _load_here(config: DatasetConfig, data_dir: Path | str | None, download: bool) -> "Dataset":
+    """The dataset; an error names this node, because data can be on one node of a cluster and not on another."""
+    try:
+        return load_dataset(config, data_dir, download)
+    except DataError as error:
+        raise DataError(f"node {socket.gethostname()}: {error}") from None
 
 
 @contextlib.contextmanager
