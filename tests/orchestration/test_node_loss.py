@@ -96,7 +96,14 @@ def preempt(cluster: Any, node: Any) -> None:
     """What an autoscaler does when a spot machine is taken back: it says so, and soon the machine is gone."""
     command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "drain-node"]
     command += ["--address", cluster.address, "--node-id", node.node_id]
-    command += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "spot", "--deadline-remaining-seconds", "1"]
+    command += [
+        "--reason",
+        "DRAIN_NODE_REASON_PREEMPTION",
+        "--reason-message",
+        "spot",
+        "--deadline-remaining-seconds",
+        "1",
+    ]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     cluster.remove_node(node, allow_graceful=False)
 
@@ -109,7 +116,9 @@ LOSSES = {
 
 
 @pytest.mark.parametrize("loss", list(LOSSES))
-def test_a_run_whose_node_is_lost_continues_on_another(loss: str, cluster: Any, store: Store, tmp_path: Path) -> None:
+def test_a_run_whose_node_is_lost_continues_on_another(
+    loss: str, cluster: Any, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     overrides = {"dataset.subsample": 300}
     run = build_run("digits", "autodo-exact-aws", overrides={**overrides, "training.epochs": 150})
     others = [
@@ -139,6 +148,8 @@ def test_a_run_whose_node_is_lost_continues_on_another(loss: str, cluster: Any, 
     assert check_no_epoch_was_lost(log.read_text()) == 2
     for other in others:
         assert check_no_epoch_was_lost(Path(store.log_file(other.run_id)).read_text()) == 1
+    # Ray's own words about the death stay in failure.json.
+    assert "raylet" not in "".join(capsys.readouterr())
     undisturbed = alone([run, *others], tmp_path / "undisturbed")
     for one in (run, *others):
         assert metrics(store, one.run_id) == metrics(undisturbed, one.run_id)

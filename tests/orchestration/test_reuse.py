@@ -120,7 +120,14 @@ def test_a_run_in_a_used_process_is_the_run_in_a_fresh_one(actors: Any, tmp_path
         [(first, "done"), (second, "done"), (third, "done")],
         [(third, "done"), (second, "done"), (first, "done")],
         # After runs that failed, and with one that is put aside after an epoch and continued.
-        [(diverging, "failed"), (first, "running"), (impossible, "failed"), (third, "done"), (first, "done"), (second, "done")],
+        [
+            (diverging, "failed"),
+            (first, "running"),
+            (impossible, "failed"),
+            (third, "done"),
+            (first, "done"),
+            (second, "done"),
+        ],
     ]
     for number, order in enumerate(orders):
         store = Store(tmp_path / f"used-{number}").create()
