@@ -56,8 +56,8 @@ class Cluster:
 def deaths_are_told() -> Iterator[None]:
     """Lets Tune take every way in which Ray tells of a dead actor as what it is.
 
-    An actor that was ended for lack of memory is told by ActorDiedError or, when that is known first, by OutOfMemoryError,
-    which is no RayActorError: Tune 2.60 takes it as an error of its own and ends the whole launch.
+    An actor that was ended for lack of memory is told by ActorDiedError or, when that is known first, by
+    OutOfMemoryError, which is no RayActorError: Tune 2.60 takes it as an error of its own and ends the whole launch.
     """
     manager = actor_manager.RayActorManager
     failed = manager._actor_task_failed
@@ -67,11 +67,11 @@ def deaths_are_told() -> Iterator[None]:
             exception = RayActorError(error_msg=f"{type(exception).__name__}: {exception}")
         failed(self, tracked_actor_task, exception)
 
-    manager._actor_task_failed = told
+    manager._actor_task_failed = told  # type: ignore[method-assign]
     try:
         yield
     finally:
-        manager._actor_task_failed = failed
+        manager._actor_task_failed = failed  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager
