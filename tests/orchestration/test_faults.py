@@ -111,7 +111,7 @@ def test_two_drivers_share_a_grid(tmp_path: Path, launching: list[subprocess.Pop
 
 
 # Forks a process for each line "STEP STORE" that it reads: one that trains the run and kills itself at that step of
-# saving it. What they need is imported before and nothing is computed before, so that a fork is as good as a new process.
+# saving it. All is imported before and nothing is computed before, so that a fork is as good as a new process.
 _DIES_AT = """
 import os, signal, sys
 from pathlib import Path
