@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -66,6 +66,17 @@ def stamps(store: Store) -> dict[str, tuple[int, int]]:
     return found
 
 
+def attempts_begun(store: Path) -> int:
+    """How many attempts at runs the logs tell of."""
+    return sum(log.read_text().count(" from epoch ") for log in store.glob("runs/*/log.txt"))
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not happened():
+        time.sleep(0.01)
+
+
 @pytest.mark.slow
 def test_a_driver_that_is_killed_again_and_again_finishes_the_grid(
     tmp_path: Path, launching: list[subprocess.Popen[str]]
@@ -73,13 +84,22 @@ def test_a_driver_that_is_killed_again_and_again_finishes_the_grid(
     runs = write_grid(tmp_path / "g.yaml", epochs=150, seeds=max(2, KILLS // 2))
     store, draw = Store(tmp_path / "S"), random.Random(0)
     done: dict[str, tuple[int, int]] = {}
-    for _ in range(KILLS):
+    in_writing = 0
+    for kill in range(KILLS):
+        begun = attempts_begun(tmp_path / "S")
         process = start(tmp_path / "g.yaml", store.root, tmp_path)
         launching.append(process)
-        time.sleep(draw.uniform(4.0, 16.0))
+        # Starting takes as long as it takes; the moment that counts is one of the work.
+        wait_until(lambda before=begun: attempts_begun(tmp_path / "S") > before)
+        if kill % 3:
+            time.sleep(draw.uniform(0.0, 6.0))
+        else:  # a run writes its tables: the first is there, the last is not
+            tables = len(list((tmp_path / "S" / "points").glob("*")))
+            wait_until(lambda before=tables: len(list((tmp_path / "S" / "points").glob("*"))) > before)
         process.kill()
         process.communicate()
         now = stamps(store)
+        in_writing += len(list((tmp_path / "S" / "points").glob("[!.]*"))) > len(now)
         assert done.items() <= now.items(), "a finished result was lost or written again"
         done = now
     last = start(tmp_path / "g.yaml", store.root, tmp_path)
@@ -90,7 +110,9 @@ def test_a_driver_that_is_killed_again_and_again_finishes_the_grid(
     assert done.items() <= stamps(store).items()
     assert store.done() == {run.run_id for run in runs}
     attempts = [check_no_epoch_was_lost(store.log_file(run.run_id).read_text()) for run in runs]
-    print(f"{KILLS} kills, {len(runs)} runs, {len(done)} done before the last launch, attempts {attempts}")
+    print(f"{KILLS} kills, {in_writing} while results were written, {len(runs)} runs, {len(done)} done before the last")
+    print(f"launch, attempts {attempts}")
+    assert sum(attempts) > len(runs), "no kill hit a run"
     undisturbed = alone(runs, tmp_path / "undisturbed")
     for run in runs:
         assert metrics(store, run.run_id) == metrics(undisturbed, run.run_id)
