@@ -4,6 +4,7 @@ What is split among them is dealt like cards: thing j of a sequence goes to work
 many things each has without asking, and any stretch of the sequence is split as evenly as can be.
 """
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -132,8 +133,11 @@ class Group(Workers):
 
     def train_together(self, encoder: nn.Module, head: nn.Module) -> nn.Module:
         network = nn.Sequential(share_statistics(encoder, self.sum), head)
-        # Statistics of the whole batch are the same everywhere, so there are no buffers to send.
-        return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+        # Statistics of the whole batch are the same everywhere, so no buffer need be sent at each step. The option has
+        # a new name since torch 2.15.
+        known = inspect.signature(DistributedDataParallel).parameters
+        send = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        return DistributedDataParallel(network, gradient_as_bucket_view=True, **{send: False})
 
     def _everyones(self, thing: T) -> list[T]:
         things: list[Any] = [None] * self.size
