@@ -1,4 +1,4 @@
-"""Real processes that train together, started once and used for many groups."""
+"""Workers: real processes that train together, started once and used for many groups, or one without the others."""
 
 import multiprocessing
 import tempfile
@@ -9,7 +9,16 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from autodo.workers import Workers
+
 TIMEOUT_SECONDS = 120
+
+
+class Worker(Workers):
+    """One of several, for what needs no word from the others."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
 
 
 class Pool:

@@ -5,7 +5,7 @@ import torch
 
 from autodo.data.batches import epoch_batches, ordered_batches, shuffled_batches
 from autodo.workers import ALONE
-from tests.autodo.data.test_shards import Worker
+from tests.workers import Worker
 
 
 def generator(seed: int = 0) -> torch.Generator:

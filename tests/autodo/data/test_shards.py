@@ -7,14 +7,8 @@ from autodo.data.shards import deal, shard_of
 from autodo.errors import ConfigError
 from autodo.recipes import build_run
 from autodo.seeds import numpy_generator
-from autodo.workers import ALONE, Workers
-
-
-class Worker(Workers):
-    """One of several, as far as dealing goes."""
-
-    def __init__(self, rank: int, size: int) -> None:
-        self.rank, self.size = rank, size
+from autodo.workers import ALONE
+from tests.workers import Worker
 
 
 def shards(train, trusted, size, seed=0):
