@@ -39,22 +39,31 @@ def delete(path: Path) -> None:
 
 
 def save(
-    path: Path, run_id: str, state: dict[str, Any], part: dict[str, Any] | None = None, workers: Workers = ALONE
+    path: Path,
+    run_id: str,
+    state: dict[str, Any],
+    rows: dict[str, Any],
+    positions: Tensor | None = None,
+    workers: Workers = ALONE,
 ) -> None:
     """Writes tensors, numbers, strings, lists and dicts; a reader sees the old checkpoint or the new one.
 
     Args:
         state: what all workers know, written by the first; `epoch` is in it.
-        part: this worker's rows: `positions` and tensors with a row for each, and anything that is no tensor and the
-            same on all workers; None if `state` has everything, with the rows as `points`.
+        rows: of this worker's points: tensors with a row for each, and what is no tensor and the same for all workers.
+        positions: of this worker's points; None if all workers have the same rows.
+    Shape:
+        positions [n] int64, increasing.
     """
     names: list[str] = []
-    if part is not None:
+    if positions is None or workers.size == 1:
+        state = {**state, "points": rows}
+    else:
         epoch, size = state["epoch"], workers.size
         names = [f"{path.stem}.part-{epoch}-{rank}-of-{size}{path.suffix}" for rank in range(size)]
-        _write(path.with_name(names[workers.rank]), run_id, {"epoch": epoch, **part})
-        workers.wait()
+        _write(path.with_name(names[workers.rank]), run_id, {"epoch": epoch, "positions": positions, **rows})
         state = {**state, "parts": names}
+        workers.wait()
     if workers.is_first:
         _write(path, run_id, state)
         for file in files(path):
@@ -69,12 +78,12 @@ def load(path: Path, run_id: str, positions: Tensor | None = None, workers: Work
     to stop; it will be overwritten. Either all workers get a state or none does.
 
     Args:
-        positions: of the points whose rows this worker needs, increasing; None for all that there are, in one file.
+        positions: of this worker's points; None if all workers have the same rows.
     Shape:
-        positions [n] int64.
+        positions [n] int64, increasing.
     Returns:
-        `state` as it was given to `save`, with the rows as `points`, by whichever worker they were written; all tensors
-        are on the CPU.
+        `state` as it was given to `save`, and as `points` the rows of this worker's points, whichever workers wrote
+        them; all tensors are on the CPU.
     """
     state: dict[str, Any] | None = None
     if path.exists():

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autodo import records
 from autodo.augment import affine
@@ -35,6 +35,12 @@ class Best(NamedTuple):
     probabilities: Tensor
     encoder: dict[str, Tensor]
     head: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, epoch: int, val: Scores, test: Scores, encoder: nn.Module, head: nn.Module) -> Self:
+        """A copy of what there is after this epoch."""
+        predictions, probabilities = test.predictions.cpu(), test.probabilities.cpu()
+        return cls(epoch, val.error, val.loss, predictions, probabilities, _copied(encoder), _copied(head))
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,10 @@ def build_outcome(
         points=points,
         classifier=classifier,
     )
+
+
+def _copied(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().to("cpu", copy=True) for name, value in module.state_dict().items()}
 
 
 def _result_row(

@@ -243,15 +243,7 @@ class Training:
     def _keep_best(self, epoch: int, val: Scores, test: Scores) -> None:
         """Keeps the epoch with the lowest val error, its weights and predictions; ties go to the lower val loss."""
         if self.best is None or (val.error, val.loss) < (self.best.val_error, self.best.val_loss):
-            self.best = Best(
-                epoch,
-                val.error,
-                val.loss,
-                test.predictions.cpu(),
-                test.probabilities.cpu(),
-                _copy_to_cpu(self.encoder),
-                _copy_to_cpu(self.head),
-            )
+            self.best = Best.of(epoch, val, test, self.encoder, self.head)
 
     def _stop_unless_finite(self, what: str, value: float, epoch: int) -> None:
         if not math.isfinite(value):
@@ -273,18 +265,11 @@ class Training:
             "history": self.history,
             "best": self.best._asdict(),
         }
-        rows = self.points.table.state_dict()
-        part = None
-        if self.workers.size == 1 or self.points.shared:
-            state["points"] = rows
-        else:
-            part = {"positions": self._positions, **rows}
-        checkpoints.save(path, self.config.run_id, state, part, self.workers)
+        checkpoints.save(path, self.config.run_id, state, self.points.table.state_dict(), self._positions, self.workers)
         self._checkpoint_epoch = self.epoch
 
     def _restore(self, path: Path) -> None:
-        positions = None if self.points.shared else self._positions
-        state = checkpoints.load(path, self.config.run_id, positions, self.workers)
+        state = checkpoints.load(path, self.config.run_id, self._positions, self.workers)
         if state is None:
             return
         self.encoder.load_state_dict(state["encoder"])
@@ -303,9 +288,9 @@ class Training:
         return torch_generator(self.config.seed, phase, epoch, *self.workers.stream, device=self.device)
 
     @property
-    def _positions(self) -> Tensor:
-        """Positions of the rows of this worker's table among all points of the inner problem."""
-        return torch.from_numpy(self.shard.positions)
+    def _positions(self) -> Tensor | None:
+        """Which points the rows of this worker's table are of; None if all workers have the same row."""
+        return None if self.points.shared else torch.from_numpy(self.shard.positions)
 
     def _share(self, images: ImageSet) -> tuple[Tensor, Tensor]:
         """Images and labels of this worker's share of a set."""
@@ -319,7 +304,3 @@ class Training:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
-
-
-def _copy_to_cpu(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().to("cpu", copy=True) for name, value in module.state_dict().items()}

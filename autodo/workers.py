@@ -137,7 +137,8 @@ class Group(Workers):
         # a new name since torch 2.15.
         known = inspect.signature(DistributedDataParallel).parameters
         send = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-        return DistributedDataParallel(network, gradient_as_bucket_view=True, **{send: False})
+        options: dict[str, Any] = {send: False, "gradient_as_bucket_view": True}
+        return DistributedDataParallel(network, **options)
 
     def _everyones(self, thing: T) -> list[T]:
         things: list[Any] = [None] * self.size

@@ -178,6 +178,11 @@ def state_of(training: Training) -> dict[str, Any]:
     return {"epoch": training.epoch, "positions": training.shard.positions, "network": network, **table}
 
 
+def seeds(config: RunConfig) -> list[int]:
+    training = start(config)
+    return [training._generator(phase, 3).initial_seed() for phase in ("inner", "outer")]
+
+
 def diverge(config: RunConfig) -> str:
     try:
         for _ in start(config):

@@ -12,14 +12,14 @@ RUN = "digits_x"
 POSITIONS = [torch.tensor([0, 2, 5]), torch.tensor([1, 3, 4])]
 
 
-def part(rank: int, epoch: int) -> dict:
-    return {"positions": POSITIONS[rank], "values": POSITIONS[rank][:, None] + 100.0 * epoch, "steps": epoch}
+def rows(rank: int, epoch: int) -> dict:
+    return {"values": POSITIONS[rank][:, None] + 100.0 * epoch, "steps": epoch}
 
 
 def save(path, epoch: int, died_before: str | None = None) -> None:
     """What two workers do, the second one first; `died_before` a step all is over."""
     with contextlib.suppress(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
-        checkpoint.save(path, RUN, {"epoch": epoch}, part(1, epoch), Worker(1, 2))
+        checkpoint.save(path, RUN, {"epoch": epoch}, rows(1, epoch), POSITIONS[1], Worker(1, 2))
         if died_before == "the other part":
             return
         first = Worker(0, 2)
@@ -27,7 +27,7 @@ def save(path, epoch: int, died_before: str | None = None) -> None:
             patch.setattr(first, "wait", _die)
         elif died_before == "old parts are deleted":
             patch.setattr(checkpoint, "files", _die)
-        checkpoint.save(path, RUN, {"epoch": epoch}, part(0, epoch), first)
+        checkpoint.save(path, RUN, {"epoch": epoch}, rows(0, epoch), POSITIONS[0], first)
 
 
 def _die(*arguments: object) -> None:
@@ -61,7 +61,7 @@ def test_any_rows_can_be_read_and_one_process_writes_one_file(tmp_path):
     assert loaded["points"]["values"][:, 0].tolist() == [302, 303]
     whole = checkpoint.load(path, RUN, torch.arange(6))
     assert whole is not None
-    checkpoint.save(path, RUN, whole)
+    checkpoint.save(path, RUN, {"epoch": 3}, whole["points"], torch.arange(6))
     assert checkpoint.files(path) == [path]
     again = checkpoint.load(path, RUN, torch.tensor([5]))
     assert again is not None

@@ -11,6 +11,7 @@ from autodo import checkpoint as checkpoints
 from autodo.batch_norm import WholeBatchNorm2d
 from autodo.config import DistortionConfig, RunConfig
 from autodo.recipes import build_run
+from autodo.seeds import derive
 from tests.autodo import jobs_of_workers as jobs
 from tests.workers import Pool
 
@@ -214,6 +215,12 @@ def test_what_diverges_ends_all_workers_with_one_message(pool, method, overrides
     first, second = pool.each(2, jobs.diverge, config)
     assert first == second
     assert what in first
+
+
+def test_no_two_workers_draw_the_same_and_one_alone_draws_what_it_always_drew(pool):
+    config = config_of("baseline", SHORT)
+    assert jobs.seeds(config) == [derive(0, "inner", 3), derive(0, "outer", 3)]
+    assert len({*jobs.seeds(config), *(seed for seeds in pool.each(2, jobs.seeds, config) for seed in seeds)}) == 6
 
 
 def test_too_many_workers_are_refused_by_all(pool):
