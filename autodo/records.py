@@ -108,6 +108,14 @@ SCHEMAS: dict[Kind, pa.Schema] = {
     ),
 }
 
+_identity_names = {name for name, _ in _IDENTITY}
+EPOCH_SCALARS = tuple(
+    field.name
+    for field in SCHEMAS["epochs"]
+    if field.name not in _identity_names and (pa.types.is_floating(field.type) or pa.types.is_integer(field.type))
+)
+"""Columns of an epoch that make a curve: losses, errors, learning rate, times; `epoch` is their axis."""
+
 
 def table(kind: Kind, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Rows as a table of the kind's schema; every row must have every column.

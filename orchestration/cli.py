@@ -3,7 +3,7 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -30,14 +30,6 @@ StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="Directory 
 GridArgument = Annotated[str, typer.Argument(metavar="GRID", help="Name of a shipped grid, or a YAML file.")]
 
 
-class Part(StrEnum):
-    """What `launch --only` can be limited to."""
-
-    FAILED = "failed"
-    STARTED = "started"
-    MISSING = "missing"
-
-
 class Split(StrEnum):
     """RunConfig.split, as a choice of the command line."""
 
@@ -54,43 +46,105 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Show the v
         raise typer.Exit
 
 
+Only = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY=VALUE,…", help="Of the grid only this: method=…, dataset=…, distortion=…, split=…, seed=…"
+    ),
+]
+MaxConcurrent = Annotated[int | None, typer.Option(min=1, help="The most runs at a time.")]
+Retries = Annotated[int, typer.Option(min=0, help="Further attempts of a run that fails.")]
+TimeBudget = Annotated[str | None, typer.Option(metavar="2h", help="Then stop, each run at the end of its epoch.")]
+CpusPerRun = Annotated[int | None, typer.Option(min=1, help="Cores of a run (of each of its workers).")]
+GpusPerRun = Annotated[float | None, typer.Option(min=0, help="GPUs of a run; 0.5 lets two share one.")]
+MemoryPerRun = Annotated[str | None, typer.Option(metavar="8GiB", help="Host memory set aside for a run.")]
+WorkersPerRun = Annotated[int | None, typer.Option(min=1, help="Processes that train one run together.")]
+Address = Annotated[str | None, typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster; else Ray starts here.")]
+Dashboard = Annotated[bool, typer.Option("--dashboard", help="Ray's web page, on localhost.")]
+KeepModels = Annotated[bool, typer.Option("--keep-models", help="Keep every run's trained classifier.")]
+
+
 @app.command()
 def launch(
     grid: GridArgument,
     store: StoreOption = None,
     overrides: Set = [],  # noqa: B006 (Typer copies it)
+    only: Only = None,
     data_dir: DataDir = None,
     download: Download = False,
-    only: Annotated[Part | None, typer.Option(help="Run only what is in this state.")] = None,
-    max_concurrent: Annotated[int | None, typer.Option(min=1, help="The most runs at a time.")] = None,
-    cpus_per_run: Annotated[int | None, typer.Option(min=1, help="Cores of a run.")] = None,
-    gpus_per_run: Annotated[float | None, typer.Option(min=0, help="GPUs of a run; 0.5 lets two share one.")] = None,
-    address: Annotated[
-        str | None, typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster; else Ray starts here.")
-    ] = None,
-    dashboard: Annotated[bool, typer.Option("--dashboard", help="Ray's web page, on localhost.")] = False,
-    keep_models: Annotated[bool, typer.Option("--keep-models", help="Keep every run's trained classifier.")] = False,
+    max_concurrent: MaxConcurrent = None,
+    retries: Retries = 2,
+    time_budget: TimeBudget = None,
+    cpus_per_run: CpusPerRun = None,
+    gpus_per_run: GpusPerRun = None,
+    memory_per_run: MemoryPerRun = None,
+    workers_per_run: WorkersPerRun = None,
+    address: Address = None,
+    dashboard: Dashboard = False,
+    keep_models: KeepModels = False,
 ) -> None:
     """Run what a grid still lacks, on all cores; then show the table."""
+    given = locals()
     from orchestration import commands
 
-    raise typer.Exit(
-        commands.launch(
-            console,
-            grid=grid,
-            store=store,
-            overrides=overrides,
-            data_dir=data_dir,
-            download=download,
-            only=only,
-            max_concurrent=max_concurrent,
-            cpus_per_run=cpus_per_run,
-            gpus_per_run=gpus_per_run,
-            address=address,
-            dashboard=dashboard,
-            keep_models=keep_models,
-        )
-    )
+    settings = commands.Settings(**_without(given, "grid", "store", "overrides"))
+    raise typer.Exit(commands.launch(console, settings, grid=grid, store=store, overrides=overrides))
+
+
+@app.command()
+def resume(
+    store: StoreArgument,
+    only: Only = None,
+    data_dir: DataDir = None,
+    download: Download = False,
+    max_concurrent: MaxConcurrent = None,
+    retries: Retries = 2,
+    time_budget: TimeBudget = None,
+    cpus_per_run: CpusPerRun = None,
+    gpus_per_run: GpusPerRun = None,
+    memory_per_run: MemoryPerRun = None,
+    workers_per_run: WorkersPerRun = None,
+    address: Address = None,
+    dashboard: Dashboard = False,
+    keep_models: KeepModels = False,
+) -> None:
+    """Run what the grids that were launched on a store still lack."""
+    given = locals()
+    from orchestration import commands
+
+    raise typer.Exit(commands.resume(console, commands.Settings(**_without(given, "store")), root=store))
+
+
+@app.command()
+def retry(
+    store: StoreArgument,
+    run_ids: Annotated[list[str] | None, typer.Argument(metavar="[RUN_ID]…", help="Runs that failed.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="All runs that failed.")] = False,
+    only: Only = None,
+    data_dir: DataDir = None,
+    download: Download = False,
+    max_concurrent: MaxConcurrent = None,
+    retries: Retries = 2,
+    time_budget: TimeBudget = None,
+    cpus_per_run: CpusPerRun = None,
+    gpus_per_run: GpusPerRun = None,
+    memory_per_run: MemoryPerRun = None,
+    workers_per_run: WorkersPerRun = None,
+    address: Address = None,
+    dashboard: Dashboard = False,
+    keep_models: KeepModels = False,
+) -> None:
+    """Try failed runs again, also those that were given up."""
+    given = locals()
+    from orchestration import commands
+
+    settings = commands.Settings(**_without(given, "store", "run_ids", "failed"))
+    raise typer.Exit(commands.retry(console, settings, root=store, run_ids=run_ids or (), failed=failed))
+
+
+def _without(given: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The options that a command shares with others."""
+    return {name: value for name, value in given.items() if name not in names}
 
 
 @app.command()
@@ -101,9 +155,9 @@ def plan(
     list_runs: Annotated[bool, typer.Option("--list", help="List every run id with its state.")] = False,
 ) -> None:
     """Show what `launch` would run, and how long it takes; run nothing."""
-    from orchestration import show
+    from orchestration import overview
 
-    show.plan(console, grid=grid, store=store, overrides=overrides, list_runs=list_runs)
+    overview.plan(console, grid=grid, store=store, overrides=overrides, list_runs=list_runs)
 
 
 @app.command()
@@ -122,10 +176,10 @@ def train(
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Epochs between checkpoints.")] = 1,
 ) -> None:
     """Train one run in this process, or continue it, and keep its classifier."""
-    from orchestration import commands
+    from orchestration import train_one
 
     raise typer.Exit(
-        commands.train(
+        train_one.train(
             console,
             dataset=dataset,
             method=method,
@@ -144,11 +198,14 @@ def train(
 
 
 @app.command()
-def status(store: StoreArgument) -> None:
+def status(
+    store: StoreArgument,
+    watch: Annotated[bool, typer.Option("--watch", help="Again and again, until nothing is left to do.")] = False,
+) -> None:
     """Show how far the grids of a store are, and why runs failed."""
-    from orchestration import show
+    from orchestration import overview
 
-    show.status(console, store)
+    overview.status(console, store, watch=watch)
 
 
 @app.command()
@@ -170,7 +227,7 @@ def methods() -> None:
 def main() -> None:
     """Entry point: an error of the user is one line per problem, and no traceback.
 
-    Exit codes: 0 all is done, 1 a run failed, 2 a user's error, 130 stopped by Ctrl-C.
+    Exit codes: 0 all is done, 1 a run failed, 2 a user's error, 124 the time budget is over, 130 stopped by Ctrl-C.
     """
     try:
         code = app(standalone_mode=False)

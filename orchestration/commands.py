@@ -1,191 +1,218 @@
-"""What the commands do, apart from how their options are spelled."""
+"""What `launch`, `resume` and `retry` do, apart from how their options are spelled."""
 
+import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.text import Text
 
-from autodo.config import DistortionConfig, RunConfig, SplitName
-from autodo.errors import ConfigError, TrainingDiverged, UserError
-from autodo.recipes import build_run
+from autodo.config import RunConfig
+from autodo.errors import ConfigError
 from autodo.validation import parse_model, parse_overrides
 from orchestration import show
-from orchestration.grid import expand, load_grid, pin_content
-from orchestration.plan import Plan, make_plan
-from orchestration.progress import RunBar
-from orchestration.run_state import RunBusy, State
+from orchestration.grid import GridConfig, ResourcesConfig, expand, load_grid, pin_content
+from orchestration.overview import failures, say
+from orchestration.plan import RETRIES, Plan, make_plan, select, works
+from orchestration.run_state import State
 from orchestration.store import Store
 
-_NOT_KEPT = (
-    "Its classifier was not kept: `autodo train`, or `autodo launch --keep-models`, with another --store keeps one"
-)
+OUT_OF_TIME = 124
+"""Exit code when the time budget ended a launch, as of coreutils' `timeout`."""
 
 
-def launch(
-    console: Console,
-    *,
-    grid: str,
-    store: Path | None,
-    overrides: Sequence[str],
-    data_dir: Path | None,
-    download: bool,
-    only: str | None,
-    max_concurrent: int | None,
-    cpus_per_run: int | None,
-    gpus_per_run: float | None,
-    address: str | None,
-    dashboard: bool,
-    keep_models: bool,
-) -> int:
-    """Runs what is missing, prints the table; returns the exit code."""
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The options that all three commands share."""
+
+    data_dir: Path | None = None
+    download: bool = False
+    only: str | None = None
+    max_concurrent: int | None = None
+    retries: int = RETRIES
+    time_budget: str | None = None
+    cpus_per_run: int | None = None
+    gpus_per_run: float | None = None
+    memory_per_run: str | None = None
+    workers_per_run: int | None = None
+    address: str | None = None
+    dashboard: bool = False
+    keep_models: bool = False
+
+
+def launch(console: Console, settings: Settings, *, grid: str, store: Path | None, overrides: Sequence[str]) -> int:
+    """Runs what a grid still lacks, prints its table; returns the exit code."""
     config = pin_content(load_grid(grid).override(parse_overrides(overrides)))
-    given = {"cpus": cpus_per_run, "gpus": gpus_per_run}
-    resources = config.resources.model_copy(update={key: value for key, value in given.items() if value is not None})
     place = Store(store or config.store_path)
-    whole = make_plan(expand(config), place)
-    part = whole if only is None else whole.only([State(only)])
-    interrupted = False
+    resources = _resources(config.resources, settings)
+
+    def create() -> None:
+        place.create().save_grid(config)
+
+    return _run(console, settings, place, expand(config), lambda _: resources, title=config.name, create=create)
+
+
+def resume(console: Console, settings: Settings, *, root: Path) -> int:
+    """Runs what the grids that were launched on a store still lack."""
+    place = Store(root).open()
+    grids = _grids(console, place)
+    if not grids:
+        raise ConfigError(f"{root}: no grid was launched on it")
+    resources = _resources_of(grids, settings)
+    runs = [run for grid in grids for run in expand(grid)]
+    title = ", ".join(grid.name for grid in grids)
+    return _run(console, settings, place, runs, resources, title=title)
+
+
+def retry(console: Console, settings: Settings, *, root: Path, run_ids: Sequence[str], failed: bool) -> int:
+    """Tries failed runs again, with their failures forgotten."""
+    place = Store(root).open()
+    if bool(run_ids) == failed:
+        raise ConfigError("say which runs: either --failed, for all that failed, or their run ids")
+    grids = _grids(console, place)
+    known = {run.run_id: run for grid in grids for run in expand(grid)}
+    chosen = sorted(place.failures()) if failed else list(dict.fromkeys(run_ids))
+    runs = [known.get(run_id) or place.config(run_id) for run_id in chosen]
+    states = place.states(chosen)
+    for run_id, state in states.items():
+        if state is not State.FAILED:
+            raise ConfigError(f"{run_id}: has not failed, it is {state}; `autodo resume {root}` runs what is left")
+    if not runs:
+        say(console, f"{root}: no run has failed")
+        return 0
+    if settings.only is not None:
+        runs = select(runs, settings.only)
+    for run in runs:
+        place.forget_failures(run.run_id)
+    resources = _resources_of(grids, settings)
+    return _run(console, dataclasses.replace(settings, only=None), place, runs, resources, title="failed runs")
+
+
+def _run(
+    console: Console,
+    settings: Settings,
+    store: Store,
+    runs: Sequence[RunConfig],
+    resources: Callable[[RunConfig], ResourcesConfig],
+    *,
+    title: str,
+    create: Callable[[], None] = lambda: None,
+) -> int:
+    seconds = None if settings.time_budget is None else parse_duration(settings.time_budget)
+    whole = make_plan(runs, store, settings.retries)
+    part = whole if settings.only is None else make_plan(select(runs, settings.only), store, settings.retries)
+    reason = None
     if part.left:
         # Before anything is written and before Ray starts: a missing file is one line, not a failure per run.
-        _check_data(console, part.left, data_dir, download)
-        place.create().save_grid(config)
-        _say(
+        _check_data(console, list(part.left.values()), settings)
+        create()
+        say(
             console,
-            f"{config.name}: {len(part.left)} runs to do, {whole.counts()[State.DONE]} done; store {place.root}",
+            f"{title}: {len(part.left)} runs to do, {whole.counts()[State.DONE]} done; store {store.root}",
+        )
+        with console.status("starting Ray"):
+            from orchestration import launch as on_ray
+            from orchestration.cluster import Cluster
+        options = on_ray.Options(
+            max_concurrent=settings.max_concurrent,
+            retries=settings.retries,
+            seconds=seconds,
+            data_dir=settings.data_dir,
+            keep_models=settings.keep_models,
         )
         try:
-            with console.status("starting Ray"):
-                from orchestration import launch as on_ray
-            on_ray.launch(
-                part.left,
-                place,
-                resources,
+            progress = on_ray.launch(
+                works(part, store, resources),
+                store,
                 console,
-                cluster=on_ray.Cluster(address, dashboard),
+                cluster=Cluster(settings.address, settings.dashboard),
+                options=options,
                 done_before=part.counts()[State.DONE],
-                max_concurrent=max_concurrent,
-                data_dir=data_dir,
-                keep_models=keep_models,
             )
+            reason = progress.stop_reason
         except KeyboardInterrupt:
-            interrupted = True
-    return _summary(console, make_plan(whole.runs, place), place, interrupted=interrupted)
+            reason = "interrupted"
+    return _summary(console, make_plan(whole.runs.values(), store, settings.retries), store, reason)
 
 
-def _check_data(console: Console, runs: Sequence[RunConfig], data_dir: Path | None, download: bool) -> None:
+def _check_data(console: Console, runs: Sequence[RunConfig], settings: Settings) -> None:
     from orchestration.execute import load_dataset
 
     with console.status("checking the data"):
         for dataset in dict.fromkeys(run.dataset for run in runs):
-            load_dataset(dataset, data_dir, download)
+            load_dataset(dataset, settings.data_dir, settings.download)
     # The runs' own processes load it again; here it would only take up memory until the last of them ends.
     load_dataset.cache_clear()
 
 
-def _summary(console: Console, after: Plan, store: Store, *, interrupted: bool) -> int:
+def _summary(console: Console, after: Plan, store: Store, reason: str | None) -> int:
     counts, total = after.counts(), len(after.runs)
     if counts[State.DONE]:
         show.comparison(console, after, store)
-    if interrupted:
-        _say(console, f"interrupted: {counts[State.DONE]} of {total} runs are done; the same command continues")
-        return 130
     if counts[State.FAILED]:
-        show.failures(console, store, set(after.states))
-        _say(console, f"{counts[State.FAILED]} of {total} runs failed; `autodo status {store.root}` says more", "red")
+        failures(console, store, set(after.states))
+    if reason is not None and after.left:
+        say(console, f"{reason}: {counts[State.DONE]} of {total} runs are done; the same command continues")
+        return OUT_OF_TIME if reason == "out of time" else 130
+    if counts[State.FAILED]:
+        say(console, f"{counts[State.FAILED]} of {total} runs failed; {_remedy(after, store)}", "red")
         return 1
     left = total - counts[State.DONE]
-    _say(console, f"{left} of {total} runs are left" if left else f"all {total} runs are done")
+    say(console, f"{left} of {total} runs are left" if left else f"all {total} runs are done")
     return 0
 
 
-def _say(console: Console, text: str, style: str = "") -> None:
-    """A line as it is: paths in it are neither coloured nor broken."""
-    console.print(Text(text, style=style), soft_wrap=True)
+def _remedy(after: Plan, store: Store) -> str:
+    if after.given_up:
+        n = len(after.given_up)
+        return f"{n} {'is' if n == 1 else 'are'} not tried again but by `autodo retry {store.root} --failed`"
+    return f"the same command tries again; `autodo status {store.root}` says more"
 
 
-def train(
-    console: Console,
-    *,
-    dataset: str,
-    method: str,
-    imbalance_ratio: float,
-    noise_ratio: float,
-    seed: int,
-    split: SplitName,
-    store: Path,
-    overrides: Sequence[str],
-    data_dir: Path | None,
-    download: bool,
-    device: str,
-    checkpoint_every: int,
-) -> int:
-    """Trains one run here and prints its errors; returns the exit code."""
-    distortion = parse_model(
-        DistortionConfig, {"imbalance_ratio": imbalance_ratio, "noise_ratio": noise_ratio}, "--ir, --nr"
-    )
-    run = build_run(
-        dataset, method, distortion=distortion, split=split, seed=seed, overrides=parse_overrides(overrides)
-    )
-    from autodo import data
+def parse_duration(text: str) -> float:
+    """Seconds of `90s`, `45m`, `2h`, `1h30m` or `1d`.
 
-    run = run.model_copy(update={"dataset": data.pin_content(run.dataset)})
-    place = Store(store)
-    if place.is_done(run.run_id):
-        kept = place.model_file(run.run_id).exists()
-        _say(console, "done before; nothing to do" if kept else f"done before; nothing to do. {_NOT_KEPT}")
-        show.result(console, run, place)
-        return 0
-    from orchestration.execute import execute, load_dataset, record_failure
-
-    with console.status("loading"):
-        device = _device(device)
-        load_dataset(run.dataset, data_dir, download)
-    place.create()
-    epoch = None
-    try:
-        with RunBar(run, console) as bar:
-            for metrics in execute(
-                run,
-                place,
-                data_dir=data_dir,
-                download=download,
-                device=device,
-                checkpoint_every=checkpoint_every,
-                keep_model=True,
-            ):
-                epoch = metrics["epoch"]
-                bar.epoch(epoch, metrics["val_error"])
-    except KeyboardInterrupt:
-        told = "before the first epoch ended" if epoch is None else f"after epoch {epoch + 1}/{run.training.epochs}"
-        _say(console, f"interrupted {told}; the same command continues")
-        return 130
-    except RunBusy as error:
-        raise ConfigError(str(error)) from None
-    except Exception as error:
-        failure = record_failure(place, run.run_id, error)
-        if failure is None or isinstance(error, UserError | TrainingDiverged):
-            raise
-        _say(console, f"failed: {failure.last_line}; traceback in {place.log_file(run.run_id)}", "red")
-        return 1
-    show.result(console, run, place)
-    return 0
+    Raises:
+        ConfigError: if it is none of these, or no time at all.
+    """
+    match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip())
+    parts = [int(part or 0) for part in match.groups()] if match else []
+    seconds = sum(part * unit for part, unit in zip(parts, (86400, 3600, 60, 1), strict=False))
+    if not seconds:
+        raise ConfigError(f"--time-budget {text!r}: is not a time such as 2h, 45m, 1h30m or 1d")
+    return float(seconds)
 
 
-def _device(name: str) -> str:
-    import torch
+def _resources(base: ResourcesConfig, settings: Settings) -> ResourcesConfig:
+    given = {
+        "cpus": settings.cpus_per_run,
+        "gpus": settings.gpus_per_run,
+        "memory": settings.memory_per_run,
+        "workers": settings.workers_per_run,
+    }
+    tree = base.model_dump() | {key: value for key, value in given.items() if value is not None}
+    return parse_model(ResourcesConfig, tree, "resources")
 
-    from autodo.fit import default_device
 
-    known = "auto, cpu, cuda, cuda:<n>"
-    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", name):
-        # torch knows more, such as `meta` and `mps`, on which no run is known to work.
-        raise ConfigError(f"--device {name!r}: is not one of {known}")
-    if name == "auto":
-        return default_device()
-    try:
-        torch.zeros(1, device=torch.device(name))
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {name!r}: {str(error).splitlines()[0]}; known: {known}") from None
-    return name
+def _resources_of(grids: Sequence[GridConfig], settings: Settings) -> Callable[[RunConfig], ResourcesConfig]:
+    """What a run of one of the grids occupies; of a run that is in none, the default."""
+    known: dict[str, ResourcesConfig] = {}
+    for grid in grids:
+        known |= dict.fromkeys((run.run_id for run in expand(grid)), _resources(grid.resources, settings))
+    default = _resources(ResourcesConfig(), settings)
+    return lambda run: known.get(run.run_id, default)
+
+
+def _grids(console: Console, store: Store) -> list[GridConfig]:
+    """The grids of a store that can be read and expanded; of the others a warning is printed."""
+    grids = []
+    for grid in store.grids().values():
+        try:
+            if isinstance(grid, ConfigError):
+                raise grid
+            expand(grid)
+        except ConfigError as error:
+            say(console, f"warning: {error}", "yellow")
+            continue
+        grids.append(grid)
+    return grids

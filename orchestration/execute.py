@@ -3,14 +3,11 @@
 import contextlib
 import functools
 import logging
-import traceback
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autodo.config import DatasetConfig, RunConfig
-from autodo.errors import StoreError, TrainingDiverged, UserError
-from orchestration.run_state import Failure
 from orchestration.store import Store, here
 
 if TYPE_CHECKING:
@@ -90,23 +87,6 @@ def execute(
         except Exception:
             logger.exception("failed")
             raise
-
-
-def record_failure(store: Store, run_id: str, error: Exception) -> Failure | None:
-    """Keeps why a run failed; None if the store cannot be written either."""
-    # What an exception of ours says is for a person; of any other, the class is half of the message.
-    ours = isinstance(error, UserError | TrainingDiverged)
-    last_line = str(error) if ours else "".join(traceback.format_exception_only(error))
-    lines = last_line.strip().splitlines() or [type(error).__name__]
-    try:
-        return store.record_failure(
-            run_id,
-            kind=type(error).__name__,
-            last_line=lines[-1],
-            traceback="".join(traceback.format_exception(error)),
-        )
-    except StoreError:
-        return None
 
 
 @contextlib.contextmanager

@@ -81,6 +81,13 @@ class ResourcesConfig(BaseModel):
     workers: Annotated[int, Field(ge=1)] = 1
     """Processes that train one run together, each with the cpus, gpus and memory above."""
 
+    @field_validator("gpus")
+    @classmethod
+    def _whole_or_a_share(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"{gpus:g} GPUs are neither whole ones nor a share of one")
+        return gpus
+
 
 class GridConfig(BaseModel):
     """A set of runs: every combination of datasets, distortions, methods, splits and seeds."""

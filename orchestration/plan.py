@@ -1,102 +1,106 @@
-"""What of a grid is done, what is left and how long that takes; pure, nothing runs."""
+"""What of a grid is done, what is left and what is not tried again; pure, nothing runs."""
 
 import collections
 import dataclasses
-import heapq
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from autodo.config import RunConfig
+from autodo.errors import ConfigError
+from autodo.validation import check_name
+from orchestration.estimate import measure
 from orchestration.grid import ResourcesConfig
+from orchestration.run_queue import Work
 from orchestration.run_state import State
 from orchestration.store import Store
 
-_SAMPLES = 3  # results read for the mean time of one (recipe, method); more would make planning slow
+RETRIES = 2
+"""Further attempts that a failed run has unless the command line says otherwise."""
+
+_SELECTORS: dict[str, Callable[[RunConfig], str]] = {
+    "dataset": lambda run: run.dataset.label,
+    "distortion": lambda run: str(run.distortion),
+    "method": lambda run: run.method.name,
+    "split": lambda run: run.split,
+    "seed": lambda run: str(run.seed),
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """The runs of a grid, each with its state in a store."""
+    """Runs, each with its state in a store."""
 
-    runs: tuple[RunConfig, ...]
+    runs: dict[str, RunConfig]
+    """By run id, which takes a while to compute for thousands of runs."""
     states: dict[str, State]
+    given_up: frozenset[str]
+    """Ids of the failed runs that a launch does not try again."""
 
     @property
-    def left(self) -> tuple[RunConfig, ...]:
-        """What a launch would run."""
-        return tuple(run for run in self.runs if self.states[run.run_id] is not State.DONE)
+    def left(self) -> dict[str, RunConfig]:
+        """What a launch would run, by run id."""
+        return {
+            run_id: run
+            for run_id, run in self.runs.items()
+            if self.states[run_id] is not State.DONE and run_id not in self.given_up
+        }
 
     def counts(self) -> collections.Counter[State]:
         """How many runs there are of each state."""
         return collections.Counter(self.states.values())
 
-    def only(self, states: Sequence[State]) -> "Plan":
-        """The part of the plan that is done or in one of `states`."""
-        keep = {State.DONE, *states}
-        runs = tuple(run for run in self.runs if self.states[run.run_id] in keep)
-        return Plan(runs, {run.run_id: self.states[run.run_id] for run in runs})
 
+def make_plan(runs: Iterable[RunConfig], store: Store, retries: int = RETRIES) -> Plan:
+    """The runs with their states; a store that does not exist yet has none done.
 
-def make_plan(runs: Iterable[RunConfig], store: Store) -> Plan:
-    """The runs with their states; a store that does not exist yet has none done."""
-    runs = tuple(runs)
-    return Plan(runs, store.states(run.run_id for run in runs))
-
-
-def seconds_left(plan: Plan, store: Store) -> list[float] | None:
-    """Training seconds of each run that is left, in their order, from runs of the grid that are done.
-
-    A method that has no result yet is taken to cost what the others of its recipe cost on average.
-
-    Returns:
-        None if for a recipe nothing has been measured.
+    Args:
+        retries: after so many further attempts a failed run is given up.
     """
-    samples: dict[tuple[str, str], list[RunConfig]] = collections.defaultdict(list)
-    for run in plan.runs:
-        key = (run.recipe_id, run.variant_id)
-        if plan.states[run.run_id] is State.DONE and len(samples[key]) < _SAMPLES:
-            samples[key].append(run)
-    by_method: dict[tuple[str, str], float] = {}
-    by_recipe: dict[str, list[float]] = collections.defaultdict(list)
-    for key, runs in samples.items():
-        measured = [seconds for run in runs if (seconds := _seconds(run, store)) is not None]
-        if measured:
-            by_method[key] = sum(measured) / len(measured)
-            by_recipe[key[0]].append(by_method[key])
-    left = []
-    for run in plan.left:
-        recipe = by_recipe.get(run.recipe_id)
-        if recipe is None:
-            return None
-        left.append(by_method.get((run.recipe_id, run.variant_id), sum(recipe) / len(recipe)))
-    return left
+    by_id = {run.run_id: run for run in runs}
+    states = store.states(by_id)
+    failures = {run_id: store.failure(run_id) for run_id, state in states.items() if state is State.FAILED}
+    given_up = frozenset(run_id for run_id, failure in failures.items() if failure and failure.given_up(retries))
+    return Plan(by_id, states, given_up)
 
 
-def wall_seconds(seconds: Iterable[float], slots: int) -> float:
-    """How long runs of so many seconds take in all if each one, in order, goes to the first slot that is free."""
-    free_at = [0.0] * slots
-    for run_seconds in seconds:
-        heapq.heapreplace(free_at, free_at[0] + run_seconds)
-    return max(free_at)
+def works(plan: Plan, store: Store, resources: Callable[[RunConfig], ResourcesConfig]) -> list[Work]:
+    """What is left, with what each run occupies and how long it is expected to take."""
+    left = plan.left
+    estimates = measure(store, left.values())
+    return [Work(run_id, run, resources(run), estimates.seconds(run)) for run_id, run in left.items()]
+
+
+def select(runs: Sequence[RunConfig], text: str) -> list[RunConfig]:
+    """The runs that fit `method=a,method=b,seed=0`: any of the values of a key, and every key.
+
+    Raises:
+        ConfigError: if a key is unknown or no run has the value.
+    """
+    wanted: dict[str, set[str]] = collections.defaultdict(set)
+    for part in text.split(","):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not value:
+            raise ConfigError(f"--only {part!r}: is not KEY=VALUE, such as method=baseline; keys: {_keys()}")
+        if key not in _SELECTORS:
+            raise ConfigError(f"--only {part!r}: unknown key {key!r}; keys: {_keys()}")
+        try:
+            check_name(value, sorted({_SELECTORS[key](run) for run in runs}), key)
+        except ConfigError as error:
+            raise ConfigError(f"--only {part!r}: {error}") from None
+        wanted[key].add(value)
+    return [run for run in runs if all(_SELECTORS[key](run) in values for key, values in wanted.items())]
 
 
 def local_slots(resources: ResourcesConfig) -> int:
     """How many runs fit on this machine at a time; 0 if none does, or for GPUs, which only Ray counts."""
-    return 0 if resources.gpus else (os.cpu_count() or 1) // resources.cpus
-
-
-def _seconds(run: RunConfig, store: Store) -> float | None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(store.table_file("results", run.run_id), columns=["seconds"], partitioning=None)
-        return float(table["seconds"][0].as_py())
-    except (OSError, pa.ArrowException, LookupError, TypeError):
-        return None  # a damaged file; the report names it
+    return 0 if resources.gpus else (os.cpu_count() or 1) // (resources.cpus * resources.workers)
 
 
 def expected_rows(runs: Iterable[RunConfig]) -> list[dict[str, Any]]:
     """The identity columns of runs that should be there, so that a report can show what is missing."""
     return [{**run.identity, "config": run.model_dump_json()} for run in runs]
+
+
+def _keys() -> str:
+    return ", ".join(_SELECTORS)

@@ -5,7 +5,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,6 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from autodo.config import RunConfig
+from orchestration.run_queue import Work
+
+EndState = Literal["done", "failed", "again", "busy", "stopped"]
+"""How an attempt ended: `failed` for good, `again` if the run is tried again, `busy` if another process has the run,
+`stopped` if it was asked to."""
 
 
 def label(run: RunConfig) -> str:
@@ -44,27 +49,40 @@ class GridProgress:
     """The state of one launch; events in, counts and the remaining time out. Knows nothing of Ray or the terminal.
 
     Args:
-        runs: what is to run.
+        works: what is to run.
         done_before: runs of the grid that were done before this launch.
         slots: how many runs can be at work at the same time.
     """
 
-    def __init__(self, runs: Iterable[RunConfig], *, done_before: int = 0, slots: int = 1) -> None:
-        self._waiting = {run.run_id: run for run in runs}
+    def __init__(self, works: Iterable[Work], *, done_before: int = 0, slots: int = 1) -> None:
+        self._works = {work.run_id: work for work in works}
+        self._waiting = dict.fromkeys(self._works)
         self.running: dict[str, _Running] = {}
-        self.total = done_before + len(self._waiting)
+        self.total = done_before + len(self._works)
         self.done = done_before
         self.failed: dict[str, str] = {}
-        self.busy = 0
+        """Message of each run that has failed for good."""
+        self.attempts_failed = 0
+        self.busy: set[str] = set()
+        """Runs that another launch is at work on."""
+        self.stopped: set[str] = set()
+        """Runs that have ended early because this launch was asked to stop."""
+        self.stop_reason: Literal["interrupted", "out of time"] | None = None
         self.slots = slots
         self._begun = False
         # (recipe_id, method) -> [epochs, seconds], as measured in this launch.
         self._cost: dict[tuple[str, str], list[float]] = collections.defaultdict(lambda: [0, 0.0])
 
+    def run(self, run_id: str) -> RunConfig:
+        """One of the launch's runs."""
+        return self._works[run_id].run
+
     def started(self, run_id: str) -> None:
         """A worker took the run."""
         self._begun = True
-        self.running[run_id] = _Running(self._waiting.pop(run_id))
+        self._waiting.pop(run_id, None)
+        self.busy.discard(run_id)
+        self.running[run_id] = _Running(self.run(run_id))
 
     def epoch(self, run_id: str, epoch: int, val_error: float, seconds: float) -> None:
         """An epoch ended; `epoch` counts from 0."""
@@ -74,8 +92,8 @@ class GridProgress:
         cost[0] += 1
         cost[1] += seconds
 
-    def ended(self, run_id: str, state: str, message: str = "") -> None:
-        """The run is `done`, `failed` or `busy`, which means that another process has it."""
+    def ended(self, run_id: str, state: EndState, message: str = "") -> None:
+        """An attempt is over: see EndState. A run that fails and is tried again waits again."""
         # A worker that dies before it has begun is only heard of now.
         self._waiting.pop(run_id, None)
         self.running.pop(run_id, None)
@@ -83,35 +101,55 @@ class GridProgress:
             self.done += 1
         elif state == "failed":
             self.failed[run_id] = message
+        elif state == "again":
+            self._waiting[run_id] = None
+        elif state == "busy":
+            self.busy.add(run_id)
         else:
-            self.busy += 1
+            self.stopped.add(run_id)
+        self.attempts_failed += state in ("failed", "again")
 
     def remaining_seconds(self) -> float | None:
-        """Epochs left times what an epoch of that dataset and method took, shared among the slots.
+        """Epochs left times what an epoch of that dataset and method takes, shared among the slots.
 
-        None before the first epoch has ended.
+        As measured in this launch, else as it was in earlier ones, else as the others take on average; None if nothing
+        was measured at all.
         """
         # Copies, here and below: the live display asks from its own thread.
         epochs, seconds = (sum(cost[i] for cost in list(self._cost.values())) for i in (0, 1))
-        if not epochs:
+
+        def cost(run_id: str, epochs_done: int) -> float | None:
+            run, expected = self._works[run_id].run, self._works[run_id].expected_seconds
+            n, spent = self._cost.get(_kind(run), (0, 0.0))
+            if not n and expected is not None:
+                n, spent = run.training.epochs, expected
+            elif not n:
+                n, spent = epochs, seconds
+            return (run.training.epochs - epochs_done) * spent / n if n else None
+
+        work = [cost(run_id, 0) for run_id in list(self._waiting)]
+        work += [cost(run_id, row.epochs_done or 0) for run_id, row in list(self.running.items())]
+        known = [one for one in work if one is not None]
+        if len(known) < len(work):
             return None
-
-        def cost(run: RunConfig, epochs_done: int) -> float:
-            n, spent = self._cost.get(_kind(run), (epochs, seconds))
-            return (run.training.epochs - epochs_done) * spent / n
-
-        work = [cost(run, 0) for run in list(self._waiting.values())]
-        work += [cost(row.run, row.epochs_done or 0) for row in list(self.running.values())]
         # At the end fewer runs than slots are left, and the longest of them decides.
-        return max(sum(work) / self.slots, max(work, default=0.0))
+        return max(sum(known) / self.slots, max(known, default=0.0))
 
     def headline(self) -> str:
         """`5 of 16 runs done, 2 running, 1 failed`."""
         running = f"{len(self.running)} running" if self._begun else "starting workers"
         parts = [f"{self.done} of {self.total} runs done", running]
         parts += [f"{len(self.failed)} failed"] if self.failed else []
-        parts += [f"{self.busy} taken by another launch"] if self.busy else []
+        again = self.attempts_failed - len(self.failed)
+        parts += [f"{again} attempt{'s' if again > 1 else ''} repeated"] if again else []
+        parts += [f"{len(self.busy)} at work in another launch"] if self.busy else []
+        parts += ["stopping after this epoch"] if self.stop_reason else []
         return ", ".join(parts)
+
+    @property
+    def ended_runs(self) -> int:
+        """Runs that are over: done, failed, stopped, or left to another launch."""
+        return self.done + len(self.failed) + len(self.busy) + len(self.stopped)
 
 
 def _kind(run: RunConfig) -> tuple[str, str]:
@@ -167,10 +205,12 @@ class LiveDisplay:
         remaining = progress.remaining_seconds()
         left = "" if remaining is None else f", about {duration(remaining)} left"
         head = Table.grid(padding=(0, 2))
-        ended = progress.done + len(progress.failed) + progress.busy
-        head.add_row(ProgressBar(total=progress.total, completed=ended, width=24), progress.headline(), elapsed + left)
+        bar = ProgressBar(total=progress.total, completed=progress.ended_runs, width=24)
+        head.add_row(bar, progress.headline(), elapsed + left)
         rows = Table.grid(padding=(0, 2))
-        for row in list(progress.running.values()):
+        running = list(progress.running.values())
+        shown = running[: max(1, self._console.height - 4)]
+        for row in shown:
             epochs = row.run.training.epochs
             rows.add_row(
                 Text("  " + label(row.run), style="cyan", no_wrap=True, overflow="ellipsis"),
@@ -178,7 +218,8 @@ class LiveDisplay:
                 Text("starting", style="dim") if row.epochs_done is None else f"epoch {row.epochs_done}/{epochs}",
                 "" if row.val_error is None else f"val error {100 * row.val_error:.1f}%",
             )
-        return Group(head, rows)
+        more = len(running) - len(shown)
+        return Group(head, rows, *([Text(f"  and {more} more", style="dim")] if more else []))
 
 
 class PlainDisplay:
@@ -195,7 +236,7 @@ class PlainDisplay:
         self._progress, self._console = progress, console
         self._interval, self._clock = interval_seconds, clock
         self._last_seconds = clock()
-        self._last_ended = self._ended()
+        self._last_ended = progress.ended_runs
 
     def __enter__(self) -> Self:
         return self
@@ -208,9 +249,9 @@ class PlainDisplay:
     def refresh(self) -> None:
         """Prints a line if a run has ended since the last one, or the interval is over."""
         due = self._clock() - self._last_seconds >= self._interval
-        if not due and self._ended() == self._last_ended:
+        if not due and self._progress.ended_runs == self._last_ended:
             return
-        self._last_seconds, self._last_ended = self._clock(), self._ended()
+        self._last_seconds, self._last_ended = self._clock(), self._progress.ended_runs
         remaining = self._progress.remaining_seconds()
         left = f"; about {duration(remaining)} left" if remaining else ""
         self.say(f"{self._progress.headline()}{left}")
@@ -218,9 +259,6 @@ class PlainDisplay:
     def say(self, text: str) -> None:
         """Prints a line."""
         self._console.print(Text(text), soft_wrap=True)
-
-    def _ended(self) -> int:
-        return self._progress.done + len(self._progress.failed) + self._progress.busy
 
 
 class RunBar:

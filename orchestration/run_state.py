@@ -41,11 +41,14 @@ class Failure(BaseModel):
     """How many attempts ended because their node was lost."""
     time: datetime.datetime
 
+    @property
+    def counts(self) -> bool:
+        """Whether it is held against the run."""
+        return self.cause is not Cause.NODE_LOST
+
     def given_up(self, retries: int) -> bool:
         """Whether the run is not tried again by itself: after `retries` further attempts, or if none can help."""
-        if self.cause is Cause.NODE_LOST:
-            return False
-        return self.cause is Cause.DIVERGED or self.attempts > retries
+        return self.counts and (self.cause is Cause.DIVERGED or self.attempts > retries)
 
 
 class RunBusy(RuntimeError):

@@ -156,6 +156,23 @@ class Store:
         """Why the last attempt at a run failed; a damaged failure.json is a failure of kind `Unreadable`."""
         return _read_failure(self.failure_file(run_id))
 
+    def config(self, run_id: str) -> RunConfig:
+        """The configuration of a run that has begun.
+
+        Raises:
+            StoreError: if it is missing, damaged, or that of another run.
+        """
+        path = self.config_file(run_id)
+        try:
+            run = RunConfig.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise StoreError(f"{path}: cannot be read: {error.strerror}") from None
+        except ValidationError:
+            raise StoreError(f"{path}: damaged") from None
+        if run.run_id != run_id:
+            raise StoreError(f"{path}: is the configuration of {run.run_id}")
+        return run
+
     def grids(self) -> dict[str, GridConfig | ConfigError]:
         """The grids launched on this store by name; one that can no longer be read is its error."""
         found: dict[str, GridConfig | ConfigError] = {}
@@ -230,6 +247,12 @@ class Store:
         self._write(self.failure_file(run_id), failure.model_dump_json(indent=2))
         return failure
 
+    def forget_failures(self, run_id: str) -> None:
+        """As if no attempt at the run had failed; its checkpoint stays."""
+        for path in (self.failure_file(run_id), self.earlier_failure_file(run_id)):
+            with _told(path):
+                path.unlink(missing_ok=True)
+
     @contextlib.contextmanager
     def locked_log(self, run_id: str) -> Iterator[TextIO]:
         """The run's log, open for appending and locked: the mark that this process is at work on the run.
@@ -252,6 +275,24 @@ class Store:
                 # A file system without locks; atomic writes still keep the store whole.
                 log.write("this file system has no locks: nothing keeps a second process from this run\n")
             yield log
+
+    def at_work(self, run_id: str) -> bool:
+        """Whether a process is at work on the run now."""
+        try:
+            with self.log_file(run_id).open() as log:
+                fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return False
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def last_log_line(self, run_id: str) -> str:
+        """The last line of a run's log; empty if there is none."""
+        try:
+            return (self.log_file(run_id).read_text(encoding="utf-8").splitlines() or [""])[-1]
+        except OSError:
+            return ""
 
     def _write(self, path: Path, text: str) -> None:
         with _told(path), replacing(path) as temporary:

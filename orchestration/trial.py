@@ -6,33 +6,41 @@ from typing import Any
 
 from ray import tune
 
+from autodo import records
 from autodo.config import RunConfig
-from autodo.errors import StoreError
-from orchestration.execute import execute, record_failure
+from autodo.errors import StoreError, TrainingDiverged, UserError
+from orchestration.execute import execute
+from orchestration.failures import record_failure
+from orchestration.grid import ResourcesConfig
 from orchestration.run_state import RunBusy
 from orchestration.store import Store
 
 
 class RunTrial(tune.Trainable):
-    """Tune's view of a run. A run that fails is a trial that ends well and says so: the actor lives on.
+    """Tune's view of an attempt at a run.
 
-    Its config holds `run` (a RunConfig as JSON), `store`, `data_dir`, `cpus`, `device` and `keep_model`. Each result
-    holds `state` (`running`, `done`, `failed` or `busy`), with `epoch`, `val_error` and `seconds` while running and
-    `message` after a failure.
+    Its config holds `run` (a RunConfig as JSON), `resources`, `store`, `data_dir` and `keep_model`. Each result holds
+    `state`: `running` with `epoch`, `val_error`, `seconds` and `metrics` (the epoch's scalars), `done`, `busy`, or
+    `failed` with `failure`. A failure is a result, and the actor lives on to take the next run, unless the error is
+    one that may have left something behind in the process.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
         """Takes the run without starting it, because an exception here would end the actor."""
         self._given = config
         self._epochs: Generator[dict[str, Any], None, None] | None = None
+        self._spoilt = False
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Takes the next run in the same process, which has torch imported and the dataset loaded."""
+        self.cleanup()
         self.setup(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        """Trains one epoch; the step after the last one ends the trial."""
+        """Trains one epoch; the step after the last one ends the attempt."""
+        if self._spoilt:
+            raise RuntimeError("this process had an unforeseen error and takes no other run")
         store = Store(self._given["store"])
         run = RunConfig.model_validate(self._given["run"])
         try:
@@ -43,30 +51,26 @@ class RunTrial(tune.Trainable):
             return {"state": "busy", "done": True}
         except Exception as error:  # any error ends this run and no other
             failure = record_failure(store, run.run_id, error)
-            return {"state": "failed", "done": True, "message": failure.last_line if failure else str(error)}
+            # A CUDA error, say, would be met by every later run of the process: let Tune end it.
+            self._spoilt = not isinstance(error, UserError | TrainingDiverged)
+            return {"state": "failed", "done": not self._spoilt, "failure": failure.model_dump(mode="json")}
         if metrics is None:
             return {"state": "done", "done": True}
-        seconds = metrics["inner_seconds"] + metrics["outer_seconds"] + metrics["eval_seconds"]
-        return {
-            "state": "running",
-            "epoch": metrics["epoch"],
-            "val_error": metrics["val_error"],
-            "seconds": seconds,
-            "done": False,
-        }
+        return {**running(metrics), "done": False}
 
     def _start(self, run: RunConfig, store: Store) -> Generator[dict[str, Any], None, None]:
         import torch
 
         if not store.exists:
             raise StoreError(f"{store.root}: not there on this node; a cluster needs a store that all nodes share")
-        torch.set_num_threads(self._given["cpus"])
+        resources = ResourcesConfig.model_validate(self._given["resources"])
+        torch.set_num_threads(resources.cpus)
         data_dir = self._given["data_dir"]
         return execute(
             run,
             store,
             data_dir=Path(data_dir) if data_dir else None,
-            device=self._given["device"],
+            device="cuda" if resources.gpus else "cpu",
             keep_model=self._given["keep_model"],
         )
 
@@ -75,3 +79,18 @@ class RunTrial(tune.Trainable):
         epochs, self._epochs = self._epochs, None
         if epochs is not None:
             epochs.close()
+
+
+def running(metrics: dict[str, Any]) -> dict[str, Any]:
+    """What is reported of an epoch that has ended.
+
+    Args:
+        metrics: columns of `records.SCHEMAS["epochs"]`.
+    """
+    return {
+        "state": "running",
+        "epoch": metrics["epoch"],
+        "val_error": metrics["val_error"],
+        "seconds": metrics["inner_seconds"] + metrics["outer_seconds"] + metrics["eval_seconds"],
+        "metrics": {name: metrics[name] for name in records.EPOCH_SCALARS},
+    }

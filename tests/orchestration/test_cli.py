@@ -6,24 +6,27 @@ import subprocess
 import sys
 import time
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from PIL import Image
 
 import orchestration
 from autodo import data
-from autodo.config import RunConfig
 from autodo.errors import DataError
 from orchestration import cli
 from orchestration.execute import load_dataset
 from orchestration.grid import expand, load_grid
+from orchestration.progress import GridProgress
+from orchestration.run_queue import Work
+from orchestration.run_state import Cause, State
 from orchestration.store import Store
 from tests.runs import outcome
 
 SMALL = ("--set", "training.epochs=2", "--set", "dataset.subsample=300")
+COMMANDS = ("launch", "resume", "retry", "plan", "train", "status", "report", "methods")
 TRAIN = ("train", "--dataset", "digits", "--method", "baseline", *SMALL)
 GRID = """
 name: mine
@@ -76,6 +79,37 @@ def fill(store: Store, grid: str, n: int | None = None) -> None:
         store.save(outcome(run, **errors, seconds=60.0, versions=[]), run.run_id)
 
 
+class Launched(NamedTuple):
+    """What Ray was given to run."""
+
+    works: list[Work]
+    options: Any
+
+    @property
+    def run_ids(self) -> set[str]:
+        return {work.run_id for work in self.works}
+
+
+@pytest.fixture
+def instead_of_ray(monkeypatch: pytest.MonkeyPatch) -> list[Launched]:
+    """Launches end at once, with a result for each run, and are listed here."""
+    launched: list[Launched] = []
+
+    def launch(works: list[Work], store: Store, *_: object, options: Any, **__: object) -> GridProgress:
+        launched.append(Launched(works, options))
+        for work in works:
+            store.begin(work.run)
+            store.save(outcome(work.run, error_best_val=0.1, error_last=0.1, versions=[]), work.run_id)
+        return GridProgress(works)
+
+    module = types.ModuleType("orchestration.launch")
+    monkeypatch.setattr(module, "launch", launch, raising=False)
+    monkeypatch.setattr(module, "Options", types.SimpleNamespace, raising=False)
+    monkeypatch.setitem(sys.modules, "orchestration.launch", module)
+    monkeypatch.setattr(orchestration, "launch", module, raising=False)
+    return launched
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -95,6 +129,13 @@ def fill(store: Store, grid: str, n: int | None = None) -> None:
         ([*TRAIN, "--device", "cpu:0"], "--device 'cpu:0': is not one of auto, cpu, cuda, cuda:<n>"),
         ([*TRAIN, "--device", "cuda:99"], "--device 'cuda:99': "),
         (["status", "nowhere"], "nowhere: no such store"),
+        (["resume", "nowhere"], "nowhere: no such store"),
+        (["retry", "nowhere", "--failed"], "nowhere: no such store"),
+        (["launch", "quickstart", "--time-budget", "2 hours"], "--time-budget '2 hours': is not a time such as 2h"),
+        (["launch", "quickstart", "--time-budget", "0h"], "--time-budget '0h': is not a time such as 2h"),
+        (["launch", "quickstart", "--only", "method=autodo-awz"], "unknown method 'autodo-awz'; did you mean"),
+        (["launch", "quickstart", "--memory-per-run", "much"], "resources: memory: could not parse"),
+        (["launch", "quickstart", "--gpus-per-run", "1.5"], "resources: gpus: 1.5 GPUs are neither whole ones nor a"),
         (["report", "."], ".: is not a store"),
     ],
 )
@@ -111,7 +152,7 @@ def test_help_and_version(autodo) -> None:
     assert autodo("--version").out.startswith("autodo ")
     answer = autodo("--help")
     assert answer.code == 0
-    assert all(command in answer.out for command in ("launch", "plan", "train", "status", "report", "methods"))
+    assert all(command in answer.out for command in COMMANDS)
 
 
 def test_methods_are_listed_with_what_they_learn(autodo) -> None:
@@ -129,10 +170,12 @@ def test_plan_counts_what_is_left_and_writes_nothing(
     fill(Store("S"), grid, n=2)
     left = "left: 2 runs, about 2 min 00 s of training"
     monkeypatch.setattr("os.cpu_count", lambda: 2)
+    left += " (0.033 core-hours)"
     assert f"{left}, about 1 min 00 s at 2 at a time here\n" in autodo("plan", grid, "--store", "S").out
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     assert f"{left}, one at a time here\n" in autodo("plan", grid, "--store", "S").out
-    Path(grid).write_text(GRID + "resources: {gpus: 1}\n")
+    Path(grid).write_text(GRID + "resources: {gpus: 0.5}\n")
+    left = left.replace("0.033 core", "0.017 GPU")
     assert f"{left}\n" in autodo("plan", grid, "--store", "S").out
     listed = autodo("plan", grid, "--store", "S", "--list").out.splitlines()
     assert [line.split()[0] for line in listed] == ["done", "done", "missing", "missing"]
@@ -146,7 +189,7 @@ def test_status_counts_by_grid_and_groups_failures(autodo, grid: str) -> None:
         store.record_failure(run.run_id, kind="E", last_line="out of luck", traceback="")
     answer = autodo("status", "S")
     assert answer.code == 0
-    assert "2 failed: out of luck" in answer.out
+    assert "2 failed (error): out of luck" in answer.out
     row = next(line for line in answer.out.splitlines() if " mine " in line)
     assert [cell.strip() for cell in row.strip("│").split("│")] == ["mine", "1", "2", "·", "1"]
 
@@ -170,6 +213,108 @@ def test_launching_a_grid_that_is_done_shows_its_table_and_starts_nothing(autodo
     assert "S/results/*.parquet" in answer.out
     assert "S/report/report.md" in answer.out
     assert "all 4 runs are done" in answer.out
+
+
+def test_a_part_of_a_grid_is_launched(autodo, grid: str, instead_of_ray: list[Launched]) -> None:
+    answer = autodo("launch", grid, "--store", "S", "--only", "method=baseline,seed=1", "--cpus-per-run", "2")
+    assert answer.code == 0
+    assert "3 of 4 runs are left" in answer.out
+    (work,) = instead_of_ray[0].works
+    assert (work.run.method.name, work.run.seed, work.resources.cpus) == ("baseline", 1, 2)
+
+
+def test_what_the_grids_of_a_store_lack_is_resumed_with_the_resources_of_each(
+    autodo, grid: str, tmp_path: Path, instead_of_ray: list[Launched]
+) -> None:
+    fill(Store("S"), grid, n=1)
+    more = tmp_path / "more.yaml"
+    more.write_text(GRID.replace("mine", "more").replace("seeds: 2", "seeds: [1, 2]") + "resources: {cpus: 3}\n")
+    Store("S").save_grid(load_grid(str(more)))
+    answer = autodo("resume", "S", "--time-budget", "1h30m", "--retries", "4")
+    assert answer.code == 0
+    assert "mine, more: 5 runs to do, 1 done; store S" in answer.out
+    (launched,) = instead_of_ray
+    assert (launched.options.seconds, launched.options.retries) == (5400.0, 4)
+    assert {(work.run.seed, work.resources.cpus) for work in launched.works} == {(0, 1), (1, 3), (2, 3)}
+    assert "all 6 runs are done" in answer.out
+    assert autodo("resume", "S").code == 0
+    assert len(instead_of_ray) == 1
+
+
+def test_runs_that_were_given_up_are_left_out_until_they_are_retried(
+    autodo, grid: str, instead_of_ray: list[Launched]
+) -> None:
+    store = Store("S").create()
+    bad, worse, *_ = expand(load_grid(grid))
+    for run in (bad, worse):
+        store.begin(run)
+        store.record_failure(run.run_id, kind="E", last_line="no luck", traceback="", cause=Cause.DIVERGED)
+    answer = autodo("launch", grid, "--store", "S")
+    assert answer.code == 1
+    assert "2 failed (diverged): no luck" in answer.out
+    assert "2 are not tried again but by `autodo retry S --failed`" in answer.out
+    assert not {bad.run_id, worse.run_id} & instead_of_ray[0].run_ids
+    assert autodo("launch", grid, "--store", "S").code == 1
+    assert "2 failed for good" in autodo("plan", grid, "--store", "S").out
+    assert len(instead_of_ray) == 1, "nothing is left to do"
+
+    assert autodo("retry", "S", bad.run_id).code == 0
+    assert instead_of_ray[1].run_ids == {bad.run_id}
+    assert autodo("retry", "S", "--failed").code == 0
+    assert instead_of_ray[2].run_ids == {worse.run_id}
+    assert "no run has failed" in autodo("retry", "S", "--failed").out
+
+
+def test_a_failed_run_of_no_grid_is_retried_from_its_own_configuration(
+    autodo, grid: str, instead_of_ray: list[Launched]
+) -> None:
+    store = Store("S").create()
+    run = expand(load_grid(grid))[0]
+    store.begin(run)
+    store.record_failure(run.run_id, kind="E", last_line="no luck", traceback="")
+    assert autodo("retry", "S", "--failed").code == 0
+    assert instead_of_ray[0].works[0].run == run
+    assert store.states([run.run_id]) == {run.run_id: State.DONE}
+
+
+def test_only_failed_runs_are_retried(autodo, grid: str) -> None:
+    fill(Store("S"), grid, n=1)
+    done, missing, *_ = expand(load_grid(grid))
+    assert autodo("retry", "S", done.run_id).err == (
+        f"error: {done.run_id}: has not failed, it is done; `autodo resume S` runs what is left\n"
+    )
+    assert "has not failed, it is missing" in autodo("retry", "S", missing.run_id).err
+    assert "is not a run id" in autodo("retry", "S", "../../etc").err
+    for arguments in (("retry", "S"), ("retry", "S", done.run_id, "--failed")):
+        answer = autodo(*arguments)
+        assert (answer.code, answer.err.startswith("error: say which runs: either --failed")) == (2, True)
+
+
+def test_status_tells_runs_at_work_from_interrupted_ones(autodo, grid: str) -> None:
+    fill(Store("S"), grid, n=1)
+    store = Store("S")
+    _, working, interrupted, _ = expand(load_grid(grid))
+    store.begin(interrupted)
+    with store.locked_log(working.run_id) as log:
+        store.begin(working)
+        log.write("2026-01-01 epoch 7: train loss 0.1\n")
+        log.flush()
+        out = autodo("status", "S").out
+    assert "1 run at work:" in out
+    assert f"  {working.run_id}: 2026-01-01 epoch 7: train loss 0.1\n" in out
+    assert "1 run interrupted" in out
+    assert "left: 3 runs, about 3 min 00 s of training (0.05 core-hours), one at a time now" in out
+
+
+def test_a_watched_store_is_shown_until_nothing_is_left(autodo, grid: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchestration import overview
+
+    fill(Store("S"), grid, n=3)
+    monkeypatch.setattr(overview.time, "sleep", lambda _: fill(Store("S"), grid))
+    out = autodo("status", "S", "--watch").out
+    rows = [line.split("│")[1:-1] for line in out.splitlines() if " mine " in line]
+    cells = [[cell.strip() for cell in row] for row in rows]
+    assert cells == [["mine", "3", "·", "·", "1"], ["mine", "4", "·", "·", "·"]]
 
 
 def test_a_missing_dataset_stops_a_launch_before_anything_is_written(
@@ -238,24 +383,14 @@ def test_train_on_other_images_is_another_run(autodo, photos: Path) -> None:
 
 
 def test_the_grid_in_the_store_names_the_images_that_were_launched(
-    autodo, photos: Path, monkeypatch: pytest.MonkeyPatch
+    autodo, photos: Path, instead_of_ray: list[Launched]
 ) -> None:
     grid = GRID.replace("digits", "folder") + f"set: {json.dumps(FOLDER_SET)}\n"
     Path("mine.yaml").write_text(grid)
 
-    def fill_all(runs: Sequence[RunConfig], store: Store, *_: object, **options: object) -> None:
-        for run in runs:
-            assert run.dataset.content is not None
-            store.save(outcome(run, error_best_val=0.1, error_last=0.1, versions=[]), run.run_id)
-
-    on_ray = types.ModuleType("orchestration.launch")
-    monkeypatch.setattr(on_ray, "launch", fill_all, raising=False)
-    monkeypatch.setattr(on_ray, "Cluster", lambda *_: None, raising=False)
-    monkeypatch.setitem(sys.modules, "orchestration.launch", on_ray)
-    monkeypatch.setattr(orchestration, "launch", on_ray, raising=False)
-
     assert "all 4 runs are done" in autodo("launch", "mine.yaml", "--store", "S").out
     assert load_dataset.cache_info().currsize == 0
+    assert all(work.run.dataset.content is not None for work in instead_of_ray[0].works)
     assert "left: nothing" in autodo("plan", "mine.yaml", "--store", "S").out
     (photos / "cat" / "00.png").rename(photos / "dog" / "cat.png")
     assert "left: 4 runs" in autodo("plan", "mine.yaml", "--store", "S").out

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -19,7 +20,8 @@ from autodo.errors import ConfigError
 from autodo.recipes import build_run
 from orchestration.grid import ResourcesConfig
 from orchestration.progress import GridProgress
-from orchestration.run_state import State
+from orchestration.run_queue import Work
+from orchestration.run_state import Cause, State
 from orchestration.store import Store
 from tests.orchestration.conftest import SMALL
 
@@ -42,10 +44,11 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
         patch.chdir(ROOT)
         # Before Ray: it sets the environment that Ray reads at its import.
         from orchestration import launch as on_ray
+        from orchestration.cluster import Cluster, temporary_directory
 
         import ray  # isort: skip
 
-        with on_ray._temporary_directory(Path("/tmp")) as scratch:
+        with temporary_directory(Path("/tmp")) as scratch:
             ray.init(
                 address="local",
                 num_cpus=2,
@@ -55,9 +58,12 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
                 logging_level="ERROR",
             )
 
-            def call(runs: list[RunConfig], store: Store, out: io.StringIO | None = None) -> GridProgress:
-                console = Console(file=out or io.StringIO(), width=120)
-                return on_ray.launch(runs, store, ResourcesConfig(), console)
+            def call(
+                runs: list[RunConfig], store: Store, out: io.StringIO | None = None, **options: Any
+            ) -> GridProgress:
+                console = Console(file=out or io.StringIO(), width=200)
+                works = [Work(run.run_id, run, ResourcesConfig()) for run in runs]
+                return on_ray.launch(works, store, console, cluster=Cluster(), options=on_ray.Options(**options))
 
             yield call
             ray.shutdown()
@@ -108,53 +114,133 @@ def test_one_process_runs_several_runs(launch: Launch, store: Store) -> None:
     assert len(workers) <= 2
 
 
-def test_a_process_that_dies_is_a_failed_run_and_the_others_go_on(launch: Launch, store: Store) -> None:
-    long, short = small(**{"training.epochs": 5000}), [small(seed=seed) for seed in (1, 2)]
-    killed = threading.Event()
+class Killer(threading.Thread):
+    """Sends SIGKILL to the process of a run once its log says `when`, as often as `times`."""
 
-    def kill() -> None:
-        log, deadline = store.log_file(long.run_id), time.monotonic() + 60
-        while time.monotonic() < deadline:
-            if log.exists() and "epoch 2" in (text := log.read_text()):
-                os.kill(int(text.split(" on ")[1].split(",")[0].rpartition(":")[2]), signal.SIGKILL)
-                killed.set()
-                return
-            time.sleep(0.1)
+    def __init__(self, store: Store, run_id: str, when: str = "epoch 2", times: int = 1) -> None:
+        super().__init__()
+        self._log, self._when, self._times = store.log_file(run_id), when, times
+        self.killed: list[int] = []
 
-    killer = threading.Thread(target=kill)
+    def run(self) -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and len(self.killed) < self._times:
+            time.sleep(0.05)
+            text = self._log.read_text() if self._log.exists() else ""
+            attempts = text.split(" on ")[1:]
+            if not attempts or self._when not in attempts[-1]:
+                continue
+            pid = int(attempts[-1].split(",")[0].rpartition(":")[2])
+            if pid not in self.killed:
+                self.killed.append(pid)
+                os.kill(pid, signal.SIGKILL)
+
+
+def test_a_run_whose_process_dies_is_tried_again_and_ends_as_if_nothing_had_been(
+    launch: Launch, store: Store, tmp_path: Path
+) -> None:
+    run, other = small("autodo-exact-aws", **{"training.epochs": 30}), small(seed=1)
+    killer = Killer(store, run.run_id)
     killer.start()
-    progress = launch([long, *short], store)
+    out = io.StringIO()
+    progress = launch([run, other], store, out)
     killer.join()
-    assert killed.is_set()
+    assert len(killer.killed) == 1
+    assert (progress.done, progress.failed, progress.attempts_failed) == (2, {}, 1)
+    assert "the process of the run died without a word" in out.getvalue()
+    assert "it is tried again" in out.getvalue()
+    assert "from epoch 0 of" not in store.log_file(run.run_id).read_text().split(" on ")[2]
+    undisturbed = Store(tmp_path / "undisturbed").create()
+    launch([run], undisturbed)
+    tables = [pq.read_table(s.table_file("epochs", run.run_id), partitioning=None) for s in (store, undisturbed)]
+    for column in ("train_loss", "val_loss", "val_error", "test_error"):
+        assert tables[0][column].to_pylist() == tables[1][column].to_pylist()
+
+
+def test_a_run_whose_process_dies_every_time_is_given_up_and_the_others_go_on(launch: Launch, store: Store) -> None:
+    long, short = small(**{"training.epochs": 5000}), [small(seed=seed) for seed in (1, 2)]
+    killer = Killer(store, long.run_id, when="val error", times=2)
+    killer.start()
+    progress = launch([long, *short], store, retries=1)
+    killer.join()
+    assert len(killer.killed) == 2
     assert list(progress.failed) == [long.run_id]
     assert store.done() == {run.run_id for run in short}
     failure = store.failures()[long.run_id]
-    assert failure.kind == "ProcessDied"
+    assert (failure.kind, failure.cause, failure.attempts) == ("ProcessDied", Cause.KILLED, 2)
     assert "actor" in failure.traceback
     assert store.checkpoint(long.run_id).exists()
 
 
-def test_a_run_that_another_process_works_on_is_left_to_it(launch: Launch, store: Store) -> None:
+def test_an_unforeseen_error_is_tried_again_in_another_process(launch: Launch, store: Store) -> None:
+    run = small()
+    # In the place of the file that holds its configuration stands a folder: the store cannot begin the run.
+    store.config_file(run.run_id).mkdir(parents=True)
+    progress = launch([run, small(seed=1)], store, retries=1)
+    assert (progress.done, progress.attempts_failed) == (1, 2)
+    assert store.failures()[run.run_id].attempts == 2
+    assert "Is a directory" in store.failures()[run.run_id].last_line
+
+
+def test_a_run_that_another_process_works_on_is_left_to_it_in_the_end(
+    launch: Launch, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestration import run_queue
+
+    monkeypatch.setattr(run_queue, "PATIENCE_SECONDS", 4.0)
     run = small()
     with store.locked_log(run.run_id):
         progress = launch([run], store)
-    assert (progress.busy, progress.done, progress.failed) == (1, 0, {})
+    assert (progress.busy, progress.done, progress.failed) == ({run.run_id}, 0, {})
     assert store.failures() == {}
+
+
+def test_a_run_that_another_process_lets_go_of_is_run(launch: Launch, store: Store) -> None:
+    run = small()
+    let_go = threading.Event()
+
+    def hold() -> None:
+        with store.locked_log(run.run_id):
+            let_go.wait(4.0)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    progress = launch([run], store)
+    holder.join()
+    assert (progress.busy, progress.done) == (set(), 1)
+
+
+def test_when_the_time_is_over_runs_end_their_epoch_and_the_next_launch_continues(launch: Launch, store: Store) -> None:
+    runs = [small(seed=seed, **{"training.epochs": 400}) for seed in range(4)]
+    out = io.StringIO()
+    progress = launch(runs, store, out, seconds=8.0)
+    assert progress.stop_reason == "out of time"
+    assert "the time budget is over" in out.getvalue()
+    assert progress.stopped
+    begun = [run for run in runs if store.states([run.run_id])[run.run_id] is State.STARTED]
+    assert {run.run_id for run in begun} == progress.stopped
+    for run in begun:
+        assert store.checkpoint(run.run_id).exists()
+        assert not store.at_work(run.run_id)
+        assert "stopped; the next attempt continues" in store.log_file(run.run_id).read_text()
 
 
 def test_resources_that_no_machine_has_are_told_at_once(launch: Launch, store: Store) -> None:
     from orchestration import launch as on_ray
+    from orchestration.cluster import Cluster
 
-    with pytest.raises(ConfigError, match="a run needs 64 CPUs and 0 GPUs, but this machine has 2 and 0"):
-        on_ray.launch([small()], store, ResourcesConfig(cpus=64), Console(file=io.StringIO()))
+    run = small()
+    work = Work(run.run_id, run, ResourcesConfig(cpus=64))
+    with pytest.raises(ConfigError, match=r"a run needs 64 CPUs, 0 GPUs and .* but this machine has 2 CPUs, 0 GPUs"):
+        on_ray.launch([work], store, Console(file=io.StringIO()), cluster=Cluster(), options=on_ray.Options())
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:10001", "head", "127.0.0.1:99999"])
 def test_an_address_where_nothing_answers_is_told_at_once(launch: Launch, address: str) -> None:
-    from orchestration import launch as on_ray
+    from orchestration.cluster import _check_address
 
     with pytest.raises(ConfigError, match=f"--address '{address}'"):
-        on_ray._check_address(address)
+        _check_address(address)
 
 
 @pytest.mark.slow

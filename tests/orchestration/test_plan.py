@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from autodo.errors import ConfigError
 from orchestration.grid import GridConfig, ResourcesConfig, expand
-from orchestration.plan import expected_rows, local_slots, make_plan, seconds_left, wall_seconds
-from orchestration.run_state import State
+from orchestration.plan import expected_rows, local_slots, make_plan, select, works
+from orchestration.run_state import Cause, State
 from orchestration.store import Store
 from tests.runs import outcome, result_row
 
@@ -19,17 +20,53 @@ def test_only_what_is_not_done_is_left(store: Store) -> None:
     store.save(outcome(runs[0]), runs[0].run_id)
     store.record_failure(runs[1].run_id, kind="E", last_line="e", traceback="")
     plan = make_plan(runs, store)
-    assert plan.left == tuple(runs[1:])
+    assert list(plan.left.values()) == runs[1:]
     assert plan.counts() == {State.DONE: 1, State.FAILED: 1, State.MISSING: 2}
-    assert plan.only([State.FAILED]).left == (runs[1],)
-    assert plan.only([State.MISSING]).left == tuple(runs[2:])
+
+
+def test_a_run_that_has_used_up_its_retries_or_diverged_is_given_up(store: Store) -> None:
+    often, once, diverged, lost = expand(grid())
+    for _ in range(3):
+        store.record_failure(often.run_id, kind="E", last_line="e", traceback="")
+        store.record_failure(lost.run_id, kind="E", last_line="e", traceback="", cause=Cause.NODE_LOST)
+    store.record_failure(once.run_id, kind="E", last_line="e", traceback="")
+    store.record_failure(diverged.run_id, kind="E", last_line="e", traceback="", cause=Cause.DIVERGED)
+    runs = [often, once, diverged, lost]
+    assert make_plan(runs, store, retries=2).given_up == {often.run_id, diverged.run_id}
+    assert make_plan(runs, store, retries=3).given_up == {diverged.run_id}
+    assert make_plan(runs, store, retries=0).left.keys() == {lost.run_id}
+    store.forget_failures(diverged.run_id)
+    assert make_plan(runs, store, retries=9).given_up == frozenset()
+
+
+def test_a_part_of_a_grid_is_chosen_by_keys() -> None:
+    runs = expand(grid(distortions=["1-0.0", "100-0.1"]))
+    assert {run.method.name for run in select(runs, "method=baseline")} == {"baseline"}
+    assert len(select(runs, "method=baseline,seed=0")) == 2
+    assert len(select(runs, "method=baseline, method=autodo-aws, seed=1, distortion=100-0.1")) == 2
+    assert select(runs, "dataset=digits,split=paper") == runs
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("baseline", "--only 'baseline': is not KEY=VALUE, such as method=baseline; keys: dataset, distortion"),
+        ("metod=baseline", "unknown key 'metod'"),
+        ("method=autodo-awz", "unknown method 'autodo-awz'; did you mean 'autodo-aws'"),
+        ("seed=7", "unknown seed '7'; known: 0, 1"),
+        ("method=", "is not KEY=VALUE"),
+    ],
+)
+def test_a_part_that_is_none_is_told(text: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        select(expand(grid()), text)
 
 
 def test_a_new_seed_adds_its_runs_alone(store: Store) -> None:
     for run in expand(grid()):
         store.save(outcome(run), run.run_id)
     plan = make_plan(expand(grid(seeds=3)), store)
-    assert {run.seed for run in plan.left} == {2}
+    assert {run.seed for run in plan.left.values()} == {2}
     assert len(plan.left) == 2
 
 
@@ -37,25 +74,14 @@ def test_a_store_that_is_not_there_has_nothing_done(tmp_path: Path) -> None:
     assert len(make_plan(expand(grid()), Store(tmp_path / "none")).left) == 4
 
 
-def test_time_is_estimated_from_the_same_method_then_from_the_same_recipe(store: Store) -> None:
+def test_the_work_of_a_plan_has_its_resources_and_expected_seconds(store: Store) -> None:
     runs = expand(grid())
-    assert seconds_left(make_plan(runs, store), store) is None
-    baseline = runs[0]
-    store.save(outcome(baseline, seconds=10.0), baseline.run_id)
-    # One more baseline, and two of a method that is taken to cost the same.
-    assert seconds_left(make_plan(runs, store), store) == pytest.approx([10.0, 10.0, 10.0])
-    store.save(outcome(runs[1], seconds=40.0), runs[1].run_id)
-    assert seconds_left(make_plan(runs, store), store) == pytest.approx([10.0, 40.0])
-    other_recipe = expand(grid(set={"training.epochs": 3}))
-    assert seconds_left(make_plan([*runs, *other_recipe], store), store) is None
-
-
-@pytest.mark.parametrize(
-    ("seconds", "slots", "wall"),
-    [([], 2, 0.0), ([5.0, 5.0, 5.0], 1, 15.0), ([5.0, 5.0, 5.0], 2, 10.0), ([1.0, 1.0, 9.0], 2, 10.0), ([3.0], 8, 3.0)],
-)
-def test_runs_side_by_side_take_as_long_as_the_busiest_slot(seconds: list[float], slots: int, wall: float) -> None:
-    assert wall_seconds(seconds, slots) == wall
+    store.save(outcome(runs[0], seconds=10.0), runs[0].run_id)
+    some = ResourcesConfig(cpus=3)
+    work = works(make_plan(runs, store), store, lambda _: some)
+    assert [one.run for one in work] == runs[1:]
+    assert {one.resources for one in work} == {some}
+    assert {one.expected_seconds for one in work} == {10.0}
 
 
 def test_slots_are_known_for_cpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,12 +89,6 @@ def test_slots_are_known_for_cpus_alone(monkeypatch: pytest.MonkeyPatch) -> None
     assert local_slots(ResourcesConfig(cpus=3)) == 2
     assert local_slots(ResourcesConfig(cpus=9)) == 0
     assert local_slots(ResourcesConfig(cpus=1, gpus=0.5)) == 0
-
-
-def test_a_damaged_result_makes_the_time_unknown_and_nothing_worse(store: Store) -> None:
-    runs = expand(grid())
-    store.table_file("results", runs[0].run_id).write_bytes(b"PAR1")
-    assert seconds_left(make_plan(runs, store), store) is None
 
 
 def test_expected_rows_are_the_identity_of_the_results() -> None:

@@ -8,7 +8,6 @@ import pytest
 from autodo import records
 from autodo.config import RunConfig
 from autodo.errors import ConfigError, StoreError
-from autodo.recipes import build_run
 from orchestration.grid import load_grid
 from orchestration.run_state import RunBusy, State
 from orchestration.store import Store
@@ -155,15 +154,3 @@ def test_a_run_is_locked_against_other_processes_and_free_when_they_die(store: S
         other.wait()
     with store.locked_log(run.run_id):
         pass
-
-
-def test_ten_thousand_runs_are_listed_quickly(store: Store) -> None:
-    import time
-
-    run = build_run("digits", "baseline")
-    ids = [run.model_copy(update={"seed": seed}).run_id for seed in range(5000)]
-    for run_id in ids:
-        (store.results_dir / f"{run_id}.parquet").touch()
-    start = time.process_time()
-    assert set(store.states(ids).values()) == {State.DONE}
-    assert time.process_time() - start < 0.5

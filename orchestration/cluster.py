@@ -1,0 +1,143 @@
+"""Ray for the length of a launch: started on this machine, or a cluster that runs already."""
+
+import contextlib
+import dataclasses
+import logging
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# Ray reads these when it is imported or when its processes start, so they come before the import.
+_ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own progress display
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean what the user meant
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # `uv run` would build a new environment on every worker
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the device is chosen by name, no warning about it
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere unless the user asks for it
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard copies of what the store has
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
+}
+for _name, _value in _ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402
+
+from autodo.errors import ConfigError  # noqa: E402
+from orchestration.grid import ResourcesConfig  # noqa: E402
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """Where the runs go: an existing Ray cluster, or this machine.
+
+    Args:
+        address: of an existing cluster; None starts Ray here and ends it afterwards.
+        dashboard: Ray's web page about the local cluster, on localhost.
+    """
+
+    address: str | None = None
+    dashboard: bool = False
+
+
+@contextlib.contextmanager
+def running_ray(cluster: Cluster, scratch: Path) -> Iterator[None]:
+    """Ray for the length of a launch; one that runs already in this process is used and left running."""
+    # Tune tells of every trial that ends badly; the store and the summary do that.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    if ray.is_initialized():
+        yield
+        return
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if cluster.address is not None:
+            _check_address(cluster.address)
+            try:
+                ray.init(address=cluster.address, **quiet)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                reason = str(error).strip().splitlines()[0]
+                raise ConfigError(f"--address {cluster.address!r}: no Ray cluster answers: {reason}") from None
+        else:
+            # "local", because ray.init would else join any cluster that it finds on this machine.
+            ray.init(address="local", include_dashboard=cluster.dashboard, _temp_dir=str(scratch / "ray"), **quiet)
+        yield
+    finally:
+        # A second Ctrl-C must not leave half of Ray's processes behind.
+        with on_signal(signal.SIGINT, signal.SIG_IGN):
+            ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Asks whether anything listens at HOST:PORT; Ray itself would go on asking for many minutes."""
+    host, _, port = address.rpartition(":")
+    if address == "auto":
+        return
+    if not port.isdigit() or not host or "/" in host:
+        raise ConfigError(
+            f"--address {address!r}: is not HOST:PORT of a cluster's head, such as '10.0.0.1:6379', or 'auto'"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"--address {address!r}: no Ray cluster answers: {error}") from None
+
+
+@contextlib.contextmanager
+def on_signal(signum: signal.Signals, handler: Callable[..., None] | signal.Handlers) -> Iterator[None]:
+    """Another handler for a signal; only the main thread can have one, and elsewhere none is needed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signum, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signum, before)
+
+
+@contextlib.contextmanager
+def temporary_directory(parent: Path) -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="autodo-", dir=parent))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def slots(resources: ResourcesConfig, *, local: bool) -> int:
+    """How many runs fit at the same time, at least 1.
+
+    Raises:
+        ConfigError: if none fits on a local cluster, where Tune would wait for ever.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    needed = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": resources.memory or 0}
+
+    def workers_on(node: dict[str, float]) -> int:
+        return int(min(node.get(kind, 0.0) // amount for kind, amount in needed.items() if amount))
+
+    fit = sum(workers_on(node) for node in nodes) // resources.workers
+    # An autoscaling cluster may grow a node that fits.
+    if fit == 0 and local:
+        raise ConfigError(
+            f"a run needs {_told(needed, resources.workers)}, but this machine has {_told(nodes[0])}; "
+            "see --cpus-per-run, --gpus-per-run, --memory-per-run and --workers-per-run"
+        )
+    return max(fit, 1)
+
+
+def gpus() -> float:
+    """How many GPUs the cluster has."""
+    return float(ray.cluster_resources().get("GPU", 0))
+
+
+def _told(amounts: dict[str, float], workers: int = 1) -> str:
+    """`2 times 4 CPUs, 1 GPU and 8.0 GiB of memory`."""
+    times = f"{workers} times " if workers > 1 else ""
+    memory = amounts.get("memory", 0) / 2**30
+    return f"{times}{amounts.get('CPU', 0):g} CPUs, {amounts.get('GPU', 0):g} GPUs and {memory:.1f} GiB of memory"

@@ -1,0 +1,67 @@
+"""From an exception, or from what Ray says of a dead process, to a failure that is kept."""
+
+import datetime
+import sys
+import traceback
+
+from autodo.errors import StoreError, TrainingDiverged, UserError
+from orchestration.run_state import Cause, Failure
+from orchestration.store import Store
+
+# What Ray 2.60 writes of an actor that is gone, in the order of precedence; tests provoke each of them.
+_DEATHS = {
+    Cause.NODE_LOST: ("its node has died", "the actor's node was", "The node was lost", "RaySystemError"),
+    Cause.OUT_OF_MEMORY: ("OutOfMemoryError", "running low on memory"),
+}
+_DEATH_LINES = {
+    Cause.NODE_LOST: "the node of the run was lost or preempted",
+    Cause.OUT_OF_MEMORY: "the machine ran out of memory and Ray ended the run's process; see --memory-per-run",
+    Cause.KILLED: "the process of the run died without a word: killed, or ended by the system for lack of memory",
+}
+
+
+def record_failure(store: Store, run_id: str, error: Exception) -> Failure:
+    """The failure that an exception of a run is, kept in the store if that can be written."""
+    # What an exception of ours says is for a person; of any other, the class is half of the message.
+    ours = isinstance(error, UserError | TrainingDiverged)
+    text = str(error) if ours else "".join(traceback.format_exception_only(error))
+    lines = text.strip().splitlines() or [type(error).__name__]
+    trace = "".join(traceback.format_exception(error))
+    return _record(store, run_id, cause_of(error), type(error).__name__, lines[-1], trace)
+
+
+def record_death(store: Store, run_id: str, said: str) -> Failure:
+    """The failure that the death of a run's process is, kept in the store if that can be written.
+
+    Args:
+        said: all that Ray says of it.
+    """
+    cause = cause_of_death(said)
+    return _record(store, run_id, cause, "ProcessDied", _DEATH_LINES[cause], said)
+
+
+def cause_of(error: Exception) -> Cause:
+    """Why an attempt failed that ended with this exception."""
+    if isinstance(error, TrainingDiverged):
+        return Cause.DIVERGED
+    torch = sys.modules.get("torch")
+    gpu_memory = torch is not None and isinstance(error, torch.OutOfMemoryError)
+    # The allocator of the CPU raises a plain RuntimeError.
+    host_memory = isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
+    return Cause.OUT_OF_MEMORY if gpu_memory or host_memory else Cause.ERROR
+
+
+def cause_of_death(said: str) -> Cause:
+    """Why a process died of which Ray says so."""
+    for cause, marks in _DEATHS.items():
+        if any(mark in said for mark in marks):
+            return cause
+    return Cause.KILLED
+
+
+def _record(store: Store, run_id: str, cause: Cause, kind: str, last_line: str, trace: str) -> Failure:
+    try:
+        return store.record_failure(run_id, kind=kind, last_line=last_line, traceback=trace, cause=cause)
+    except StoreError:
+        now = datetime.datetime.now(datetime.UTC)
+        return Failure(cause=cause, kind=kind, last_line=last_line, traceback=trace, attempts=1, time=now)

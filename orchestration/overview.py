@@ -1,0 +1,177 @@
+"""How far grids are: plans, states, failures. Nothing here runs anything."""
+
+import collections
+import functools
+import time
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from autodo.config import RunConfig
+from autodo.errors import ConfigError
+from autodo.validation import parse_overrides
+from orchestration.estimate import Bill, wall_seconds
+from orchestration.grid import ResourcesConfig, expand, load_grid, pin_content
+from orchestration.plan import local_slots, make_plan, works
+from orchestration.progress import duration
+from orchestration.run_queue import Work
+from orchestration.run_state import State
+from orchestration.store import Store
+
+WATCH_SECONDS = 3.0
+WATCH_SECONDS_IN_A_LOG = 60.0
+_STYLES = {State.DONE: "green", State.FAILED: "red", State.STARTED: "yellow", State.MISSING: "dim"}
+
+
+def plan(console: Console, *, grid: str, store: Path | None, overrides: Sequence[str], list_runs: bool) -> None:
+    """Prints the runs of a grid by state, and the time that the rest takes."""
+    config = pin_content(load_grid(grid).override(parse_overrides(overrides)))
+    place = Store(store or config.store_path)
+    planned = make_plan(expand(config), place)
+    if list_runs:
+        for run_id, state in planned.states.items():
+            console.print(Text(f"{state:8}", style=_STYLES[state]), Text(run_id), soft_wrap=True)
+        return
+    groups: dict[tuple[str, str], collections.Counter[State]] = collections.defaultdict(collections.Counter)
+    for run_id, run in planned.runs.items():
+        groups[run.dataset.label, run.method.name][planned.states[run_id]] += 1
+    table = Table(title=Text(f"{config.name}: {len(planned.runs)} runs, store {place.root}"), title_justify="left")
+    table.add_column("dataset")
+    table.add_column("method")
+    for state in State:
+        table.add_column(state.value, justify="right")
+    for (dataset, method), counts in groups.items():
+        table.add_row(dataset, method, *_counts(counts))
+    table.add_section()
+    table.add_row("all", "", *_counts(planned.counts()))
+    console.print(table)
+    left = works(planned, place, functools.partial(_same, config.resources))
+    say(console, f"left: {_bill(left, local_slots(config.resources), 'here')}")
+    if planned.given_up:
+        say(console, _given_up(planned.given_up, place))
+
+
+def _bill(left: Sequence[Work], slots: int, where: str) -> str:
+    """`12 runs, about 9 min 00 s of training (0.15 core-hours), about 4 min 30 s at 2 at a time here`."""
+    bill = Bill.of(left)
+    if not bill.runs:
+        return "nothing"
+    text = _runs(bill.runs)
+    if bill.unknown == bill.runs:
+        return f"{text}; time unknown: the store has no result of this dataset and model yet"
+    hours = f"{bill.gpu_hours:.2g} GPU-hours" if bill.gpu_hours else f"{bill.core_hours:.2g} core-hours"
+    text += f", about {duration(bill.seconds)} of training ({hours})"
+    slots = min(slots, bill.runs)
+    if slots > 1:
+        seconds = sorted((work.expected_seconds or 0.0 for work in left), reverse=True)
+        text += f", about {duration(wall_seconds(seconds, slots))} at {slots} at a time {where}"
+    elif slots == 1 < bill.runs:
+        text += f", one at a time {where}"
+    return text + (f"; without {_runs(bill.unknown)} of unknown length" if bill.unknown else "")
+
+
+def _same(resources: ResourcesConfig, _: RunConfig) -> ResourcesConfig:
+    return resources
+
+
+def _given_up(run_ids: Collection[str], store: Store) -> str:
+    return f"{len(run_ids)} failed for good: `autodo retry {store.root} --failed` tries them again"
+
+
+def _runs(n: int) -> str:
+    return f"{n} run{'' if n == 1 else 's'}"
+
+
+def _counts(counts: collections.Counter[State]) -> list[Text]:
+    return [Text(str(counts[state]) if counts[state] else "·", style=_STYLES[state]) for state in State]
+
+
+def status(console: Console, root: Path, *, watch: bool) -> None:
+    """Prints how far a store is; with `watch`, again and again until nothing is left to do."""
+    store = Store(root).open()
+    parts, going_on = _status(store)
+    if watch and console.is_terminal:
+        with Live(Group(*parts), console=console, auto_refresh=False) as live:
+            while going_on:
+                time.sleep(WATCH_SECONDS)
+                parts, going_on = _status(store)
+                live.update(Group(*parts), refresh=True)
+        return
+    _print(console, parts)
+    while watch and going_on:
+        time.sleep(WATCH_SECONDS_IN_A_LOG)
+        parts, going_on = _status(store)
+        _print(console, parts)
+
+
+def _print(console: Console, parts: Sequence[RenderableType]) -> None:
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, Text))
+
+
+def _status(store: Store) -> tuple[list[RenderableType], bool]:
+    """State of every grid, runs at work, what is left, failures by their last line; and whether anything goes on."""
+    parts: list[RenderableType] = []
+    table = Table(title=Text(f"store {store.root}"), title_justify="left")
+    table.add_column("grid")
+    for state in State:
+        table.add_column(state.value, justify="right")
+    known: dict[str, State] = {}
+    left: dict[str, Work] = {}
+    given_up: set[str] = set()
+    for name, grid in store.grids().items():
+        try:
+            if isinstance(grid, ConfigError):
+                raise grid
+            planned = make_plan(expand(grid), store)
+        except ConfigError as error:
+            parts.append(Text(f"warning: {error}", style="yellow"))
+            continue
+        known |= planned.states
+        given_up |= planned.given_up
+        left |= {work.run_id: work for work in works(planned, store, functools.partial(_same, grid.resources))}
+        table.add_row(name, *_counts(planned.counts()))
+    others = store.states(store.run_ids() - known.keys())
+    if others:
+        table.add_row("other runs", *_counts(collections.Counter(others.values())))
+    parts.append(table)
+    begun = [run_id for run_id, state in (known | others).items() if state is State.STARTED]
+    at_work = [run_id for run_id in begun if store.at_work(run_id)]
+    if at_work:
+        parts.append(Text(f"{_runs(len(at_work))} at work:"))
+        parts += [Text(f"  {run_id}: {store.last_log_line(run_id)}", style="cyan") for run_id in at_work]
+    if len(begun) > len(at_work):
+        parts.append(Text(f"{_runs(len(begun) - len(at_work))} interrupted", style="yellow"))
+    if left:
+        parts.append(Text(f"left: {_bill(list(left.values()), len(at_work), 'now')}"))
+    if given_up:
+        parts.append(Text(_given_up(given_up, store), style="red"))
+    parts += _failure_lines(store, None)
+    return parts, bool(left or at_work)
+
+
+def failures(console: Console, store: Store, run_ids: set[str] | None) -> None:
+    """Prints the failures by their last line, the most frequent first; of all runs if `run_ids` is None."""
+    for line in _failure_lines(store, run_ids):
+        console.print(line, soft_wrap=True)
+
+
+def _failure_lines(store: Store, run_ids: set[str] | None) -> list[Text]:
+    groups: dict[tuple[str, str], list[str]] = collections.defaultdict(list)
+    for run_id, failure in store.failures().items():
+        if run_ids is None or run_id in run_ids:
+            groups[failure.cause, failure.last_line].append(run_id)
+    lines = []
+    for (cause, last_line), ids in sorted(groups.items(), key=lambda item: -len(item[1])):
+        lines.append(Text(f"{len(ids)} failed ({cause}): {last_line}", style="red"))
+        lines.append(Text(f"  such as {store.failure_file(ids[0])}", style="dim"))
+    return lines
+
+
+def say(console: Console, text: str, style: str = "") -> None:
+    """A line as it is: paths in it are neither coloured nor broken."""
+    console.print(Text(text, style=style), soft_wrap=True)

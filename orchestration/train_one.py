@@ -1,0 +1,108 @@
+"""What `train` does: one run in this process."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from autodo.config import DistortionConfig, SplitName
+from autodo.errors import ConfigError, TrainingDiverged, UserError
+from autodo.recipes import build_run
+from autodo.validation import parse_model, parse_overrides
+from orchestration import show
+from orchestration.overview import say
+from orchestration.progress import RunBar
+from orchestration.run_state import RunBusy
+from orchestration.store import Store
+
+_NOT_KEPT = (
+    "Its classifier was not kept: `autodo train`, or `autodo launch --keep-models`, with another --store keeps one"
+)
+
+
+def train(
+    console: Console,
+    *,
+    dataset: str,
+    method: str,
+    imbalance_ratio: float,
+    noise_ratio: float,
+    seed: int,
+    split: SplitName,
+    store: Path,
+    overrides: Sequence[str],
+    data_dir: Path | None,
+    download: bool,
+    device: str,
+    checkpoint_every: int,
+) -> int:
+    """Trains one run here and prints its errors; returns the exit code."""
+    distortion = parse_model(
+        DistortionConfig, {"imbalance_ratio": imbalance_ratio, "noise_ratio": noise_ratio}, "--ir, --nr"
+    )
+    run = build_run(
+        dataset, method, distortion=distortion, split=split, seed=seed, overrides=parse_overrides(overrides)
+    )
+    from autodo import data
+
+    run = run.model_copy(update={"dataset": data.pin_content(run.dataset)})
+    place = Store(store)
+    if place.is_done(run.run_id):
+        kept = place.model_file(run.run_id).exists()
+        say(console, "done before; nothing to do" if kept else f"done before; nothing to do. {_NOT_KEPT}")
+        show.result(console, run, place)
+        return 0
+    from orchestration.execute import execute, load_dataset
+    from orchestration.failures import record_failure
+
+    with console.status("loading"):
+        device = _device(device)
+        load_dataset(run.dataset, data_dir, download)
+    place.create()
+    epoch = None
+    try:
+        with RunBar(run, console) as bar:
+            for metrics in execute(
+                run,
+                place,
+                data_dir=data_dir,
+                download=download,
+                device=device,
+                checkpoint_every=checkpoint_every,
+                keep_model=True,
+            ):
+                epoch = metrics["epoch"]
+                bar.epoch(epoch, metrics["val_error"])
+    except KeyboardInterrupt:
+        told = "before the first epoch ended" if epoch is None else f"after epoch {epoch + 1}/{run.training.epochs}"
+        say(console, f"interrupted {told}; the same command continues")
+        return 130
+    except RunBusy as error:
+        raise ConfigError(str(error)) from None
+    except Exception as error:
+        failure = record_failure(place, run.run_id, error)
+        if isinstance(error, UserError | TrainingDiverged):
+            raise
+        say(console, f"failed: {failure.last_line}; traceback in {place.log_file(run.run_id)}", "red")
+        return 1
+    show.result(console, run, place)
+    return 0
+
+
+def _device(name: str) -> str:
+    import torch
+
+    from autodo.fit import default_device
+
+    known = "auto, cpu, cuda, cuda:<n>"
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", name):
+        # torch knows more, such as `meta` and `mps`, on which no run is known to work.
+        raise ConfigError(f"--device {name!r}: is not one of {known}")
+    if name == "auto":
+        return default_device()
+    try:
+        torch.zeros(1, device=torch.device(name))
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"--device {name!r}: {str(error).splitlines()[0]}; known: {known}") from None
+    return name

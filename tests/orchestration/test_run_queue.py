@@ -1,0 +1,144 @@
+"""The order of runs, and what is tried again, without Ray."""
+
+import datetime
+
+import pytest
+
+from autodo.recipes import build_run
+from orchestration.grid import ResourcesConfig
+from orchestration.run_queue import RunQueue, Work
+from orchestration.run_state import Cause, Failure
+
+RUN = build_run("digits", "baseline")
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def works(**seconds: float | None) -> list[Work]:
+    return [Work(name, RUN, ResourcesConfig(), expected) for name, expected in seconds.items()]
+
+
+def failure(cause: Cause = Cause.ERROR, attempts: int = 1) -> Failure:
+    now = datetime.datetime.now(datetime.UTC)
+    return Failure(cause=cause, kind="E", last_line="e", traceback="", attempts=attempts, time=now)
+
+
+def taken(queue: RunQueue) -> list[str]:
+    ids = []
+    while (work := queue.take()) is not None:
+        ids.append(work.run_id)
+    return ids
+
+
+def test_unknown_runs_come_first_then_the_longest_and_equals_in_their_order() -> None:
+    queue = RunQueue(works(short=1.0, long=9.0, unknown=None, long2=9.0, middle=5.0), retries=2)
+    assert taken(queue) == ["unknown", "long", "long2", "middle", "short"]
+
+
+def test_no_more_are_at_work_than_allowed() -> None:
+    queue = RunQueue(works(a=None, b=None, c=None), retries=2, at_most=2)
+    assert taken(queue) == ["a", "b"]
+    queue.ended("a")
+    assert taken(queue) == ["c"]
+
+
+def test_it_is_finished_when_everything_has_ended() -> None:
+    queue = RunQueue(works(a=None), retries=2)
+    assert not queue.finished
+    queue.take()
+    assert not queue.finished
+    queue.ended("a")
+    assert queue.finished
+
+
+def test_a_failed_run_comes_last_and_is_given_up_after_its_retries() -> None:
+    queue = RunQueue(works(a=9.0, b=1.0), retries=2)
+    queue.take()
+    assert queue.failed("a", failure(attempts=1))
+    assert taken(queue) == ["b", "a"]
+    assert queue.failed("a", failure(attempts=2))
+    queue.take()
+    assert not queue.failed("a", failure(attempts=3))
+    queue.ended("b")
+    assert queue.finished
+
+
+def test_a_failure_that_the_store_could_not_keep_counts_all_the_same() -> None:
+    queue = RunQueue(works(a=None), retries=1)
+    queue.take()
+    assert queue.failed("a", failure(attempts=1))
+    queue.take()
+    assert not queue.failed("a", failure(attempts=1))
+
+
+def test_a_diverged_run_is_not_tried_again() -> None:
+    queue = RunQueue(works(a=None), retries=5)
+    queue.take()
+    assert not queue.failed("a", failure(Cause.DIVERGED))
+
+
+def test_a_lost_node_is_never_held_against_a_run() -> None:
+    queue = RunQueue(works(a=None), retries=0)
+    for _ in range(20):
+        assert queue.take() is not None
+        assert queue.failed("a", failure(Cause.NODE_LOST, attempts=0))
+
+
+def test_after_a_stop_nothing_starts_and_it_ends_with_the_runs_at_work() -> None:
+    queue = RunQueue(works(a=None, b=None), retries=2)
+    queue.take()
+    queue.stop()
+    assert queue.take() is None
+    assert not queue.finished
+    queue.ended("a")
+    assert queue.finished
+
+
+def test_the_end_of_the_time_is_a_stop(clock: Clock) -> None:
+    queue = RunQueue(works(a=None, b=None), retries=2, seconds=10, clock=clock)
+    queue.take()
+    assert not queue.stopping
+    clock.now = 10.0
+    assert queue.stopping
+    assert queue.out_of_time
+    assert queue.take() is None
+
+
+def test_a_busy_run_is_looked_at_again_when_nothing_else_waits_and_left_in_the_end(clock: Clock) -> None:
+    queue = RunQueue(works(a=None, b=None), retries=2, clock=clock)
+    queue.take()
+    queue.is_busy("a")
+    assert taken(queue) == ["b"]
+    queue.ended("b")
+    clock.now = 3.0
+    assert taken(queue) == ["a"]
+    queue.is_busy("a")
+    assert queue.take() is None, "not at once"
+    clock.now = 6.0
+    assert taken(queue) == ["a"]
+    queue.is_busy("a")
+    assert not queue.finished
+    clock.now = 20.0
+    assert queue.finished
+    assert queue.busy == ("a",)
+
+
+def test_a_run_that_was_busy_and_is_free_now_is_run(clock: Clock) -> None:
+    queue = RunQueue(works(a=None), retries=2, clock=clock)
+    queue.take()
+    queue.is_busy("a")
+    clock.now = 3.0
+    assert taken(queue) == ["a"]
+    queue.ended("a")
+    assert queue.finished
+    assert queue.busy == ()
