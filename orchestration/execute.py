@@ -12,6 +12,7 @@ from orchestration.store import Store, here
 
 if TYPE_CHECKING:
     from autodo.data import Dataset
+    from autodo.workers import Workers
 
 logger = logging.getLogger("autodo")
 
@@ -37,6 +38,7 @@ def execute(
     device: str = "cpu",
     checkpoint_every: int = 1,
     keep_model: bool = False,
+    workers: "Workers | None" = None,
 ) -> Generator[dict[str, Any], None, None]:
     """Trains one run, from its checkpoint if there is one, and saves its results.
 
@@ -44,6 +46,7 @@ def execute(
         device: `cpu`, `cuda` or `cuda:<n>`.
         checkpoint_every: epochs between checkpoints.
         keep_model: keep the trained classifier in the store.
+        workers: of which this is the first, if several train the run; the others `assist`.
     Yields:
         one dict per finished epoch with the columns of `records.SCHEMAS["epochs"]`. The run is done when the iterator
         ends; one that is closed before leaves the checkpoint.
@@ -52,14 +55,19 @@ def execute(
     """
     run_id = config.run_id
     with store.locked_log(run_id) as log, _logging_to(log):
-        if store.is_done(run_id):
+        done = store.is_done(run_id)
+        if workers is not None:
+            workers.all(not done)
+        if done:
             logger.info("done already")
             return
         try:
             # Here, because torch takes seconds to import.
             from autodo import data
             from autodo.train import Training
+            from autodo.workers import ALONE
 
+            workers = workers or ALONE
             store.begin(config)
             dataset = load_dataset(config.dataset, data_dir, download)
             training = Training(
@@ -68,10 +76,11 @@ def execute(
                 device=device,
                 checkpoint=store.checkpoint(run_id),
                 checkpoint_every=checkpoint_every,
+                workers=workers,
             )
             logger.info(
                 "%s on %s, device %s, from epoch %d of %d",
-                run_id, here(), device, training.epoch, config.training.epochs,
+                run_id, " + ".join(workers.gather(here())), device, training.epoch, config.training.epochs,
             )  # fmt: skip
             for metrics in training:
                 logger.info(
@@ -87,6 +96,38 @@ def execute(
         except Exception:
             logger.exception("failed")
             raise
+
+
+def assist(
+    config: RunConfig,
+    store: Store,
+    *,
+    workers: "Workers",
+    data_dir: Path | None = None,
+    device: str = "cpu",
+    checkpoint_every: int = 1,
+    keep_model: bool = False,
+) -> Generator[dict[str, Any], None, None]:
+    """What the other workers do while the first one executes the run: all but to lock, to log and to save.
+
+    Args:
+        keep_model: is the first worker's affair.
+    Yields:
+        a dict per epoch, as the first worker's `execute` does.
+    """
+    from autodo import data
+    from autodo.train import Training
+
+    if not workers.all(True):
+        return
+    prepared = data.prepare(load_dataset(config.dataset, data_dir), config)
+    path = store.checkpoint(config.run_id)
+    training = Training(
+        config, prepared, device=device, checkpoint=path, checkpoint_every=checkpoint_every, workers=workers
+    )
+    workers.gather(here())
+    yield from training
+    training.outcome()
 
 
 @contextlib.contextmanager

@@ -205,7 +205,7 @@ class Store:
         Raises:
             StoreError: if a file cannot be written; the run is then not done and its checkpoint still there.
         """
-        from autodo import records
+        from autodo import checkpoint, records
 
         tables: dict[Kind, object] = {
             "points": outcome.points,
@@ -221,7 +221,7 @@ class Store:
             with _told(path):
                 records.write(kind, table, path)
         with _told(self.run_dir(run_id)):
-            self.checkpoint(run_id).unlink(missing_ok=True)
+            checkpoint.delete(self.checkpoint(run_id))
             self.failure_file(run_id).unlink(missing_ok=True)
             self.earlier_failure_file(run_id).unlink(missing_ok=True)
 
