@@ -1,90 +1,31 @@
 """Runs by two processes each, on a real Ray."""
 
-import contextlib
-import io
 import os
 import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from rich.console import Console
 
 from autodo.config import RunConfig
-from autodo.recipes import build_run
-from orchestration.grid import ResourcesConfig
-from orchestration.progress import GridProgress
-from orchestration.run_queue import Work
+from orchestration.run_queue import RunQueue
 from orchestration.run_state import Cause
 from orchestration.store import Store
 from tests.autodo import jobs_of_workers as jobs
-from tests.orchestration.conftest import SMALL
+from tests.orchestration.two_workers import MARKS, Launch, check_results, ray_with, small
 from tests.workers import Pool
 
-pytestmark = [
-    pytest.mark.slow,
-    # Ray 2.60 leaves sockets and files of its own processes to the garbage collector.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:ray.*"),
-]
-ROOT = Path(__file__).parents[2]
-Launch = Callable[..., GridProgress]
-
-
-@contextlib.contextmanager
-def ray_with(cpus: int, home: Path) -> Iterator[Launch]:
-    """`launch(runs, store)` with two workers a run, on one local Ray."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(home))  # for Ray's token
-        patch.delenv("RAY_ADDRESS", raising=False)
-        patch.chdir(ROOT)
-        # Before Ray: it sets the environment that Ray reads at its import.
-        from orchestration import launch as on_ray
-        from orchestration import on_workers
-        from orchestration.cluster import Cluster, temporary_directory
-
-        import ray  # isort: skip
-
-        patch.setattr(on_ray, "RunTrial", on_workers.AnyRunTrial)
-        patch.setattr(on_ray, "_request", on_workers.request)
-        with temporary_directory(Path("/tmp")) as scratch:
-            # Ray Train clears up after a killed controller through the dashboard.
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                include_dashboard=True,
-                _temp_dir=str(scratch),
-                log_to_driver=False,
-                logging_level="ERROR",
-            )
-
-            def call(runs: list[RunConfig], store: Store, **options: Any) -> GridProgress:
-                works = [Work(run.run_id, run, ResourcesConfig(workers=2)) for run in runs]
-                console = Console(file=io.StringIO(), width=200)
-                settings = on_ray.Options(**{"max_concurrent": 1, **options})
-                return on_ray.launch(works, store, console, cluster=Cluster(), options=settings)
-
-            try:
-                yield call
-            finally:
-                ray.shutdown()
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")
 def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
     with ray_with(2, tmp_path_factory.mktemp("home")) as launch:
         yield launch
-
-
-def small(method: str = "baseline", seed: int = 0, **overrides: object) -> RunConfig:
-    return build_run("digits", method, seed=seed, overrides={**SMALL, **overrides})
 
 
 def epochs_of(store: Store, run: RunConfig) -> dict[str, list[Any]]:
@@ -97,15 +38,6 @@ def starts_of(store: Store, run: RunConfig) -> list[int]:
     return [int(epoch) for epoch in re.findall(r"from epoch (\d+)", store.log_file(run.run_id).read_text())]
 
 
-def check_results(store: Store, run: RunConfig) -> None:
-    (result,) = pq.read_table(store.table_file("results", run.run_id), partitioning=None).to_pylist()
-    assert result["device"].endswith("1 threads, 2 workers")
-    points = pq.read_table(store.table_file("points", run.run_id), partitioning=None)
-    assert points["index"].to_pylist() == sorted(points["index"].to_pylist())
-    assert len(points) == result["train_points"] == 240
-    assert list(store.run_dir(run.run_id).glob("checkpoint*")) == []
-
-
 def test_runs_by_two_workers_one_after_another(launch: Launch, store: Store) -> None:
     runs = [small(), small("autodo-exact-aws")]
     progress = launch(runs, store)
@@ -113,16 +45,6 @@ def test_runs_by_two_workers_one_after_another(launch: Launch, store: Store) -> 
     for run in runs:
         check_results(store, run)
         assert epochs_of(store, run)["epoch"] == [0, 1, 2]
-
-
-def test_runs_that_wait_for_each_others_cpus_all_end(tmp_path: Path, store: Store) -> None:
-    """Three runs at a time want six of three CPUs: one CPU is always left over, and must help nobody to half a run."""
-    runs = [small(seed=seed) for seed in range(3)]
-    with ray_with(3, tmp_path) as launch:
-        progress = launch(runs, store, max_concurrent=3)
-    assert (progress.done, progress.failed) == (3, {})
-    for run in runs:
-        check_results(store, run)
 
 
 class Killer(threading.Thread):
@@ -204,9 +126,11 @@ def test_a_run_that_another_process_works_on_is_left_to_it(launch: Launch, store
 
 def test_a_run_stops_at_the_end_of_an_epoch_and_goes_on_from_there(launch: Launch, store: Store) -> None:
     run = small(**{"training.epochs": 12})
-    launch([run], store, seconds=1)
-    log = store.log_file(run.run_id).read_text()
-    assert log.count("train loss") == 1
-    assert "stopped; the next attempt continues from the checkpoint" in log
+    log = store.log_file(run.run_id)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunQueue, "stopping", property(lambda queue: log.exists() and "train loss" in log.read_text()))
+        launch([run], store)
+    assert log.read_text().count("train loss") == 1, "the workers wait for the word to go on"
+    assert log.read_text().endswith("stopped; the next attempt continues from the checkpoint\n")
     assert launch([run], store).done == 1
     assert starts_of(store, run) == [0, 1]
