@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: setup demo test test-slow check clean
+.PHONY: setup demo test test-slow check bench clean
 
 setup: .venv/ready
 
@@ -27,6 +27,9 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m benchmarks.orchestration
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -21,6 +21,10 @@ FORMAT = 1
 log = logging.getLogger(__name__)
 
 
+class Unusable(RuntimeError):
+    """A checkpoint of the right run holds something else than its training needs."""
+
+
 def files(path: Path) -> list[Path]:
     """Every file of the checkpoint `path` that there is, itself last; also parts that are no longer or not yet named.
 
@@ -34,8 +38,7 @@ def files(path: Path) -> list[Path]:
 
 def delete(path: Path) -> None:
     """Deletes every file of the checkpoint, itself first, so that what may be left over is only parts of nothing."""
-    for file in reversed(files(path)):
-        file.unlink(missing_ok=True)
+    _delete_all_but(set(), path)
 
 
 def save(
@@ -45,7 +48,7 @@ def save(
     rows: dict[str, Any],
     positions: Tensor | None = None,
     workers: Workers = ALONE,
-) -> None:
+) -> bool:
     """Writes tensors, numbers, strings, lists and dicts; a reader sees the old checkpoint or the new one.
 
     Args:
@@ -54,21 +57,27 @@ def save(
         positions: of this worker's points; None if all workers have the same rows.
     Shape:
         positions [n] int64, increasing.
+    Returns:
+        whether all of it could be written. If not, a warning says why, and the old checkpoint is still there: a full
+        disk is no reason to end a run.
     """
     names: list[str] = []
+    written = True
     if positions is None or workers.size == 1:
         state = {**state, "points": rows}
     else:
         epoch, size = state["epoch"], workers.size
         names = [f"{path.stem}.part-{epoch}-{rank}-of-{size}{path.suffix}" for rank in range(size)]
-        _write(path.with_name(names[workers.rank]), run_id, {"epoch": epoch, "positions": positions, **rows})
+        part = {"epoch": epoch, "positions": positions, **rows}
+        written = _write(path.with_name(names[workers.rank]), run_id, part)
         state = {**state, "parts": names}
-        workers.wait()
-    if workers.is_first:
-        _write(path, run_id, state)
-        for file in files(path):
-            if file.name not in (path.name, *names):
-                file.unlink(missing_ok=True)
+    # The file must not name a part that is not there.
+    written = workers.all(written)
+    if written and workers.is_first:
+        written = _write(path, run_id, state)
+        if written:
+            _delete_all_but({path.name, *names}, path)
+    return workers.all(written)
 
 
 def load(path: Path, run_id: str, positions: Tensor | None = None, workers: Workers = ALONE) -> dict[str, Any] | None:
@@ -101,9 +110,34 @@ def load(path: Path, run_id: str, positions: Tensor | None = None, workers: Work
     return state if workers.all(state is not None) else None
 
 
-def _write(path: Path, run_id: str, state: dict[str, Any]) -> None:
-    with replacing(path) as temporary:
-        torch.save({"format": FORMAT, "run_id": run_id, "state": state}, temporary)
+def save_torch(content: Any, path: Path) -> None:
+    """`torch.save`, all or nothing.
+
+    Raises:
+        OSError: if the file cannot be written; torch itself hides that in a RuntimeError.
+    """
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+
+def _write(path: Path, run_id: str, state: dict[str, Any]) -> bool:
+    try:
+        save_torch({"format": FORMAT, "run_id": run_id, "state": state}, path)
+    except OSError as error:
+        log.warning("%s cannot be written, the next epoch tries again: %s", path, error.strerror or error)
+        return False
+    return True
+
+
+def _delete_all_but(kept: set[str], path: Path) -> None:
+    for file in reversed(files(path)):
+        if file.name not in kept:
+            file.unlink(missing_ok=True)
 
 
 def _read(path: Path, run_id: str, *, epoch: int | None = None) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from autodo.atomic import replacing
+from autodo.checkpoint import save_torch
 from autodo.errors import DataError
 from autodo.models import build
 
@@ -70,8 +70,7 @@ class Classifier(nn.Module):
             "class_names": list(self.class_names),
             "state": self.state_dict(),
         }
-        with replacing(path) as temporary:
-            torch.save(content, temporary)
+        save_torch(content, path)
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from autodo.errors import ConfigError
+from autodo.storage import check_uri, is_uri, without_secrets
 from autodo.validation import parse_model
 
 Positive = Annotated[int, Field(ge=1)]
@@ -32,7 +33,7 @@ class DatasetConfig(_Frozen):
 
     name: str
     path: str | None = None
-    """Directory of class folders, or CSV of path,label. Only for `folder`."""
+    """Directory of class folders, or CSV of path,label; a path or a URI. Only for `folder`."""
     image_size: Positive | None = None
     """Side in pixels to which images of a `folder` are resized."""
     content: str | None = None
@@ -40,6 +41,13 @@ class DatasetConfig(_Frozen):
     subsample: Positive | None = None
     """Keep this many images of the train set: a fixed stratified subsample, drawn before the split."""
     val_share: Share = 0.2
+
+    @field_validator("path")
+    @classmethod
+    def _no_credentials(cls, path: str | None) -> str | None:
+        if path is not None and is_uri(path):
+            check_uri(path)
+        return path
 
     @model_validator(mode="after")
     def _folder_has_a_path(self) -> Self:
@@ -60,7 +68,8 @@ class DatasetConfig(_Frozen):
         """Name in run ids and tables: the dataset, or `folder-<basename>` for a person's own images."""
         if self.path is None:
             return self.name
-        return f"folder-{re.sub(r'[^A-Za-z0-9]+', '-', Path(self.path).stem).strip('-').lower() or 'images'}"
+        path = without_secrets(self.path) if is_uri(self.path) else self.path
+        return f"folder-{re.sub(r'[^A-Za-z0-9]+', '-', Path(path).stem).strip('-').lower() or 'images'}"
 
 
 class DistortionConfig(_Frozen):

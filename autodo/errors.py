@@ -17,6 +17,10 @@ class StoreError(UserError):
     """A store cannot be read or written."""
 
 
+class StoreRefused(StoreError):
+    """Something in a store is not followed; waiting does not help."""
+
+
 class TrainingDiverged(RuntimeError):
     """The loss or lambda became NaN or infinite.
 

@@ -48,6 +48,7 @@ class Training:
         workers: from `autodo.workers.joined`; each must iterate to the same epoch, or to the end.
     Raises:
         ConfigError: if there are too many workers, or the solver cannot take a problem of this size.
+        checkpoint.Unusable: if the checkpoint is one of this run and holds something else than a training keeps.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Training:
         self._checkpoint = checkpoint
         self._checkpoint_every = checkpoint_every
         self._checkpoint_epoch = 0
+        self._checkpoint_due = False
 
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -104,7 +106,8 @@ class Training:
             self.history.append(row)
             self.epoch += 1
             last = self.epoch == self.config.training.epochs
-            if self._checkpoint is not None and (self.epoch % self._checkpoint_every == 0 or last):
+            self._checkpoint_due |= self.epoch % self._checkpoint_every == 0 or last
+            if self._checkpoint is not None and self._checkpoint_due:
                 self._save(self._checkpoint)
             yield row
 
@@ -265,20 +268,27 @@ class Training:
             "history": self.history,
             "best": self.best._asdict(),
         }
-        checkpoints.save(path, self.config.run_id, state, self.points.table.state_dict(), self._positions, self.workers)
-        self._checkpoint_epoch = self.epoch
+        rows = self.points.table.state_dict()
+        if checkpoints.save(path, self.config.run_id, state, rows, self._positions, self.workers):
+            self._checkpoint_epoch, self._checkpoint_due = self.epoch, False
 
     def _restore(self, path: Path) -> None:
         state = checkpoints.load(path, self.config.run_id, self._positions, self.workers)
         if state is None:
             return
-        self.encoder.load_state_dict(state["encoder"])
-        self.head.load_state_dict(state["head"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.points.table.load_state_dict(state["points"])
-        self.history = state["history"]
-        self.best = Best(**state["best"])
-        self.epoch = self._checkpoint_epoch = state["epoch"]
+        try:
+            self.encoder.load_state_dict(state["encoder"])
+            self.head.load_state_dict(state["head"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.points.table.load_state_dict(state["points"])
+            self.history = state["history"]
+            self.best = Best(**state["best"])
+            self.epoch = self._checkpoint_epoch = state["epoch"]
+            told = ""
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            told = f"{type(error).__name__}: {error}"
+        if not self.workers.all(not told):
+            raise checkpoints.Unusable(told or "another worker cannot use it")
 
     def _lr_factor(self, progress: float) -> float:
         training = self.config.training

@@ -21,15 +21,28 @@ def load_yaml(path: Path) -> dict[str, Any]:
         ConfigError: if the file is missing, is not YAML or is not a mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: bytes, where: str) -> dict[str, Any]:
+    """The mapping that a YAML text in UTF-8 holds; no tag in it makes anything but plain values.
+
+    Raises:
+        ConfigError: if it is not YAML or not a mapping.
+    """
+    try:
+        content = yaml.safe_load(text.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{where}: cannot be read: {error}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{where}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: holds {type(content).__name__}, but a mapping of keys to values is needed")
+        raise ConfigError(f"{where}: holds {type(content).__name__}, but a mapping of keys to values is needed")
     return content
 
 

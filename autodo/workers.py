@@ -70,12 +70,13 @@ class Workers:
         """Whether the condition holds on every worker."""
         return condition
 
+    def told_by_first(self, thing: T) -> T:
+        """What the first worker has."""
+        return thing
+
     def gather(self, thing: T) -> Sequence[T]:
         """What each worker has, on the first one; nothing on the others."""
         return [thing]
-
-    def wait(self) -> None:
-        """Until all workers are here."""
 
     def train_together(self, encoder: nn.Module, head: nn.Module) -> nn.Module:
         """The network for training: images -> logits.
@@ -123,13 +124,15 @@ class Group(Workers):
     def all(self, condition: bool) -> bool:
         return all(self._everyones(condition))
 
+    def told_by_first(self, thing: T) -> T:
+        things = [thing]
+        dist.broadcast_object_list(things, src=0)
+        return things[0]
+
     def gather(self, thing: T) -> Sequence[T]:
         things: list[Any] | None = [None] * self.size if self.is_first else None
         dist.gather_object(thing, things)
         return things or []
-
-    def wait(self) -> None:
-        self._everyones(None)
 
     def train_together(self, encoder: nn.Module, head: nn.Module) -> nn.Module:
         network = nn.Sequential(share_statistics(encoder, self.sum), head)

@@ -2,7 +2,6 @@
 
 import sys
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -23,10 +22,10 @@ console = Console()
 Set = Annotated[
     list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override of the configuration; may be repeated.")
 ]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Directory of the datasets' files.")]
+DataDir = Annotated[str | None, typer.Option("--data-dir", help="Directory or URI of the datasets' files.")]
 Download = Annotated[bool, typer.Option("--download", help="Fetch a dataset's files if they are not there.")]
-StoreOption = Annotated[Path | None, typer.Option("--store", help="Directory of the results.")]
-StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="Directory of the results.")]
+StoreOption = Annotated[str | None, typer.Option("--store", help="Directory or URI of the results.")]
+StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Directory or URI of the results.")]
 GridArgument = Annotated[str, typer.Argument(metavar="GRID", help="Name of a shipped grid, or a YAML file.")]
 
 
@@ -63,6 +62,10 @@ Address = Annotated[str | None, typer.Option(envvar="RAY_ADDRESS", help="A runni
 Dashboard = Annotated[bool, typer.Option("--dashboard", help="Ray's web page, on localhost.")]
 KeepModels = Annotated[bool, typer.Option("--keep-models", help="Keep every run's trained classifier.")]
 
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Event files of each run, in STORE/tensorboard.")]
+Mlflow = Annotated[str | None, typer.Option(metavar="URI", help="Tracking URI; needs autodo[mlflow].")]
+Wandb = Annotated[str | None, typer.Option(metavar="PROJECT", help="Project of W&B; needs autodo[wandb].")]
+
 
 @app.command()
 def launch(
@@ -82,6 +85,9 @@ def launch(
     address: Address = None,
     dashboard: Dashboard = False,
     keep_models: KeepModels = False,
+    tensorboard: TensorBoard = False,
+    mlflow: Mlflow = None,
+    wandb: Wandb = None,
 ) -> None:
     """Run what a grid still lacks, on all cores; then show the table."""
     given = locals()
@@ -107,6 +113,9 @@ def resume(
     address: Address = None,
     dashboard: Dashboard = False,
     keep_models: KeepModels = False,
+    tensorboard: TensorBoard = False,
+    mlflow: Mlflow = None,
+    wandb: Wandb = None,
 ) -> None:
     """Run what the grids that were launched on a store still lack."""
     given = locals()
@@ -133,6 +142,9 @@ def retry(
     address: Address = None,
     dashboard: Dashboard = False,
     keep_models: KeepModels = False,
+    tensorboard: TensorBoard = False,
+    mlflow: Mlflow = None,
+    wandb: Wandb = None,
 ) -> None:
     """Try failed runs again, also those that were given up."""
     given = locals()
@@ -168,7 +180,7 @@ def train(
     nr: Annotated[float, typer.Option("--nr", help="Noise ratio, 0 or more and below 1.")] = 0.0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     split: Annotated[Split, typer.Option(help="`union` trains on the val images too.")] = Split.PAPER,
-    store: Annotated[Path, typer.Option(help="Directory of the results.")] = Path("outputs/single"),
+    store: Annotated[str, typer.Option(help="Directory or URI of the results.")] = "outputs/single",
     overrides: Set = [],  # noqa: B006
     data_dir: DataDir = None,
     download: Download = False,

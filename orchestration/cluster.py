@@ -4,12 +4,10 @@ import contextlib
 import dataclasses
 import logging
 import os
-import shutil
 import signal
 import socket
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +57,15 @@ def running_ray(cluster: Cluster, scratch: Path) -> Iterator[None]:
             _check_address(cluster.address)
             try:
                 ray.init(address=cluster.address, **quiet)
+            except ray.exceptions.AuthenticationError as error:
+                reason = str(error).strip().splitlines()[0]
+                raise ConfigError(f"--address {cluster.address!r}: Ray wants a token: {reason}") from None
             except (ConnectionError, ValueError, RuntimeError) as error:
                 reason = str(error).strip().splitlines()[0]
-                raise ConfigError(f"--address {cluster.address!r}: no Ray cluster answers: {reason}") from None
+                raise ConfigError(
+                    f"--address {cluster.address!r}: no Ray cluster answers: {reason}; "
+                    "if it asks for a token, set RAY_AUTH_MODE=token"
+                ) from None
         else:
             # "local", because ray.init would else join any cluster that it finds on this machine.
             ray.init(address="local", include_dashboard=cluster.dashboard, _temp_dir=str(scratch / "ray"), **quiet)
@@ -100,35 +104,31 @@ def on_signal(signum: signal.Signals, handler: Callable[..., None] | signal.Hand
         signal.signal(signum, before)
 
 
-@contextlib.contextmanager
-def temporary_directory(parent: Path) -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp(prefix="autodo-", dir=parent))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
 def slots(resources: ResourcesConfig, *, local: bool) -> int:
     """How many runs fit at the same time, at least 1.
 
     Raises:
         ConfigError: if none fits on a local cluster, where Tune would wait for ever.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    needed = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": resources.memory or 0}
+    needed = _amounts(resources)
 
     def workers_on(node: dict[str, float]) -> int:
         return int(min(node.get(kind, 0.0) // amount for kind, amount in needed.items() if amount))
 
-    fit = sum(workers_on(node) for node in nodes) // resources.workers
+    fit = sum(workers_on(node) for node in _nodes()) // resources.workers
     # An autoscaling cluster may grow a node that fits.
     if fit == 0 and local:
-        raise ConfigError(
-            f"a run needs {_told(needed, resources.workers)}, but this machine has {_told(nodes[0])}; "
-            "see --cpus-per-run, --gpus-per-run, --memory-per-run and --workers-per-run"
-        )
+        raise ConfigError(f"{need(resources)}; see --cpus-per-run, --gpus-per-run, --memory-per-run, --workers-per-run")
     return max(fit, 1)
+
+
+def need(resources: ResourcesConfig) -> str:
+    """`a run needs 2 times 4 CPUs and 1 GPUs, and the nodes have 2 CPUs and 0 GPUs`."""
+    needed = _amounts(resources)
+    kinds = [kind for kind in needed if needed[kind] or kind != "memory"]
+    times = f"{resources.workers} times " if resources.workers > 1 else ""
+    nodes = "; ".join(sorted({_told(node, kinds) for node in _nodes()}))
+    return f"a run needs {times}{_told(needed, kinds)}, and there is {nodes}"
 
 
 def gpus() -> float:
@@ -136,8 +136,16 @@ def gpus() -> float:
     return float(ray.cluster_resources().get("GPU", 0))
 
 
-def _told(amounts: dict[str, float], workers: int = 1) -> str:
-    """`2 times 4 CPUs, 1 GPU and 8.0 GiB of memory`."""
-    times = f"{workers} times " if workers > 1 else ""
-    memory = amounts.get("memory", 0) / 2**30
-    return f"{times}{amounts.get('CPU', 0):g} CPUs, {amounts.get('GPU', 0):g} GPUs and {memory:.1f} GiB of memory"
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _amounts(resources: ResourcesConfig) -> dict[str, float]:
+    return {"CPU": resources.cpus, "GPU": resources.gpus, "memory": resources.memory or 0}
+
+
+def _told(amounts: dict[str, float], kinds: Sequence[str]) -> str:
+    """`4 CPUs, 1 GPUs and 8.0 GiB of memory`."""
+    units = {"CPU": "{:g} CPUs", "GPU": "{:g} GPUs", "memory": "{:.1f} GiB of memory"}
+    parts = [units[kind].format(amounts.get(kind, 0) / (2**30 if kind == "memory" else 1)) for kind in kinds]
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -15,6 +15,7 @@ from orchestration.grid import GridConfig, ResourcesConfig, expand, load_grid, p
 from orchestration.overview import failures, say
 from orchestration.plan import RETRIES, Plan, make_plan, select, works
 from orchestration.run_state import State
+from orchestration.sinks import Tracking
 from orchestration.store import Store
 
 OUT_OF_TIME = 124
@@ -25,7 +26,7 @@ OUT_OF_TIME = 124
 class Settings:
     """The options that all three commands share."""
 
-    data_dir: Path | None = None
+    data_dir: Path | str | None = None
     download: bool = False
     only: str | None = None
     max_concurrent: int | None = None
@@ -38,9 +39,14 @@ class Settings:
     address: str | None = None
     dashboard: bool = False
     keep_models: bool = False
+    tensorboard: bool = False
+    mlflow: str | None = None
+    wandb: str | None = None
 
 
-def launch(console: Console, settings: Settings, *, grid: str, store: Path | None, overrides: Sequence[str]) -> int:
+def launch(
+    console: Console, settings: Settings, *, grid: str, store: Path | str | None, overrides: Sequence[str]
+) -> int:
     """Runs what a grid still lacks, prints its table; returns the exit code."""
     config = pin_content(load_grid(grid).override(parse_overrides(overrides)))
     place = Store(store or config.store_path)
@@ -52,19 +58,19 @@ def launch(console: Console, settings: Settings, *, grid: str, store: Path | Non
     return _run(console, settings, place, expand(config), lambda _: resources, title=config.name, create=create)
 
 
-def resume(console: Console, settings: Settings, *, root: Path) -> int:
+def resume(console: Console, settings: Settings, *, root: Path | str) -> int:
     """Runs what the grids that were launched on a store still lack."""
     place = Store(root).open()
     grids = _grids(console, place)
     if not grids:
-        raise ConfigError(f"{root}: no grid was launched on it")
+        raise ConfigError(f"{place}: no grid was launched on it")
     resources = _resources_of(grids, settings)
     runs = [run for grid in grids for run in expand(grid)]
     title = ", ".join(grid.name for grid in grids)
     return _run(console, settings, place, runs, resources, title=title)
 
 
-def retry(console: Console, settings: Settings, *, root: Path, run_ids: Sequence[str], failed: bool) -> int:
+def retry(console: Console, settings: Settings, *, root: Path | str, run_ids: Sequence[str], failed: bool) -> int:
     """Tries failed runs again, with their failures forgotten."""
     place = Store(root).open()
     if bool(run_ids) == failed:
@@ -76,9 +82,9 @@ def retry(console: Console, settings: Settings, *, root: Path, run_ids: Sequence
     states = place.states(chosen)
     for run_id, state in states.items():
         if state is not State.FAILED:
-            raise ConfigError(f"{run_id}: has not failed, it is {state}; `autodo resume {root}` runs what is left")
+            raise ConfigError(f"{run_id}: has not failed, it is {state}; `autodo resume {place}` runs what is left")
     if not runs:
-        say(console, f"{root}: no run has failed")
+        say(console, f"{place}: no run has failed")
         return 0
     if settings.only is not None:
         runs = select(runs, settings.only)
@@ -99,6 +105,8 @@ def _run(
     create: Callable[[], None] = lambda: None,
 ) -> int:
     seconds = None if settings.time_budget is None else parse_duration(settings.time_budget)
+    tracking = Tracking(settings.tensorboard, settings.mlflow, settings.wandb)
+    tracking.check()
     whole = make_plan(runs, store, settings.retries)
     part = whole if settings.only is None else make_plan(select(runs, settings.only), store, settings.retries)
     reason = None
@@ -108,10 +116,11 @@ def _run(
         create()
         say(
             console,
-            f"{title}: {len(part.left)} runs to do, {whole.counts()[State.DONE]} done; store {store.root}",
+            f"{title}: {len(part.left)} runs to do, {whole.counts()[State.DONE]} done; store {store}",
         )
         with console.status("starting Ray"):
             from orchestration import launch as on_ray
+            from orchestration import trackers
             from orchestration.cluster import Cluster
         options = on_ray.Options(
             max_concurrent=settings.max_concurrent,
@@ -120,19 +129,25 @@ def _run(
             data_dir=settings.data_dir,
             keep_models=settings.keep_models,
         )
+        # TensorBoard appends to its files, which an object store cannot.
+        curves = (store.root.local or Path("outputs", store.root.name)) / "tensorboard"
+        follow = trackers.callbacks(tracking, grid=title, directory=curves, tell=lambda text: say(console, text))
         try:
-            progress = on_ray.launch(
-                works(part, store, resources),
-                store,
-                console,
-                cluster=Cluster(settings.address, settings.dashboard),
-                options=options,
-                done_before=part.counts()[State.DONE],
-            )
+            with follow as callbacks:
+                progress = on_ray.launch(
+                    works(part, store, resources),
+                    store,
+                    console,
+                    cluster=Cluster(settings.address, settings.dashboard),
+                    options=options,
+                    done_before=part.counts()[State.DONE],
+                    callbacks=callbacks,
+                )
             reason = progress.stop_reason
         except KeyboardInterrupt:
             reason = "interrupted"
-    return _summary(console, make_plan(whole.runs.values(), store, settings.retries), store, reason)
+    after = make_plan(whole.runs.values(), store, settings.retries)
+    return _summary(console, after, store, reason, part=set(part.runs))
 
 
 def _check_data(console: Console, runs: Sequence[RunConfig], settings: Settings) -> None:
@@ -145,28 +160,39 @@ def _check_data(console: Console, runs: Sequence[RunConfig], settings: Settings)
     load_dataset.cache_clear()
 
 
-def _summary(console: Console, after: Plan, store: Store, reason: str | None) -> int:
+def _summary(console: Console, after: Plan, store: Store, reason: str | None, *, part: set[str]) -> int:
+    """Prints the results, and what is left and why; returns the exit code.
+
+    Args:
+        part: ids of the runs that this launch was to run.
+    """
     counts, total = after.counts(), len(after.runs)
     if counts[State.DONE]:
         show.comparison(console, after, store)
-    if counts[State.FAILED]:
-        failures(console, store, set(after.states))
+    failed = {run_id for run_id, state in after.states.items() if state is State.FAILED}
+    if failed:
+        failures(console, store, failed)
     if reason is not None and after.left:
         say(console, f"{reason}: {counts[State.DONE]} of {total} runs are done; the same command continues")
         return OUT_OF_TIME if reason == "out of time" else 130
-    if counts[State.FAILED]:
-        say(console, f"{counts[State.FAILED]} of {total} runs failed; {_remedy(after, store)}", "red")
+    if failed & part:
+        say(console, f"{len(failed)} of {total} runs failed; {_remedy(after, store)}", "red")
         return 1
     left = total - counts[State.DONE]
-    say(console, f"{left} of {total} runs are left" if left else f"all {total} runs are done")
+    if not left:
+        say(console, f"all {total} runs are done")
+    elif part & after.left.keys():
+        say(console, f"{left} of {total} runs are left; another launch is at work on them, or they are still to do")
+    else:
+        say(console, f"all {len(part)} runs of this part are done, {left} of {total} are left")
     return 0
 
 
 def _remedy(after: Plan, store: Store) -> str:
     if after.given_up:
         n = len(after.given_up)
-        return f"{n} {'is' if n == 1 else 'are'} not tried again but by `autodo retry {store.root} --failed`"
-    return f"the same command tries again; `autodo status {store.root}` says more"
+        return f"{n} {'is' if n == 1 else 'are'} not tried again but by `autodo retry {store} --failed`"
+    return f"the same command tries again; `autodo status {store}` says more"
 
 
 def parse_duration(text: str) -> float:

@@ -117,12 +117,9 @@ class Bill:
 
 def _read(store: Store, run_id: str) -> Measured | None:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(
-            store.table_file("results", run_id), columns=["seconds", "config"], partitioning=None, use_threads=False
-        )
+        table = store.table_file("results", run_id).read_parquet(["seconds", "config"])
         row = table.to_pylist()[0]
         return Measured(RunConfig.model_validate(json.loads(row["config"])), float(row["seconds"]))
     except (OSError, pa.ArrowException, LookupError, TypeError, ValueError):

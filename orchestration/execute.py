@@ -3,22 +3,26 @@
 import contextlib
 import functools
 import logging
+import socket
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autodo.config import DatasetConfig, RunConfig
+from autodo.errors import DataError, StoreError
+from orchestration.run_state import RunBusy
 from orchestration.store import Store, here
 
 if TYPE_CHECKING:
-    from autodo.data import Dataset
+    from autodo.data import Dataset, Prepared
+    from autodo.train import Training
     from autodo.workers import Workers
 
 logger = logging.getLogger("autodo")
 
 
 @functools.lru_cache(maxsize=2)
-def load_dataset(config: DatasetConfig, data_dir: Path | None, download: bool = False) -> "Dataset":
+def load_dataset(config: DatasetConfig, data_dir: Path | str | None, download: bool = False) -> "Dataset":
     """A dataset, kept in memory for the next run of this process.
 
     Raises:
@@ -33,7 +37,7 @@ def execute(
     config: RunConfig,
     store: Store,
     *,
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     download: bool = False,
     device: str = "cpu",
     checkpoint_every: int = 1,
@@ -43,6 +47,7 @@ def execute(
     """Trains one run, from its checkpoint if there is one, and saves its results.
 
     Args:
+        data_dir: path or URI of the files of a named dataset.
         device: `cpu`, `cuda` or `cuda:<n>`.
         checkpoint_every: epochs between checkpoints.
         keep_model: keep the trained classifier in the store.
@@ -54,30 +59,25 @@ def execute(
         RunBusy: if another process is at work on this run. DataError, StoreError, TrainingDiverged.
     """
     run_id = config.run_id
-    with store.locked_log(run_id) as log, _logging_to(log):
+    with contextlib.ExitStack() as stack:
+        attempt = stack.enter_context(store.attempt(run_id))
+        stack.enter_context(_logging_to(attempt.log))
         done = store.is_done(run_id)
         if workers is not None:
-            workers.all(not done)
+            workers.told_by_first(None if done else attempt.checkpoint)
         if done:
             logger.info("done already")
             return
         try:
             # Here, because torch takes seconds to import.
             from autodo import data
-            from autodo.train import Training
             from autodo.workers import ALONE
 
             workers = workers or ALONE
             store.begin(config)
-            dataset = load_dataset(config.dataset, data_dir, download)
-            training = Training(
-                config,
-                data.prepare(dataset, config),
-                device=device,
-                checkpoint=store.checkpoint(run_id),
-                checkpoint_every=checkpoint_every,
-                workers=workers,
-            )
+            dataset = _load_here(config.dataset, data_dir, download)
+            prepared = data.prepare(dataset, config)
+            training = _training(config, prepared, attempt.checkpoint, device, checkpoint_every, workers)
             logger.info(
                 "%s on %s, device %s, from epoch %d of %d",
                 run_id, " + ".join(workers.gather(here())), device, training.epoch, config.training.epochs,
@@ -87,11 +87,18 @@ def execute(
                     "epoch %d: train loss %.4f, val error %.4f, test error %.4f",
                     metrics["epoch"], metrics["train_loss"], metrics["val_error"], metrics["test_error"],
                 )  # fmt: skip
+                attempt.keep()
                 yield metrics
-            store.save(training.outcome(), run_id, keep_model=keep_model)
+            outcome = training.outcome()
+            attempt.settle()
+            store.save(outcome, run_id, keep_model=keep_model)
+            attempt.saved = True
             logger.info("done")
         except (GeneratorExit, KeyboardInterrupt):
             logger.info("stopped; the next attempt continues from the checkpoint")
+            raise
+        except RunBusy as error:
+            logger.info("stopped: %s", error)
             raise
         except Exception:
             logger.exception("failed")
@@ -103,31 +110,60 @@ def assist(
     store: Store,
     *,
     workers: "Workers",
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     device: str = "cpu",
     checkpoint_every: int = 1,
-    keep_model: bool = False,
 ) -> Generator[dict[str, Any], None, None]:
-    """What the other workers do while the first one executes the run: all but to lock, to log and to save.
+    """What the other workers do while the first one executes the run: all but to log and to save.
 
-    Args:
-        keep_model: is the first worker's affair.
     Yields:
-        a dict per epoch, as the first worker's `execute` does.
+        one dict per finished epoch, as the first worker's `execute` does.
+    Raises:
+        StoreError: if this process cannot see the checkpoint. DataError, TrainingDiverged.
     """
     from autodo import data
-    from autodo.train import Training
 
-    if not workers.all(True):
+    nothing: Path | None = None
+    path = workers.told_by_first(nothing)
+    if path is None:
         return
-    prepared = data.prepare(load_dataset(config.dataset, data_dir), config)
-    path = store.checkpoint(config.run_id)
-    training = Training(
-        config, prepared, device=device, checkpoint=path, checkpoint_every=checkpoint_every, workers=workers
-    )
+    if not path.parent.is_dir():
+        raise StoreError(
+            f"{store}: {path.parent} is not there on node {socket.gethostname()}: workers of one run on several nodes "
+            "need a store on a file system that all of them share"
+        )
+    prepared = data.prepare(_load_here(config.dataset, data_dir, download=False), config)
+    training = _training(config, prepared, path, device, checkpoint_every, workers)
     workers.gather(here())
     yield from training
     training.outcome()
+
+
+def _training(
+    config: RunConfig, data: "Prepared", path: Path, device: str, every: int, workers: "Workers"
+) -> "Training":
+    """The training, from its checkpoint if that can be used."""
+    from autodo import checkpoint
+    from autodo.train import Training
+
+    def begin() -> Training:
+        return Training(config, data, device=device, checkpoint=path, checkpoint_every=every, workers=workers)
+
+    try:
+        return begin()
+    except checkpoint.Unusable as error:
+        logger.warning("%s cannot be used, the run starts anew: %s", path, error)
+        if workers.is_first:
+            checkpoint.delete(path)
+        return begin()
+
+
+def _load_here(config: DatasetConfig, data_dir: Path | str | None, download: bool) -> "Dataset":
+    """The dataset; an error names this node, because data can be on one node of a cluster and not on another."""
+    try:
+        return load_dataset(config, data_dir, download)
+    except DataError as error:
+        raise DataError(f"node {socket.gethostname()}: {error}") from None
 
 
 @contextlib.contextmanager

@@ -114,9 +114,9 @@ class GridConfig(BaseModel):
         return overrides
 
     @property
-    def store_path(self) -> Path:
-        """Where the results go unless the command line says otherwise."""
-        return Path(self.store or f"outputs/{self.name}")
+    def store_path(self) -> str:
+        """Where the results go unless the command line says otherwise: a path or a URI."""
+        return self.store or f"outputs/{self.name}"
 
     def override(self, overrides: Mapping[str, Any]) -> Self:
         """This grid with `overrides` on top of its own `set`.

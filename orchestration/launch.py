@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,24 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from autodo.storage import absolute
+from orchestration import lease
 from orchestration.cluster import Cluster
 from orchestration.failures import record_death
+from orchestration.grid import ResourcesConfig
 from orchestration.plan import RETRIES
 from orchestration.progress import Display, GridProgress, display, label
-from orchestration.run_queue import RunQueue, Work
+from orchestration.run_queue import PATIENCE_SECONDS, RunQueue, Work
 from orchestration.run_state import Failure
+from orchestration.scratch import scratch_directory, sweep
 from orchestration.store import Store
 from orchestration.trial import RunTrial
 
 AUTOSCALING_DEMAND = 200
 """Runs that a cluster is asked for at a time, so that an autoscaler sees what is needed; Tune's own figure."""
+
+IDLE_SECONDS = 60.0
+"""After so long without a single run at work the user is told what the runs wait for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +53,7 @@ class Options:
     max_concurrent: int | None = None
     retries: int = RETRIES
     seconds: float | None = None
-    data_dir: Path | None = None
+    data_dir: Path | str | None = None
     keep_models: bool = False
 
 
@@ -74,13 +82,21 @@ def launch(
             the checkpoints.
     """
     # Directly in /tmp: a socket's path in it must stay below about 100 characters, and TMPDIR can be long.
-    with clusters.temporary_directory(Path("/tmp")) as scratch, clusters.running_ray(cluster, scratch):
+    sweep(Path("/tmp"))
+    with scratch_directory(Path("/tmp")) as scratch, clusters.running_ray(cluster, scratch):
         local = cluster.address is None
         slots = min(clusters.slots(resources, local=local) for resources in {work.resources for work in works})
         slots = min(slots, options.max_concurrent or slots, len(works))
         if local:
             _point_to_gpus(works, console)
-        queue = RunQueue(works, retries=options.retries, seconds=options.seconds, at_most=options.max_concurrent)
+        queue = RunQueue(
+            works,
+            retries=options.retries,
+            at_most=options.max_concurrent,
+            seconds=options.seconds,
+            # A lease in an object store outlives its owner.
+            patience_seconds=None if store.root.local else lease.STALE_SECONDS + PATIENCE_SECONDS,
+        )
         progress = GridProgress(works, done_before=done_before, slots=slots)
         # Of those that wait for a place in a small cluster Tune starts any; so let it know of no more than it needs.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots + 1 if local else max(slots + 1, AUTOSCALING_DEMAND))
@@ -119,8 +135,8 @@ class _Search(Searcher):
         super().__init__()
         self._queue = queue
         self._given = {
-            "store": str(store.root.absolute()),
-            "data_dir": str(options.data_dir.absolute()) if options.data_dir else None,
+            "store": store.uri,
+            "data_dir": absolute(options.data_dir) if options.data_dir else None,
             "keep_model": options.keep_models,
         }
 
@@ -175,6 +191,7 @@ class _Events(tune.Callback):
         # Ids of Tune's trials: those that have begun, and those whose end was told by a result.
         self._begun: set[str] = set()
         self._told: set[str] = set()
+        self._idle_since: float | None = time.monotonic()  # None once told
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks into a state that nobody reads, and a display cannot be pickled.
@@ -190,6 +207,7 @@ class _Events(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._begun.add(trial.trial_id)
+        self._idle_since = time.monotonic()
         self._progress.started(trial.config["run_id"])
 
     def on_trial_result(
@@ -234,7 +252,19 @@ class _Events(tune.Callback):
         if self._queue.out_of_time and self._progress.stop_reason is None:
             self._progress.stop_reason = "out of time"
             self.display.say("the time budget is over: each run ends its epoch and leaves a checkpoint")
+        self._tell_if_nothing_fits(trials)
         self.display.refresh()
+
+    def _tell_if_nothing_fits(self, trials: list[Trial]) -> None:
+        """Says once that runs wait for a node that has room, which may never come."""
+        if self._progress.running:
+            self._idle_since = time.monotonic()
+        elif self._idle_since is not None and time.monotonic() - self._idle_since > IDLE_SECONDS:
+            waiting = [trial for trial in trials if trial.status == Trial.PENDING]
+            if waiting:
+                self._idle_since = None
+                resources = ResourcesConfig.model_validate(waiting[0].config["resources"])
+                self.display.say(f"no node has had room for a run for {IDLE_SECONDS:.0f} s: {clusters.need(resources)}")
 
 
 def _request(config: dict[str, Any]) -> tune.PlacementGroupFactory:

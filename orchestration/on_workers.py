@@ -15,7 +15,6 @@ import tempfile
 import traceback
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ray
@@ -32,8 +31,8 @@ from orchestration.trial import RunTrial
 if TYPE_CHECKING:
     from autodo.workers import Workers
 
-TRIAL_MEMORY = 500 * 10**6
-"""Of the trial's process, which does not import torch."""
+TRIAL_MEMORY = 800 * 10**6
+"""Of the trial's process, as measured: Ray Train imports torch there too."""
 POLL_SECONDS = 0.2
 """Between two looks whether the workers still live; Ray Train's own pace is set to the same."""
 
@@ -89,7 +88,7 @@ def execute_on_workers(
             train_loop_config={
                 "desk": desk,
                 "run": config.model_dump(mode="json"),
-                "store": str(store.root),
+                "store": store.uri,
                 "resources": resources.model_dump(mode="json"),
                 "data_dir": data_dir,
                 "keep_model": keep_model,
@@ -208,21 +207,17 @@ def _epochs(given: dict[str, Any], workers: "Workers") -> Generator[dict[str, An
 
     store = Store(given["store"])
     if not store.exists:
-        raise StoreError(f"{store.root}: not there on this node; a cluster needs a store that all nodes share")
+        raise StoreError(f"{store}: not there on this node; a cluster needs a store that all nodes share")
     resources = ResourcesConfig.model_validate(given["resources"])
     torch.set_num_threads(resources.cpus)
     device = get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    role = execute if workers.is_first else assist
-    return role(
-        RunConfig.model_validate(given["run"]),
-        store,
-        data_dir=Path(given["data_dir"]) if given["data_dir"] else None,
-        device=str(device),
-        keep_model=given["keep_model"],
-        workers=workers,
-    )
+    run, data_dir = RunConfig.model_validate(given["run"]), given["data_dir"]
+    if workers.is_first:
+        keep_model = given["keep_model"]
+        return execute(run, store, data_dir=data_dir, device=str(device), keep_model=keep_model, workers=workers)
+    return assist(run, store, data_dir=data_dir, device=str(device), workers=workers)
 
 
 def _is_lost_connection(error: Exception) -> bool:

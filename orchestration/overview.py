@@ -27,7 +27,7 @@ WATCH_SECONDS_IN_A_LOG = 60.0
 _STYLES = {State.DONE: "green", State.FAILED: "red", State.STARTED: "yellow", State.MISSING: "dim"}
 
 
-def plan(console: Console, *, grid: str, store: Path | None, overrides: Sequence[str], list_runs: bool) -> None:
+def plan(console: Console, *, grid: str, store: Path | str | None, overrides: Sequence[str], list_runs: bool) -> None:
     """Prints the runs of a grid by state, and the time that the rest takes."""
     config = pin_content(load_grid(grid).override(parse_overrides(overrides)))
     place = Store(store or config.store_path)
@@ -39,7 +39,7 @@ def plan(console: Console, *, grid: str, store: Path | None, overrides: Sequence
     groups: dict[tuple[str, str], collections.Counter[State]] = collections.defaultdict(collections.Counter)
     for run_id, run in planned.runs.items():
         groups[run.dataset.label, run.method.name][planned.states[run_id]] += 1
-    table = Table(title=Text(f"{config.name}: {len(planned.runs)} runs, store {place.root}"), title_justify="left")
+    table = Table(title=Text(f"{config.name}: {len(planned.runs)} runs, store {place}"), title_justify="left")
     table.add_column("dataset")
     table.add_column("method")
     for state in State:
@@ -79,7 +79,7 @@ def _same(resources: ResourcesConfig, _: RunConfig) -> ResourcesConfig:
 
 
 def _given_up(run_ids: Collection[str], store: Store) -> str:
-    return f"{len(run_ids)} failed for good: `autodo retry {store.root} --failed` tries them again"
+    return f"{len(run_ids)} failed for good: `autodo retry {store} --failed` tries them again"
 
 
 def _runs(n: int) -> str:
@@ -90,7 +90,7 @@ def _counts(counts: collections.Counter[State]) -> list[Text]:
     return [Text(str(counts[state]) if counts[state] else "·", style=_STYLES[state]) for state in State]
 
 
-def status(console: Console, root: Path, *, watch: bool) -> None:
+def status(console: Console, root: Path | str, *, watch: bool) -> None:
     """Prints how far a store is; with `watch`, again and again until nothing is left to do."""
     store = Store(root).open()
     parts, going_on = _status(store)
@@ -116,7 +116,7 @@ def _print(console: Console, parts: Sequence[RenderableType]) -> None:
 def _status(store: Store) -> tuple[list[RenderableType], bool]:
     """State of every grid, runs at work, what is left, failures by their last line; and whether anything goes on."""
     parts: list[RenderableType] = []
-    table = Table(title=Text(f"store {store.root}"), title_justify="left")
+    table = Table(title=Text(f"store {store}"), title_justify="left")
     table.add_column("grid")
     for state in State:
         table.add_column(state.value, justify="right")

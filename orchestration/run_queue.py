@@ -12,7 +12,8 @@ from orchestration.run_state import Failure
 BUSY_PAUSE_SECONDS = 2.0
 """Between two looks at a run that another process is at work on."""
 PATIENCE_SECONDS = 20.0
-"""How long such a run is waited for, when nothing else is left: that process may be the rest of a killed launch."""
+"""How long such a run is waited for, when nothing else is left: that process may be the rest of a killed launch, which
+gives its locks back within seconds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,7 @@ class RunQueue:
     Args:
         retries: how many further attempts a failed run has; losses of its node are not counted.
         at_most: so many runs are at work at a time; None for no limit.
+        patience_seconds: instead of PATIENCE_SECONDS, where marks of dead processes last longer.
         seconds: after so long no run starts and those at work are asked to stop; None for no limit.
     """
 
@@ -45,6 +47,7 @@ class RunQueue:
         retries: int,
         at_most: int | None = None,
         seconds: float | None = None,
+        patience_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._waiting = sorted(works, key=lambda work: -_length(work))
@@ -52,6 +55,7 @@ class RunQueue:
         self._busy: dict[str, Work] = {}
         self._failed_here: dict[str, int] = {}
         self._retries = retries
+        self._patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
         self._at_most = math.inf if at_most is None else at_most
         self._clock = clock
         self._deadline = math.inf if seconds is None else clock() + seconds
@@ -121,7 +125,7 @@ class RunQueue:
         return True
 
     def _out_of_patience(self) -> bool:
-        return self._clock() - self._quiet_since >= PATIENCE_SECONDS
+        return self._clock() - self._quiet_since >= self._patience
 
 
 def _length(work: Work) -> float:

@@ -47,7 +47,7 @@ def result(console: Console, run: RunConfig, store: Store) -> None:
         console.print(f"classifier: {store.model_file(run.run_id)}", **_LINE)
 
 
-def report(console: Console, root: Path) -> None:
+def report(console: Console, root: Path | str) -> None:
     """Prints the tables of a store and writes its report."""
     from reports.page import notes, write_report
     from reports.render import to_rich

@@ -1,87 +1,114 @@
-"""A store: the directory that holds the results of runs. Every path in it is known here and nowhere else."""
+"""A store: the folder that holds the results of runs. Every name in it is known here and nowhere else."""
 
 import contextlib
 import datetime
-import fcntl
+import functools
+import logging
 import os
 import re
 import socket
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
-from autodo.atomic import replacing
 from autodo.config import RunConfig
-from autodo.errors import ConfigError, StoreError
-from autodo.validation import load_yaml, parse_model
+from autodo.errors import ConfigError, StoreError, StoreRefused
+from autodo.storage import LocalLocation, Location, locate
+from autodo.validation import parse_model, parse_yaml
+from orchestration import lease
+from orchestration.attempt import CHECKPOINT, Attempt, RunLog, is_checkpoint, is_locked, local_attempt, remote_attempt
 from orchestration.grid import GridConfig
-from orchestration.run_state import Cause, Failure, RunBusy, State
+from orchestration.run_state import Cause, Failure, State
 
 if TYPE_CHECKING:
     from autodo.outcome import Outcome
     from autodo.records import Kind
 
+logger = logging.getLogger("autodo")
+T = TypeVar("T")
+
+PATIENCE_SECONDS = 300.0
+"""How long a result is tried to be written to a store that is full or does not answer."""
+_FAILURE_PATIENCE_SECONDS = 10.0
 _FOLDERS = ("grids", "runs", "results")
+_REQUESTS_AT_ONCE = 32
 
 
 class Store:
-    """Paths, atomic writes, and what is done, failed, started or missing.
+    """Names, atomic writes, and what is done, failed, started or missing.
 
     `results/<run_id>.parquet` exists if and only if the run is done; there is no other state. Two processes may share
-    a store: each run is locked by the one that executes it.
+    a store: each run is marked by the one that executes it.
+
+    Args:
+        root: a path, or a URI such as s3://bucket/folder.
+        patience: seconds for which a write that fails is tried again.
+    Raises:
+        StoreError: if the URI cannot be used.
     """
 
-    def __init__(self, root: Path | str) -> None:
-        self.root = Path(root)
+    def __init__(self, root: Path | str, *, patience: float = PATIENCE_SECONDS) -> None:
+        self.root = locate(root)
+        self._patience = patience
 
-    # ----- paths
+    def __str__(self) -> str:
+        return str(self.root)
 
-    def run_dir(self, run_id: str) -> Path:
+    @property
+    def uri(self) -> str:
+        """What another process, on any node, makes this store of: an absolute path, or the URI."""
+        return self.root.uri
+
+    # ----- names; each prints as what a person may look for
+
+    def run_dir(self, run_id: str) -> Location:
         """Everything about a run that is not a result."""
         return self.root / "runs" / _checked(run_id)
 
-    def config_file(self, run_id: str) -> Path:
+    def config_file(self, run_id: str) -> Location:
         """The RunConfig as JSON."""
         return self.run_dir(run_id) / "config.json"
 
-    def checkpoint(self, run_id: str) -> Path:
+    def checkpoint(self, run_id: str) -> Location:
         """Where an unfinished run continues from."""
-        return self.run_dir(run_id) / "checkpoint.pt"
+        return self.run_dir(run_id) / CHECKPOINT
 
-    def model_file(self, run_id: str) -> Path:
+    def model_file(self, run_id: str) -> Location:
         """The trained classifier, if it was to be kept."""
         return self.run_dir(run_id) / "model.pt"
 
-    def log_file(self, run_id: str) -> Path:
+    def log_file(self, run_id: str) -> Location:
         """What happened, all attempts one after another."""
         return self.run_dir(run_id) / "log.txt"
 
-    def failure_file(self, run_id: str) -> Path:
+    def failure_file(self, run_id: str) -> Location:
         """Why the last attempt failed; absent if it did not, or is still at work."""
         return self.run_dir(run_id) / "failure.json"
 
-    def earlier_failure_file(self, run_id: str) -> Path:
+    def earlier_failure_file(self, run_id: str) -> Location:
         """The last failure before the present attempt, kept for the count of attempts."""
         return self.run_dir(run_id) / "earlier_failure.json"
 
-    def table_file(self, kind: "Kind", run_id: str) -> Path:
+    def table_file(self, kind: "Kind", run_id: str) -> Location:
         """One run's Parquet file of one kind."""
         return self.root / kind / f"{_checked(run_id)}.parquet"
 
-    def grid_file(self, name: str) -> Path:
+    def grid_file(self, name: str) -> Location:
         """The grid as it was last launched."""
         return self.root / "grids" / f"{_checked(name)}.yaml"
 
     @property
-    def results_dir(self) -> Path:
+    def results_dir(self) -> Location:
         """One Parquet file for each run that is done."""
         return self.root / "results"
 
     @property
-    def report_dir(self) -> Path:
+    def report_dir(self) -> Location:
         """Tables and figures made from the results."""
         return self.root / "report"
 
@@ -90,19 +117,19 @@ class Store:
     @property
     def exists(self) -> bool:
         """Whether the root is a store."""
-        return any((self.root / folder).is_dir() for folder in _FOLDERS)
+        return any((self.root / folder).exists() for folder in _FOLDERS)
 
     def open(self) -> "Store":
         """This store, which must exist.
 
         Raises:
-            StoreError: if the root is missing or is not a store.
+            StoreError: if the root is missing or is not a store, or does not answer.
         """
+        if self.exists:
+            return self
         if not self.root.exists():
-            raise StoreError(f"{self.root}: no such store; `autodo launch` and `autodo train` make one")
-        if not self.exists:
-            raise StoreError(f"{self.root}: is not a store: it holds none of {', '.join(f'{f}/' for f in _FOLDERS)}")
-        return self
+            raise StoreError(f"{self}: no such store; `autodo launch` and `autodo train` make one")
+        raise StoreError(f"{self}: is not a store: it holds none of {', '.join(f'{f}/' for f in _FOLDERS)}")
 
     def create(self) -> "Store":
         """This store, made if need be.
@@ -110,20 +137,17 @@ class Store:
         Raises:
             StoreError: if it cannot be written, or the root holds something else.
         """
-        if self.root.is_dir() and not self.exists and any(self.root.iterdir()):
-            raise StoreError(f"{self.root}: is not a store and not empty; give --store another directory")
-        with _told(self.root):
-            for folder in _FOLDERS:
-                (self.root / folder).mkdir(parents=True, exist_ok=True)
-                if not os.access(self.root / folder, os.W_OK | os.X_OK):
-                    raise StoreError(f"{self.root / folder}: cannot be written: permission denied")
+        if not self.exists and _holds_something(self.root):
+            raise StoreError(f"{self}: is not a store and not empty; give --store another directory")
+        for folder in _FOLDERS:
+            (self.root / folder).make_folder()
         return self
 
     # ----- what is done
 
     def done(self) -> set[str]:
         """Ids of the runs that are done."""
-        return {name.removesuffix(".parquet") for name in _names(self.results_dir) if name.endswith(".parquet")}
+        return {name.removesuffix(".parquet") for name in self.results_dir.names() if name.endswith(".parquet")}
 
     def is_done(self, run_id: str) -> bool:
         """Whether this run is done."""
@@ -131,30 +155,49 @@ class Store:
 
     def run_ids(self) -> set[str]:
         """Ids of the runs that the store knows: done, failed or started."""
-        return self.done() | _names(self.root / "runs")
+        return self.done() | self._begun()
 
     def states(self, run_ids: Iterable[str]) -> dict[str, State]:
         """The state of each run, in the order given."""
-        done, begun = self.done(), _names(self.root / "runs")
+        run_ids = list(run_ids)
+        done, begun = self.done(), self._begun()
+        failed = self._failed(begun.intersection(run_ids) - done)
 
         def state(run_id: str) -> State:
             if run_id in done:
                 return State.DONE
             if run_id not in begun:
                 return State.MISSING
-            return State.FAILED if self.failure_file(run_id).exists() else State.STARTED
+            return State.FAILED if run_id in failed else State.STARTED
 
         return {run_id: state(run_id) for run_id in run_ids}
 
     def failures(self) -> dict[str, Failure]:
         """Why the last attempt failed, of each run where it did."""
-        done = self.done()
-        found = {run_id: self.failure(run_id) for run_id in sorted(_names(self.root / "runs") - done)}
+        run_ids = sorted(self._failed(self._begun() - self.done()))
+        with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
+            found = dict(zip(run_ids, pool.map(self.failure, run_ids), strict=True))
         return {run_id: failure for run_id, failure in found.items() if failure is not None}
 
     def failure(self, run_id: str) -> Failure | None:
         """Why the last attempt at a run failed; a damaged failure.json is a failure of kind `Unreadable`."""
         return _read_failure(self.failure_file(run_id))
+
+    def at_work(self, run_id: str) -> bool:
+        """Whether a process is at work on the run now; asking disturbs nobody."""
+        log = self.log_file(run_id).local
+        if log is not None:
+            return is_locked(log)
+        holder = lease.read(self.run_dir(run_id) / "lease.json")
+        return holder is not None and holder.alive
+
+    def last_log_line(self, run_id: str) -> str:
+        """The last line of the run's log; empty if there is none."""
+        try:
+            lines = self.log_file(run_id).read_tail(4096).decode("utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return ""
+        return lines[-1] if lines else ""
 
     def config(self, run_id: str) -> RunConfig:
         """The configuration of a run that has begun.
@@ -165,8 +208,8 @@ class Store:
         path = self.config_file(run_id)
         try:
             run = RunConfig.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise StoreError(f"{path}: cannot be read: {error.strerror}") from None
+        except FileNotFoundError:
+            raise StoreError(f"{path}: cannot be read: No such file or directory") from None
         except ValidationError:
             raise StoreError(f"{path}: damaged") from None
         if run.run_id != run_id:
@@ -176,54 +219,82 @@ class Store:
     def grids(self) -> dict[str, GridConfig | ConfigError]:
         """The grids launched on this store by name; one that can no longer be read is its error."""
         found: dict[str, GridConfig | ConfigError] = {}
-        for path in sorted((self.root / "grids").glob("[!.]*.yaml")):
+        folder = self.root / "grids"
+        for name in sorted(name for name in folder.names() if name.endswith(".yaml")):
+            file = folder / name
             try:
-                found[path.stem] = parse_model(GridConfig, load_yaml(path), str(path))
+                found[file.stem] = parse_model(GridConfig, parse_yaml(file.read_bytes(), str(file)), str(file))
             except ConfigError as error:
-                found[path.stem] = error
+                found[file.stem] = error
+            except (StoreError, FileNotFoundError) as error:
+                found[file.stem] = ConfigError(str(error))
         return found
+
+    def _begun(self) -> set[str]:
+        return {name for name in (self.root / "runs").names() if _is_id(name)}
+
+    def _failed(self, run_ids: set[str]) -> set[str]:
+        names = (self.root / "runs").names_in(run_ids)
+        return {run_id for run_id in run_ids if "failure.json" in names[run_id]}
 
     # ----- writing
 
     def save_grid(self, grid: GridConfig) -> None:
         """Keeps what was launched."""
         text = yaml.safe_dump(grid.model_dump(mode="json", exclude={"store"}), sort_keys=False)
-        self._write(self.grid_file(grid.name), text)
+        self.grid_file(grid.name).write_text(text)
 
     def begin(self, config: RunConfig) -> None:
-        """Makes the run's directory, with its configuration; an attempt begins, and an earlier failure is history."""
+        """Makes the run's folder, with its configuration; an attempt begins, and an earlier failure is history."""
         run_id = config.run_id
-        self._write(self.config_file(run_id), config.model_dump_json(indent=2))
-        with _told(self.failure_file(run_id)), contextlib.suppress(FileNotFoundError):
-            self.failure_file(run_id).replace(self.earlier_failure_file(run_id))
+        text = config.model_dump_json(indent=2)
+        self._patiently(lambda: self.config_file(run_id).write_text(text))
+        self._patiently(lambda: self._set_failure_aside(run_id))
+
+    def _set_failure_aside(self, run_id: str) -> None:
+        try:
+            content = self.failure_file(run_id).read_bytes()
+        except FileNotFoundError:
+            return
+        except StoreError:
+            content = None  # what is in its place cannot be read
+        if content is not None:
+            self.earlier_failure_file(run_id).write_bytes(content)
+        self.failure_file(run_id).delete()
 
     def save(self, outcome: "Outcome", run_id: str, *, keep_model: bool = False) -> None:
         """Writes a run's tables, the results last, then removes what only an unfinished run needs.
+
+        What cannot be written is tried again for as long as the store's patience lasts.
 
         Args:
             keep_model: write the classifier too.
         Raises:
             StoreError: if a file cannot be written; the run is then not done and its checkpoint still there.
         """
-        from autodo import checkpoint, records
+        from autodo import records
 
+        if keep_model:
+            self._fill(self.model_file(run_id), outcome.classifier.save)
         tables: dict[Kind, object] = {
             "points": outcome.points,
             "predictions": outcome.predictions,
             "epochs": outcome.epochs,
             "results": outcome.results,
         }
-        if keep_model:
-            with _told(self.model_file(run_id)):
-                outcome.classifier.save(self.model_file(run_id))
         for kind, table in tables.items():
-            path = self.table_file(kind, run_id)
-            with _told(path):
-                records.write(kind, table, path)
-        with _told(self.run_dir(run_id)):
-            checkpoint.delete(self.checkpoint(run_id))
-            self.failure_file(run_id).unlink(missing_ok=True)
-            self.earlier_failure_file(run_id).unlink(missing_ok=True)
+            self._fill(self.table_file(kind, run_id), functools.partial(records.write, kind, table))
+        with contextlib.suppress(StoreError):  # the run is done all the same
+            self._clear(run_id)
+
+    def _fill(self, place: Location, write: Callable[[Path], object]) -> None:
+        self._patiently(lambda: place.fill(write))
+
+    def _clear(self, run_id: str) -> None:
+        folder = self.run_dir(run_id)
+        for name in folder.names():
+            if is_checkpoint(name) or name in ("failure.json", "earlier_failure.json"):
+                (folder / name).delete()
 
     def record_failure(
         self, run_id: str, *, kind: str, last_line: str, traceback: str, cause: Cause = Cause.ERROR
@@ -244,70 +315,68 @@ class Store:
             nodes_lost=(before.nodes_lost if before else 0) + lost,
             time=datetime.datetime.now(datetime.UTC),
         )
-        self._write(self.failure_file(run_id), failure.model_dump_json(indent=2))
+        text = failure.model_dump_json(indent=2)
+        patience = min(self._patience, _FAILURE_PATIENCE_SECONDS)
+        self._patiently(lambda: self.failure_file(run_id).write_text(text), patience)
         return failure
 
     def forget_failures(self, run_id: str) -> None:
         """As if no attempt at the run had failed; its checkpoint stays."""
-        for path in (self.failure_file(run_id), self.earlier_failure_file(run_id)):
-            with _told(path):
-                path.unlink(missing_ok=True)
+        self.failure_file(run_id).delete()
+        self.earlier_failure_file(run_id).delete()
 
     @contextlib.contextmanager
-    def locked_log(self, run_id: str) -> Iterator[TextIO]:
-        """The run's log, open for appending and locked: the mark that this process is at work on the run.
+    def attempt(self, run_id: str) -> Iterator[Attempt]:
+        """An attempt at a run, for the length of a block: the mark that this process is at work on it, log, checkpoint.
 
-        The kernel drops the lock when the process ends, however it ends, so that no stale lock is left behind.
+        On a file system the mark is a lock that the kernel drops when the process ends, however it ends; in an object
+        store it is a lease (see `orchestration.lease`).
 
         Raises:
-            RunBusy: if another process holds the lock. StoreError: if the log cannot be written.
+            RunBusy: if another process is at work on the run. StoreError: if the log cannot be written.
         """
-        path = self.log_file(run_id)
-        with contextlib.ExitStack() as stack:
-            with _told(path):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                log = stack.enter_context(path.open("a", encoding="utf-8"))
+        folder = self.run_dir(run_id)
+        begin = (
+            local_attempt(folder, run_id, self._patiently)
+            if isinstance(folder, LocalLocation)
+            else remote_attempt(folder, self._patiently)
+        )
+        with begin as attempt:
+            yield attempt
+
+    @contextlib.contextmanager
+    def locked_log(self, run_id: str) -> Iterator[RunLog]:
+        """The log of an attempt, as `attempt` gives it."""
+        with self.attempt(run_id) as attempt:
+            yield attempt.log
+
+    def _patiently(self, action: Callable[[], T], patience: float | None = None) -> T:
+        """Does what may fail for a while until it succeeds, or `patience` seconds are over."""
+        patience = self._patience if patience is None else patience
+        deadline, pause = time.monotonic() + patience, 0.5
+        while True:
             try:
-                fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise RunBusy(f"{run_id}: another process is at work on it; see {path}") from None
-            except OSError:
-                # A file system without locks; atomic writes still keep the store whole.
-                log.write("this file system has no locks: nothing keeps a second process from this run\n")
-            yield log
-
-    def at_work(self, run_id: str) -> bool:
-        """Whether a process is at work on the run now."""
-        try:
-            with self.log_file(run_id).open() as log:
-                fcntl.flock(log, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return False
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-
-    def last_log_line(self, run_id: str) -> str:
-        """The last line of a run's log; empty if there is none."""
-        try:
-            return (self.log_file(run_id).read_text(encoding="utf-8").splitlines() or [""])[-1]
-        except OSError:
-            return ""
-
-    def _write(self, path: Path, text: str) -> None:
-        with _told(path), replacing(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+                return action()
+            except StoreRefused:
+                raise
+            except StoreError as error:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise
+                logger.warning("%s; trying again for %.0f s", error, left)
+                time.sleep(min(pause, left))
+                pause = min(2 * pause, 30.0)
 
 
-def _read_failure(path: Path) -> Failure | None:
+def _read_failure(place: Location) -> Failure | None:
     try:
-        return Failure.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+        return Failure.model_validate_json(place.read_bytes())
+    except FileNotFoundError:
         return None
-    except (ValidationError, OSError) as error:
-        reason = "damaged" if isinstance(error, ValidationError) else str(error.strerror)
+    except (ValidationError, StoreError) as error:
+        reason = "damaged" if isinstance(error, ValidationError) else str(error).rpartition(": ")[2]
         now = datetime.datetime.now(datetime.UTC)
-        return Failure(kind="Unreadable", last_line=f"{path.name} is {reason}", traceback="", attempts=1, time=now)
+        return Failure(kind="Unreadable", last_line=f"{place.name} is {reason}", traceback="", attempts=1, time=now)
 
 
 def here() -> str:
@@ -317,25 +386,15 @@ def here() -> str:
 
 def _checked(name: str) -> str:
     """A name that is a single file name and so cannot lead out of the store."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+    if not _is_id(name):
         raise StoreError(f"{name!r} is not a run id")
     return name
 
 
-def _names(folder: Path) -> set[str]:
-    """Names in a folder, without temporary and hidden ones; none if there is no folder."""
-    try:
-        return {name for name in os.listdir(folder) if not name.startswith(".")}  # noqa: PTH208 (no stat per entry)
-    except FileNotFoundError:
-        return set()
-    except OSError as error:
-        raise StoreError(f"{folder}: cannot be read: {error.strerror}") from None
+def _is_id(name: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None
 
 
-@contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """An OSError as one line that names the path."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(f"{error.filename or path}: cannot be written: {error.strerror or error}") from None
+def _holds_something(root: Location) -> bool:
+    local = root.local
+    return any(local.iterdir()) if local is not None and local.is_dir() else local is None and bool(root.names())

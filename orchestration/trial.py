@@ -1,7 +1,6 @@
 """What a Ray actor does: one run after another, one epoch per step."""
 
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -62,14 +61,13 @@ class RunTrial(tune.Trainable):
         import torch
 
         if not store.exists:
-            raise StoreError(f"{store.root}: not there on this node; a cluster needs a store that all nodes share")
+            raise StoreError(f"{store}: not there on this node; a cluster needs a store that all nodes share")
         resources = ResourcesConfig.model_validate(self._given["resources"])
         torch.set_num_threads(resources.cpus)
-        data_dir = self._given["data_dir"]
         return execute(
             run,
             store,
-            data_dir=Path(data_dir) if data_dir else None,
+            data_dir=self._given["data_dir"],
             device="cuda" if resources.gpus else "cpu",
             keep_model=self._given["keep_model"],
         )

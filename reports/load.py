@@ -2,16 +2,18 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
 
 from autodo import records
 from autodo.errors import StoreError
+from autodo.storage import Location, located
+
+_READ_AHEAD = 32  # files in an object store, where requests wait for the network
 
 # Errors of all test images. Those of a part of the classes may be unknown: a test set can lack these classes.
 _ERRORS = ("error_best_val", "error_last", "error_best_test")
@@ -26,29 +28,28 @@ class Results:
     warnings: tuple[str, ...]
 
 
-def load_results(root: Path) -> Results:
-    """The results of the store at `root`, sorted by run id.
+def load_results(root: Path | str | Location) -> Results:
+    """The results of the store at `root`, a path or a URI, sorted by run id.
 
     Raises:
         StoreError: if there is no store, or its results cannot be listed.
     """
-    folder = root / "results"
-    try:
-        names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    except OSError as error:
-        raise StoreError(f"{folder}: cannot be read: {error.strerror}") from None
-    warnings = [f"{folder / name}: left out: not a .parquet file" for name in names if not name.endswith(".parquet")]
-    files = [folder / name for name in names if name.endswith(".parquet")]
+    folder = located(root) / "results"
+    sizes = dict(sorted(folder.sizes().items()))
+    if not sizes and not folder.exists():
+        raise StoreError(f"{folder}: cannot be read: No such file or directory")
+    warnings = [f"{folder / name}: left out: not a .parquet file" for name in sizes if not name.endswith(".parquet")]
+    files = {folder / name: size for name, size in sizes.items() if name.endswith(".parquet")}
     table = _read_together(files)
     if table is None:
-        table, problems = _read_one_by_one(files)
+        table, problems = _read_one_by_one(list(files))
         warnings += problems
     frame, problems = _with_errors(table.to_pandas(), folder)
     warnings += problems
     return Results(frame.sort_values("run_id", ignore_index=True), tuple(warnings))
 
 
-def _with_errors(frame: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, list[str]]:
+def _with_errors(frame: pd.DataFrame, folder: Location) -> tuple[pd.DataFrame, list[str]]:
     """The rows in which every error is a number: no training ends without, so that the other rows are damaged."""
     known = frame[list(_ERRORS)].astype(float).replace([math.inf, -math.inf], math.nan).notna()
     warnings = [
@@ -60,12 +61,17 @@ def _with_errors(frame: pd.DataFrame, folder: Path) -> tuple[pd.DataFrame, list[
     return frame.loc[known.all(axis=1)], warnings
 
 
-def _read_together(files: Sequence[Path]) -> pa.Table | None:
+def _read_together(files: Mapping[Location, int | None]) -> pa.Table | None:
     """All files at once, which is fast; None if any of them is not what it should be."""
     schema = records.SCHEMAS["results"]
+    parquet = ds.ParquetFileFormat()
     try:
-        dataset = ds.dataset([str(path) for path in files], schema=schema, format="parquet")
-        table = dataset.to_table()
+        fragments = []
+        for file, size in files.items():
+            filesystem, path = file.arrow
+            fragments.append(parquet.make_fragment(path, filesystem, file_size=size))
+        ahead = {} if all(file.local for file in files) else {"fragment_readahead": _READ_AHEAD}
+        table = ds.FileSystemDataset(fragments, schema, parquet).to_table(**ahead)
     except (OSError, pa.ArrowException):
         return None
     # A foreign file reads as nulls, a renamed copy as the same run twice.
@@ -73,12 +79,12 @@ def _read_together(files: Sequence[Path]) -> pa.Table | None:
     return table if same else None
 
 
-def _read_one_by_one(files: Sequence[Path]) -> tuple[pa.Table, list[str]]:
+def _read_one_by_one(files: Sequence[Location]) -> tuple[pa.Table, list[str]]:
     schema = records.SCHEMAS["results"]
     tables, warnings = [schema.empty_table()], []
     for path in files:
         try:
-            table = pq.read_table(path, partitioning=None)
+            table = path.read_parquet()
             lacking = [name for name in schema.names if name not in table.column_names]
             if lacking:
                 warnings.append(f"{path}: left out: not a results file: it has no column {lacking[0]!r}")

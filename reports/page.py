@@ -6,22 +6,23 @@ from typing import Any
 
 import pandas as pd
 
-from autodo.errors import StoreError
+from autodo.storage import Location, located
 from reports.load import Results, load_results
 from reports.render import to_markdown
 from reports.tables import METRICS, OPTIMISTIC, error_table
 
 
 def write_report(
-    store_root: Path,
-    out: Path | None = None,
+    store_root: Path | str | Location,
+    out: Path | str | Location | None = None,
     expected: Iterable[Mapping[str, Any]] = (),
     results: Results | None = None,
-) -> list[Path]:
+) -> list[Location]:
     """Writes the tables of a store as Markdown; runs nothing again.
 
     Args:
-        out: directory of the report; STORE/report if None.
+        store_root: path or URI of the store.
+        out: path or URI of the report's folder; STORE/report if None.
         expected: runs that should be there, as for `error_table`.
         results: those of the store, if they are loaded already.
     Returns:
@@ -30,14 +31,10 @@ def write_report(
         StoreError: if the store cannot be read or the report not be written.
     """
     results = load_results(store_root) if results is None else results
-    path = (store_root / "report" if out is None else out) / "report.md"
-    text = report_markdown(results, expected)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"{path}: cannot be written: {error.strerror}") from None
-    return [path]
+    folder = located(store_root) / "report" if out is None else located(out)
+    file = folder / "report.md"
+    file.write_text(report_markdown(results, expected))
+    return [file]
 
 
 def report_markdown(results: Results, expected: Iterable[Mapping[str, Any]] = ()) -> str:

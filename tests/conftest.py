@@ -1,12 +1,74 @@
 """Real data that the tests of several packages use."""
 
+import contextlib
+import itertools
 import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from autodo.config import DatasetConfig
 from autodo.data import DATASETS, Dataset, default_data_dir, load
+
+
+@contextlib.contextmanager
+def s3_server() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """moto's S3 on a free port of this machine: its URL and its process."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                    break
+                except OSError:
+                    assert process.poll() is None, "moto_server ended"
+                    assert time.monotonic() < deadline, "moto_server does not answer"
+                    time.sleep(0.1)
+            yield f"http://127.0.0.1:{port}", process
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="session")
+def _s3() -> Iterator[str]:
+    with s3_server() as (url, _):
+        yield url
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def bucket(_s3: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URI of a new, empty bucket of a real S3 server on this machine, which the environment names."""
+    return new_bucket(_s3, monkeypatch)
+
+
+def new_bucket(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URI of a new bucket; the environment points to the server."""
+    name = f"bucket-{os.getpid()}-{next(_numbers)}"
+    urllib.request.urlopen(urllib.request.Request(f"{url}/{name}", method="PUT"), timeout=30).close()
+    point_to(url, monkeypatch)
+    return f"s3://{name}"
+
+
+def point_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names an S3 server and credentials in the environment, as a person does."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
 
 
 @pytest.fixture(scope="session")

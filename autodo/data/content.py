@@ -8,6 +8,7 @@ from pathlib import Path
 from autodo.config import DatasetConfig
 from autodo.data.files import one_line
 from autodo.data.listing import Listing, list_images, relative_to_root
+from autodo.data.remote import local_copy
 from autodo.errors import DataError
 
 
@@ -30,8 +31,8 @@ def folder_content(config: DatasetConfig) -> str:
         DataError: if the images cannot be listed or read.
     """
     assert config.path is not None
-    path = Path(config.path).expanduser()
-    return listing_content(list_images(path), path)
+    with local_copy(config.path) as path:
+        return listing_content(list_images(path), path)
 
 
 def listing_content(listing: Listing, path: Path) -> str:

@@ -12,9 +12,11 @@ from autodo.data.files import Place
 from autodo.data.folder import read_folder
 from autodo.data.idx import read_fashion_mnist, read_mnist
 from autodo.data.image_set import Dataset
+from autodo.data.remote import local_copy
 from autodo.data.split import FIXED_SEED, subsample
 from autodo.data.torchvision_sets import read_cifar10, read_cifar100, read_svhn
 from autodo.seeds import numpy_generator
+from autodo.storage import is_uri
 from autodo.validation import check_name
 
 
@@ -46,12 +48,12 @@ def default_data_dir() -> Path:
     return Path(os.environ.get("AUTODO_DATA") or "data")
 
 
-def load(config: DatasetConfig, *, data_dir: Path | None = None, download: bool = False) -> Dataset:
+def load(config: DatasetConfig, *, data_dir: Path | str | None = None, download: bool = False) -> Dataset:
     """The dataset in memory, its train set subsampled if the config says so.
 
     Args:
-        data_dir: where the files of a named dataset are, in torchvision's layout; if None, `default_data_dir()` or
-            else where the system's package puts them.
+        data_dir: where the files of a named dataset are, in torchvision's layout: a path, or a URI that this node
+            copies into its cache; if None, `default_data_dir()` or else where the system's package puts them.
         download: let torchvision download a named dataset whose files are missing.
     Raises:
         ConfigError: if there is no such dataset, or `subsample` does not fit it.
@@ -60,11 +62,11 @@ def load(config: DatasetConfig, *, data_dir: Path | None = None, download: bool 
     check_name(config.name, list(DATASETS), "dataset")
     spec = DATASETS[config.name]
     if data_dir is None:
-        place = Place(default_data_dir(), download, spec.system_dir, spec.package)
+        dataset = spec.read(config, Place(default_data_dir(), download, spec.system_dir, spec.package))
     else:
-        # Who says where the files are wants those and no others.
-        place = Place(data_dir.expanduser(), download)
-    dataset = spec.read(config, place)
+        # Who says where the files are wants those and no others; nothing is downloaded into a copy.
+        with local_copy(data_dir) as folder:
+            dataset = spec.read(config, Place(folder, download and not is_uri(str(data_dir))))
     if config.subsample is None:
         return dataset
     # The seed is fixed: a subsample is a smaller dataset, the same for every run.

@@ -10,6 +10,7 @@ from autodo.data.decode import decode_images
 from autodo.data.files import Place
 from autodo.data.image_set import Dataset, ImageSet
 from autodo.data.listing import Listing, list_images, relative_to_root
+from autodo.data.remote import local_copy
 from autodo.data.split import fixed_test_split, require_images
 from autodo.errors import DataError
 
@@ -25,7 +26,11 @@ def read_folder(config: DatasetConfig, place: Place) -> Dataset:
     """
     assert config.path is not None
     assert config.image_size is not None
-    path = Path(config.path).expanduser()
+    with local_copy(config.path) as path:
+        return _read(config, path, config.image_size)
+
+
+def _read(config: DatasetConfig, path: Path, image_size: int) -> Dataset:
     listing = list_images(path)
     if config.content is not None:
         _check_content(path, listing, config.content)
@@ -36,7 +41,7 @@ def read_folder(config: DatasetConfig, place: Place) -> Dataset:
         _split_off_test(path, listing, number)
 
     items = [item for part in listing.values() for item in part]
-    images = decode_images([item.path for item in items], config.image_size, root=path)
+    images = decode_images([item.path for item in items], image_size, root=path)
     labels = np.array([number[item.label] for item in items], np.int64)
     sources = tuple(relative_to_root(item.path, path) for item in items)
     sets: dict[str, ImageSet] = {}

@@ -110,6 +110,11 @@ def list_csv(path: Path) -> Listing:
     return listing
 
 
+def csv_paths(path: Path) -> list[str]:
+    """The paths as they stand in a CSV for `list_csv`. Raises DataError if it is not such a CSV."""
+    return [row["path"] for _, row in _rows(path) if row["path"]]
+
+
 def _list_classes(folder: Path) -> list[Item]:
     items = []
     for class_folder in _visible_folders(folder):

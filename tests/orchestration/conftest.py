@@ -6,6 +6,7 @@ import pytest
 
 from autodo.config import RunConfig
 from autodo.recipes import build_run
+from orchestration import lease
 from orchestration.store import Store
 
 SMALL = {"training.epochs": 3, "dataset.subsample": 300}
@@ -14,6 +15,15 @@ SMALL = {"training.epochs": 3, "dataset.subsample": 300}
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store").create()
+
+
+@pytest.fixture(params=["local", "s3"])
+def any_store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store on a path, and one in an object store."""
+    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.05)
+    if request.param == "local":
+        return Store(tmp_path / "store").create()
+    return Store(f"{request.getfixturevalue('bucket')}/a/store").create()
 
 
 @pytest.fixture

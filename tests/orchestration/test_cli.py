@@ -137,6 +137,9 @@ def instead_of_ray(monkeypatch: pytest.MonkeyPatch) -> list[Launched]:
         (["launch", "quickstart", "--memory-per-run", "much"], "resources: memory: could not parse"),
         (["launch", "quickstart", "--gpus-per-run", "1.5"], "resources: gpus: 1.5 GPUs are neither whole ones nor a"),
         (["report", "."], ".: is not a store"),
+        (["status", "s4://bucket/S"], "s4://bucket/S: unknown scheme 's4'"),
+        (["launch", "quickstart", "--store", "s3://AKIA:c2Vj@bucket/S"], "s3://***@bucket/S: holds credentials"),
+        ([*TRAIN, "--store", "s3://AKIA:c2Vj@bucket/S"], "s3://***@bucket/S: holds credentials"),
     ],
 )
 def test_an_error_of_the_user_is_one_line_and_exit_code_2(autodo, arguments: list[str], message: str) -> None:
@@ -218,7 +221,7 @@ def test_launching_a_grid_that_is_done_shows_its_table_and_starts_nothing(autodo
 def test_a_part_of_a_grid_is_launched(autodo, grid: str, instead_of_ray: list[Launched]) -> None:
     answer = autodo("launch", grid, "--store", "S", "--only", "method=baseline,seed=1", "--cpus-per-run", "2")
     assert answer.code == 0
-    assert "3 of 4 runs are left" in answer.out
+    assert "all 1 runs of this part are done, 3 of 4 are left" in answer.out
     (work,) = instead_of_ray[0].works
     assert (work.run.method.name, work.run.seed, work.resources.cpus) == ("baseline", 1, 2)
 

@@ -1,13 +1,16 @@
 """One run in this process, with real training on digits."""
 
-import pyarrow.parquet as pq
+import socket
+import time
+from pathlib import Path
+
 import pytest
 import torch
 
 from autodo.classifier import Classifier
 from autodo.config import RunConfig
 from autodo.data import load
-from autodo.errors import TrainingDiverged
+from autodo.errors import DataError, TrainingDiverged
 from autodo.recipes import build_run
 from orchestration.execute import execute
 from orchestration.failures import record_failure
@@ -16,11 +19,12 @@ from orchestration.store import Store
 from tests.orchestration.conftest import SMALL
 
 
-def test_a_run_is_done_with_its_four_tables_and_its_log(store: Store, run: RunConfig) -> None:
+def test_a_run_is_done_with_its_four_tables_and_its_log(any_store: Store, run: RunConfig) -> None:
+    store = any_store
     assert [metrics["epoch"] for metrics in execute(run, store)] == [0, 1, 2]
     assert store.done() == {run.run_id}
     for kind in ("results", "epochs", "predictions", "points"):
-        table = pq.read_table(store.table_file(kind, run.run_id), partitioning=None)
+        table = store.table_file(kind, run.run_id).read_parquet()
         assert set(table["run_id"].to_pylist()) == {run.run_id}
     log = store.log_file(run.run_id).read_text()
     assert "from epoch 0 of 3" in log
@@ -29,15 +33,18 @@ def test_a_run_is_done_with_its_four_tables_and_its_log(store: Store, run: RunCo
     assert not store.model_file(run.run_id).exists()
 
 
-def test_the_classifier_is_kept_if_asked_for(store: Store, run: RunConfig) -> None:
+def test_the_classifier_is_kept_if_asked_for(any_store: Store, run: RunConfig, tmp_path: Path) -> None:
+    store = any_store
     list(execute(run, store, keep_model=True))
-    results = pq.read_table(store.table_file("results", run.run_id), partitioning=None)
+    store.model_file(run.run_id).fetch(model := tmp_path / "model.pt")
+    results = store.table_file("results", run.run_id).read_parquet()
     test = load(run.dataset).test
-    predictions = Classifier.load(store.model_file(run.run_id))(torch.from_numpy(test.images)).argmax(1)
+    predictions = Classifier.load(model)(torch.from_numpy(test.images)).argmax(1)
     assert (predictions.numpy() != test.labels).mean() == pytest.approx(results["error_best_val"][0].as_py())
 
 
-def test_a_run_that_was_stopped_continues_and_ends_the_same(store: Store, run: RunConfig, tmp_path) -> None:
+def test_a_run_that_was_stopped_continues_and_ends_the_same(any_store: Store, run: RunConfig, tmp_path) -> None:
+    store = any_store
     whole = [metrics["val_error"] for metrics in execute(run, Store(tmp_path / "whole").create())]
     epochs = execute(run, store)
     before = [next(epochs)["val_error"]]
@@ -51,12 +58,13 @@ def test_a_run_that_was_stopped_continues_and_ends_the_same(store: Store, run: R
 
 def test_a_done_run_is_not_run_again(store: Store, run: RunConfig) -> None:
     list(execute(run, store))
-    written = store.table_file("results", run.run_id).stat().st_mtime_ns
+    written = Path(store.table_file("results", run.run_id)).stat().st_mtime_ns
     assert list(execute(run, store)) == []
-    assert store.table_file("results", run.run_id).stat().st_mtime_ns == written
+    assert Path(store.table_file("results", run.run_id)).stat().st_mtime_ns == written
 
 
-def test_a_run_at_work_is_busy_for_a_second_one(store: Store, run: RunConfig) -> None:
+def test_a_run_at_work_is_busy_for_a_second_one(any_store: Store, run: RunConfig) -> None:
+    store = any_store
     epochs = execute(run, store)
     next(epochs)
     with pytest.raises(RunBusy):
@@ -64,7 +72,8 @@ def test_a_run_at_work_is_busy_for_a_second_one(store: Store, run: RunConfig) ->
     epochs.close()
 
 
-def test_a_failure_is_logged_and_kept(store: Store) -> None:
+def test_a_failure_is_logged_and_kept(any_store: Store) -> None:
+    store = any_store
     run = build_run("digits", "baseline", overrides={**SMALL, "training.lr": 1e20})
     with pytest.raises(TrainingDiverged) as caught:
         list(execute(run, store))
@@ -83,3 +92,30 @@ def test_a_failed_run_that_is_at_work_again_is_no_longer_failed(store: Store, ru
     assert store.states([run.run_id]) == {run.run_id: State.STARTED}
     epochs.close()
     assert store.states([run.run_id]) == {run.run_id: State.STARTED}
+
+
+def test_data_that_this_node_lacks_is_told_with_the_node(store: Store, tmp_path: Path) -> None:
+    run = build_run("mnist", "baseline")
+    with pytest.raises(DataError, match=rf"^node {socket.gethostname()}: .*{tmp_path}/data"):
+        next(execute(run, store, data_dir=tmp_path / "data"))
+
+
+def test_the_last_line_of_the_log_is_read_alone(any_store: Store, run: RunConfig) -> None:
+    assert any_store.last_log_line(run.run_id) == ""
+    with any_store.locked_log(run.run_id) as log:
+        log.write("x" * 10_000 + "\n")
+        log.write("the last\n")
+    assert any_store.last_log_line(run.run_id) == "the last"
+
+
+def test_the_checkpoint_is_in_the_store_while_the_run_goes_on(any_store: Store, run: RunConfig) -> None:
+    epochs = execute(run, any_store)
+    next(epochs)
+    deadline = time.monotonic() + 30
+    while not any_store.checkpoint(run.run_id).exists() or not any_store.last_log_line(run.run_id):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert any_store.at_work(run.run_id)
+    epochs.close()
+    assert not any_store.at_work(run.run_id)
+    assert any_store.last_log_line(run.run_id).endswith("continues from the checkpoint")

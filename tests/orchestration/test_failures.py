@@ -72,5 +72,5 @@ def test_a_lost_node_is_not_counted_as_an_attempt(store: Store, run: RunConfig) 
 
 def test_a_failure_that_cannot_be_kept_is_a_failure_still(tmp_path: Path, run: RunConfig) -> None:
     (tmp_path / "file").touch()
-    failure = record_failure(Store(tmp_path / "file"), run.run_id, StoreError("full"))
+    failure = record_failure(Store(tmp_path / "file", patience=0), run.run_id, StoreError("full"))
     assert (failure.last_line, failure.attempts) == ("full", 1)

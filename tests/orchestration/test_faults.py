@@ -99,7 +99,7 @@ def stamps(store: Store) -> dict[str, tuple[int, int]]:
     """Which file each result is: another inode or time would mean that it was written again."""
     found = {}
     for run_id in store.done():
-        stat = store.table_file("results", run_id).stat()
+        stat = Path(store.table_file("results", run_id)).stat()
         found[run_id] = (stat.st_ino, stat.st_mtime_ns)
     return found
 

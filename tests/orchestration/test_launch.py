@@ -44,11 +44,12 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
         patch.chdir(ROOT)
         # Before Ray: it sets the environment that Ray reads at its import.
         from orchestration import launch as on_ray
-        from orchestration.cluster import Cluster, temporary_directory
+        from orchestration.cluster import Cluster
+        from orchestration.scratch import scratch_directory
 
         import ray  # isort: skip
 
-        with temporary_directory(Path("/tmp")) as scratch:
+        with scratch_directory(Path("/tmp")) as scratch:
             ray.init(
                 address="local",
                 num_cpus=2,
@@ -107,7 +108,7 @@ def test_one_process_runs_several_runs(launch: Launch, store: Store) -> None:
     launch([small(seed=seed) for seed in range(6)], store)
     workers = {
         line.split(" on ")[1].split(",")[0]
-        for path in (store.root / "runs").glob("*/log.txt")
+        for path in (Path(store.root) / "runs").glob("*/log.txt")
         for line in path.read_text().splitlines()
         if " on " in line
     }
@@ -175,7 +176,7 @@ def test_a_run_whose_process_dies_every_time_is_given_up_and_the_others_go_on(la
 def test_an_unforeseen_error_is_tried_again_in_another_process(launch: Launch, store: Store) -> None:
     run = small()
     # In the place of the file that holds its configuration stands a folder: the store cannot begin the run.
-    store.config_file(run.run_id).mkdir(parents=True)
+    Path(store.config_file(run.run_id)).mkdir(parents=True)
     progress = launch([run, small(seed=1)], store, retries=1)
     assert (progress.done, progress.attempts_failed) == (1, 2)
     assert store.failures()[run.run_id].attempts == 2
@@ -231,8 +232,32 @@ def test_resources_that_no_machine_has_are_told_at_once(launch: Launch, store: S
 
     run = small()
     work = Work(run.run_id, run, ResourcesConfig(cpus=64))
-    with pytest.raises(ConfigError, match=r"a run needs 64 CPUs, 0 GPUs and .* but this machine has 2 CPUs, 0 GPUs"):
+    with pytest.raises(ConfigError, match="a run needs 64 CPUs and 0 GPUs, and there is 2 CPUs and 0 GPUs"):
         on_ray.launch([work], store, Console(file=io.StringIO()), cluster=Cluster(), options=on_ray.Options())
+
+
+def test_runs_that_wait_for_a_node_with_room_are_told_of(
+    launch: Launch, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from orchestration import launch as on_ray
+    from orchestration.cluster import Cluster
+
+    monkeypatch.setattr(on_ray, "IDLE_SECONDS", 1.0)
+    run, out = small(), io.StringIO()
+    # A cluster that is not ours may yet grow such a node.
+    progress = on_ray.launch(
+        [Work(run.run_id, run, ResourcesConfig(cpus=64, memory=2**50))],
+        store,
+        Console(file=out, width=200),
+        cluster=Cluster(address="auto"),
+        options=on_ray.Options(seconds=4.0),
+    )
+    assert (progress.done, progress.failed, progress.stop_reason) == (0, {}, "out of time")
+    told = (
+        "no node has had room for a run for 1 s: a run needs 64 CPUs, 0 GPUs and 1048576.0 GiB of memory, and there is"
+    )
+    assert out.getvalue().count(told) == 1
+    assert store.states([run.run_id]) == {run.run_id: State.MISSING}
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:10001", "head", "127.0.0.1:99999"])
@@ -244,15 +269,21 @@ def test_an_address_where_nothing_answers_is_told_at_once(launch: Launch, addres
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_launch_ends_cleanly_and_the_same_command_continues(tmp_path: Path, stop: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    "stops",
+    [[signal.SIGINT], [signal.SIGINT, signal.SIGINT], [signal.SIGTERM]],
+    ids=["Ctrl-C", "Ctrl-C twice", "SIGTERM"],
+)
+def test_a_stopped_launch_ends_cleanly_and_the_same_command_continues(
+    tmp_path: Path, stops: list[signal.Signals]
+) -> None:
     grid = tmp_path / "g.yaml"
     grid.write_text(
         "name: g\ndatasets: [digits]\ndistortions: ['1-0.0']\nmethods: [baseline, autodo-exact-aws]\nseeds: 2\n"
         "set: {training.epochs: 60, dataset.subsample: 300}\n"
     )
     store = Store(tmp_path / "S")
-    command = [sys.executable, "-m", "orchestration.cli", "launch", str(grid), "--store", str(store.root)]
+    command = [sys.executable, "-m", "orchestration.cli", "launch", str(grid), "--store", store.uri]
     environment = {**os.environ, "HOME": str(tmp_path), "RAY_USAGE_STATS_ENABLED": "0"}
     environment.pop("RAY_ADDRESS", None)
 
@@ -263,13 +294,20 @@ def test_a_stopped_launch_ends_cleanly_and_the_same_command_continues(tmp_path: 
 
     with start() as first:
         deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not list(store.root.glob("runs/*/checkpoint.pt")):
+        while time.monotonic() < deadline and not list(Path(store.root).glob("runs/*/checkpoint.pt")):
             time.sleep(0.1)
-        first.send_signal(stop)
+        for stop in stops:
+            first.send_signal(stop)
+            time.sleep(0.3)
         out, _ = first.communicate(timeout=60)
     assert first.returncode == 130, out
     assert "of 4 runs are done; the same command continues" in out
-    unfinished = [path.parent.name for path in store.root.glob("runs/*/checkpoint.pt")]
+    assert ("stopping: each run ends its epoch" in out) == (signal.SIGINT in stops)
+    if stops == [signal.SIGINT]:
+        # Every run was told to stop after an epoch; none was cut off in the middle of one.
+        logs = [path.parent.name for path in Path(store.root).glob("runs/*/checkpoint.pt")]
+        assert all("stopped; the next" in store.log_file(run_id).read_text().splitlines()[-1] for run_id in logs)
+    unfinished = [path.parent.name for path in Path(store.root).glob("runs/*/checkpoint.pt")]
     assert unfinished
     with start() as second:
         out, _ = second.communicate(timeout=180)

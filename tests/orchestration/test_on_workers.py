@@ -1,5 +1,6 @@
 """Runs by two processes each, on a real Ray."""
 
+import contextlib
 import os
 import re
 import signal
@@ -83,6 +84,35 @@ def test_a_killed_worker_costs_an_attempt_and_no_bit_of_the_result(launch: Launc
     assert 2 <= second < third, "every attempt continues from the checkpoint"
     for name, values in epochs_of(store, run).items():
         assert values == [row[name] for row in undisturbed["history"]], name
+
+
+def test_a_killed_trial_leaves_nothing_that_the_next_attempt_waits_for(launch: Launch, store: Store) -> None:
+    """Its workers, and the CPUs that are set aside for them, are not its own: Ray has to take them back."""
+    import psutil
+
+    run = small(**{"training.epochs": 25})
+    log = store.log_file(run.run_id)
+
+    def kill() -> None:
+        deadline = time.monotonic() + 120
+        while not (log.exists() and log.read_text().count("train loss") >= 2) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if "AnyRunTrial" in " ".join(process.cmdline()):
+                    killed.append(process.pid)
+                    process.kill()
+
+    killed: list[int] = []
+    killer = threading.Thread(target=kill)
+    killer.start()
+    progress = launch([run], store, retries=1)
+    killer.join()
+    assert len(killed) == 1
+    assert (progress.done, progress.failed) == (1, {})
+    first, *_, last = starts_of(store, run)
+    assert first == 0
+    assert last >= 2
 
 
 def test_a_killed_worker_is_told_as_what_it_is(launch: Launch, store: Store) -> None:

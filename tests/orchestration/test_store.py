@@ -18,7 +18,9 @@ def fail(store: Store, run: RunConfig, last_line: str = "boom") -> None:
     store.record_failure(run.run_id, kind="ValueError", last_line=last_line, traceback="Traceback\n  boom")
 
 
-def test_a_run_goes_from_missing_over_started_and_failed_to_done(store: Store, run: RunConfig) -> None:
+def test_a_run_goes_from_missing_over_started_and_failed_to_done(any_store: Store, run: RunConfig) -> None:
+    store = any_store
+
     def state() -> State:
         return store.states([run.run_id])[run.run_id]
 
@@ -33,12 +35,13 @@ def test_a_run_goes_from_missing_over_started_and_failed_to_done(store: Store, r
     assert store.failures() == {}
 
 
-def test_saving_removes_what_only_an_unfinished_run_needs(store: Store, run: RunConfig) -> None:
+def test_saving_removes_what_only_an_unfinished_run_needs(any_store: Store, run: RunConfig) -> None:
+    store = any_store
     store.begin(run)
     store.checkpoint(run.run_id).write_bytes(b"weights")
     fail(store, run)
     store.save(outcome(run), run.run_id)
-    assert {path.name for path in store.run_dir(run.run_id).iterdir()} == {"config.json"}
+    assert store.run_dir(run.run_id).names() == {"config.json"}
     assert RunConfig.model_validate_json(store.config_file(run.run_id).read_bytes()) == run
 
 
@@ -54,6 +57,7 @@ def test_results_are_written_last(store: Store, run: RunConfig, monkeypatch: pyt
     monkeypatch.setattr(records, "write", write_until_the_disk_is_full)
     store.begin(run)
     store.checkpoint(run.run_id).write_bytes(b"weights")
+    store = Store(str(store), patience=0)
     with pytest.raises(StoreError, match=r"results/.*\.parquet: cannot be written: No space left on device"):
         store.save(outcome(run), run.run_id)
     assert sorted(written) == ["epochs", "points", "predictions"]
@@ -62,11 +66,12 @@ def test_results_are_written_last(store: Store, run: RunConfig, monkeypatch: pyt
 
 
 def test_half_written_files_are_not_results(store: Store) -> None:
-    (store.results_dir / ".digits_x.parquet.1234").write_bytes(b"PAR1")
+    (Path(store.results_dir) / ".digits_x.parquet.1234").write_bytes(b"PAR1")
     assert store.done() == set()
 
 
-def test_failures_count_their_attempts_and_keep_the_last_traceback(store: Store, run: RunConfig) -> None:
+def test_failures_count_their_attempts_and_keep_the_last_traceback(any_store: Store, run: RunConfig) -> None:
+    store = any_store
     fail(store, run, "first")
     fail(store, run, "second")
     (failure,) = store.failures().values()
@@ -74,7 +79,8 @@ def test_failures_count_their_attempts_and_keep_the_last_traceback(store: Store,
     assert "Traceback" in failure.traceback
 
 
-def test_a_failed_run_that_is_tried_again_is_started_and_keeps_its_count(store: Store, run: RunConfig) -> None:
+def test_a_failed_run_that_is_tried_again_is_started_and_keeps_its_count(any_store: Store, run: RunConfig) -> None:
+    store = any_store
     store.begin(run)
     fail(store, run, "first")
     for _ in range(2):  # the second attempt ends without a word
@@ -87,11 +93,12 @@ def test_a_failed_run_that_is_tried_again_is_started_and_keeps_its_count(store: 
     assert (failure.attempts, failure.last_line) == (2, "second")
     store.begin(run)
     store.save(outcome(run), run.run_id)
-    assert {path.name for path in store.run_dir(run.run_id).iterdir()} == {"config.json"}
+    assert store.run_dir(run.run_id).names() == {"config.json"}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"kind": 3}', b"\xff\xfe"])
-def test_a_damaged_failure_is_a_failure_still(store: Store, run: RunConfig, content: bytes) -> None:
+def test_a_damaged_failure_is_a_failure_still(any_store: Store, run: RunConfig, content: bytes) -> None:
+    store = any_store
     store.begin(run)
     store.failure_file(run.run_id).write_bytes(content)
     assert store.failures()[run.run_id].last_line == "failure.json is damaged"
@@ -100,7 +107,8 @@ def test_a_damaged_failure_is_a_failure_still(store: Store, run: RunConfig, cont
 
 
 @pytest.mark.parametrize("name", ["..", "../x", "a/b", "", ".hidden", "a\nb", "/etc/passwd"])
-def test_no_name_leads_out_of_the_store(store: Store, name: str) -> None:
+def test_no_name_leads_out_of_the_store(any_store: Store, name: str) -> None:
+    store = any_store
     for path in (store.run_dir, store.checkpoint, store.grid_file, lambda n: store.table_file("results", n)):
         with pytest.raises(StoreError, match="is not a run id"):
             path(name)
@@ -120,18 +128,20 @@ def test_what_is_not_a_store_is_told_in_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
 def test_a_store_that_cannot_be_written_is_told_in_one_line(store: Store) -> None:
-    store.results_dir.chmod(0o500)
+    Path(store.results_dir).chmod(0o500)
     with pytest.raises(StoreError, match="cannot be written"):
         store.create()
 
 
-def test_a_grid_comes_back_as_it_was_launched(store: Store) -> None:
+def test_a_grid_comes_back_as_it_was_launched(any_store: Store) -> None:
+    store = any_store
     grid = load_grid("quickstart").override({"training.epochs": 2})
     store.save_grid(grid)
     assert store.grids() == {"quickstart": grid}
 
 
-def test_a_grid_that_cannot_be_read_is_an_error_of_its_own(store: Store) -> None:
+def test_a_grid_that_cannot_be_read_is_an_error_of_its_own(any_store: Store) -> None:
+    store = any_store
     store.save_grid(load_grid("quickstart"))
     store.grid_file("old").write_text("name: old\n")
     grids = store.grids()
@@ -142,7 +152,7 @@ def test_a_grid_that_cannot_be_read_is_an_error_of_its_own(store: Store) -> None
 def test_a_run_is_locked_against_other_processes_and_free_when_they_die(store: Store, run: RunConfig) -> None:
     code = (
         "import sys; from orchestration.store import Store\n"
-        f"with Store({str(store.root)!r}).locked_log({run.run_id!r}):\n"
+        f"with Store({store.uri!r}).locked_log({run.run_id!r}):\n"
         "    print('locked', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:

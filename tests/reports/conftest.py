@@ -9,6 +9,7 @@ import pytest
 from autodo import records
 from autodo.config import DistortionConfig, RunConfig
 from autodo.recipes import build_run
+from autodo.storage import Location, locate
 from tests.runs import result_row
 
 
@@ -20,6 +21,19 @@ def make(method: str = "baseline", distortion: str = "1-0.0", seed: int = 0, **o
 def root(tmp_path: Path) -> Path:
     (tmp_path / "results").mkdir()
     return tmp_path
+
+
+@pytest.fixture
+def upload(root: Path, bucket: str) -> Callable[[], Location]:
+    """Copies the store at `root` to an object store, and returns it there."""
+
+    def copy() -> Location:
+        there = locate(bucket) / "S"
+        for path in (root / "results").iterdir():
+            (there / "results" / path.name).upload(path)
+        return there
+
+    return copy
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from autodo.errors import StoreError
+from autodo.storage import Location
 from reports.load import load_results
 from tests.reports.conftest import make
 
@@ -97,3 +98,27 @@ def test_a_copy_of_a_result_counts_once(root: Path, add: Add) -> None:
     path = add(make(), error_best_val=0.1)
     path.with_stem(path.stem + " (1)").write_bytes(path.read_bytes())
     assert len(load_results(root).frame) == 1
+
+
+def test_a_store_of_objects_reads_as_the_same_store_of_files(
+    root: Path, add: Add, upload: Callable[[], Location]
+) -> None:
+    for seed in range(3):
+        add(make(seed=seed), error_best_val=0.1 * (seed + 1))
+    there = upload()
+    here = load_results(root)
+    assert load_results(there.uri).frame.equals(here.frame)
+    truncate(add(make(seed=3)))
+    (root / "results" / "notes.txt").write_text("hello")
+    upload()
+    found = load_results(there.uri)
+    assert found.frame.equals(here.frame)
+    assert [warning.partition(": left out: ")[0] for warning in found.warnings] == [
+        f"{there}/results/notes.txt",
+        f"{there}/results/{make(seed=3).run_id}.parquet",
+    ]
+
+
+def test_a_store_of_objects_that_is_not_there_is_one_line(bucket: str) -> None:
+    with pytest.raises(StoreError, match=f"{bucket}/none/results: cannot be read: No such file or directory"):
+        load_results(f"{bucket}/none")

@@ -5,6 +5,7 @@ import pytest
 from rich.console import Console
 
 from autodo.errors import StoreError
+from autodo.storage import Location
 from reports.load import load_results
 from reports.page import notes, write_report
 from reports.render import to_markdown, to_rich
@@ -46,11 +47,22 @@ def test_a_terminal_shows_the_best_without_colours_too(root: Path, two_methods: 
 
 def test_the_report_has_every_error_and_warns_of_the_optimistic_one(root: Path, two_methods: None) -> None:
     (path,) = write_report(root)
-    assert path == root / "report" / "report.md"
+    assert str(path) == str(root / "report" / "report.md")
     text = path.read_text()
     assert text.count("### digits") == len(ERRORS)
     assert "chooses the epoch on the test set" in text
     assert "## Notes" not in text
+
+
+def test_the_report_of_a_store_of_objects_lies_in_it_or_elsewhere(
+    root: Path, two_methods: None, upload: Callable[[], Location], tmp_path: Path
+) -> None:
+    there = upload()
+    (path,) = write_report(there.uri)
+    assert str(path) == f"{there}/report/report.md"
+    (copy,) = write_report(there.uri, tmp_path / "elsewhere")
+    assert copy.read_text() == path.read_text()
+    assert "# Results" in path.read_text()
 
 
 def test_mixed_code_devices_and_versions_are_noted(root: Path, add: Add) -> None:

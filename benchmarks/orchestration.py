@@ -1,0 +1,136 @@
+"""What the orchestration costs: planning a large grid, and Ray's share of many short runs.
+
+    make bench            # or: python -m benchmarks.orchestration --runs 1000
+
+Prints seconds, and the ratio of a launch to the bare training of the same runs in this process, measured in turns.
+"""
+
+import argparse
+import io
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from autodo.config import RunConfig
+from orchestration.execute import execute
+from orchestration.grid import GridConfig, expand
+from orchestration.plan import make_plan, works
+from orchestration.store import Store
+
+TRIVIAL = {"training.epochs": 1, "training.warmup_epochs": 0, "dataset.subsample": 20}
+
+
+def main() -> None:
+    """Runs everything and prints one table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=1000, help="short runs to launch")
+    parser.add_argument("--repeat", type=int, default=3, help="how often everything is measured")
+    given = parser.parse_args()
+    console = Console()
+    table = Table(title=f"orchestration, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", title_justify="left")
+    table.add_column("what")
+    table.add_column("median", justify="right")
+    table.add_column("target", justify="right")
+    planned = large_grid()
+    with tempfile.TemporaryDirectory() as folder:
+        empty, full = Store(Path(folder) / "empty"), Store(Path(folder) / "full").create()
+        for run in expand(planned):
+            full.table_file("results", run.run_id).touch()
+        rows: dict[str, Callable[[], object]] = {
+            f"plan {len(expand(planned)):,} runs, none done": lambda: plan(planned, empty),
+            "the same, all done": lambda: plan(planned, full),
+        }
+        for name, measure in rows.items():
+            table.add_row(name, f"{median(measure, given.repeat):.2f} s", "2 s")
+        bare, launched = [], []
+        for turn in range(given.repeat):
+            runs = trivial_runs(given.runs)
+            bare.append(seconds(lambda: train_bare(runs[:50], Path(folder) / f"bare{turn}")) / 50)  # noqa: B023
+            launched.append(seconds(lambda: launch(runs, Path(folder) / f"launched{turn}")))  # noqa: B023
+        slots = os.cpu_count() or 1
+        table.add_row(f"launch {given.runs} trivial runs", f"{statistics.median(launched):.0f} s", "120 s per 1,000")
+        table.add_row("a bare trivial run, in this process", f"{1000 * statistics.median(bare):.0f} ms", "")
+        ratios = [wall * slots / given.runs / one for wall, one in zip(launched, bare, strict=True)]
+        table.add_row("slot time per launched run / bare run", f"{statistics.median(ratios):.2f}", "")
+    console.print(table)
+
+
+def median(measure: Callable[[], object], repeat: int) -> float:
+    """Seconds of `measure`."""
+    return statistics.median(seconds(measure) for _ in range(repeat))
+
+
+def seconds(measure: Callable[[], object]) -> float:
+    """Wall seconds of one call."""
+    started = time.perf_counter()
+    measure()
+    return time.perf_counter() - started
+
+
+def large_grid() -> GridConfig:
+    """5 datasets x 12 distortions x 5 methods x 34 seeds = 10,200 runs."""
+    return GridConfig(
+        name="large",
+        datasets=("digits", "fashion-mnist", "svhn", "cifar10", "cifar100"),
+        distortions=tuple(f"{ir}-{nr}" for ir in (1, 10, 100) for nr in ("0.0", "0.1", "0.2", "0.3")),
+        methods=("baseline", "autodo-aw", "autodo-aws", "autodo-exact-aws", "autodo-exact-ws"),
+        seeds=tuple(range(34)),
+        set={},
+    )
+
+
+def plan(grid: GridConfig, store: Store) -> None:
+    """All that happens before the first run starts."""
+    works(make_plan(expand(grid), store), store, lambda _: grid.resources)
+
+
+def trivial_runs(count: int) -> list[RunConfig]:
+    """Runs of one epoch on 20 images."""
+    return expand(
+        GridConfig(
+            name="trivial",
+            datasets=("digits",),
+            distortions=("1-0.0",),
+            methods=("baseline",),
+            seeds=tuple(range(count)),
+            set=TRIVIAL,
+        )
+    )
+
+
+def train_bare(runs: list[RunConfig], folder: Path) -> None:
+    """The runs one after another in this process, on one thread, results written."""
+    import torch
+
+    torch.set_num_threads(1)
+    store = Store(folder).create()
+    for run in runs:
+        for _ in execute(run, store):
+            pass
+
+
+def launch(runs: list[RunConfig], folder: Path) -> None:
+    """The runs on a Ray of this machine, its start and end included."""
+    from orchestration import launch as on_ray
+    from orchestration.cluster import Cluster
+
+    store = Store(folder).create()
+    plan = make_plan(runs, store)
+    progress = on_ray.launch(
+        works(plan, store, lambda _: large_grid().resources),
+        store,
+        Console(file=io.StringIO()),
+        cluster=Cluster(),
+        options=on_ray.Options(),
+    )
+    assert progress.done == len(runs), progress.failed
+
+
+if __name__ == "__main__":
+    main()

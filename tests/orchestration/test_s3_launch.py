@@ -1,0 +1,101 @@
+"""The command line and Ray on an object store: launch, kill, resume, report."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestration.grid import expand, load_grid
+from orchestration.run_state import State
+from orchestration.store import Store
+from reports.load import load_results
+
+ROOT = Path(__file__).parents[2]
+GRID = (
+    "name: g\ndatasets: [digits]\ndistortions: ['1-0.0']\nmethods: [baseline, autodo-exact-aws]\nseeds: 2\n"
+    "set: {training.epochs: 60, dataset.subsample: 300}\n"
+)
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes that a process started, and those that they started."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found = [child for child, parent in parents.items() if parent == pid]
+    return found + [below for child in found for below in descendants(child)]
+
+
+@pytest.mark.slow
+def test_a_killed_launch_continues_and_ends_as_on_a_local_store(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = tmp_path / "g.yaml"
+    grid.write_text(GRID)
+    store, local = Store(f"{bucket}/team/S"), Store(tmp_path / "S")
+    for name in ("home", "tmp"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))  # for Ray's token
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+    def autodo(*arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "orchestration.cli", *arguments]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def run(*arguments: str) -> str:
+        with autodo(*arguments) as process:
+            out, _ = process.communicate(timeout=400)
+        assert process.returncode == 0, out
+        return out
+
+    def unfinished() -> list[str]:
+        names = (store.root / "runs").names_in(store.run_ids() - store.done())
+        return [run_id for run_id, files in names.items() if "checkpoint.pt" in files]
+
+    with autodo("launch", str(grid), "--store", store.uri) as first:
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline and not (store.done() and unfinished()):
+            assert first.poll() is None, first.communicate()[0]
+            time.sleep(0.2)
+        # The driver and every process of Ray's, as when the machine goes down.
+        for pid in [first.pid, *descendants(first.pid)]:
+            os.kill(pid, signal.SIGKILL)
+        first.communicate()
+    done, interrupted = store.done(), unfinished()
+    assert done
+    assert interrupted
+    deadline = time.monotonic() + 60
+    while any(store.at_work(run_id) for run_id in interrupted):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    written = {run_id: store.log_file(run_id).read_text() for run_id in done}
+
+    out = run("launch", str(grid), "--store", store.uri)
+    assert "all 4 runs are done" in out
+    assert f"{store}/report/report.md" in out
+    ids = [run.run_id for run in expand(load_grid(str(grid)))]
+    assert set(store.states(ids).values()) == {State.DONE}
+    assert {run_id: store.log_file(run_id).read_text() for run_id in done} == written, "a done run was run again"
+    starts = {run_id: store.log_file(run_id).read_text().split("from epoch ")[1:] for run_id in interrupted}
+    assert any(len(texts) > 1 and not texts[-1].startswith("0 ") for texts in starts.values()), starts
+    for run_id in ids:
+        # A kill between the results and the end of the run leaves a lease that nobody holds.
+        left = {"lease.json"} if run_id in done else set()
+        assert store.run_dir(run_id).names() - left == {"config.json", "log.txt"}
+        assert not store.at_work(run_id)
+
+    row = next(line for line in run("status", store.uri).splitlines() if " g " in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")] == ["g", "4", "·", "·", "·"]
+    assert f"report: {store}/report/report.md" in run("report", store.uri)
+    assert "# Results" in (store.report_dir / "report.md").read_text()
+
+    run("launch", str(grid), "--store", str(local))
+    columns = ["run_id", "error_best_val", "error_last", "error_best_test", "best_val_epoch", "wrong_labels"]
+    remote_frame, local_frame = (load_results(s.root).frame[columns] for s in (store, local))
+    assert remote_frame.equals(local_frame)
