@@ -1,6 +1,5 @@
 """Runs by two processes each, on a real Ray."""
 
-import contextlib
 import os
 import re
 import signal
@@ -21,6 +20,7 @@ from tests.orchestration.two_workers import MARKS, Launch, check_results, ray_wi
 from tests.workers import Pool
 
 pytestmark = MARKS
+TRIAL = ("with_resources.<locals>.ResourceTrainable", "ALIVE")  # what Ray calls the actor of a trial
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_a_killed_worker_costs_an_attempt_and_no_bit_of_the_result(launch: Launc
 
 def test_a_killed_trial_leaves_nothing_that_the_next_attempt_waits_for(launch: Launch, store: Store) -> None:
     """Its workers, and the CPUs that are set aside for them, are not its own: Ray has to take them back."""
-    import psutil
+    from ray.util.state import list_actors
 
     run = small(**{"training.epochs": 25})
     log = store.log_file(run.run_id)
@@ -97,11 +97,9 @@ def test_a_killed_trial_leaves_nothing_that_the_next_attempt_waits_for(launch: L
         deadline = time.monotonic() + 120
         while not (log.exists() and log.read_text().count("train loss") >= 2) and time.monotonic() < deadline:
             time.sleep(0.05)
-        for process in psutil.Process().children(recursive=True):
-            with contextlib.suppress(psutil.Error):
-                if "AnyRunTrial" in " ".join(process.cmdline()):
-                    killed.append(process.pid)
-                    process.kill()
+        (trial,) = [actor for actor in list_actors(limit=1000) if (actor.class_name, actor.state) == TRIAL]
+        os.kill(trial.pid, signal.SIGKILL)
+        killed.append(trial.pid)
 
     killed: list[int] = []
     killer = threading.Thread(target=kill)
