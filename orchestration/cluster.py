@@ -16,15 +16,24 @@ _ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own progress display
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean what the user meant
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # `uv run` would build a new environment on every worker
+    # A process is gone: whether its node went too is known to Ray only when the node has missed its health checks.
+    "RAY_timeout_ms_task_wait_for_death_info": "90000",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the device is chosen by name, no warning about it
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere unless the user asks for it
+    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # else Tune itself starts a preempted run again, and nobody is told
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard copies of what the store has
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
+    # Deaths of processes and nodes, which are told as failures of runs. Anything else that Ray says is let through.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": (
+        "A worker died or was killed|Raylet is terminated|has been marked dead|node running low on memory"
+    ),
 }
 for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
+from ray.air.execution._internal import actor_manager  # noqa: E402
+from ray.exceptions import RayActorError, RayError, RayTaskError  # noqa: E402
 
 from autodo.errors import ConfigError  # noqa: E402
 from orchestration.grid import ResourcesConfig  # noqa: E402
@@ -41,6 +50,28 @@ class Cluster:
 
     address: str | None = None
     dashboard: bool = False
+
+
+@contextlib.contextmanager
+def deaths_are_told() -> Iterator[None]:
+    """Lets Tune take every way in which Ray tells of a dead actor as what it is.
+
+    An actor that was ended for lack of memory is told by ActorDiedError or, when that is known first, by
+    OutOfMemoryError, which is no RayActorError: Tune 2.60 takes it as an error of its own and ends the whole launch.
+    """
+    manager = actor_manager.RayActorManager
+    failed = manager._actor_task_failed
+
+    def told(self: Any, tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, RayError) and not isinstance(exception, RayActorError | RayTaskError):
+            exception = RayActorError(error_msg=f"{type(exception).__name__}: {exception}")
+        failed(self, tracked_actor_task, exception)
+
+    manager._actor_task_failed = told  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        manager._actor_task_failed = failed  # type: ignore[method-assign]
 
 
 @contextlib.contextmanager

@@ -8,9 +8,10 @@ from autodo.errors import StoreError, TrainingDiverged, UserError
 from orchestration.run_state import Cause, Failure, WorkerDied
 from orchestration.store import Store
 
-# What Ray 2.60 writes of an actor that is gone, in the order of precedence; tests provoke each of them.
+# What Ray 2.60 writes of an actor that is gone, in the order of precedence. An actor "is unavailable" if even after the
+# time that orchestration/cluster.py sets neither its process nor its node is known to be dead: it is out of reach.
 _DEATHS = {
-    Cause.NODE_LOST: ("its node has died", "the actor's node was", "The node was lost", "RaySystemError"),
+    Cause.NODE_LOST: ("its node has died", "is unavailable"),
     Cause.OUT_OF_MEMORY: ("OutOfMemoryError", "running low on memory"),
 }
 _DEATH_LINES = {

@@ -119,6 +119,7 @@ def launch(
             ),
         )
         with (
+            clusters.deaths_are_told(),
             events.display,
             clusters.on_signal(signal.SIGINT, events.on_ctrl_c),
             # A batch system's SIGTERM stops now: Ray's own handler would leave its processes and files behind.

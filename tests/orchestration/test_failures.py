@@ -40,7 +40,8 @@ def test_the_cause_of_an_exception(error: Exception, cause: Cause) -> None:
     ("said", "cause"),
     [
         ("The actor died because its node has died. Node Id: 3f", Cause.NODE_LOST),
-        ("ray.exceptions.OutOfMemoryError: Task was killed", Cause.OUT_OF_MEMORY),
+        ("The actor f466 is unavailable: The actor is temporarily unavailable: RpcError", Cause.NODE_LOST),
+        ("OutOfMemoryError: 2 worker(s) were killed due to the node running low on memory.", Cause.OUT_OF_MEMORY),
         ("Worker unexpectedly exits with a connection error code 2. End of file.", Cause.KILLED),
         ("", Cause.KILLED),
     ],

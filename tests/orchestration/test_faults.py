@@ -6,7 +6,6 @@
 import contextlib
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -14,54 +13,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 from autodo.config import RunConfig
 from autodo.recipes import build_run
-from orchestration.execute import execute
 from orchestration.grid import expand, load_grid
 from orchestration.store import Store
 from tests.orchestration.conftest import SMALL
+from tests.orchestration.undisturbed import alone, check_no_epoch_was_lost, metrics
 
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("AUTODO_DRIVER_KILLS", "3"))
-TIMES = {"seconds", "inner_seconds", "outer_seconds", "eval_seconds", "images_per_second", "finished_at"}
-TIMES |= {"peak_memory_bytes", "device"}
-
-
-def metrics(store: Store, run_id: str) -> list[object]:
-    """All that a run measured but how long it took."""
-    tables = [pq.read_table(store.table_file(kind, run_id), partitioning=None) for kind in ("results", "epochs")]
-    tables += [pq.read_table(store.table_file(kind, run_id), partitioning=None) for kind in ("predictions", "points")]
-    return [table.drop_columns([name for name in table.column_names if name in TIMES]).to_pylist() for table in tables]
-
-
-def alone(runs: list[RunConfig], folder: Path) -> Store:
-    """The same runs in this process, one after another, undisturbed."""
-    import torch
-
-    store, threads = Store(folder).create(), torch.get_num_threads()
-    torch.set_num_threads(1)  # as many as a run has on Ray: sums of several threads round otherwise
-    try:
-        for run in runs:
-            list(execute(run, store))
-    finally:
-        torch.set_num_threads(threads)
-    return store
-
-
-def check_no_epoch_was_lost(log: str) -> int:
-    """Every attempt begins where the one before was at its last checkpoint; returns the number of attempts."""
-    expected, attempts = 0, 0
-    for line in log.splitlines():
-        if match := re.search(r"from epoch (\d+) of", line):
-            # A kill between the checkpoint and its line in the log leaves the checkpoint one ahead.
-            assert int(match[1]) in (expected, expected + 1), line
-            expected, attempts = int(match[1]), attempts + 1
-        elif match := re.search(r" epoch (\d+): train loss", line):
-            expected = int(match[1]) + 1
-    return attempts
 
 
 @pytest.fixture
@@ -148,58 +110,84 @@ def test_two_drivers_share_a_grid(tmp_path: Path, launching: list[subprocess.Pop
         assert check_no_epoch_was_lost(log) == 1, "the run was trained twice"
 
 
-# The steps of saving a run, in their order: what each is called with says where it stands.
+# Forks a process for each line "STEP STORE" that it reads: one that trains the run and kills itself at that step of
+# saving it. All is imported before and nothing is computed before, so that a fork is as good as a new process.
 _DIES_AT = """
 import os, signal, sys
 from pathlib import Path
-from autodo import atomic
+import torch
+import sklearn.datasets
+from autodo import atomic, data, outcome, records, train
 from autodo.config import RunConfig
 from orchestration.execute import execute
 from orchestration.store import Store
-store, run, step = Store(sys.argv[1]), RunConfig.model_validate_json(sys.argv[2]), int(sys.argv[3])
-import torch
-torch.set_num_threads(1)
-count = 0
-def die_at(*_):
-    global count
-    count += 1
-    if count == step:
-        os.kill(os.getpid(), signal.SIGKILL)
-replace, unlink = Path.replace, Path.unlink
-def replacing(self, target):
-    if not self.exists():             # there is no earlier failure to put aside
-        return replace(self, target)
-    die_at()                      # the temporary file is written, the real one not there
-    result = replace(self, target)
-    die_at()                      # the real one is there, nothing after it has been done
-    return result
-Path.replace = replacing
-for _ in execute(run, store):
-    pass
-print(count)
+
+torch.optim.SGD([torch.zeros(1, requires_grad=True)])  # imports the half of torch that it needs by itself
+run = RunConfig.model_validate_json(sys.argv[1])
+count, replace = 0, Path.replace
+
+def attempt(root, step):
+    def die_at():
+        global count
+        count += 1
+        if count == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+    def replacing(self, target):
+        if not self.exists():         # there is no earlier failure to put aside
+            return replace(self, target)
+        die_at()                      # the temporary file is written, the real one not there
+        result = replace(self, target)
+        die_at()                      # the real one is there, nothing after it has been done
+        return result
+    Path.replace = replacing
+    torch.set_num_threads(1)
+    for _ in execute(run, Store(root)):
+        pass
+
+for line in sys.stdin:
+    step, root = line.strip().split(maxsplit=1)
+    child = os.fork()
+    if child == 0:
+        attempt(root, int(step))
+        print("steps", count, flush=True)
+        os._exit(0)
+    print("ended", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
-@pytest.mark.slow
-def test_a_run_that_is_killed_at_any_step_of_writing_is_whole_after_the_next_attempt(tmp_path: Path) -> None:
+def test_a_run_that_is_killed_at_any_step_of_writing_is_whole_after_the_next_attempt(
+    tmp_path: Path, launching: list[subprocess.Popen[str]]
+) -> None:
     run = build_run("digits", "autodo-exact-aws", overrides={**SMALL, "training.epochs": 2})
     undisturbed = alone([run], tmp_path / "undisturbed")
+    command = [sys.executable, "-c", _DIES_AT, run.model_dump_json()]
+    forks = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    launching.append(forks)
 
-    def attempt(root: Path, step: int) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", _DIES_AT, str(root), run.model_dump_json(), str(step)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    def attempt(root: Path, step: int) -> tuple[int, int]:
+        """Exit code, and the number of steps if the run was finished."""
+        assert forks.stdin is not None
+        assert forks.stdout is not None
+        print(step, root, file=forks.stdin, flush=True)
+        steps = 0
+        for line in forks.stdout:
+            what, number = line.split()
+            if what == "ended":
+                return int(number), steps
+            steps = int(number)
+        raise AssertionError("the process that forks has ended")
 
-    whole = attempt(tmp_path / "whole", 0)
-    steps = int(whole.stdout)
+    code, steps = attempt(Path(Store(tmp_path / "whole").create().uri), 0)
     # Configuration, a checkpoint an epoch, four tables: each before and after it is put in its place.
-    assert steps == 2 * (1 + 2 + 4), whole.stderr
+    assert (code, steps) == (0, 2 * (1 + 2 + 4))
     assert metrics(Store(tmp_path / "whole"), run.run_id) == metrics(undisturbed, run.run_id)
     for step in range(1, steps + 1):
         store = Store(tmp_path / f"killed-{step}").create()
-        assert attempt(store.root, step).returncode == -signal.SIGKILL
+        root = tmp_path / f"killed-{step}"
+        assert attempt(root, step)[0] == -signal.SIGKILL
         assert store.done() == ({run.run_id} if step == steps else set()), "results are there only when all is written"
-        after = attempt(store.root, 0)
-        assert after.returncode == 0, after.stderr
+        assert attempt(root, 0)[0] == 0
         assert store.done() == {run.run_id}
         assert metrics(store, run.run_id) == metrics(undisturbed, run.run_id)
         check_no_epoch_was_lost(store.log_file(run.run_id).read_text())
+    forks.communicate()

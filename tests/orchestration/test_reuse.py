@@ -1,0 +1,164 @@
+"""One process runs many runs: nothing of one reaches the next."""
+
+import itertools
+import logging
+import random
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from autodo.config import RunConfig
+from autodo.recipes import build_run
+from orchestration.store import Store
+from tests.orchestration.conftest import SMALL
+from tests.orchestration.undisturbed import metrics
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*"),
+]
+GROWTH_MIB = 30.0
+
+
+@pytest.fixture(scope="module")
+def actors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The class that Tune makes its actors of, on a local Ray; with a look into its process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # for Ray's token
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.chdir(Path(__file__).parents[2])
+        # Before Ray: it sets the environment that Ray reads at its import.
+        from orchestration.cluster import Cluster, running_ray
+        from orchestration.scratch import scratch_directory
+        from orchestration.trial import RunTrial
+
+        import ray  # isort: skip
+
+        class Watched(RunTrial):  # type: ignore[misc]
+            def resident_mib(self) -> float:
+                pages = int(Path("/proc/self/statm").read_text().split()[1])
+                return pages * 4096 / 2**20
+
+            def global_state(self) -> dict[str, Any]:
+                """All that a run could leave changed in its process."""
+                import torch
+
+                return {
+                    "torch generator": torch.get_rng_state().numpy().tobytes(),
+                    "numpy generator": str(np.random.get_state()),  # noqa: NPY002
+                    "python generator": hash(random.getstate()),
+                    "threads": torch.get_num_threads(),
+                    "dtype": torch.get_default_dtype(),
+                    "deterministic": torch.are_deterministic_algorithms_enabled(),
+                    "cudnn": (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic),
+                    "float32 precision": torch.get_float32_matmul_precision(),
+                    "gradients": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
+                    "anomalies": torch.is_anomaly_enabled(),
+                    "warnings": list(map(str, warnings.filters)),
+                    "log": (logging.getLogger("autodo").level, len(logging.getLogger("autodo").handlers)),
+                    "folder": str(Path.cwd()),
+                }
+
+        with scratch_directory(Path("/tmp")) as scratch, running_ray(Cluster(), scratch):
+            yield ray.remote(num_cpus=1)(Watched)
+
+
+def given(run: RunConfig, store: Store) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "run": run.model_dump(mode="json"),
+        "resources": {"cpus": 1},
+        "store": store.uri,
+        "data_dir": None,
+        "keep_model": False,
+    }
+
+
+def finish(actor: Any, epochs: int | None = None) -> str:
+    """Trains to the end, or so many epochs; returns the last state."""
+    import ray
+
+    for epoch in itertools.count(1):
+        result = ray.get(actor.train.remote())
+        if result["done"] or epoch == epochs:
+            return str(result["state"])
+    raise AssertionError
+
+
+def small(method: str, seed: int = 0, **overrides: object) -> RunConfig:
+    return build_run("digits", method, seed=seed, overrides={**SMALL, **overrides})
+
+
+def one_after_another(actors: Any, store: Store, runs: list[tuple[RunConfig, str]]) -> list[dict[str, Any]]:
+    """Each run to the state that is given, all in one process; returns the global state after each."""
+    import ray
+
+    actor, states = actors.remote(given(runs[0][0], store)), []
+    for run, state in runs:
+        assert ray.get(actor.reset.remote(given(run, store)))
+        assert finish(actor, epochs=1 if state == "running" else None) == state
+        states.append(ray.get(actor.global_state.remote()))
+    ray.kill(actor)
+    return states
+
+
+@pytest.mark.slow
+def test_a_run_in_a_used_process_is_the_run_in_a_fresh_one(actors: Any, tmp_path: Path) -> None:
+    first, second = small("autodo-exact-aws"), small("baseline")
+    third = build_run("digits", "autodo-aws", split="union", seed=3, overrides={**SMALL, "model.name": "resnet-18"})
+    diverging, impossible = small("baseline", **{"training.lr": 1e20}), small("baseline", **{"dataset.subsample": 7})
+    fresh = Store(tmp_path / "fresh").create()
+    for run in (first, second, third):
+        one_after_another(actors, fresh, [(run, "done")])
+
+    orders = [
+        [(first, "done"), (second, "done"), (third, "done")],
+        [(third, "done"), (second, "done"), (first, "done")],
+        # After runs that failed, and with one that is put aside after an epoch and continued.
+        [
+            (diverging, "failed"),
+            (first, "running"),
+            (impossible, "failed"),
+            (third, "done"),
+            (first, "done"),
+            (second, "done"),
+        ],
+    ]
+    for number, order in enumerate(orders):
+        store = Store(tmp_path / f"used-{number}").create()
+        states = one_after_another(actors, store, order)
+        for run in (first, second, third):
+            assert metrics(store, run.run_id) == metrics(fresh, run.run_id)
+        # A run that was put aside is still there, with its handler of log lines, until the next comes.
+        assert all(after == states[-1] for after, (_, state) in zip(states, order, strict=True) if state != "running")
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_many_runs(actors: Any, tmp_path: Path) -> None:
+    import ray
+
+    store = Store(tmp_path / "S").create()
+    overrides = {"training.epochs": 1, "training.warmup_epochs": 0, "dataset.subsample": 200}
+    # Several datasets and networks in turn, as in a grid: what is kept of them must be bounded.
+    kinds = [("baseline", 200, "small-cnn"), ("autodo-exact-aws", 200, "small-cnn"), ("autodo-aws", 201, "small-cnn")]
+    runs = [
+        build_run("digits", method, seed=seed, overrides={**overrides, "dataset.subsample": n, "model.name": model})
+        for seed in range(67)
+        for method, n, model in kinds
+    ][:200]
+    actor, resident = actors.remote(given(runs[0], store)), []
+    for run in runs:
+        assert ray.get(actor.reset.remote(given(run, store)))
+        assert finish(actor) == "done"
+        resident.append(ray.get(actor.resident_mib.remote()))
+    ray.kill(actor)
+    assert len(store.done()) == len(runs)
+    slope = float(np.polyfit(range(50, 200), resident[50:], 1)[0])
+    print(f"resident MiB after 1, 50, 100, 150, 200 runs: {[round(resident[i]) for i in (0, 49, 99, 149, 199)]}; ")
+    print(f"{slope:.3f} MiB a run")
+    assert resident[-1] - resident[49] < GROWTH_MIB

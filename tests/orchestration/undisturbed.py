@@ -1,0 +1,47 @@
+"""What runs that were disturbed are compared with."""
+
+import re
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from autodo.config import RunConfig
+from orchestration.execute import execute
+from orchestration.store import Store
+
+TIMES = {"seconds", "inner_seconds", "outer_seconds", "eval_seconds", "images_per_second", "finished_at"}
+TIMES |= {"peak_memory_bytes", "device"}
+
+
+def metrics(store: Store, run_id: str) -> list[object]:
+    """All that a run measured but how long it took."""
+    tables = [pq.read_table(store.table_file(kind, run_id), partitioning=None) for kind in ("results", "epochs")]
+    tables += [pq.read_table(store.table_file(kind, run_id), partitioning=None) for kind in ("predictions", "points")]
+    return [table.drop_columns([name for name in table.column_names if name in TIMES]).to_pylist() for table in tables]
+
+
+def alone(runs: list[RunConfig], folder: Path) -> Store:
+    """The same runs in this process, one after another, undisturbed."""
+    import torch
+
+    store, threads = Store(folder).create(), torch.get_num_threads()
+    torch.set_num_threads(1)  # as many as a run has on Ray: sums of several threads round otherwise
+    try:
+        for run in runs:
+            list(execute(run, store))
+    finally:
+        torch.set_num_threads(threads)
+    return store
+
+
+def check_no_epoch_was_lost(log: str) -> int:
+    """Every attempt begins where the one before was at its last checkpoint; returns the number of attempts."""
+    expected, attempts = 0, 0
+    for line in log.splitlines():
+        if match := re.search(r"from epoch (\d+) of", line):
+            # A kill between the checkpoint and its line in the log leaves the checkpoint one ahead.
+            assert int(match[1]) in (expected, expected + 1), line
+            expected, attempts = int(match[1]), attempts + 1
+        elif match := re.search(r" epoch (\d+): train loss", line):
+            expected = int(match[1]) + 1
+    return attempts
