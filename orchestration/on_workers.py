@@ -21,7 +21,7 @@ import ray
 from ray import tune
 
 from autodo.config import RunConfig
-from autodo.errors import ConfigError, StoreError
+from autodo.errors import StoreError
 from orchestration.execute import assist, execute
 from orchestration.grid import ResourcesConfig
 from orchestration.run_state import WorkerDied
@@ -69,14 +69,12 @@ def execute_on_workers(
         one dict per finished epoch, as `execute` does. One that is closed before the end stops the workers.
     Raises:
         RunBusy: if another process is at work on this run. WorkerDied: if a worker's process or node is lost.
-        ConfigError: if workers share a GPU. Whatever a worker raised.
+        Whatever a worker raised.
     """
     from ray.train import FailureConfig, ScalingConfig
     from ray.train import RunConfig as TrainRunConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    if resources.gpus % 1:
-        raise ConfigError(f"gpus: {resources.gpus:g} cannot be with {resources.workers} workers: each needs whole GPUs")
     if store.is_done(config.run_id):
         return
     # The controller of the run takes it over from here.

@@ -39,14 +39,11 @@ def ray_with(cpus: int, home: Path) -> Iterator[Launch]:
         patch.chdir(ROOT)
         # Before Ray: it sets the environment that Ray reads at its import.
         from orchestration import launch as on_ray
-        from orchestration import on_workers
         from orchestration.cluster import Cluster
         from orchestration.scratch import scratch_directory
 
         import ray  # isort: skip
 
-        patch.setattr(on_ray, "RunTrial", on_workers.AnyRunTrial)
-        patch.setattr(on_ray, "_request", on_workers.request)
         with scratch_directory(Path("/tmp")) as scratch:
             # Ray Train clears up after a killed controller through the dashboard.
             ray.init(
