@@ -1,12 +1,21 @@
-"""Checkpoints: written atomically, read without unpickling code."""
+"""Checkpoints: written atomically, read without unpickling code, by any number of workers.
+
+One process writes one file. Of several workers each writes the rows of its own points to a part beside it, and when all
+parts are there the first worker writes the file, which names them. So at any moment the file and the parts that it
+names make one checkpoint, the old one or the new.
+"""
 
 import logging
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from autodo.atomic import replacing
+from autodo.workers import ALONE, Workers
 
 FORMAT = 1
 log = logging.getLogger(__name__)
@@ -16,19 +25,89 @@ class Unusable(RuntimeError):
     """A checkpoint of the right run holds something else than its training needs."""
 
 
-def save(path: Path, run_id: str, state: dict[str, Any]) -> bool:
+def files(path: Path) -> list[Path]:
+    """Every file of the checkpoint `path` that there is, itself last; also parts that are no longer or not yet named.
+
+    To copy a checkpoint, copy them in this order.
+    """
+    part = re.compile(rf"{re.escape(path.stem)}\.part-\d+-\d+-of-\d+{re.escape(path.suffix)}")
+    there = path.parent.iterdir() if path.parent.is_dir() else ()
+    parts = sorted(file for file in there if part.fullmatch(file.name))
+    return [*parts, path] if path.exists() else parts
+
+
+def delete(path: Path) -> None:
+    """Deletes every file of the checkpoint, itself first, so that what may be left over is only parts of nothing."""
+    _delete_all_but(set(), path)
+
+
+def save(
+    path: Path,
+    run_id: str,
+    state: dict[str, Any],
+    rows: dict[str, Any],
+    positions: Tensor | None = None,
+    workers: Workers = ALONE,
+) -> bool:
     """Writes tensors, numbers, strings, lists and dicts; a reader sees the old checkpoint or the new one.
 
+    Args:
+        state: what all workers know, written by the first; `epoch` is in it.
+        rows: of this worker's points: tensors with a row for each, and what is no tensor and the same for all workers.
+        positions: of this worker's points; None if all workers have the same rows.
+    Shape:
+        positions [n] int64, increasing.
     Returns:
-        whether it could be written. If not, a warning says why, and the old checkpoint is still there: a full disk is
-        no reason to end a run.
+        whether all of it could be written. If not, a warning says why, and the old checkpoint is still there: a full
+        disk is no reason to end a run.
     """
-    try:
-        save_torch({"format": FORMAT, "run_id": run_id, "state": state}, path)
-    except OSError as error:
-        log.warning("%s cannot be written, the next epoch tries again: %s", path, error.strerror or error)
-        return False
-    return True
+    names: list[str] = []
+    written = True
+    if positions is None or workers.size == 1:
+        state = {**state, "points": rows}
+    else:
+        epoch, size = state["epoch"], workers.size
+        names = [f"{path.stem}.part-{epoch}-{rank}-of-{size}{path.suffix}" for rank in range(size)]
+        part = {"epoch": epoch, "positions": positions, **rows}
+        written = _write(path.with_name(names[workers.rank]), run_id, part)
+        state = {**state, "parts": names}
+    # The file must not name a part that is not there.
+    written = workers.all(written)
+    if written and workers.is_first:
+        written = _write(path, run_id, state)
+        if written:
+            _delete_all_but({path.name, *names}, path)
+    return workers.all(written)
+
+
+def load(path: Path, run_id: str, positions: Tensor | None = None, workers: Workers = ALONE) -> dict[str, Any] | None:
+    """The state that was saved for this run, or None, with a warning, if there is none that can be used.
+
+    A run can always start anew, so a checkpoint that is damaged, of another format or of another run is no reason
+    to stop; it will be overwritten. Either all workers get a state or none does.
+
+    Args:
+        positions: of this worker's points; None if all workers have the same rows.
+    Shape:
+        positions [n] int64, increasing.
+    Returns:
+        `state` as it was given to `save`, and as `points` the rows of this worker's points, whichever workers wrote
+        them; all tensors are on the CPU.
+    """
+    state: dict[str, Any] | None = None
+    if path.exists():
+        try:
+            state = _read(path, run_id)
+            parts = [path.with_name(name) for name in state.pop("parts", [])]
+            tables = (_read(part, run_id, epoch=state["epoch"]) for part in parts) if parts else [state["points"]]
+            if positions is not None:
+                state["points"] = _rows(tables, positions)
+        except Exception as error:
+            # torch.load raises many kinds of error on damaged files.
+            log.warning("%s cannot be used, the run starts anew: %s", path, error)
+            state = None
+    # One that cannot read what the others can must not begin where they do not.
+    return state if workers.all(state is not None) else None
 
 
 def save_torch(content: Any, path: Path) -> None:
@@ -46,23 +125,51 @@ def save_torch(content: Any, path: Path) -> None:
             raise
 
 
-def load(path: Path, run_id: str, device: str) -> dict[str, Any] | None:
-    """The state that was saved for this run, or None, with a warning, if there is none that can be used.
-
-    A run can always start anew, so a checkpoint that is damaged, of another format or of another run is no reason
-    to stop; it will be overwritten.
-    """
-    if not path.exists():
-        return None
+def _write(path: Path, run_id: str, state: dict[str, Any]) -> bool:
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
-        if content["format"] != FORMAT:
-            raise ValueError(f"its format is {content['format']}, not {FORMAT}")
-        if content["run_id"] != run_id:
-            raise ValueError(f"it belongs to the run {content['run_id']}")
-        state: dict[str, Any] = content["state"]
-    except Exception as error:
-        # torch.load raises many kinds of error on damaged files.
-        log.warning("%s cannot be used, the run starts anew: %s", path, error)
-        return None
+        save_torch({"format": FORMAT, "run_id": run_id, "state": state}, path)
+    except OSError as error:
+        log.warning("%s cannot be written, the next epoch tries again: %s", path, error.strerror or error)
+        return False
+    return True
+
+
+def _delete_all_but(kept: set[str], path: Path) -> None:
+    for file in reversed(files(path)):
+        if file.name not in kept:
+            file.unlink(missing_ok=True)
+
+
+def _read(path: Path, run_id: str, *, epoch: int | None = None) -> dict[str, Any]:
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    if content["format"] != FORMAT:
+        raise ValueError(f"its format is {content['format']}, not {FORMAT}")
+    if content["run_id"] != run_id:
+        raise ValueError(f"it belongs to the run {content['run_id']}")
+    state: dict[str, Any] = content["state"]
+    if epoch not in (None, state["epoch"]):
+        raise ValueError(f"{path.name} is of epoch {state['epoch']}, not {epoch}")
     return state
+
+
+def _rows(tables: Iterable[dict[str, Any]], positions: Tensor) -> dict[str, Any]:
+    """The rows at `positions` from tables, read one after another, that hold the rows of other positions each.
+
+    A table without `positions` has those of 0, 1, ...; what is no tensor in it is not by rows.
+    """
+    result: dict[str, Any] = {}
+    found = torch.zeros(len(positions), dtype=torch.bool)
+    for table in tables:
+        columns = {name: value for name, value in table.items() if isinstance(value, Tensor)}
+        held = columns.pop("positions", None)
+        if held is None:
+            held = torch.arange(len(next(iter(columns.values()))))
+        place = torch.searchsorted(positions, held).clamp(max=len(positions) - 1)
+        wanted = positions[place] == held
+        for name, rows in columns.items():
+            result.setdefault(name, rows.new_empty(len(positions), *rows.shape[1:]))[place[wanted]] = rows[wanted]
+        found[place[wanted]] = True
+        result |= {name: value for name, value in table.items() if not isinstance(value, Tensor)}
+    if not found.all():
+        raise ValueError(f"it lacks {int((~found).sum())} of {len(found)} points")
+    return result

@@ -7,30 +7,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autodo.augment.pipeline import Pipeline
+from autodo.workers import ALONE, Workers
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Shape: features [M, D], logits [M, C], labels [M] int64."""
+class Scores:
+    """How well the model does on each of a set of images.
 
-    features: Tensor
-    logits: Tensor
+    Shape:
+        labels, predictions [M] int64, probabilities, losses [M]: of the prediction, and cross-entropy of the label.
+    """
+
     labels: Tensor
+    predictions: Tensor
+    probabilities: Tensor
+    losses: Tensor
 
     @property
-    def losses(self) -> Tensor:
-        """Cross-entropy of each image. Shape: [M]."""
-        return F.cross_entropy(self.logits, self.labels, reduction="none")
-
-    @property
-    def predictions(self) -> Tensor:
-        """Most probable class of each image. Shape: [M] int64."""
-        return self.logits.argmax(1)
-
-    @property
-    def probabilities(self) -> Tensor:
-        """Probability of each image's prediction. Shape: [M]."""
-        return self.logits.softmax(1).amax(1)
+    def loss(self) -> float:
+        """Mean cross-entropy."""
+        return float(self.losses.mean())
 
     @property
     def error(self) -> float:
@@ -38,20 +34,49 @@ class Evaluation:
         return 1 - int((self.predictions == self.labels).sum()) / len(self.labels)
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What the model makes of a worker's images of a set of `total`.
+
+    Shape:
+        features [m, D], logits [m, C], labels [m] int64.
+    """
+
+    features: Tensor
+    logits: Tensor
+    labels: Tensor
+    total: int
+
+    def scores(self, workers: Workers = ALONE) -> Scores:
+        """Of the images of all workers, on each of them: a few numbers an image, where the logits stay."""
+        probabilities, predictions = self.logits.softmax(1).amax(1), self.logits.argmax(1)
+        losses = F.cross_entropy(self.logits, self.labels, reduction="none")
+        columns = (self.labels, predictions, probabilities, losses)
+        return Scores(*(workers.collect(column, self.total) for column in columns))
+
+
 @torch.no_grad()
 def evaluate(
-    encoder: nn.Module, head: nn.Module, pipeline: Pipeline, images: Tensor, labels: Tensor, *, batch_size: int
+    encoder: nn.Module,
+    head: nn.Module,
+    pipeline: Pipeline,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    total: int,
+    batch_size: int,
 ) -> Evaluation:
     """Runs the model in eval mode.
 
     Args:
+        total: how many images the set has over all workers.
         batch_size: images a forward pass; what fits in training fits here, where no graph is kept.
     Shape:
-        images [M, C, H, W] uint8, labels [M] int64, both on the training device.
+        images [m, C, H, W] uint8, labels [m] int64, both on the training device.
     """
     encoder.eval()
     features = torch.cat([encoder(pipeline.test_view(batch)) for batch in images.split(batch_size)])
-    return Evaluation(features, head(features), labels)
+    return Evaluation(features, head(features), labels, total)
 
 
 def per_class_accuracy(predictions: Tensor, labels: Tensor, classes: int) -> list[float | None]:

@@ -1,22 +1,24 @@
 """What a finished run leaves: four tables and a classifier."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autodo import records
 from autodo.augment import affine
 from autodo.classifier import Classifier
 from autodo.config import RunConfig
-from autodo.data import Prepared
-from autodo.evaluate import Evaluation, group_errors, per_class_accuracy
+from autodo.data import Points, Prepared
+from autodo.data.image_set import Integers
+from autodo.evaluate import Scores, group_errors, per_class_accuracy
 from autodo.points.model import PointModel, PointView
-from autodo.provenance import device_name, git_sha, versions
+from autodo.provenance import git_sha, versions
 
 
 class Best(NamedTuple):
@@ -33,6 +35,12 @@ class Best(NamedTuple):
     probabilities: Tensor
     encoder: dict[str, Tensor]
     head: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, epoch: int, val: Scores, test: Scores, encoder: nn.Module, head: nn.Module) -> Self:
+        """A copy of what there is after this epoch."""
+        predictions, probabilities = test.predictions.cpu(), test.probabilities.cpu()
+        return cls(epoch, val.error, val.loss, predictions, probabilities, _copied(encoder), _copied(head))
 
 
 @dataclass(frozen=True)
@@ -71,29 +79,32 @@ def build_outcome(
     data: Prepared,
     history: list[dict[str, Any]],
     best: Best,
-    train: Evaluation,
-    points: PointModel,
-    view: PointView,
+    points: pa.Table,
+    device: str,
     classifier: Classifier,
 ) -> Outcome:
     """The outcome from what a run kept.
 
     Args:
         history: rows of the epochs table.
-        train: of the N train points with their observed labels, after the last epoch.
-        view: what lam says of the N train points at the end.
+        points: from `points_table`.
+        device: its name.
     """
     return Outcome(
-        results=records.table("results", [_result_row(config, data, history, best, train.logits.device)]),
+        results=records.table("results", [_result_row(config, data, history, best, device)]),
         epochs=records.table("epochs", history),
         predictions=_predictions(config, data, best),
-        points=_points(config, data, train, points, view),
+        points=points,
         classifier=classifier,
     )
 
 
+def _copied(module: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().to("cpu", copy=True) for name, value in module.state_dict().items()}
+
+
 def _result_row(
-    config: RunConfig, data: Prepared, history: list[dict[str, Any]], best: Best, device: torch.device
+    config: RunConfig, data: Prepared, history: list[dict[str, Any]], best: Best, device: str
 ) -> dict[str, Any]:
     test_labels = torch.from_numpy(data.test.labels)
     classes = len(data.class_names)
@@ -120,7 +131,7 @@ def _result_row(
         "outer_seconds": sum(row["outer_seconds"] for row in history),
         "images_per_second": images_seen / inner_seconds,
         "peak_memory_bytes": max(row["peak_memory_bytes"] for row in history),
-        "device": device_name(device),
+        "device": device,
         "git_sha": git_sha(),
         "versions": list(versions().items()),
         "finished_at": datetime.now(UTC),
@@ -140,9 +151,19 @@ def _predictions(config: RunConfig, data: Prepared, best: Best) -> pa.Table:
     return _columns("predictions", columns)
 
 
-def _points(config: RunConfig, data: Prepared, train: Evaluation, points: PointModel, view: PointView) -> pa.Table:
-    given = data.train
-    count = len(given.labels)
+def points_table(
+    config: RunConfig, given: Points, positions: Integers, scores: Scores, points: PointModel, view: PointView
+) -> pa.Table:
+    """The points table of a worker's train points.
+
+    Args:
+        positions: of the points, in `given`.
+        scores: of the points with their observed labels, after the last epoch.
+        view: what lam says of them at the end.
+    Shape:
+        positions [n] int64.
+    """
+    count = len(positions)
 
     def learned(part: str, values: Tensor) -> Any:
         return list(values.cpu().numpy()) if part in points.learned else [None] * count
@@ -150,18 +171,26 @@ def _points(config: RunConfig, data: Prepared, train: Evaluation, points: PointM
     augment = torch.empty(0, affine.COLUMNS) if view.augment is None else view.augment
     columns = {
         "run_id": np.full(count, config.run_id, dtype=object),
-        "index": given.index,
-        "source": list(given.sources) if given.sources is not None else [None] * count,
-        "label": given.labels,
-        "clean_label": given.clean_labels,
+        "index": given.index[positions],
+        "source": [given.sources[i] for i in positions] if given.sources is not None else [None] * count,
+        "label": given.labels[positions],
+        "clean_label": given.clean_labels[positions],
         "weight": learned("weight", view.weights),
         "soft_label": learned("soft-label", view.log_targets.exp()),
-        "prediction": train.predictions.cpu().numpy(),
-        "loss": train.losses.cpu().numpy(),
+        "prediction": scores.predictions.cpu().numpy(),
+        "loss": scores.losses.cpu().numpy(),
         "gate_probability": learned("augment", affine.gate_probability(augment)),
         "magnitude": learned("augment", affine.magnitude_deviation(augment)),
     }
     return _columns("points", columns)
+
+
+def merged(parts: Sequence[tuple[Integers, pa.Table]]) -> pa.Table:
+    """The rows of tables, each with the increasing positions of its rows, in order of the positions."""
+    if len(parts) == 1:
+        return parts[0][1]
+    positions = np.concatenate([positions for positions, _ in parts])
+    return pa.concat_tables([rows for _, rows in parts]).take(np.argsort(positions))
 
 
 def _columns(kind: records.Kind, columns: dict[str, Any]) -> pa.Table:

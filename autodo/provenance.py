@@ -43,11 +43,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def device_name(device: torch.device) -> str:
-    """The GPU's name, or `cpu: <machine type>, <n> threads`."""
+def device_name(device: torch.device, workers: int = 1) -> str:
+    """The GPU's name, or `cpu: <machine type>, <n> threads`; of one worker, followed by their number if several."""
+    together = f", {workers} workers" if workers > 1 else ""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"cpu: {platform.machine()}, {torch.get_num_threads()} threads"
+        return torch.cuda.get_device_name(device) + together
+    return f"cpu: {platform.machine()}, {torch.get_num_threads()} threads{together}"
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -49,8 +49,11 @@ SCHEMAS: dict[Kind, pa.Schema] = {
             ("inner_seconds", pa.float64()),
             ("outer_seconds", pa.float64()),
             ("images_per_second", pa.float64()),  # train images over inner_seconds
-            ("peak_memory_bytes", pa.int64()),  # of the GPU in this run; on a CPU, of the process so far
-            ("device", pa.string()),
+            (
+                "peak_memory_bytes",
+                pa.int64(),
+            ),  # of the GPU in this run; on a CPU, of the process so far; largest worker's
+            ("device", pa.string()),  # of one worker, and how many there were
             ("git_sha", pa.string()),  # with "-dirty" if the work tree had changes; null outside a checkout
             ("versions", pa.map_(pa.string(), pa.string())),
             ("finished_at", pa.timestamp("us", tz="UTC")),

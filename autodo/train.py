@@ -14,17 +14,19 @@ from autodo.augment.pipeline import Pipeline, channel_statistics
 from autodo.bilevel.outer_pass import OuterPass
 from autodo.classifier import Classifier
 from autodo.config import RunConfig
-from autodo.data import Prepared
-from autodo.data.batches import epoch_batches
+from autodo.data import ImageSet, Prepared
+from autodo.data.batches import shuffled_batches
+from autodo.data.shards import shard_of
 from autodo.errors import TrainingDiverged
-from autodo.evaluate import Evaluation, evaluate, per_class_accuracy
+from autodo.evaluate import Evaluation, Scores, evaluate, per_class_accuracy
 from autodo.losses import LOSSES
 from autodo.models import build
-from autodo.outcome import Best, Outcome, build_outcome
+from autodo.outcome import Best, Outcome, build_outcome, merged, points_table
 from autodo.points.model import PointModel
-from autodo.provenance import peak_memory_bytes
+from autodo.provenance import device_name, peak_memory_bytes
 from autodo.schedule import learning_rate_factor
 from autodo.seeds import derive, torch_generator
+from autodo.workers import ALONE, Workers
 
 Row = dict[str, Any]
 
@@ -35,11 +37,17 @@ class Training:
     Every random stream derives from (seed, phase, epoch), so a run that continues from its checkpoint takes the same
     course as one that was never interrupted.
 
+    Several workers train a run together, each with all that is given here: a worker keeps the train points of its shard
+    and their lambda for the whole run, and evaluates its share of the other images. A batch is still of
+    `training.batch_size` images, over all workers. The rows are the same on all of them, but for the times.
+
     Args:
         data: from `autodo.data.prepare` with the same config.
-        checkpoint: file to continue from, if it exists, and to write to; None keeps nothing.
+        checkpoint: file to continue from, if it exists, and to write to; None keeps nothing. All workers must see it.
         checkpoint_every: epochs between checkpoints.
+        workers: from `autodo.workers.joined`; each must iterate to the same epoch, or to the end.
     Raises:
+        ConfigError: if there are too many workers, or the solver cannot take a problem of this size.
         checkpoint.Unusable: if the checkpoint is one of this run and holds something else than a training keeps.
     """
 
@@ -51,10 +59,12 @@ class Training:
         device: str = "cpu",
         checkpoint: Path | None = None,
         checkpoint_every: int = 1,
+        workers: Workers = ALONE,
     ) -> None:
         self.config = config
         self.data = data
         self.device = torch.device(device)
+        self.workers = workers
         self.classes = len(data.class_names)
         self._checkpoint = checkpoint
         self._checkpoint_every = checkpoint_every
@@ -63,15 +73,17 @@ class Training:
 
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        self.train_size = len(data.train.labels)
-        self.images, labels = self._train_points()
-        self.val_images, self.val_labels = self._to_device(data.val.images), self._to_device(data.val.labels)
-        self.test_images, self.test_labels = self._to_device(data.test.images), self._to_device(data.test.labels)
-        mean, std = channel_statistics(self.images[: self.train_size])
+        self.shard = shard_of(data, config, workers)
+        self.train_size = len(self.shard.train)
+        self.images, labels = (self._to_device(array) for array in self.shard.points(data))
+        self.val_images, self.val_labels = self._share(data.val)
+        self.test_images, self.test_labels = self._share(data.test)
+        mean, std = channel_statistics(torch.from_numpy(data.train.images))
         self.pipeline = Pipeline(config.augmentation, mean.to(self.device), std.to(self.device))
 
         self.loss = LOSSES[config.method.loss]
         self.encoder, self.head = self._build_model()
+        self.network = workers.train_together(self.encoder, self.head)
         self.optimizer = torch.optim.SGD(
             [*self.encoder.parameters(), *self.head.parameters()],
             lr=config.training.lr,
@@ -103,19 +115,20 @@ class Training:
         started = self._clock()
         train_loss, lr = self._inner_phase(epoch)
         inner_done = self._clock()
-        val = self._evaluate(self.val_images, self.val_labels)
-        test = self._evaluate(self.test_images, self.test_labels)
-        val_loss = float(val.losses.mean())
+        on_val = self._evaluate(self.val_images, self.val_labels, len(self.data.val))
+        on_test = self._evaluate(self.test_images, self.test_labels, len(self.data.test))
+        val, test = on_val.scores(self.workers), on_test.scores(self.workers)
         # The val loss sees the last step too, which the train loss was summed up before.
         self._stop_unless_finite("train loss", train_loss, epoch)
-        self._stop_unless_finite("val loss", val_loss, epoch)
-        self._keep_best(epoch, val.error, val_loss, test)
+        self._stop_unless_finite("val loss", val.loss, epoch)
+        self._keep_best(epoch, val, test)
         eval_done = self._clock()
 
         outer_phase = self.outer is not None and epoch >= self.config.outer_start
         if outer_phase:
-            self._outer_phase(epoch, val)
-            self._stop_unless_finite("sum of lambda", float(self.points.table.values.sum()), epoch)
+            self._outer_phase(epoch, on_val)
+            total = self.workers.sum(self.points.table.values.sum())
+            self._stop_unless_finite("sum of lambda", float(total), epoch)
         outer_done = self._clock()
 
         inner_seconds = inner_done - started
@@ -123,9 +136,9 @@ class Training:
             **self.config.identity,
             "epoch": epoch,
             "train_loss": train_loss,
-            "val_loss": val_loss,
+            "val_loss": val.loss,
             "val_error": val.error,
-            "test_loss": float(test.losses.mean()),
+            "test_loss": test.loss,
             "test_error": test.error,
             "per_class_accuracy": per_class_accuracy(test.predictions, test.labels, self.classes),
             "outer_phase": outer_phase,
@@ -133,51 +146,57 @@ class Training:
             "inner_seconds": inner_seconds,
             "outer_seconds": outer_done - eval_done,
             "eval_seconds": eval_done - inner_done,
-            "images_per_second": len(self.images) / inner_seconds,
-            "peak_memory_bytes": peak_memory_bytes(self.device),
+            "images_per_second": self.shard.total / inner_seconds,
+            "peak_memory_bytes": self.workers.largest(peak_memory_bytes(self.device)),
         }
 
     def _inner_phase(self, epoch: int) -> tuple[float, float]:
         """Alg. 1, lines 3 to 9: one pass over the train points. Returns the mean loss and the last learning rate."""
         training = self.config.training
-        generator = torch_generator(self.config.seed, "inner", epoch, device=self.device)
+        generator = self._generator("inner", epoch)
         everything = torch.arange(len(self.images), device=self.device)
-        batches = list(epoch_batches(everything, training.batch_size, generator))
-        self.encoder.train()
-        total = torch.zeros((), device=self.device)
-        for step, batch in enumerate(batches, start=1):
+        total = self.shard.total
+        batches = list(shuffled_batches(everything, total, training.batch_size, generator, self.workers))
+        self.network.train()
+        loss_sum = torch.zeros((), device=self.device)
+        for step, (batch, size) in enumerate(batches, start=1):
             lr = training.lr * self._lr_factor(epoch + step / len(batches))
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             view = self.points.view(batch)
             pixels = self.pipeline.train_view(self.images[batch], generator, view.augment)
-            log_p = self.head(self.encoder(pixels)).log_softmax(1)
-            loss = (view.weights * self.loss.value(log_p, view.log_targets)).mean()
+            log_p = self.network(pixels).log_softmax(1)
+            # The workers' gradients are averaged: over the mean size of their parts that is the whole batch's mean.
+            part = size / self.workers.size
+            loss = (view.weights * self.loss.value(log_p, view.log_targets)).sum() / part
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
-            total += loss.detach() * len(batch)
-        return float(total) / len(self.images), lr
+            loss_sum += loss.detach() * part
+        return float(self.workers.sum(loss_sum)) / total, lr
 
     def _outer_phase(self, epoch: int, val: Evaluation) -> None:
         """Alg. 1, lines 10 to 19: lam of the distorted train points moves; trusted val points keep theirs."""
         assert self.outer is not None
         assert self.config.outer is not None
-        generator = torch_generator(self.config.seed, "outer", epoch, device=self.device)
         lr = self.config.outer.lr * self._lr_factor(epoch)
-        self.outer.run(val, lr, generator)
+        self.outer.run(val, lr, self._generator("outer", epoch))
 
     def outcome(self) -> Outcome:
-        """The tables of a finished run."""
+        """The tables of a finished run; of several workers all must call this, and the first has all points.
+
+        On the others the points table holds those of their shards.
+        """
         assert self.epoch == self.config.training.epochs, f"the run stands at epoch {self.epoch}"
         assert self.best is not None
         everything = torch.arange(self.train_size, device=self.device)
-        observed = self._to_device(self.data.train.labels)
-        train = self._evaluate(self.images[: self.train_size], observed)
+        observed = self.points.labels[: self.train_size]
+        scores = self._evaluate(self.images[: self.train_size], observed).scores()
         view = self.points.view(everything)
-        return build_outcome(
-            self.config, self.data, self.history, self.best, train, self.points, view, self.classifier()
-        )
+        own = self.shard.train, points_table(self.config, self.data.train, self.shard.train, scores, self.points, view)
+        points = merged(self.workers.gather(own) or [own])
+        device = device_name(self.device, self.workers.size)
+        return build_outcome(self.config, self.data, self.history, self.best, points, device, self.classifier())
 
     def classifier(self) -> Classifier:
         """The task model of the epoch with the lowest val error, on the CPU."""
@@ -196,14 +215,6 @@ class Training:
         )
 
     # --- setting up, keeping and continuing ---
-
-    def _train_points(self) -> tuple[Tensor, Tensor]:
-        """Images and observed labels; with the union split the clean val points follow, and keep their initial lam."""
-        images, labels = self._to_device(self.data.train.images), self._to_device(self.data.train.labels)
-        if self.config.split == "union":
-            images = torch.cat([images, self._to_device(self.data.val.images)])
-            labels = torch.cat([labels, self._to_device(self.data.val.labels)])
-        return images, labels
 
     def _build_model(self) -> tuple[nn.Module, nn.Linear]:
         # Layers draw their initial weights from torch's global generator; the fork leaves it as it was.
@@ -226,30 +237,26 @@ class Training:
             self.points,
             self.images,
             learnable=self.train_size,
+            totals=(self.shard.total, len(self.data.train)),
             weight_decay=self.config.training.weight_decay,
             batch_size=self.config.training.batch_size,
+            workers=self.workers,
         )
 
-    def _keep_best(self, epoch: int, val_error: float, val_loss: float, test: Evaluation) -> None:
+    def _keep_best(self, epoch: int, val: Scores, test: Scores) -> None:
         """Keeps the epoch with the lowest val error, its weights and predictions; ties go to the lower val loss."""
-        if self.best is None or (val_error, val_loss) < (self.best.val_error, self.best.val_loss):
-            self.best = Best(
-                epoch,
-                val_error,
-                val_loss,
-                test.predictions.cpu(),
-                test.probabilities.cpu(),
-                _copy_to_cpu(self.encoder),
-                _copy_to_cpu(self.head),
-            )
+        if self.best is None or (val.error, val.loss) < (self.best.val_error, self.best.val_loss):
+            self.best = Best.of(epoch, val, test, self.encoder, self.head)
 
     def _stop_unless_finite(self, what: str, value: float, epoch: int) -> None:
         if not math.isfinite(value):
             raise TrainingDiverged(what, epoch, self._checkpoint_epoch)
 
-    def _evaluate(self, images: Tensor, labels: Tensor) -> Evaluation:
-        batch_size = self.config.training.batch_size
-        return evaluate(self.encoder, self.head, self.pipeline, images, labels, batch_size=batch_size)
+    def _evaluate(self, images: Tensor, labels: Tensor, total: int | None = None) -> Evaluation:
+        """Of this worker's images of a set of `total`; of a set that it has alone if None."""
+        batch_size = math.ceil(self.config.training.batch_size / self.workers.size)
+        total = len(labels) if total is None else total
+        return evaluate(self.encoder, self.head, self.pipeline, images, labels, total=total, batch_size=batch_size)
 
     def _save(self, path: Path) -> None:
         assert self.best is not None
@@ -258,15 +265,15 @@ class Training:
             "encoder": self.encoder.state_dict(),
             "head": self.head.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "points": self.points.table.state_dict(),
             "history": self.history,
             "best": self.best._asdict(),
         }
-        if checkpoints.save(path, self.config.run_id, state):
+        rows = self.points.table.state_dict()
+        if checkpoints.save(path, self.config.run_id, state, rows, self._positions, self.workers):
             self._checkpoint_epoch, self._checkpoint_due = self.epoch, False
 
     def _restore(self, path: Path) -> None:
-        state = checkpoints.load(path, self.config.run_id, "cpu")
+        state = checkpoints.load(path, self.config.run_id, self._positions, self.workers)
         if state is None:
             return
         try:
@@ -277,12 +284,28 @@ class Training:
             self.history = state["history"]
             self.best = Best(**state["best"])
             self.epoch = self._checkpoint_epoch = state["epoch"]
+            told = ""
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise checkpoints.Unusable(f"{type(error).__name__}: {error}") from None
+            told = f"{type(error).__name__}: {error}"
+        if not self.workers.all(not told):
+            raise checkpoints.Unusable(told or "another worker cannot use it")
 
     def _lr_factor(self, progress: float) -> float:
         training = self.config.training
         return learning_rate_factor(progress, training.epochs, training.warmup_epochs)
+
+    def _generator(self, phase: str, epoch: int) -> torch.Generator:
+        return torch_generator(self.config.seed, phase, epoch, *self.workers.stream, device=self.device)
+
+    @property
+    def _positions(self) -> Tensor | None:
+        """Which points the rows of this worker's table are of; None if all workers have the same row."""
+        return None if self.points.shared else torch.from_numpy(self.shard.positions)
+
+    def _share(self, images: ImageSet) -> tuple[Tensor, Tensor]:
+        """Images and labels of this worker's share of a set."""
+        deal = self.workers.deal
+        return self._to_device(deal(images.images)), self._to_device(deal(images.labels))
 
     def _to_device(self, array: Any) -> Tensor:
         return torch.from_numpy(array).to(self.device)
@@ -291,7 +314,3 @@ class Training:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
-
-
-def _copy_to_cpu(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().to("cpu", copy=True) for name, value in module.state_dict().items()}

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autodo.config import DatasetConfig, RunConfig
-from autodo.errors import DataError
+from autodo.errors import DataError, StoreError
 from orchestration.run_state import RunBusy
 from orchestration.store import Store, here
 
 if TYPE_CHECKING:
     from autodo.data import Dataset, Prepared
     from autodo.train import Training
+    from autodo.workers import Workers
 
 logger = logging.getLogger("autodo")
 
@@ -41,6 +42,7 @@ def execute(
     device: str = "cpu",
     checkpoint_every: int = 1,
     keep_model: bool = False,
+    workers: "Workers | None" = None,
 ) -> Generator[dict[str, Any], None, None]:
     """Trains one run, from its checkpoint if there is one, and saves its results.
 
@@ -49,6 +51,7 @@ def execute(
         device: `cpu`, `cuda` or `cuda:<n>`.
         checkpoint_every: epochs between checkpoints.
         keep_model: keep the trained classifier in the store.
+        workers: of which this is the first, if several train the run; the others `assist`.
     Yields:
         one dict per finished epoch with the columns of `records.SCHEMAS["epochs"]`. The run is done when the iterator
         ends; one that is closed before leaves the checkpoint.
@@ -59,19 +62,25 @@ def execute(
     with contextlib.ExitStack() as stack:
         attempt = stack.enter_context(store.attempt(run_id))
         stack.enter_context(_logging_to(attempt.log))
-        if store.is_done(run_id):
+        done = store.is_done(run_id)
+        if workers is not None:
+            workers.told_by_first(None if done else attempt.checkpoint)
+        if done:
             logger.info("done already")
             return
         try:
             # Here, because torch takes seconds to import.
             from autodo import data
+            from autodo.workers import ALONE
 
+            workers = workers or ALONE
             store.begin(config)
             dataset = _load_here(config.dataset, data_dir, download)
-            training = _training(config, data.prepare(dataset, config), attempt.checkpoint, device, checkpoint_every)
+            prepared = data.prepare(dataset, config)
+            training = _training(config, prepared, attempt.checkpoint, device, checkpoint_every, workers)
             logger.info(
                 "%s on %s, device %s, from epoch %d of %d",
-                run_id, here(), device, training.epoch, config.training.epochs,
+                run_id, " + ".join(workers.gather(here())), device, training.epoch, config.training.epochs,
             )  # fmt: skip
             for metrics in training:
                 logger.info(
@@ -96,17 +105,57 @@ def execute(
             raise
 
 
-def _training(config: RunConfig, data: "Prepared", path: Path, device: str, every: int) -> "Training":
+def assist(
+    config: RunConfig,
+    store: Store,
+    *,
+    workers: "Workers",
+    data_dir: Path | str | None = None,
+    device: str = "cpu",
+    checkpoint_every: int = 1,
+) -> Generator[dict[str, Any], None, None]:
+    """What the other workers do while the first one executes the run: all but to log and to save.
+
+    Yields:
+        one dict per finished epoch, as the first worker's `execute` does.
+    Raises:
+        StoreError: if this process cannot see the checkpoint. DataError, TrainingDiverged.
+    """
+    from autodo import data
+
+    nothing: Path | None = None
+    path = workers.told_by_first(nothing)
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        raise StoreError(
+            f"{store}: {path.parent} is not there on node {socket.gethostname()}: workers of one run on several nodes "
+            "need a store on a file system that all of them share"
+        )
+    prepared = data.prepare(_load_here(config.dataset, data_dir, download=False), config)
+    training = _training(config, prepared, path, device, checkpoint_every, workers)
+    workers.gather(here())
+    yield from training
+    training.outcome()
+
+
+def _training(
+    config: RunConfig, data: "Prepared", path: Path, device: str, every: int, workers: "Workers"
+) -> "Training":
     """The training, from its checkpoint if that can be used."""
-    from autodo.checkpoint import Unusable
+    from autodo import checkpoint
     from autodo.train import Training
 
+    def begin() -> Training:
+        return Training(config, data, device=device, checkpoint=path, checkpoint_every=every, workers=workers)
+
     try:
-        return Training(config, data, device=device, checkpoint=path, checkpoint_every=every)
-    except Unusable as error:
+        return begin()
+    except checkpoint.Unusable as error:
         logger.warning("%s cannot be used, the run starts anew: %s", path, error)
-        path.unlink()
-        return Training(config, data, device=device, checkpoint=path, checkpoint_every=every)
+        if workers.is_first:
+            checkpoint.delete(path)
+        return begin()
 
 
 def _load_here(config: DatasetConfig, data_dir: Path | str | None, download: bool) -> "Dataset":

@@ -5,7 +5,7 @@ import sys
 import traceback
 
 from autodo.errors import StoreError, TrainingDiverged, UserError
-from orchestration.run_state import Cause, Failure
+from orchestration.run_state import Cause, Failure, WorkerDied
 from orchestration.store import Store
 
 # What Ray 2.60 writes of an actor that is gone, in the order of precedence. An actor "is unavailable" if even after the
@@ -23,6 +23,8 @@ _DEATH_LINES = {
 
 def record_failure(store: Store, run_id: str, error: Exception) -> Failure:
     """The failure that an exception of a run is, kept in the store if that can be written."""
+    if isinstance(error, WorkerDied):
+        return record_death(store, run_id, str(error))
     # What an exception of ours says is for a person; of any other, the class is half of the message.
     ours = isinstance(error, UserError | TrainingDiverged)
     text = str(error) if ours else "".join(traceback.format_exception_only(error))

@@ -5,7 +5,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from autodo.config import DistortionConfig, RunConfig, SplitName
 from autodo.errors import ConfigError
@@ -87,6 +96,12 @@ class ResourcesConfig(BaseModel):
         if gpus > 1 and gpus != int(gpus):
             raise ValueError(f"{gpus:g} GPUs are neither whole ones nor a share of one")
         return gpus
+
+    @model_validator(mode="after")
+    def _workers_share_no_gpu(self) -> Self:
+        if self.workers > 1 and self.gpus % 1:
+            raise ValueError(f"gpus: {self.gpus:g} cannot be with {self.workers} workers: each needs whole GPUs")
+        return self
 
 
 class GridConfig(BaseModel):

@@ -23,13 +23,13 @@ from orchestration import lease
 from orchestration.cluster import Cluster
 from orchestration.failures import record_death
 from orchestration.grid import ResourcesConfig
+from orchestration.on_workers import AnyRunTrial, request
 from orchestration.plan import RETRIES
 from orchestration.progress import Display, GridProgress, display, label
 from orchestration.run_queue import PATIENCE_SECONDS, RunQueue, Work
 from orchestration.run_state import Failure
 from orchestration.scratch import scratch_directory, sweep
 from orchestration.store import Store
-from orchestration.trial import RunTrial
 
 AUTOSCALING_DEMAND = 200
 """Runs that a cluster is asked for at a time, so that an autoscaler sees what is needed; Tune's own figure."""
@@ -83,6 +83,9 @@ def launch(
     """
     # Directly in /tmp: a socket's path in it must stay below about 100 characters, and TMPDIR can be long.
     sweep(Path("/tmp"))
+    several = any(work.resources.workers > 1 for work in works)
+    # Without its dashboard Ray does not take back what the workers of a killed trial held.
+    cluster = dataclasses.replace(cluster, dashboard=cluster.dashboard or several)
     with scratch_directory(Path("/tmp")) as scratch, clusters.running_ray(cluster, scratch):
         local = cluster.address is None
         slots = min(clusters.slots(resources, local=local) for resources in {work.resources for work in works})
@@ -92,7 +95,8 @@ def launch(
         queue = RunQueue(
             works,
             retries=options.retries,
-            at_most=options.max_concurrent,
+            # A trial of several workers holds no CPU, so that Ray would start any number of them.
+            at_most=options.max_concurrent or (slots if several else None),
             seconds=options.seconds,
             # A lease in an object store outlives its owner.
             patience_seconds=None if store.root.local else lease.STALE_SECONDS + PATIENCE_SECONDS,
@@ -102,7 +106,7 @@ def launch(
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots + 1 if local else max(slots + 1, AUTOSCALING_DEMAND))
         events = _Events(queue, progress, store, display(progress, console))
         tuner = tune.Tuner(
-            tune.with_resources(RunTrial, _request),
+            tune.with_resources(AnyRunTrial, request),
             tune_config=tune.TuneConfig(
                 search_alg=_Search(queue, store, options),
                 scheduler=_Schedule(queue),
@@ -266,12 +270,6 @@ class _Events(tune.Callback):
                 self._idle_since = None
                 resources = ResourcesConfig.model_validate(waiting[0].config["resources"])
                 self.display.say(f"no node has had room for a run for {IDLE_SECONDS:.0f} s: {clusters.need(resources)}")
-
-
-def _request(config: dict[str, Any]) -> tune.PlacementGroupFactory:
-    resources = config["resources"]
-    amounts = {"CPU": resources["cpus"], "GPU": resources["gpus"], "memory": resources["memory"]}
-    return tune.PlacementGroupFactory([{kind: amount for kind, amount in amounts.items() if amount}])
 
 
 def _interrupt(*_: object) -> None:

@@ -53,3 +53,7 @@ class Failure(BaseModel):
 
 class RunBusy(RuntimeError):
     """Another process is at work on this run, and so nobody else may be."""
+
+
+class WorkerDied(RuntimeError):
+    """One of the processes that train a run together is gone, or its node is; the text is all that Ray says of it."""

@@ -2,6 +2,7 @@
 
 With features z = encoder(g_A(x; lam)) and logits z W' + b everything that concerns theta is arithmetic on [B, D] and
 [B, C]; only the way from lam^A to z needs the network, and one backward pass through it.
+Means are over the batches of all workers, and of what they compute only sums of the shape of theta are exchanged.
 
 Shape:
     theta = W and everything of its shape, u included: [C, D].
@@ -13,16 +14,21 @@ from torch.nn import functional as F
 
 from autodo.bilevel.inverse_hessian import MatVec
 from autodo.losses import Loss, softmax_curvature
+from autodo.workers import ALONE, Workers
 
 
-def validation_gradient(logits: Tensor, features: Tensor, labels: Tensor) -> Tensor:
+def validation_gradient(
+    logits: Tensor, features: Tensor, labels: Tensor, *, count: int | None = None, workers: Workers = ALONE
+) -> Tensor:
     """d/dW of the mean cross-entropy.
 
+    Args:
+        count: images of all workers; those given if None.
     Shape:
         logits [M, C], features [M, D], labels [M] int64 -> [C, D].
     """
     residual = logits.softmax(1) - F.one_hot(labels, logits.shape[1]).to(logits.dtype)
-    return residual.T @ features / len(labels)
+    return workers.sum(residual.T @ features) / (count or len(labels))
 
 
 def hessian_matvec(
@@ -34,16 +40,19 @@ def hessian_matvec(
     *,
     damping: float,
     gauss_newton: bool,
+    count: int | None = None,
+    workers: Workers = ALONE,
 ) -> MatVec:
     """V -> H V, with H the Hessian in W of the inner loss mean_i w_i loss_i + damping |W|^2 / 2.
 
     Args:
         gauss_newton: use the positive semi-definite part, where the loss is not convex in the logits.
+        count: points of all workers, over which the mean is; those given if None.
     Shape:
         logits, log_targets [B, C], features [B, D], weights [B]; V [C, D] -> [C, D].
     """
     log_p = logits.log_softmax(1)
-    scale = (weights / len(weights))[:, None]
+    scale = (weights / (count or len(weights)))[:, None]
 
     def matvec(direction: Tensor) -> Tensor:
         tangent = features @ direction.T
@@ -51,21 +60,30 @@ def hessian_matvec(
             curved = softmax_curvature(log_p, tangent)
         else:
             curved = loss.hessian_product(log_p, log_targets, tangent)
-        return (scale * curved).T @ features + damping * direction
+        return workers.sum((scale * curved).T @ features) + damping * direction
 
     return matvec
 
 
 def implicit_objective(
-    loss: type[Loss], logits: Tensor, features: Tensor, weights: Tensor, log_targets: Tensor, u: Tensor
+    loss: type[Loss],
+    logits: Tensor,
+    features: Tensor,
+    weights: Tensor,
+    log_targets: Tensor,
+    u: Tensor,
+    *,
+    count: int | None = None,
 ) -> Tensor:
-    """-<dL/dW, u>, whose gradient in lam is the hypergradient when u = H^-1 dL_v/dW is held fixed.
+    """-<dL/dW, u>, whose gradient in lam is the hypergradient when u = H^-1 dL_v/dW is held fixed; a worker's part.
 
     dL/dW is written in closed form, so that differentiating this scalar takes one backward pass: through the last
     layer to the weights, the targets and the features, and from the features through the frozen encoder to lam^A.
 
+    Args:
+        count: points of all workers, over which the mean is; those given if None.
     Shape:
         logits, log_targets [B, C], features [B, D], weights [B], u [C, D] -> scalar.
     """
     residual = loss.residual(logits.log_softmax(1), log_targets)
-    return -(weights * (residual * (features @ u.T)).sum(1)).mean()
+    return -(weights * (residual * (features @ u.T)).sum(1)).sum() / (count or len(weights))

@@ -5,22 +5,25 @@ from torch import Tensor, nn
 
 from autodo.augment.pipeline import Pipeline
 from autodo.bilevel.hypergradient import hessian_matvec, implicit_objective, validation_gradient
-from autodo.bilevel.inverse_hessian import NEEDS_POSITIVE_DEFINITE, MatVec, build_solver
+from autodo.bilevel.inverse_hessian import NEEDS_POSITIVE_DEFINITE, build_solver
 from autodo.config import OuterConfig
-from autodo.data.batches import epoch_batches
+from autodo.data.batches import Batch, ordered_batches, shuffled_batches
 from autodo.evaluate import Evaluation
 from autodo.losses import Loss
 from autodo.points.model import PointModel, PointView
+from autodo.workers import ALONE, Workers
 
 
 class OuterPass:
     """What the outer passes of a run have in common (Alg. 1, lines 10 to 19).
 
     Args:
-        images: of all points of the inner problem, on the training device. Shape: [N, C, H, W] uint8.
+        images: of this worker's points of the inner problem, on the training device. Shape: [n, C, H, W] uint8.
         learnable: the first so many points' rows may move; the others (trusted val points of the union split) take part
             in the inner problem, and so in its Hessian, with the rows that they have.
+        totals: points and learnable points over all workers; those given if None.
         weight_decay: of the inner problem; it is part of the Hessian.
+        batch_size: over all workers.
     Raises:
         ConfigError: if the solver cannot take a problem of this size.
     """
@@ -38,6 +41,8 @@ class OuterPass:
         learnable: int,
         weight_decay: float,
         batch_size: int,
+        totals: tuple[int, int] | None = None,
+        workers: Workers = ALONE,
     ) -> None:
         self.config = config
         self.loss = loss
@@ -49,10 +54,12 @@ class OuterPass:
         self.learnable = learnable
         self.damping = config.damping + weight_decay
         self.batch_size = batch_size
+        self.total, self.total_learnable = totals or (len(images), learnable)
+        self.workers = workers
         self.solver = build_solver(config, size=head.weight.numel())
 
     def run(self, val: Evaluation, lr: float, generator: torch.Generator) -> None:
-        """Updates the rows of the learnable points, each once.
+        """Updates the rows of the learnable points, each once. All workers run their passes together.
 
         Args:
             val: of the clean val set under the present theta, in eval mode. As theta stands still, its features and
@@ -74,40 +81,44 @@ class OuterPass:
     def _batch_pass(self, val: Evaluation, lr: float, generator: torch.Generator) -> None:
         """The paper's: at every step a val batch, its gradient, and a solve with the train batch's Hessian."""
         val_points = torch.arange(len(val.labels), device=self.images.device)
-        val_batches: list[Tensor] = []
-        for batch in epoch_batches(self._points(), self.batch_size, generator):
+        val_batches: list[Batch] = []
+        for batch in shuffled_batches(self._points(), self.total, self.batch_size, generator, self.workers):
             if not val_batches:
-                val_batches = list(epoch_batches(val_points, self.batch_size, generator))
-            chosen = val_batches.pop()
-            gradient = validation_gradient(val.logits[chosen], val.features[chosen], val.labels[chosen])
-            rows = self._leaf(batch)
-            view = self.points.view(batch, rows)
-            features = self._features(batch, view, generator)
+                val_batches = list(shuffled_batches(val_points, val.total, self.batch_size, generator, self.workers))
+            chosen, size = val_batches.pop()
+            gradient = self._validation_gradient(val.logits[chosen], val.features[chosen], val.labels[chosen], size)
+            rows = self._leaf(batch.points)
+            view = self.points.view(batch.points, rows)
+            features = self._features(batch.points, view, generator)
             with torch.no_grad():
-                u = self.solver(self._matvec(features, view), gradient)
+                u = self._solve(features, view, batch.size, gradient)
             self._update(batch, rows, view, features, u, lr)
 
     def _full_pass(self, val: Evaluation, lr: float, generator: torch.Generator) -> None:
         """u from all of val and one solve with the Hessian of all inner points, then one step for each batch."""
         points = self._points()
         with torch.no_grad():
-            gradient = validation_gradient(val.logits, val.features, val.labels)
-            batches = points.split(self.batch_size)
-            features = torch.cat([self._features(batch, self.points.view(batch), generator) for batch in batches])
-            u = self.solver(self._matvec(features, self.points.view(points)), gradient)
+            gradient = self._validation_gradient(val.logits, val.features, val.labels, val.total)
+            batches = ordered_batches(points, self.total, self.batch_size, self.workers)
+            features = torch.cat(
+                [self._features(batch.points, self.points.view(batch.points), generator) for batch in batches]
+            )
+            u = self._solve(features, self.points.view(points), self.total, gradient)
         # The row that all points share learns from all of them.
-        learnable = points if self.points.shared else points[: self.learnable]
+        learnable, total = (
+            (points, self.total) if self.points.shared else (points[: self.learnable], self.total_learnable)
+        )
         if self.points.learns_augmentation:
-            for batch in epoch_batches(learnable, self.batch_size, generator):
-                rows = self._leaf(batch)
-                view = self.points.view(batch, rows)
-                self._update(batch, rows, view, self._features(batch, view, generator), u, lr)
+            for batch in shuffled_batches(learnable, total, self.batch_size, generator, self.workers):
+                rows = self._leaf(batch.points)
+                view = self.points.view(batch.points, rows)
+                self._update(batch, rows, view, self._features(batch.points, view, generator), u, lr)
         else:
             # Without lam^A the features do not depend on lam: the ones that the solve used serve again.
-            known = features[: self.learnable].split(self.batch_size)
-            for batch, batch_features in zip(learnable.split(self.batch_size), known, strict=True):
-                rows = self._leaf(batch)
-                self._update(batch, rows, self.points.view(batch, rows), batch_features, u, lr)
+            for batch in ordered_batches(learnable, total, self.batch_size, self.workers):
+                rows = self._leaf(batch.points)
+                view = self.points.view(batch.points, rows)
+                self._update(batch, rows, view, features[batch.points], u, lr)
 
     def _points(self) -> Tensor:
         return torch.arange(len(self.images), device=self.images.device)
@@ -119,8 +130,12 @@ class OuterPass:
         features: Tensor = self.encoder(self.pipeline.train_view(self.images[batch], generator, view.augment))
         return features
 
-    def _matvec(self, features: Tensor, view: PointView) -> MatVec:
-        return hessian_matvec(
+    def _validation_gradient(self, logits: Tensor, features: Tensor, labels: Tensor, count: int) -> Tensor:
+        return validation_gradient(logits, features, labels, count=count, workers=self.workers)
+
+    def _solve(self, features: Tensor, view: PointView, count: int, gradient: Tensor) -> Tensor:
+        """u = H^-1 gradient; every worker solves the same equation, and all go on with the first one's solution."""
+        matvec = hessian_matvec(
             self.loss,
             self.head(features),
             features,
@@ -128,13 +143,21 @@ class OuterPass:
             view.log_targets,
             damping=self.damping,
             gauss_newton=self.config.solver in NEEDS_POSITIVE_DEFINITE,
+            count=count,
+            workers=self.workers,
         )
+        return self.workers.from_first(self.solver(matvec, gradient))
 
-    def _update(self, batch: Tensor, rows: Tensor, view: PointView, features: Tensor, u: Tensor, lr: float) -> None:
-        objective = implicit_objective(self.loss, self.head(features), features, view.weights, view.log_targets, u)
+    def _update(self, batch: Batch, rows: Tensor, view: PointView, features: Tensor, u: Tensor, lr: float) -> None:
+        objective = implicit_objective(
+            self.loss, self.head(features), features, view.weights, view.log_targets, u, count=batch.size
+        )
         (gradient,) = torch.autograd.grad(objective, rows)
-        index = self.points.row_index(batch)
-        if self.learnable < len(self.images) and not self.points.shared:
-            moves = batch < self.learnable
+        index = self.points.row_index(batch.points)
+        if self.points.shared:
+            # Every worker has a copy of the one row, and all copies take the same step. No other lam is exchanged.
+            gradient = self.workers.sum(gradient)
+        elif self.learnable < len(self.images):
+            moves = batch.points < self.learnable
             index, gradient = index[moves], gradient[moves]
         self.points.table.rmsprop_step(index, gradient, lr)

@@ -135,6 +135,7 @@ def instead_of_ray(monkeypatch: pytest.MonkeyPatch) -> list[Launched]:
         (["launch", "quickstart", "--time-budget", "0h"], "--time-budget '0h': is not a time such as 2h"),
         (["launch", "quickstart", "--only", "method=autodo-awz"], "unknown method 'autodo-awz'; did you mean"),
         (["launch", "quickstart", "--memory-per-run", "much"], "resources: memory: could not parse"),
+        (["launch", "quickstart", "--gpus-per-run", "0.5", "--workers-per-run", "2"], "resources: gpus: 0.5 cannot be"),
         (["launch", "quickstart", "--gpus-per-run", "1.5"], "resources: gpus: 1.5 GPUs are neither whole ones nor a"),
         (["report", "."], ".: is not a store"),
         (["status", "s4://bucket/S"], "s4://bucket/S: unknown scheme 's4'"),

@@ -1,0 +1,230 @@
+"""One run by several processes: a Tune trial that holds next to nothing and runs Ray Train.
+
+The workers have a placement group of their own, all of it or none, so that runs cannot wait for each other in a circle.
+What the trial itself asked for would be missing to some run's workers; so it asks for a little memory and no CPU.
+
+Nothing is tried again here: Ray Train restarts the workers in less time than a new trial needs, but then a run would
+have two budgets of retries, and the store would not hear of the failures that Train forgave. A worker that fails or
+dies ends the attempt; whether there is another is decided where it is for every run, and that one continues from the
+checkpoint in the store. Ray Train's own checkpoints and reports are not used.
+"""
+
+import asyncio
+import os
+import tempfile
+import traceback
+from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import ray
+from ray import tune
+
+from autodo.config import RunConfig
+from autodo.errors import StoreError
+from orchestration.execute import assist, execute
+from orchestration.grid import ResourcesConfig
+from orchestration.run_state import WorkerDied
+from orchestration.store import Store
+from orchestration.trial import RunTrial
+
+if TYPE_CHECKING:
+    from autodo.workers import Workers
+
+TRIAL_MEMORY = 800 * 10**6
+"""Of the trial's process, as measured: Ray Train imports torch there too."""
+POLL_SECONDS = 0.2
+"""Between two looks whether the workers still live; Ray Train's own pace is set to the same."""
+
+
+def request(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    """What Tune sets aside for a trial, given the trial's config."""
+    resources = ResourcesConfig.model_validate(config["resources"])
+    if resources.workers > 1:
+        return tune.PlacementGroupFactory([{"memory": TRIAL_MEMORY}])
+    return tune.PlacementGroupFactory([_amounts(resources)])
+
+
+class AnyRunTrial(RunTrial):
+    """A trial of a run by one process or by several."""
+
+    def _start(self, run: RunConfig, store: Store) -> Generator[dict[str, Any], None, None]:
+        resources = ResourcesConfig.model_validate(self._given["resources"])
+        if resources.workers == 1:
+            return super()._start(run, store)
+        data_dir = self._given["data_dir"]
+        return execute_on_workers(run, store, resources, data_dir=data_dir, keep_model=self._given["keep_model"])
+
+
+def execute_on_workers(
+    config: RunConfig, store: Store, resources: ResourcesConfig, *, data_dir: str | None, keep_model: bool
+) -> Generator[dict[str, Any], None, None]:
+    """`execute`, by `resources.workers` processes on Ray; from within a process of Ray.
+
+    Between two epochs the workers wait until the iterator is asked for the next one.
+
+    Args:
+        data_dir: of the datasets' files, on every node.
+    Yields:
+        one dict per finished epoch, as `execute` does. One that is closed before the end stops the workers.
+    Raises:
+        RunBusy: if another process is at work on this run. WorkerDied: if a worker's process or node is lost.
+        Whatever a worker raised.
+    """
+    from ray.train import FailureConfig, ScalingConfig
+    from ray.train import RunConfig as TrainRunConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    if store.is_done(config.run_id):
+        return
+    # The controller of the run takes it over from here.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(POLL_SECONDS))
+    desk: Any = ray.remote(num_cpus=0)(_Desk).remote()
+    with tempfile.TemporaryDirectory(prefix="autodo-train-") as scratch, ThreadPoolExecutor(1) as thread:
+        trainer = TorchTrainer(
+            _train,
+            train_loop_config={
+                "desk": desk,
+                "run": config.model_dump(mode="json"),
+                "store": store.uri,
+                "resources": resources.model_dump(mode="json"),
+                "data_dir": data_dir,
+                "keep_model": keep_model,
+            },
+            torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=resources.workers,
+                use_gpu=resources.gpus > 0,
+                resources_per_worker=_amounts(resources),
+            ),
+            run_config=TrainRunConfig(
+                name=config.run_id,
+                storage_path=scratch,
+                # mypy takes this for the class of Ray Train's first version.
+                failure_config=FailureConfig(max_failures=0, max_preemption_failures=0),  # type: ignore[call-arg]
+            ),
+        )
+        training = thread.submit(trainer.fit)
+        try:
+            while (metrics := _hear(desk, training)) is not None:
+                yield metrics
+                ray.get(desk.answer.remote(True))
+        except GeneratorExit:
+            ray.get(desk.answer.remote(False))
+            training.result()
+            raise
+        finally:
+            ray.kill(desk)
+
+
+class _Told(NamedTuple):
+    """What a worker says of its end."""
+
+    error: Exception
+    misses_another: bool
+    """Whether it is only that another worker does not answer any more."""
+
+
+class _Desk:
+    """Between the trial, whose own actor is busy with the present step, and the first of its workers."""
+
+    def __init__(self) -> None:
+        self._told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._answers: asyncio.Queue[bool] = asyncio.Queue()
+        self._errors: list[_Told] = []
+
+    async def tell(self, metrics: dict[str, Any]) -> bool:
+        """The first worker has ended an epoch. Returns, when the trial says so, whether there shall be another."""
+        await self._told.put(metrics)
+        return await self._answers.get()
+
+    async def hear(self) -> dict[str, Any]:
+        return await self._told.get()
+
+    async def answer(self, go_on: bool) -> None:
+        await self._answers.put(go_on)
+
+    async def failed(self, error: _Told) -> None:
+        """A worker ends with this error."""
+        self._errors.append(error)
+
+    async def errors(self) -> list[_Told]:
+        return self._errors
+
+
+def _hear(desk: Any, training: "Future[Any]") -> dict[str, Any] | None:
+    """The next epoch's row, or None if the run is done.
+
+    Raises:
+        the error that ended the training.
+    """
+    heard = desk.hear.remote()
+    while not training.done():
+        ready, _ = ray.wait([heard], timeout=POLL_SECONDS)
+        if ready:
+            return dict(ray.get(heard))
+    error = training.exception()
+    if error is not None:
+        raise _reason(error, ray.get(desk.errors.remote())) from error
+    return None
+
+
+def _reason(error: BaseException, told: list[_Told]) -> Exception:
+    """Why the training ended, from what Ray Train raised and what the workers told."""
+    for own in told:
+        if not own.misses_another:
+            return own.error
+    # A dead worker tells nothing: the others miss it in the midst of a sum, or Ray Train notices first.
+    lost = "The node was lost: " if type(error).__name__ == "PreemptionError" else ""
+    return WorkerDied(f"{lost}{error}")
+
+
+# ----- in the processes of the workers
+
+
+def _train(given: dict[str, Any]) -> None:
+    """What each worker does."""
+    from autodo.workers import joined
+
+    workers = joined()
+    try:
+        for metrics in _epochs(given, workers):
+            go_on = ray.get(given["desk"].tell.remote(metrics)) if workers.is_first else True
+            if not workers.all(go_on):
+                break
+    except Exception as error:
+        # The traceback itself does not survive the way to the trial.
+        error.add_note(f"in worker {workers.rank} of {workers.size}:\n{traceback.format_exc()}")
+        ray.get(given["desk"].failed.remote(_Told(error, misses_another=_is_lost_connection(error))))
+        raise
+
+
+def _epochs(given: dict[str, Any], workers: "Workers") -> Generator[dict[str, Any], None, None]:
+    import torch
+    from ray.train.torch import get_device
+
+    store = Store(given["store"])
+    if not store.exists:
+        raise StoreError(f"{store}: not there on this node; a cluster needs a store that all nodes share")
+    resources = ResourcesConfig.model_validate(given["resources"])
+    torch.set_num_threads(resources.cpus)
+    device = get_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    run, data_dir = RunConfig.model_validate(given["run"]), given["data_dir"]
+    if workers.is_first:
+        keep_model = given["keep_model"]
+        return execute(run, store, data_dir=data_dir, device=str(device), keep_model=keep_model, workers=workers)
+    return assist(run, store, data_dir=data_dir, device=str(device), workers=workers)
+
+
+def _is_lost_connection(error: Exception) -> bool:
+    import torch.distributed as dist
+
+    # gloo raises a plain RuntimeError with the place in its source.
+    return isinstance(error, dist.DistError) or "gloo/" in str(error)
+
+
+def _amounts(resources: ResourcesConfig) -> dict[str, float]:
+    amounts = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": resources.memory}
+    return {kind: amount for kind, amount in amounts.items() if amount}

@@ -1,0 +1,75 @@
+"""Every point has one worker, and all workers' points are alike."""
+
+import numpy as np
+import pytest
+
+from autodo.data.shards import deal, shard_of
+from autodo.errors import ConfigError
+from autodo.recipes import build_run
+from autodo.seeds import numpy_generator
+from autodo.workers import ALONE
+from tests.workers import Worker
+
+
+def shards(train, trusted, size, seed=0):
+    return [deal(train, trusted, Worker(rank, size), numpy_generator(seed, "shards")) for rank in range(size)]
+
+
+def spread(counts) -> int:
+    return int(np.ptp(counts, axis=0).max())
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 16])
+@pytest.mark.parametrize("seed", range(5))
+def test_shards_are_disjoint_complete_and_alike(size, seed):
+    generator = np.random.default_rng(seed)
+    # A long tail, with a class of one point and one of none.
+    train = np.repeat(np.arange(6), [200, 61, 33, 5, 1, 0])
+    generator.shuffle(train)
+    trusted = generator.integers(6, size=41)
+    dealt = shards(train, trusted, size)
+    for labels, parts in ((train, [part[0] for part in dealt]), (trusted, [part[1] for part in dealt])):
+        assert sorted(np.concatenate(parts)) == list(range(len(labels)))
+        assert all((np.diff(part) > 0).all() for part in parts)
+        assert spread([len(part) for part in parts]) <= 1
+        assert spread([np.bincount(labels[part], minlength=6) for part in parts]) <= 1
+    assert spread([len(train) + len(trusted) for train, trusted in dealt]) <= 1
+    for rank, (train_part, trusted_part) in enumerate(dealt):
+        assert len(train_part) == Worker(rank, size).dealt(len(train))
+        assert len(train_part) + len(trusted_part) == Worker(rank, size).dealt(len(train) + len(trusted))
+
+
+def test_shards_depend_on_the_seed_and_are_the_same_each_time():
+    labels = np.arange(100) % 10
+    one, again, other = (shards(labels, labels[:0], 2, seed)[0][0] for seed in (0, 0, 1))
+    assert one.tolist() == again.tolist() != other.tolist()
+
+
+def test_a_process_alone_has_everything_without_a_copy():
+    from autodo.data import load, prepare
+
+    config = build_run("digits", "baseline", overrides={"dataset.subsample": 60})
+    data = prepare(load(config.dataset), config)
+    shard = shard_of(data, config, ALONE)
+    assert shard.positions.tolist() == list(range(len(data.train)))
+    assert shard.points(data)[0] is data.train.images
+
+
+@pytest.mark.parametrize(
+    ("overrides", "size", "why"),
+    [
+        ({}, 13, "at most 12 can train this run: there are 12 val images"),
+        ({"training.batch_size": 4}, 5, "at most 4 can train this run: a batch has 4 of the 48 train points"),
+        # 48 points in batches of 9 or less: 8 each.
+        ({"training.batch_size": 9}, 9, "at most 8 can train this run: a batch has 8 of the 48 train points"),
+    ],
+)
+def test_more_workers_than_can_have_work_are_refused(overrides, size, why):
+    from autodo.data import load, prepare
+
+    config = build_run("digits", "baseline", overrides={"dataset.subsample": 60, **overrides})
+    data = prepare(load(config.dataset), config)
+    with pytest.raises(ConfigError, match=f"workers: {size} are too many, {why}"):
+        shard_of(data, config, Worker(0, size))
+    most = int(why.split("at most ")[1].split()[0])
+    assert shard_of(data, config, Worker(0, most)).total == 48

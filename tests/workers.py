@@ -1,0 +1,86 @@
+"""Workers: real processes that train together, started once and used for many groups, or one without the others."""
+
+import multiprocessing
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from autodo.workers import Workers
+
+TIMEOUT_SECONDS = 120
+
+
+class Worker(Workers):
+    """One of several, for what needs no word from the others."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
+
+
+class Pool:
+    """Up to `most` processes; `run` makes the first of them one process group, for the length of one call."""
+
+    def __init__(self, most: int) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self._calls = 0
+        context = multiprocessing.get_context("spawn")
+        self._connections: list[Connection] = []
+        self._processes = []
+        for _ in range(most):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs,), daemon=True)
+            process.start()
+            theirs.close()
+            self._connections.append(ours)
+            self._processes.append(process)
+
+    def run(self, size: int, job: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """What `job(*arguments)` returned on each of `size` workers, or the exception that it raised there."""
+        self._calls += 1
+        meeting = Path(self._folder.name) / f"group-{self._calls}"
+        for rank, connection in enumerate(self._connections[:size]):
+            connection.send((meeting, rank, size, job, arguments))
+        results = []
+        for connection in self._connections[:size]:
+            assert connection.poll(TIMEOUT_SECONDS), "a worker hangs"
+            results.append(connection.recv())
+        return results
+
+    def each(self, size: int, job: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """`run`, where no worker may raise anything."""
+        results = self.run(size, job, *arguments)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return results
+
+    def close(self) -> None:
+        for process, connection in zip(self._processes, self._connections, strict=True):
+            process.kill()
+            process.join()
+            process.close()
+            connection.close()
+        self._folder.cleanup()
+
+
+def _serve(connection: Connection) -> None:
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    warnings.simplefilter("error")
+    while True:
+        meeting, rank, size, job, arguments = connection.recv()
+        dist.init_process_group("gloo", init_method=meeting.as_uri(), rank=rank, world_size=size)
+        try:
+            result = job(*arguments)
+        except BaseException as error:
+            error.add_note("".join(traceback.format_exception(error)))
+            result = error
+        # Before the group ends: a worker that fails alone must not leave another waiting for its answer.
+        connection.send(result)
+        dist.destroy_process_group()
