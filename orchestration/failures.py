@@ -10,8 +10,9 @@ from orchestration.store import Store
 
 # What Ray 2.60 writes of an actor that is gone, in the order of precedence. An actor "is unavailable" if even after the
 # time that orchestration/cluster.py sets neither its process nor its node is known to be dead: it is out of reach.
+# orchestration/on_workers.py tells of a lost node itself.
 _DEATHS = {
-    Cause.NODE_LOST: ("its node has died", "is unavailable"),
+    Cause.NODE_LOST: ("its node has died", "is unavailable", "The node was lost"),
     Cause.OUT_OF_MEMORY: ("OutOfMemoryError", "running low on memory"),
 }
 _DEATH_LINES = {

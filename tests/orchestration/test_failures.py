@@ -40,6 +40,7 @@ def test_the_cause_of_an_exception(error: Exception, cause: Cause) -> None:
     ("said", "cause"),
     [
         ("The actor died because its node has died. Node Id: 3f", Cause.NODE_LOST),
+        ("The node was lost: a worker was preempted", Cause.NODE_LOST),
         ("The actor f466 is unavailable: The actor is temporarily unavailable: RpcError", Cause.NODE_LOST),
         ("OutOfMemoryError: 2 worker(s) were killed due to the node running low on memory.", Cause.OUT_OF_MEMORY),
         ("Worker unexpectedly exits with a connection error code 2. End of file.", Cause.KILLED),
