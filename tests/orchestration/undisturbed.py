@@ -10,11 +10,11 @@ from orchestration.execute import execute
 from orchestration.store import Store
 
 TIMES = {"seconds", "inner_seconds", "outer_seconds", "eval_seconds", "images_per_second", "finished_at"}
-TIMES |= {"peak_memory_bytes", "device"}
+TIMES |= {"peak_memory_bytes", "device", "git_sha"}
 
 
 def metrics(store: Store, run_id: str) -> list[object]:
-    """All that a run measured but how long it took."""
+    """All that a run measured but how long it took, where, and by which commit."""
     tables = [pq.read_table(store.table_file(kind, run_id), partitioning=None) for kind in ("results", "epochs")]
     tables += [pq.read_table(store.table_file(kind, run_id), partitioning=None) for kind in ("predictions", "points")]
     return [table.drop_columns([name for name in table.column_names if name in TIMES]).to_pylist() for table in tables]
