@@ -19,6 +19,7 @@ from orchestration.execute import execute
 from orchestration.run_state import State
 from orchestration.store import Store
 from tests.conftest import new_bucket, s3_server
+from tests.orchestration.undisturbed import metrics
 from tests.runs import outcome
 
 
@@ -53,8 +54,10 @@ def later(seconds: float, action: object) -> threading.Timer:
 
 
 def test_a_full_disk_that_is_freed_loses_no_result(
-    small_disk: Path, run: RunConfig, caplog: pytest.LogCaptureFixture
+    small_disk: Path, tmp_path: Path, run: RunConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
+    undisturbed = Store(tmp_path / "undisturbed").create()
+    list(execute(run, undisturbed))
     store = Store(small_disk / "store", patience=60).create()
     ballast = fill_up(small_disk)
     timer = later(2, ballast.unlink)
@@ -64,6 +67,7 @@ def test_a_full_disk_that_is_freed_loses_no_result(
     assert [row["epoch"] for row in rows] == [0, 1, 2]
     assert store.done() == {run.run_id}
     assert len(store.table_file("epochs", run.run_id).read_parquet()) == 3
+    assert metrics(store, run.run_id) == metrics(undisturbed, run.run_id)
     assert "cannot be written: No space left on device; trying again" in caplog.text
     log = store.log_file(run.run_id).read_text()
     assert "from epoch 0 of 3" in log
@@ -154,7 +158,11 @@ def test_a_failure_that_cannot_be_kept_is_given_up_soon(
 
 
 @pytest.mark.slow
-def test_a_server_that_is_gone_for_a_while_loses_no_result(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_gone_for_a_while_loses_no_result(
+    tmp_path: Path, run: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = Store(tmp_path / "undisturbed").create()
+    list(execute(run, undisturbed))
     monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.05)
     with s3_server() as (url, server):
         store = Store(f"{new_bucket(url, monkeypatch)}/store", patience=120).create()
@@ -168,7 +176,7 @@ def test_a_server_that_is_gone_for_a_while_loses_no_result(run: RunConfig, monke
         timer.join()
         assert [row["epoch"] for row in rest] == [1, 2]
         assert store.states([run.run_id]) == {run.run_id: State.DONE}
-        assert len(store.table_file("epochs", run.run_id).read_parquet()) == 3
+        assert metrics(store, run.run_id) == metrics(undisturbed, run.run_id)
         log = store.log_file(run.run_id).read_text()
         assert "cannot be written" in log
         assert log.endswith("done\n")

@@ -3,8 +3,7 @@
 import re
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
+from autodo import records
 from autodo.config import RunConfig
 from orchestration.execute import execute
 from orchestration.store import Store
@@ -15,8 +14,7 @@ TIMES |= {"peak_memory_bytes", "device", "git_sha"}
 
 def metrics(store: Store, run_id: str) -> list[object]:
     """All that a run measured but how long it took, where, and by which commit."""
-    tables = [pq.read_table(store.table_file(kind, run_id), partitioning=None) for kind in ("results", "epochs")]
-    tables += [pq.read_table(store.table_file(kind, run_id), partitioning=None) for kind in ("predictions", "points")]
+    tables = [store.table_file(kind, run_id).read_parquet() for kind in records.SCHEMAS]
     return [table.drop_columns([name for name in table.column_names if name in TIMES]).to_pylist() for table in tables]
 
 
