@@ -1,5 +1,6 @@
 """A store, and a run that is small and real."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,15 @@ from orchestration import lease
 from orchestration.store import Store
 
 SMALL = {"training.epochs": 3, "dataset.subsample": 300}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _home_of_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Ray keeps its token in HOME, and a process reads it only once: so there is one HOME for all tests of a session."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        patch.delenv("RAY_ADDRESS", raising=False)
+        yield
 
 
 @pytest.fixture

@@ -60,8 +60,10 @@ def test_runs_side_by_side_take_as_long_as_the_busiest_slot(seconds: list[float]
     assert wall_seconds(seconds, slots) == wall
 
 
-def test_the_bill_counts_every_worker_and_shares_of_gpus() -> None:
+def test_the_bill_counts_every_worker() -> None:
     run = runs()["baseline", "1-0.0"]
-    resources = ResourcesConfig(cpus=4, gpus=0.5, workers=2)
+    resources = ResourcesConfig(cpus=4, gpus=1, workers=2)
     works = [Work("a", run, resources, 3600.0), Work("b", run, resources, 1800.0), Work("c", run, resources)]
-    assert Bill.of(works) == Bill(runs=3, unknown=1, seconds=5400.0, core_hours=12.0, gpu_hours=1.5)
+    assert Bill.of(works) == Bill(runs=3, unknown=1, seconds=5400.0, core_hours=12.0, gpu_hours=3.0)
+    shared = ResourcesConfig(gpus=0.5)
+    assert Bill.of([Work("a", run, shared, 3600.0)]).gpu_hours == 0.5

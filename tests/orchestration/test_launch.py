@@ -39,8 +39,6 @@ Launch = Callable[..., GridProgress]
 def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
     """`launch(runs, store)` on one local Ray with two CPUs; `launch.out` is not kept."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # for Ray's token
-        patch.delenv("RAY_ADDRESS", raising=False)
         patch.chdir(ROOT)
         # Before Ray: it sets the environment that Ray reads at its import.
         from orchestration import launch as on_ray

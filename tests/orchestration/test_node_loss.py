@@ -34,8 +34,6 @@ ROOT = Path(__file__).parents[2]
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A head on which nothing runs; the driver is connected to it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # for Ray's token
-        patch.delenv("RAY_ADDRESS", raising=False)
         patch.chdir(ROOT)
         # Before Ray: it sets the environment that Ray reads at its import.
         from orchestration.scratch import scratch_directory

@@ -24,8 +24,8 @@ TRIAL = ("with_resources.<locals>.ResourceTrainable", "ALIVE")  # what Ray calls
 
 
 @pytest.fixture(scope="module")
-def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
-    with ray_with(2, tmp_path_factory.mktemp("home")) as launch:
+def launch() -> Iterator[Launch]:
+    with ray_with(2) as launch:
         yield launch
 
 

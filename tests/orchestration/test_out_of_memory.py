@@ -30,10 +30,8 @@ IMAGES, IMAGE_SIZE = 100, 5000
 
 
 @pytest.fixture
-def _short_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _short_of_memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A local Ray whose monitor thinks that the machine has little memory left."""
-    monkeypatch.setenv("HOME", str(tmp_path))  # for Ray's token
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.chdir(Path(__file__).parents[2])
     # Before Ray: it sets the environment that Ray reads at its import.
     from orchestration.cluster import Cluster, running_ray

@@ -29,8 +29,6 @@ GROWTH_MIB = 30.0
 def actors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The class that Tune makes its actors of, on a local Ray; with a look into its process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # for Ray's token
-        patch.delenv("RAY_ADDRESS", raising=False)
         patch.chdir(Path(__file__).parents[2])
         # Before Ray: it sets the environment that Ray reads at its import.
         from orchestration.cluster import Cluster, running_ray

@@ -367,8 +367,6 @@ def test_wandb_without_a_key_is_told_before_anything_starts(tmp_path: Path) -> N
 @pytest.fixture
 def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))  # for Ray's token
-        patch.delenv("RAY_ADDRESS", raising=False)
         # Before Ray: it sets the environment that Ray reads at its import.
         from orchestration import cluster as _  # noqa: F401
 

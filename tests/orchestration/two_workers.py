@@ -31,11 +31,9 @@ MARKS = [
 
 
 @contextlib.contextmanager
-def ray_with(cpus: int, home: Path) -> Iterator[Launch]:
+def ray_with(cpus: int) -> Iterator[Launch]:
     """`launch(runs, store)` with two workers a run, on one local Ray."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", str(home))  # for Ray's token
-        patch.delenv("RAY_ADDRESS", raising=False)
         patch.chdir(ROOT)
         # Before Ray: it sets the environment that Ray reads at its import.
         from orchestration import launch as on_ray
