@@ -15,7 +15,7 @@ SMALL = {"training.epochs": 3, "dataset.subsample": 300}
 
 @pytest.fixture(scope="session", autouse=True)
 def _home_of_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Ray keeps its token in HOME, and a process reads it only once: so there is one HOME for all tests of a session."""
+    """Ray keeps its token in HOME, and a process reads it only once: so there is one HOME for all tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.delenv("RAY_ADDRESS", raising=False)

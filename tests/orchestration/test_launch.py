@@ -36,7 +36,7 @@ Launch = Callable[..., GridProgress]
 
 
 @pytest.fixture(scope="module")
-def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
+def launch() -> Iterator[Launch]:
     """`launch(runs, store)` on one local Ray with two CPUs; `launch.out` is not kept."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def cluster() -> Iterator[Any]:
     """A head on which nothing runs; the driver is connected to it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)

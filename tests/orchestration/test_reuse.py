@@ -26,7 +26,7 @@ GROWTH_MIB = 30.0
 
 
 @pytest.fixture(scope="module")
-def actors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def actors() -> Iterator[Any]:
     """The class that Tune makes its actors of, on a local Ray; with a look into its process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(Path(__file__).parents[2])

@@ -365,24 +365,23 @@ def test_wandb_without_a_key_is_told_before_anything_starts(tmp_path: Path) -> N
 
 
 @pytest.fixture
-def local_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        # Before Ray: it sets the environment that Ray reads at its import.
-        from orchestration import cluster as _  # noqa: F401
+def local_ray() -> Iterator[None]:
+    # Before Ray: it sets the environment that Ray reads at its import.
+    from orchestration import cluster as _  # noqa: F401
 
-        import ray  # isort: skip
+    import ray  # isort: skip
 
-        with scratch_directory(Path("/tmp")) as scratch:
-            ray.init(
-                address="local",
-                num_cpus=1,
-                include_dashboard=False,
-                _temp_dir=str(scratch),
-                log_to_driver=False,
-                logging_level="ERROR",
-            )
-            yield
-            ray.shutdown()
+    with scratch_directory(Path("/tmp")) as scratch:
+        ray.init(
+            address="local",
+            num_cpus=1,
+            include_dashboard=False,
+            _temp_dir=str(scratch),
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
+        yield
+        ray.shutdown()
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
