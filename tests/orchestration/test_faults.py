@@ -119,6 +119,7 @@ def test_a_driver_that_is_killed_again_and_again_finishes_the_grid(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_drivers_share_a_grid(tmp_path: Path, launching: list[subprocess.Popen[str]]) -> None:
     runs = write_grid(tmp_path / "g.yaml", epochs=40, seeds=4)
     store = Store(tmp_path / "S")

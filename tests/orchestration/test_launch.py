@@ -268,8 +268,11 @@ def test_an_address_where_nothing_answers_is_told_at_once(launch: Launch, addres
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "stops",
-    [[signal.SIGINT], [signal.SIGINT, signal.SIGINT], [signal.SIGTERM]],
-    ids=["Ctrl-C", "Ctrl-C twice", "SIGTERM"],
+    [
+        pytest.param([signal.SIGINT], id="Ctrl-C"),
+        pytest.param([signal.SIGINT, signal.SIGINT], id="Ctrl-C twice", marks=pytest.mark.long),
+        pytest.param([signal.SIGTERM], id="SIGTERM", marks=pytest.mark.long),
+    ],
 )
 def test_a_stopped_launch_ends_cleanly_and_the_same_command_continues(
     tmp_path: Path, stops: list[signal.Signals]

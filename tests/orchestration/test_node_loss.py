@@ -113,7 +113,10 @@ LOSSES = {
 }
 
 
-@pytest.mark.parametrize("loss", list(LOSSES))
+@pytest.mark.parametrize(
+    "loss",
+    [pytest.param(loss, marks=[] if loss == "it crashes" else pytest.mark.long) for loss in LOSSES],
+)
 def test_a_run_whose_node_is_lost_continues_on_another(
     loss: str, cluster: Any, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

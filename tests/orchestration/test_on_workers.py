@@ -113,6 +113,7 @@ def test_a_killed_trial_leaves_nothing_that_the_next_attempt_waits_for(launch: L
     assert last >= 2
 
 
+@pytest.mark.long
 def test_a_killed_worker_is_told_as_what_it_is(launch: Launch, store: Store) -> None:
     run = small(**{"training.epochs": 1000})
     killer = Killer(store, run.run_id, ranks=[1])
@@ -130,7 +131,13 @@ def test_a_killed_worker_is_told_as_what_it_is(launch: Launch, store: Store) -> 
     ("overrides", "kind", "cause", "message"),
     [
         ({"training.lr": 1e20}, "TrainingDiverged", Cause.DIVERGED, "is not finite in epoch 0"),
-        ({"training.batch_size": 1}, "ConfigError", Cause.ERROR, "workers: 2 are too many, at most 1 can train"),
+        pytest.param(
+            {"training.batch_size": 1},
+            "ConfigError",
+            Cause.ERROR,
+            "workers: 2 are too many, at most 1 can train",
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_a_run_fails_with_the_error_of_its_workers(
@@ -144,6 +151,7 @@ def test_a_run_fails_with_the_error_of_its_workers(
     assert re.search(r"in worker \d of 2:\nTraceback", failure.traceback)
 
 
+@pytest.mark.long
 def test_a_run_that_another_process_works_on_is_left_to_it(launch: Launch, store: Store) -> None:
     run = small()
     with store.attempt(run.run_id):
@@ -152,6 +160,7 @@ def test_a_run_that_another_process_works_on_is_left_to_it(launch: Launch, store
     assert store.failures() == {}
 
 
+@pytest.mark.long
 def test_a_run_stops_at_the_end_of_an_epoch_and_goes_on_from_there(launch: Launch, store: Store) -> None:
     run = small(**{"training.epochs": 12})
     log = store.log_file(run.run_id)

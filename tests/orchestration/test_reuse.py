@@ -137,6 +137,7 @@ def test_a_run_in_a_used_process_is_the_run_in_a_fresh_one(actors: Any, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_memory_stays_flat_over_many_runs(actors: Any, tmp_path: Path) -> None:
     import ray
 
