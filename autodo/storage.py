@@ -288,7 +288,7 @@ def locate(root: Path | str) -> Location:
     """
     text = os.fspath(root)
     if not is_uri(text):
-        return LocalLocation(Path(text))
+        return LocalLocation(Path(text).expanduser())
     check_uri(text)
     parts = urllib.parse.urlsplit(text)
     if parts.scheme.lower() == "file":

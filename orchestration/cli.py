@@ -92,8 +92,9 @@ def launch(
     """Run what a grid still lacks, on all cores; then show the table."""
     given = locals()
     from orchestration import commands
+    from orchestration.settings import Settings
 
-    settings = commands.Settings(**_without(given, "grid", "store", "overrides"))
+    settings = Settings(**_without(given, "grid", "store", "overrides"))
     raise typer.Exit(commands.launch(console, settings, grid=grid, store=store, overrides=overrides))
 
 
@@ -120,8 +121,9 @@ def resume(
     """Run what the grids that were launched on a store still lack."""
     given = locals()
     from orchestration import commands
+    from orchestration.settings import Settings
 
-    raise typer.Exit(commands.resume(console, commands.Settings(**_without(given, "store")), root=store))
+    raise typer.Exit(commands.resume(console, Settings(**_without(given, "store")), root=store))
 
 
 @app.command()
@@ -149,8 +151,9 @@ def retry(
     """Try failed runs again, also those that were given up."""
     given = locals()
     from orchestration import commands
+    from orchestration.settings import Settings
 
-    settings = commands.Settings(**_without(given, "store", "run_ids", "failed"))
+    settings = Settings(**_without(given, "store", "run_ids", "failed"))
     raise typer.Exit(commands.retry(console, settings, root=store, run_ids=run_ids or (), failed=failed))
 
 
@@ -164,12 +167,21 @@ def plan(
     grid: GridArgument,
     store: StoreOption = None,
     overrides: Set = [],  # noqa: B006
+    only: Only = None,
+    retries: Retries = 2,
+    cpus_per_run: CpusPerRun = None,
+    gpus_per_run: GpusPerRun = None,
+    memory_per_run: MemoryPerRun = None,
+    workers_per_run: WorkersPerRun = None,
     list_runs: Annotated[bool, typer.Option("--list", help="List every run id with its state.")] = False,
 ) -> None:
     """Show what `launch` would run, and how long it takes; run nothing."""
+    given = locals()
     from orchestration import overview
+    from orchestration.settings import Settings
 
-    overview.plan(console, grid=grid, store=store, overrides=overrides, list_runs=list_runs)
+    settings = Settings(**_without(given, "grid", "store", "overrides", "list_runs"))
+    overview.plan(console, settings, grid=grid, store=store, overrides=overrides, list_runs=list_runs)
 
 
 @app.command()

@@ -5,7 +5,6 @@ import dataclasses
 import logging
 import os
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -36,6 +35,7 @@ from ray.air.execution._internal import actor_manager  # noqa: E402
 from ray.exceptions import RayActorError, RayError, RayTaskError  # noqa: E402
 
 from autodo.errors import ConfigError  # noqa: E402
+from orchestration.address import check_address  # noqa: E402
 from orchestration.grid import ResourcesConfig  # noqa: E402
 
 
@@ -85,7 +85,7 @@ def running_ray(cluster: Cluster, scratch: Path) -> Iterator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if cluster.address is not None:
-            _check_address(cluster.address)
+            check_address(cluster.address)
             try:
                 ray.init(address=cluster.address, **quiet)
             except ray.exceptions.AuthenticationError as error:
@@ -93,10 +93,9 @@ def running_ray(cluster: Cluster, scratch: Path) -> Iterator[None]:
                 raise ConfigError(f"--address {cluster.address!r}: Ray wants a token: {reason}") from None
             except (ConnectionError, ValueError, RuntimeError) as error:
                 reason = str(error).strip().splitlines()[0]
-                raise ConfigError(
-                    f"--address {cluster.address!r}: no Ray cluster answers: {reason}; "
-                    "if it asks for a token, set RAY_AUTH_MODE=token"
-                ) from None
+                # Something listens there, so this is the most common reason.
+                token = "" if "RAY_AUTH_MODE" in os.environ else "it may ask for a token: set RAY_AUTH_MODE=token; "
+                raise ConfigError(f"--address {cluster.address!r}: cannot be joined: {token}{reason}") from None
         else:
             # "local", because ray.init would else join any cluster that it finds on this machine.
             ray.init(address="local", include_dashboard=cluster.dashboard, _temp_dir=str(scratch / "ray"), **quiet)
@@ -105,21 +104,6 @@ def running_ray(cluster: Cluster, scratch: Path) -> Iterator[None]:
         # A second Ctrl-C must not leave half of Ray's processes behind.
         with on_signal(signal.SIGINT, signal.SIG_IGN):
             ray.shutdown()
-
-
-def _check_address(address: str) -> None:
-    """Asks whether anything listens at HOST:PORT; Ray itself would go on asking for many minutes."""
-    host, _, port = address.rpartition(":")
-    if address == "auto":
-        return
-    if not port.isdigit() or not host or "/" in host:
-        raise ConfigError(
-            f"--address {address!r}: is not HOST:PORT of a cluster's head, such as '10.0.0.1:6379', or 'auto'"
-        )
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(f"--address {address!r}: no Ray cluster answers: {error}") from None
 
 
 @contextlib.contextmanager
@@ -144,7 +128,8 @@ def slots(resources: ResourcesConfig, *, local: bool) -> int:
     needed = _amounts(resources)
 
     def workers_on(node: dict[str, float]) -> int:
-        return int(min(node.get(kind, 0.0) // amount for kind, amount in needed.items() if amount))
+        # Rounded up by a trifle: ten times 0.1 GPUs are one.
+        return int(min(node.get(kind, 0.0) / amount + 1e-6 for kind, amount in needed.items() if amount))
 
     fit = sum(workers_on(node) for node in _nodes()) // resources.workers
     # An autoscaling cluster may grow a node that fits.

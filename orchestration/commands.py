@@ -1,47 +1,26 @@
 """What `launch`, `resume` and `retry` do, apart from how their options are spelled."""
 
 import dataclasses
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 
 from rich.console import Console
 
 from autodo.config import RunConfig
 from autodo.errors import ConfigError
-from autodo.validation import parse_model, parse_overrides
+from autodo.validation import hint, parse_overrides
 from orchestration import show
+from orchestration.address import check_address
 from orchestration.grid import GridConfig, ResourcesConfig, expand, load_grid, pin_content
 from orchestration.overview import failures, say
-from orchestration.plan import RETRIES, Plan, make_plan, select, works
+from orchestration.plan import Plan, make_plan, select, works
 from orchestration.run_state import State
+from orchestration.settings import Settings, effective, parse_duration
 from orchestration.sinks import Tracking
 from orchestration.store import Store
 
 OUT_OF_TIME = 124
 """Exit code when the time budget ended a launch, as of coreutils' `timeout`."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """The options that all three commands share."""
-
-    data_dir: Path | str | None = None
-    download: bool = False
-    only: str | None = None
-    max_concurrent: int | None = None
-    retries: int = RETRIES
-    time_budget: str | None = None
-    cpus_per_run: int | None = None
-    gpus_per_run: float | None = None
-    memory_per_run: str | None = None
-    workers_per_run: int | None = None
-    address: str | None = None
-    dashboard: bool = False
-    keep_models: bool = False
-    tensorboard: bool = False
-    mlflow: str | None = None
-    wandb: str | None = None
 
 
 def launch(
@@ -50,12 +29,13 @@ def launch(
     """Runs what a grid still lacks, prints its table; returns the exit code."""
     config = pin_content(load_grid(grid).override(parse_overrides(overrides)))
     place = Store(store or config.store_path)
-    resources = _resources(config.resources, settings)
+    resources = effective(config.resources, settings)
 
     def create() -> None:
-        place.create().save_grid(config)
+        # With the resources that were asked for, so that `resume` asks for the same.
+        place.create().save_grid(config.model_copy(update={"resources": resources}))
 
-    return _run(console, settings, place, expand(config), lambda _: resources, title=config.name, create=create)
+    return _run(console, settings, place, expand(config), lambda _: resources, title=config.name, before=create)
 
 
 def resume(console: Console, settings: Settings, *, root: Path | str) -> int:
@@ -78,6 +58,11 @@ def retry(console: Console, settings: Settings, *, root: Path | str, run_ids: Se
     grids = _grids(console, place)
     known = {run.run_id: run for grid in grids for run in expand(grid)}
     chosen = sorted(place.failures()) if failed else list(dict.fromkeys(run_ids))
+    ids = known.keys() | place.run_ids()
+    for run_id in chosen:
+        place.run_dir(run_id)  # raises for what can be no run id
+        if run_id not in ids:
+            raise ConfigError(f"{run_id}: no run of {place} has this id{hint(run_id, sorted(ids))}")
     runs = [known.get(run_id) or place.config(run_id) for run_id in chosen]
     states = place.states(chosen)
     for run_id, state in states.items():
@@ -88,10 +73,15 @@ def retry(console: Console, settings: Settings, *, root: Path | str, run_ids: Se
         return 0
     if settings.only is not None:
         runs = select(runs, settings.only)
-    for run in runs:
-        place.forget_failures(run.run_id)
+    forgiven = frozenset(run.run_id for run in runs)
+
+    def forget() -> None:
+        for run_id in forgiven:
+            place.forget_failures(run_id)
+
+    settings = dataclasses.replace(settings, only=None)
     resources = _resources_of(grids, settings)
-    return _run(console, dataclasses.replace(settings, only=None), place, runs, resources, title="failed runs")
+    return _run(console, settings, place, runs, resources, title="failed runs", before=forget, forgiven=forgiven)
 
 
 def _run(
@@ -102,22 +92,29 @@ def _run(
     resources: Callable[[RunConfig], ResourcesConfig],
     *,
     title: str,
-    create: Callable[[], None] = lambda: None,
+    before: Callable[[], None] = lambda: None,
+    forgiven: frozenset[str] = frozenset(),
 ) -> int:
+    """Runs what is left.
+
+    Args:
+        before: done when all is known to be in order, just before the first run starts.
+        forgiven: ids of runs that are tried again although they were given up.
+    """
     seconds = None if settings.time_budget is None else parse_duration(settings.time_budget)
     tracking = Tracking(settings.tensorboard, settings.mlflow, settings.wandb)
     tracking.check()
-    whole = make_plan(runs, store, settings.retries)
-    part = whole if settings.only is None else make_plan(select(runs, settings.only), store, settings.retries)
+    if settings.address is not None:
+        check_address(settings.address)
+    part = runs if settings.only is None else select(runs, settings.only)
+    planned = make_plan(part, store, settings.retries, forgiven)
     reason = None
-    if part.left:
+    if planned.left:
         # Before anything is written and before Ray starts: a missing file is one line, not a failure per run.
-        _check_data(console, list(part.left.values()), settings)
-        create()
-        say(
-            console,
-            f"{title}: {len(part.left)} runs to do, {whole.counts()[State.DONE]} done; store {store}",
-        )
+        _check_data(console, list(planned.left.values()), settings)
+        curves = _curves(store) if settings.tensorboard else Path()
+        before()
+        say(console, f"{title}: {len(planned.left)} runs to do, {planned.counts()[State.DONE]} done; store {store}")
         with console.status("starting Ray"):
             from orchestration import launch as on_ray
             from orchestration import trackers
@@ -129,25 +126,32 @@ def _run(
             data_dir=settings.data_dir,
             keep_models=settings.keep_models,
         )
-        # TensorBoard appends to its files, which an object store cannot.
-        curves = (store.root.local or Path("outputs", store.root.name)) / "tensorboard"
         follow = trackers.callbacks(tracking, grid=title, directory=curves, tell=lambda text: say(console, text))
         try:
             with follow as callbacks:
                 progress = on_ray.launch(
-                    works(part, store, resources),
+                    works(planned, store, resources),
                     store,
                     console,
                     cluster=Cluster(settings.address, settings.dashboard),
                     options=options,
-                    done_before=part.counts()[State.DONE],
+                    done_before=planned.counts()[State.DONE],
                     callbacks=callbacks,
                 )
             reason = progress.stop_reason
         except KeyboardInterrupt:
             reason = "interrupted"
-    after = make_plan(whole.runs.values(), store, settings.retries)
-    return _summary(console, after, store, reason, part=set(part.runs))
+    after = make_plan(runs, store, settings.retries)
+    return _summary(console, after, store, reason, part=planned.runs.keys())
+
+
+def _curves(store: Store) -> Path:
+    """Where TensorBoard's files go. It appends to them, which an object store cannot."""
+    if store.root.local is None:
+        return Path("outputs", store.root.name, "tensorboard")
+    folder = store.root / "tensorboard"
+    folder.make_folder()  # raises if it is a link that leads out of the store
+    return Path(folder.uri)
 
 
 def _check_data(console: Console, runs: Sequence[RunConfig], settings: Settings) -> None:
@@ -160,7 +164,7 @@ def _check_data(console: Console, runs: Sequence[RunConfig], settings: Settings)
     load_dataset.cache_clear()
 
 
-def _summary(console: Console, after: Plan, store: Store, reason: str | None, *, part: set[str]) -> int:
+def _summary(console: Console, after: Plan, store: Store, reason: str | None, *, part: Set[str]) -> int:
     """Prints the results, and what is left and why; returns the exit code.
 
     Args:
@@ -172,11 +176,11 @@ def _summary(console: Console, after: Plan, store: Store, reason: str | None, *,
     failed = {run_id for run_id, state in after.states.items() if state is State.FAILED}
     if failed:
         failures(console, store, failed)
-    if reason is not None and after.left:
+    if reason is not None and part & after.left.keys():
         say(console, f"{reason}: {counts[State.DONE]} of {total} runs are done; the same command continues")
         return OUT_OF_TIME if reason == "out of time" else 130
     if failed & part:
-        say(console, f"{len(failed)} of {total} runs failed; {_remedy(after, store)}", "red")
+        say(console, f"{len(failed & part)} of {len(part)} runs failed; {_remedy(after, store)}", "red")
         return 1
     left = total - counts[State.DONE]
     if not left:
@@ -195,37 +199,12 @@ def _remedy(after: Plan, store: Store) -> str:
     return f"the same command tries again; `autodo status {store}` says more"
 
 
-def parse_duration(text: str) -> float:
-    """Seconds of `90s`, `45m`, `2h`, `1h30m` or `1d`.
-
-    Raises:
-        ConfigError: if it is none of these, or no time at all.
-    """
-    match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip())
-    parts = [int(part or 0) for part in match.groups()] if match else []
-    seconds = sum(part * unit for part, unit in zip(parts, (86400, 3600, 60, 1), strict=False))
-    if not seconds:
-        raise ConfigError(f"--time-budget {text!r}: is not a time such as 2h, 45m, 1h30m or 1d")
-    return float(seconds)
-
-
-def _resources(base: ResourcesConfig, settings: Settings) -> ResourcesConfig:
-    given = {
-        "cpus": settings.cpus_per_run,
-        "gpus": settings.gpus_per_run,
-        "memory": settings.memory_per_run,
-        "workers": settings.workers_per_run,
-    }
-    tree = base.model_dump() | {key: value for key, value in given.items() if value is not None}
-    return parse_model(ResourcesConfig, tree, "resources")
-
-
 def _resources_of(grids: Sequence[GridConfig], settings: Settings) -> Callable[[RunConfig], ResourcesConfig]:
     """What a run of one of the grids occupies; of a run that is in none, the default."""
     known: dict[str, ResourcesConfig] = {}
     for grid in grids:
-        known |= dict.fromkeys((run.run_id for run in expand(grid)), _resources(grid.resources, settings))
-    default = _resources(ResourcesConfig(), settings)
+        known |= dict.fromkeys((run.run_id for run in expand(grid)), effective(grid.resources, settings))
+    default = effective(ResourcesConfig(), settings)
     return lambda run: known.get(run.run_id, default)
 
 

@@ -40,6 +40,9 @@ def record_death(store: Store, run_id: str, said: str) -> Failure:
     Args:
         said: all that Ray says of it.
     """
+    if "creation task" in said:  # it could not begin: a package is missing on its node, say
+        lines = [line.strip() for line in said.splitlines() if line.strip()]
+        return _record(store, run_id, Cause.ERROR, "ProcessDied", f"the process could not start: {lines[-1]}", said)
     cause = cause_of_death(said)
     return _record(store, run_id, cause, "ProcessDied", _DEATH_LINES[cause], said)
 

@@ -97,6 +97,13 @@ class ResourcesConfig(BaseModel):
             raise ValueError(f"{gpus:g} GPUs are neither whole ones nor a share of one")
         return gpus
 
+    @field_validator("memory")
+    @classmethod
+    def _has_a_unit(cls, memory: int | None) -> int | None:
+        if memory is not None and memory < 2**20:
+            raise ValueError(f"{memory:d} bytes are less than a MiB; give a unit, such as 8GiB")
+        return memory
+
     @model_validator(mode="after")
     def _workers_share_no_gpu(self) -> Self:
         if self.workers > 1 and self.gpus % 1:

@@ -15,6 +15,7 @@ from orchestration import cluster as clusters  # isort: skip
 
 from ray import tune
 from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -69,7 +70,7 @@ def launch(
 ) -> GridProgress:
     """Executes every run, a failure of one leaving the others alone, and shows how far they are.
 
-    The first Ctrl-C lets the runs at work end their epoch, which leaves a checkpoint.
+    The first Ctrl-C or SIGTERM lets the runs at work end their epoch, which leaves a checkpoint.
 
     Args:
         done_before: runs of the grid that were done before, for the display.
@@ -78,7 +79,7 @@ def launch(
         how the runs ended.
     Raises:
         ConfigError: if no machine can hold a single run.
-        KeyboardInterrupt: on a second Ctrl-C, or SIGTERM, when everything has stopped; the next launch continues from
+        KeyboardInterrupt: on a second Ctrl-C or SIGTERM, when everything has stopped; the next launch continues from
             the checkpoints.
     """
     # Directly in /tmp: a socket's path in it must stay below about 100 characters, and TMPDIR can be long.
@@ -90,8 +91,7 @@ def launch(
         local = cluster.address is None
         slots = min(clusters.slots(resources, local=local) for resources in {work.resources for work in works})
         slots = min(slots, options.max_concurrent or slots, len(works))
-        if local:
-            _point_to_gpus(works, console)
+        _point_to_gpus(works, console)
         queue = RunQueue(
             works,
             retries=options.retries,
@@ -119,15 +119,15 @@ def launch(
                 storage_path=str(scratch),
                 verbose=0,
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                callbacks=[events, *callbacks],
+                callbacks=[events, _NoPrinting(), *callbacks],
             ),
         )
         with (
             clusters.deaths_are_told(),
             events.display,
-            clusters.on_signal(signal.SIGINT, events.on_ctrl_c),
-            # A batch system's SIGTERM stops now: Ray's own handler would leave its processes and files behind.
-            clusters.on_signal(signal.SIGTERM, _interrupt),
+            clusters.on_signal(signal.SIGINT, events.on_stop_signal),
+            # Of a batch system, which gives some time; Ray's own handler would leave its processes and files behind.
+            clusters.on_signal(signal.SIGTERM, events.on_stop_signal),
         ):
             tuner.fit()
     return progress
@@ -188,6 +188,14 @@ class _Schedule(FIFOScheduler):
         return None  # Tune takes the pending trials in their order
 
 
+class _NoPrinting(TrialProgressCallback):
+    """In the place of the one that Tune would add, and which prints a line for every trial that was stopped."""
+
+    def on_trial_result(self, *_: Any, **__: Any) -> None: ...
+    def on_trial_error(self, *_: Any, **__: Any) -> None: ...
+    def on_trial_complete(self, *_: Any, **__: Any) -> None: ...
+
+
 class _Events(tune.Callback):
     """Hands what Tune reports to the queue, the display and, deaths of processes, to the store."""
 
@@ -202,13 +210,13 @@ class _Events(tune.Callback):
         # Tune pickles its callbacks into a state that nobody reads, and a display cannot be pickled.
         return {}
 
-    def on_ctrl_c(self, *_: object) -> None:
+    def on_stop_signal(self, *_: object) -> None:
         """Stops in good order; the second time, at once."""
         if self._progress.stop_reason == "interrupted":
             raise KeyboardInterrupt
         self._queue.stop()
         self._progress.stop_reason = "interrupted"
-        self.display.say("stopping: each run ends its epoch and leaves a checkpoint; Ctrl-C again stops now")
+        self.display.say("stopping: each run ends its epoch and leaves a checkpoint; once more, and it stops now")
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._begun.add(trial.trial_id)
@@ -255,8 +263,12 @@ class _Events(tune.Callback):
 
     def _failed(self, run_id: str, failure: Failure) -> None:
         again = self._queue.failed(run_id, failure)
-        self._progress.ended(run_id, "again" if again else "failed", failure.last_line)
-        then = "; it is tried again" if again else ""
+        if again and self._queue.stopping:
+            self._progress.ended(run_id, "stopped")
+            then = "; the next launch tries it again"
+        else:
+            self._progress.ended(run_id, "again" if again else "failed", failure.last_line)
+            then = "; it is tried again" if again else ""
         self.display.say(f"failed: {label(self._progress.run(run_id))}: {failure.last_line}{then}")
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
@@ -277,10 +289,6 @@ class _Events(tune.Callback):
                 self._idle_since = None
                 resources = ResourcesConfig.model_validate(waiting[0].config["resources"])
                 self.display.say(f"no node has had room for a run for {IDLE_SECONDS:.0f} s: {clusters.need(resources)}")
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _point_to_gpus(works: Sequence[Work], console: Console) -> None:

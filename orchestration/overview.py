@@ -12,26 +12,38 @@ from rich.table import Table
 from rich.text import Text
 
 from autodo.config import RunConfig
-from autodo.errors import ConfigError
+from autodo.errors import ConfigError, StoreError
 from autodo.validation import parse_overrides
 from orchestration.estimate import Bill, wall_seconds
 from orchestration.grid import ResourcesConfig, expand, load_grid, pin_content
-from orchestration.plan import local_slots, make_plan, works
+from orchestration.plan import local_slots, make_plan, select, works
 from orchestration.progress import duration
 from orchestration.run_queue import Work
 from orchestration.run_state import State
+from orchestration.settings import Settings, effective
 from orchestration.store import Store
 
 WATCH_SECONDS = 3.0
 WATCH_SECONDS_IN_A_LOG = 60.0
+LINES_AT_WORK = 100
 _STYLES = {State.DONE: "green", State.FAILED: "red", State.STARTED: "yellow", State.MISSING: "dim"}
 
 
-def plan(console: Console, *, grid: str, store: Path | str | None, overrides: Sequence[str], list_runs: bool) -> None:
+def plan(
+    console: Console,
+    settings: Settings,
+    *,
+    grid: str,
+    store: Path | str | None,
+    overrides: Sequence[str],
+    list_runs: bool,
+) -> None:
     """Prints the runs of a grid by state, and the time that the rest takes."""
     config = pin_content(load_grid(grid).override(parse_overrides(overrides)))
     place = Store(store or config.store_path)
-    planned = make_plan(expand(config), place)
+    resources = effective(config.resources, settings)
+    runs = expand(config)
+    planned = make_plan(runs if settings.only is None else select(runs, settings.only), place, settings.retries)
     if list_runs:
         for run_id, state in planned.states.items():
             console.print(Text(f"{state:8}", style=_STYLES[state]), Text(run_id), soft_wrap=True)
@@ -49,8 +61,8 @@ def plan(console: Console, *, grid: str, store: Path | str | None, overrides: Se
     table.add_section()
     table.add_row("all", "", *_counts(planned.counts()))
     console.print(table)
-    left = works(planned, place, functools.partial(_same, config.resources))
-    say(console, f"left: {_bill(left, local_slots(config.resources), 'here')}")
+    left = works(planned, place, functools.partial(_same, resources))
+    say(console, f"left: {_bill(left, local_slots(resources), 'here')}")
     if planned.given_up:
         say(console, _given_up(planned.given_up, place))
 
@@ -94,18 +106,26 @@ def status(console: Console, root: Path | str, *, watch: bool) -> None:
     """Prints how far a store is; with `watch`, again and again until nothing is left to do."""
     store = Store(root).open()
     parts, going_on = _status(store)
-    if watch and console.is_terminal:
-        with Live(Group(*parts), console=console, auto_refresh=False) as live:
-            while going_on:
-                time.sleep(WATCH_SECONDS)
-                parts, going_on = _status(store)
-                live.update(Group(*parts), refresh=True)
-        return
-    _print(console, parts)
-    while watch and going_on:
-        time.sleep(WATCH_SECONDS_IN_A_LOG)
-        parts, going_on = _status(store)
+    if not watch or not console.is_terminal:
         _print(console, parts)
+        while watch and going_on:
+            time.sleep(WATCH_SECONDS_IN_A_LOG)
+            parts, going_on = _look_again(store)
+            _print(console, parts)
+        return
+    with Live(Group(*parts), console=console, auto_refresh=False) as live:
+        while going_on:
+            time.sleep(WATCH_SECONDS)
+            parts, going_on = _look_again(store, at_most=max(3, console.height - 16))
+            live.update(Group(*parts), refresh=True)
+
+
+def _look_again(store: Store, at_most: int = LINES_AT_WORK) -> tuple[list[RenderableType], bool]:
+    """`_status`, of a store that may be out of reach for a while."""
+    try:
+        return _status(store, at_most)
+    except StoreError as error:
+        return [Text(f"{error}; trying again", style="yellow")], True
 
 
 def _print(console: Console, parts: Sequence[RenderableType]) -> None:
@@ -113,7 +133,7 @@ def _print(console: Console, parts: Sequence[RenderableType]) -> None:
         console.print(part, soft_wrap=isinstance(part, Text))
 
 
-def _status(store: Store) -> tuple[list[RenderableType], bool]:
+def _status(store: Store, at_most: int = LINES_AT_WORK) -> tuple[list[RenderableType], bool]:
     """State of every grid, runs at work, what is left, failures by their last line; and whether anything goes on."""
     parts: list[RenderableType] = []
     table = Table(title=Text(f"store {store}"), title_justify="left")
@@ -141,16 +161,18 @@ def _status(store: Store) -> tuple[list[RenderableType], bool]:
     parts.append(table)
     begun = [run_id for run_id, state in (known | others).items() if state is State.STARTED]
     at_work = [run_id for run_id in begun if store.at_work(run_id)]
-    if at_work:
-        parts.append(Text(f"{_runs(len(at_work))} at work:"))
-        parts += [Text(f"  {run_id}: {store.last_log_line(run_id)}", style="cyan") for run_id in at_work]
-    if len(begun) > len(at_work):
-        parts.append(Text(f"{_runs(len(begun) - len(at_work))} interrupted", style="yellow"))
     if left:
         parts.append(Text(f"left: {_bill(list(left.values()), len(at_work), 'now')}"))
+    if len(begun) > len(at_work):
+        parts.append(Text(f"{_runs(len(begun) - len(at_work))} interrupted", style="yellow"))
     if given_up:
         parts.append(Text(_given_up(given_up, store), style="red"))
     parts += _failure_lines(store, None)
+    if at_work:
+        parts.append(Text(f"{_runs(len(at_work))} at work:"))
+        parts += [Text(f"  {run_id}: {store.last_log_line(run_id)}", style="cyan") for run_id in at_work[:at_most]]
+    if len(at_work) > at_most:
+        parts.append(Text(f"  and {len(at_work) - at_most} more", style="dim"))
     return parts, bool(left or at_work)
 
 

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from autodo.config import RunConfig
@@ -51,17 +51,18 @@ class Plan:
         return collections.Counter(self.states.values())
 
 
-def make_plan(runs: Iterable[RunConfig], store: Store, retries: int = RETRIES) -> Plan:
+def make_plan(runs: Iterable[RunConfig], store: Store, retries: int = RETRIES, forgiven: Collection[str] = ()) -> Plan:
     """The runs with their states; a store that does not exist yet has none done.
 
     Args:
         retries: after so many further attempts a failed run is given up.
+        forgiven: ids of runs that are not given up whatever happened to them.
     """
     by_id = {run.run_id: run for run in runs}
     states = store.states(by_id)
     failures = {run_id: store.failure(run_id) for run_id, state in states.items() if state is State.FAILED}
-    given_up = frozenset(run_id for run_id, failure in failures.items() if failure and failure.given_up(retries))
-    return Plan(by_id, states, given_up)
+    given_up = {run_id for run_id, failure in failures.items() if failure and failure.given_up(retries)}
+    return Plan(by_id, states, frozenset(given_up.difference(forgiven)))
 
 
 def works(plan: Plan, store: Store, resources: Callable[[RunConfig], ResourcesConfig]) -> list[Work]:

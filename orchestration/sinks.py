@@ -139,6 +139,8 @@ class TensorBoardSink:
         run_id = run.run_id
         if run_id not in self._open:
             folder = self._directory / run_id
+            if folder.is_symlink():
+                raise OSError(f"{folder}: is a symbolic link, and so not followed")
             folder.mkdir(parents=True, exist_ok=True)
             # SummaryWriter hands events to a thread and cannot be made to wait for it; here is a thread already.
             # A file's name holds its second only, and TensorBoard reads the files in the order of their names.

@@ -21,7 +21,7 @@ from autodo.errors import ConfigError, StoreError, StoreRefused
 from autodo.storage import LocalLocation, Location, locate
 from autodo.validation import parse_model, parse_yaml
 from orchestration import lease
-from orchestration.attempt import CHECKPOINT, Attempt, RunLog, is_checkpoint, is_locked, local_attempt, remote_attempt
+from orchestration.attempt import CHECKPOINT, Attempt, is_checkpoint, is_locked, local_attempt, remote_attempt
 from orchestration.grid import GridConfig
 from orchestration.run_state import Cause, Failure, State
 
@@ -343,12 +343,6 @@ class Store:
         )
         with begin as attempt:
             yield attempt
-
-    @contextlib.contextmanager
-    def locked_log(self, run_id: str) -> Iterator[RunLog]:
-        """The log of an attempt, as `attempt` gives it."""
-        with self.attempt(run_id) as attempt:
-            yield attempt.log
 
     def _patiently(self, action: Callable[[], T], patience: float | None = None) -> T:
         """Does what may fail for a while until it succeeds, or `patience` seconds are over."""

@@ -134,6 +134,7 @@ def instead_of_ray(monkeypatch: pytest.MonkeyPatch) -> list[Launched]:
         (["launch", "quickstart", "--time-budget", "2 hours"], "--time-budget '2 hours': is not a time such as 2h"),
         (["launch", "quickstart", "--time-budget", "0h"], "--time-budget '0h': is not a time such as 2h"),
         (["launch", "quickstart", "--only", "method=autodo-awz"], "unknown method 'autodo-awz'; did you mean"),
+        (["launch", "quickstart", "--memory-per-run", "8"], "resources: memory: 8 bytes are less than a MiB; give a"),
         (["launch", "quickstart", "--memory-per-run", "much"], "resources: memory: could not parse"),
         (["launch", "quickstart", "--gpus-per-run", "0.5", "--workers-per-run", "2"], "resources: gpus: 0.5 cannot be"),
         (["launch", "quickstart", "--gpus-per-run", "1.5"], "resources: gpus: 1.5 GPUs are neither whole ones nor a"),
@@ -281,6 +282,38 @@ def test_a_failed_run_of_no_grid_is_retried_from_its_own_configuration(
     assert store.states([run.run_id]) == {run.run_id: State.DONE}
 
 
+def test_a_retry_that_does_not_come_about_forgets_no_failure(autodo, grid: str) -> None:
+    store = Store("S").create()
+    run = expand(load_grid(grid))[0]
+    store.begin(run)
+    store.record_failure(run.run_id, kind="E", last_line="no luck", traceback="", cause=Cause.DIVERGED)
+    for wrong in (("--time-budget", "zz"), ("--address", "127.0.0.1:9"), ("--only", "seed=7")):
+        assert autodo("retry", "S", "--failed", *wrong).code == 2
+        assert store.failures()[run.run_id].last_line == "no luck"
+
+
+def test_an_address_where_nothing_answers_stops_a_launch_before_anything_is_written(
+    autodo, grid: str, tmp_path: Path
+) -> None:
+    assert autodo("launch", grid, "--store", "S", "--address", "127.0.0.1:9").code == 2
+    assert not (tmp_path / "S").exists()
+
+
+def test_what_a_launch_asked_for_is_asked_for_again_by_resume(
+    autodo, grid: str, instead_of_ray: list[Launched]
+) -> None:
+    autodo("launch", grid, "--store", "S", "--only", "seed=0", "--gpus-per-run", "0.5", "--memory-per-run", "2GiB")
+    autodo("resume", "S")
+    (resources,) = {work.resources for work in instead_of_ray[1].works}
+    assert (resources.gpus, resources.memory) == (0.5, 2 * 2**30)
+
+
+def test_a_plan_is_of_the_part_and_the_resources_that_are_asked_for(autodo, grid: str) -> None:
+    fill(Store("S"), grid, n=1)
+    out = autodo("plan", grid, "--store", "S", "--only", "seed=0", "--gpus-per-run", "1").out
+    assert "left: 1 run, about 1 min 00 s of training (0.017 GPU-hours)" in out
+
+
 def test_only_failed_runs_are_retried(autodo, grid: str) -> None:
     fill(Store("S"), grid, n=1)
     done, missing, *_ = expand(load_grid(grid))
@@ -289,6 +322,8 @@ def test_only_failed_runs_are_retried(autodo, grid: str) -> None:
     )
     assert "has not failed, it is missing" in autodo("retry", "S", missing.run_id).err
     assert "is not a run id" in autodo("retry", "S", "../../etc").err
+    assert "nosuchrun: no run of S has this id" in autodo("retry", "S", "nosuchrun").err
+    assert f"did you mean '{done.run_id}'" in autodo("retry", "S", done.run_id[:-1]).err
     for arguments in (("retry", "S"), ("retry", "S", done.run_id, "--failed")):
         answer = autodo(*arguments)
         assert (answer.code, answer.err.startswith("error: say which runs: either --failed")) == (2, True)
@@ -299,10 +334,10 @@ def test_status_tells_runs_at_work_from_interrupted_ones(autodo, grid: str) -> N
     store = Store("S")
     _, working, interrupted, _ = expand(load_grid(grid))
     store.begin(interrupted)
-    with store.locked_log(working.run_id) as log:
+    with store.attempt(working.run_id) as attempt:
         store.begin(working)
-        log.write("2026-01-01 epoch 7: train loss 0.1\n")
-        log.flush()
+        attempt.log.write("2026-01-01 epoch 7: train loss 0.1\n")
+        attempt.log.flush()
         out = autodo("status", "S").out
     assert "1 run at work:" in out
     assert f"  {working.run_id}: 2026-01-01 epoch 7: train loss 0.1\n" in out

@@ -102,9 +102,9 @@ def test_data_that_this_node_lacks_is_told_with_the_node(store: Store, tmp_path:
 
 def test_the_last_line_of_the_log_is_read_alone(any_store: Store, run: RunConfig) -> None:
     assert any_store.last_log_line(run.run_id) == ""
-    with any_store.locked_log(run.run_id) as log:
-        log.write("x" * 10_000 + "\n")
-        log.write("the last\n")
+    with any_store.attempt(run.run_id) as attempt:
+        attempt.log.write("x" * 10_000 + "\n")
+        attempt.log.write("the last\n")
     assert any_store.last_log_line(run.run_id) == "the last"
 
 

@@ -64,6 +64,13 @@ def test_a_death_is_kept_with_all_that_ray_said(store: Store, run: RunConfig) ->
     assert store.states([run.run_id]) == {run.run_id: State.FAILED}
 
 
+def test_a_process_that_could_not_start_is_an_error_with_its_reason(store: Store, run: RunConfig) -> None:
+    said = "The actor died because of an error in its creation task, …\nModuleNotFoundError: No module named 'x'\n"
+    failure = record_death(store, run.run_id, said)
+    assert failure.cause is Cause.ERROR
+    assert failure.last_line == "the process could not start: ModuleNotFoundError: No module named 'x'"
+
+
 def test_a_lost_node_is_not_counted_as_an_attempt(store: Store, run: RunConfig) -> None:
     for _ in range(3):
         failure = record_death(store, run.run_id, "its node has died")

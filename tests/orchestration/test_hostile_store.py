@@ -114,6 +114,23 @@ def test_garbage_in_runs_changes_nothing(any_store: Store, run: RunConfig, victi
     assert not victim.exists()
 
 
+def test_curves_do_not_follow_links(store: Store, run: RunConfig, tmp_path: Path) -> None:
+    from orchestration.commands import _curves
+    from orchestration.sinks import TensorBoardSink
+
+    (tmp_path / "elsewhere").mkdir()
+    folder = _curves(store)
+    (folder / run.run_id).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="is a symbolic link"):
+        TensorBoardSink(folder).epoch(run, {"epoch": 0, "val_error": 0.5})
+    (folder / run.run_id).unlink()
+    folder.rmdir()
+    folder.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StoreError, match="leads out of the store"):
+        _curves(store)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
 def test_links_in_a_store_lead_nowhere_else(store: Store, run: RunConfig, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

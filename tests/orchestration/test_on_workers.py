@@ -146,7 +146,7 @@ def test_a_run_fails_with_the_error_of_its_workers(
 
 def test_a_run_that_another_process_works_on_is_left_to_it(launch: Launch, store: Store) -> None:
     run = small()
-    with store.locked_log(run.run_id):
+    with store.attempt(run.run_id):
         progress = launch([run], store)
     assert (set(progress.busy), progress.done, progress.failed) == ({run.run_id}, 0, {})
     assert store.failures() == {}

@@ -152,15 +152,15 @@ def test_a_grid_that_cannot_be_read_is_an_error_of_its_own(any_store: Store) -> 
 def test_a_run_is_locked_against_other_processes_and_free_when_they_die(store: Store, run: RunConfig) -> None:
     code = (
         "import sys; from orchestration.store import Store\n"
-        f"with Store({store.uri!r}).locked_log({run.run_id!r}):\n"
+        f"with Store({store.uri!r}).attempt({run.run_id!r}):\n"
         "    print('locked', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"locked\n"
-        with pytest.raises(RunBusy, match="another process"), store.locked_log(run.run_id):
+        with pytest.raises(RunBusy, match="another process"), store.attempt(run.run_id):
             pass
         other.kill()
         other.wait()
-    with store.locked_log(run.run_id):
+    with store.attempt(run.run_id):
         pass
