@@ -15,7 +15,7 @@ from autodo.errors import StoreError
 from autodo.storage import LocalLocation, Location
 from orchestration import lease
 from orchestration.run_state import RunBusy
-from orchestration.scratch import scratch_directory
+from orchestration.scratch import scratch_directory, sweep
 
 logger = logging.getLogger("autodo")
 
@@ -218,7 +218,9 @@ def remote_attempt(folder: Location, patiently: Patiently) -> Iterator[Attempt]:
     patiently(claim.acquire)
     with contextlib.ExitStack() as stack:
         stack.callback(claim.release)
-        scratch = stack.enter_context(scratch_directory(Path(tempfile.gettempdir())))
+        temporary = Path(tempfile.gettempdir())
+        sweep(temporary)
+        scratch = stack.enter_context(scratch_directory(temporary))
         with contextlib.suppress(FileNotFoundError):
             patiently(lambda: (folder / "log.txt").fetch(scratch / "log.txt"))
         log = RunLog((LocalLocation(scratch) / "log.txt").open_append())

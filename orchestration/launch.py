@@ -230,6 +230,12 @@ class _Events(tune.Callback):
         if result["state"] == "running":
             self._progress.epoch(run_id, result["epoch"], result["val_error"], result["seconds"])
             return
+        if result["state"] == "waiting":
+            self._progress.waits(run_id)
+            return
+        if result["state"] == "starting":
+            self._progress.started(run_id)
+            return
         self._told.add(trial.trial_id)
         if result["state"] == "failed":
             self._failed(run_id, Failure.model_validate(result["failure"]))
@@ -274,10 +280,11 @@ class _Events(tune.Callback):
 
     def _tell_if_nothing_fits(self, trials: list[Trial]) -> None:
         """Says once that runs wait for a node that has room, which may never come."""
-        if self._progress.running:
+        if self._progress.at_work:
             self._idle_since = time.monotonic()
         elif self._idle_since is not None and time.monotonic() - self._idle_since > IDLE_SECONDS:
-            waiting = [trial for trial in trials if trial.status == Trial.PENDING]
+            # A trial of several workers runs while they wait.
+            waiting = [trial for trial in trials if trial.status in (Trial.PENDING, Trial.RUNNING)]
             if waiting:
                 self._idle_since = None
                 resources = ResourcesConfig.model_validate(waiting[0].config["resources"])

@@ -7,32 +7,40 @@ Nothing is tried again here: Ray Train restarts the workers in less time than a 
 have two budgets of retries, and the store would not hear of the failures that Train forgave. A worker that fails or
 dies ends the attempt; whether there is another is decided where it is for every run, and that one continues from the
 checkpoint in the store. Ray Train's own checkpoints and reports are not used.
+
+While there is no room for all of its workers Ray Train asks for it again and again. In between the trial is told, and
+decides whether to go on: at that moment nothing is set aside for the run, so that one that is given up leaves nothing.
 """
 
 import asyncio
 import os
 import tempfile
 import traceback
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ray
 from ray import tune
+from ray.train.v2._internal.execution.callback import ControllerCallback
 
 from autodo.config import RunConfig
 from autodo.errors import StoreError
 from orchestration.execute import assist, execute
 from orchestration.grid import ResourcesConfig
 from orchestration.run_state import WorkerDied
+from orchestration.scratch import scratch_directory, sweep
 from orchestration.store import Store
-from orchestration.trial import RunTrial
+from orchestration.trial import Message, RunTrial
 
 if TYPE_CHECKING:
     from autodo.workers import Workers
 
 TRIAL_MEMORY = 800 * 10**6
 """Of the trial's process, as measured: Ray Train imports torch there too."""
+ROOM_SECONDS = 3.0
+"""How long Ray Train waits for room before the trial is asked whether it shall ask again."""
 POLL_SECONDS = 0.2
 """Between two looks whether the workers still live; Ray Train's own pace is set to the same."""
 
@@ -48,7 +56,7 @@ def request(config: dict[str, Any]) -> tune.PlacementGroupFactory:
 class AnyRunTrial(RunTrial):
     """A trial of a run by one process or by several."""
 
-    def _start(self, run: RunConfig, store: Store) -> Generator[dict[str, Any], None, None]:
+    def _start(self, run: RunConfig, store: Store) -> Generator[Message, None, None]:
         resources = ResourcesConfig.model_validate(self._given["resources"])
         if resources.workers == 1:
             return super()._start(run, store)
@@ -58,7 +66,7 @@ class AnyRunTrial(RunTrial):
 
 def execute_on_workers(
     config: RunConfig, store: Store, resources: ResourcesConfig, *, data_dir: str | None, keep_model: bool
-) -> Generator[dict[str, Any], None, None]:
+) -> Generator[Message, None, None]:
     """`execute`, by `resources.workers` processes on Ray; from within a process of Ray.
 
     Between two epochs the workers wait until the iterator is asked for the next one.
@@ -66,7 +74,8 @@ def execute_on_workers(
     Args:
         data_dir: of the datasets' files, on every node.
     Yields:
-        one dict per finished epoch, as `execute` does. One that is closed before the end stops the workers.
+        "waiting" every few seconds as long as there is no room for the workers, "starting" when they begin, and one
+        dict per finished epoch, as `execute` does. One that is closed before the end stops the workers.
     Raises:
         RunBusy: if another process is at work on this run. WorkerDied: if a worker's process or node is lost.
         Whatever a worker raised.
@@ -79,8 +88,11 @@ def execute_on_workers(
         return
     # The controller of the run takes it over from here.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(POLL_SECONDS))
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(ROOM_SECONDS))
+    temporary = Path(tempfile.gettempdir())
+    sweep(temporary)
     desk: Any = ray.remote(num_cpus=0)(_Desk).remote()
-    with tempfile.TemporaryDirectory(prefix="autodo-train-") as scratch, ThreadPoolExecutor(1) as thread:
+    with scratch_directory(temporary) as scratch, ThreadPoolExecutor(1) as thread:
         trainer = TorchTrainer(
             _train,
             train_loop_config={
@@ -99,19 +111,23 @@ def execute_on_workers(
             ),
             run_config=TrainRunConfig(
                 name=config.run_id,
-                storage_path=scratch,
-                # mypy takes this for the class of Ray Train's first version.
+                storage_path=str(scratch),
+                # mypy takes these for the classes of Ray Train's first version.
+                callbacks=[_AsksAgain(desk)],  # type: ignore[list-item]
                 failure_config=FailureConfig(max_failures=0, max_preemption_failures=0),  # type: ignore[call-arg]
             ),
         )
         training = thread.submit(trainer.fit)
         try:
-            while (metrics := _hear(desk, training)) is not None:
-                yield metrics
+            for message in _messages(desk, training):
+                yield message
                 ray.get(desk.answer.remote(True))
         except GeneratorExit:
             ray.get(desk.answer.remote(False))
-            training.result()
+            if message == "waiting":
+                training.exception()  # it ends with _GivenUp
+            else:
+                training.result()
             raise
         finally:
             ray.kill(desk)
@@ -126,19 +142,19 @@ class _Told(NamedTuple):
 
 
 class _Desk:
-    """Between the trial, whose own actor is busy with the present step, and the first of its workers."""
+    """Between the trial, whose own actor is busy with the present step, and who trains for it."""
 
     def __init__(self) -> None:
-        self._told: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._told: asyncio.Queue[Message] = asyncio.Queue()
         self._answers: asyncio.Queue[bool] = asyncio.Queue()
         self._errors: list[_Told] = []
 
-    async def tell(self, metrics: dict[str, Any]) -> bool:
-        """The first worker has ended an epoch. Returns, when the trial says so, whether there shall be another."""
-        await self._told.put(metrics)
+    async def tell(self, message: Message) -> bool:
+        """What is to be told to the trial. Returns, when the trial says so, whether to go on."""
+        await self._told.put(message)
         return await self._answers.get()
 
-    async def hear(self) -> dict[str, Any]:
+    async def hear(self) -> Message:
         return await self._told.get()
 
     async def answer(self, go_on: bool) -> None:
@@ -152,8 +168,8 @@ class _Desk:
         return self._errors
 
 
-def _hear(desk: Any, training: "Future[Any]") -> dict[str, Any] | None:
-    """The next epoch's row, or None if the run is done.
+def _messages(desk: Any, training: "Future[Any]") -> Iterator[Message]:
+    """What the trial is told, until the run is done.
 
     Raises:
         the error that ended the training.
@@ -162,11 +178,11 @@ def _hear(desk: Any, training: "Future[Any]") -> dict[str, Any] | None:
     while not training.done():
         ready, _ = ray.wait([heard], timeout=POLL_SECONDS)
         if ready:
-            return dict(ray.get(heard))
+            yield ray.get(heard)
+            heard = desk.hear.remote()
     error = training.exception()
     if error is not None:
         raise _reason(error, ray.get(desk.errors.remote())) from error
-    return None
 
 
 def _reason(error: BaseException, told: list[_Told]) -> Exception:
@@ -179,6 +195,28 @@ def _reason(error: BaseException, told: list[_Told]) -> Exception:
     return WorkerDied(f"{lost}{error}")
 
 
+# ----- in the process of Ray Train's controller
+
+
+class _GivenUp(Exception):
+    """The run is not to wait for room any more."""
+
+
+class _AsksAgain(ControllerCallback):
+    """Lets Ray Train ask for room again only if the trial wants it to; by itself it would do so for ever."""
+
+    def __init__(self, desk: Any) -> None:
+        self._desk = desk
+        self._has_asked = False
+
+    def before_controller_execute_resize_decision(self, resize_decision: object) -> None:
+        """Before each attempt to start the workers, when that before it has given back what it had."""
+        # Any error that is not one of Ray Train's own makes it shut down in good order.
+        if self._has_asked and not ray.get(self._desk.tell.remote("waiting")):
+            raise _GivenUp
+        self._has_asked = True
+
+
 # ----- in the processes of the workers
 
 
@@ -187,11 +225,15 @@ def _train(given: dict[str, Any]) -> None:
     from autodo.workers import joined
 
     workers = joined()
+
+    def go_on(message: Message) -> bool:
+        return workers.all(ray.get(given["desk"].tell.remote(message)) if workers.is_first else True)
+
     try:
-        for metrics in _epochs(given, workers):
-            go_on = ray.get(given["desk"].tell.remote(metrics)) if workers.is_first else True
-            if not workers.all(go_on):
-                break
+        if go_on("starting"):
+            for metrics in _epochs(given, workers):
+                if not go_on(metrics):
+                    break
     except Exception as error:
         # The traceback itself does not survive the way to the trial.
         error.add_note(f"in worker {workers.rank} of {workers.size}:\n{traceback.format_exc()}")

@@ -43,6 +43,7 @@ class _Running:
     run: RunConfig
     epochs_done: int | None = None  # None until the first epoch ends: a resumed run starts anywhere
     val_error: float | None = None
+    waits: bool = False  # its workers have no room
 
 
 class GridProgress:
@@ -83,6 +84,15 @@ class GridProgress:
         self._waiting.pop(run_id, None)
         self.busy.discard(run_id)
         self.running[run_id] = _Running(self.run(run_id))
+
+    def waits(self, run_id: str) -> None:
+        """A run that has started finds no room for its workers; when it does, it has `started` again."""
+        self.running[run_id].waits = True
+
+    @property
+    def at_work(self) -> int:
+        """How many runs have started and have room."""
+        return sum(not row.waits for row in list(self.running.values()))
 
     def epoch(self, run_id: str, epoch: int, val_error: float, seconds: float) -> None:
         """An epoch ended; `epoch` counts from 0."""
@@ -137,8 +147,11 @@ class GridProgress:
 
     def headline(self) -> str:
         """`5 of 16 runs done, 2 running, 1 failed`."""
-        running = f"{len(self.running)} running" if self._begun else "starting workers"
+        at_work = self.at_work
+        running = f"{at_work} running" if self._begun else "starting workers"
         parts = [f"{self.done} of {self.total} runs done", running]
+        waiting = len(self.running) - at_work
+        parts += [f"{waiting} waiting for room"] if waiting else []
         parts += [f"{len(self.failed)} failed"] if self.failed else []
         again = self.attempts_failed - len(self.failed)
         parts += [f"{again} attempt{'s' if again > 1 else ''} repeated"] if again else []
@@ -215,7 +228,9 @@ class LiveDisplay:
             rows.add_row(
                 Text("  " + label(row.run), style="cyan", no_wrap=True, overflow="ellipsis"),
                 ProgressBar(total=epochs, completed=row.epochs_done or 0, width=16),
-                Text("starting", style="dim") if row.epochs_done is None else f"epoch {row.epochs_done}/{epochs}",
+                Text("waiting for room" if row.waits else "starting", style="dim")
+                if row.epochs_done is None
+                else f"epoch {row.epochs_done}/{epochs}",
                 "" if row.val_error is None else f"val error {100 * row.val_error:.1f}%",
             )
         more = len(running) - len(shown)

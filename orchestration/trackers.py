@@ -56,7 +56,7 @@ class _Feed(tune.Callback):
             self._delivery.put(lambda sink: sink.epoch(run, metrics))
         elif result["state"] == "failed":
             self._ended(trial, "failed", result["failure"]["last_line"])
-        else:
+        elif result["state"] in ("done", "busy"):
             self._ended(trial, result["state"])
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:

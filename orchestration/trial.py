@@ -1,7 +1,7 @@
 """What a Ray actor does: one run after another, one epoch per step."""
 
 from collections.abc import Generator
-from typing import Any
+from typing import Any, Literal
 
 from ray import tune
 
@@ -14,20 +14,24 @@ from orchestration.grid import ResourcesConfig
 from orchestration.run_state import RunBusy
 from orchestration.store import Store
 
+Message = dict[str, Any] | Literal["waiting", "starting"]
+"""Of an attempt: the row of an epoch that has ended, or where it is before the first one."""
+
 
 class RunTrial(tune.Trainable):
     """Tune's view of an attempt at a run.
 
     Its config holds `run` (a RunConfig as JSON), `resources`, `store`, `data_dir` and `keep_model`. Each result holds
-    `state`: `running` with `epoch`, `val_error`, `seconds` and `metrics` (the epoch's scalars), `done`, `busy`, or
-    `failed` with `failure`. A failure is a result, and the actor lives on to take the next run, unless the error is
-    one that may have left something behind in the process.
+    `state`: `waiting` for room or `starting` (runs of several workers only), `running` with `epoch`, `val_error`,
+    `seconds` and `metrics` (the epoch's scalars), `done`, `busy`, or `failed` with `failure`. A failure is a result,
+    and the actor lives on to take the next run, unless the error is one that may have left something behind in the
+    process.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
         """Takes the run without starting it, because an exception here would end the actor."""
         self._given = config
-        self._epochs: Generator[dict[str, Any], None, None] | None = None
+        self._epochs: Generator[Message, None, None] | None = None
         self._spoilt = False
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -45,7 +49,7 @@ class RunTrial(tune.Trainable):
         try:
             if self._epochs is None:
                 self._epochs = self._start(run, store)
-            metrics = next(self._epochs, None)
+            message = next(self._epochs, None)
         except RunBusy:
             return {"state": "busy", "done": True}
         except Exception as error:  # any error ends this run and no other
@@ -53,11 +57,11 @@ class RunTrial(tune.Trainable):
             # A CUDA error, say, would be met by every later run of the process: let Tune end it.
             self._spoilt = not isinstance(error, UserError | TrainingDiverged)
             return {"state": "failed", "done": not self._spoilt, "failure": failure.model_dump(mode="json")}
-        if metrics is None:
+        if message is None:
             return {"state": "done", "done": True}
-        return {**running(metrics), "done": False}
+        return {**({"state": message} if isinstance(message, str) else running(message)), "done": False}
 
-    def _start(self, run: RunConfig, store: Store) -> Generator[dict[str, Any], None, None]:
+    def _start(self, run: RunConfig, store: Store) -> Generator[Message, None, None]:
         import torch
 
         if not store.exists:

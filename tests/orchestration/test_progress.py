@@ -72,6 +72,27 @@ def test_a_run_that_is_tried_again_waits_again() -> None:
     assert (progress.done, progress.failed) == (1, {})
 
 
+def test_a_run_whose_workers_have_no_room_is_not_at_work() -> None:
+    (work,) = works(1)
+    progress = GridProgress([work])
+    console = Console(file=io.StringIO(), width=100)
+
+    def shown() -> str:
+        with console.capture() as capture:
+            console.print(LiveDisplay(progress, console)._render())
+        return capture.get()
+
+    progress.started(work.run_id)
+    progress.waits(work.run_id)
+    assert progress.at_work == 0
+    assert progress.headline() == "0 of 1 runs done, 0 running, 1 waiting for room"
+    assert "waiting for room" in shown().splitlines()[-1]
+    progress.started(work.run_id)
+    assert progress.at_work == 1
+    assert progress.headline() == "0 of 1 runs done, 1 running"
+    assert "starting" in shown().splitlines()[-1]
+
+
 def test_the_last_run_is_not_shared_among_slots() -> None:
     (run,) = works(1)
     progress = GridProgress([run], slots=8)

@@ -32,7 +32,10 @@ MARKS = [
 
 @contextlib.contextmanager
 def ray_with(cpus: int) -> Iterator[Launch]:
-    """`launch(runs, store)` with two workers a run, on one local Ray."""
+    """`launch(runs, store)` with two workers a run, on one local Ray.
+
+    With `joins` it is taken as a cluster that may still grow.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         # Before Ray: it sets the environment that Ray reads at its import.
@@ -53,11 +56,20 @@ def ray_with(cpus: int) -> Iterator[Launch]:
                 logging_level="ERROR",
             )
 
-            def call(runs: list[RunConfig], store: Store, **options: Any) -> GridProgress:
-                works = [Work(run.run_id, run, ResourcesConfig(workers=2)) for run in runs]
-                console = Console(file=io.StringIO(), width=200)
+            def call(
+                runs: list[RunConfig],
+                store: Store,
+                *,
+                workers: int = 2,
+                joins: bool = False,
+                file: io.StringIO | None = None,
+                **options: Any,
+            ) -> GridProgress:
+                works = [Work(run.run_id, run, ResourcesConfig(workers=workers)) for run in runs]
+                console = Console(file=file or io.StringIO(), width=200)
                 settings = on_ray.Options(**{"max_concurrent": 1, **options})
-                return on_ray.launch(works, store, console, cluster=Cluster(), options=settings)
+                cluster = Cluster(address="auto" if joins else None)
+                return on_ray.launch(works, store, console, cluster=cluster, options=settings)
 
             try:
                 yield call
