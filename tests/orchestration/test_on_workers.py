@@ -90,16 +90,19 @@ def test_a_killed_trial_leaves_nothing_that_the_next_attempt_waits_for(launch: L
     """Its workers, and the CPUs that are set aside for them, are not its own: Ray has to take them back."""
     from ray.util.state import list_actors
 
-    run = small(**{"training.epochs": 25})
+    run = small(**{"training.epochs": 60})
     log = store.log_file(run.run_id)
 
     def kill() -> None:
-        deadline = time.monotonic() + 120
-        while not (log.exists() and log.read_text().count("train loss") >= 2) and time.monotonic() < deadline:
+        deadline = time.monotonic() + 200
+        while not killed and time.monotonic() < deadline:
             time.sleep(0.05)
-        (trial,) = [actor for actor in list_actors(limit=1000) if (actor.class_name, actor.state) == TRIAL]
-        os.kill(trial.pid, signal.SIGKILL)
-        killed.append(trial.pid)
+            if log.exists() and log.read_text().count("train loss") >= 2:
+                # That of an earlier test may still be on its way out.
+                trials = [actor for actor in list_actors(limit=1000) if (actor.class_name, actor.state) == TRIAL]
+                if len(trials) == 1:
+                    os.kill(trials[0].pid, signal.SIGKILL)
+                    killed.append(trials[0].pid)
 
     killed: list[int] = []
     killer = threading.Thread(target=kill)
