@@ -12,6 +12,7 @@ from tests.orchestration.two_workers import MARKS, check_results, ray_with, smal
 pytestmark = MARKS
 
 
+@pytest.mark.long
 def test_runs_that_wait_for_each_others_cpus_all_end(store: Store) -> None:
     """Three runs at a time want six of three CPUs: one CPU is always left over, and must help nobody to half a run."""
     runs = [small(seed=seed) for seed in range(3)]
@@ -54,6 +55,7 @@ def test_a_run_that_gets_no_room_ends_with_the_time_and_leaves_nothing(
         assert launch([other], store, workers=1).done == 1
 
 
+@pytest.mark.long
 def test_a_run_begins_when_there_is_room(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     run = small()
     said = io.StringIO()

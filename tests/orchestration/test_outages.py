@@ -158,6 +158,7 @@ def test_a_failure_that_cannot_be_kept_is_given_up_soon(
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_server_that_is_gone_for_a_while_loses_no_result(
     tmp_path: Path, run: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
