@@ -125,11 +125,11 @@ def slots(resources: ResourcesConfig, *, local: bool) -> int:
     Raises:
         ConfigError: if none fits on a local cluster, where Tune would wait for ever.
     """
-    needed = _amounts(resources)
+    needed = resources.per_worker
 
     def workers_on(node: dict[str, float]) -> int:
         # Rounded up by a trifle: ten times 0.1 GPUs are one.
-        return int(min(node.get(kind, 0.0) / amount + 1e-6 for kind, amount in needed.items() if amount))
+        return int(min(node.get(kind, 0.0) / amount + 1e-6 for kind, amount in needed.items()))
 
     fit = sum(workers_on(node) for node in _nodes()) // resources.workers
     # An autoscaling cluster may grow a node that fits.
@@ -140,8 +140,8 @@ def slots(resources: ResourcesConfig, *, local: bool) -> int:
 
 def need(resources: ResourcesConfig) -> str:
     """`a run needs 2 times 4 CPUs and 1 GPUs, and the nodes have 2 CPUs and 0 GPUs`."""
-    needed = _amounts(resources)
-    kinds = [kind for kind in needed if needed[kind] or kind != "memory"]
+    needed = resources.per_worker
+    kinds = ["CPU", "GPU", *(["memory"] if "memory" in needed else [])]
     times = f"{resources.workers} times " if resources.workers > 1 else ""
     nodes = "; ".join(sorted({_told(node, kinds) for node in _nodes()}))
     return f"a run needs {times}{_told(needed, kinds)}, and there is {nodes}"
@@ -154,10 +154,6 @@ def gpus() -> float:
 
 def _nodes() -> list[dict[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def _amounts(resources: ResourcesConfig) -> dict[str, float]:
-    return {"CPU": resources.cpus, "GPU": resources.gpus, "memory": resources.memory or 0}
 
 
 def _told(amounts: dict[str, float], kinds: Sequence[str]) -> str:

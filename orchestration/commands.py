@@ -11,9 +11,9 @@ from autodo.errors import ConfigError
 from autodo.validation import hint, parse_overrides
 from orchestration import show
 from orchestration.address import check_address
-from orchestration.grid import GridConfig, ResourcesConfig, expand, load_grid, pin_content
+from orchestration.grid import ResourcesConfig, expand, load_grid, pin_content
 from orchestration.overview import failures, say
-from orchestration.plan import Plan, make_plan, select, works
+from orchestration.plan import Plan, launched, make_plan, select, works
 from orchestration.run_state import State
 from orchestration.settings import Settings, effective, parse_duration
 from orchestration.sinks import Tracking
@@ -41,13 +41,10 @@ def launch(
 def resume(console: Console, settings: Settings, *, root: Path | str) -> int:
     """Runs what the grids that were launched on a store still lack."""
     place = Store(root).open()
-    grids = _grids(console, place)
-    if not grids:
+    runs, resources, title = _launched(console, place, settings)
+    if not runs:
         raise ConfigError(f"{place}: no grid was launched on it")
-    resources = _resources_of(grids, settings)
-    runs = [run for grid in grids for run in expand(grid)]
-    title = ", ".join(grid.name for grid in grids)
-    return _run(console, settings, place, runs, resources, title=title)
+    return _run(console, settings, place, list(runs.values()), resources, title=title)
 
 
 def retry(console: Console, settings: Settings, *, root: Path | str, run_ids: Sequence[str], failed: bool) -> int:
@@ -55,8 +52,7 @@ def retry(console: Console, settings: Settings, *, root: Path | str, run_ids: Se
     place = Store(root).open()
     if bool(run_ids) == failed:
         raise ConfigError("say which runs: either --failed, for all that failed, or their run ids")
-    grids = _grids(console, place)
-    known = {run.run_id: run for grid in grids for run in expand(grid)}
+    known, resources, _ = _launched(console, place, settings)
     chosen = sorted(place.failures()) if failed else list(dict.fromkeys(run_ids))
     ids = known.keys() | place.run_ids()
     for run_id in chosen:
@@ -80,7 +76,6 @@ def retry(console: Console, settings: Settings, *, root: Path | str, run_ids: Se
             place.forget_failures(run_id)
 
     settings = dataclasses.replace(settings, only=None)
-    resources = _resources_of(grids, settings)
     return _run(console, settings, place, runs, resources, title="failed runs", before=forget, forgiven=forgiven)
 
 
@@ -89,7 +84,7 @@ def _run(
     settings: Settings,
     store: Store,
     runs: Sequence[RunConfig],
-    resources: Callable[[RunConfig], ResourcesConfig],
+    resources: Callable[[str], ResourcesConfig],
     *,
     title: str,
     before: Callable[[], None] = lambda: None,
@@ -199,25 +194,21 @@ def _remedy(after: Plan, store: Store) -> str:
     return f"the same command tries again; `autodo status {store}` says more"
 
 
-def _resources_of(grids: Sequence[GridConfig], settings: Settings) -> Callable[[RunConfig], ResourcesConfig]:
-    """What a run of one of the grids occupies; of a run that is in none, the default."""
-    known: dict[str, ResourcesConfig] = {}
-    for grid in grids:
-        known |= dict.fromkeys((run.run_id for run in expand(grid)), effective(grid.resources, settings))
+def _launched(
+    console: Console, store: Store, settings: Settings
+) -> tuple[dict[str, RunConfig], Callable[[str], ResourcesConfig], str]:
+    """The runs of a store's grids by id, what each run occupies (one of no grid: the default), and the grids' names.
+
+    Of a grid that can no longer be read a warning is printed.
+    """
+    grids, errors = launched(store)
+    for error in errors:
+        say(console, f"warning: {error}", "yellow")
+    runs: dict[str, RunConfig] = {}
+    resources: dict[str, ResourcesConfig] = {}
+    for grid, expanded in grids.values():
+        by_id = {run.run_id: run for run in expanded}
+        runs |= by_id
+        resources |= dict.fromkeys(by_id, effective(grid.resources, settings))
     default = effective(ResourcesConfig(), settings)
-    return lambda run: known.get(run.run_id, default)
-
-
-def _grids(console: Console, store: Store) -> list[GridConfig]:
-    """The grids of a store that can be read and expanded; of the others a warning is printed."""
-    grids = []
-    for grid in store.grids().values():
-        try:
-            if isinstance(grid, ConfigError):
-                raise grid
-            expand(grid)
-        except ConfigError as error:
-            say(console, f"warning: {error}", "yellow")
-            continue
-        grids.append(grid)
-    return grids
+    return runs, lambda run_id: resources.get(run_id, default), ", ".join(grid.name for grid, _ in grids.values())

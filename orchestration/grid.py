@@ -90,6 +90,12 @@ class ResourcesConfig(BaseModel):
     workers: Annotated[int, Field(ge=1)] = 1
     """Processes that train one run together, each with the cpus, gpus and memory above."""
 
+    @property
+    def per_worker(self) -> dict[str, float]:
+        """What a worker needs, by Ray's names; nothing that it needs none of."""
+        amounts = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory or 0}
+        return {kind: amount for kind, amount in amounts.items() if amount}
+
     @field_validator("gpus")
     @classmethod
     def _whole_or_a_share(cls, gpus: float) -> float:

@@ -50,7 +50,7 @@ def request(config: dict[str, Any]) -> tune.PlacementGroupFactory:
     resources = ResourcesConfig.model_validate(config["resources"])
     if resources.workers > 1:
         return tune.PlacementGroupFactory([{"memory": TRIAL_MEMORY}])
-    return tune.PlacementGroupFactory([_amounts(resources)])
+    return tune.PlacementGroupFactory([resources.per_worker])
 
 
 class AnyRunTrial(RunTrial):
@@ -107,7 +107,7 @@ def execute_on_workers(
             scaling_config=ScalingConfig(
                 num_workers=resources.workers,
                 use_gpu=resources.gpus > 0,
-                resources_per_worker=_amounts(resources),
+                resources_per_worker=resources.per_worker,
             ),
             run_config=TrainRunConfig(
                 name=config.run_id,
@@ -265,8 +265,3 @@ def _is_lost_connection(error: Exception) -> bool:
 
     # gloo raises a plain RuntimeError with the place in its source.
     return isinstance(error, dist.DistError) or "gloo/" in str(error)
-
-
-def _amounts(resources: ResourcesConfig) -> dict[str, float]:
-    amounts = {"CPU": resources.cpus, "GPU": resources.gpus, "memory": resources.memory}
-    return {kind: amount for kind, amount in amounts.items() if amount}

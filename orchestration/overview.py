@@ -11,12 +11,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from autodo.config import RunConfig
-from autodo.errors import ConfigError, StoreError
+from autodo.errors import StoreError
 from autodo.validation import parse_overrides
 from orchestration.estimate import Bill, wall_seconds
 from orchestration.grid import ResourcesConfig, expand, load_grid, pin_content
-from orchestration.plan import local_slots, make_plan, select, works
+from orchestration.plan import launched, local_slots, make_plan, select, works
 from orchestration.progress import duration
 from orchestration.run_queue import Work
 from orchestration.run_state import State
@@ -86,7 +85,7 @@ def _bill(left: Sequence[Work], slots: int, where: str) -> str:
     return text + (f"; without {_runs(bill.unknown)} of unknown length" if bill.unknown else "")
 
 
-def _same(resources: ResourcesConfig, _: RunConfig) -> ResourcesConfig:
+def _same(resources: ResourcesConfig, _: str) -> ResourcesConfig:
     return resources
 
 
@@ -143,14 +142,10 @@ def _status(store: Store, at_most: int = LINES_AT_WORK) -> tuple[list[Renderable
     known: dict[str, State] = {}
     left: dict[str, Work] = {}
     given_up: set[str] = set()
-    for name, grid in store.grids().items():
-        try:
-            if isinstance(grid, ConfigError):
-                raise grid
-            planned = make_plan(expand(grid), store)
-        except ConfigError as error:
-            parts.append(Text(f"warning: {error}", style="yellow"))
-            continue
+    grids, errors = launched(store)
+    parts += [Text(f"warning: {error}", style="yellow") for error in errors]
+    for name, (grid, runs) in grids.items():
+        planned = make_plan(runs, store)
         known |= planned.states
         given_up |= planned.given_up
         left |= {work.run_id: work for work in works(planned, store, functools.partial(_same, grid.resources))}

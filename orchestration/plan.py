@@ -10,7 +10,7 @@ from autodo.config import RunConfig
 from autodo.errors import ConfigError
 from autodo.validation import check_name
 from orchestration.estimate import measure
-from orchestration.grid import ResourcesConfig
+from orchestration.grid import GridConfig, ResourcesConfig, expand
 from orchestration.run_queue import Work
 from orchestration.run_state import State
 from orchestration.store import Store
@@ -65,11 +65,28 @@ def make_plan(runs: Iterable[RunConfig], store: Store, retries: int = RETRIES, f
     return Plan(by_id, states, frozenset(given_up.difference(forgiven)))
 
 
-def works(plan: Plan, store: Store, resources: Callable[[RunConfig], ResourcesConfig]) -> list[Work]:
-    """What is left, with what each run occupies and how long it is expected to take."""
+def launched(store: Store) -> tuple[dict[str, tuple[GridConfig, list[RunConfig]]], list[ConfigError]]:
+    """The grids launched on a store by name, each with its runs; and why others can no longer be read or expanded."""
+    grids, errors = {}, []
+    for name, grid in store.grids().items():
+        try:
+            if isinstance(grid, ConfigError):
+                raise grid
+            grids[name] = grid, expand(grid)
+        except ConfigError as error:
+            errors.append(error)
+    return grids, errors
+
+
+def works(plan: Plan, store: Store, resources: Callable[[str], ResourcesConfig]) -> list[Work]:
+    """What is left, with what each run occupies and how long it is expected to take.
+
+    Args:
+        resources: of the run with this id.
+    """
     left = plan.left
     estimates = measure(store, left.values())
-    return [Work(run_id, run, resources(run), estimates.seconds(run)) for run_id, run in left.items()]
+    return [Work(run_id, run, resources(run_id), estimates.seconds(run)) for run_id, run in left.items()]
 
 
 def select(runs: Sequence[RunConfig], text: str) -> list[RunConfig]:

@@ -12,7 +12,7 @@ from orchestration.plan import RETRIES
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The options that all three commands share."""
+    """The options that the commands share; `plan` has a part of them."""
 
     data_dir: Path | str | None = None
     download: bool = False

@@ -8,10 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from autodo.config import RunConfig
-from autodo.errors import ConfigError, StoreError
+from autodo.errors import StoreError
 from autodo.recipes import method_names, method_summary
-from orchestration.grid import GridConfig, expand
-from orchestration.plan import Plan, expected_rows
+from orchestration.plan import Plan, expected_rows, launched
 from orchestration.progress import duration, label
 from orchestration.store import Store
 
@@ -99,11 +98,5 @@ def load_results(console: Console, store: Store) -> "Results":
 
 def expected(store: Store) -> list[dict[str, Any]]:
     """Rows for every run of every grid that was launched on the store."""
-    grids = [grid for grid in store.grids().values() if isinstance(grid, GridConfig)]
-    rows = []
-    for grid in grids:
-        try:
-            rows += expected_rows(expand(grid))
-        except ConfigError:
-            continue  # its overrides no longer fit; `status` says so
-    return rows
+    grids, _ = launched(store)  # of the others `status` tells
+    return [row for _, runs in grids.values() for row in expected_rows(runs)]
