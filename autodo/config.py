@@ -10,11 +10,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from autodo.errors import ConfigError
+from autodo.objective_config import FinetuneConfig, InnerImages, ObjectiveConfig
+from autodo.policy_config import PolicyConfig, SearchedPolicy
 from autodo.storage import check_uri, is_uri, without_secrets
-from autodo.validation import parse_model
+from autodo.validation import Frozen, parse_model
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -24,11 +26,7 @@ SolverName = Literal["identity", "neumann", "conjugate-gradient", "exact"]
 SplitName = Literal["paper", "union"]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class DatasetConfig(_Frozen):
+class DatasetConfig(Frozen):
     """Which images, and how many of them."""
 
     name: str
@@ -72,7 +70,7 @@ class DatasetConfig(_Frozen):
         return f"folder-{re.sub(r'[^A-Za-z0-9]+', '-', Path(path).stem).strip('-').lower() or 'images'}"
 
 
-class DistortionConfig(_Frozen):
+class DistortionConfig(Frozen):
     """What is done to the train labels after the split (DESIGN words: IR and NR)."""
 
     imbalance_ratio: Annotated[float, Field(ge=1)] = 1.0
@@ -96,14 +94,17 @@ class DistortionConfig(_Frozen):
         return f"{_plain(self.imbalance_ratio)}-{_plain(self.noise_ratio) if self.noise_ratio else '0.0'}"
 
 
-class MethodConfig(_Frozen):
+class MethodConfig(Frozen):
     """How the train loss is built; a `configs/methods/*.yaml` gives the rest of a method's settings."""
 
     name: str
     loss: LossName = "cross-entropy"
+    """Between the prediction and the per-point target, for methods that learn lambda."""
+    images: InnerImages = "train"
+    """What the inner problem is trained on; `train+val` is the union split, whatever the split says."""
 
 
-class ModelConfig(_Frozen):
+class ModelConfig(Frozen):
     """The task model: an encoder and a linear head."""
 
     name: str
@@ -114,7 +115,7 @@ class ModelConfig(_Frozen):
         return name.lower().replace("_", "-")
 
 
-class AugmentationConfig(_Frozen):
+class AugmentationConfig(Frozen):
     """Standard augmentation: crop, flip, erase."""
 
     crop_padding: Annotated[int, Field(ge=0)] = 4
@@ -123,7 +124,7 @@ class AugmentationConfig(_Frozen):
     erase_probability: Annotated[float, Field(ge=0, le=1)] = 0.5
 
 
-class TrainingConfig(_Frozen):
+class TrainingConfig(Frozen):
     """The inner problem: SGD with Nesterov momentum, cosine schedule with warm-up (paper, appendix A)."""
 
     epochs: Positive = 200
@@ -140,7 +141,7 @@ class TrainingConfig(_Frozen):
         return self
 
 
-class PointsConfig(_Frozen):
+class PointsConfig(Frozen):
     """The per-point model g(lambda)."""
 
     learn: Annotated[tuple[Part, ...], Field(min_length=1)]
@@ -166,7 +167,7 @@ class PointsConfig(_Frozen):
         return self
 
 
-class OuterConfig(_Frozen):
+class OuterConfig(Frozen):
     """The outer problem: RMSprop on lambda with the implicit gradient of the validation loss."""
 
     lr: Annotated[float, Field(gt=0)] = 0.05
@@ -193,7 +194,11 @@ class OuterConfig(_Frozen):
         return self
 
 
-class RunConfig(_Frozen):
+_METHOD = {"method", "policy", "objective", "finetune", "points", "outer"}
+"""Sections of a RunConfig that make a method."""
+
+
+class RunConfig(Frozen):
     """Everything that changes a run's result, and nothing else."""
 
     dataset: DatasetConfig
@@ -203,7 +208,13 @@ class RunConfig(_Frozen):
     method: MethodConfig
     model: ModelConfig
     augmentation: AugmentationConfig = AugmentationConfig()
+    policy: PolicyConfig | None = None
+    """Operations that are drawn for each image, after crop and flip."""
     training: TrainingConfig = TrainingConfig()
+    objective: ObjectiveConfig | None = None
+    """The train loss of methods for imbalance and noise; None is the plain cross-entropy."""
+    finetune: FinetuneConfig | None = None
+    """A last phase on the val images."""
     points: PointsConfig | None = None
     outer: OuterConfig | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -215,7 +226,29 @@ class RunConfig(_Frozen):
         soft = self.points is not None and "soft-label" in self.points.learn
         if self.method.loss != "cross-entropy" and not soft:
             raise ValueError(f"method.loss {self.method.loss!r} needs soft labels: points.learn has none")
+        if self.points is not None:
+            for name in ("objective", "finetune"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} goes with methods that learn nothing per point: points.learn is set")
+            if self.method.images == "val":
+                raise ValueError("method.images 'val' leaves no train point to learn lambda of")
         return self
+
+    @property
+    def trains_on_val(self) -> bool:
+        """Whether the clean val points are part of the inner problem."""
+        return self.split == "union" or self.method.images != "train"
+
+    @property
+    def search_id(self) -> str | None:
+        """Name of the policy that a search finds for this run, as a hash of all that the search depends on.
+
+        None if the run needs no search. Runs that differ in nothing that the search reads share a policy.
+        """
+        if not isinstance(self.policy, SearchedPolicy):
+            return None
+        digits = fingerprint(self, include={"dataset", "distortion", "augmentation", "policy", "seed"})
+        return f"{self.policy.search.algorithm}-{digits}"
 
     @property
     def outer_start(self) -> int:
@@ -234,12 +267,12 @@ class RunConfig(_Frozen):
     @property
     def recipe_id(self) -> str:
         """Hash of what a fair comparison holds fixed: all but distortion, split, method and seed."""
-        return fingerprint(self, exclude={"split", "distortion", "method", "points", "outer", "seed"})
+        return fingerprint(self, exclude={"split", "distortion", "seed", *_METHOD})
 
     @property
     def variant_id(self) -> str:
         """Hash of the method's own settings: tells a method from the same method with overrides."""
-        return fingerprint(self, include={"method", "points", "outer"})
+        return fingerprint(self, include=_METHOD)
 
     @property
     def identity(self) -> dict[str, str | int | float]:
@@ -264,6 +297,7 @@ def _plain(number: float) -> str:
 
 
 def fingerprint(config: BaseModel, **fields: Any) -> str:
-    """First 8 hex digits of the sha256 of the canonical JSON (sorted keys, no spaces)."""
-    canonical = json.dumps(config.model_dump(mode="json", **fields), sort_keys=True, separators=(",", ":"))
+    """First 8 hex digits of the sha256 of the canonical JSON (sorted keys, no spaces, nothing that is not set)."""
+    content = config.model_dump(mode="json", exclude_none=True, **fields)
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]

@@ -4,11 +4,12 @@ import functools
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from autodo.config import DistortionConfig, OuterConfig, PointsConfig, RunConfig, SplitName
 from autodo.errors import ConfigError
 from autodo.models import known_model_names, parse_model_name
+from autodo.policy_config import recipe_key
 from autodo.validation import check_name, hint, load_yaml, parse_model
 
 Kind = Literal["datasets", "methods", "grids"]
@@ -32,7 +33,9 @@ def build_run(
     Raises:
         ConfigError: naming the bad key or value, where it stands and what is allowed.
     """
-    tree = _merge(dataset_recipe(dataset), method_preset(method))
+    recipe, preset = dict(dataset_recipe(dataset)), method_preset(method)
+    strengths = recipe.pop("policies", {})
+    tree = _merge(recipe, preset)
     tree = _merge(
         tree,
         {
@@ -45,6 +48,9 @@ def build_run(
     )
     where = f"{dataset} x {method}"
     tree = _merge(tree, _nest(overrides or {}))
+    if isinstance(tree.get("policy"), Mapping):
+        # How strong a policy should be depends on the images: the recipe says it, for each kind.
+        tree["policy"] = _merge(strengths.get(recipe_key(tree["policy"]), {}), tree["policy"])
     for section in ("points", "outer"):
         if not isinstance(tree.get(section, {}), Mapping):
             raise ConfigError(f"{where}: {section}: is a section with keys, not {tree[section]!r}")
@@ -76,16 +82,58 @@ def dataset_recipe(name: str) -> dict[str, Any]:
 
 
 def method_preset(name: str) -> dict[str, Any]:
-    """The shipped preset of a method, without its `summary` and `reference`."""
-    check_name(name, method_names(), "method")
-    preset = _shipped("methods", name)
-    return {key: value for key, value in preset.items() if key not in ("summary", "reference")}
+    """The preset of a method: a shipped one, or several joined by `+`, such as `randaugment+ldam-drw`.
+
+    Raises:
+        ConfigError: if a name is unknown, or two of the joined methods set the same thing.
+    """
+    merged: dict[str, Any] = {}
+    owners: dict[str, str] = {}
+    for part in method_parts(name):
+        preset = {key: value for key, value in _shipped("methods", part).items() if key not in MethodText._fields}
+        for section, value in preset.items():
+            if section in owners and merged[section] != value:
+                raise ConfigError(f"method {name!r}: {owners[section]!r} and {part!r} both set {section}")
+            owners[section] = part
+        merged |= preset
+    return merged
 
 
-def method_summary(name: str) -> str:
-    """One line on what a method learns."""
+def method_parts(name: str) -> list[str]:
+    """The shipped methods that a name joins by `+`; of a shipped method itself.
+
+    Raises:
+        ConfigError: if one of them is unknown.
+    """
+    known = method_names()
+    parts: list[str] = []
+    words = name.split("+")
+    while words:
+        # A shipped name may hold a `+` itself: the longest one counts.
+        taken = next((n for n in range(len(words), 0, -1) if "+".join(words[:n]) in known), 1)
+        parts.append("+".join(words[:taken]))
+        check_name(parts[-1], known, "method")
+        words = words[taken:]
+    return parts
+
+
+class MethodText(NamedTuple):
+    """What a method's file says for people."""
+
+    summary: str
+    """What it learns."""
+    reads: str
+    """Which images: `train`, `train, val`, …; val always chooses the epoch."""
+    cost: str
+    """Time of a run over that of `baseline`, and of its search."""
+    reference: str
+
+
+def method_text(name: str) -> MethodText:
+    """What a shipped method is."""
     check_name(name, method_names(), "method")
-    return str(_shipped("methods", name)["summary"])
+    shipped = _shipped("methods", name)
+    return MethodText(*(str(shipped.get(field, "")) for field in MethodText._fields))
 
 
 def dataset_names() -> list[str]:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from autodo import checkpoint as checkpoints
 from autodo.augment.pipeline import Pipeline, channel_statistics
+from autodo.augment.policy import build_policy
+from autodo.augment.policy_file import PolicyFile
 from autodo.bilevel.outer_pass import OuterPass
 from autodo.classifier import Classifier
 from autodo.config import RunConfig
@@ -46,6 +48,7 @@ class Training:
         checkpoint: file to continue from, if it exists, and to write to; None keeps nothing. All workers must see it.
         checkpoint_every: epochs between checkpoints.
         workers: from `autodo.workers.joined`; each must iterate to the same epoch, or to the end.
+        policy: what a file or a search gave, if the config's policy is one of these.
     Raises:
         ConfigError: if there are too many workers, or the solver cannot take a problem of this size.
         checkpoint.Unusable: if the checkpoint is one of this run and holds something else than a training keeps.
@@ -60,6 +63,7 @@ class Training:
         checkpoint: Path | None = None,
         checkpoint_every: int = 1,
         workers: Workers = ALONE,
+        policy: PolicyFile | None = None,
     ) -> None:
         self.config = config
         self.data = data
@@ -79,7 +83,8 @@ class Training:
         self.val_images, self.val_labels = self._share(data.val)
         self.test_images, self.test_labels = self._share(data.test)
         mean, std = channel_statistics(torch.from_numpy(data.train.images))
-        self.pipeline = Pipeline(config.augmentation, mean.to(self.device), std.to(self.device))
+        self.policy = None if config.policy is None else build_policy(config.policy, policy)
+        self.pipeline = Pipeline(config.augmentation, mean.to(self.device), std.to(self.device), self.policy)
 
         self.loss = LOSSES[config.method.loss]
         self.encoder, self.head = self._build_model()
@@ -157,6 +162,7 @@ class Training:
         everything = torch.arange(len(self.images), device=self.device)
         total = self.shard.total
         batches = list(shuffled_batches(everything, total, training.batch_size, generator, self.workers))
+        self.pipeline.policy = self.policy and self.policy.at(epoch / training.epochs)
         self.network.train()
         loss_sum = torch.zeros((), device=self.device)
         for step, (batch, size) in enumerate(batches, start=1):

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from autodo.config import RunConfig
 from autodo.errors import StoreError
-from autodo.recipes import method_names, method_summary
+from autodo.recipes import method_names, method_text
 from orchestration.plan import Plan, expected_rows, launched
 from orchestration.progress import duration, label
 from orchestration.store import Store
@@ -82,7 +82,7 @@ def methods(console: Console) -> None:
     """Prints the name and one line of every method."""
     table = Table.grid(padding=(0, 2))
     for name in method_names():
-        table.add_row(Text(name, style="bold"), method_summary(name))
+        table.add_row(Text(name, style="bold"), method_text(name).summary)
     console.print(table)
 
 

@@ -386,7 +386,7 @@ def _checked(name: str) -> str:
 
 
 def _is_id(name: str) -> bool:
-    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name) is not None
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", name) is not None
 
 
 def _holds_something(root: Location) -> bool:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from autodo.augment import affine
+from autodo.augment import affine, policy
 from autodo.augment.standard import crop_and_flip, erase
 from autodo.config import AugmentationConfig
 
@@ -12,14 +12,18 @@ STATISTICS_CHUNK = 4096
 
 
 class Pipeline:
-    """Crop and flip, the per-point affine warp, normalisation, erasing; all on the images' device.
+    """Crop and flip, a policy's operations, the per-point affine warp, normalisation, erasing; on the images' device.
 
     Args:
         mean, std: of each channel over the train images, in [0, 1]. Shape: [C].
+        policy: None for standard augmentation only; may be exchanged between epochs.
     """
 
-    def __init__(self, config: AugmentationConfig, mean: Tensor, std: Tensor) -> None:
+    def __init__(
+        self, config: AugmentationConfig, mean: Tensor, std: Tensor, policy: "policy.Policy | None" = None
+    ) -> None:
         self.config = config
+        self.policy = policy
         self.mean = mean.view(1, -1, 1, 1)
         self.std = std.view(1, -1, 1, 1)
 
@@ -32,6 +36,8 @@ class Pipeline:
         config = self.config
         images = crop_and_flip(images, config.crop_padding, config.flip, generator)
         pixels = self._to_float(images)
+        if self.policy is not None:
+            pixels = policy.apply(pixels, self.policy.draw(len(images), generator))
         if lam is not None:
             noise = affine.draw_noise(len(images), generator, lam.dtype)
             pixels = affine.warp(pixels, affine.magnitudes(lam, noise))

@@ -5,7 +5,7 @@ import pytest
 
 from autodo.data import DATASETS
 from autodo.errors import ConfigError
-from autodo.recipes import build_run, dataset_names, method_names, method_summary
+from autodo.recipes import build_run, dataset_names, method_names, method_text
 from autodo.validation import load_yaml, parse_overrides
 
 
@@ -22,7 +22,7 @@ def test_every_shipped_recipe_goes_with_every_preset(dataset, method):
 
 @pytest.mark.parametrize("method", method_names())
 def test_every_method_says_what_it_is(method):
-    assert len(method_summary(method)) < 120
+    assert len(method_text(method).summary) < 120
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,74 @@
+"""A policy as data: what a search finds, what a published policy is, and what a store keeps as JSON.
+
+    {"source": "...", "sub_policies": [[["Rotate", 0.9, 0.3], ["Invert", 0.2, 0.7]], ...]}
+
+One sub-policy is drawn per image; its operations follow one another, each with its probability. A schedule has one
+policy for each share of the training:
+
+    {"source": "...", "schedule": [{"from": 0.0, "operations": [["Rotate", 0.9, 0.3], ...]}, ...]}
+
+of whose operations 0, 1 or 2 are drawn per image (population-based augmentation).
+"""
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from autodo.validation import Frozen
+
+OperationName = Literal[
+    "ShearX",
+    "ShearY",
+    "TranslateX",
+    "TranslateY",
+    "Rotate",
+    "AutoContrast",
+    "Invert",
+    "Equalize",
+    "Solarize",
+    "Posterize",
+    "Contrast",
+    "Color",
+    "Brightness",
+    "Sharpness",
+    "Cutout",
+]
+Unit = Annotated[float, Field(ge=0, le=1)]
+Step = tuple[OperationName, Unit, Unit]
+"""Operation, probability, level: value = low + level (high - low)."""
+SubPolicy = Annotated[tuple[Step, ...], Field(min_length=1)]
+
+
+class Stage(Frozen):
+    """What a schedule draws from, from a share of the training on."""
+
+    start: Annotated[float, Field(ge=0, lt=1, alias="from")]
+    operations: Annotated[tuple[Step, ...], Field(min_length=1)]
+
+
+class PolicyFile(Frozen):
+    """A policy: either `sub_policies` or a `schedule`."""
+
+    source: str = ""
+    """Where it comes from, for people."""
+    sub_policies: tuple[SubPolicy, ...] = ()
+    schedule: tuple[Stage, ...] = ()
+    provenance: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """Of a search: its configuration, versions, device, seconds, rewards. No part of what the policy does."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if bool(self.sub_policies) == bool(self.schedule):
+            raise ValueError("is either a list of sub_policies or a schedule, and not empty")
+        starts = [stage.start for stage in self.schedule]
+        if starts and (starts[0] != 0 or starts != sorted(set(starts))):
+            raise ValueError(f"schedule: begins at 0 and goes up, not {starts}")
+        return self
+
+
+def fingerprint(policy: PolicyFile) -> str:
+    """First 16 hex digits of the sha256 of what the policy does."""
+    content = policy.model_dump(mode="json", by_alias=True, include={"sub_policies", "schedule"})
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
