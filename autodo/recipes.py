@@ -91,11 +91,12 @@ def method_preset(name: str) -> dict[str, Any]:
     owners: dict[str, str] = {}
     for part in method_parts(name):
         preset = {key: value for key, value in _shipped("methods", part).items() if key not in MethodText._fields}
-        for section, value in preset.items():
-            if section in owners and merged[section] != value:
-                raise ConfigError(f"method {name!r}: {owners[section]!r} and {part!r} both set {section}")
-            owners[section] = part
-        merged |= preset
+        for key, value in _flat(preset).items():
+            if key in owners and value != _flat(merged)[key]:
+                section = key.split(".")[0]
+                raise ConfigError(f"method {name!r}: {owners[key]!r} and {part!r} both set {section}")
+            owners[key] = part
+        merged = _merge(merged, preset)
     return merged
 
 
@@ -184,6 +185,14 @@ def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
                 raise ConfigError(f"{key}: {parent} is both a value and a section")
         node[leaf] = value
     return tree
+
+
+def _flat(tree: Mapping[str, Any], parents: str = "") -> dict[str, Any]:
+    """Values by dotted key: the inverse of `_nest`."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{parents}{key}.") if isinstance(value, Mapping) else {f"{parents}{key}": value}
+    return flat
 
 
 def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+from autodo.config import DistortionConfig
 from autodo.data import DATASETS
 from autodo.errors import ConfigError
 from autodo.recipes import build_run, dataset_names, method_names, method_text
@@ -102,3 +103,59 @@ def test_configuration_loads_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_methods_join_by_plus():
+    run = build_run("cifar10", "randaugment+label-smoothing")
+    assert (run.policy, run.objective) == (
+        build_run("cifar10", "randaugment").policy,
+        build_run("cifar10", "label-smoothing").objective,
+    )
+    assert run.method.name == "randaugment+label-smoothing"
+    assert "_randaugment+label-smoothing_s0_" in run.run_id
+    # What both leave at its default is no conflict, and neither is the order.
+    assert build_run("digits", "baseline+autodo-exact-ws+trivialaugment").points is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("randaugment+trivialaugment", "'randaugment' and 'trivialaugment' both set policy"),
+        ("autodo-aws+randaugment", "'autodo-aws' and 'randaugment' both set policy"),
+        ("randaugment+mixupp", "unknown method 'mixupp'"),
+        ("randaugment+", "unknown method ''"),
+        ("+", "unknown method ''"),
+        ("autodo-exact-ws+label-smoothing", "objective goes with methods that learn nothing per point"),
+    ],
+)
+def test_what_does_not_join(name, message):
+    with pytest.raises(ConfigError, match=message):
+        build_run("cifar10", name)
+
+
+def test_the_recipe_says_how_strong_a_policy_is():
+    strength = {name: build_run(name, "randaugment").policy for name in ("cifar10", "svhn")}
+    assert [(policy.draws, policy.magnitude) for policy in strength.values()] == [(3, 15), (3, 7)]
+    colour = {name: build_run(name, "autodo-aws").policy for name in ("cifar10", "svhn")}
+    assert [(policy.kind, policy.draws, policy.magnitude) for policy in colour.values()] == [
+        ("colour", 1, 15),
+        ("colour", 3, 7),
+    ]
+    assert build_run("svhn", "autoaugment").policy.table == "svhn"
+    assert build_run("svhn", "randaugment", overrides={"policy.draws": 1}).policy.draws == 1
+    # The strength of one policy is nothing to another, and the baseline has none.
+    assert build_run("cifar10", "baseline", overrides={"policy.kind": "trivialaugment"}).policy.kind == "trivialaugment"
+    assert build_run("cifar10", "baseline").policy is None
+    with pytest.raises(ConfigError, match="policy.*kind"):
+        build_run("cifar10", "baseline", overrides={"policy.kind": "wild"})
+
+
+def test_runs_share_a_search_if_all_that_it_reads_is_the_same():
+    run = build_run("digits", "pba")
+    assert run.search_id.startswith("pba-")
+    assert build_run("digits", "pba+label-smoothing", overrides={"training.epochs": 3}).search_id == run.search_id
+    for change in ({"policy.search.population": 8}, {"dataset.subsample": 500}, {"augmentation.flip": True}):
+        assert build_run("digits", "pba", overrides=change).search_id != run.search_id
+    assert build_run("digits", "pba", seed=1).search_id != run.search_id
+    assert build_run("digits", "pba", distortion=DistortionConfig(noise_ratio=0.1)).search_id != run.search_id
+    assert build_run("digits", "baseline").search_id is None
