@@ -146,7 +146,7 @@ def test_the_recipe_says_how_strong_a_policy_is():
     # The strength of one policy is nothing to another, and the baseline has none.
     assert build_run("cifar10", "baseline", overrides={"policy.kind": "trivialaugment"}).policy.kind == "trivialaugment"
     assert build_run("cifar10", "baseline").policy is None
-    with pytest.raises(ConfigError, match="policy.*kind"):
+    with pytest.raises(ConfigError, match=r"policy.*kind"):
         build_run("cifar10", "baseline", overrides={"policy.kind": "wild"})
 
 
