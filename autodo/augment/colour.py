@@ -99,7 +99,8 @@ def auto_contrast(images: Tensor, value: Tensor) -> Tensor:
     lowest = images.amin((2, 3), keepdim=True)
     highest = images.amax((2, 3), keepdim=True)
     # In float64 and in this order, because the cut makes a level of each rounding error of PIL's.
-    scale = 255 / (highest - lowest).double()
+    span = (highest - lowest).double()
+    scale = torch.full_like(span, 255) / span  # `255 / span` would multiply by a rounded reciprocal
     stretched = (images * scale - lowest * scale).clamp_(0, 255).to(torch.uint8)
     return torch.where(highest > lowest, stretched, images)
 
