@@ -1,10 +1,10 @@
 """Population-based augmentation on Ray Tune's PopulationBasedTraining.
 
 Tune keeps the population in step and decides who continues from whom. Its own state is thrown away; what a search that
-is cut continues from are the members' files in the store, written whenever a member may be perturbed.
+is cut continues from are the members' files in the store, written whenever members may be perturbed. As the synchronous
+scheduler waits for ever for members that are out of step, all continue from the same epoch, the last that all reached.
 """
 
-import contextlib
 import functools
 import tempfile
 import time
@@ -17,7 +17,6 @@ from orchestration import cluster as clusters  # isort: skip
 
 from ray import tune
 from ray.tune.schedulers import PopulationBasedTraining
-from ray.tune.stopper import FunctionStopper
 
 from autodo.augment.policy_file import PolicyFile
 from autodo.config import RunConfig
@@ -56,11 +55,11 @@ def search(
     """
     started = time.monotonic()
     settings = _settings(config)
-    members = [_read(folder, number) for number in range(settings.population)]
-    genomes = [_genome(config, number, member) for number, member in enumerate(members)]
-    begun = [member["epoch"] for member in members if member is not None]
-    if begun:
-        tell(f"continues from epoch {min(begun)} of {settings.epochs}")
+    begin, members = _last_generation(folder, settings)
+    if begin:
+        tell(f"continues from epoch {begin} of {settings.epochs}")
+    genomes = [_genome(config, number, members.get(number)) for number in range(settings.population)]
+    events = _Events(tell, stop, settings.epochs)
     tuner = tune.Tuner(
         tune.with_resources(_Member, tune.PlacementGroupFactory([resources.per_worker])),
         param_space={
@@ -69,6 +68,7 @@ def search(
             "folder": folder.uri,
             "device": "cuda" if resources.gpus else "cpu",
             "threads": resources.cpus,
+            "begin": begin,
             "genome": tune.grid_search(genomes),
         },
         tune_config=tune.TuneConfig(
@@ -77,7 +77,7 @@ def search(
             reuse_actors=True,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
             scheduler=PopulationBasedTraining(
-                time_attr="epoch",
+                time_attr="epochs_here",
                 perturbation_interval=settings.perturb_every,
                 quantile_fraction=settings.quantile,
                 custom_explore_fn=_explorer(config),
@@ -89,13 +89,17 @@ def search(
             name="population",
             storage_path=scratch,
             verbose=0,
-            stop=FunctionStopper(lambda _, __: stop()),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-            callbacks=[_Telling(tell, settings.epochs)],
+            callbacks=[events],
         ),
     )
-    with clusters.deaths_are_told():
-        results = tuner.fit()
+    try:
+        with clusters.deaths_are_told():
+            results = tuner.fit()
+    except Exception:
+        if events.stopped:
+            return None
+        raise
     for error in results.errors:
         raise StoreError(f"a member of the population failed: {str(error).strip().splitlines()[-1]}")
     last = [results[number].metrics or {} for number in range(len(results))]
@@ -117,7 +121,8 @@ def search(
 class _Member(tune.Trainable):
     """Tune's view of a member: an epoch a step.
 
-    Its config holds `run` (a RunConfig as JSON), `data_dir`, `folder`, `device`, `threads` and `genome`.
+    Its config holds `run` (a RunConfig as JSON), `data_dir`, `folder`, `device`, `threads`, `begin` (the epoch that the
+    population continues from) and `genome`.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -131,8 +136,10 @@ class _Member(tune.Trainable):
         self._settings = _settings(run)
         self._member = Member(run, _prepared(run, config["data_dir"]), self._number, config["device"])
         self._genome: list[int] = list(config["genome"])
-        kept = _read(self._folder, self._number)
-        if kept is not None:
+        self._begin: int = config["begin"]
+        if self._begin:
+            kept = _read(self._folder, self._number, self._begin)
+            assert kept is not None
             self._member.load_state_dict(kept["member"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -148,6 +155,7 @@ class _Member(tune.Trainable):
         return {
             "accuracy": member.accuracy,
             "epoch": member.epoch,
+            "epochs_here": member.epoch - self._begin,
             "history": member.history,
             "done": member.epoch >= epochs,
         }
@@ -174,20 +182,19 @@ class _Member(tune.Trainable):
     def _keep(self) -> None:
         from autodo.checkpoint import save_torch
 
-        state = {
-            "format": _FORMAT,
-            "epoch": self._member.epoch,
-            "genome": self._genome,
-            "member": self._member.state_dict(),
-        }
-        (self._folder / _name(self._number)).fill(functools.partial(save_torch, state))
+        epoch = self._member.epoch
+        state = {"format": _FORMAT, "genome": self._genome, "member": self._member.state_dict()}
+        (self._folder / _name(self._number, epoch)).fill(functools.partial(save_torch, state))
+        # When a member gets here, all others have been where it was one perturbation before.
+        (self._folder / _name(self._number, epoch - 2 * self._settings.perturb_every)).delete()
 
 
-class _Telling(tune.Callback):
-    """A line whenever the whole population has ended another epoch."""
+class _Events(tune.Callback):
+    """A line whenever the whole population has ended another epoch; and the end, when there is to be one."""
 
-    def __init__(self, tell: Callable[[str], None], epochs: int) -> None:
-        self._tell, self._epochs = tell, epochs
+    def __init__(self, tell: Callable[[str], None], stop: Callable[[], bool], epochs: int) -> None:
+        self._tell, self._stop, self._epochs = tell, stop, epochs
+        self.stopped = False
         self._told = 0
         self._last: dict[str, dict[str, Any]] = {}
 
@@ -201,6 +208,10 @@ class _Telling(tune.Callback):
             self._told = epoch
             best = max(last["accuracy"] for last in self._last.values())
             self._tell(f"epoch {epoch} of {self._epochs}, best accuracy {best:.3f}")
+        if self._stop():
+            # Tune's own ways to stop end one member after another, and those that are paused wait for them for ever.
+            self.stopped = True
+            raise RuntimeError("stopped")
 
 
 def _settings(config: RunConfig) -> PopulationSearch:
@@ -232,20 +243,33 @@ def _genome(config: RunConfig, number: int, member: Mapping[str, Any] | None) ->
     return random_genome(numpy_generator(config.seed, "search", "genome", number))
 
 
-def _name(number: int) -> str:
-    return f"member-{number}.pt"
+def _name(number: int, epoch: int) -> str:
+    return f"member-{number}-epoch-{epoch}.pt"
 
 
-def _read(folder: Location, number: int) -> dict[str, Any] | None:
-    """What is kept of a member; None if there is nothing that can be used."""
+def _last_generation(folder: Location, settings: PopulationSearch) -> tuple[int, dict[int, dict[str, Any]]]:
+    """The last epoch of which all members are kept, and they; 0 and none if there is no such epoch."""
+    names = folder.names()
+    epochs = {*range(settings.perturb_every, settings.epochs, settings.perturb_every), settings.epochs}
+    for epoch in sorted(epochs, reverse=True):
+        if all(_name(number, epoch) in names for number in range(settings.population)):
+            members = {number: _read(folder, number, epoch) for number in range(settings.population)}
+            usable = {number: member for number, member in members.items() if member is not None}
+            if len(usable) == settings.population:
+                return epoch, usable
+    return 0, {}
+
+
+def _read(folder: Location, number: int, epoch: int) -> dict[str, Any] | None:
+    """What is kept of a member; None if it cannot be used."""
     import torch
 
-    with tempfile.TemporaryDirectory() as temporary, contextlib.suppress(FileNotFoundError):
+    with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary, "member.pt")
-        (folder / _name(number)).fetch(path)
         try:
+            (folder / _name(number, epoch)).fetch(path)
             state = torch.load(path, map_location="cpu", weights_only=True)
-            if state["format"] == _FORMAT and {"epoch", "genome", "member"} <= state.keys():
+            if state["format"] == _FORMAT and {"genome", "member"} <= state.keys():
                 return dict(state)
         except Exception:  # torch.load raises many kinds of error on damaged files
             return None

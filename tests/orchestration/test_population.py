@@ -14,7 +14,7 @@ RUN = build_run(
     "digits",
     "pba",
     overrides={
-        "policy.search.images": 300,
+        "policy.search.images": 400,
         "policy.search.epochs": 6,
         "policy.search.population": 4,
         "policy.search.perturb_every": 2,
@@ -54,12 +54,12 @@ def test_the_best_members_schedule_is_found_and_a_search_that_is_cut_continues(o
     told: list[str] = []
     stopped = search(folder, on_ray / "one", told, stop=lambda: any("epoch 3" in line for line in told))
     assert stopped is None
-    assert folder.names() == {f"member-{number}.pt" for number in range(4)}
-
-    folder.__truediv__("member-2.pt").write_bytes(b"damaged")
+    assert folder.names() >= {f"member-{number}-epoch-2.pt" for number in range(4)}
+    if "member-2-epoch-4.pt" in folder.names():  # what cannot be read does not count
+        (folder / "member-2-epoch-4.pt").write_bytes(b"damaged")
     told.clear()
     policy = search(folder, on_ray / "two", told)
-    assert told[0].startswith(("continues from epoch 2", "continues from epoch 4"))
+    assert told[0] == "continues from epoch 2 of 6"
     assert told[-1].startswith("epoch 6 of 6, best accuracy")
     assert policy is not None
     assert policy.schedule[0].start == 0
@@ -70,13 +70,14 @@ def test_the_best_members_schedule_is_found_and_a_search_that_is_cut_continues(o
     assert accuracies[0] > 0.5
 
 
+@pytest.mark.long
 def test_some_members_become_heirs_of_better_ones(on_ray, tmp_path):
     import torch
 
     folder = locate(tmp_path / "search")
     folder.make_folder()
     search(folder, on_ray / "one", [])
-    states = [torch.load(tmp_path / "search" / f"member-{n}.pt", weights_only=True) for n in range(4)]
+    states = [torch.load(tmp_path / "search" / f"member-{n}-epoch-6.pt", weights_only=True) for n in range(4)]
     histories = [state["member"]["history"] for state in states]
     # The worst quarter of four is one, at each of two perturbations.
     assert 1 <= sum(len(history) > 1 for history in histories) <= 4
