@@ -10,55 +10,55 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Matrix = Callable[[Tensor, int, int], Tensor]
-"""(value [b], height, width) -> matrix [b, 6] float64, differentiable in the value."""
+Fill = Callable[[Tensor, Tensor, int, int], None]
+"""(matrix [b, 6], value [b], height, width): replaces entries of identity rows, differentiably in the value."""
 
-FIXED_POINT = 1 << 16  # PIL's nearest sampling computes in 16.16 fixed point
+FIXED_POINT_BITS = 16  # PIL's nearest sampling computes in 16.16 fixed point
 
 
-def shear_x(slope: Tensor, height: int, width: int) -> Tensor:
+def shear_x(matrix: Tensor, slope: Tensor, height: int, width: int) -> None:
     """Rows slide left by `slope` pixels per pixel downwards; the top edge stays."""
-    return _matrix(slope, b=slope)
+    matrix[:, 1] = slope
 
 
-def shear_y(slope: Tensor, height: int, width: int) -> Tensor:
+def shear_y(matrix: Tensor, slope: Tensor, height: int, width: int) -> None:
     """Columns slide up by `slope` pixels per pixel to the right; the left edge stays."""
-    return _matrix(slope, d=slope)
+    matrix[:, 3] = slope
 
 
-def translate_x(shift_frac: Tensor, height: int, width: int) -> Tensor:
+def translate_x(matrix: Tensor, shift_frac: Tensor, height: int, width: int) -> None:
     """Left by a share of the width."""
-    return _matrix(shift_frac, c=shift_frac * width)
+    matrix[:, 2] = shift_frac.double() * width
 
 
-def translate_y(shift_frac: Tensor, height: int, width: int) -> Tensor:
+def translate_y(matrix: Tensor, shift_frac: Tensor, height: int, width: int) -> None:
     """Up by a share of the height."""
-    return _matrix(shift_frac, f=shift_frac * height)
+    matrix[:, 5] = shift_frac.double() * height
 
 
-def translate_x_pixels(shift_px: Tensor, height: int, width: int) -> Tensor:
+def translate_x_pixels(matrix: Tensor, shift_px: Tensor, height: int, width: int) -> None:
     """Left by whole pixels; a fraction is cut off, as in torchvision."""
-    return _matrix(shift_px, c=shift_px.trunc())
+    matrix[:, 2] = shift_px.trunc()
 
 
-def translate_y_pixels(shift_px: Tensor, height: int, width: int) -> Tensor:
+def translate_y_pixels(matrix: Tensor, shift_px: Tensor, height: int, width: int) -> None:
     """Up by whole pixels; a fraction is cut off, as in torchvision."""
-    return _matrix(shift_px, f=shift_px.trunc())
+    matrix[:, 5] = shift_px.trunc()
 
 
-def rotate(angle_deg: Tensor, height: int, width: int) -> Tensor:
+def rotate(matrix: Tensor, angle_deg: Tensor, height: int, width: int) -> None:
     """Counter-clockwise about the centre."""
     angle = torch.deg2rad(angle_deg.double())
     cos, sin = torch.cos(angle), torch.sin(angle)
     x, y = width / 2, height / 2
-    return _matrix(cos, a=cos, b=-sin, c=x - cos * x + sin * y, d=sin, e=cos, f=y - sin * x - cos * y)
+    matrix.copy_(torch.stack([cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y], 1))
 
 
-def _matrix(like: Tensor, **entries: Tensor) -> Tensor:
-    """Rows of the identity with some entries replaced."""
-    zero, one = torch.zeros_like(like, dtype=torch.float64), torch.ones_like(like, dtype=torch.float64)
-    identity = {"a": one, "b": zero, "c": zero, "d": zero, "e": one, "f": zero}
-    return torch.stack([entry.double() for entry in (identity | entries).values()], 1)
+def identity(batch: int, device: torch.device) -> Tensor:
+    """Rows that move nothing. Shape: -> [batch, 6] float64."""
+    matrix = torch.zeros(batch, 6, dtype=torch.float64, device=device)
+    matrix[:, ::4] = 1
+    return matrix
 
 
 def nearest(images: Tensor, matrix: Tensor) -> Tensor:
@@ -68,25 +68,19 @@ def nearest(images: Tensor, matrix: Tensor) -> Tensor:
         images [b, C, H, W] of any dtype, matrix [b, 6] -> like images.
     """
     batch, channels, height, width = images.shape
-    x_row, y_row = matrix[:, :3], matrix[:, 3:]
-    column = _source_positions(x_row, height, width).clamp_(-1, width)
-    row = _source_positions(y_row, height, width).clamp_(-1, height)
-    # What lies outside is read from a border of zeros.
+    # What lies outside is read from a border of zeros, so all positions are one pixel further right and down.
     padded = images.new_zeros(batch, channels, height + 2, width + 2)
     padded[:, :, 1:-1, 1:-1] = images
-    position = row.mul_(width + 2).add_(column).add_(width + 3).long()
-    position = position.view(batch, 1, height * width).expand(-1, channels, -1)
-    return padded.view(batch, channels, -1).gather(2, position).view(images.shape)
-
-
-def _source_positions(row: Tensor, height: int, width: int) -> Tensor:
-    """Shape: row [b, 3] of a matrix -> [b, H, W] int32: pixel along one axis, possibly outside the image."""
-    per_x, per_y, start = row.unbind(1)
-    start = start + per_x / 2 + per_y / 2
-    per_x, per_y, start = torch.stack([per_x, per_y, start]).mul_(FIXED_POINT).add_(0.5).floor_().int()[..., None, None]
-    x = torch.arange(width, dtype=torch.int32, device=row.device)
-    y = torch.arange(height, dtype=torch.int32, device=row.device)[:, None]
-    return ((start + per_y * y) + per_x * x).bitwise_right_shift_(16)
+    rows = matrix.view(batch, 2, 3)
+    start = rows[:, :, 2] + (rows[:, :, 0] + rows[:, :, 1]) / 2 + 1
+    fixed = torch.stack([rows[:, :, 0], rows[:, :, 1], start])
+    per_x, per_y, start = fixed.mul_(1 << FIXED_POINT_BITS).add_(0.5).floor_().int()[..., None, None]
+    x = torch.arange(width, dtype=torch.int32, device=images.device)
+    y = torch.arange(height, dtype=torch.int32, device=images.device)[:, None]
+    source = ((start + per_y * y) + per_x * x).bitwise_right_shift_(FIXED_POINT_BITS)
+    column, row = source[:, 0].clamp_(0, width + 1), source[:, 1].clamp_(0, height + 1)
+    position = column.add(row, alpha=width + 2).long().view(batch, 1, height * width)
+    return padded.view(batch, channels, -1).gather(2, position.expand(-1, channels, -1)).view(images.shape)
 
 
 def bilinear(images: Tensor, matrix: Tensor) -> Tensor:
