@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from autodo.augment.geometry import counting
+
 Base = Callable[[Tensor], Tensor]
 """Levels [b, C, H, W] float -> what an enhancement blends from, broadcastable to it."""
 
@@ -105,7 +107,7 @@ def auto_contrast(images: Tensor, value: Tensor) -> Tensor:
     # In float64 and in this order, because the cut makes a level of each rounding error of PIL's.
     lowest, highest = lowest.double()[..., None], highest.double()[..., None]
     scale = torch.full_like(lowest, 255) / (highest - lowest)  # `255 / span` would multiply by a rounded reciprocal
-    same = torch.arange(256, dtype=torch.float64, device=images.device)
+    same = counting(256, torch.float64, images.device)
     stretched = (same * scale).sub_(lowest * scale).clamp_(0, 255)
     return _look_up(torch.where(highest > lowest, stretched, same), images)
 
@@ -117,8 +119,7 @@ def _look_up(table: Tensor, images: Tensor) -> Tensor:
 
 def _positions(images: Tensor, dtype: torch.dtype) -> Tensor:
     """Where each pixel's level stands in a table [b, C, 256]. Shape: as images."""
-    channels = images.shape[0] * images.shape[1]
-    starts = torch.arange(0, 256 * channels, 256, dtype=dtype, device=images.device)
+    starts = counting(images.shape[0] * images.shape[1], dtype, images.device) * 256
     return images + starts.view(*images.shape[:2], 1, 1)
 
 
@@ -138,7 +139,7 @@ def equalize(images: Tensor, value: Tensor) -> Tensor:
     counts = counts.scatter_add_(0, position, torch.ones_like(position, dtype=torch.float32)).view(batch, channels, 256)
     below = counts.cumsum(2) - counts
     step = (below.gather(2, images.amax((2, 3))[..., None].long()) / 255).floor_()
-    same = torch.arange(256, dtype=torch.float32, device=images.device)
+    same = counting(256, torch.float32, images.device)
     mapped = ((below + (step / 2).floor_()) / step).clamp_(max=255)
     table = _cut(torch.where(step > 0, mapped, same))
     return table.view(-1).index_select(0, position).view(images.shape)
@@ -152,12 +153,12 @@ def cutout(images: Tensor, side_frac: Tensor, centre: Tensor) -> Tensor:
     """
     _, channels, height, width = images.shape
     side = side_frac.double() * width
+    pixels = (side + (side > 0)).floor_()[:, None]  # PIL's rectangles include their last pixel
 
     def covered(share: Tensor, size: int) -> Tensor:
-        first = (share.double() * size - side / 2).clamp(min=0).floor()
-        last = (first + side).clamp(max=size).floor()  # PIL's rectangles include their last pixel
-        position = torch.arange(size, device=images.device)
-        return (position >= first[:, None]) & (position <= last[:, None]) & (side[:, None] > 0)
+        first = (share.double() * size).sub_(side, alpha=0.5).clamp_(min=0).floor_()[:, None]
+        beyond = counting(size, torch.float64, images.device) - first
+        return (beyond >= 0) & (beyond < pixels)
 
     fill = images.new_tensor(CUTOUT_FILL if channels == 3 else [_grey_of(CUTOUT_FILL)]).view(1, -1, 1, 1)
     hidden = covered(centre[:, 1], height)[:, None, :, None] & covered(centre[:, 0], width)[:, None, None, :]

@@ -4,6 +4,7 @@ A row [a, b, c, d, e, f] of `matrix` sends the centre (x, y) of an output pixel 
 source; pixel (0, 0) covers [0, 1) x [0, 1), y points down, and zeros move in. This is PIL's `Image.transform(AFFINE)`.
 """
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -68,19 +69,30 @@ def nearest(images: Tensor, matrix: Tensor) -> Tensor:
         images [b, C, H, W] of any dtype, matrix [b, 6] -> like images.
     """
     batch, channels, height, width = images.shape
-    # What lies outside is read from a border of zeros, so all positions are one pixel further right and down.
+    fixed = (matrix.view(batch, 2, 3) @ _to_pixel_centres(matrix.device)).add_(0.5).floor_().int()[..., None, None]
+    per_x, per_y, start = fixed.unbind(2)
+    x = counting(width, torch.int32, images.device)
+    y = counting(height, torch.int32, images.device)[:, None]
+    source = ((start + per_y * y) + per_x * x).bitwise_right_shift_(FIXED_POINT_BITS)
+    column, row = source[:, 0].clamp_(-1, width), source[:, 1].clamp_(-1, height)
+    # What lies outside is read from a border of zeros.
+    position = column.add_(row, alpha=width + 2).add_(width + 3).long().view(batch, 1, height * width)
     padded = images.new_zeros(batch, channels, height + 2, width + 2)
     padded[:, :, 1:-1, 1:-1] = images
-    rows = matrix.view(batch, 2, 3)
-    start = rows[:, :, 2] + (rows[:, :, 0] + rows[:, :, 1]) / 2 + 1
-    fixed = torch.stack([rows[:, :, 0], rows[:, :, 1], start])
-    per_x, per_y, start = fixed.mul_(1 << FIXED_POINT_BITS).add_(0.5).floor_().int()[..., None, None]
-    x = torch.arange(width, dtype=torch.int32, device=images.device)
-    y = torch.arange(height, dtype=torch.int32, device=images.device)[:, None]
-    source = ((start + per_y * y) + per_x * x).bitwise_right_shift_(FIXED_POINT_BITS)
-    column, row = source[:, 0].clamp_(0, width + 1), source[:, 1].clamp_(0, height + 1)
-    position = column.add(row, alpha=width + 2).long().view(batch, 1, height * width)
     return padded.view(batch, channels, -1).gather(2, position.expand(-1, channels, -1)).view(images.shape)
+
+
+@functools.cache
+def _to_pixel_centres(device: torch.device) -> Tensor:
+    """(a, b, c) -> fixed-point steps in x and y, and where pixel (0, 0) is read from. Shape: -> [3, 3] float64."""
+    rows = [[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]
+    return torch.tensor(rows, dtype=torch.float64, device=device) * (1 << FIXED_POINT_BITS)
+
+
+@functools.cache
+def counting(stop: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """0, 1, .. stop - 1; kept, because a batch needs it dozens of times. Shape: -> [stop]."""
+    return torch.arange(stop, dtype=dtype, device=device)
 
 
 def bilinear(images: Tensor, matrix: Tensor) -> Tensor:

@@ -51,17 +51,16 @@ def _one_step(images: Tensor, sizes: list[int], value: Tensor, centre: Tensor) -
     moving = slice(ends[MOVING.start], ends[MOVING.stop])
     matrix = geometry.identity(len(images), images.device)
     done = []
-    for place, operation in enumerate(OPERATIONS.values()):
-        group = slice(ends[place], ends[place + 1])
-        if group.start == group.stop:
+    for operation, first, end in zip(OPERATIONS.values(), ends[:-1], ends[1:], strict=True):
+        if first == end:
             continue
         if operation.matrix is not None:
-            operation.matrix(matrix[group], value[group], *images.shape[-2:])
-            if group.stop == moving.stop:
+            operation.matrix(matrix[first:end], value[first:end], *images.shape[-2:])
+            if end == moving.stop:
                 done.append(geometry.nearest(images[moving], matrix[moving]))
         else:
             assert operation.exact is not None
-            done.append(operation.exact(images[group], value[group], centre[group]))
+            done.append(operation.exact(images[first:end], value[first:end], centre[first:end]))
     return torch.cat(done)
 
 
