@@ -3,10 +3,12 @@
 Fractions are cut off where PIL cuts them off, so that a whole sequence of operations gives what PIL gives.
 """
 
+import functools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from autodo.augment.geometry import counting
 
@@ -68,11 +70,22 @@ def mean_luma(levels: Tensor) -> Tensor:
 
 def smoothed(levels: Tensor) -> Tensor:
     """Base of Sharpness: weights 1 with 5 in the middle, over 13; the outermost pixels stay. Shape: as given."""
-    rows = levels[..., :-2, :] + levels[..., 1:-1, :] + levels[..., 2:, :]
-    square = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
-    result = levels.clone()
-    result[..., 1:-1, 1:-1] = _whole((square + 4 * levels[..., 1:-1, 1:-1]) / 13 + 0.5)
-    return result
+    height, width = levels.shape[-2:]
+    # Sums over the whole batch as one row of memory; those that reach over an image's edge are not used.
+    row = levels.reshape(-1)
+    three = row[:-2] + row[1:-1] + row[2:]
+    nine = three[: -2 * width] + three[width:-width] + three[2 * width :]
+    inner = _whole(nine.add_(row[width + 1 : -width - 1], alpha=4).div_(13).add_(0.5))
+    blurred = F.pad(inner, (width + 1, width + 1)).view(levels.shape)
+    return levels.lerp(blurred, _inside(height, width, levels.dtype, levels.device))
+
+
+@functools.cache
+def _inside(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """0 for the outermost pixels, 1 for all others. Shape: -> [height, width]."""
+    inside = torch.zeros(height, width, dtype=dtype, device=device)
+    inside[1:-1, 1:-1] = 1
+    return inside
 
 
 def _whole(levels: Tensor) -> Tensor:
@@ -135,8 +148,9 @@ def equalize(images: Tensor, value: Tensor) -> Tensor:
     batch, channels = images.shape[:2]
     position = _positions(images, torch.int64).view(-1)
     # Counts are whole numbers below 2^24, so float32 is exact, and so is the floor of a quotient.
-    counts = torch.zeros(batch * channels * 256, device=images.device)
-    counts = counts.scatter_add_(0, position, torch.ones_like(position, dtype=torch.float32)).view(batch, channels, 256)
+    ones = torch.ones(1, device=images.device).expand(position.shape)
+    counts = torch.zeros(batch * channels * 256, device=images.device).scatter_add_(0, position, ones)
+    counts = counts.view(batch, channels, 256)
     below = counts.cumsum(2) - counts
     step = (below.gather(2, images.amax((2, 3))[..., None].long()) / 255).floor_()
     same = counting(256, torch.float32, images.device)
