@@ -39,12 +39,17 @@ def translate_y(matrix: Tensor, shift_frac: Tensor, height: int, width: int) -> 
 
 def translate_x_pixels(matrix: Tensor, shift_px: Tensor, height: int, width: int) -> None:
     """Left by whole pixels; a fraction is cut off, as in torchvision."""
-    matrix[:, 2] = shift_px.trunc()
+    matrix[:, 2] = _whole(shift_px)
 
 
 def translate_y_pixels(matrix: Tensor, shift_px: Tensor, height: int, width: int) -> None:
     """Up by whole pixels; a fraction is cut off, as in torchvision."""
-    matrix[:, 5] = shift_px.trunc()
+    matrix[:, 5] = _whole(shift_px)
+
+
+def _whole(shift_px: Tensor) -> Tensor:
+    """The fraction cut off; gradients pass as if it were not."""
+    return shift_px + (shift_px.trunc() - shift_px).detach()
 
 
 def rotate(matrix: Tensor, angle_deg: Tensor, height: int, width: int) -> None:
@@ -71,7 +76,7 @@ def nearest(images: Tensor, matrix: Tensor) -> Tensor:
     Shape:
         images [b, C, H, W] uint8, matrix [b, 6] -> like images.
     """
-    # PIL's 16.16 fixed point; half a unit more, so that no source lies on an edge, where grid_sample would round to even.
+    # PIL's 16.16 fixed point; half a unit more, so that no source lies on an edge, where grid_sample rounds to even.
     steps = matrix.view(-1, 2, 3) @ _to_pixel_centres(matrix.device)
     unit = 1 / (1 << FIXED_POINT_BITS)
     steps = (steps / unit + 0.5).floor_().mul_(unit)
