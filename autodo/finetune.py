@@ -35,7 +35,6 @@ class HeadFinetune:
         pipeline: Pipeline,
         images: Tensor,
         labels: Tensor,
-        *,
         total: int,
         workers: Workers,
     ) -> None:

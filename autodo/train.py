@@ -100,12 +100,13 @@ class Training:
             nesterov=config.training.momentum > 0,
         )
         self.points = PointModel(config.points, labels, self.classes)
-        val = self.val_images, self.val_labels
-        self.objective = build_objective(
-            Setting(config, data, labels, *val, self.pipeline, workers, self._generator("objective", 0))
-        )
         self.outer = self._build_outer()
-        self.finetune = None if config.finetune is None else self._build_finetune()
+        val = self.val_images, self.val_labels
+        drawn = self._generator("objective", 0)
+        self.objective = build_objective(Setting(config, data, labels, *val, self.pipeline, workers, drawn))
+        model = self.encoder, self.head, self.pipeline
+        finetunes = config.finetune is not None
+        self.finetune = HeadFinetune(config, *model, *val, len(data.val), workers) if finetunes else None
 
         self.epoch = 0
         self.history: list[Row] = []
@@ -127,11 +128,12 @@ class Training:
     def _run_epoch(self, epoch: int) -> Row:
         started = self._clock()
         self.pipeline.policy = self.policy and self.policy.at(epoch / self.config.training.epochs)
-        finetune = self.finetune if epoch >= self.config.finetune_start else None
-        if finetune is None:
-            (train_loss, lr), images = self._inner_phase(epoch), self.shard.total
+        if self.finetune is not None and epoch >= self.config.finetune_start:
+            train_loss, lr = self.finetune.run(epoch, self._generator("finetune", epoch))
+            images = self.finetune.total
         else:
-            (train_loss, lr), images = finetune.run(epoch, self._generator("finetune", epoch)), finetune.total
+            train_loss, lr = self._inner_phase(epoch)
+            images = self.shard.total
         inner_done = self._clock()
         on_val = self._evaluate(self.val_images, self.val_labels, len(self.data.val))
         on_test = self._evaluate(self.test_images, self.test_labels, len(self.data.test))
@@ -229,30 +231,17 @@ class Training:
     def _build_outer(self) -> OuterPass | None:
         if self.config.outer is None:
             return None
+        model = self.encoder, self.head, self.pipeline
         return OuterPass(
             self.config.outer,
             self.loss,
-            self.encoder,
-            self.head,
-            self.pipeline,
+            *model,
             self.points,
             self.images,
             learnable=self.train_size,
             totals=(self.shard.total, len(self.data.train)),
             weight_decay=self.config.training.weight_decay,
             batch_size=self.config.training.batch_size,
-            workers=self.workers,
-        )
-
-    def _build_finetune(self) -> HeadFinetune:
-        return HeadFinetune(
-            self.config,
-            self.encoder,
-            self.head,
-            self.pipeline,
-            self.val_images,
-            self.val_labels,
-            total=len(self.data.val),
             workers=self.workers,
         )
 

@@ -8,6 +8,7 @@ Batch norm takes the statistics of the batch at hand, of train and of val images
 running statistics move with the step of theta alone. A step costs about three of the plain ones.
 """
 
+import warnings
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ class _FromVal(Objective):
                 f"workers: {setting.config.objective.kind} trains with one worker, not {setting.workers.size}: "
                 "batch norm over several workers has no forward-mode derivative"
             )
+        _import_forward_mode()
         self.images, self.labels, self.pipeline = setting.val_images, setting.val_labels, setting.pipeline
 
     def val_gradient(self, network: nn.Module, parameters: Parameters, step: Step) -> Parameters:
@@ -139,4 +141,12 @@ def losses_along(network: nn.Module, direction: Parameters, step: Step) -> Tenso
         return losses_at(network, at, step.pixels, step.labels)
 
     along: Tensor = jvp(losses, (parameters,), (direction,))[1]
-    return along.detach()
+    return along
+
+
+def _import_forward_mode() -> None:
+    # The first use of forward mode imports a part of torch 2.15 that warns of another one's deprecation.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*torch\.jit", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=r".*torch\.jit", category=DeprecationWarning)
+        jvp(torch.sin, (torch.zeros(1),), (torch.ones(1),))
