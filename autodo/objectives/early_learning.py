@@ -14,7 +14,7 @@ class EarlyLearning(Objective):
 
     t begins at 0 and moves before it is used. The gradient of the second term draws p towards t.
 
-    Reference: Liu et al. 2020, eq. (6) and section 4.2.
+    Reference: Liu et al. 2020, section 4.
     """
 
     def __init__(self, config: objective_config.ELR, setting: Setting) -> None:

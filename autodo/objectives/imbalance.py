@@ -10,7 +10,7 @@ from autodo.objectives.base import Objective, Setting, Step, cross_entropies
 class ClassBalanced(Objective):
     """w_y * cross-entropy, with the weights of `effective_number_weights`.
 
-    Reference: Cui et al. 2019, eq. (3) and (8).
+    Reference: Cui et al. 2019, section 4.
     """
 
     def __init__(self, config: objective_config.ClassBalanced, setting: Setting) -> None:
@@ -43,7 +43,7 @@ class Margins(Objective):
     normalised to a mean of 1 over the points: the published code divides by the weights of each batch, which
     this is in expectation.
 
-    Reference: Cao et al. 2019, eq. (10) to (12) and algorithm 1.
+    Reference: Cao et al. 2019, section 3 and algorithm 1.
     """
 
     def __init__(self, config: objective_config.LDAM, setting: Setting) -> None:

@@ -53,7 +53,7 @@ class MetaWeightNet(_FromVal):
     d L_val / dV = - lr / B sum_i <d L_val(theta'), d l_i> d V(l_i). The virtual step is plain gradient descent with the
     present learning rate; l_i is a constant where V reads it.
 
-    Reference: Shu et al. 2019, eq. (2) to (5) and algorithm 1.
+    Reference: Shu et al. 2019, section 3 and algorithm 1.
     """
 
     def __init__(self, config: objective_config.MetaWeightNet, setting: Setting) -> None:
@@ -107,7 +107,7 @@ class LearnedReweighting(_FromVal):
     The paper's weights are the negative gradient of the val loss, after a virtual step, in the weights of that step,
     at weights of zero. There the virtual step goes nowhere, and its learning rate cancels in the scaling.
 
-    Reference: Ren et al. 2018, eq. (6) to (12) and algorithm 1.
+    Reference: Ren et al. 2018, section 3 and algorithm 1.
     """
 
     def __init__(self, config: objective_config.L2RW, setting: Setting) -> None:

@@ -30,7 +30,7 @@ class Mixup(Objective):
 
     The loss is the cross-entropy of the mixed label, for it is linear in the label.
 
-    Reference: Zhang et al. 2018, eq. (2) and figure 1.
+    Reference: Zhang et al. 2018, section 2.
     """
 
     def __init__(self, config: objective_config.Mixup, setting: Setting) -> None:

@@ -9,7 +9,7 @@ from autodo.objectives.base import Objective, Setting, Step, cross_entropies
 class GeneralisedCrossEntropy(Objective):
     """(1 - p_y^q) / q, not truncated.
 
-    Reference: Zhang and Sabuncu 2018, eq. (6).
+    Reference: Zhang and Sabuncu 2018, section 3.
     """
 
     def __init__(self, config: objective_config.GCE, setting: Setting) -> None:

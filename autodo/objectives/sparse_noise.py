@@ -20,7 +20,7 @@ class SparseNoise(Objective):
     gradient keeps them until a point's residual stays large: so s is sparse. They take plain gradient steps along
     the mean over the batch, with learning rates of their own that do not fall.
 
-    Reference: Liu et al. 2022, eq. (4) to (8).
+    Reference: Liu et al. 2022, section 2; the learning rates are its ones for CIFAR-10.
     """
 
     def __init__(self, config: objective_config.SOP, setting: Setting) -> None:
