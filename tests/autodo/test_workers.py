@@ -56,7 +56,9 @@ def untimed(table: pa.Table) -> pa.Table:
 
 @pytest.mark.parametrize("size", [2, 3])
 @pytest.mark.parametrize("split", ["paper", "union"])
-@pytest.mark.parametrize("method", ["baseline", "autodo-shared", "autodo-aws", "autodo-exact-ws", "autodo-exact-aws"])
+@pytest.mark.parametrize(
+    "method", ["baseline", "ldam-drw", "autodo-shared", "autodo-aws", "autodo-exact-ws", "autodo-exact-aws"]
+)
 def test_workers_take_the_steps_of_one_process_with_the_same_batches(pool, method, split, size):
     config = config_of(method, UNEVEN, split)
     ours, recordings = zip(*pool.each(size, jobs.one_epoch, config), strict=True)
@@ -137,7 +139,9 @@ def test_a_run_of_two_workers_ends_as_that_of_one_where_nothing_is_random(pool, 
     predictions, expected = (state["tables"]["predictions"].to_pandas() for state in (first, alone))
     assert predictions.label.tolist() == expected.label.tolist()
     assert (predictions.prediction == expected.prediction).mean() > 0.97
-    assert len(second["tables"]["points"]) == len(second["positions"][second["positions"] < len(points)])
+    trained_on = second["positions"][second["positions"] < len(points)]
+    # Train points that no one trains on are dealt in turn.
+    assert len(second["tables"]["points"]) == (len(points) // 2 if method == "val-only" else len(trained_on))
     (result,) = first["tables"]["results"].to_pylist()
     assert result["device"].endswith(", 1 threads, 2 workers")
     assert set(first["network"]) == set(alone["network"])
