@@ -5,7 +5,8 @@ all parameters of the network. That is the derivative of the batch's losses alon
 pass for the whole batch, where the published code differentiates through the step backwards. Exact either way.
 
 Batch norm takes the statistics of the batch at hand, of train and of val images, as the published code does; the
-running statistics move with the step of theta alone. A step costs about three of the plain ones.
+running statistics move with the step of theta alone. A step of `meta-weight-net` costs about
+four of the plain ones, one of `l2rw` three.
 """
 
 import warnings
