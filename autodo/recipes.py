@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from autodo.config import DistortionConfig, OuterConfig, PointsConfig, RunConfig, SplitName
 from autodo.errors import ConfigError
 from autodo.models import known_model_names, parse_model_name
-from autodo.policy_config import recipe_key
+from autodo.policy_config import fitting, recipe_key
 from autodo.validation import check_name, hint, load_yaml, parse_model
 
 Kind = Literal["datasets", "methods", "grids"]
@@ -47,7 +47,13 @@ def build_run(
         },
     )
     where = f"{dataset} x {method}"
-    tree = _merge(tree, _nest(overrides or {}))
+    given = _nest(overrides or {})
+    if isinstance(given.get("policy"), Mapping):
+        # As with points and outer below: a grid sets this for all of its methods.
+        given["policy"] = fitting(given["policy"], tree.get("policy") or {})
+        if not given["policy"]:
+            del given["policy"]
+    tree = _merge(tree, given)
     if isinstance(tree.get("policy"), Mapping):
         # How strong a policy should be depends on the images: the recipe says it, for each kind.
         tree["policy"] = _merge(strengths.get(recipe_key(tree["policy"]), {}), tree["policy"])
