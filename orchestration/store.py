@@ -194,19 +194,19 @@ class Store:
 
     def at_work(self, run_id: str) -> bool:
         """Whether a process is at work on the run now; asking disturbs nobody."""
-        log = self.log_file(run_id).local
-        if log is not None:
-            return is_locked(log)
-        holder = lease.read(self.run_dir(run_id) / "lease.json")
-        return holder is not None and holder.alive
+        return _is_held(self.run_dir(run_id))
+
+    def searching(self, search_id: str) -> bool:
+        """Whether a process is at work on the search now."""
+        return _is_held(self.search_dir(search_id))
 
     def last_log_line(self, run_id: str) -> str:
         """The last line of the run's log; empty if there is none."""
-        try:
-            lines = self.log_file(run_id).read_tail(4096).decode("utf-8", errors="replace").splitlines()
-        except FileNotFoundError:
-            return ""
-        return lines[-1] if lines else ""
+        return _last_line(self.log_file(run_id))
+
+    def last_task_line(self, search_id: str, task: str) -> str:
+        """The last line of the log of a search's long task, without its time; empty if there is none."""
+        return _last_line(self.search_dir(search_id) / task / "log.txt").partition(": ")[2]
 
     def config(self, run_id: str) -> RunConfig:
         """The configuration of a run that has begun.
@@ -425,6 +425,22 @@ class Store:
                 logger.warning("%s; trying again for %.0f s", error, left)
                 time.sleep(min(pause, left))
                 pause = min(2 * pause, 30.0)
+
+
+def _is_held(folder: Location) -> bool:
+    log = (folder / "log.txt").local
+    if log is not None:
+        return is_locked(log)
+    holder = lease.read(folder / "lease.json")
+    return holder is not None and holder.alive
+
+
+def _last_line(log: Location) -> str:
+    try:
+        lines = log.read_tail(4096).decode("utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return ""
+    return lines[-1] if lines else ""
 
 
 def _read_failure(place: Location) -> Failure | None:
