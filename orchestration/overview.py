@@ -91,7 +91,7 @@ def _bill(left: Sequence[Work], slots: int, where: str) -> str:
 
 
 def searches_line(runs: Iterable[RunConfig], store: Store) -> str:
-    """`before them: 2 searches of policies to do (fast-autoaugment-1a2b3c4d, …), 1 at work`; empty if there are none."""
+    """`before them: 2 searches of policies to do (dada-1a2b3c4d, …), 1 at work`; empty if there are none."""
     left = sorted(searches_left(runs, store))
     if not left:
         return ""

@@ -66,8 +66,8 @@ def find_policies(
 ) -> Ended:
     """Searches what the store lacks, on the Ray that runs in this process.
 
-    A search that fails leaves the others alone; one that another launch is at work on is waited for. The first Ctrl-C or
-    SIGTERM ends all of them at once, and the next call goes on: a network that was being trained continues from the
+    A search that fails leaves the others alone; one that another launch is at work on is waited for. The first Ctrl-C
+    or SIGTERM ends all of them at once, and the next call goes on: a network that was being trained continues from the
     checkpoint of its last epoch, and a few trials are done again.
 
     Args:
@@ -271,7 +271,8 @@ class _Pool:
         amounts = resources.per_worker
         memory = {"memory": amounts["memory"]} if "memory" in amounts else {}
         self._given, self._resources, self._slots = given, resources, slots
-        self._actor = ray.remote(_Hand).options(num_cpus=resources.cpus, num_gpus=resources.gpus, **memory)  # type: ignore[attr-defined]
+        hand: Any = ray.remote(_Hand)
+        self._actor = hand.options(num_cpus=resources.cpus, num_gpus=resources.gpus, **memory)
         self._idle: list[tuple[Any, str]] = []
         self._busy: dict[Any, tuple[Any, _Job]] = {}
         self._begins: list[Any] = []

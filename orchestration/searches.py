@@ -3,13 +3,13 @@
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from autodo.augment.policy_file import PolicyFile
 from autodo.config import RunConfig
 from autodo.search.algorithms import algorithm_of
-from autodo.search.tasks import Bench, Driver, Json, Task, Worker
+from autodo.search.tasks import Bench, Driver, Json, Task, Tell, Worker
 from orchestration.attempt import Attempt
 from orchestration.execute import load_here, logging_to
 from orchestration.run_state import RunBusy
@@ -22,6 +22,10 @@ PATIENCE_SECONDS = 90.0
 object store lasts longer than it does."""
 _WORKERS_KEPT = 2
 """Searches whose data and networks a process keeps in memory."""
+
+
+def _silent(_: str) -> None:
+    """For tasks that take seconds."""
 
 
 class TaskRunner:
@@ -37,9 +41,11 @@ class TaskRunner:
         self._store, self._data_dir, self._download, self._device = store, data_dir, download, device
         self._workers: dict[str, Worker] = {}
 
-    def perform(self, config: RunConfig, task: Task) -> Json:
+    def perform(self, config: RunConfig, task: Task, told: Tell = _silent) -> Json:
         """The result of a task; a long one goes on from its checkpoint in the store.
 
+        Args:
+            told: is called with a line after every epoch of a long task.
         Raises:
             RunBusy: if another process does not leave the task. DataError, StoreError, TrainingDiverged.
         """
@@ -51,6 +57,7 @@ class TaskRunner:
             def tell(line: str) -> None:
                 logger.info("%s: %s", search_id, line)
                 attempt.keep()
+                told(line)
 
             try:
                 result = self._worker(config).perform(task, attempt.checkpoint, tell)
@@ -85,7 +92,7 @@ def search_alone(
     data_dir: Path | str | None = None,
     download: bool = False,
     device: str = "cpu",
-    tell: Callable[[str], None] = lambda _: None,
+    tell: Tell = _silent,
 ) -> PolicyFile:
     """The policy of a run from the store; one that is not there is searched in this process and kept.
 
@@ -104,9 +111,10 @@ def search_alone(
         logger.info("%s: %s", search_id, driver.headline())
         while driver.policy is None:
             for task in driver.ready():
-                driver.ended(task, runner.perform(config, task))
+                driver.ended(task, runner.perform(config, task, tell))
                 attempt.keep()
                 tell(driver.headline())
+            logger.info("%s: %s", search_id, driver.headline())
         return finish(driver, search_id, store, attempt)
 
 
@@ -139,7 +147,3 @@ def _patient_attempt(store: Store, search_id: str, task: str) -> Iterator[Attemp
 def _id(config: RunConfig) -> str:
     assert config.search_id is not None
     return config.search_id
-
-
-def _silent(_: str) -> None:
-    """For tasks that take seconds."""
