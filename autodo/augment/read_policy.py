@@ -127,9 +127,12 @@ def _sub_policy(steps: Any, where: str) -> list[tuple[str, float, float]]:
 def _step(step: Any, where: str) -> tuple[str, float, float]:
     if not isinstance(step, list | tuple) or len(step) != 3 or not isinstance(step[0], str):
         raise ConfigError(f"{where}: is [operation, probability, level], not {_shown(step)}")
-    name = _SPELLINGS.get(re.sub(r"[_\s-]", "", step[0]).lower())
+    spelling = re.sub(r"[_\s-]", "", step[0]).lower()
+    name = _SPELLINGS.get(spelling)
     if name is None:
-        near = hint(step[0][:40], OPERATIONS)
+        # TranslateXAbs, in pixels, or Posterize2, of other bits: no spelling, but another operation.
+        meant = next((known for known in OPERATIONS if spelling.startswith(known.lower())), None)
+        near = f", which is not {meant}" if meant else hint(step[0][:40], OPERATIONS)
         raise ConfigError(f"{where}: unknown operation {_shown(step[0])}{near}; known: {', '.join(OPERATIONS)}")
     for what, value in (("probability", step[1]), ("level", step[2])):
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:

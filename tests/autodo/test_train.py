@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from autodo import records
+from autodo.augment.policy_file import PolicyFile
 from autodo.config import DistortionConfig, RunConfig
 from autodo.data import load, prepare
 from autodo.errors import TrainingDiverged
@@ -33,7 +34,10 @@ def untimed(table):
 @pytest.mark.parametrize("method", method_names())
 def test_every_method_learns(method):
     mild = DistortionConfig(imbalance_ratio=2, noise_ratio=0.1)
-    outcome = fit(short_run(method, distortion=mild, overrides={"training.epochs": 20}))
+    run = short_run(method, distortion=mild, overrides={"training.epochs": 20, "policy.content": "0" * 16})
+    # In place of a search or a file, which have tests of their own.
+    found = PolicyFile.model_validate({"sub_policies": [[["Rotate", 0.5, 0.4], ["Contrast", 0.5, 0.5]]]})
+    outcome = fit(run, policy=found)
     # Not the train loss: lam moves its weights and targets.
     val_losses = outcome.epochs["val_loss"].to_pylist()
     assert val_losses[-1] < 0.7 * val_losses[0]
