@@ -107,7 +107,7 @@ def test_a_single_list_needs_no_name(tmp_path):
 )
 def test_a_hostile_python_file_is_one_line(tmp_path, content):
     (tmp_path / "evil.py").write_text(content)
-    with pytest.raises(ConfigError, match="evil.py: ") as caught:
+    with pytest.raises(ConfigError, match=r"evil\.py: ") as caught:
         import_policy(tmp_path / "evil.py")
     assert "\n" not in str(caught.value)
 
