@@ -96,6 +96,7 @@ def _search(console: Console, run: RunConfig, store: Store, data_dir: Path | str
     from orchestration.search_board import SearchBoard
     from orchestration.searches import search_alone
 
+    store.begin(run)  # so that a search that fails is a failure of a run that is known
     search_id = str(run.search_id)
     with SearchBoard({search_id: run}, console) as board:
 
