@@ -85,5 +85,8 @@ class SearchBoard:
         shown = [search_id for search_id, state in self.states.items() if state not in ("found", "failed")]
         for search_id in shown[: max(1, self._console.height - 4)]:
             label = Text("  " + self._labels[search_id], style="cyan", no_wrap=True, overflow="ellipsis")
-            table.add_row(label, self._lines[search_id] or Text(self.states[search_id], style="dim"))
+            table.add_row(
+                label,
+                Text(self._lines[search_id]) if self._lines[search_id] else Text(self.states[search_id], style="dim"),
+            )
         return table

@@ -17,6 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from autodo.augment.policy_file import OperationName, PolicyFile, Step, SubPolicy
 from autodo.config import RunConfig
+from autodo.errors import StoreError
 from autodo.policy_config import FastAutoAugmentSearch
 from autodo.search.folds import FoldWorker
 from autodo.search.tasks import Json, Task, provenance, search_config
@@ -180,23 +181,39 @@ class FastAutoAugment:
         return self._files / f"fold-{fold}.json"
 
     def _write(self, fold: int) -> None:
-        self._place(fold).write_text(json.dumps(self._folds[fold].content()))
+        """Keeps a fold; if that is not possible now, the next time keeps all of it."""
+        try:
+            self._place(fold).write_text(json.dumps(self._folds[fold].content()))
+        except StoreError as error:
+            log.warning("the trials of fold %d were not kept: %s", fold, error)
 
     def _read(self, number: int) -> _Fold:
         """A fold as it was kept; as at the beginning if it was not, or is damaged."""
         fold = _Fold()
         try:
             content = json.loads(self._place(number).read_bytes())
-            trials = [trial for trial in content["trials"] if _trial(trial)]
-            if len(trials) > self._search.trials:
-                raise ValueError(f"{len(trials)} trials")
-            fold.trials, fold.trained = trials, content["trained"]
+            fold.trials, fold.trained = list(content["trials"]), content["trained"]
+            self._check(fold)
         except FileNotFoundError:
             pass
         except (ValueError, TypeError, LookupError, RecursionError) as error:
             log.warning("%s cannot be used, the fold starts anew: %s", self._place(number), error)
             fold = _Fold()
         return fold
+
+    def _check(self, fold: _Fold) -> None:
+        """Raises unless this search could have kept it."""
+        search = self._search
+        if len(fold.trials) > search.trials:
+            raise ValueError(f"holds {len(fold.trials)} trials")
+        for trial in fold.trials:
+            sub_policies, reward = _trial(trial)
+            if [len(steps) for steps in sub_policies] != [search.operations] * search.sub_policies:
+                raise ValueError("holds a trial of another size")
+            if not 0 <= reward <= 1:
+                raise ValueError(f"holds a reward of {reward}")
+        for part in [*fold.trials, *([] if fold.trained is None else [fold.trained])]:
+            float(part["seconds"]), str(part["device"])
 
 
 def _trial(kept: Json) -> Trial:

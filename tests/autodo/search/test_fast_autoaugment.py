@@ -8,6 +8,7 @@ import pytest
 from autodo.augment.policy_file import PolicyFile
 from autodo.config import DistortionConfig, RunConfig
 from autodo.data import load, prepare
+from autodo.errors import ConfigError, StoreError
 from autodo.fit import fit
 from autodo.policy_config import FastAutoAugmentSearch
 from autodo.recipes import build_run
@@ -25,6 +26,9 @@ SMALL = {
     "policy.search.copies": 2,
     "training.epochs": 2,
 }
+
+
+PBA = {"algorithm": "pba"}
 
 
 def searched_run(**overrides) -> RunConfig:
@@ -74,13 +78,13 @@ class Bed:
         self.driver = FastAutoAugment(self.config, self.files)
         self.bench = Bench(self.config, data, "cpu", self.files)
         self.worker = FoldWorker(self.bench)
+        self.jobs: list[Task] = []
 
     def go_on(self, tasks=10**6, order=list):
         """Does so many tasks, or all."""
-        jobs: list[Task] = []
         while self.driver.policy is None and tasks > 0:
-            jobs = order(jobs + self.driver.ready())
-            task = jobs.pop(0)
+            self.jobs = order(self.jobs + self.driver.ready())
+            task = self.jobs.pop(0)
             # As over a wire.
             result = json.loads(json.dumps(self.worker.perform(task, None, lambda _: None)))
             self.driver.ended(task, result)
@@ -105,8 +109,29 @@ def test_the_order_in_which_tasks_end_changes_nothing(tmp_path, data, found):
     assert Bed(tmp_path, data).go_on(order=shuffled).sub_policies == found.sub_policies
 
 
+TRIAL = {"sub_policies": [[["Rotate", 0.1, 0.2]] * 2] * 5, "reward": 0.5, "seconds": 1, "device": "cpu"}
+
+
+def kept(trained=None, **changes) -> bytes:
+    return json.dumps({"trained": trained, "trials": [{**TRIAL, **changes}]}).encode()
+
+
 @pytest.mark.parametrize(
-    "content", [b"{", b"[]", b"null", b'{"trained": null, "trials": [{"reward": 1}]}', b"[" * 99999]
+    "content",
+    [
+        b"{",
+        b"[]",
+        b"null",
+        b"[" * 99999,
+        kept(reward=float("nan")),
+        kept(reward="much"),
+        kept(reward=7),
+        kept(seconds=None),
+        kept(sub_policies=[[["Rotate", 0.1, 0.2]]]),
+        kept(sub_policies=[[["Rotat", 0.1, 0.2]] * 2] * 5),
+        kept(trained=3),
+        json.dumps({"trained": None, "trials": [TRIAL] * 7}).encode(),
+    ],
 )
 def test_damaged_progress_is_named_and_done_again(content, tmp_path, data, found, caplog):
     Bed(tmp_path, data).go_on(9)
@@ -116,7 +141,29 @@ def test_damaged_progress_is_named_and_done_again(content, tmp_path, data, found
     assert "fold-0.json cannot be used" in caplog.text
 
 
-@pytest.mark.parametrize("damage", ["cut", "missing", "of another model"])
+def test_progress_that_cannot_be_kept_costs_nothing_but_itself(tmp_path, data, found, caplog, monkeypatch):
+    def full(*_):
+        raise StoreError("no space left")
+
+    bed = Bed(tmp_path, data)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(bed.files), "write_text", full)
+        bed.go_on(7)
+    assert "were not kept: no space left" in caplog.text
+    assert bed.go_on().sub_policies == found.sub_policies
+
+
+class Payload:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, victim):
+        self.victim = victim
+
+    def __reduce__(self):
+        return type(self.victim).touch, (self.victim,)
+
+
+@pytest.mark.parametrize("damage", ["cut", "missing", "of another model", "pickle"])
 def test_a_network_that_is_gone_is_trained_again(damage, tmp_path, data, found):
     import torch
 
@@ -126,14 +173,34 @@ def test_a_network_that_is_gone_is_trained_again(damage, tmp_path, data, found):
         file.write_bytes(file.read_bytes()[:1000])
     elif damage == "missing":
         file.unlink()
+    elif damage == "pickle":
+        torch.save({"encoder": Payload(tmp_path / "executed")}, file)
     else:
         torch.save({"encoder": {}, "head": {}}, file)
     assert Bed(tmp_path, data).go_on().sub_policies == found.sub_policies
+    assert not (tmp_path / "executed").exists()
 
 
 def test_what_changes_the_search_changes_what_is_found(data, found):
     other = search_here(searched_run(**{"policy.search.lr": 0.02}), data, device="cpu", tell=lambda _: None)
     assert other.provenance["rewards"] != found.provenance["rewards"]
+
+
+def test_a_search_of_several_processes_is_none_for_fit():
+    run = build_run("digits", "fast-autoaugment-searched", overrides={"policy": {"kind": "searched", "search": PBA}})
+    with pytest.raises(ConfigError, match="'pba' cannot be searched in one process; `autodo launch` does it on Ray"):
+        fit(run, device="cpu")
+
+
+def test_fit_reads_a_policy_from_a_file(tmp_path):
+    (tmp_path / "policy.json").write_text(json.dumps([[["Rotate", 0.9, 0.3]]]))
+    overrides = {"training.epochs": 2, "dataset.subsample": 300}
+    run = build_run("digits", "dada-published", overrides={**overrides, "policy.path": str(tmp_path / "policy.json")})
+    policy = PolicyFile.model_validate({"sub_policies": [[["Rotate", 0.9, 0.3]]]})
+    pinned = build_run("digits", "dada-published", overrides={**overrides, "policy.content": "0" * 16})
+    assert fit(run, device="cpu").error == fit(pinned, device="cpu", policy=policy).error
+    with pytest.raises(ConfigError, match=r"a policy that a store keeps; here policy\.path is needed"):
+        fit(pinned, device="cpu")
 
 
 # ----- the parts
