@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
@@ -146,7 +147,9 @@ def _step(step: Any, where: str) -> tuple[str, float, float]:
 def _lists(content: bytes, where: str) -> dict[str, Any]:
     """The literal lists of sub-policies by name; a list that has several names stands there under each."""
     try:
-        tree = ast.parse(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about their code
+            tree = ast.parse(content)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(f"{where}: is neither JSON nor Python: {_one_line(error)}") from None
     found: dict[str, Any] = {}

@@ -30,6 +30,11 @@ def test_a_published_policy_needs_its_file(method):
     assert run.policy.path == "a.json"
 
 
+def test_the_model_of_a_search_is_checked_as_that_of_a_run():
+    with pytest.raises(ConfigError, match=r"policy\.search\.model: unknown model 'wrn-27-1'; known: small-cnn"):
+        build_run("cifar10", "fast-autoaugment-searched", overrides={"policy.search.model": "wrn-27-1"})
+
+
 def test_a_grid_sets_the_policies_of_some_of_its_methods():
     """What another method's policy reads is no error; what no policy reads is one, whatever the method."""
     overrides = {"policy.path": "a.json", "policy.search.trials": 7, "policy.search.images": 9}

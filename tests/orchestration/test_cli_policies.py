@@ -113,6 +113,20 @@ def test_a_policy_is_imported_and_shown(autodo: Autodo, tmp_path: Path) -> None:
     assert "source: archive.py: A" in shown
 
 
+def test_a_policy_cannot_write_to_the_terminal(autodo: Autodo, tmp_path: Path) -> None:
+    content = {
+        "sub_policies": [[["Rotate", 0.1, 0.2]]],
+        "source": "\x1b[2Jgone",
+        "no\x1bte": ["\x1b]0;title\x07", "[red]"],
+    }
+    (tmp_path / "evil.json").write_text(json.dumps(content))
+    answer = autodo("policy", "show", "evil.json")
+    assert answer.code == 0
+    assert "\x1b" not in answer.out
+    assert "gone" in answer.out
+    assert "[red]" in answer.out
+
+
 def test_the_policies_of_a_store_are_listed(autodo: Autodo) -> None:
     store = Store("S").create()
     assert "S: no policy yet" in autodo("policy", "show", "S").out

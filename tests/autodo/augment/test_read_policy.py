@@ -33,6 +33,7 @@ DARTS = Genotype(normal=[[('Posterize', 0.5, 0.5)]], concat=range(2))
 PIXELS = [[('TranslateXAbs', 0.5, 10)]]
 CALLED = [[(os.system("touch {owned}"), 0.5, 0.5)]]
 NUMBERS = [[1, 2], [3, 4]]
+WARNED = "\\d" is 3
 """
 
 
