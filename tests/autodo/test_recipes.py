@@ -18,7 +18,37 @@ def test_every_dataset_has_a_reader_and_a_recipe():
 @pytest.mark.parametrize("method", method_names())
 def test_every_shipped_recipe_goes_with_every_preset(dataset, method):
     overrides = {"dataset.path": "photos"} if dataset == "folder" else {}
+    # Of the methods that need a policy from a file; the others do not read it.
+    overrides["policy.content"] = "0" * 16
     assert build_run(dataset, method, overrides=overrides).method.name == method
+
+
+@pytest.mark.parametrize("method", ["fast-autoaugment-published", "dada-published"])
+def test_a_published_policy_needs_its_file(method):
+    with pytest.raises(ConfigError, match=r"path is needed: .* such as --set policy.path=policy.json"):
+        build_run("digits", method)
+    run = build_run("digits", method, overrides={"policy.path": "a.json"})
+    assert run.policy.path == "a.json"
+
+
+def test_the_model_of_a_search_is_checked_as_that_of_a_run():
+    with pytest.raises(ConfigError, match=r"policy\.search\.model: unknown model 'wrn-27-1'; known: small-cnn"):
+        build_run("cifar10", "fast-autoaugment-searched", overrides={"policy.search.model": "wrn-27-1"})
+
+
+def test_a_grid_sets_the_policies_of_some_of_its_methods():
+    """What another method's policy reads is no error; what no policy reads is one, whatever the method."""
+    overrides = {"policy.path": "a.json", "policy.search.trials": 7, "policy.search.images": 9}
+    for method in ("baseline", "randaugment"):
+        assert build_run("digits", method, overrides=overrides) == build_run("digits", method)
+    searched = build_run("digits", "fast-autoaugment-searched", overrides=overrides).policy.search
+    assert (searched.trials, searched.images, searched.model) == (7, 9, "small-cnn")
+    assert build_run("digits", "dada-searched", overrides=overrides).policy.search.images == 9
+    for method in ("baseline", "randaugment", "fast-autoaugment-searched"):
+        with pytest.raises(ConfigError, match="frob"):
+            build_run("digits", method, overrides={"policy.frob": 1})
+    with pytest.raises(ConfigError, match="frob"):
+        build_run("digits", "dada-searched", overrides={"policy.search.frob": 1})
 
 
 @pytest.mark.parametrize("method", method_names())
