@@ -35,9 +35,9 @@ class Pipeline:
         """
         config = self.config
         images = crop_and_flip(images, config.crop_padding, config.flip, generator)
-        pixels = self._to_float(images)
         if self.policy is not None:
-            pixels = policy.apply(pixels, self.policy.draw(len(images), generator))
+            images = policy.apply(images, self.policy.draw(len(images), generator))
+        pixels = self._to_float(images)
         if lam is not None:
             noise = affine.draw_noise(len(images), generator, lam.dtype)
             pixels = affine.warp(pixels, affine.magnitudes(lam, noise))

@@ -1,43 +1,88 @@
 """The batched policy engine: operations are drawn for each image and applied to a whole batch on its device."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from autodo.augment import geometry
+from autodo.augment import policies as of
+from autodo.augment.draws import Draws, Policy
+from autodo.augment.operations import NAMES, OPERATIONS, to_float, to_levels
 from autodo.augment.policy_file import PolicyFile
-from autodo.policy_config import PolicyConfig
+from autodo.augment.ranges import COLOUR, ORIGINAL, PAPER, Ranges
+from autodo.policy_config import OperationSet, PolicyConfig
 
-
-class Draws(NamedTuple):
-    """What is done to each image of a batch, step by step.
-
-    Shape:
-        operation [B, L] int64: positions in `operations.NAMES`, 0 is Identity; value [B, L] float: in the operation's
-        units, with its sign.
-    """
-
-    operation: Tensor
-    value: Tensor
-
-
-class Policy(Protocol):
-    """A distribution over sequences of operations."""
-
-    def draw(self, batch: int, generator: torch.Generator) -> Draws:
-        """A sequence for each of `batch` images, on the generator's device."""
-
-    def at(self, progress: float) -> "Policy":
-        """The policy at a share of the training, in [0, 1); itself unless it is a schedule."""
+__all__ = ["Draws", "Policy", "apply", "build_policy"]
 
 
 def apply(images: Tensor, draws: Draws) -> Tensor:
     """The images after their operations, grouped by operation at each step.
 
+    Computed on whole levels 0..255, as PIL does; uint8 images save the conversion.
+
     Shape:
-        images [B, C, H, W] float in [0, 1], C = 1 or 3 -> the same.
+        images [B, C, H, W] uint8, or float in [0, 1], C = 1 or 3 -> the same.
     """
-    raise NotImplementedError
+    if images.dtype != torch.uint8:
+        return to_float(apply(to_levels(images), draws), images.dtype)
+    # Every step sorts the batch by operation, so that groups are slices; `place` remembers which image is where.
+    operation, order = draws.operation.sort(0)
+    counts = torch.zeros(len(NAMES), operation.shape[1], dtype=torch.int64, device=operation.device)
+    counts.scatter_add_(0, operation, torch.ones_like(operation))
+    steps = counts.T.tolist()  # the only point where the host waits for a GPU
+    value, centre = draws.value.gather(0, order), draws.centre.gather(0, order[:, :, None].expand(-1, -1, 2))
+    place = torch.arange(len(images), device=images.device)
+    for step, sizes in enumerate(steps):
+        if sizes[0] == len(images):
+            continue
+        chosen = order[:, step]
+        images = _one_step(images[place[chosen]], sizes, value[:, step], centre[:, step])
+        place = torch.empty_like(place).scatter_(0, chosen, torch.arange(len(images), device=images.device))
+    return images[place]
+
+
+def _one_step(images: Tensor, sizes: list[int], value: Tensor, centre: Tensor) -> Tensor:
+    """One operation on each image. Shape: images sorted by operation, `sizes` of each."""
+    done: list[Tensor] = []
+    matrices: list[Tensor] = []
+    groups = zip(OPERATIONS.values(), images.split(sizes), value.split(sizes), centre.split(sizes), sizes, strict=True)
+    moved: list[Tensor] = []
+    for operation, group, values, centres, size in groups:
+        if not size:
+            continue
+        if operation.matrix is not None:
+            matrices.append(operation.matrix(values, *images.shape[-2:]))
+            moved.append(group)
+            continue
+        if matrices:
+            done.append(geometry.nearest(torch.cat(moved), torch.cat(matrices)))
+            matrices, moved = [], []
+        assert operation.exact is not None
+        done.append(operation.exact(group, values, centres))
+    if matrices:
+        done.append(geometry.nearest(torch.cat(moved), torch.cat(matrices)))
+    return torch.cat(done)
+
+
+_OPERATION_SETS: dict[OperationSet, Ranges] = {"paper": PAPER, "colour": COLOUR, "original": ORIGINAL}
+
+
+def _from_data(found: PolicyFile | None) -> Policy:
+    assert found is not None, "the policy's file was not read, or the search was not run, before the training"
+    return of.Schedule(found.schedule) if found.schedule else of.SubPolicies(found.sub_policies)
+
+
+_BUILDERS: Mapping[str, Callable[[Any, PolicyFile | None], Policy]] = {
+    "randaugment": lambda c, _: of.RandAugment(_OPERATION_SETS[c.operations], c.draws, c.magnitude, c.fixed),
+    "colour": lambda c, _: of.RandAugment(COLOUR, c.draws, c.magnitude, fixed=False),
+    "autoaugment": lambda c, _: of.autoaugment(c.table),
+    "trivialaugment": lambda c, _: of.TrivialAugment(),
+    "uniformaugment": lambda c, _: of.UniformAugment(c.draws),
+    "file": lambda c, found: _from_data(found),
+    "searched": lambda c, found: _from_data(found),
+}
 
 
 def build_policy(config: PolicyConfig, found: PolicyFile | None = None) -> Policy:
@@ -46,4 +91,4 @@ def build_policy(config: PolicyConfig, found: PolicyFile | None = None) -> Polic
     Args:
         found: what a file or a search gave, for the kinds `file` and `searched`.
     """
-    raise NotImplementedError
+    return _BUILDERS[config.kind](config, found)

@@ -1,0 +1,130 @@
+"""The operations that policies are made of, and the values that a level in [0, 1] stands for.
+
+The ranges of OPERATIONS are those of Fast AutoAugment, whose policies (and those of DADA, Faster AutoAugment and our
+searches) are lists of (operation, probability, level):
+
+    value = low + level (high - low), and for a signed operation -value with probability 1/2.
+
+A level 0.5 of a geometric operation thus does nothing, and levels 0 and 1 are the same. AutoAugment, RandAugment and
+TrivialAugment mean something else by a magnitude: 0 does nothing, and more does more; see `ranges`.
+
+Reference: Lim et al. 2019 and its published code; Cubuk et al. 2019, table 6.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from autodo.augment import colour, geometry
+
+Exact = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(images [b, C, H, W] uint8, value [b], centre [b, 2]) -> images, as PIL gives them."""
+Smooth = Callable[[Tensor, Tensor], Tensor]
+"""(images [b, C, H, W] float in [0, 1], value [b]) -> images, differentiable in both."""
+
+
+class Operation(NamedTuple):
+    """One of `matrix` and `exact`; and the values of the levels 0 and 1.
+
+    `matrix`: of an operation that moves pixels; all of these are applied to a batch as one sampling.
+    `smooth`: of the operations that are differentiable in their value and have no matrix.
+    """
+
+    low: float = 0.0
+    high: float = 0.0
+    signed: bool = False
+    matrix: geometry.Matrix | None = None
+    exact: Exact | None = None
+    smooth: Smooth | None = None
+
+    @property
+    def has_magnitude(self) -> bool:
+        """Whether its value changes what it does."""
+        return self.low != self.high
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether `operate` has a derivative in the value."""
+        return self.matrix is not None or self.smooth is not None
+
+
+def _enhancement(base: colour.Base) -> Operation:
+    return Operation(
+        0.1,
+        1.9,
+        exact=lambda images, value, _: colour.enhance(images, value, base),
+        smooth=partial(colour.enhance_smooth, base=base),
+    )
+
+
+def _without_centre(function: Callable[[Tensor, Tensor], Tensor]) -> Exact:
+    return lambda images, value, _: function(images, value)
+
+
+OPERATIONS = {
+    "Identity": Operation(exact=lambda images, value, centre: images),
+    # Slopes.
+    "ShearX": Operation(-0.3, 0.3, signed=True, matrix=geometry.shear_x),
+    "ShearY": Operation(-0.3, 0.3, signed=True, matrix=geometry.shear_y),
+    # Shares of the side.
+    "TranslateX": Operation(-0.45, 0.45, signed=True, matrix=geometry.translate_x),
+    "TranslateY": Operation(-0.45, 0.45, signed=True, matrix=geometry.translate_y),
+    # Degrees.
+    "Rotate": Operation(-30, 30, signed=True, matrix=geometry.rotate),
+    # Whole pixels; TrivialAugment's.
+    "TranslateXPixels": Operation(-32, 32, signed=True, matrix=geometry.translate_x_pixels),
+    "TranslateYPixels": Operation(-32, 32, signed=True, matrix=geometry.translate_y_pixels),
+    "AutoContrast": Operation(exact=_without_centre(colour.auto_contrast)),
+    "Invert": Operation(exact=_without_centre(colour.invert)),
+    "Equalize": Operation(exact=_without_centre(colour.equalize)),
+    # The level from which on others are inverted.
+    "Solarize": Operation(0, 256, exact=_without_centre(colour.solarize)),
+    # Bits that stay.
+    "Posterize": Operation(4, 8, exact=_without_centre(colour.posterize)),
+    # 0 is the base, 1 the image.
+    "Contrast": _enhancement(colour.mean_luma),
+    "Color": _enhancement(colour.luma),
+    "Brightness": _enhancement(colour.black),
+    "Sharpness": _enhancement(colour.smoothed),
+    # Share of the width.
+    "Cutout": Operation(0, 0.2, exact=colour.cutout),
+}
+NAMES = tuple(OPERATIONS)
+
+
+def operate(name: str, images: Tensor, value: Tensor, centre: Tensor | None = None) -> Tensor:
+    """One operation on float images, for a search that differentiates: bilinear, and without cuts to whole levels.
+
+    Differentiable in images and value if the operation is (`Operation.differentiable`). The others are applied to whole
+    levels and have no derivative at all; the caller passes gradients straight through.
+
+    Args:
+        value: in the operation's units, with its sign.
+        centre: of Cutout, (x, y) as shares of the sides.
+    Shape:
+        images [b, C, H, W] float in [0, 1], value [b], centre [b, 2] -> like images.
+    """
+    operation = OPERATIONS[name]
+    if operation.matrix is not None:
+        return geometry.bilinear(images, operation.matrix(value, *images.shape[-2:]))
+    if operation.smooth is not None:
+        return operation.smooth(images, value)
+    assert operation.exact is not None
+    if centre is None:
+        assert name != "Cutout", "Cutout needs a centre"
+        centre = value.new_full((len(value), 2), 0.5)
+    with torch.no_grad():
+        return to_float(operation.exact(to_levels(images), value, centre), images.dtype)
+
+
+def to_levels(images: Tensor) -> Tensor:
+    """Float images in [0, 1] as whole levels 0..255. Shape: any -> uint8."""
+    return (images * 255).round_().to(torch.uint8)
+
+
+def to_float(levels: Tensor, dtype: torch.dtype) -> Tensor:
+    """Whole levels as float images in [0, 1]. Shape: any uint8 -> `dtype`."""
+    return levels.to(dtype).div_(255)
