@@ -47,8 +47,11 @@ class Stateful(Protocol):
 class GradientSearch(Protocol):
     """A search whose whole state lies in `parts`; every random stream derives from (seed, epoch)."""
 
-    epochs: int
-    parts: Mapping[str, Stateful]
+    @property
+    def epochs(self) -> int: ...
+
+    @property
+    def parts(self) -> Mapping[str, Stateful]: ...
 
     def run_epoch(self, epoch: int) -> dict[str, float]:
         """One pass over the images: the losses and whatever else is worth a number."""
@@ -185,8 +188,8 @@ class Material:
 class Network(nn.Module):
     """An encoder and its heads. Batch norm in eval mode takes the statistics of the last batch in train mode.
 
-    So the loss of an image in eval mode depends on no other image of its batch, but the network is the one of that batch;
-    an average over many steps would lag behind the weights.
+    So in eval mode the loss of an image depends on no other image, but the network is the one of that batch; an average
+    over many steps would lag behind the weights.
 
     Shape:
         images [B, C, H, W] -> [B, K1 + K2 + ...]: the heads side by side.

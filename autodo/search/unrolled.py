@@ -5,8 +5,8 @@ With theta' = theta - lr grad_theta L_train(theta, phi) and v = grad L_val(theta
     d L_val(theta') / d phi = -lr d/dphi <v, grad_theta L_train(theta, phi)>
                             = -lr |v| d/dphi (L_train(theta + r u, phi) - L_train(theta - r u, phi)) / 2r + O(r^2),
 
-u = v / |v|. The first equality is exact, v being held fixed on its right; the second takes a central difference in place
-of a derivative of second order. Of a train loss that is a mean over images the difference is one number an image.
+u = v / |v|. The first equality is exact, v being held fixed on its right; the second takes a central difference in
+place of a derivative of second order. Of a train loss that is a mean over images it is one number for each image.
 Reference: Liu et al., ICLR 2019, eq. (7) and (8), where epsilon = r / |v| with r = 0.01.
 """
 

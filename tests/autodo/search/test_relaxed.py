@@ -146,5 +146,7 @@ def test_leave_one_out_keeps_the_mean_gradient() -> None:
     noise = pair_policy.noise(draws, PAIRS, generator(12), DTYPE)
     drawn = pair_policy.draw(WEIGHTS, PROBABILITY, noise)
     reward = torch.cat([pair_policy.leave_one_out(group) for group in reward_of(drawn).split(8)])
-    found = pair_policy.relax_estimate(WEIGHTS, PROBABILITY, noise, drawn, reward, build_control(False), 0.5).weights.detach()
+    found = pair_policy.relax_estimate(
+        WEIGHTS, PROBABILITY, noise, drawn, reward, build_control(False), 0.5
+    ).weights.detach()
     assert torch.allclose(found.mean(0), exact_gradient()[0], atol=4.5 * float(found.std(0).max()) / draws**0.5)
