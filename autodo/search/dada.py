@@ -9,7 +9,7 @@ Then it draws sub-policies anew. With v held fixed, the quantity whose gradient 
 to first order what a train step with the drawn sub-policies b does to the val loss (`unrolled`). v comes from other
 draws than b, and batch norm keeps the statistics of the first batch, so f_i depends on b_i alone: each image says of
 its own sub-policy how much it helped, and RELAX (`pair_policy`) is unbiased for dJ/dphi in weights and probabilities.
-Levels are not drawn; theirs is the gradient through the image, straight-through where it has none (`smooth_operations`).
+Levels are not drawn; theirs is the gradient through the image, or straight-through (`smooth_operations`).
 What is approximated: v held fixed, the central difference, and for some operations the derivative in the level.
 Reference: Li et al., ECCV 2020.
 """
@@ -128,10 +128,7 @@ class Dada:
         probability, level = self.policy.probability.detach(), self.policy.level.detach()
         best = weights.argsort(descending=True, stable=True)[: self.settings.keep].tolist()
         sub_policies = tuple(
-            tuple(
-                step_of(operation, probability[pair, k], level[pair, k])
-                for k, operation in enumerate(PAIRS[pair])
-            )
+            tuple(step_of(operation, probability[pair, k], level[pair, k]) for k, operation in enumerate(PAIRS[pair]))
             for pair in best
         )
         names = ["+".join(SEARCHED[operation] for operation in pair) for pair in PAIRS]

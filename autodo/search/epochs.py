@@ -91,10 +91,10 @@ def search_by_epochs(
         if checkpoint is not None:
             state = {
                 "epoch": epoch + 1,
-                "parts": {name: part.state_dict() for name, part in search.parts.items()},
+                "search": {name: part.state_dict() for name, part in search.parts.items()},
                 "history": history,
             }
-            if checkpoints.save(checkpoint, search_id, {"search": state}, rows={}):
+            if checkpoints.save(checkpoint, search_id, state, rows={}):
                 kept = epoch + 1
         told = ", ".join(f"{what.replace('_', ' ')} {value:.4g}" for what, value in history[-1].items())
         tell(f"{algorithm} search, epoch {epoch + 1} of {search.epochs}: {told}")
@@ -128,12 +128,9 @@ def _continued(
     if kept is None:
         return search, []
     try:
-        state = kept["search"]
         for name, part in search.parts.items():
-            part.load_state_dict(state["parts"][name])
-        history: list[dict[str, float]] = state["history"]
-        if len(history) != state["epoch"]:
-            raise ValueError(f"it has {len(history)} rows of {state['epoch']} epochs")
+            part.load_state_dict(kept["search"][name])
+        history: list[dict[str, float]] = kept["history"]
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         log.warning("%s cannot be used, the search starts anew: %s: %s", checkpoint, type(error).__name__, error)
         return build_search(), []
