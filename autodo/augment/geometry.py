@@ -4,89 +4,79 @@ A row [a, b, c, d, e, f] of `matrix` sends the centre (x, y) of an output pixel 
 source; pixel (0, 0) covers [0, 1) x [0, 1), y points down, and zeros move in. This is PIL's `Image.transform(AFFINE)`.
 """
 
+import functools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Matrix = Callable[[Tensor, int, int], Tensor]
-"""(value [b], height, width) -> matrix [b, 6] float64, differentiable in the value."""
+Fill = Callable[[Tensor, Tensor, int, int], None]
+"""(matrix [b, 6], value [b], height, width): replaces entries of identity rows, differentiably in the value."""
 
-FIXED_POINT = 1 << 16  # PIL's nearest sampling computes in 16.16 fixed point
+FIXED_POINT_BITS = 16  # PIL's nearest sampling computes in 16.16 fixed point
 
 
-def shear_x(slope: Tensor, height: int, width: int) -> Tensor:
+def shear_x(matrix: Tensor, slope: Tensor, height: int, width: int) -> None:
     """Rows slide left by `slope` pixels per pixel downwards; the top edge stays."""
-    return _matrix(slope, b=slope)
+    matrix[:, 1] = slope
 
 
-def shear_y(slope: Tensor, height: int, width: int) -> Tensor:
+def shear_y(matrix: Tensor, slope: Tensor, height: int, width: int) -> None:
     """Columns slide up by `slope` pixels per pixel to the right; the left edge stays."""
-    return _matrix(slope, d=slope)
+    matrix[:, 3] = slope
 
 
-def translate_x(shift_frac: Tensor, height: int, width: int) -> Tensor:
+def translate_x(matrix: Tensor, shift_frac: Tensor, height: int, width: int) -> None:
     """Left by a share of the width."""
-    return _matrix(shift_frac, c=shift_frac * width)
+    matrix[:, 2] = shift_frac.double() * width
 
 
-def translate_y(shift_frac: Tensor, height: int, width: int) -> Tensor:
+def translate_y(matrix: Tensor, shift_frac: Tensor, height: int, width: int) -> None:
     """Up by a share of the height."""
-    return _matrix(shift_frac, f=shift_frac * height)
+    matrix[:, 5] = shift_frac.double() * height
 
 
-def translate_x_pixels(shift_px: Tensor, height: int, width: int) -> Tensor:
+def translate_x_pixels(matrix: Tensor, shift_px: Tensor, height: int, width: int) -> None:
     """Left by whole pixels; a fraction is cut off, as in torchvision."""
-    return _matrix(shift_px, c=shift_px.trunc())
+    matrix[:, 2] = shift_px.trunc()
 
 
-def translate_y_pixels(shift_px: Tensor, height: int, width: int) -> Tensor:
+def translate_y_pixels(matrix: Tensor, shift_px: Tensor, height: int, width: int) -> None:
     """Up by whole pixels; a fraction is cut off, as in torchvision."""
-    return _matrix(shift_px, f=shift_px.trunc())
+    matrix[:, 5] = shift_px.trunc()
 
 
-def rotate(angle_deg: Tensor, height: int, width: int) -> Tensor:
+def rotate(matrix: Tensor, angle_deg: Tensor, height: int, width: int) -> None:
     """Counter-clockwise about the centre."""
     angle = torch.deg2rad(angle_deg.double())
     cos, sin = torch.cos(angle), torch.sin(angle)
     x, y = width / 2, height / 2
-    return _matrix(cos, a=cos, b=-sin, c=x - cos * x + sin * y, d=sin, e=cos, f=y - sin * x - cos * y)
+    matrix.copy_(torch.stack([cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y], 1))
 
 
-def _matrix(like: Tensor, **entries: Tensor) -> Tensor:
-    """Rows of the identity with some entries replaced."""
-    zero, one = torch.zeros_like(like, dtype=torch.float64), torch.ones_like(like, dtype=torch.float64)
-    identity = {"a": one, "b": zero, "c": zero, "d": zero, "e": one, "f": zero}
-    return torch.stack([entry.double() for entry in (identity | entries).values()], 1)
+def identity(batch: int, device: torch.device) -> Tensor:
+    """Rows that move nothing. Shape: -> [batch, 6] float64."""
+    matrix = torch.zeros(batch, 6, dtype=torch.float64, device=device)
+    matrix[:, ::4] = 1
+    return matrix
 
 
 def nearest(images: Tensor, matrix: Tensor) -> Tensor:
-    """Each pixel from the one that its centre falls into; equal to PIL bit for bit.
+    """Each pixel from the one that its centre falls into, as PIL does it.
+
+    Equal to PIL bit for bit up to sides of 64 pixels; in larger images, float32 may take the neighbour of a pixel whose
+    source lies within 1e-5 pixels of an edge.
 
     Shape:
-        images [b, C, H, W] of any dtype, matrix [b, 6] -> like images.
+        images [b, C, H, W] uint8, matrix [b, 6] -> like images.
     """
-    batch, channels, height, width = images.shape
-    x_row, y_row = matrix[:, :3], matrix[:, 3:]
-    column = _source_positions(x_row, height, width).clamp_(-1, width)
-    row = _source_positions(y_row, height, width).clamp_(-1, height)
-    # What lies outside is read from a border of zeros.
-    padded = images.new_zeros(batch, channels, height + 2, width + 2)
-    padded[:, :, 1:-1, 1:-1] = images
-    position = row.mul_(width + 2).add_(column).add_(width + 3).long()
-    position = position.view(batch, 1, height * width).expand(-1, channels, -1)
-    return padded.view(batch, channels, -1).gather(2, position).view(images.shape)
-
-
-def _source_positions(row: Tensor, height: int, width: int) -> Tensor:
-    """Shape: row [b, 3] of a matrix -> [b, H, W] int32: pixel along one axis, possibly outside the image."""
-    per_x, per_y, start = row.unbind(1)
-    start = start + per_x / 2 + per_y / 2
-    per_x, per_y, start = torch.stack([per_x, per_y, start]).mul_(FIXED_POINT).add_(0.5).floor_().int()[..., None, None]
-    x = torch.arange(width, dtype=torch.int32, device=row.device)
-    y = torch.arange(height, dtype=torch.int32, device=row.device)[:, None]
-    return ((start + per_y * y) + per_x * x).bitwise_right_shift_(16)
+    # PIL's 16.16 fixed point; half a unit more, so that no source lies on an edge, where grid_sample would round to even.
+    steps = matrix.view(-1, 2, 3) @ _to_pixel_centres(matrix.device)
+    unit = 1 / (1 << FIXED_POINT_BITS)
+    steps = (steps / unit + 0.5).floor_().mul_(unit)
+    steps[:, :, 2] += unit / 2
+    return _sample(images.float(), steps, "nearest").to(torch.int16).to(torch.uint8)
 
 
 def bilinear(images: Tensor, matrix: Tensor) -> Tensor:
@@ -95,10 +85,35 @@ def bilinear(images: Tensor, matrix: Tensor) -> Tensor:
     Shape:
         images [b, C, H, W] float, matrix [b, 6] -> like images.
     """
-    _, _, height, width = images.shape
-    x = torch.arange(width, device=images.device, dtype=matrix.dtype) + 0.5
-    y = (torch.arange(height, device=images.device, dtype=matrix.dtype) + 0.5)[:, None]
-    a, b, c, d, e, f = matrix[:, :, None, None].unbind(1)
+    return _sample(images, matrix.view(-1, 2, 3) @ _to_pixel_centres(matrix.device), "bilinear")
+
+
+def _sample(images: Tensor, steps: Tensor, mode: str) -> Tensor:
+    """Shape: images [b, C, H, W] float, steps [b, 2, 3]: source (x, y) per pixel of x, of y, and of pixel (0, 0)."""
+    height, width = images.shape[-2:]
     # grid_sample's coordinates: -1 is the left edge of the first pixel, 1 the right edge of the last.
-    grid = torch.stack([2 * (a * x + b * y + c) / width - 1, 2 * (d * x + e * y + f) / height - 1], 3)
-    return F.grid_sample(images, grid.to(images.dtype), mode="bilinear", padding_mode="zeros", align_corners=False)
+    steps = steps * _side_scales(height, width, images.device)
+    per_x, per_y, start = steps[..., None, None].unbind(2)
+    x = counting(width, torch.float64, images.device)
+    y = counting(height, torch.float64, images.device)[:, None]
+    grid = (per_x * x).to(images.dtype) + (per_y * y + start - 1).to(images.dtype)
+    return F.grid_sample(images, grid.permute(0, 2, 3, 1), mode=mode, padding_mode="zeros", align_corners=False)
+
+
+@functools.cache
+def _to_pixel_centres(device: torch.device) -> Tensor:
+    """(a, b, c) -> (a, b, source of pixel (0, 0)'s centre), by multiplication from the right. Shape: -> [3, 3]."""
+    rows = [[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]
+    return torch.tensor(rows, dtype=torch.float64, device=device)
+
+
+@functools.cache
+def _side_scales(height: int, width: int, device: torch.device) -> Tensor:
+    """Shape: -> [2, 1] float64."""
+    return torch.tensor([[2 / width], [2 / height]], dtype=torch.float64, device=device)
+
+
+@functools.cache
+def counting(stop: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """0, 1, .. stop - 1; kept, because a batch needs it dozens of times. Shape: -> [stop]."""
+    return torch.arange(stop, dtype=dtype, device=device)

@@ -36,7 +36,7 @@ class Operation(NamedTuple):
     low: float = 0.0
     high: float = 0.0
     signed: bool = False
-    matrix: geometry.Matrix | None = None
+    matrix: geometry.Fill | None = None
     exact: Exact | None = None
     smooth: Smooth | None = None
 
@@ -93,6 +93,9 @@ OPERATIONS = {
     "Cutout": Operation(0, 0.2, exact=colour.cutout),
 }
 NAMES = tuple(OPERATIONS)
+# Positions of the operations that move pixels, which stand next to one another.
+_PLACES = [place for place, operation in enumerate(OPERATIONS.values()) if operation.matrix is not None]
+MOVING = range(_PLACES[0], _PLACES[-1] + 1)
 
 
 def operate(name: str, images: Tensor, value: Tensor, centre: Tensor | None = None) -> Tensor:
@@ -109,7 +112,9 @@ def operate(name: str, images: Tensor, value: Tensor, centre: Tensor | None = No
     """
     operation = OPERATIONS[name]
     if operation.matrix is not None:
-        return geometry.bilinear(images, operation.matrix(value, *images.shape[-2:]))
+        matrix = geometry.identity(len(images), images.device)
+        operation.matrix(matrix, value, *images.shape[-2:])
+        return geometry.bilinear(images, matrix)
     if operation.smooth is not None:
         return operation.smooth(images, value)
     assert operation.exact is not None

@@ -1,6 +1,7 @@
 """The batched policy engine: operations are drawn for each image and applied to a whole batch on its device."""
 
 from collections.abc import Callable, Mapping
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from autodo.augment import geometry
 from autodo.augment import policies as of
 from autodo.augment.draws import Draws, Policy
-from autodo.augment.operations import NAMES, OPERATIONS, to_float, to_levels
+from autodo.augment.operations import MOVING, NAMES, OPERATIONS, to_float, to_levels
 from autodo.augment.policy_file import PolicyFile
 from autodo.augment.ranges import COLOUR, ORIGINAL, PAPER, Ranges
 from autodo.policy_config import OperationSet, PolicyConfig
@@ -27,42 +28,39 @@ def apply(images: Tensor, draws: Draws) -> Tensor:
     """
     if images.dtype != torch.uint8:
         return to_float(apply(to_levels(images), draws), images.dtype)
-    # Every step sorts the batch by operation, so that groups are slices; `place` remembers which image is where.
+    # Each step has the batch sorted by operation, so that groups are slices; `place` says where each image is.
     operation, order = draws.operation.sort(0)
     counts = torch.zeros(len(NAMES), operation.shape[1], dtype=torch.int64, device=operation.device)
     counts.scatter_add_(0, operation, torch.ones_like(operation))
-    steps = counts.T.tolist()  # the only point where the host waits for a GPU
-    value, centre = draws.value.gather(0, order), draws.centre.gather(0, order[:, :, None].expand(-1, -1, 2))
-    place = torch.arange(len(images), device=images.device)
-    for step, sizes in enumerate(steps):
+    everywhere = torch.arange(len(images), device=images.device)
+    place = everywhere
+    for step, sizes in enumerate(counts.T.tolist()):  # the only point where the host waits for a GPU
         if sizes[0] == len(images):
-            continue
+            continue  # Identity
         chosen = order[:, step]
-        images = _one_step(images[place[chosen]], sizes, value[:, step], centre[:, step])
-        place = torch.empty_like(place).scatter_(0, chosen, torch.arange(len(images), device=images.device))
-    return images[place]
+        value, centre = draws.value[:, step].index_select(0, chosen), draws.centre[:, step].index_select(0, chosen)
+        images = _one_step(images.index_select(0, place.index_select(0, chosen)), sizes, value, centre)
+        place = torch.empty_like(place).scatter_(0, chosen, everywhere)
+    return images.index_select(0, place)
 
 
 def _one_step(images: Tensor, sizes: list[int], value: Tensor, centre: Tensor) -> Tensor:
-    """One operation on each image. Shape: images sorted by operation, `sizes` of each."""
-    done: list[Tensor] = []
-    matrices: list[Tensor] = []
-    groups = zip(OPERATIONS.values(), images.split(sizes), value.split(sizes), centre.split(sizes), sizes, strict=True)
-    moved: list[Tensor] = []
-    for operation, group, values, centres, size in groups:
-        if not size:
+    """One operation on each image. Shape: images sorted by operation, of `sizes` images each."""
+    ends = list(accumulate(sizes, initial=0))
+    # Whatever moves pixels is one sampling: OPERATIONS has these operations next to one another.
+    moving = slice(ends[MOVING.start], ends[MOVING.stop])
+    matrix = geometry.identity(len(images), images.device)
+    done = []
+    for operation, first, end in zip(OPERATIONS.values(), ends[:-1], ends[1:], strict=True):
+        if first == end:
             continue
         if operation.matrix is not None:
-            matrices.append(operation.matrix(values, *images.shape[-2:]))
-            moved.append(group)
-            continue
-        if matrices:
-            done.append(geometry.nearest(torch.cat(moved), torch.cat(matrices)))
-            matrices, moved = [], []
-        assert operation.exact is not None
-        done.append(operation.exact(group, values, centres))
-    if matrices:
-        done.append(geometry.nearest(torch.cat(moved), torch.cat(matrices)))
+            operation.matrix(matrix[first:end], value[first:end], *images.shape[-2:])
+            if end == moving.stop:
+                done.append(geometry.nearest(images[moving], matrix[moving]))
+        else:
+            assert operation.exact is not None
+            done.append(operation.exact(images[first:end], value[first:end], centre[first:end]))
     return torch.cat(done)
 
 
