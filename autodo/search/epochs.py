@@ -179,7 +179,8 @@ class Material:
             channels, size = self.images.shape[1], self.images.shape[-1]
             encoder, head = build(self._model, in_channels=channels, image_size=size, classes=self.classes)
             rest = [nn.Linear(head.in_features, width) for width in heads]
-        return Network(encoder, [head, *rest]).to(self.device)
+        # Channels last suits convolutions and pooling on CPUs and GPUs alike; from the weights on everything follows.
+        return Network(encoder.to(memory_format=torch.channels_last), [head, *rest]).to(self.device)
 
 
 class Network(nn.Module):

@@ -32,7 +32,9 @@ def val_direction(
     parameters: Parameters, gradient: Parameters, lr: float, val_loss: Callable[[Parameters], Tensor]
 ) -> Direction:
     """v = grad L_val at theta' = theta - lr gradient; `parameters` stay as they are."""
-    moved = {name: (value - lr * gradient[name]).detach().requires_grad_() for name, value in parameters.items()}
+    moved = _moved(parameters, gradient, -lr)
+    for value in moved.values():
+        value.requires_grad_()
     loss = val_loss(moved)
     found = torch.autograd.grad(loss, list(moved.values()))
     length = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(part) for part in found]))
@@ -51,6 +53,11 @@ def derivative_along(
     """
 
     def at(distance: float) -> Tensor:
-        return train_losses({name: value.detach() + distance * unit[name] for name, value in parameters.items()})
+        return train_losses(_moved(parameters, unit, distance))
 
     return (at(radius) - at(-radius)) / (2 * radius)
+
+
+def _moved(parameters: Parameters, direction: Parameters, distance: float) -> dict[str, Tensor]:
+    # In place on a copy, which keeps the strides: those of a sum say channels first of a convolution of one channel.
+    return {name: value.detach().clone().add_(direction[name], alpha=distance) for name, value in parameters.items()}

@@ -9,7 +9,7 @@ from torch import Tensor
 from autodo.search import pair_policy, relaxed
 
 DTYPE = torch.float64
-DRAWS = 200_000
+DRAWS = 100_000
 
 
 def generator(seed: int) -> torch.Generator:
