@@ -37,7 +37,7 @@ from autodo.search.unrolled import Parameters, derivative_along, val_direction
 from autodo.seeds import torch_generator
 
 PAIRS = tuple(itertools.combinations(range(len(SEARCHED)), 2))
-# Of the task model's SGD; the paper's section 4.1 names the learning rate only.
+# Of the network's SGD: as in the trainings that the policy is for.
 MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
 # Of the control variate's Adam (ours).
 CONTROL_LR = 1e-2
@@ -101,7 +101,7 @@ class Dada:
         self.inner = torch.optim.SGD(
             self.network.parameters(), lr=self.settings.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
         )
-        # Paper, section 4.1.
+        # The paper's betas.
         self.outer = torch.optim.Adam(self.policy.parameters(), lr=self.settings.policy_lr, betas=(0.5, 0.999))
         self.control_optimizer = torch.optim.Adam(self.control.parameters(), lr=CONTROL_LR)
         self.parts: dict[str, Stateful] = {

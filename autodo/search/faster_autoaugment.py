@@ -123,7 +123,7 @@ class FasterAutoAugment:
         self.material = Material(config, data, self.settings.images, self.settings.model, device)
         self.network = self.material.network(1)
         self.policy = Policy(self.settings, torch_generator(config.seed, "search", "start")).to(device)
-        # Paper, section 4.1.
+        # The paper's betas.
         adam = functools.partial(torch.optim.Adam, lr=self.settings.lr, betas=(0.0, 0.999))
         self.outer = adam(self.policy.parameters())
         self.inner = adam(self.network.parameters())

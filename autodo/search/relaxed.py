@@ -31,7 +31,7 @@ def perturbed_given(logits: Tensor, chosen: Tensor, noise: Tensor) -> Tensor:
 
     Shape:
         logits [..., K], chosen [...] int64, noise [..., K] -> [..., K].
-    Reference: Grathwohl et al. 2018, appendix B.
+    Reference: Grathwohl et al. 2018, appendix.
     """
     exponential = -torch.log(noise)
     top = exponential.gather(-1, chosen[..., None])
@@ -94,7 +94,7 @@ def relax(reward: Tensor, log_probability: Tensor, control: Tensor, control_give
         parameter: a leaf with rows of its own for each draw.
     Shape:
         reward, log_probability, control, control_given [B], parameter [B, ...] -> [B, ...].
-    Reference: Grathwohl et al. 2018, eq. (7) to (9).
+    Reference: Grathwohl et al. 2018, section 3.
     """
     (score,) = torch.autograd.grad(log_probability.sum(), parameter)
     (path,) = torch.autograd.grad((control - control_given).sum(), parameter, create_graph=True)

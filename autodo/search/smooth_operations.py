@@ -3,7 +3,7 @@
 Where an operation has a derivative, that is it: of the geometric ones by bilinear sampling, of the enhancements, of
 Invert and of Solarize's pixels. Elsewhere gradients go straight through: d output / d image = 1 for AutoContrast,
 Equalize, Posterize and Cutout, and d pixel / d level = 1 for Solarize, Posterize and Cutout.
-Reference: Hataya et al. 2020, section 3.3; Li et al. 2020, section 3.3.
+Reference: Hataya et al., ECCV 2020; Li et al., ECCV 2020.
 """
 
 from collections.abc import Callable
