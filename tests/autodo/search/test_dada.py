@@ -61,7 +61,7 @@ def test_the_gradient_that_the_policy_gets_is_unbiased(monkeypatch: pytest.Monke
     exact = torch.autograd.grad(scale * expected, (weights, probability))
 
     found: list[tuple[Tensor, Tensor]] = []
-    for repetition in range(600):
+    for repetition in range(400):
         search._by_relax(pixels, effect, scale, torch.Generator().manual_seed(repetition))
         assert policy.weights.grad is not None
         assert policy.probability.grad is not None
@@ -71,7 +71,7 @@ def test_the_gradient_that_the_policy_gets_is_unbiased(monkeypatch: pytest.Monke
     for of_all, right in zip(zip(*found, strict=True), exact, strict=True):
         draws = torch.stack(of_all)
         error = draws.std(0) / len(draws) ** 0.5
-        assert right.abs().max() > 8 * error.max()
+        assert right.abs().max() > 6 * error.max()
         assert ((draws.mean(0) - right).abs() < 4.5 * error).all()
 
 
