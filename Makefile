@@ -30,6 +30,7 @@ check: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.orchestration
+	$(BIN)/python -m benchmarks.augmentation
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
+from sklearn.datasets import load_sample_images
 from torch import Tensor
 
 from autodo.augment.draws import Draws
@@ -92,3 +93,21 @@ def from_picture(picture: Picture) -> Tensor:
     """Shape: -> [C, H, W] uint8."""
     array = torch.from_numpy(np.array(picture))
     return array[None] if array.ndim == 2 else array.permute(2, 0, 1)
+
+
+def photographs(height: int, width: int, channels: int) -> Tensor:
+    """Pieces of scikit-learn's two photographs, and images of one, two and of extreme levels.
+
+    Shape: -> [n, channels, height, width] uint8.
+    """
+    pieces: list[Tensor] = []
+    for whole in load_sample_images().images:
+        picture = Image.fromarray(whole).convert("RGB" if channels == 3 else "L")
+        for left in range(0, 600, 150):
+            for top in range(0, 400, 100):
+                pieces.append(from_picture(picture.crop((left, top, left + width, top + height))))
+    flat = torch.full_like(pieces[0], 77)
+    two_levels, extreme = flat.clone(), flat.clone()
+    two_levels[:, : height // 3] = 80
+    extreme[:, 0], extreme[:, :, 0] = 0, 255
+    return torch.stack([*pieces, flat, two_levels, extreme])
