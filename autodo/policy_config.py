@@ -106,6 +106,7 @@ class DadaSearch(Frozen):
     lr: Annotated[float, Field(gt=0)] = 0.1
     policy_lr: Annotated[float, Field(gt=0)] = 5e-3
     temperature: Annotated[float, Field(gt=0)] = 0.5
+    """Of the relaxed draws."""
     estimator: Literal["relax", "gumbel-softmax"] = "relax"
     """`relax`: unbiased, with a learned control variate. `gumbel-softmax`: straight-through, biased, cheaper."""
     keep: Positive = 25
@@ -124,6 +125,9 @@ class FasterAutoAugmentSearch(Frozen):
     sub_policies: Positive = 10
     operations: Positive = 2
     temperature: Annotated[float, Field(gt=0)] = 0.1
+    """Of the relaxed gates."""
+    operation_temperature: Annotated[float, Field(gt=0)] = 0.05
+    """Of the softmax over a stage's operations: the lower, the nearer to one operation."""
     penalty: Annotated[float, Field(ge=0)] = 10.0
     """lambda of the critic's gradient penalty."""
     classification: Annotated[float, Field(ge=0)] = 0.1

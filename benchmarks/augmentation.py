@@ -89,7 +89,7 @@ def policy_table(title: str, images: Tensor, device: torch.device, repeat: int) 
                 images, policy.draw(BATCH, torch.Generator().manual_seed(0))
             ),
         }
-        if name in KORNIA:
+        if name in KORNIA and images.shape[1] == 3:  # kornia refuses Color on grey images
             module = KORNIA[name]()
             measured["kornia"] = lambda module=module: module(floats)  # type: ignore[misc]
         if name in TORCHVISION:

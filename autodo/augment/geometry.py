@@ -55,9 +55,18 @@ def _whole(shift_px: Tensor) -> Tensor:
 def rotate(matrix: Tensor, angle_deg: Tensor, height: int, width: int) -> None:
     """Counter-clockwise about the centre."""
     angle = torch.deg2rad(angle_deg.double())
-    cos, sin = torch.cos(angle), torch.sin(angle)
+    parts = torch.stack([torch.cos(angle), torch.sin(angle)], 1)
+    constant, of_parts = _rotations(height, width, matrix.device)
+    matrix.copy_(torch.addmm(constant, parts, of_parts))
+
+
+@functools.cache
+def _rotations(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """A rotation about the centre (x, y) as constant + cos first + sin second. Shape: -> [6], [2, 6] float64."""
     x, y = width / 2, height / 2
-    matrix.copy_(torch.stack([cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y], 1))
+    of_parts = [[1, 0, -x, 0, 1, -y], [0, -1, y, 1, 0, -x]]
+    constant = torch.tensor([0, 0, x, 0, 0, y], dtype=torch.float64, device=device)
+    return constant, torch.tensor(of_parts, dtype=torch.float64, device=device)
 
 
 def identity(batch: int, device: torch.device) -> Tensor:
@@ -68,20 +77,23 @@ def identity(batch: int, device: torch.device) -> Tensor:
 
 
 def nearest(images: Tensor, matrix: Tensor) -> Tensor:
-    """Each pixel from the one that its centre falls into, as PIL does it.
-
-    Equal to PIL bit for bit up to sides of 64 pixels; in larger images, float32 may take the neighbour of a pixel whose
-    source lies within 1e-5 pixels of an edge.
+    """Each pixel from the one that its centre falls into; equal to PIL bit for bit.
 
     Shape:
-        images [b, C, H, W] uint8, matrix [b, 6] -> like images.
+        images [b, C, H, W] of any dtype, matrix [b, 6] -> like images.
     """
-    # PIL's 16.16 fixed point; half a unit more, so that no source lies on an edge, where grid_sample rounds to even.
-    steps = matrix.view(-1, 2, 3) @ _to_pixel_centres(matrix.device)
-    unit = 1 / (1 << FIXED_POINT_BITS)
-    steps = (steps / unit + 0.5).floor_().mul_(unit)
-    steps[:, :, 2] += unit / 2
-    return _sample(images.float(), steps, "nearest").to(torch.int16).to(torch.uint8)
+    batch, channels, height, width = images.shape
+    fixed = (_steps(matrix) * (1 << FIXED_POINT_BITS)).add_(0.5).floor_().int()
+    per_x, per_y, start = fixed[..., None, None].unbind(2)
+    x = counting(width, torch.int32, images.device)
+    y = counting(height, torch.int32, images.device)[:, None]
+    source = ((start + per_y * y) + per_x * x).bitwise_right_shift_(FIXED_POINT_BITS)
+    column, row = source[:, 0].clamp_(-1, width), source[:, 1].clamp_(-1, height)
+    # What lies outside is read from a border of zeros.
+    padded = images.new_zeros(batch, channels, height + 2, width + 2)
+    padded[:, :, 1:-1, 1:-1] = images
+    position = column.add_(row, alpha=width + 2).add_(width + 3).long().view(batch, 1, height * width)
+    return padded.view(batch, channels, -1).gather(2, position.expand(-1, channels, -1)).view(images.shape)
 
 
 def bilinear(images: Tensor, matrix: Tensor) -> Tensor:
@@ -90,32 +102,29 @@ def bilinear(images: Tensor, matrix: Tensor) -> Tensor:
     Shape:
         images [b, C, H, W] float, matrix [b, 6] -> like images.
     """
-    return _sample(images, matrix.view(-1, 2, 3) @ _to_pixel_centres(matrix.device), "bilinear")
-
-
-def _sample(images: Tensor, steps: Tensor, mode: str) -> Tensor:
-    """Shape: images [b, C, H, W] float, steps [b, 2, 3]: source (x, y) per pixel of x, of y, and of pixel (0, 0)."""
     height, width = images.shape[-2:]
-    # grid_sample's coordinates: -1 is the left edge of the first pixel, 1 the right edge of the last.
-    steps = steps * _side_scales(height, width, images.device)
-    per_x, per_y, start = steps[..., None, None].unbind(2)
+    per_x, per_y, start = _steps(matrix)[..., None, None].unbind(2)
     x = counting(width, torch.float64, images.device)
     y = counting(height, torch.float64, images.device)[:, None]
-    grid = (per_x * x).to(images.dtype) + (per_y * y + start - 1).to(images.dtype)
-    return F.grid_sample(images, grid.permute(0, 2, 3, 1), mode=mode, padding_mode="zeros", align_corners=False)
+    source_x, source_y = (per_x * x + per_y * y + start).unbind(1)
+    # grid_sample's coordinates: -1 is the left edge of the first pixel, 1 the right edge of the last.
+    grid = torch.stack([2 * source_x / width - 1, 2 * source_y / height - 1], 3).to(images.dtype)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _steps(matrix: Tensor) -> Tensor:
+    """Where pixels are read from: steps of the source per x and per y, and the source of pixel (0, 0)'s centre.
+
+    Shape:
+        matrix [b, 6] -> [b, 2, 3]: of the source's x and y.
+    """
+    return matrix.view(-1, 2, 3) @ _to_pixel_centres(matrix.device)
 
 
 @functools.cache
 def _to_pixel_centres(device: torch.device) -> Tensor:
-    """(a, b, c) -> (a, b, source of pixel (0, 0)'s centre), by multiplication from the right. Shape: -> [3, 3]."""
-    rows = [[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]]
-    return torch.tensor(rows, dtype=torch.float64, device=device)
-
-
-@functools.cache
-def _side_scales(height: int, width: int, device: torch.device) -> Tensor:
-    """Shape: -> [2, 1] float64."""
-    return torch.tensor([[2 / width], [2 / height]], dtype=torch.float64, device=device)
+    """(a, b, c) -> (a, b, a / 2 + b / 2 + c), by multiplication from the right. Shape: -> [3, 3] float64."""
+    return torch.tensor([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]], dtype=torch.float64, device=device)
 
 
 @functools.cache

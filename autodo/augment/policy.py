@@ -1,7 +1,6 @@
 """The batched policy engine: operations are drawn for each image and applied to a whole batch on its device."""
 
 from collections.abc import Callable, Mapping
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -46,21 +45,21 @@ def apply(images: Tensor, draws: Draws) -> Tensor:
 
 def _one_step(images: Tensor, sizes: list[int], value: Tensor, centre: Tensor) -> Tensor:
     """One operation on each image. Shape: images sorted by operation, of `sizes` images each."""
-    ends = list(accumulate(sizes, initial=0))
-    # Whatever moves pixels is one sampling: OPERATIONS has these operations next to one another.
-    moving = slice(ends[MOVING.start], ends[MOVING.stop])
-    matrix = geometry.identity(len(images), images.device)
-    done = []
-    for operation, first, end in zip(OPERATIONS.values(), ends[:-1], ends[1:], strict=True):
-        if first == end:
-            continue
-        if operation.matrix is not None:
-            operation.matrix(matrix[first:end], value[first:end], *images.shape[-2:])
-            if end == moving.stop:
-                done.append(geometry.nearest(images[moving], matrix[moving]))
-        else:
+    columns = (images, value, centre, geometry.identity(len(images), images.device))
+    groups = list(zip(OPERATIONS.values(), sizes, *(column.split(sizes) for column in columns), strict=True))
+    first, end = sum(sizes[: MOVING.start]), sum(sizes[: MOVING.stop])
+    done = [images[:first]]
+    if end > first:
+        # Whatever moves pixels is one sampling.
+        for operation, size, _, values, _, matrix in groups[MOVING.start : MOVING.stop]:
+            if size:
+                assert operation.matrix is not None
+                operation.matrix(matrix, values, *images.shape[-2:])
+        done.append(geometry.nearest(images[first:end], columns[-1][first:end]))
+    for operation, size, group, values, centres, _ in groups[MOVING.stop :]:
+        if size:
             assert operation.exact is not None
-            done.append(operation.exact(images[first:end], value[first:end], centre[first:end]))
+            done.append(operation.exact(group, values, centres))
     return torch.cat(done)
 
 

@@ -41,7 +41,7 @@ def all_of(name: str, count: int, value: float) -> Draws:
     return Draws(torch.full((count, 1), NAMES.index(name)), torch.full((count, 1), value), centre)
 
 
-@pytest.fixture(params=[(3, 32, 32), (1, 28, 28), (3, 24, 41)], ids=str)
+@pytest.fixture(params=[(3, 32, 32), (1, 28, 28), (3, 24, 41), (3, 80, 130)], ids=str)
 def images(request: pytest.FixtureRequest) -> Tensor:
     channels, height, width = request.param
     return pil_policy.photographs(height, width, channels)
@@ -58,15 +58,6 @@ def test_operations_are_pils_bit_for_bit(name: str, images: Tensor) -> None:
         changed |= bool((expected != images).any())
     assert changed or name == "Identity" or (name == "Color" and images.shape[1] == 1)
     assert torch.equal(images, before)
-
-
-def test_geometric_operations_on_large_images_differ_from_pil_in_hardly_any_pixel() -> None:
-    images = pil_policy.photographs(200, 224, 3)[:3]
-    for name in NAMES[MOVING.start : MOVING.stop]:
-        for value in VALUES[name]:
-            draws = all_of(name, len(images), value)
-            differ = (apply(images, draws) != pil_policy.apply(images, draws)).any(1).float().mean()
-            assert differ <= 1e-3, (name, value)
 
 
 @pytest.mark.parametrize("name", NAMES)
