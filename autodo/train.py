@@ -260,9 +260,10 @@ class Training:
         total = len(labels) if total is None else total
         return evaluate(self.encoder, self.head, self.pipeline, images, labels, total=total, batch_size=batch_size)
 
-    def _save(self, path: Path) -> None:
+    def state_dict(self) -> dict[str, Any]:
+        """All that another training of this run needs to continue from here, as tensors and plain values."""
         assert self.best is not None
-        state = {
+        return {
             "epoch": self.epoch,
             "encoder": self.encoder.state_dict(),
             "head": self.head.state_dict(),
@@ -271,8 +272,25 @@ class Training:
             "best": self.best._asdict(),
             "objective": self.objective.state_dict(),
             "finetune": {} if self.finetune is None else self.finetune.state_dict(),
+            "points": {**self.points.table.state_dict(), **self.objective.rows()},
         }
-        rows = {**self.points.table.state_dict(), **self.objective.rows()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over such a state."""
+        self.encoder.load_state_dict(state["encoder"])
+        self.head.load_state_dict(state["head"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.points.table.load_state_dict(state["points"])
+        self.objective.load(state["points"], state["objective"])
+        if self.finetune is not None:
+            self.finetune.load_state_dict(state["finetune"])
+        self.history = list(state["history"])
+        self.best = Best(**state["best"])
+        self.epoch = self._checkpoint_epoch = state["epoch"]
+
+    def _save(self, path: Path) -> None:
+        state = self.state_dict()
+        rows = state.pop("points")
         if checkpoints.save(path, self.config.run_id, state, rows, self._positions, self.workers):
             self._checkpoint_epoch, self._checkpoint_due = self.epoch, False
 
@@ -281,16 +299,7 @@ class Training:
         if state is None:
             return
         try:
-            self.encoder.load_state_dict(state["encoder"])
-            self.head.load_state_dict(state["head"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.points.table.load_state_dict(state["points"])
-            self.objective.load(state["points"], state["objective"])
-            if self.finetune is not None:
-                self.finetune.load_state_dict(state["finetune"])
-            self.history = state["history"]
-            self.best = Best(**state["best"])
-            self.epoch = self._checkpoint_epoch = state["epoch"]
+            self.load_state_dict(state)
             told = ""
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             told = f"{type(error).__name__}: {error}"

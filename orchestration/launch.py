@@ -101,7 +101,10 @@ def launch(
         _point_to_gpus(works, console)
         progress = GridProgress(works, done_before=done_before, slots=slots)
         begun = time.monotonic()
-        ready = _with_policies(works, store, console, cluster=cluster, options=options, progress=progress)
+        shared = str(scratch) if local else (store.root / "searches" / "scratch").uri
+        ready = _with_policies(
+            works, store, console, cluster=cluster, options=options, progress=progress, scratch=shared
+        )
         if not ready or progress.stop_reason is not None:
             return progress
         queue = RunQueue(
@@ -152,12 +155,19 @@ def _with_policies(
     cluster: Cluster,
     options: Options,
     progress: GridProgress,
+    scratch: str,
 ) -> list[Work]:
-    """The runs that need no policy, or whose policy is in the store when all searches have ended."""
+    """The runs that need no policy, or whose policy is in the store when all searches have ended.
+
+    Args:
+        scratch: path or URI of a temporary folder that all nodes see.
+    """
     wanted = searches_left((work.run for work in works), store)
     if not wanted:
         return list(works)
-    from orchestration import search_stage
+    from autodo.search.algorithms import ALGORITHMS
+    from autodo.search.tasks import search_config
+    from orchestration import population, search_stage
 
     asking = [work.resources for work in works if work.run.search_id in wanted]
     # One size for all searches, so that no process waits for the room of one of another size.
@@ -166,8 +176,11 @@ def _with_policies(
         gpus=max(one.gpus for one in asking),
         memory=max((one.memory for one in asking if one.memory is not None), default=None),
     )
+    alone = {search_id: run for search_id, run in wanted.items() if search_config(run).algorithm in ALGORITHMS}
+    populations = {search_id: run for search_id, run in wanted.items() if search_id not in alone}
+    begun = time.monotonic()
     ended = search_stage.find_policies(
-        wanted,
+        alone,
         store,
         console,
         resources=resources,
@@ -176,6 +189,17 @@ def _with_policies(
         seconds=options.seconds,
         data_dir=options.data_dir,
     )
+    if populations and ended.stop_reason is None:
+        after = population.find_policies(
+            populations,
+            store,
+            console,
+            resources=resources,
+            scratch=scratch,
+            seconds=None if options.seconds is None else options.seconds - (time.monotonic() - begun),
+            data_dir=options.data_dir,
+        )
+        ended = search_stage.Ended({**ended.failed, **after.failed}, after.stop_reason)
     progress.stop_reason = ended.stop_reason
     ready = []
     for work in works:

@@ -6,6 +6,8 @@ scheduler waits for ever for members that are out of step, all continue from the
 """
 
 import functools
+import math
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,20 +19,117 @@ from orchestration import cluster as clusters  # isort: skip
 
 from ray import tune
 from ray.tune.schedulers import PopulationBasedTraining
+from rich.console import Console
 
 from autodo.augment.policy_file import PolicyFile
 from autodo.config import RunConfig
 from autodo.errors import StoreError
 from autodo.policy_config import PopulationSearch, SearchedPolicy
+from autodo.search.tasks import provenance
 from autodo.seeds import numpy_generator
 from autodo.storage import Location, locate
-from orchestration.execute import load_dataset
+from orchestration.execute import load_here
+from orchestration.failures import Reason, reason_of
 from orchestration.grid import ResourcesConfig
+from orchestration.run_state import RunBusy
+from orchestration.search_board import SearchBoard
+from orchestration.search_stage import LOOK_SECONDS, Ended
+from orchestration.store import Store
 
 if TYPE_CHECKING:
     from autodo.data import Prepared
 
 _FORMAT = 1
+
+
+def find_policies(
+    wanted: Mapping[str, RunConfig],
+    store: Store,
+    console: Console,
+    *,
+    resources: ResourcesConfig,
+    scratch: str,
+    seconds: float | None = None,
+    data_dir: Path | str | None = None,
+) -> Ended:
+    """Searches what the store lacks on the Ray that runs in this process, one population after another.
+
+    Ctrl-C or SIGTERM ends the search after an epoch of some member, and the next call continues from the last
+    perturbation.
+
+    Args:
+        wanted: by search id, a run that needs the policy.
+        resources: of each member at work.
+        scratch: path or URI that all nodes see, for Tune's checkpoints.
+        seconds: after so long the searches end as by Ctrl-C; None for no limit.
+    """
+    deadline = math.inf if seconds is None else time.monotonic() + seconds
+    failed: dict[str, Reason] = {}
+    interrupted = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal interrupted
+        if interrupted:
+            raise KeyboardInterrupt
+        interrupted = True
+        board.say("stopping the search; the same command continues it")
+
+    def over() -> bool:
+        return interrupted or time.monotonic() >= deadline
+
+    waiting = dict(wanted)
+    with (
+        SearchBoard(wanted, console) as board,
+        clusters.on_signal(signal.SIGINT, interrupt),
+        clusters.on_signal(signal.SIGTERM, interrupt),
+    ):
+        while waiting and not over():
+            for search_id, config in list(waiting.items()):
+                options = {"data_dir": data_dir, "resources": resources, "scratch": f"{scratch}/{search_id}"}
+                try:
+                    if _find(search_id, config, store, board, over, options):
+                        del waiting[search_id]
+                        board.update(search_id, "found", "")
+                except RunBusy:
+                    board.update(search_id, "in another launch", "")
+                    time.sleep(LOOK_SECONDS)
+                except Exception as error:  # of this search, and no other
+                    del waiting[search_id]
+                    failed[search_id] = reason_of(error)
+                    board.update(search_id, "failed", failed[search_id].last_line)
+                if over():
+                    break
+    return Ended(failed, None if not waiting else "interrupted" if interrupted else "out of time")
+
+
+def _find(
+    search_id: str,
+    config: RunConfig,
+    store: Store,
+    board: SearchBoard,
+    over: Callable[[], bool],
+    options: dict[str, Any],
+) -> bool:
+    """Whether the policy is in the store now; False if the search was stopped. Raises RunBusy."""
+    with store.search_attempt(search_id) as attempt:
+        if search_id in store.policies():
+            return True
+
+        def tell(line: str) -> None:
+            attempt.log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {search_id}: {line}\n")
+            board.update(search_id, "at work", line)
+            board.refresh()
+
+        tell("at work")
+        policy = search(config, store.search_dir(search_id), tell=tell, stop=over, **options)
+        if policy is None:
+            tell("stopped; the next attempt continues")
+            return False
+        attempt.settle()
+        store.save_policy(search_id, policy)
+        attempt.saved = True
+        tell("found")
+        return True
 
 
 def search(
@@ -109,13 +208,15 @@ def search(
     best = max(ended, key=lambda metrics: metrics["accuracy"])
     from autodo.search.population import as_schedule
 
-    policy = as_schedule(best["history"], settings.epochs, source="population-based augmentation, searched by autodo")
-    found = {
-        "accuracy": best["accuracy"],
-        "accuracies": sorted((metrics["accuracy"] for metrics in ended), reverse=True),
-        "seconds": time.monotonic() - started,
-    }
-    return policy.model_copy(update={"provenance": found})
+    source = f"population-based augmentation on {config.dataset.label} {config.distortion}"
+    found = provenance(
+        config,
+        accuracy=best["accuracy"],
+        accuracies=sorted((metrics["accuracy"] for metrics in ended), reverse=True),
+        seconds=time.monotonic() - started,
+        device=best["device"],
+    )
+    return as_schedule(best["history"], settings.epochs, source).model_copy(update={"provenance": found})
 
 
 class _Member(tune.Trainable):
@@ -134,7 +235,7 @@ class _Member(tune.Trainable):
         run = RunConfig.model_validate(config["run"])
         self._folder = locate(config["folder"])
         self._settings = _settings(run)
-        self._member = Member(run, _prepared(run, config["data_dir"]), self._number, config["device"])
+        self._member = Member(run, _prepared(run, config["data_dir"]), config["device"])
         self._genome: list[int] = list(config["genome"])
         self._begin: int = config["begin"]
         if self._begin:
@@ -157,6 +258,7 @@ class _Member(tune.Trainable):
             "epoch": member.epoch,
             "epochs_here": member.epoch - self._begin,
             "history": member.history,
+            "device": member.device_name,
             "done": member.epoch >= epochs,
         }
 
@@ -281,4 +383,4 @@ def _prepared(run: RunConfig, data_dir: str | None) -> "Prepared":
     """The run's points, kept for the next member of this process."""
     from autodo import data
 
-    return data.prepare(load_dataset(run.dataset, data_dir), run)
+    return data.prepare(load_here(run.dataset, data_dir, download=False), run)

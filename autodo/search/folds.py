@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,48 +13,19 @@ from autodo.augment.pipeline import Pipeline, channel_statistics
 from autodo.augment.policy import build_policy
 from autodo.augment.policy_file import PolicyFile
 from autodo.checkpoint import save_torch
-from autodo.config import MethodConfig, ModelConfig, RunConfig, TrainingConfig
-from autodo.data.image_set import ImageSet, Integers
-from autodo.data.prepare import Points, Prepared
-from autodo.data.split import stratified_split
-from autodo.errors import DataError, StoreError
+from autodo.data.image_set import Integers
+from autodo.errors import StoreError
 from autodo.models import build
 from autodo.provenance import device_name
+from autodo.search.part import data_of, split_part, training_of
 from autodo.search.reduced import reduced
 from autodo.search.tasks import Bench, Json, Task, Tell, search_config
-from autodo.seeds import derive, numpy_generator, torch_generator
+from autodo.seeds import numpy_generator, torch_generator
 from autodo.storage import Location
 from autodo.train import Training
 
-WEIGHT_DECAY = 2e-4  # of the authors' configuration of WRN-40-2
-WARMUP_SHARE = 1 / 40  # 5 of 200 epochs, there too
 BATCH_SIZE = 500  # of the evaluation, where no graph is kept
 MODEL = "model.pt"
-
-
-def split_fold(labels: Integers, held_share: float, generator: np.random.Generator) -> tuple[Integers, Integers]:
-    """Positions that a fold's network is trained on, and those that are held out, both sorted.
-
-    Stratified: both sides have at least one image of every class. A class of which there is a single image, as after a
-    strong imbalance, is trained on and not held out.
-
-    Shape:
-        labels [n] -> [n - m], [m].
-    Raises:
-        DataError: if fewer than two classes have two images.
-    """
-    _, dense, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    several = np.flatnonzero(counts[dense] > 1)
-    if np.count_nonzero(counts > 1) < 2:
-        raise DataError(
-            f"the search has {len(labels)} images of {len(counts)} classes, and fewer than two classes have two of "
-            "them: too few to train on one and hold out the other; raise policy.search.images, or dataset.subsample "
-            "if it is set, or lower the imbalance ratio"
-        )
-    _, dense_of_several = np.unique(labels[several], return_inverse=True)
-    _, held = stratified_split(dense_of_several, held_share, generator)
-    held = several[held]
-    return np.setdiff1d(np.arange(len(labels)), held, assume_unique=True), held
 
 
 class Fold:
@@ -101,7 +71,8 @@ class FoldWorker:
         return {**result, "seconds": time.perf_counter() - begun, "device": device}
 
     def _train(self, number: int, checkpoint: Path | None, tell: Tell) -> Json:
-        run, data = self._run(number), self._data(number)
+        run = training_of(self._bench.config, f"fold-{number}")
+        data = data_of(self._images, self._labels, *self._split(number), self._bench.data.class_names)
 
         def begin() -> Training:
             return Training(run, data, device=self._bench.device, checkpoint=checkpoint)
@@ -136,34 +107,7 @@ class FoldWorker:
 
     def _split(self, number: int) -> tuple[Integers, Integers]:
         generator = numpy_generator(self._bench.config.seed, "search", "split", number)
-        return split_fold(self._labels, self._search.held_share, generator)
-
-    def _run(self, number: int) -> RunConfig:
-        """The training of a fold's network as a run; all in it is hashed by the search's id."""
-        search, config = self._search, self._bench.config
-        training = TrainingConfig(
-            epochs=search.epochs,
-            batch_size=search.batch_size,
-            lr=search.lr,
-            weight_decay=WEIGHT_DECAY,
-            warmup_epochs=int(WARMUP_SHARE * search.epochs),
-        )
-        return RunConfig(
-            dataset=config.dataset,
-            distortion=config.distortion,
-            method=MethodConfig(name=f"{config.search_id}-fold-{number}"),
-            model=ModelConfig(name=search.model),
-            augmentation=config.augmentation,
-            training=training,
-            seed=derive(config.seed, "search", "network", number) % 2**31,
-        )
-
-    def _data(self, number: int) -> Prepared:
-        rest, held = self._split(number)
-        images, labels = self._images[rest], self._labels[rest]
-        points = Points(images, labels, labels, np.arange(len(rest)), None)
-        out = ImageSet(self._images, self._labels).take(held)
-        return Prepared(points, val=out, test=out.take(np.arange(1)), class_names=self._bench.data.class_names)
+        return split_part(self._labels, self._search.held_share, generator)
 
     def _load(self, number: int) -> Fold:
         device = torch.device(self._bench.device)

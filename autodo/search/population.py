@@ -11,17 +11,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
-import torch
 
 from autodo.augment.policy import build_policy
 from autodo.augment.policy_file import OperationName, PolicyFile, Stage, Step
 from autodo.config import RunConfig
 from autodo.data.prepare import Prepared
-from autodo.data.split import stratified_split
 from autodo.policy_config import PopulationSearch, SearchedPolicy
+from autodo.provenance import device_name
+from autodo.search.part import data_of, split_part, training_of
 from autodo.search.reduced import reduced
-from autodo.search.task_model import TaskModel
-from autodo.seeds import derive, numpy_generator, torch_generator
+from autodo.seeds import numpy_generator
+from autodo.train import Training
 
 OPERATIONS: tuple[OperationName, ...] = get_args(OperationName) * 2
 NUMBERS = 2 * len(OPERATIONS)
@@ -80,72 +80,61 @@ def as_schedule(history: Sequence[tuple[int, Genome]], epochs: int, source: str 
 
 
 class Member:
-    """One of the population: a model on a part of the distorted train points, scored on another part of them.
+    """One of the population: a network on a part of the distorted train points, scored on another part of them.
+
+    All members begin with the same weights and see the same batches: what they differ in is their policies.
 
     Args:
         data: from `autodo.data.prepare` with the same config.
-        number: in the population; the models of two members begin with other weights.
     Raises:
-        DataError: if a class has fewer than two images.
+        DataError: if fewer than two classes have two images.
     """
 
-    def __init__(self, config: RunConfig, data: Prepared, number: int, device: str = "cpu") -> None:
+    def __init__(self, config: RunConfig, data: Prepared, device: str = "cpu") -> None:
         search = settings(config)
-        self._seed, self._number, self._epochs = config.seed, number, search.epochs
         images, labels = reduced(data, search.images, config.seed)
-        rest, held = stratified_split(
-            labels,
-            search.held_share,
-            numpy_generator(config.seed, "search", "split"),
-            class_names=data.class_names,
-            where="the part of the train points that the search uses",
-        )
-        self._held = torch.from_numpy(images[held]).to(device), torch.from_numpy(labels[held]).to(device)
-        self._model = TaskModel(
-            search.model,
-            torch.from_numpy(images[rest]).to(device),
-            torch.from_numpy(labels[rest]).to(device),
-            classes=len(data.class_names),
-            augmentation=config.augmentation,
-            epochs=search.epochs,
-            batch_size=search.batch_size,
-            lr=search.lr,
-            seed=derive(config.seed, "search", "member", number),
-        )
+        parts = split_part(labels, search.held_share, numpy_generator(config.seed, "search", "split"))
+        run = training_of(config, "member", policy=config.policy)
+        nothing = _policy([0] * NUMBERS)
+        self._training = Training(run, data_of(images, labels, *parts, data.class_names), device=device, policy=nothing)
+        self._epochs = iter(self._training)
         self.history: list[tuple[int, Genome]] = []
-        self.accuracy = 0.0
 
     @property
     def epoch(self) -> int:
-        """Epochs that it has been trained, itself or what it continues from."""
-        return self._model.epoch
+        """Epochs of training, its own and of those whose heir it is."""
+        return self._training.epoch
+
+    @property
+    def device_name(self) -> str:
+        """Of the device that it is trained on."""
+        return device_name(self._training.device)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the held-out images that are recognised, after the last epoch."""
+        return 1 - float(self._training.history[-1]["val_error"])
 
     def train_epoch(self, genome: Genome) -> float:
-        """One epoch with this genome's policy; returns the accuracy on the held-out part."""
+        """One epoch with this genome's policy; returns the accuracy after it."""
         if not self.history or self.history[-1][1] != genome:
             self.history.append((self.epoch, list(genome)))
-        policy = build_policy(
-            _ANY, PolicyFile(schedule=(Stage.model_validate({"from": 0.0, "operations": operations(genome)}),))
-        )
-        generator = torch_generator(
-            self._seed, "search", "member", self._number, self.epoch, device=self._held[0].device
-        )
-        self._model.train_epoch(generator, policy)
-        self.accuracy = self._model.accuracy(*self._held)
+        self._training.policy = build_policy(SearchedPolicy(search=PopulationSearch()), _policy(genome))
+        next(self._epochs)
         return self.accuracy
 
     def state_dict(self) -> dict[str, Any]:
-        """All that another member needs to continue from here, as tensors, numbers and lists."""
-        return {"model": self._model.state_dict(), "history": self.history, "accuracy": self.accuracy}
+        """All that another member needs to continue from here, as tensors and plain values."""
+        return {"training": self._training.state_dict(), "history": self.history}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from where another member was."""
-        self._model.load_state_dict(state["model"])
+        self._training.load_state_dict(state["training"])
         self.history = [(int(epoch), list(genome)) for epoch, genome in state["history"]]
-        self.accuracy = float(state["accuracy"])
 
 
-_ANY = SearchedPolicy(search=PopulationSearch())
+def _policy(genome: Sequence[int]) -> PolicyFile:
+    return as_schedule([(0, list(genome))], epochs=1)
 
 
 def _sizes() -> list[int]:

@@ -3,7 +3,6 @@ import pytest
 
 from autodo.data import load, prepare
 from autodo.recipes import build_run
-from autodo.search import population
 from autodo.search.population import LARGEST_MOVE, NUMBERS, Member, as_schedule, explore, operations, random_genome
 
 SMALL = {
@@ -73,28 +72,19 @@ def test_a_schedule_holds_what_the_best_member_used():
 def test_a_member_learns_and_its_heir_goes_on_where_it_stopped(digits):
     config, data = digits
     numbers = genome()
-    member = Member(config, data, 0)
+    member = Member(config, data)
     accuracies = [member.train_epoch(numbers) for _ in range(6)]
     assert accuracies[-1] > max(0.4, accuracies[0])
     assert member.history == [(0, numbers)]
 
-    again, heir, other = Member(config, data, 0), Member(config, data, 0), genome(5)
+    again, heir, other = Member(config, data), Member(config, data), genome(5)
     for _ in range(3):
         again.train_epoch(numbers)
     heir.load_state_dict(again.state_dict())
     assert (heir.epoch, heir.accuracy) == (3, again.accuracy)
     assert [heir.train_epoch(numbers) for _ in range(3)] == accuracies[3:]  # to the last bit
 
-    changed = Member(config, data, 1)
+    changed = Member(config, data)
     changed.load_state_dict(again.state_dict())
     changed.train_epoch(other)
     assert changed.history == [(0, numbers), (3, other)]
-
-
-def test_members_begin_with_other_weights_and_see_the_same_images(digits):
-    config, data = digits
-    one, two = Member(config, data, 0), Member(config, data, 1)
-    weights = [next(iter(member.state_dict()["model"]["network"].values())) for member in (one, two)]
-    assert not weights[0].equal(weights[1])
-    images = population.reduced(data, 200, config.seed)[0]
-    assert len(images) == 200
