@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from autodo.checkpoint import save_torch
 from autodo.errors import DataError
 from autodo.models import build
+from autodo.models.cosine_head import CosineHead
 
 FORMAT = 1
 
@@ -68,6 +69,7 @@ class Classifier(nn.Module):
             "channels": self.mean.shape[1],
             "image_size": self.image_size,
             "class_names": list(self.class_names),
+            "cosine_scale": self.head.scale if isinstance(self.head, CosineHead) else None,
             "state": self.state_dict(),
         }
         save_torch(content, path)
@@ -89,6 +91,7 @@ class Classifier(nn.Module):
                 in_channels=content["channels"],
                 image_size=content["image_size"],
                 classes=len(names),
+                cosine_scale=content.get("cosine_scale"),
             )
             channel = torch.zeros(content["channels"])
             classifier = cls(content["model"], encoder, head, channel, channel, content["image_size"], names)

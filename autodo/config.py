@@ -232,7 +232,22 @@ class RunConfig(Frozen):
                     raise ValueError(f"{name} goes with methods that learn nothing per point: points.learn is set")
             if self.method.images == "val":
                 raise ValueError("method.images 'val' leaves no train point to learn lambda of")
+        if self.finetune is not None and self.training.warmup_epochs >= self.finetune_start:
+            raise ValueError(
+                f"finetune.share ({self.finetune.share}) leaves {self.finetune_start} epochs before the last phase, "
+                f"no more than training.warmup_epochs ({self.training.warmup_epochs})"
+            )
         return self
+
+    @property
+    def cosine_scale(self) -> float | None:
+        """Scale of the cosines that the head gives as logits; None for the plain linear head."""
+        return None if self.objective is None else self.objective.cosine_scale
+
+    @property
+    def trains_on_train(self) -> bool:
+        """Whether the distorted train points are part of the inner problem."""
+        return self.method.images != "val"
 
     @property
     def trains_on_val(self) -> bool:
@@ -254,6 +269,12 @@ class RunConfig(Frozen):
     def outer_start(self) -> int:
         """First epoch, counted from 0, that ends with an outer pass."""
         return self.training.epochs if self.outer is None else round(self.outer.start_share * self.training.epochs)
+
+    @property
+    def finetune_start(self) -> int:
+        """First epoch, counted from 0, that trains the head alone; where the schedule of the whole network ends."""
+        epochs = self.training.epochs
+        return epochs if self.finetune is None else epochs - max(1, round(self.finetune.share * epochs))
 
     @property
     def run_id(self) -> str:

@@ -5,9 +5,13 @@ from pathlib import Path
 
 import torch
 
+from autodo.augment.policy_file import PolicyFile
+from autodo.augment.read_policy import read_policy
 from autodo.config import RunConfig
-from autodo.data import load, prepare
+from autodo.data import Prepared, load, prepare
+from autodo.errors import ConfigError
 from autodo.outcome import Outcome
+from autodo.policy_config import FilePolicy, SearchedPolicy
 from autodo.train import Row, Training
 
 
@@ -22,17 +26,42 @@ def fit(
     data_dir: Path | None = None,
     device: str | None = None,
     on_epoch: Callable[[Row], None] | None = None,
+    on_search: Callable[[str], None] | None = None,
+    policy: PolicyFile | None = None,
 ) -> Outcome:
     """Loads the data, trains one run to its end and returns its tables and the classifier; keeps nothing on disk.
 
+    A policy that is searched is searched first, in this process.
+
     Args:
         on_epoch: called with each epoch's row.
+        on_search: called with a line for people whenever the search of a policy is a step further.
+        policy: of an earlier search, or from elsewhere, in place of the one that would be searched or read.
     Raises:
+        ConfigError: if the policy cannot be read, or be searched by one process.
         DataError: if the images cannot be read. TrainingDiverged: if the loss is not finite.
     """
     data = prepare(load(config.dataset, data_dir=data_dir), config)
-    training = Training(config, data, device=device or default_device())
+    device = device or default_device()
+    policy = policy or _policy(config, data, device, on_search)
+    training = Training(config, data, device=device, policy=policy)
     for row in training:
         if on_epoch is not None:
             on_epoch(row)
     return training.outcome()
+
+
+def _policy(config: RunConfig, data: Prepared, device: str, tell: Callable[[str], None] | None) -> PolicyFile | None:
+    """The policy that is read from a file or searched here; None if the config's is neither."""
+    match config.policy:
+        case FilePolicy(path=None):
+            raise ConfigError(
+                f"policy.content: {config.policy.content} is a policy that a store keeps; here policy.path is needed"
+            )
+        case FilePolicy(path=str(path)):
+            return read_policy(path)
+        case SearchedPolicy():
+            from autodo.search.algorithms import search_here
+
+            return search_here(config, data, device=device, tell=tell or (lambda _: None))
+    return None

@@ -1,9 +1,9 @@
 """Which augmentation policy a run uses: a distribution over sequences of (operation, probability, magnitude)."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from autodo.validation import Frozen
 
@@ -106,6 +106,7 @@ class DadaSearch(Frozen):
     lr: Annotated[float, Field(gt=0)] = 0.1
     policy_lr: Annotated[float, Field(gt=0)] = 5e-3
     temperature: Annotated[float, Field(gt=0)] = 0.5
+    """Of the relaxed draws."""
     estimator: Literal["relax", "gumbel-softmax"] = "relax"
     """`relax`: unbiased, with a learned control variate. `gumbel-softmax`: straight-through, biased, cheaper."""
     keep: Positive = 25
@@ -124,6 +125,9 @@ class FasterAutoAugmentSearch(Frozen):
     sub_policies: Positive = 10
     operations: Positive = 2
     temperature: Annotated[float, Field(gt=0)] = 0.1
+    """Of the relaxed gates."""
+    operation_temperature: Annotated[float, Field(gt=0)] = 0.05
+    """Of the softmax over a stage's operations: the lower, the nearer to one operation."""
     penalty: Annotated[float, Field(ge=0)] = 10.0
     """lambda of the critic's gradient penalty."""
     classification: Annotated[float, Field(ge=0)] = 0.1
@@ -173,3 +177,28 @@ def recipe_key(policy: Mapping[str, Any]) -> str:
     """
     kind = str(policy.get("kind"))
     return str(policy.get("search", {}).get("algorithm")) if kind == "searched" else kind
+
+
+def fitting(given: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
+    """Of overrides of a `policy` section those that a method's own policy reads, and those that none does.
+
+    A grid gives all of its methods the same overrides: what another kind of policy, or another search, would read is no
+    error and is left out.
+
+    Args:
+        preset: the `policy` section of the method; empty if it has none.
+    """
+    if "kind" in given:
+        return dict(given)
+    kept = _known_to(given, "kind", preset.get("kind"), PolicyConfig)
+    if isinstance(given.get("search"), Mapping) and "search" in kept and "algorithm" not in given["search"]:
+        algorithm = preset.get("search", {}).get("algorithm")
+        kept["search"] = _known_to(given["search"], "algorithm", algorithm, SearchConfig)
+    return kept
+
+
+def _known_to(given: Mapping[str, Any], tag: str, name: Any, union: Any) -> dict[str, Any]:
+    models: dict[str, type[BaseModel]] = {m.model_fields[tag].default: m for m in get_args(get_args(union)[0])}
+    own = set(models[name].model_fields) if name in models else set()
+    others = {field for model in models.values() for field in model.model_fields}
+    return {key: value for key, value in given.items() if key in own or key not in others}

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from autodo.config import DistortionConfig, OuterConfig, PointsConfig, RunConfig, SplitName
 from autodo.errors import ConfigError
 from autodo.models import known_model_names, parse_model_name
-from autodo.policy_config import recipe_key
+from autodo.policy_config import SearchedPolicy, fitting, recipe_key
 from autodo.validation import check_name, hint, load_yaml, parse_model
 
 Kind = Literal["datasets", "methods", "grids"]
@@ -47,7 +47,13 @@ def build_run(
         },
     )
     where = f"{dataset} x {method}"
-    tree = _merge(tree, _nest(overrides or {}))
+    given = _nest(overrides or {})
+    if isinstance(given.get("policy"), Mapping):
+        # As with points and outer below: a grid sets this for all of its methods.
+        given["policy"] = fitting(given["policy"], tree.get("policy") or {})
+        if not given["policy"]:
+            del given["policy"]
+    tree = _merge(tree, given)
     if isinstance(tree.get("policy"), Mapping):
         # How strong a policy should be depends on the images: the recipe says it, for each kind.
         tree["policy"] = _merge(strengths.get(recipe_key(tree["policy"]), {}), tree["policy"])
@@ -62,7 +68,9 @@ def build_run(
     run = parse_model(RunConfig, tree, where)
     if run.dataset.name != dataset or run.method.name != method:
         raise ConfigError(f"{where}: dataset.name and method.name cannot be overridden; name them directly")
-    check_model_name(run.model.name, where)
+    check_model_name(run.model.name, f"{where}: model.name")
+    if isinstance(run.policy, SearchedPolicy):
+        check_model_name(run.policy.search.model, f"{where}: policy.search.model")
     return run
 
 
@@ -91,11 +99,12 @@ def method_preset(name: str) -> dict[str, Any]:
     owners: dict[str, str] = {}
     for part in method_parts(name):
         preset = {key: value for key, value in _shipped("methods", part).items() if key not in MethodText._fields}
-        for section, value in preset.items():
-            if section in owners and merged[section] != value:
-                raise ConfigError(f"method {name!r}: {owners[section]!r} and {part!r} both set {section}")
-            owners[section] = part
-        merged |= preset
+        for key, value in _flat(preset).items():
+            if key in owners and value != _flat(merged)[key]:
+                section = key.split(".")[0]
+                raise ConfigError(f"method {name!r}: {owners[key]!r} and {part!r} both set {section}")
+            owners[key] = part
+        merged = _merge(merged, preset)
     return merged
 
 
@@ -170,7 +179,7 @@ def check_model_name(name: str, where: str) -> None:
     """Raises ConfigError unless a model of this name can be built."""
     if parse_model_name(name) is None:
         known = known_model_names()
-        raise ConfigError(f"{where}: model.name: unknown model {name!r}{hint(name, known)}; known: {', '.join(known)}")
+        raise ConfigError(f"{where}: unknown model {name!r}{hint(name, known)}; known: {', '.join(known)}")
 
 
 def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -184,6 +193,14 @@ def _nest(flat: Mapping[str, Any]) -> dict[str, Any]:
                 raise ConfigError(f"{key}: {parent} is both a value and a section")
         node[leaf] = value
     return tree
+
+
+def _flat(tree: Mapping[str, Any], parents: str = "") -> dict[str, Any]:
+    """Values by dotted key: the inverse of `_nest`."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{parents}{key}.") if isinstance(value, Mapping) else {f"{parents}{key}": value}
+    return flat
 
 
 def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:

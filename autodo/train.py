@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from autodo import checkpoint as checkpoints
 from autodo.augment.pipeline import Pipeline, channel_statistics
@@ -21,13 +22,15 @@ from autodo.data.batches import shuffled_batches
 from autodo.data.shards import shard_of
 from autodo.errors import TrainingDiverged
 from autodo.evaluate import Evaluation, Scores, evaluate, per_class_accuracy
+from autodo.finetune import HeadFinetune
 from autodo.losses import LOSSES
-from autodo.models import build
+from autodo.objectives import Setting, Step, build_objective
 from autodo.outcome import Best, Outcome, build_outcome, merged, points_table
 from autodo.points.model import PointModel
 from autodo.provenance import device_name, peak_memory_bytes
 from autodo.schedule import learning_rate_factor
-from autodo.seeds import derive, torch_generator
+from autodo.seeds import torch_generator
+from autodo.task_model import classifier_of, initial_model
 from autodo.workers import ALONE, Workers
 
 Row = dict[str, Any]
@@ -87,7 +90,7 @@ class Training:
         self.pipeline = Pipeline(config.augmentation, mean.to(self.device), std.to(self.device), self.policy)
 
         self.loss = LOSSES[config.method.loss]
-        self.encoder, self.head = self._build_model()
+        self.encoder, self.head = initial_model(config, data, self.device)
         self.network = workers.train_together(self.encoder, self.head)
         self.optimizer = torch.optim.SGD(
             [*self.encoder.parameters(), *self.head.parameters()],
@@ -98,6 +101,12 @@ class Training:
         )
         self.points = PointModel(config.points, labels, self.classes)
         self.outer = self._build_outer()
+        val = self.val_images, self.val_labels
+        drawn = self._generator("objective", 0)
+        self.objective = build_objective(Setting(config, data, labels, *val, self.pipeline, workers, drawn))
+        model = self.encoder, self.head, self.pipeline
+        finetunes = config.finetune is not None
+        self.finetune = HeadFinetune(config, *model, *val, len(data.val), workers) if finetunes else None
 
         self.epoch = 0
         self.history: list[Row] = []
@@ -118,7 +127,13 @@ class Training:
 
     def _run_epoch(self, epoch: int) -> Row:
         started = self._clock()
-        train_loss, lr = self._inner_phase(epoch)
+        self.pipeline.policy = self.policy and self.policy.at(epoch / self.config.training.epochs)
+        if self.finetune is not None and epoch >= self.config.finetune_start:
+            train_loss, lr = self.finetune.run(epoch, self._generator("finetune", epoch))
+            images = self.finetune.total
+        else:
+            train_loss, lr = self._inner_phase(epoch)
+            images = self.shard.total
         inner_done = self._clock()
         on_val = self._evaluate(self.val_images, self.val_labels, len(self.data.val))
         on_test = self._evaluate(self.test_images, self.test_labels, len(self.data.test))
@@ -151,7 +166,7 @@ class Training:
             "inner_seconds": inner_seconds,
             "outer_seconds": outer_done - eval_done,
             "eval_seconds": eval_done - inner_done,
-            "images_per_second": self.shard.total / inner_seconds,
+            "images_per_second": images / inner_seconds,
             "peak_memory_bytes": self.workers.largest(peak_memory_bytes(self.device)),
         }
 
@@ -162,7 +177,6 @@ class Training:
         everything = torch.arange(len(self.images), device=self.device)
         total = self.shard.total
         batches = list(shuffled_batches(everything, total, training.batch_size, generator, self.workers))
-        self.pipeline.policy = self.policy and self.policy.at(epoch / training.epochs)
         self.network.train()
         loss_sum = torch.zeros((), device=self.device)
         for step, (batch, size) in enumerate(batches, start=1):
@@ -171,10 +185,10 @@ class Training:
                 group["lr"] = lr
             view = self.points.view(batch)
             pixels = self.pipeline.train_view(self.images[batch], generator, view.augment)
-            log_p = self.network(pixels).log_softmax(1)
+            now = Step(batch, size, pixels, self.points.labels[batch], view, epoch, lr, generator)
             # The workers' gradients are averaged: over the mean size of their parts that is the whole batch's mean.
             part = size / self.workers.size
-            loss = (view.weights * self.loss.value(log_p, view.log_targets)).sum() / part
+            loss = self.objective.losses(self.network, now).sum() / part
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self.optimizer.step()
@@ -195,11 +209,14 @@ class Training:
         """
         assert self.epoch == self.config.training.epochs, f"the run stands at epoch {self.epoch}"
         assert self.best is not None
-        everything = torch.arange(self.train_size, device=self.device)
-        observed = self.points.labels[: self.train_size]
-        scores = self._evaluate(self.images[: self.train_size], observed).scores()
-        view = self.points.view(everything)
-        own = self.shard.train, points_table(self.config, self.data.train, self.shard.train, scores, self.points, view)
+        train, given = self.shard.train, self.data.train
+        images, observed = self.images[: self.train_size], self.points.labels[: self.train_size]
+        if not self.config.trains_on_train:
+            train = self.workers.deal(np.arange(len(given)))
+            images, observed = self._to_device(given.images[train]), self._to_device(given.labels[train])
+        scores = self._evaluate(images, observed).scores()
+        view = self.points.view(torch.arange(self.train_size, device=self.device))
+        own = train, points_table(self.config, given, train, scores, self.points, view)
         points = merged(self.workers.gather(own) or [own])
         device = device_name(self.device, self.workers.size)
         return build_outcome(self.config, self.data, self.history, self.best, points, device, self.classifier())
@@ -207,39 +224,18 @@ class Training:
     def classifier(self) -> Classifier:
         """The task model of the epoch with the lowest val error, on the CPU."""
         assert self.best is not None
-        encoder, head = self._build_model()
-        encoder.load_state_dict(self.best.encoder)
-        head.load_state_dict(self.best.head)
-        return Classifier(
-            self.config.model.name,
-            encoder.cpu(),
-            head.cpu(),
-            self.pipeline.mean.cpu(),
-            self.pipeline.std.cpu(),
-            self.images.shape[-1],
-            self.data.class_names,
-        )
+        return classifier_of(self.best, self.config, self.data, self.pipeline)
 
     # --- setting up, keeping and continuing ---
-
-    def _build_model(self) -> tuple[nn.Module, nn.Linear]:
-        # Layers draw their initial weights from torch's global generator; the fork leaves it as it was.
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(derive(self.config.seed, "network"))
-            channels, size = self.images.shape[1], self.images.shape[-1]
-            encoder, head = build(self.config.model.name, in_channels=channels, image_size=size, classes=self.classes)
-        # Channels last suits convolutions on CPUs and GPUs alike; from the weights on everything follows.
-        return encoder.to(self.device).to(memory_format=torch.channels_last), head.to(self.device)
 
     def _build_outer(self) -> OuterPass | None:
         if self.config.outer is None:
             return None
+        model = self.encoder, self.head, self.pipeline
         return OuterPass(
             self.config.outer,
             self.loss,
-            self.encoder,
-            self.head,
-            self.pipeline,
+            *model,
             self.points,
             self.images,
             learnable=self.train_size,
@@ -273,8 +269,10 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "history": self.history,
             "best": self.best._asdict(),
+            "objective": self.objective.state_dict(),
+            "finetune": {} if self.finetune is None else self.finetune.state_dict(),
         }
-        rows = self.points.table.state_dict()
+        rows = {**self.points.table.state_dict(), **self.objective.rows()}
         if checkpoints.save(path, self.config.run_id, state, rows, self._positions, self.workers):
             self._checkpoint_epoch, self._checkpoint_due = self.epoch, False
 
@@ -287,6 +285,9 @@ class Training:
             self.head.load_state_dict(state["head"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.points.table.load_state_dict(state["points"])
+            self.objective.load(state["points"], state["objective"])
+            if self.finetune is not None:
+                self.finetune.load_state_dict(state["finetune"])
             self.history = state["history"]
             self.best = Best(**state["best"])
             self.epoch = self._checkpoint_epoch = state["epoch"]
@@ -298,7 +299,7 @@ class Training:
 
     def _lr_factor(self, progress: float) -> float:
         training = self.config.training
-        return learning_rate_factor(progress, training.epochs, training.warmup_epochs)
+        return learning_rate_factor(progress, self.config.finetune_start, training.warmup_epochs)
 
     def _generator(self, phase: str, epoch: int) -> torch.Generator:
         return torch_generator(self.config.seed, phase, epoch, *self.workers.stream, device=self.device)

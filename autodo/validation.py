@@ -111,13 +111,17 @@ def _explain(model: type[BaseModel], error: Any) -> str:
 
 
 def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
+    models = [model]
     for part in location:
-        if part not in model.model_fields:
-            return []
-        annotation = model.model_fields[part].annotation
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        inner = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
-        if not inner:
-            return []
-        model = inner[0]
-    return list(model.model_fields)
+        if len(models) == 1 and part in models[0].model_fields:
+            models = _models_in(models[0].model_fields[part].annotation)
+        else:
+            # Of the members of a union, pydantic names the one that was chosen by its tag.
+            models = [m for m in models if part in {field.default for field in m.model_fields.values()}]
+    return list(models[0].model_fields) if models else []
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for inner in getattr(annotation, "__args__", ()) for model in _models_in(inner)]

@@ -2,6 +2,7 @@
 
 import sys
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -246,6 +247,35 @@ def methods() -> None:
     from orchestration import show
 
     show.methods(console)
+
+
+policy_app = typer.Typer(
+    help="Augmentation policies from elsewhere, and those that a store holds.", no_args_is_help=True
+)
+app.add_typer(policy_app, name="policy")
+
+
+@policy_app.command("import")
+def policy_import(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="JSON, or a Python file with literal lists.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT.json")],
+    name: Annotated[str | None, typer.Option(help="Which list, if a Python file holds several.")] = None,
+) -> None:
+    """Convert a published policy to JSON; nothing of a Python file is executed."""
+    from orchestration import show_policy
+
+    show_policy.import_file(console, source, target, name)
+
+
+@policy_app.command("show")
+def policy_show(
+    place: Annotated[str, typer.Argument(metavar="STORE_OR_FILE")],
+    name: Annotated[str | None, typer.Argument(metavar="[ID]", help="Which policy of a store.")] = None,
+) -> None:
+    """Show a policy and where it comes from; of a store without an ID, which there are."""
+    from orchestration import show_policy
+
+    show_policy.show(console, place, name)
 
 
 def main() -> None:

@@ -9,10 +9,10 @@ from rich.console import Console
 from autodo.config import RunConfig
 from autodo.errors import ConfigError
 from autodo.validation import hint, parse_overrides
-from orchestration import show
+from orchestration import policies, show
 from orchestration.address import check_address
 from orchestration.grid import ResourcesConfig, expand, load_grid, pin_content
-from orchestration.overview import failures, say
+from orchestration.overview import failures, say, searches_line
 from orchestration.plan import Plan, launched, make_plan, select, works
 from orchestration.run_state import State
 from orchestration.settings import Settings, effective, parse_duration
@@ -28,12 +28,14 @@ def launch(
 ) -> int:
     """Runs what a grid still lacks, prints its table; returns the exit code."""
     config = pin_content(load_grid(grid).override(parse_overrides(overrides)))
+    config, found = policies.pin_policies(config)
     place = Store(store or config.store_path)
     resources = effective(config.resources, settings)
 
     def create() -> None:
         # With the resources that were asked for, so that `resume` asks for the same.
         place.create().save_grid(config.model_copy(update={"resources": resources}))
+        policies.keep(found, place)
 
     return _run(console, settings, place, expand(config), lambda _: resources, title=config.name, before=create)
 
@@ -109,7 +111,10 @@ def _run(
         _check_data(console, list(planned.left.values()), settings)
         curves = _curves(store) if settings.tensorboard else Path()
         before()
+        before_them = searches_line(planned.left.values(), store)
         say(console, f"{title}: {len(planned.left)} runs to do, {planned.counts()[State.DONE]} done; store {store}")
+        if before_them:
+            say(console, before_them)
         with console.status("starting Ray"):
             from orchestration import launch as on_ray
             from orchestration import trackers

@@ -8,8 +8,10 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autodo.augment.policy_file import PolicyFile
 from autodo.config import DatasetConfig, RunConfig
 from autodo.errors import DataError, StoreError
+from orchestration.policies import policy_of
 from orchestration.run_state import RunBusy
 from orchestration.store import Store, here
 
@@ -61,7 +63,7 @@ def execute(
     run_id = config.run_id
     with contextlib.ExitStack() as stack:
         attempt = stack.enter_context(store.attempt(run_id))
-        stack.enter_context(_logging_to(attempt.log))
+        stack.enter_context(logging_to(attempt.log))
         done = store.is_done(run_id)
         if workers is not None:
             workers.told_by_first(None if done else attempt.checkpoint)
@@ -75,9 +77,10 @@ def execute(
 
             workers = workers or ALONE
             store.begin(config)
-            dataset = _load_here(config.dataset, data_dir, download)
+            dataset = load_here(config.dataset, data_dir, download)
             prepared = data.prepare(dataset, config)
-            training = _training(config, prepared, attempt.checkpoint, device, checkpoint_every, workers)
+            policy = policy_of(config, store)
+            training = _training(config, prepared, policy, attempt.checkpoint, device, checkpoint_every, workers)
             logger.info(
                 "%s on %s, device %s, from epoch %d of %d",
                 run_id, " + ".join(workers.gather(here())), device, training.epoch, config.training.epochs,
@@ -132,22 +135,30 @@ def assist(
             f"{store}: {path.parent} is not there on node {socket.gethostname()}: workers of one run on several nodes "
             "need a store on a file system that all of them share"
         )
-    prepared = data.prepare(_load_here(config.dataset, data_dir, download=False), config)
-    training = _training(config, prepared, path, device, checkpoint_every, workers)
+    prepared = data.prepare(load_here(config.dataset, data_dir, download=False), config)
+    training = _training(config, prepared, policy_of(config, store), path, device, checkpoint_every, workers)
     workers.gather(here())
     yield from training
     training.outcome()
 
 
 def _training(
-    config: RunConfig, data: "Prepared", path: Path, device: str, every: int, workers: "Workers"
+    config: RunConfig,
+    data: "Prepared",
+    policy: PolicyFile | None,
+    path: Path,
+    device: str,
+    every: int,
+    workers: "Workers",
 ) -> "Training":
     """The training, from its checkpoint if that can be used."""
     from autodo import checkpoint
     from autodo.train import Training
 
     def begin() -> Training:
-        return Training(config, data, device=device, checkpoint=path, checkpoint_every=every, workers=workers)
+        return Training(
+            config, data, device=device, checkpoint=path, checkpoint_every=every, workers=workers, policy=policy
+        )
 
     try:
         return begin()
@@ -158,7 +169,7 @@ def _training(
         return begin()
 
 
-def _load_here(config: DatasetConfig, data_dir: Path | str | None, download: bool) -> "Dataset":
+def load_here(config: DatasetConfig, data_dir: Path | str | None, download: bool) -> "Dataset":
     """The dataset; an error names this node, because data can be on one node of a cluster and not on another."""
     try:
         return load_dataset(config, data_dir, download)
@@ -167,7 +178,8 @@ def _load_here(config: DatasetConfig, data_dir: Path | str | None, download: boo
 
 
 @contextlib.contextmanager
-def _logging_to(stream: Any) -> Iterator[None]:
+def logging_to(stream: Any) -> Iterator[None]:
+    """What the library logs goes to the stream too, for the length of a block."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     level = logger.level

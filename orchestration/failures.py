@@ -3,6 +3,7 @@
 import datetime
 import sys
 import traceback
+from typing import NamedTuple
 
 from autodo.errors import StoreError, TrainingDiverged, UserError
 from orchestration.run_state import Cause, Failure, WorkerDied
@@ -22,16 +23,19 @@ _DEATH_LINES = {
 }
 
 
+class Reason(NamedTuple):
+    """Why something failed, as data that goes from one process to another."""
+
+    cause: Cause
+    kind: str
+    """Class of the exception; `ProcessDied` if the process was gone."""
+    last_line: str
+    traceback: str
+
+
 def record_failure(store: Store, run_id: str, error: Exception) -> Failure:
     """The failure that an exception of a run is, kept in the store if that can be written."""
-    if isinstance(error, WorkerDied):
-        return record_death(store, run_id, str(error))
-    # What an exception of ours says is for a person; of any other, the class is half of the message.
-    ours = isinstance(error, UserError | TrainingDiverged)
-    text = str(error) if ours else "".join(traceback.format_exception_only(error))
-    lines = text.strip().splitlines() or [type(error).__name__]
-    trace = "".join(traceback.format_exception(error))
-    return _record(store, run_id, cause_of(error), type(error).__name__, lines[-1], trace)
+    return record(store, run_id, reason_of(error))
 
 
 def record_death(store: Store, run_id: str, said: str) -> Failure:
@@ -40,11 +44,32 @@ def record_death(store: Store, run_id: str, said: str) -> Failure:
     Args:
         said: all that Ray says of it.
     """
+    return record(store, run_id, reason_of_death(said))
+
+
+def reason_of(error: Exception) -> Reason:
+    """What is kept of an exception."""
+    if isinstance(error, WorkerDied):
+        return reason_of_death(str(error))
+    # What an exception of ours says is for a person; of any other, the class is half of the message.
+    ours = isinstance(error, UserError | TrainingDiverged)
+    text = str(error) if ours else "".join(traceback.format_exception_only(error))
+    lines = text.strip().splitlines() or [type(error).__name__]
+    trace = "".join(traceback.format_exception(error))
+    return Reason(cause_of(error), type(error).__name__, lines[-1], trace)
+
+
+def reason_of_death(said: str) -> Reason:
+    """What is kept of the death of a process.
+
+    Args:
+        said: all that Ray says of it.
+    """
     if "creation task" in said:  # it could not begin: a package is missing on its node, say
         lines = [line.strip() for line in said.splitlines() if line.strip()]
-        return _record(store, run_id, Cause.ERROR, "ProcessDied", f"the process could not start: {lines[-1]}", said)
+        return Reason(Cause.ERROR, "ProcessDied", f"the process could not start: {lines[-1]}", said)
     cause = cause_of_death(said)
-    return _record(store, run_id, cause, "ProcessDied", _DEATH_LINES[cause], said)
+    return Reason(cause, "ProcessDied", _DEATH_LINES[cause], said)
 
 
 def cause_of(error: Exception) -> Cause:
@@ -66,7 +91,9 @@ def cause_of_death(said: str) -> Cause:
     return Cause.KILLED
 
 
-def _record(store: Store, run_id: str, cause: Cause, kind: str, last_line: str, trace: str) -> Failure:
+def record(store: Store, run_id: str, reason: Reason) -> Failure:
+    """The failure of a run for this reason, kept in the store if that can be written."""
+    cause, kind, last_line, trace = reason
     try:
         return store.record_failure(run_id, kind=kind, last_line=last_line, traceback=trace, cause=cause)
     except StoreError:

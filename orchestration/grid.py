@@ -132,6 +132,8 @@ class GridConfig(BaseModel):
     """A count n, which means 0..n-1, or a list."""
     set: Annotated[dict[str, Any], Field(default_factory=dict)]
     """Overrides of every run by dotted key, such as `training.epochs: 5`."""
+    policies: Annotated[dict[str, str], Field(default_factory=dict)]
+    """Content of the policy from a file of each `<dataset> <method>`, as a launch has found it."""
     resources: ResourcesConfig = ResourcesConfig()
     store: str | None = None
 
@@ -199,8 +201,23 @@ def pin_content(grid: GridConfig) -> GridConfig:
     from autodo import data
 
     # dataset.path, which `folder` needs, fits no other dataset: `folder` is the only one.
-    dataset = build_run("folder", grid.methods[0], overrides=grid.set).dataset
+    dataset = build_run("folder", grid.methods[0], overrides=cell(grid, "folder", grid.methods[0])).dataset
     return grid.override({"dataset.content": data.pin_content(dataset).content})
+
+
+def cell(grid: GridConfig, dataset: str, method: str) -> dict[str, Any]:
+    """The overrides of the runs of one dataset and method.
+
+    `{dataset}` and `{method}` in `policy.path` stand for their names, so that each may have a file of its own.
+    """
+    overrides = dict(grid.set)
+    path = overrides.get("policy.path")
+    content = grid.policies.get(f"{dataset} {method}")
+    if isinstance(path, str):
+        overrides["policy.path"] = path.replace("{dataset}", dataset).replace("{method}", method)
+    elif content is not None:
+        overrides["policy.content"] = content
+    return overrides
 
 
 def expand(grid: GridConfig) -> list[RunConfig]:
@@ -209,7 +226,7 @@ def expand(grid: GridConfig) -> list[RunConfig]:
     # Distortion, split and seed are checked by GridConfig and independent of the rest, so that each
     # (dataset, method) is validated once and copied: 10,000 runs in less than a second.
     templates = {
-        (dataset, method): build_run(dataset, method, overrides=grid.set)
+        (dataset, method): build_run(dataset, method, overrides=cell(grid, dataset, method))
         for dataset, method in itertools.product(grid.datasets, grid.methods)
     }
     axes = itertools.product(grid.seeds, grid.datasets, grid.splits, distortions, grid.methods)
@@ -224,7 +241,7 @@ def _check_overrides(grid: GridConfig, where: str) -> None:
     problems: list[str] = []
     for dataset, method in itertools.product(grid.datasets, grid.methods):
         try:
-            build_run(dataset, method, overrides=grid.set)
+            build_run(dataset, method, overrides=cell(grid, dataset, method))
         except ConfigError as error:
             problems += str(error).splitlines()
     if problems:

@@ -1,8 +1,10 @@
 """Runs on Ray Tune. The store is the only truth: Tune's own state is thrown away after each launch."""
 
+import contextlib
 import dataclasses
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,13 +21,15 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from autodo.errors import StoreError
 from autodo.storage import absolute
 from orchestration import lease
 from orchestration.cluster import Cluster
-from orchestration.failures import record_death
+from orchestration.failures import record, record_death
 from orchestration.grid import ResourcesConfig
 from orchestration.on_workers import AnyRunTrial, request
 from orchestration.plan import RETRIES
+from orchestration.policies import searches_left
 from orchestration.progress import Display, GridProgress, display, label
 from orchestration.run_queue import PATIENCE_SECONDS, RunQueue, Work
 from orchestration.run_state import Failure
@@ -70,6 +74,9 @@ def launch(
 ) -> GridProgress:
     """Executes every run, a failure of one leaving the others alone, and shows how far they are.
 
+    Before the first of them the policies are searched that they need and the store lacks; the runs of a search that
+    fails have failed.
+
     The first Ctrl-C or SIGTERM lets the runs at work end their epoch, which leaves a checkpoint.
 
     Args:
@@ -92,16 +99,20 @@ def launch(
         slots = min(clusters.slots(resources, local=local) for resources in {work.resources for work in works})
         slots = min(slots, options.max_concurrent or slots, len(works))
         _point_to_gpus(works, console)
+        progress = GridProgress(works, done_before=done_before, slots=slots)
+        begun = time.monotonic()
+        ready = _with_policies(works, store, console, cluster=cluster, options=options, progress=progress)
+        if not ready or progress.stop_reason is not None:
+            return progress
         queue = RunQueue(
-            works,
+            ready,
             retries=options.retries,
             # A trial of several workers holds no CPU, so that Ray would start any number of them.
             at_most=options.max_concurrent or (slots if several else None),
-            seconds=options.seconds,
+            seconds=None if options.seconds is None else options.seconds - (time.monotonic() - begun),
             # A lease in an object store outlives its owner.
             patience_seconds=None if store.root.local else lease.STALE_SECONDS + PATIENCE_SECONDS,
         )
-        progress = GridProgress(works, done_before=done_before, slots=slots)
         # Of those that wait for a place in a small cluster Tune starts any; so let it know of no more than it needs.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots + 1 if local else max(slots + 1, AUTOSCALING_DEMAND))
         events = _Events(queue, progress, store, display(progress, console))
@@ -131,6 +142,53 @@ def launch(
         ):
             tuner.fit()
     return progress
+
+
+def _with_policies(
+    works: Sequence[Work],
+    store: Store,
+    console: Console,
+    *,
+    cluster: Cluster,
+    options: Options,
+    progress: GridProgress,
+) -> list[Work]:
+    """The runs that need no policy, or whose policy is in the store when all searches have ended."""
+    wanted = searches_left((work.run for work in works), store)
+    if not wanted:
+        return list(works)
+    from orchestration import search_stage
+
+    asking = [work.resources for work in works if work.run.search_id in wanted]
+    # One size for all searches, so that no process waits for the room of one of another size.
+    resources = ResourcesConfig(
+        cpus=max(one.cpus for one in asking),
+        gpus=max(one.gpus for one in asking),
+        memory=max((one.memory for one in asking if one.memory is not None), default=None),
+    )
+    ended = search_stage.find_policies(
+        wanted,
+        store,
+        console,
+        resources=resources,
+        slots=min(clusters.slots(resources, local=cluster.address is None), options.max_concurrent or sys.maxsize),
+        retries=options.retries,
+        seconds=options.seconds,
+        data_dir=options.data_dir,
+    )
+    progress.stop_reason = ended.stop_reason
+    ready = []
+    for work in works:
+        reason = ended.failed.get(work.run.search_id or "")
+        if reason is None:
+            ready.append(work)
+            continue
+        line = f"the search of its policy failed, see {store.search_dir(str(work.run.search_id))}: {reason.last_line}"
+        with contextlib.suppress(StoreError):
+            store.begin(work.run)
+        record(store, work.run_id, reason._replace(last_line=line))
+        progress.ended(work.run_id, "failed", line)
+    return ready
 
 
 class _Search(Searcher):

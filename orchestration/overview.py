@@ -3,7 +3,7 @@
 import collections
 import functools
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -11,11 +11,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from autodo.config import RunConfig
 from autodo.errors import StoreError
 from autodo.validation import parse_overrides
 from orchestration.estimate import Bill, wall_seconds
 from orchestration.grid import ResourcesConfig, expand, load_grid, pin_content
 from orchestration.plan import launched, local_slots, make_plan, select, works
+from orchestration.policies import pin_policies, searches_left
 from orchestration.progress import duration
 from orchestration.run_queue import Work
 from orchestration.run_state import State
@@ -25,6 +27,7 @@ from orchestration.store import Store
 WATCH_SECONDS = 3.0
 WATCH_SECONDS_IN_A_LOG = 60.0
 LINES_AT_WORK = 100
+SEARCHES_NAMED = 3
 _STYLES = {State.DONE: "green", State.FAILED: "red", State.STARTED: "yellow", State.MISSING: "dim"}
 
 
@@ -38,7 +41,7 @@ def plan(
     list_runs: bool,
 ) -> None:
     """Prints the runs of a grid by state, and the time that the rest takes."""
-    config = pin_content(load_grid(grid).override(parse_overrides(overrides)))
+    config, _ = pin_policies(pin_content(load_grid(grid).override(parse_overrides(overrides))))
     place = Store(store or config.store_path)
     resources = effective(config.resources, settings)
     runs = expand(config)
@@ -62,6 +65,8 @@ def plan(
     console.print(table)
     left = works(planned, place, functools.partial(_same, resources))
     say(console, f"left: {_bill(left, local_slots(resources), 'here')}")
+    if line := searches_line(planned.left.values(), place):
+        say(console, line)
     if planned.given_up:
         say(console, _given_up(planned.given_up, place))
 
@@ -83,6 +88,17 @@ def _bill(left: Sequence[Work], slots: int, where: str) -> str:
     elif slots == 1 < bill.runs:
         text += f", one at a time {where}"
     return text + (f"; without {_runs(bill.unknown)} of unknown length" if bill.unknown else "")
+
+
+def searches_line(runs: Iterable[RunConfig], store: Store) -> str:
+    """`before them: 2 searches of policies to do (dada-1a2b3c4d, …), 1 at work`; empty if there are none."""
+    left = sorted(searches_left(runs, store))
+    if not left:
+        return ""
+    named = ", ".join(left[:SEARCHES_NAMED]) + (", …" if len(left) > SEARCHES_NAMED else "")
+    at_work = sum(store.searching(search_id) for search_id in left)
+    going_on = f", {at_work} at work" if at_work else ""
+    return f"before them: {len(left)} search{'' if len(left) == 1 else 'es'} of policies to do ({named}){going_on}"
 
 
 def _same(resources: ResourcesConfig, _: str) -> ResourcesConfig:
@@ -158,6 +174,8 @@ def _status(store: Store, at_most: int = LINES_AT_WORK) -> tuple[list[Renderable
     at_work = [run_id for run_id in begun if store.at_work(run_id)]
     if left:
         parts.append(Text(f"left: {_bill(list(left.values()), len(at_work), 'now')}"))
+        if line := searches_line([work.run for work in left.values()], store):
+            parts.append(Text(line))
     if len(begun) > len(at_work):
         parts.append(Text(f"{_runs(len(begun) - len(at_work))} interrupted", style="yellow"))
     if given_up:

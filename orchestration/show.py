@@ -79,11 +79,20 @@ def comparison(console: Console, planned: Plan, store: Store) -> None:
 
 
 def methods(console: Console) -> None:
-    """Prints the name and one line of every method."""
-    table = Table.grid(padding=(0, 2))
+    """Prints the name of every method, what it learns, what it reads, what it costs and who described it."""
+    table = Table(
+        "method", "what it learns", "images", "cost", "reference", box=None, header_style="dim", pad_edge=False
+    )
     for name in method_names():
-        table.add_row(Text(name, style="bold"), method_text(name).summary)
+        text = method_text(name)
+        table.add_row(Text(name, style="bold"), *(Text(column) for column in text))
     console.print(table)
+    console.print(
+        "images: those that it trains with; the epoch is chosen on val by all. cost: time of a run over that of "
+        "baseline, as measured (docs/results/). Join methods by +, such as randaugment+ldam-drw.",
+        style="dim",
+        highlight=False,
+    )
 
 
 def load_results(console: Console, store: Store) -> "Results":

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from autodo.augment.policy_file import PolicyFile, fingerprint
 from autodo.config import RunConfig
 from autodo.errors import ConfigError, StoreError, StoreRefused
 from autodo.storage import LocalLocation, Location, locate
@@ -97,6 +98,14 @@ class Store:
     def table_file(self, kind: "Kind", run_id: str) -> Location:
         """One run's Parquet file of one kind."""
         return self.root / kind / f"{_checked(run_id)}.parquet"
+
+    def policy_file(self, name: str) -> Location:
+        """A policy that was searched, by its search_id, or read from a file, by `file-<content>`."""
+        return self.root / "policies" / f"{_checked(name, 'policy')}.json"
+
+    def search_dir(self, search_id: str) -> Location:
+        """Everything about a search but the policy that it found."""
+        return self.root / "searches" / _checked(search_id, "search")
 
     def grid_file(self, name: str) -> Location:
         """The grid as it was last launched."""
@@ -185,19 +194,19 @@ class Store:
 
     def at_work(self, run_id: str) -> bool:
         """Whether a process is at work on the run now; asking disturbs nobody."""
-        log = self.log_file(run_id).local
-        if log is not None:
-            return is_locked(log)
-        holder = lease.read(self.run_dir(run_id) / "lease.json")
-        return holder is not None and holder.alive
+        return _is_held(self.run_dir(run_id))
+
+    def searching(self, search_id: str) -> bool:
+        """Whether a process is at work on the search now."""
+        return _is_held(self.search_dir(search_id))
 
     def last_log_line(self, run_id: str) -> str:
         """The last line of the run's log; empty if there is none."""
-        try:
-            lines = self.log_file(run_id).read_tail(4096).decode("utf-8", errors="replace").splitlines()
-        except FileNotFoundError:
-            return ""
-        return lines[-1] if lines else ""
+        return _last_line(self.log_file(run_id))
+
+    def last_task_line(self, search_id: str, task: str) -> str:
+        """The last line of the log of a search's long task, without its time; empty if there is none."""
+        return _last_line(self.search_dir(search_id) / task / "log.txt").partition(": ")[2]
 
     def config(self, run_id: str) -> RunConfig:
         """The configuration of a run that has begun.
@@ -215,6 +224,52 @@ class Store:
         if run.run_id != run_id:
             raise StoreError(f"{path}: is the configuration of {run.run_id}")
         return run
+
+    def policies(self) -> set[str]:
+        """Names of the policies that the store holds."""
+        return {name.removesuffix(".json") for name in (self.root / "policies").names() if name.endswith(".json")}
+
+    def policy(self, name: str) -> PolicyFile:
+        """A policy by the name that `policy_id` gives.
+
+        Raises:
+            StoreError: if it is missing, damaged, or another one than its name says.
+        """
+        place = self.policy_file(name)
+        try:
+            policy = PolicyFile.model_validate_json(place.read_bytes())
+        except FileNotFoundError:
+            raise StoreError(
+                f"{place}: no such policy; `autodo launch`, `train` and `resume` search it, or read it from policy.path"
+            ) from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "JSON"
+            reason = " ".join(first["msg"].split())[:200]
+            raise StoreError(f"{place}: damaged: {where}: {reason}; delete it, and it is made again") from None
+        own = policy.provenance.get("search_id")
+        if name not in (own, f"file-{fingerprint(policy)}"):
+            raise StoreError(f"{place}: is another policy ({own or fingerprint(policy)}); delete it")
+        return policy
+
+    def save_policy(self, name: str, policy: PolicyFile) -> None:
+        """Keeps a policy under its name; of a search the progress is then removed, and its log stays."""
+        text = policy.model_dump_json(by_alias=True, indent=1, exclude_defaults=True)
+        self._patiently(lambda: self.policy_file(name).write_text(text))
+        with contextlib.suppress(StoreError):  # it is found all the same
+            self._clear_search(self.search_dir(name))
+
+    def _clear_search(self, folder: Location) -> None:
+        kept = {"log.txt", "lease.json"}
+        for part, names in folder.names_in(folder.names() - kept).items():
+            for name in names:
+                (folder / part / name).delete()
+            local = (folder / part).local
+            if local is not None and local.is_dir():
+                with contextlib.suppress(OSError):
+                    local.rmdir()
+            elif local is not None or not names:
+                (folder / part).delete()
 
     def grids(self) -> dict[str, GridConfig | ConfigError]:
         """The grids launched on this store by name; one that can no longer be read is its error."""
@@ -325,8 +380,7 @@ class Store:
         self.failure_file(run_id).delete()
         self.earlier_failure_file(run_id).delete()
 
-    @contextlib.contextmanager
-    def attempt(self, run_id: str) -> Iterator[Attempt]:
+    def attempt(self, run_id: str) -> contextlib.AbstractContextManager[Attempt]:
         """An attempt at a run, for the length of a block: the mark that this process is at work on it, log, checkpoint.
 
         On a file system the mark is a lock that the kernel drops when the process ends, however it ends; in an object
@@ -335,9 +389,20 @@ class Store:
         Raises:
             RunBusy: if another process is at work on the run. StoreError: if the log cannot be written.
         """
-        folder = self.run_dir(run_id)
+        return self._attempt(self.run_dir(run_id), run_id)
+
+    def search_attempt(self, search_id: str) -> contextlib.AbstractContextManager[Attempt]:
+        """`attempt`, at a search; its driver holds it as long as it goes on."""
+        return self._attempt(self.search_dir(search_id), search_id)
+
+    def task_attempt(self, search_id: str, task: str) -> contextlib.AbstractContextManager[Attempt]:
+        """`attempt`, at a long task of a search, with a log and a checkpoint of its own."""
+        return self._attempt(self.search_dir(search_id) / _checked(task, "task"), task)
+
+    @contextlib.contextmanager
+    def _attempt(self, folder: Location, name: str) -> Iterator[Attempt]:
         begin = (
-            local_attempt(folder, run_id, self._patiently)
+            local_attempt(folder, name, self._patiently)
             if isinstance(folder, LocalLocation)
             else remote_attempt(folder, self._patiently)
         )
@@ -362,6 +427,22 @@ class Store:
                 pause = min(2 * pause, 30.0)
 
 
+def _is_held(folder: Location) -> bool:
+    log = (folder / "log.txt").local
+    if log is not None:
+        return is_locked(log)
+    holder = lease.read(folder / "lease.json")
+    return holder is not None and holder.alive
+
+
+def _last_line(log: Location) -> str:
+    try:
+        lines = log.read_tail(4096).decode("utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return ""
+    return lines[-1] if lines else ""
+
+
 def _read_failure(place: Location) -> Failure | None:
     try:
         return Failure.model_validate_json(place.read_bytes())
@@ -378,10 +459,10 @@ def here() -> str:
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def _checked(name: str) -> str:
+def _checked(name: str, what: str = "run") -> str:
     """A name that is a single file name and so cannot lead out of the store."""
     if not _is_id(name):
-        raise StoreError(f"{name!r} is not a run id")
+        raise StoreError(f"{name!r} is not a {what} id")
     return name
 
 

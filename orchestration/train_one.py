@@ -6,11 +6,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from autodo.config import DistortionConfig, SplitName
+from autodo.config import DistortionConfig, RunConfig, SplitName
 from autodo.errors import ConfigError, TrainingDiverged, UserError
 from autodo.recipes import build_run
 from autodo.validation import parse_model, parse_overrides
-from orchestration import show
+from orchestration import policies, show
 from orchestration.overview import say
 from orchestration.progress import RunBar
 from orchestration.run_state import RunBusy
@@ -46,7 +46,7 @@ def train(
     )
     from autodo import data
 
-    run = run.model_copy(update={"dataset": data.pin_content(run.dataset)})
+    run, found = policies.pin_policy(run.model_copy(update={"dataset": data.pin_content(run.dataset)}))
     place = Store(store)
     if place.is_done(run.run_id):
         kept = place.model_file(run.run_id).exists()
@@ -59,9 +59,11 @@ def train(
     with console.status("loading"):
         device = _device(device)
         load_dataset(run.dataset, data_dir, download)
-    place.create()
+    policies.keep(found, place.create())
     epoch = None
     try:
+        if run.search_id is not None and run.search_id not in place.policies():
+            _search(console, run, place, data_dir, device)
         with RunBar(run, console) as bar:
             for metrics in execute(
                 run,
@@ -88,6 +90,22 @@ def train(
         return 1
     show.result(console, run, place)
     return 0
+
+
+def _search(console: Console, run: RunConfig, store: Store, data_dir: Path | str | None, device: str) -> None:
+    from orchestration.search_board import SearchBoard
+    from orchestration.searches import search_alone
+
+    store.begin(run)  # so that a search that fails is a failure of a run that is known
+    search_id = str(run.search_id)
+    with SearchBoard({search_id: run}, console) as board:
+
+        def tell(line: str) -> None:
+            board.update(search_id, "at work", line)
+            board.refresh()
+
+        search_alone(run, store, data_dir=data_dir, device=device, tell=tell)
+        board.update(search_id, "found", str(store.policy_file(search_id)))
 
 
 def _device(name: str) -> str:

@@ -55,7 +55,7 @@ class PolicyFile(Frozen):
     """Where it comes from, for people."""
     sub_policies: tuple[SubPolicy, ...] = ()
     schedule: tuple[Stage, ...] = ()
-    provenance: Annotated[dict[str, Any], Field(default_factory=dict)]
+    provenance: dict[str, Any] = Field(default_factory=dict)
     """Of a search: its configuration, versions, device, seconds, rewards. No part of what the policy does."""
 
     @model_validator(mode="after")

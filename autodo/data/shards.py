@@ -14,7 +14,7 @@ from autodo.workers import Workers
 
 
 class Shard(NamedTuple):
-    """A worker's points of the inner problem, which are the train points and, with the union split, the val points.
+    """A worker's points of the inner problem: train points, val points (trusted ones), or both.
 
     Shape:
         train [n], trusted [m] int64, increasing: positions in the train points, and in the val points.
@@ -23,7 +23,7 @@ class Shard(NamedTuple):
     train: Integers
     trusted: Integers
     train_total: int
-    """Train points of all workers."""
+    """Train points of all workers that are in the inner problem: all or none."""
     total: int
     """Points of all workers."""
 
@@ -33,9 +33,11 @@ class Shard(NamedTuple):
         return np.concatenate([self.train, self.train_total + self.trusted])
 
     def points(self, data: Prepared) -> tuple[Images, Integers]:
-        """Images [n + m, C, H, W] and observed labels [n + m]; without a copy if they are all train points."""
+        """Images [n + m, C, H, W] and observed labels [n + m]; without a copy if they are a whole set."""
         if len(self.train) == self.total:
             return data.train.images, data.train.labels
+        if len(self.trusted) == self.total:
+            return data.val.images, data.val.labels
         train, trusted = self.train, self.trusted
         images = np.concatenate([data.train.images[train], data.val.images[trusted]])
         return images, np.concatenate([data.train.labels[train], data.val.labels[trusted]])
@@ -47,16 +49,16 @@ def shard_of(data: Prepared, config: RunConfig, workers: Workers) -> Shard:
     Raises:
         ConfigError: if there are so many workers that one would have no point of a batch, or no image to evaluate.
     """
-    trusted = data.val.labels if config.split == "union" else data.val.labels[:0]
-    total = len(data.train) + len(trusted)
-    for what, count in (("train points", len(data.train)), ("points", total)):
+    train = data.train.labels if config.trains_on_train else data.train.labels[:0]
+    trusted = data.val.labels if config.trains_on_val else data.val.labels[:0]
+    train_total, total = len(train), len(train) + len(trusted)
+    for what, count in (("train points", train_total or total), ("points", total)):
         smallest = count // math.ceil(count / config.training.batch_size)
         _check(workers, smallest, f"a batch has {smallest} of the {count} {what}; raise training.batch_size")
     for what, images in (("val", data.val), ("test", data.test)):
         _check(workers, len(images), f"there are {len(images)} {what} images")
     generator = numpy_generator(config.seed, "shards", workers.size)
-    train, trusted = deal(data.train.labels, trusted, workers, generator)
-    return Shard(train, trusted, len(data.train), total)
+    return Shard(*deal(train, trusted, workers, generator), train_total, total)
 
 
 def deal(

@@ -40,17 +40,25 @@ def known_model_names() -> list[str]:
     return ["small-cnn", "resnet-18", "wrn-<depth 6n+4>-<width>, such as wrn-16-2, wrn-28-10"]
 
 
-def build(name: str, *, in_channels: int, image_size: int, classes: int) -> "tuple[nn.Module, nn.Linear]":
+def build(
+    name: str, *, in_channels: int, image_size: int, classes: int, cosine_scale: float | None = None
+) -> "tuple[nn.Module, nn.Linear]":
     """Encoder [B, C, H, W] -> [B, D] and linear head [B, D] -> [B, classes], on the CPU, torch's default init.
 
+    Args:
+        cosine_scale: if given, the head's logits are cosines times this (`CosineHead`).
     Raises:
         ValueError: if no model has this name.
     """
     from torch import nn
+
+    from autodo.models.cosine_head import CosineHead
 
     parsed = parse_model_name(name)
     if parsed is None:
         raise ValueError(f"unknown model {name!r}; known: {', '.join(known_model_names())}")
     module = importlib.import_module(f"autodo.models.{parsed.module}")
     encoder = module.build_encoder(in_channels, image_size, *parsed.numbers)
+    if cosine_scale is not None:
+        return encoder, CosineHead(encoder.features, classes, cosine_scale)
     return encoder, nn.Linear(encoder.features, classes)

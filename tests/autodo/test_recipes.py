@@ -3,6 +3,7 @@ import sys
 
 import pytest
 
+from autodo.config import DistortionConfig
 from autodo.data import DATASETS
 from autodo.errors import ConfigError
 from autodo.recipes import build_run, dataset_names, method_names, method_text
@@ -17,7 +18,37 @@ def test_every_dataset_has_a_reader_and_a_recipe():
 @pytest.mark.parametrize("method", method_names())
 def test_every_shipped_recipe_goes_with_every_preset(dataset, method):
     overrides = {"dataset.path": "photos"} if dataset == "folder" else {}
+    # Of the methods that need a policy from a file; the others do not read it.
+    overrides["policy.content"] = "0" * 16
     assert build_run(dataset, method, overrides=overrides).method.name == method
+
+
+@pytest.mark.parametrize("method", ["fast-autoaugment-published", "dada-published"])
+def test_a_published_policy_needs_its_file(method):
+    with pytest.raises(ConfigError, match=r"path is needed: .* such as --set policy.path=policy.json"):
+        build_run("digits", method)
+    run = build_run("digits", method, overrides={"policy.path": "a.json"})
+    assert run.policy.path == "a.json"
+
+
+def test_the_model_of_a_search_is_checked_as_that_of_a_run():
+    with pytest.raises(ConfigError, match=r"policy\.search\.model: unknown model 'wrn-27-1'; known: small-cnn"):
+        build_run("cifar10", "fast-autoaugment-searched", overrides={"policy.search.model": "wrn-27-1"})
+
+
+def test_a_grid_sets_the_policies_of_some_of_its_methods():
+    """What another method's policy reads is no error; what no policy reads is one, whatever the method."""
+    overrides = {"policy.path": "a.json", "policy.search.trials": 7, "policy.search.images": 9}
+    for method in ("baseline", "randaugment"):
+        assert build_run("digits", method, overrides=overrides) == build_run("digits", method)
+    searched = build_run("digits", "fast-autoaugment-searched", overrides=overrides).policy.search
+    assert (searched.trials, searched.images, searched.model) == (7, 9, "small-cnn")
+    assert build_run("digits", "dada-searched", overrides=overrides).policy.search.images == 9
+    for method in ("baseline", "randaugment", "fast-autoaugment-searched"):
+        with pytest.raises(ConfigError, match="frob"):
+            build_run("digits", method, overrides={"policy.frob": 1})
+    with pytest.raises(ConfigError, match="frob"):
+        build_run("digits", "dada-searched", overrides={"policy.search.frob": 1})
 
 
 @pytest.mark.parametrize("method", method_names())
@@ -102,3 +133,59 @@ def test_configuration_loads_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_methods_join_by_plus():
+    run = build_run("cifar10", "randaugment+label-smoothing")
+    assert (run.policy, run.objective) == (
+        build_run("cifar10", "randaugment").policy,
+        build_run("cifar10", "label-smoothing").objective,
+    )
+    assert run.method.name == "randaugment+label-smoothing"
+    assert "_randaugment+label-smoothing_s0_" in run.run_id
+    # What both leave at its default is no conflict, and neither is the order.
+    assert build_run("digits", "baseline+autodo-exact-ws+trivialaugment").points is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("randaugment+trivialaugment", "'randaugment' and 'trivialaugment' both set policy"),
+        ("autodo-aws+randaugment", "'autodo-aws' and 'randaugment' both set policy"),
+        ("randaugment+mixupp", "unknown method 'mixupp'"),
+        ("randaugment+", "unknown method ''"),
+        ("+", "unknown method ''"),
+        ("autodo-exact-ws+label-smoothing", "objective goes with methods that learn nothing per point"),
+    ],
+)
+def test_what_does_not_join(name, message):
+    with pytest.raises(ConfigError, match=message):
+        build_run("cifar10", name)
+
+
+def test_the_recipe_says_how_strong_a_policy_is():
+    strength = {name: build_run(name, "randaugment").policy for name in ("cifar10", "svhn")}
+    assert [(policy.draws, policy.magnitude) for policy in strength.values()] == [(3, 15), (3, 7)]
+    colour = {name: build_run(name, "autodo-aws").policy for name in ("cifar10", "svhn")}
+    assert [(policy.kind, policy.draws, policy.magnitude) for policy in colour.values()] == [
+        ("colour", 1, 15),
+        ("colour", 3, 7),
+    ]
+    assert build_run("svhn", "autoaugment").policy.table == "svhn"
+    assert build_run("svhn", "randaugment", overrides={"policy.draws": 1}).policy.draws == 1
+    # The strength of one policy is nothing to another, and the baseline has none.
+    assert build_run("cifar10", "baseline", overrides={"policy.kind": "trivialaugment"}).policy.kind == "trivialaugment"
+    assert build_run("cifar10", "baseline").policy is None
+    with pytest.raises(ConfigError, match=r"policy.*kind"):
+        build_run("cifar10", "baseline", overrides={"policy.kind": "wild"})
+
+
+def test_runs_share_a_search_if_all_that_it_reads_is_the_same():
+    run = build_run("digits", "pba")
+    assert run.search_id.startswith("pba-")
+    assert build_run("digits", "pba+label-smoothing", overrides={"training.epochs": 3}).search_id == run.search_id
+    for change in ({"policy.search.population": 8}, {"dataset.subsample": 500}, {"augmentation.flip": True}):
+        assert build_run("digits", "pba", overrides=change).search_id != run.search_id
+    assert build_run("digits", "pba", seed=1).search_id != run.search_id
+    assert build_run("digits", "pba", distortion=DistortionConfig(noise_ratio=0.1)).search_id != run.search_id
+    assert build_run("digits", "baseline").search_id is None

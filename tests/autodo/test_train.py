@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from autodo import records
+from autodo.augment.policy_file import PolicyFile
 from autodo.config import DistortionConfig, RunConfig
 from autodo.data import load, prepare
 from autodo.errors import TrainingDiverged
@@ -33,7 +34,12 @@ def untimed(table):
 @pytest.mark.parametrize("method", method_names())
 def test_every_method_learns(method):
     mild = DistortionConfig(imbalance_ratio=2, noise_ratio=0.1)
-    outcome = fit(short_run(method, distortion=mild, overrides={"training.epochs": 20}))
+    # Points that are not yet recognised weigh little in the generalised cross-entropy.
+    overrides = {"training.epochs": 40 if method == "gce" else 20, "policy.content": "0" * 16}
+    run = short_run(method, distortion=mild, overrides=overrides)
+    # In place of a search or a file, which have tests of their own.
+    found = PolicyFile.model_validate({"sub_policies": [[["Rotate", 0.5, 0.4], ["Contrast", 0.5, 0.5]]]})
+    outcome = fit(run, policy=found)
     # Not the train loss: lam moves its weights and targets.
     val_losses = outcome.epochs["val_loss"].to_pylist()
     assert val_losses[-1] < 0.7 * val_losses[0]
@@ -173,6 +179,28 @@ def test_union_trains_on_val_and_leaves_its_hyperparameters_alone():
     assert trusted.weights.eq(1).all()
     assert rows[-1]["images_per_second"] * rows[-1]["inner_seconds"] == pytest.approx(len(training.images))
     assert len(training.outcome().points) == train_points
+
+
+@pytest.mark.parametrize("method", ["train+val", "val-only"])
+def test_images_of_a_method_decide_what_is_trained_on(method):
+    training = start(short_run(method))
+    data = training.data
+    trained = training.images.numpy()
+    if method == "train+val":
+        union = start(short_run("baseline", split="union"))
+        assert np.array_equal(trained, union.images)
+        assert torch.equal(training.points.labels, union.points.labels)
+    else:
+        assert np.array_equal(trained, data.val.images)
+        assert training.points.labels.tolist() == data.val.labels.tolist()
+    rows = list(training)
+    assert rows[-1]["images_per_second"] * rows[-1]["inner_seconds"] == pytest.approx(len(trained))
+    points = training.outcome().points.to_pandas()
+    assert points["index"].tolist() == data.train.index.tolist()
+    assert points.label.tolist() == data.train.labels.tolist()
+    images = torch.from_numpy(data.train.images)
+    logits = training.head(training.encoder.eval()(training.pipeline.test_view(images)))
+    assert (points.prediction.to_numpy() == logits.argmax(1).numpy()).all()
 
 
 def test_theta_stands_still_in_an_outer_pass_and_lam_in_an_inner_one():

@@ -7,9 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -20,11 +18,10 @@ from autodo.errors import ConfigError
 from autodo.recipes import build_run
 from orchestration.address import check_address
 from orchestration.grid import ResourcesConfig
-from orchestration.progress import GridProgress
 from orchestration.run_queue import Work
 from orchestration.run_state import Cause, State
 from orchestration.store import Store
-from tests.orchestration.conftest import SMALL
+from tests.orchestration.conftest import SMALL, Launch
 
 # Ray 2.60 leaves sockets and files of its own processes to the garbage collector.
 pytestmark = [
@@ -33,40 +30,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*"),
 ]
 ROOT = Path(__file__).parents[2]
-Launch = Callable[..., GridProgress]
-
-
-@pytest.fixture(scope="module")
-def launch() -> Iterator[Launch]:
-    """`launch(runs, store)` on one local Ray with two CPUs; `launch.out` is not kept."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        # Before Ray: it sets the environment that Ray reads at its import.
-        from orchestration import launch as on_ray
-        from orchestration.cluster import Cluster
-        from orchestration.scratch import scratch_directory
-
-        import ray  # isort: skip
-
-        with scratch_directory(Path("/tmp")) as scratch:
-            ray.init(
-                address="local",
-                num_cpus=2,
-                include_dashboard=False,
-                _temp_dir=str(scratch),
-                log_to_driver=False,
-                logging_level="ERROR",
-            )
-
-            def call(
-                runs: list[RunConfig], store: Store, out: io.StringIO | None = None, **options: Any
-            ) -> GridProgress:
-                console = Console(file=out or io.StringIO(), width=200)
-                works = [Work(run.run_id, run, ResourcesConfig()) for run in runs]
-                return on_ray.launch(works, store, console, cluster=Cluster(), options=on_ray.Options(**options))
-
-            yield call
-            ray.shutdown()
 
 
 def small(method: str = "baseline", seed: int = 0, **overrides: object) -> RunConfig:

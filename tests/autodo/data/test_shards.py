@@ -55,6 +55,19 @@ def test_a_process_alone_has_everything_without_a_copy():
     assert shard.points(data)[0] is data.train.images
 
 
+def test_val_points_alone_can_be_all_there_is():
+    from autodo.data import load, prepare
+
+    config = build_run("digits", "val-only", overrides={"dataset.subsample": 60})
+    data = prepare(load(config.dataset), config)
+    shard = shard_of(data, config, ALONE)
+    assert shard.positions.tolist() == list(range(len(data.val)))
+    assert shard.points(data)[0] is data.val.images
+    halves = [shard_of(data, config, Worker(rank, 2)) for rank in range(2)]
+    assert sorted(np.concatenate([half.positions for half in halves])) == shard.positions.tolist()
+    assert all(half.total == len(data.val) and len(half.train) == 0 for half in halves)
+
+
 @pytest.mark.parametrize(
     ("overrides", "size", "why"),
     [

@@ -1,0 +1,223 @@
+"""Policies from elsewhere: a JSON file, or the published Python file of a paper, which is read and never executed."""
+
+import ast
+import json
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, get_args
+
+from autodo.augment.policy_file import OperationName, PolicyFile
+from autodo.errors import ConfigError, StoreError
+from autodo.storage import is_uri, locate, without_secrets
+from autodo.validation import hint, parse_model
+
+LIMIT_BYTES = 2 * 2**20
+"""Ten times the largest published file; the parser takes a hundred times as much memory."""
+OPERATIONS: tuple[str, ...] = get_args(OperationName)
+_SPELLINGS = {"colour": "Color", **{name.lower(): name for name in OPERATIONS}}
+"""Names without their case, underscores and dashes. Those that mean something else, such as TranslateXAbs, are none."""
+
+
+def read_policy(place: Path | str) -> PolicyFile:
+    """The policy in a JSON file: one that `autodo policy import` or a store wrote, or `{"sub_policies": [...]}`.
+
+    Keys that a policy does not have become part of its provenance.
+
+    Args:
+        place: a path or a URI.
+    Raises:
+        ConfigError: one line; it names the sub-policy that is wrong and what is allowed.
+    """
+    where, content = _read(place)
+    return _from_json(content, where)
+
+
+def import_policy(place: Path | str, name: str | None = None) -> PolicyFile:
+    """The policy in a JSON file, or in a Python file that holds lists of `[operation, probability, level]`.
+
+    Nothing of a Python file is executed: of assignments and `return` statements that hold such a list as a literal, the
+    literal is read.
+
+    Args:
+        place: a path or a URI.
+        name: which list of a Python file, by the variable or the function; may be left out if there is one.
+    Raises:
+        ConfigError: one line.
+    """
+    where, content = _read(place)
+    if where.endswith(".json") or content.lstrip()[:1] in (b"{", b"["):
+        if name is not None:
+            raise ConfigError(f"--name {name!r}: {where} is JSON, which holds a single policy")
+        return _from_json(content, where)
+    lists = _lists(content, where)
+    if not lists:
+        raise ConfigError(f"{where}: holds no list of sub-policies such as [[['Rotate', 0.9, 0.3]], …]")
+    known = list(lists)
+    if name is None and len(set(map(id, lists.values()))) > 1:
+        raise ConfigError(f"{where}: holds several policies, say which with --name: {', '.join(known)}")
+    name = known[0] if name is None else name
+    if name not in lists:
+        raise ConfigError(f"--name {name!r}: {where} has no such list{hint(name, known)}; known: {', '.join(known)}")
+    return _checked({"source": f"{PurePosixPath(where).name}: {name}", "sub_policies": lists[name]}, f"{where}: {name}")
+
+
+def _read(place: Path | str) -> tuple[str, bytes]:
+    text = str(place)
+    where = without_secrets(text) if is_uri(text) else text
+    try:
+        location = locate(place)
+        path = location.local
+        if path is not None and path.is_file() and path.stat().st_size > LIMIT_BYTES:
+            raise ConfigError(f"{where}: is larger than {LIMIT_BYTES // 2**20} MiB: no policy")
+        content = location.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(f"{where}: no such file") from None
+    except StoreError as error:
+        raise ConfigError(str(error)) from None
+    if len(content) > LIMIT_BYTES:
+        raise ConfigError(f"{where}: is larger than {LIMIT_BYTES // 2**20} MiB: no policy")
+    return where, content
+
+
+def _from_json(content: bytes, where: str) -> PolicyFile:
+    try:
+        tree = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        remedy = "; `autodo policy import` reads Python files" if where.endswith(".py") else ""
+        raise ConfigError(f"{where}: is not JSON: {_one_line(error)}{remedy}") from None
+    if isinstance(tree, list):
+        tree = {"sub_policies": tree}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{where}: holds {type(tree).__name__}, but an object with sub_policies is needed")
+    others = {key: tree.pop(key) for key in set(tree) - set(PolicyFile.model_fields)}
+    if others:
+        kept = tree.get("provenance", {})
+        tree["provenance"] = {**others, **(kept if isinstance(kept, dict) else {})}
+    return _checked(tree, where)
+
+
+def _checked(tree: dict[str, Any], where: str) -> PolicyFile:
+    """The policy, with the operations by their own names. Only the first problem is told."""
+    sub_policies = tree.get("sub_policies", [])
+    if not isinstance(sub_policies, list | tuple):
+        raise ConfigError(f"{where}: sub_policies: is a list, not {_shown(sub_policies)}")
+    checked = [_sub_policy(steps, f"{where}: sub_policies[{n}]") for n, steps in enumerate(sub_policies)]
+    tree = {**tree, "sub_policies": checked}
+    stages = tree.get("schedule")
+    if isinstance(stages, list):
+        tree["schedule"] = [
+            {**stage, "operations": _sub_policy(stage.get("operations"), f"{where}: schedule[{n}].operations")}
+            if isinstance(stage, dict)
+            else stage
+            for n, stage in enumerate(stages)
+        ]
+    try:
+        return parse_model(PolicyFile, tree, where)
+    except ConfigError as error:
+        raise ConfigError(str(error).splitlines()[0]) from None
+
+
+def _sub_policy(steps: Any, where: str) -> list[tuple[str, float, float]]:
+    if not isinstance(steps, list | tuple) or not steps:
+        raise ConfigError(f"{where}: is a list of [operation, probability, level], not {_shown(steps)}")
+    return [_step(step, f"{where}[{n}]") for n, step in enumerate(steps)]
+
+
+def _step(step: Any, where: str) -> tuple[str, float, float]:
+    if not isinstance(step, list | tuple) or len(step) != 3 or not isinstance(step[0], str):
+        raise ConfigError(f"{where}: is [operation, probability, level], not {_shown(step)}")
+    spelling = re.sub(r"[_\s-]", "", step[0]).lower()
+    name = _SPELLINGS.get(spelling)
+    if name is None:
+        # TranslateXAbs, in pixels, or Posterize2, of other bits: no spelling, but another operation.
+        meant = next((known for known in OPERATIONS if spelling.startswith(known.lower())), None)
+        near = f", which is not {meant}" if meant else hint(step[0][:40], OPERATIONS)
+        raise ConfigError(f"{where}: unknown operation {_shown(step[0])}{near}; known: {', '.join(OPERATIONS)}")
+    for what, value in (("probability", step[1]), ("level", step[2])):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise ConfigError(f"{where}: the {what} of {name} is a number from 0 to 1, not {_shown(value)}")
+    return name, float(step[1]), float(step[2])
+
+
+# ----- Python files
+
+
+def _lists(content: bytes, where: str) -> dict[str, Any]:
+    """The literal lists of sub-policies by name; a list that has several names stands there under each."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about their code
+            tree = ast.parse(content)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ConfigError(f"{where}: is neither JSON nor Python: {_one_line(error)}") from None
+    found: dict[str, Any] = {}
+    for scope, body in _scopes(tree):
+        lists = list(_literals(body))
+        for names, value in lists:
+            for name in names:
+                # A function that holds one list goes by its own name.
+                found.setdefault(scope if scope and len(lists) == 1 else ".".join(filter(None, (scope, name))), value)
+    return found
+
+
+def _scopes(tree: ast.Module) -> Iterator[tuple[str, list[ast.stmt]]]:
+    yield "", tree.body
+    for statement in tree.body:
+        if isinstance(statement, ast.FunctionDef):
+            yield statement.name, statement.body
+
+
+def _literals(body: Sequence[ast.stmt]) -> Iterator[tuple[list[str], Any]]:
+    for statement in body:
+        if isinstance(statement, ast.Assign):
+            names = [target.id for target in statement.targets if isinstance(target, ast.Name)]
+        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            names = [statement.target.id]
+        elif isinstance(statement, ast.Return):
+            names = ["return"]
+        else:
+            continue
+        for suffix, node in _arguments(statement.value):
+            value = _literal(node)
+            if names and _is_policy(value):
+                yield [f"{name}{suffix}" for name in names], value
+
+
+def _arguments(node: ast.expr | None) -> Iterator[tuple[str, ast.expr]]:
+    """The expression; of a call such as Genotype(normal=[...]) its arguments."""
+    if isinstance(node, ast.Call):
+        yield from (("", argument) for argument in node.args)
+        yield from ((f".{keyword.arg}", keyword.value) for keyword in node.keywords)
+    elif node is not None:
+        yield "", node
+
+
+def _literal(node: ast.expr) -> Any:
+    if not isinstance(node, ast.List | ast.Tuple):
+        return None
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        return None
+
+
+def _is_policy(value: Any) -> bool:
+    """Whether it looks like a list of sub-policies; whether it is one is checked when it is taken."""
+    try:
+        return isinstance(value[0][0], list | tuple) and isinstance(value[0][0][0], str)
+    except (LookupError, TypeError):
+        return False
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = type(value).__name__
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,76 @@
+"""Losses that know how many points each class has: weights, margins and shifts by class."""
+
+import torch
+from torch import Tensor, nn
+
+from autodo import objective_config
+from autodo.objectives.base import Objective, Setting, Step, cross_entropies
+
+
+class ClassBalanced(Objective):
+    """w_y * cross-entropy, with the weights of `effective_number_weights`.
+
+    Reference: Cui et al. 2019, section 4.
+    """
+
+    def __init__(self, config: objective_config.ClassBalanced, setting: Setting) -> None:
+        counts = setting.class_counts(oracle=config.oracle)
+        self.weights = effective_number_weights(counts, config.beta).float()
+
+    def losses(self, network: nn.Module, step: Step) -> Tensor:
+        return self.weights[step.labels] * cross_entropies(network(step.pixels), step.labels)
+
+
+class LogitAdjustment(Objective):
+    """Cross-entropy of the logits f + tau log(share of the class); predictions are those of f.
+
+    Reference: Menon et al. 2021, eq. (10).
+    """
+
+    def __init__(self, config: objective_config.LogitAdjustment, setting: Setting) -> None:
+        counts = setting.class_counts(oracle=config.oracle)
+        self.shift = (config.tau * (counts / counts.sum()).log()).float()
+
+    def losses(self, network: nn.Module, step: Step) -> Tensor:
+        return cross_entropies(network(step.pixels) + self.shift, step.labels)
+
+
+class Margins(Objective):
+    """Cross-entropy of the logits s (cos_c - m_y [c = y]), with the margins of `label_aware_margins`: LDAM-DRW.
+
+    The head gives s cos_c, the scaled cosines between the features and each class's weights (`CosineHead`), in
+    training and evaluation alike. In the last `deferred_share` of the epochs class-balanced weights come on top,
+    normalised to a mean of 1 over the points: the published code divides by the weights of each batch, which
+    this is in expectation.
+
+    Reference: Cao et al. 2019, section 3 and algorithm 1.
+    """
+
+    def __init__(self, config: objective_config.LDAM, setting: Setting) -> None:
+        counts = setting.class_counts(oracle=config.oracle)
+        self.shift = (config.scale * label_aware_margins(counts, config.max_margin)).float()
+        weights = effective_number_weights(counts, config.beta)
+        self.weights = (weights * counts.sum() / (weights * counts).sum()).float()
+        self.deferred_start = round((1 - config.deferred_share) * setting.config.finetune_start)
+
+    def losses(self, network: nn.Module, step: Step) -> Tensor:
+        losses = cross_entropies(with_margins(network(step.pixels), step.labels, self.shift), step.labels)
+        return self.weights[step.labels] * losses if step.epoch >= self.deferred_start else losses
+
+
+def effective_number_weights(counts: Tensor, beta: float) -> Tensor:
+    """(1 - beta) / (1 - beta^n_c), scaled to sum to C. Shape: counts [C] float, positive -> [C]."""
+    weights = (1 - beta) / (1 - beta**counts)
+    return weights * len(counts) / weights.sum()
+
+
+def label_aware_margins(counts: Tensor, largest: float) -> Tensor:
+    """K / n_c^(1/4), with K such that the largest margin is `largest`. Shape: counts [C] float, positive -> [C]."""
+    margins = counts ** (-1 / 4)
+    return margins * largest / margins.max()
+
+
+def with_margins(logits: Tensor, labels: Tensor, shift: Tensor) -> Tensor:
+    """The logits, that of the label less `shift` of its class. Shape: [b, C], [b] int64, [C] -> [b, C]."""
+    own = torch.zeros_like(logits).scatter(1, labels[:, None], shift[labels][:, None].to(logits.dtype))
+    return logits - own

@@ -1,0 +1,80 @@
+"""Mixup and CutMix: each image is mixed with another of its batch, and so are their labels.
+
+The workers mix within their parts of a batch, each with a share of its own.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autodo import objective_config
+from autodo.objectives.base import Objective, Setting, Step, cross_entropies
+
+
+class Mixed(NamedTuple):
+    """Images, and the share of the first of two labels of each.
+
+    Shape:
+        pixels [b, C, H, W].
+    """
+
+    pixels: Tensor
+    share: float
+
+
+class Mixup(Objective):
+    """x = s x_i + (1 - s) x_j, loss s l(y_i) + (1 - s) l(y_j); s ~ Beta(alpha, alpha), one for a batch.
+
+    The loss is the cross-entropy of the mixed label, for it is linear in the label.
+
+    Reference: Zhang et al. 2018, section 2.
+    """
+
+    def __init__(self, config: objective_config.Mixup, setting: Setting) -> None:
+        self.alpha = config.alpha
+
+    def losses(self, network: nn.Module, step: Step) -> Tensor:
+        share = draw_beta(self.alpha, step.generator)
+        partner = torch.randperm(len(step.points), generator=step.generator, device=step.generator.device)
+        mixed = self.mix(step.pixels, step.pixels[partner], share, step.generator)
+        logits = network(mixed.pixels)
+        first, second = (cross_entropies(logits, labels) for labels in (step.labels, step.labels[partner]))
+        return mixed.share * first + (1 - mixed.share) * second
+
+    def mix(self, images: Tensor, others: Tensor, share: float, generator: torch.Generator) -> Mixed:
+        """The images with those at the same place. Shape: [b, C, H, W] both."""
+        return Mixed(share * images + (1 - share) * others, share)
+
+
+class CutMix(Mixup):
+    """A box of (1 - s) of the area, its centre anywhere and cut off at the border, shows the other image.
+
+    The labels are mixed by the area that the box has after it was cut off. One box for a batch, as published.
+
+    Reference: Yun et al. 2019, section 3.1 and algorithm 1.
+    """
+
+    def mix(self, images: Tensor, others: Tensor, share: float, generator: torch.Generator) -> Mixed:
+        height, width = images.shape[2:]
+        centre = torch.rand(2, generator=generator, device=generator.device).tolist()
+        (top, bottom), (left, right) = (
+            box_side(size, share, place) for size, place in zip((height, width), centre, strict=True)
+        )
+        pixels = images.clone()
+        pixels[:, :, top:bottom, left:right] = others[:, :, top:bottom, left:right]
+        return Mixed(pixels, 1 - (bottom - top) * (right - left) / (height * width))
+
+
+def box_side(size: int, share: float, place: float) -> tuple[int, int]:
+    """Where a box of floor(size sqrt(1 - share)) pixels around the pixel floor(size place) begins and ends."""
+    side, centre = int(size * math.sqrt(1 - share)), int(size * place)
+    return max(centre - side // 2, 0), min(centre + side // 2, size)
+
+
+def draw_beta(alpha: float, generator: torch.Generator) -> float:
+    """A number from Beta(alpha, alpha); torch has no such sampler that takes a generator."""
+    seed = torch.randint(2**62, (), generator=generator, device=generator.device)
+    return float(np.random.default_rng(int(seed)).beta(alpha, alpha))

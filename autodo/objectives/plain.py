@@ -1,0 +1,38 @@
+"""The plain loss, with what lam says of the points; and the cross-entropy with smoothed labels."""
+
+from torch import Tensor, nn
+
+from autodo import objective_config
+from autodo.losses import LOSSES
+from autodo.objectives.base import Objective, Setting, Step
+
+
+class Plain(Objective):
+    """w_i loss(q_i, p_i): AutoDO's inner loss, where w = 1 and q is the observed label unless lam says otherwise."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.loss = LOSSES[setting.config.method.loss]
+
+    def losses(self, network: nn.Module, step: Step) -> Tensor:
+        log_p = network(step.pixels).log_softmax(1)
+        return step.view.weights * self.loss.value(log_p, step.view.log_targets)
+
+
+class LabelSmoothing(Objective):
+    """-sum_c q_c log p_c with q = (1 - a) onehot(y) + a / C.
+
+    Reference: Szegedy et al. 2016, section 7.
+    """
+
+    def __init__(self, config: objective_config.LabelSmoothing, setting: Setting) -> None:
+        self.smoothing = config.smoothing
+
+    def losses(self, network: nn.Module, step: Step) -> Tensor:
+        return smoothed_cross_entropies(network(step.pixels), step.labels, self.smoothing)
+
+
+def smoothed_cross_entropies(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """Cross-entropy of (1 - smoothing) onehot + smoothing / C. Shape: [b, C], [b] int64 -> [b]."""
+    log_p = logits.log_softmax(1)
+    of_label = log_p.gather(1, labels[:, None]).squeeze(1)
+    return -(1 - smoothing) * of_label - smoothing * log_p.mean(1)

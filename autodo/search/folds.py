@@ -1,0 +1,204 @@
+"""Cross-validation folds of a search: a network for each, and how well it recognises augmented held-out images."""
+
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autodo import checkpoint as checkpoints
+from autodo.augment.pipeline import Pipeline, channel_statistics
+from autodo.augment.policy import build_policy
+from autodo.augment.policy_file import PolicyFile
+from autodo.checkpoint import save_torch
+from autodo.config import MethodConfig, ModelConfig, RunConfig, TrainingConfig
+from autodo.data.image_set import ImageSet, Integers
+from autodo.data.prepare import Points, Prepared
+from autodo.data.split import stratified_split
+from autodo.errors import DataError, StoreError
+from autodo.models import build
+from autodo.provenance import device_name
+from autodo.search.reduced import reduced
+from autodo.search.tasks import Bench, Json, Task, Tell, search_config
+from autodo.seeds import derive, numpy_generator, torch_generator
+from autodo.storage import Location
+from autodo.train import Training
+
+WEIGHT_DECAY = 2e-4  # of the authors' configuration of WRN-40-2
+WARMUP_SHARE = 1 / 40  # 5 of 200 epochs, there too
+BATCH_SIZE = 500  # of the evaluation, where no graph is kept
+MODEL = "model.pt"
+
+
+def split_fold(labels: Integers, held_share: float, generator: np.random.Generator) -> tuple[Integers, Integers]:
+    """Positions that a fold's network is trained on, and those that are held out, both sorted.
+
+    Stratified: both sides have at least one image of every class. A class of which there is a single image, as after a
+    strong imbalance, is trained on and not held out.
+
+    Shape:
+        labels [n] -> [n - m], [m].
+    Raises:
+        DataError: if fewer than two classes have two images.
+    """
+    _, dense, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    several = np.flatnonzero(counts[dense] > 1)
+    if np.count_nonzero(counts > 1) < 2:
+        raise DataError(
+            f"the search has {len(labels)} images of {len(counts)} classes, and fewer than two classes have two of "
+            "them: too few to train on one and hold out the other; raise policy.search.images, or dataset.subsample "
+            "if it is set, or lower the imbalance ratio"
+        )
+    _, dense_of_several = np.unique(labels[several], return_inverse=True)
+    _, held = stratified_split(dense_of_several, held_share, generator)
+    held = several[held]
+    return np.setdiff1d(np.arange(len(labels)), held, assume_unique=True), held
+
+
+class Fold:
+    """A trained network and its held-out images, on a device."""
+
+    def __init__(self, encoder: nn.Module, head: nn.Module, pipeline: Pipeline, images: Tensor, labels: Tensor) -> None:
+        self.encoder, self.head, self.pipeline = encoder.eval(), head.eval(), pipeline
+        self.images, self.labels = images, labels
+
+    @torch.no_grad()
+    def reward(self, copies: int, generator: torch.Generator) -> float:
+        """Share of the images of which at least one of `copies` augmented copies is recognised.
+
+        The copies are augmented as in training: crop and flip, the pipeline's policy, erasing.
+        """
+        recognised = torch.zeros_like(self.labels, dtype=torch.bool)
+        for _ in range(copies):
+            views = (self.pipeline.train_view(batch, generator) for batch in self.images.split(BATCH_SIZE))
+            predictions = torch.cat([self.head(self.encoder(view)).argmax(1) for view in views])
+            recognised |= predictions == self.labels
+        return int(recognised.sum()) / len(recognised)
+
+
+class FoldWorker:
+    """Trains the networks of folds, and evaluates trials on them."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self._search = search_config(bench.config)
+        self._images, self._labels = reduced(bench.data, self._search.images, bench.config.seed)
+        self._folds: dict[int, Fold] = {}
+
+    def perform(self, task: Task, checkpoint: Path | None, tell: Tell) -> Json:
+        """A fold's network is written to the folder of the search; of a trial the reward is told.
+
+        Returns:
+            `lost`, if the network that a trial needs is gone or damaged.
+        """
+        begun = time.perf_counter()
+        given = task.given
+        result = self._train(given["fold"], checkpoint, tell) if task.long else self._evaluate(**given)
+        device = device_name(torch.device(self._bench.device))
+        return {**result, "seconds": time.perf_counter() - begun, "device": device}
+
+    def _train(self, number: int, checkpoint: Path | None, tell: Tell) -> Json:
+        run, data = self._run(number), self._data(number)
+
+        def begin() -> Training:
+            return Training(run, data, device=self._bench.device, checkpoint=checkpoint)
+
+        try:
+            training = begin()
+        except checkpoints.Unusable:
+            assert checkpoint is not None
+            checkpoints.delete(checkpoint)
+            training = begin()
+        for row in training:
+            tell(f"network {number + 1} of {self._search.folds}, epoch {row['epoch'] + 1} of {run.training.epochs}")
+        state = {"encoder": training.encoder.state_dict(), "head": training.head.state_dict()}
+        self._place(number).fill(lambda path: save_torch(state, path))
+        self._folds.pop(number, None)
+        return {"held_out_error": training.history[-1]["val_error"]}
+
+    def _evaluate(self, fold: int, trial: int, sub_policies: Any) -> Json:
+        seed, device = self._bench.config.seed, torch.device(self._bench.device)
+        if fold not in self._folds:
+            try:
+                self._folds[fold] = self._load(fold)
+            except _Lost:
+                return {"lost": True}
+        chosen = self._folds[fold]
+        assert self._bench.config.policy is not None
+        chosen.pipeline.policy = build_policy(
+            self._bench.config.policy, PolicyFile.model_validate({"sub_policies": sub_policies})
+        )
+        generator = torch_generator(seed, "search", "fold", fold, "trial", trial, device=device)
+        return {"reward": chosen.reward(self._search.copies, generator)}
+
+    def _split(self, number: int) -> tuple[Integers, Integers]:
+        generator = numpy_generator(self._bench.config.seed, "search", "split", number)
+        return split_fold(self._labels, self._search.held_share, generator)
+
+    def _run(self, number: int) -> RunConfig:
+        """The training of a fold's network as a run; all in it is hashed by the search's id."""
+        search, config = self._search, self._bench.config
+        training = TrainingConfig(
+            epochs=search.epochs,
+            batch_size=search.batch_size,
+            lr=search.lr,
+            weight_decay=WEIGHT_DECAY,
+            warmup_epochs=int(WARMUP_SHARE * search.epochs),
+        )
+        return RunConfig(
+            dataset=config.dataset,
+            distortion=config.distortion,
+            method=MethodConfig(name=f"{config.search_id}-fold-{number}"),
+            model=ModelConfig(name=search.model),
+            augmentation=config.augmentation,
+            training=training,
+            seed=derive(config.seed, "search", "network", number) % 2**31,
+        )
+
+    def _data(self, number: int) -> Prepared:
+        rest, held = self._split(number)
+        images, labels = self._images[rest], self._labels[rest]
+        points = Points(images, labels, labels, np.arange(len(rest)), None)
+        out = ImageSet(self._images, self._labels).take(held)
+        return Prepared(points, val=out, test=out.take(np.arange(1)), class_names=self._bench.data.class_names)
+
+    def _load(self, number: int) -> Fold:
+        device = torch.device(self._bench.device)
+        rest, held = self._split(number)
+        images = torch.from_numpy(self._images[held]).to(device)
+        encoder, head = build(
+            self._search.model,
+            in_channels=images.shape[1],
+            image_size=images.shape[-1],
+            classes=len(self._bench.data.class_names),
+        )
+        state = _read(self._place(number))
+        try:
+            encoder.load_state_dict(state["encoder"])
+            head.load_state_dict(state["head"])
+        except (LookupError, TypeError, RuntimeError, AttributeError) as error:
+            raise _Lost from error
+        mean, std = channel_statistics(torch.from_numpy(self._images[rest]))
+        pipeline = Pipeline(self._bench.config.augmentation, mean.to(device), std.to(device))
+        encoder = encoder.to(device).to(memory_format=torch.channels_last)
+        return Fold(encoder, head.to(device), pipeline, images, torch.from_numpy(self._labels[held]).to(device))
+
+    def _place(self, number: int) -> Location:
+        return self._bench.files / f"fold-{number}" / MODEL
+
+
+class _Lost(Exception):
+    """The network of a fold is gone or damaged."""
+
+
+def _read(place: Location) -> Any:
+    try:
+        return torch.load(io.BytesIO(place.read_bytes()), map_location="cpu", weights_only=True)
+    except StoreError:
+        raise  # it may be there when the storage answers again
+    except Exception as error:
+        # torch.load raises many kinds of error on damaged files.
+        raise _Lost from error

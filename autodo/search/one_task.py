@@ -1,0 +1,64 @@
+"""Searches that are one training: `search(config, data, device, checkpoint, tell) -> PolicyFile` of their module."""
+
+import importlib
+import time
+from pathlib import Path
+
+import torch
+
+from autodo.augment.policy_file import PolicyFile
+from autodo.config import RunConfig
+from autodo.provenance import device_name
+from autodo.search.tasks import Algorithm, Bench, Json, Task, Tell, provenance
+from autodo.storage import Location
+
+TASK = Task("training", {}, long=True)
+
+
+class OneTaskDriver:
+    """One task, and its result is the policy."""
+
+    def __init__(self, config: RunConfig, files: Location) -> None:
+        self._config = config
+        self._given_out = False
+        self.policy: PolicyFile | None = None
+
+    def ready(self) -> list[Task]:
+        """The task."""
+        tasks = [] if self._given_out else [TASK]
+        self._given_out = True
+        return tasks
+
+    def ended(self, task: Task, result: Json) -> None:
+        """Takes the policy, and adds where it comes from."""
+        found = PolicyFile.model_validate(result["policy"])
+        told = {"seconds": result["seconds"], "device": result["device"], **found.provenance}
+        self.policy = found.model_copy(update={"provenance": provenance(self._config, **told)})
+
+    def headline(self) -> str:
+        """Nothing is known here; the log of the task says more."""
+        return "found" if self.policy else "one training"
+
+
+class OneTaskWorker:
+    """Calls the module's `search`."""
+
+    def __init__(self, bench: Bench, module: str) -> None:
+        self._bench, self._module = bench, module
+
+    def perform(self, task: Task, checkpoint: Path | None, tell: Tell) -> Json:
+        """The policy as JSON, with seconds and device of this attempt."""
+        begun = time.perf_counter()
+        bench = self._bench
+        search = importlib.import_module(self._module).search
+        policy = search(bench.config, bench.data, device=bench.device, checkpoint=checkpoint, tell=tell)
+        return {
+            "policy": policy.model_dump(mode="json", by_alias=True),
+            "seconds": time.perf_counter() - begun,
+            "device": device_name(torch.device(bench.device)),
+        }
+
+
+def one_task(module: str) -> Algorithm:
+    """The algorithm whose module is called so."""
+    return Algorithm(OneTaskDriver, lambda bench: OneTaskWorker(bench, module))

@@ -1,0 +1,105 @@
+"""The operations of a policy with derivatives in the images and in the level, for searches that follow a gradient.
+
+Where an operation has a derivative, that is it: of the geometric ones by bilinear sampling, of the enhancements, of
+Invert and of Solarize's pixels. Elsewhere gradients go straight through: d output / d image = 1 for AutoContrast,
+Equalize, Posterize and Cutout, and d pixel / d level = 1 for Solarize, Posterize and Cutout.
+Reference: Hataya et al., ECCV 2020; Li et al., ECCV 2020.
+"""
+
+from collections.abc import Callable
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from autodo.augment.operations import NAMES, OPERATIONS, operate
+from autodo.augment.policy_file import OperationName
+from autodo.augment.ranges import PUBLISHED, Scale
+
+SEARCHED: tuple[OperationName, ...] = get_args(OperationName)
+"""The 15 operations that a search chooses from."""
+
+# Differentiable in the images, of which `operate` gives whole levels without a derivative.
+_BY_PIXEL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "Invert": lambda images, value: 1 - images,
+    "Solarize": lambda images, value: torch.where(images * 255 < value.view(-1, 1, 1, 1), images, 1 - images),
+}
+
+
+class Setting:
+    """What the levels of the searched operations stand for, and where Cutout cuts: drawn for each image and step."""
+
+    def __init__(self) -> None:
+        self._scale = Scale(PUBLISHED)
+        self._positions = torch.tensor([NAMES.index(name) for name in SEARCHED])
+
+    def values(self, operation: Tensor, level: Tensor, generator: torch.Generator) -> Tensor:
+        """In the operations' units, with drawn signs, differentiable in the level.
+
+        Shape:
+            operation [...] int64: positions in SEARCHED, level [...] -> [...].
+        """
+        self._positions = self._positions.to(operation.device)
+        return self._scale.values(self._positions[operation], level, generator)
+
+
+def centres(batch: int, generator: torch.Generator) -> Tensor:
+    """Where Cutout cuts each image, as shares of the sides. Shape: -> [B, 2]."""
+    return torch.rand(batch, 2, generator=generator, device=generator.device)
+
+
+def apply_smooth(name: OperationName, images: Tensor, level: Tensor, value: Tensor, centre: Tensor) -> Tensor:
+    """One operation, with the derivatives that the module's docstring names.
+
+    Args:
+        value: what `level` stands for, from `Setting.values`.
+    Shape:
+        images [b, C, H, W] float in [0, 1], level, value [b], centre [b, 2] -> like images.
+    """
+    operation = OPERATIONS[name]
+    if operation.differentiable:
+        return operate(name, images, value.to(images.dtype), centre)
+    if name in _BY_PIXEL:
+        result = _BY_PIXEL[name](images, value)
+    else:
+        result = images + (operate(name, images.detach(), value.detach(), centre) - images).detach()
+    if operation.has_magnitude:
+        # The value stays as it is; every pixel gets the derivative 1 (straight-through).
+        result = result + (level - level.detach()).to(images.dtype).view(-1, 1, 1, 1)
+    return result
+
+
+def apply_each(
+    images: Tensor,
+    operation: Tensor,
+    level: Tensor,
+    gate: Tensor,
+    setting: Setting,
+    generator: torch.Generator,
+    *,
+    closed_too: bool = False,
+) -> Tensor:
+    """Each image after its own sequence of operations: x + gate (O(x) - x), step by step, grouped by operation.
+
+    Args:
+        closed_too: computes operations whose gate is 0 as well, for their derivative in the gate.
+    Shape:
+        images [B, C, H, W] float in [0, 1]; operation [B, L] int64: positions in SEARCHED; level, gate [B, L].
+    """
+    value = setting.values(operation, level, generator)
+    for step in range(operation.shape[1]):
+        centre = centres(len(images), generator)
+        wanted = torch.ones_like(gate[:, step], dtype=torch.bool) if closed_too else gate[:, step] > 0
+        rows: list[Tensor] = []
+        results: list[Tensor] = []
+        for number, name in enumerate(SEARCHED):
+            own = ((operation[:, step] == number) & wanted).nonzero().squeeze(1)
+            if len(own) == 0:
+                continue
+            before = images[own]
+            after = apply_smooth(name, before, level[own, step], value[own, step], centre[own])
+            rows.append(own)
+            results.append(before + gate[own, step].view(-1, 1, 1, 1) * (after - before))
+        if rows:
+            images = images.index_copy(0, torch.cat(rows), torch.cat(results))
+    return images

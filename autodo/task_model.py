@@ -1,0 +1,38 @@
+"""The task model of a run: as it begins, and as it is given away."""
+
+import torch
+from torch import nn
+
+from autodo.augment.pipeline import Pipeline
+from autodo.classifier import Classifier
+from autodo.config import RunConfig
+from autodo.data import Prepared
+from autodo.models import build
+from autodo.outcome import Best
+from autodo.seeds import derive
+
+
+def initial_model(config: RunConfig, data: Prepared, device: torch.device) -> tuple[nn.Module, nn.Linear]:
+    """Encoder and head with the first weights of the run's seed."""
+    channels, size = data.train.images.shape[1], data.train.images.shape[-1]
+    # Layers draw their initial weights from torch's global generator; the fork leaves it as it was.
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(derive(config.seed, "network"))
+        encoder, head = build(
+            config.model.name,
+            in_channels=channels,
+            image_size=size,
+            classes=len(data.class_names),
+            cosine_scale=config.cosine_scale,
+        )
+    # Channels last suits convolutions on CPUs and GPUs alike; from the weights on everything follows.
+    return encoder.to(device).to(memory_format=torch.channels_last), head.to(device)
+
+
+def classifier_of(best: Best, config: RunConfig, data: Prepared, pipeline: Pipeline) -> Classifier:
+    """The task model of the epoch with the lowest val error, on the CPU."""
+    encoder, head = initial_model(config, data, torch.device("cpu"))
+    encoder.load_state_dict(best.encoder)
+    head.load_state_dict(best.head)
+    mean, std = pipeline.mean.cpu(), pipeline.std.cpu()
+    return Classifier(config.model.name, encoder, head, mean, std, data.train.images.shape[-1], data.class_names)

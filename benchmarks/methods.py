@@ -1,0 +1,62 @@
+"""Time of a run of each method over that of the baseline: what `cost` in configs/methods/ is taken from.
+
+    python -m benchmarks.methods [--dataset digits] [--device cuda] [METHOD ...]
+
+Every round trains each method once, for a few epochs, outer passes in three quarters of them, as in the recipes, with
+one thread; the time is that of training, without evaluation and search. Medians over rounds of the ratios in a round.
+"""
+
+import argparse
+import statistics
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from autodo.data import Prepared, load, prepare
+from autodo.policy_config import FilePolicy, SearchedPolicy
+from autodo.recipes import build_run, method_names
+from autodo.train import Training
+
+EPOCHS = 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("methods", nargs="*", metavar="METHOD")
+    parser.add_argument("--dataset", default="fashion-mnist")
+    parser.add_argument("--images", type=int, default=3000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    methods = ["baseline", *(name for name in given.methods or _without_search() if name != "baseline")]
+    prepared: dict[str, Prepared] = {}
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
+    for round_number in range(given.rounds + 1):
+        for name in methods:
+            overrides = {"training.epochs": EPOCHS, "dataset.subsample": given.images, "training.warmup_epochs": 1}
+            config = build_run(given.dataset, name, overrides=overrides)
+            if not prepared:
+                prepared["all"] = prepare(load(config.dataset), config)
+            training = Training(config, prepared["all"], device=given.device)
+            took = sum(row["inner_seconds"] + row["outer_seconds"] for row in training)
+            if round_number:  # the first round warms up
+                seconds[name].append(took)
+    table = Table("method", "seconds", "x baseline", title=f"{EPOCHS} epochs of {given.images} images, {given.device}")
+    for name in methods:
+        ratios = [mine / base for mine, base in zip(seconds[name], seconds["baseline"], strict=True)]
+        table.add_row(name, f"{statistics.median(seconds[name]):.2f}", f"{statistics.median(ratios):.2f}")
+    Console().print(table)
+
+
+def _without_search() -> list[str]:
+    def needs_nothing(name: str) -> bool:
+        return not name.endswith(("-published", "-searched"))
+
+    runs = {name: build_run("fashion-mnist", name) for name in method_names() if needs_nothing(name)}
+    return [name for name, run in runs.items() if not isinstance(run.policy, SearchedPolicy | FilePolicy)]
+
+
+if __name__ == "__main__":
+    main()

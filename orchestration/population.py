@@ -1,0 +1,284 @@
+"""Population-based augmentation on Ray Tune's PopulationBasedTraining.
+
+Tune keeps the population in step and decides who continues from whom. Its own state is thrown away; what a search that
+is cut continues from are the members' files in the store, written whenever members may be perturbed. As the synchronous
+scheduler waits for ever for members that are out of step, all continue from the same epoch, the last that all reached.
+"""
+
+import functools
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# First of all that touches Ray: it sets the environment that Ray reads at its import.
+from orchestration import cluster as clusters  # isort: skip
+
+from ray import tune
+from ray.tune.schedulers import PopulationBasedTraining
+
+from autodo.augment.policy_file import PolicyFile
+from autodo.config import RunConfig
+from autodo.errors import StoreError
+from autodo.policy_config import PopulationSearch, SearchedPolicy
+from autodo.seeds import numpy_generator
+from autodo.storage import Location, locate
+from orchestration.execute import load_dataset
+from orchestration.grid import ResourcesConfig
+
+if TYPE_CHECKING:
+    from autodo.data import Prepared
+
+_FORMAT = 1
+
+
+def search(
+    config: RunConfig,
+    folder: Location,
+    *,
+    data_dir: Path | str | None,
+    resources: ResourcesConfig,
+    scratch: str,
+    tell: Callable[[str], None],
+    stop: Callable[[], bool] = lambda: False,
+) -> PolicyFile | None:
+    """The schedule of the population's best member; None if it was stopped before the end.
+
+    Args:
+        folder: of the search in the store, for the members' files; from these a search that was cut continues.
+        resources: of each member at work.
+        scratch: path or URI that all nodes see, for Tune's checkpoints.
+        stop: asked after every epoch of a member.
+    Raises:
+        StoreError: if members failed; the message is the first one's.
+    """
+    started = time.monotonic()
+    settings = _settings(config)
+    begin, members = _last_generation(folder, settings)
+    if begin:
+        tell(f"continues from epoch {begin} of {settings.epochs}")
+    genomes = [_genome(config, number, members.get(number)) for number in range(settings.population)]
+    events = _Events(tell, stop, settings.epochs)
+    tuner = tune.Tuner(
+        tune.with_resources(_Member, tune.PlacementGroupFactory([resources.per_worker])),
+        param_space={
+            "run": config.model_dump(mode="json"),
+            "data_dir": None if data_dir is None else str(data_dir),
+            "folder": folder.uri,
+            "device": "cuda" if resources.gpus else "cpu",
+            "threads": resources.cpus,
+            "begin": begin,
+            "genome": tune.grid_search(genomes),
+        },
+        tune_config=tune.TuneConfig(
+            metric="accuracy",
+            mode="max",
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
+            scheduler=PopulationBasedTraining(
+                time_attr="epochs_here",
+                perturbation_interval=settings.perturb_every,
+                quantile_fraction=settings.quantile,
+                custom_explore_fn=_explorer(config),
+                log_config=False,
+                synch=True,
+            ),
+        ),
+        run_config=tune.RunConfig(
+            name="population",
+            storage_path=scratch,
+            verbose=0,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+            callbacks=[events],
+        ),
+    )
+    try:
+        with clusters.deaths_are_told():
+            results = tuner.fit()
+    except Exception:
+        if events.stopped:
+            return None
+        raise
+    for error in results.errors:
+        raise StoreError(f"a member of the population failed: {str(error).strip().splitlines()[-1]}")
+    last = [results[number].metrics or {} for number in range(len(results))]
+    ended = [metrics for metrics in last if metrics.get("epoch") == settings.epochs]
+    if len(ended) < settings.population:
+        return None
+    best = max(ended, key=lambda metrics: metrics["accuracy"])
+    from autodo.search.population import as_schedule
+
+    policy = as_schedule(best["history"], settings.epochs, source="population-based augmentation, searched by autodo")
+    found = {
+        "accuracy": best["accuracy"],
+        "accuracies": sorted((metrics["accuracy"] for metrics in ended), reverse=True),
+        "seconds": time.monotonic() - started,
+    }
+    return policy.model_copy(update={"provenance": found})
+
+
+class _Member(tune.Trainable):
+    """Tune's view of a member: an epoch a step.
+
+    Its config holds `run` (a RunConfig as JSON), `data_dir`, `folder`, `device`, `threads`, `begin` (the epoch that the
+    population continues from) and `genome`.
+    """
+
+    def setup(self, config: dict[str, Any]) -> None:
+        import torch
+
+        from autodo.search.population import Member
+
+        torch.set_num_threads(config["threads"])
+        run = RunConfig.model_validate(config["run"])
+        self._folder = locate(config["folder"])
+        self._settings = _settings(run)
+        self._member = Member(run, _prepared(run, config["data_dir"]), self._number, config["device"])
+        self._genome: list[int] = list(config["genome"])
+        self._begin: int = config["begin"]
+        if self._begin:
+            kept = _read(self._folder, self._number, self._begin)
+            assert kept is not None
+            self._member.load_state_dict(kept["member"])
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        member, epochs = self._member, self._settings.epochs
+        if member.epoch < epochs:
+            member.train_epoch(self._genome)
+            if member.epoch % self._settings.perturb_every == 0 or member.epoch == epochs:
+                self._keep()
+        return {
+            "accuracy": member.accuracy,
+            "epoch": member.epoch,
+            "epochs_here": member.epoch - self._begin,
+            "history": member.history,
+            "done": member.epoch >= epochs,
+        }
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        from autodo.checkpoint import save_torch
+
+        save_torch(self._member.state_dict(), Path(checkpoint_dir) / "member.pt")
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        import torch
+
+        state = torch.load(Path(checkpoint) / "member.pt", map_location="cpu", weights_only=True)
+        self._member.load_state_dict(state)
+        if self._member.history and self._member.history[-1][1] != self._genome:
+            # It has just become another one's heir, which a search that is cut should know.
+            self._keep()
+
+    @property
+    def _number(self) -> int:
+        # Tune counts the trials of a grid search at the end of their ids; the config may be another member's.
+        return int(self.trial_id.rpartition("_")[2])
+
+    def _keep(self) -> None:
+        from autodo.checkpoint import save_torch
+
+        epoch = self._member.epoch
+        state = {"format": _FORMAT, "genome": self._genome, "member": self._member.state_dict()}
+        (self._folder / _name(self._number, epoch)).fill(functools.partial(save_torch, state))
+        # When a member gets here, all others have been where it was one perturbation before.
+        (self._folder / _name(self._number, epoch - 2 * self._settings.perturb_every)).delete()
+
+
+class _Events(tune.Callback):
+    """A line whenever the whole population has ended another epoch; and the end, when there is to be one."""
+
+    def __init__(self, tell: Callable[[str], None], stop: Callable[[], bool], epochs: int) -> None:
+        self._tell, self._stop, self._epochs = tell, stop, epochs
+        self.stopped = False
+        self._told = 0
+        self._last: dict[str, dict[str, Any]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its callbacks into a state that nobody reads
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **_: Any) -> None:
+        self._last[trial.trial_id] = result
+        epoch = min(last["epoch"] for last in self._last.values())
+        if len(self._last) == len(trials) and epoch > self._told:
+            self._told = epoch
+            best = max(last["accuracy"] for last in self._last.values())
+            self._tell(f"epoch {epoch} of {self._epochs}, best accuracy {best:.3f}")
+        if self._stop():
+            # Tune's own ways to stop end one member after another, and those that are paused wait for them for ever.
+            self.stopped = True
+            raise RuntimeError("stopped")
+
+
+def _settings(config: RunConfig) -> PopulationSearch:
+    assert isinstance(config.policy, SearchedPolicy)
+    assert isinstance(config.policy.search, PopulationSearch)
+    return config.policy.search
+
+
+def _explorer(config: RunConfig) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    from autodo.search.population import explore
+
+    resample, count = _settings(config).resample, 0
+
+    def explored(trial_config: dict[str, Any]) -> dict[str, Any]:
+        nonlocal count
+        count += 1
+        genome = trial_config["genome"]
+        generator = numpy_generator(config.seed, "search", "explore", count, *genome)
+        return {**trial_config, "genome": explore(genome, resample, generator)}
+
+    return explored
+
+
+def _genome(config: RunConfig, number: int, member: Mapping[str, Any] | None) -> Sequence[int]:
+    from autodo.search.population import random_genome
+
+    if member is not None:
+        return [int(one) for one in member["genome"]]
+    return random_genome(numpy_generator(config.seed, "search", "genome", number))
+
+
+def _name(number: int, epoch: int) -> str:
+    return f"member-{number}-epoch-{epoch}.pt"
+
+
+def _last_generation(folder: Location, settings: PopulationSearch) -> tuple[int, dict[int, dict[str, Any]]]:
+    """The last epoch of which all members are kept, and they; 0 and none if there is no such epoch."""
+    names = folder.names()
+    epochs = {*range(settings.perturb_every, settings.epochs, settings.perturb_every), settings.epochs}
+    for epoch in sorted(epochs, reverse=True):
+        if all(_name(number, epoch) in names for number in range(settings.population)):
+            members = {number: _read(folder, number, epoch) for number in range(settings.population)}
+            usable = {number: member for number, member in members.items() if member is not None}
+            if len(usable) == settings.population:
+                return epoch, usable
+    return 0, {}
+
+
+def _read(folder: Location, number: int, epoch: int) -> dict[str, Any] | None:
+    """What is kept of a member; None if it cannot be used."""
+    import torch
+
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary, "member.pt")
+        try:
+            (folder / _name(number, epoch)).fetch(path)
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            if state["format"] == _FORMAT and {"genome", "member"} <= state.keys():
+                return dict(state)
+        except Exception:  # torch.load raises many kinds of error on damaged files
+            return None
+    return None
+
+
+@functools.lru_cache(maxsize=1)
+def _prepared(run: RunConfig, data_dir: str | None) -> "Prepared":
+    """The run's points, kept for the next member of this process."""
+    from autodo import data
+
+    return data.prepare(load_dataset(run.dataset, data_dir), run)

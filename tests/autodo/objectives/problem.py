@@ -1,0 +1,66 @@
+"""A batch of random images in float64, a small network with batch norm, and objectives on them."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autodo.augment.pipeline import Pipeline
+from autodo.config import DistortionConfig
+from autodo.data import load, prepare
+from autodo.objectives import Objective, Setting, Step, build_objective
+from autodo.points.model import PointModel
+from autodo.recipes import build_run
+from autodo.workers import ALONE, Workers
+
+CLASSES = 10
+DISTORTION = DistortionConfig(imbalance_ratio=10, noise_ratio=0.3)
+SMALL = {"dataset.subsample": 200, "training.batch_size": 32, "training.epochs": 10, "training.warmup_epochs": 1}
+
+
+def setting_of(method: str, overrides: dict | None = None, workers: Workers = ALONE, split: str = "paper") -> Setting:
+    """What the objective of a run on a few digits is given; images and statistics in float64."""
+    overrides = {**SMALL, **(overrides or {})}
+    config = build_run("digits", method, distortion=DISTORTION, split=split, overrides=overrides)
+    data = prepare(load(config.dataset), config)
+    mean = torch.full((1,), 0.3, dtype=torch.float64)
+    return Setting(
+        config,
+        data,
+        torch.from_numpy(data.train.labels),
+        torch.from_numpy(data.val.images),
+        torch.from_numpy(data.val.labels),
+        Pipeline(config.augmentation, mean, mean),
+        workers,
+        torch.Generator().manual_seed(0),
+    )
+
+
+def objective_of(method: str, **options) -> Objective:
+    return build_objective(setting_of(method, **options))
+
+
+def step_of(size: int = 12, *, seed: int = 1, epoch: int = 0, first: int = 0) -> Step:
+    """A batch of random pixels and labels; its points are `first`, first + 1, ..."""
+    generator = torch.Generator().manual_seed(seed)
+    pixels = torch.randn(size, 1, 8, 8, generator=generator, dtype=torch.float64)
+    labels = torch.randint(CLASSES, (size,), generator=generator)
+    view = PointModel(None, labels, CLASSES, torch.float64).view(torch.arange(size))
+    return Step(torch.arange(first, first + size), size, pixels, labels, view, epoch, 0.1, generator)
+
+
+def network_of(seed: int = 0, head: nn.Module | None = None) -> nn.Sequential:
+    """[B, 1, 8, 8] -> [B, 10] in float64, in train mode."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        encoder = nn.Sequential(
+            nn.Conv2d(1, 3, 3), nn.MaxPool2d(2), nn.BatchNorm2d(3), nn.CELU(), nn.Flatten(), nn.Linear(27, 6)
+        )
+        return nn.Sequential(encoder, head or nn.Linear(6, CLASSES)).double().train()
+
+
+def probabilities(network: nn.Module, pixels: Tensor) -> np.ndarray:
+    """What the network predicts in train mode. Shape: -> [B, 10]."""
+    with torch.no_grad():
+        logits = network(pixels).numpy()
+    raised = np.exp(logits - logits.max(1, keepdims=True))
+    return raised / raised.sum(1, keepdims=True)

@@ -1,0 +1,231 @@
+"""Every train loss against its formula, written out point by point with numpy."""
+
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from autodo.losses import LOSSES
+from autodo.models.cosine_head import CosineHead
+from autodo.objective_config import ObjectiveConfig
+from autodo.objectives import OBJECTIVES
+from autodo.objectives.early_learning import early_learning_losses
+from autodo.objectives.imbalance import effective_number_weights, label_aware_margins, with_margins
+from autodo.objectives.robust import generalised_cross_entropies
+from tests.autodo.objectives.problem import CLASSES, network_of, objective_of, probabilities, setting_of, step_of
+
+
+def losses_of(method: str, step, network, **options) -> list[float]:
+    return objective_of(method, **options).losses(network, step).tolist()
+
+
+def counts_of(labels: np.ndarray) -> list[int]:
+    return [max(int((labels == c).sum()), 1) for c in range(CLASSES)]
+
+
+def test_every_kind_has_a_class():
+    (union, _) = get_args(ObjectiveConfig)
+    assert [member().kind for member in get_args(union)] == list(OBJECTIVES)
+
+
+def test_plain_is_the_weighted_loss_of_the_points_view():
+    network, step = network_of(), step_of()
+    weighted = step._replace(view=step.view._replace(weights=torch.linspace(0, 2, 12, dtype=torch.float64)))
+    log_p = network(step.pixels).log_softmax(1)
+    expected = weighted.view.weights * LOSSES["cross-entropy"].value(log_p, step.view.log_targets)
+    assert losses_of("baseline", weighted, network) == expected.tolist()
+
+
+def test_label_smoothing():
+    network, step = network_of(), step_of()
+    expected = []
+    for p, label in zip(probabilities(network, step.pixels), step.labels, strict=True):
+        target = np.full(CLASSES, 0.1 / CLASSES)
+        target[label] += 0.9
+        expected.append(-(target * np.log(p)).sum())
+    assert losses_of("label-smoothing", step, network) == pytest.approx(expected, rel=1e-9)
+
+
+def test_generalised_cross_entropy():
+    network, step = network_of(), step_of()
+    p = probabilities(network, step.pixels)
+    expected = [(1 - p[i, label] ** 0.7) / 0.7 for i, label in enumerate(step.labels)]
+    assert losses_of("gce", step, network) == pytest.approx(expected, rel=1e-9)
+
+
+def test_generalised_cross_entropy_lies_between_cross_entropy_and_absolute_error():
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(20, 5, generator=generator, dtype=torch.float64), torch.arange(20) % 5
+    nearly = generalised_cross_entropies(logits, labels, 1e-9)
+    torch.testing.assert_close(nearly, F.cross_entropy(logits, labels, reduction="none"), rtol=1e-6, atol=0)
+    absolute = (logits.softmax(1) - F.one_hot(labels, 5)).abs().sum(1) / 2
+    torch.testing.assert_close(generalised_cross_entropies(logits, labels, 1), absolute)
+
+
+def test_effective_numbers_by_hand():
+    """beta = 0.9: 1, 2 and 10 images count as 1, 1.9 and 6.513 (1 + 0.9 + 0.81 + ...)."""
+    effective = [sum(0.9**k for k in range(n)) for n in (1, 2, 10)]
+    assert effective == pytest.approx([1, 1.9, 6.5132155990])
+    inverse = [1 / number for number in effective]
+    expected = [3 * value / sum(inverse) for value in inverse]
+    weights = effective_number_weights(torch.tensor([1.0, 2.0, 10.0], dtype=torch.float64), 0.9)
+    assert weights.tolist() == pytest.approx(expected)
+    assert float(weights.sum()) == pytest.approx(3)
+
+
+@pytest.mark.parametrize("oracle", [False, True])
+@pytest.mark.parametrize("split", ["paper", "union"])
+def test_class_balanced(oracle, split):
+    options = {"overrides": {"objective.oracle": oracle}, "split": split}
+    data = setting_of("class-balanced", **options).data
+    labels = data.train.clean_labels if oracle else data.train.labels
+    counts = counts_of(np.concatenate([labels, data.val.labels]) if split == "union" else labels)
+    inverse = [(1 - 0.9999) / (1 - 0.9999**n) for n in counts]
+    network, step = network_of(), step_of(40)
+    p = probabilities(network, step.pixels)
+    expected = [-CLASSES * inverse[y] / sum(inverse) * np.log(p[i, y]) for i, y in enumerate(step.labels)]
+    assert losses_of("class-balanced", step, network, **options) == pytest.approx(expected, rel=1e-6)
+
+
+def test_observed_and_clean_counts_differ_and_val_only_counts_val():
+    setting = setting_of("class-balanced")
+    observed, clean = (setting.class_counts(oracle=oracle).tolist() for oracle in (False, True))
+    assert observed == counts_of(setting.data.train.labels)
+    assert clean == counts_of(setting.data.train.clean_labels) != observed
+    val = setting_of("val-only+class-balanced")
+    assert val.class_counts(oracle=False).tolist() == counts_of(val.data.val.labels)
+
+
+def test_logit_adjustment():
+    counts = counts_of(setting_of("logit-adjustment").data.train.labels)
+    network, step = network_of(), step_of()
+    p = probabilities(network, step.pixels)
+    # exp(f + log share) is proportional to p * share.
+    expected = [-np.log(p[i, y] * counts[y] / (p[i] * counts).sum()) for i, y in enumerate(step.labels)]
+    assert losses_of("logit-adjustment", step, network) == pytest.approx(expected, rel=1e-6)
+
+
+def test_margins_by_hand():
+    margins = label_aware_margins(torch.tensor([16.0, 1.0, 81.0], dtype=torch.float64), 0.5)
+    assert margins.tolist() == pytest.approx([0.25, 0.5, 0.5 / 3])
+
+
+@pytest.mark.parametrize(("epoch", "reweighted"), [(0, False), (7, False), (8, True), (9, True)])
+def test_ldam_drw(epoch, reweighted):
+    """Against a loop over cosines; of 10 epochs the last two are reweighted."""
+    network = network_of(head=CosineHead(6, CLASSES, 30))
+    step = step_of(40, epoch=epoch)
+    encoder, head = network
+    features, rows = encoder(step.pixels).detach().numpy(), head.weight.detach().numpy()
+    counts = counts_of(setting_of("ldam-drw").data.train.labels)
+    margins = [0.5 * (min(counts) / n) ** 0.25 for n in counts]
+    inverse = [(1 - 0.9999) / (1 - 0.9999**n) for n in counts]
+    mean_weight = sum(n * w for n, w in zip(counts, inverse, strict=True)) / sum(counts)
+    expected = []
+    for z, y in zip(features, step.labels.tolist(), strict=True):
+        cosines = [float(z @ row / np.linalg.norm(z) / np.linalg.norm(row)) for row in rows]
+        logits = [30 * (cosine - (margins[y] if c == y else 0)) for c, cosine in enumerate(cosines)]
+        loss = np.log(sum(np.exp(value) for value in logits)) - logits[y]
+        expected.append(loss * (inverse[y] / mean_weight if reweighted else 1))
+    assert losses_of("ldam-drw", step, network) == pytest.approx(expected, rel=1e-5)
+
+
+def test_margins_hold_the_label_back_alone():
+    logits, shift = torch.zeros(2, 3, dtype=torch.float64), torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    assert with_margins(logits, torch.tensor([2, 0]), shift).tolist() == [[0, 0, -3], [-1, 0, 0]]
+
+
+def test_elr_targets_run_along_and_the_gradient_is_that_of_the_written_out_loss():
+    network, objective = network_of(), objective_of("elr")
+    objective.targets = objective.targets.double()
+    target = np.zeros((12, CLASSES))
+    for _ in range(2):
+        step = step_of(first=5)
+        p = probabilities(network, step.pixels).clip(1e-4, 1 - 1e-4)
+        target = 0.7 * target + 0.3 * p / p.sum(1, keepdims=True)
+        losses = objective.losses(network, step)
+        held = torch.from_numpy(target)
+        torch.testing.assert_close(objective.targets[5:17], held)
+        gradient = torch.autograd.grad(losses.mean(), list(network.parameters()))
+        q = network(step.pixels).softmax(1)
+        written = torch.stack(
+            [-q[i, y].log() + 3 * (1 - (q[i] * held[i]).sum()).log() for i, y in enumerate(step.labels)]
+        )
+        torch.testing.assert_close(losses, written)
+        for mine, other in zip(gradient, torch.autograd.grad(written.mean(), list(network.parameters())), strict=True):
+            torch.testing.assert_close(mine, other, rtol=1e-7, atol=1e-10)
+        with torch.no_grad():
+            for parameter, slope in zip(network.parameters(), gradient, strict=True):
+                parameter.sub_(slope)
+    assert not objective.targets[:5].any()
+    assert not objective.targets[17:].any()
+
+
+def test_elr_gradient_in_the_logits_is_the_papers():
+    """p - y + lambda p_c / (1 - <p, t>) sum_k (t_k - t_c) p_k, the paper's Lemma 2."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    targets = torch.rand(6, 4, generator=generator, dtype=torch.float64) / 4
+    labels = torch.arange(6) % 4
+    (gradient,) = torch.autograd.grad(early_learning_losses(logits, labels, targets, 3.0).sum(), logits)
+    for p, t, label, mine in zip(logits.softmax(1).detach().numpy(), targets.numpy(), labels, gradient, strict=True):
+        expected = p.copy()
+        expected[label] -= 1
+        for c in range(4):
+            expected[c] += 3 * p[c] / (1 - p @ t) * sum((t[k] - t[c]) * p[k] for k in range(4))
+        assert mine.tolist() == pytest.approx(expected.tolist(), rel=1e-9)
+
+
+def test_sop_is_its_equations():
+    """Point by point: u, v and theta's gradient, from s that are large enough to matter."""
+    network, objective = network_of(), objective_of("sop", overrides={"objective.deviation": 0.3})
+    objective.u, objective.v = objective.u.double(), objective.v.double()
+    before_u, before_v = objective.u.clone(), objective.v.clone()
+    size, first = 12, 5
+    for visit in range(3):
+        step = step_of(size, first=first, seed=visit)
+        u, v = objective.u.clone(), objective.v.clone()
+        losses = objective.losses(network, step)
+        p = network(step.pixels).softmax(1)
+        written = []
+        for i, y in enumerate(step.labels.tolist()):
+            row_u, row_v = (table[first + i].clone().requires_grad_() for table in (u, v))
+            one_hot = torch.eye(CLASSES, dtype=torch.float64)[y]
+            s = row_u * row_u * one_hot - row_v * row_v * (1 - one_hot)
+            phi = torch.maximum(p[i] + s.detach(), torch.tensor(1e-4))
+            written.append(-torch.log(phi[y] / phi.sum()))
+
+            phi = torch.maximum(p[i].detach() + s, torch.tensor(1e-4))
+            (slope_u,) = torch.autograd.grad(-torch.log(phi[y] / phi.sum()), row_u, retain_graph=True)
+            predicted = torch.eye(CLASSES, dtype=torch.float64)[p[i].argmax()]
+            (slope_v,) = torch.autograd.grad(((predicted + s - one_hot) ** 2).sum(), row_v)
+            torch.testing.assert_close(objective.u[first + i], (row_u - 10 * slope_u / size).clamp(-1, 1).detach())
+            torch.testing.assert_close(objective.v[first + i], (row_v - 10 * slope_v / size).clamp(-1, 1).detach())
+        torch.testing.assert_close(losses, torch.stack(written))
+        mine, other = (torch.autograd.grad(loss.sum(), list(network.parameters())) for loss in (losses, sum(written)))
+        for one, two in zip(mine, other, strict=True):
+            torch.testing.assert_close(one, two)
+    moved = (objective.u != before_u).squeeze(1)
+    assert moved.nonzero().squeeze(1).tolist() == list(range(first, first + size)), "those of the batch, and no other"
+    assert ((objective.v != before_v).any(1) == moved).all()
+
+
+def test_sop_takes_over_the_noise_of_a_wrong_label():
+    """Predicted surely and labelled otherwise, every time: s comes to be onehot(label) - onehot(predicted)."""
+    objective = objective_of("sop")
+    objective.u, objective.v = objective.u.double(), objective.v.double()
+    step = step_of(2)._replace(labels=torch.tensor([0, 3]), size=128)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES)).double()
+    with torch.no_grad():
+        network[1].weight.zero_()
+        network[1].bias.copy_(5 * F.one_hot(torch.tensor(3), CLASSES))
+    for _ in range(200):
+        losses = objective.losses(network, step)
+    assert losses[0] < 0.3, "of 5 at first"
+    assert objective.u[0].square().item() > 0.5
+    assert objective.v[0].square().round(decimals=2).tolist() == [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
+    assert objective.u[1].abs() < 1e-3
+    assert objective.v[1].abs().max() < 1e-3

@@ -1,0 +1,127 @@
+"""Every new method trains real digits, and goes on from a checkpoint as if it had not stopped."""
+
+import numpy as np
+import pytest
+import torch
+
+from autodo.classifier import Classifier
+from autodo.config import DistortionConfig, RunConfig
+from autodo.data import load, prepare
+from autodo.errors import ConfigError
+from autodo.models.cosine_head import CosineHead
+from autodo.objectives import OBJECTIVES
+from autodo.recipes import build_run
+from autodo.train import Training
+
+ANCHORS = ["val-only", "train+val", "finetune-head-on-val", "class-balanced-finetune-on-val"]
+KEEP_STATE = ["elr", "sop", "meta-weight-net", "class-balanced-finetune-on-val", "elr+finetune-head-on-val"]
+SHORT = {"training.epochs": 6, "training.warmup_epochs": 1, "dataset.subsample": 500}
+
+
+def run_of(method: str, *, ir: float = 5, nr: float = 0.2, **overrides) -> RunConfig:
+    overrides = {**SHORT, **{name.replace("__", "."): value for name, value in overrides.items()}}
+    return build_run(
+        "digits", method, distortion=DistortionConfig(imbalance_ratio=ir, noise_ratio=nr), overrides=overrides
+    )
+
+
+def start(config: RunConfig, **options) -> Training:
+    return Training(config, prepare(load(config.dataset), config), **options)
+
+
+@pytest.mark.parametrize("method", [*OBJECTIVES, *ANCHORS])
+def test_the_train_loss_falls_and_the_test_error_is_sane(method):
+    training = start(run_of(method, ir=2, nr=0.1, training__epochs=15, training__batch_size=32, training__lr=0.1))
+    epochs = list(training)
+    # The reweighting of LDAM-DRW and the images of a last phase change what the loss is of.
+    last = round(0.8 * training.config.finetune_start) - 1
+    assert epochs[last]["train_loss"] < 0.75 * epochs[0]["train_loss"]
+    assert training.outcome().error < 0.25
+    seen = epochs[0]["images_per_second"] * epochs[0]["inner_seconds"]
+    assert seen == pytest.approx(training.shard.total)
+
+
+@pytest.mark.parametrize("method", KEEP_STATE)
+def test_a_run_cut_and_continued_is_bit_for_bit_the_same(method, tmp_path):
+    config = run_of(method, finetune__share=0.4) if "finetune" in method else run_of(method)
+    whole = start(config)
+    list(whole)
+    cut = start(config, checkpoint=tmp_path / "checkpoint.pt")
+    for row in cut:
+        if row["epoch"] == 4:
+            break
+    continued = start(config, checkpoint=tmp_path / "checkpoint.pt")
+    assert continued.epoch == 5
+    state = continued.objective.rows() or continued.objective.state_dict()
+    assert state or continued.finetune.state_dict()["state"], "there is something to lose"
+    list(continued)
+    for one, other in zip(everything(whole), everything(continued), strict=True):
+        assert torch.equal(one, other)
+    assert [row["train_loss"] for row in whole.history] == [row["train_loss"] for row in continued.history]
+
+
+def everything(training: Training) -> list[torch.Tensor]:
+    modules = [training.encoder, training.head]
+    weigh = training.objective.state_dict().get("weigh", {})
+    weights = [value for module in modules for value in module.state_dict().values()]
+    return [*weights, *weigh.values(), *training.objective.rows().values()]
+
+
+@pytest.mark.parametrize("method", ["elr", "sop", "meta-weight-net"])
+def test_state_that_is_lost_would_show(method, tmp_path):
+    """The test above can fail: without its state the continued run is another one."""
+    config = run_of(method)
+    whole = start(config)
+    list(whole)
+    path = tmp_path / "checkpoint.pt"
+    for row in start(config, checkpoint=path):
+        if row["epoch"] == 4:
+            break
+    continued = start(config, checkpoint=path)
+    continued.objective = start(config).objective
+    list(continued)
+    assert not torch.equal(whole.head.weight, continued.head.weight)
+
+
+@pytest.mark.parametrize("policy", ["randaugment"])
+@pytest.mark.parametrize("method", [*OBJECTIVES, *ANCHORS])
+def test_goes_with_an_augmentation(policy, method):
+    run = build_run("digits", f"{policy}+{method}")
+    alone, augmented = build_run("digits", method), build_run("digits", policy)
+    assert run.policy == augmented.policy
+    assert (run.objective, run.finetune, run.method.images) == (alone.objective, alone.finetune, alone.method.images)
+
+
+@pytest.mark.parametrize("method", ["autodo-aw+gce", "gce+sop", "autodo-aw+finetune-head-on-val", "val-only+train+val"])
+def test_what_does_not_go_together_is_refused(method):
+    with pytest.raises(ConfigError):
+        build_run("digits", method)
+
+
+def test_a_wrong_setting_of_an_objective_is_told_with_the_alternatives():
+    with pytest.raises(ConfigError, match=r"objective\.gce\.p: unknown key.*known: kind, q"):
+        run_of("gce", objective__p=0.5)
+    with pytest.raises(ConfigError, match=r"objective\.gce\.q.*less than or equal to 1, not 2"):
+        run_of("gce", objective__q=2)
+
+
+def test_ldam_evaluates_and_is_saved_with_the_head_that_it_was_trained_with(tmp_path):
+    training = start(run_of("ldam-drw", training__epochs=3))
+    list(training)
+    classifier = training.classifier()
+    assert isinstance(classifier.head, CosineHead)
+    classifier.save(tmp_path / "classifier.pt")
+    loaded = Classifier.load(tmp_path / "classifier.pt")
+    images = torch.from_numpy(training.data.test.images)
+    p = loaded(images)
+    assert torch.equal(p, classifier(images))
+    assert torch.equal(p.argmax(1), training.best.predictions)
+    assert torch.allclose(p.amax(1), training.best.probabilities, atol=1e-5)
+
+
+def test_a_cosine_head_by_hand():
+    head = CosineHead(2, 2, 30)
+    assert head.weight.norm(dim=1).tolist() == pytest.approx([1, 1])
+    with torch.no_grad():
+        head.weight.copy_(torch.tensor([[3.0, 0.0], [1.0, 1.0]]))
+    assert head(torch.tensor([[0.0, 5.0]]))[0].tolist() == pytest.approx([0, 30 / np.sqrt(2)])
