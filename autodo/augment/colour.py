@@ -174,11 +174,15 @@ def cutout(images: Tensor, side_frac: Tensor, centre: Tensor) -> Tensor:
         beyond = counting(size, torch.float64, images.device) - first
         return (beyond >= 0) & (beyond < pixels)
 
-    fill = images.new_tensor(CUTOUT_FILL if channels == 3 else [_grey_of(CUTOUT_FILL)]).view(1, -1, 1, 1)
+    fill = _fill(channels, images.device)
     hidden = covered(centre[:, 1], height)[:, None, :, None] & covered(centre[:, 0], width)[:, None, None, :]
     # 255 where hidden: exchanges all bits there.
     return (images ^ fill).bitwise_and_(hidden.to(torch.uint8).mul_(255)).bitwise_xor_(images)
 
 
-def _grey_of(colour: tuple[int, int, int]) -> int:
-    return (sum(weight * level for weight, level in zip(LUMA, colour, strict=True)) + (1 << 15)) >> 16
+@functools.cache
+def _fill(channels: int, device: torch.device) -> Tensor:
+    """CUTOUT_FILL, or its luma for grey images. Shape: -> [channels, 1, 1] uint8."""
+    grey = (sum(weight * level for weight, level in zip(LUMA, CUTOUT_FILL, strict=True)) + (1 << 15)) >> 16
+    levels = CUTOUT_FILL if channels == 3 else (grey,)
+    return torch.tensor(levels, dtype=torch.uint8, device=device).view(-1, 1, 1)
