@@ -1,27 +1,25 @@
 """The searches that the runs of a launch wait for, side by side on Ray: their tasks go to a pool of actors.
 
-An actor occupies what a run does and takes a task of any search, one after another. What a search knows is in this
-process, and in the store after every few tasks; so an actor that dies costs a task, and this process that dies little
-more. Which actor does a task does not change its result.
+What a search knows is in this process, and in the store after every few tasks; so an actor that dies costs a task, and
+this process that dies little more. Which actor does a task does not change its result.
 """
 
 import contextlib
 import dataclasses
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 # First of all that touches Ray: it sets the environment that Ray reads at its import.
 from orchestration import cluster as clusters  # isort: skip
 
-import ray
 from ray.exceptions import RayError
 from rich.console import Console
 
 from autodo.config import RunConfig
 from autodo.errors import StoreError
-from autodo.search.tasks import Driver, Json, Task
+from autodo.search.tasks import Driver
 from autodo.storage import absolute
 from orchestration import searches
 from orchestration.attempt import Attempt
@@ -29,6 +27,7 @@ from orchestration.failures import Reason, reason_of, reason_of_death
 from orchestration.grid import ResourcesConfig
 from orchestration.run_state import Cause, RunBusy
 from orchestration.search_board import SearchBoard
+from orchestration.search_pool import Answer, Job, Pool
 from orchestration.store import Store
 
 LOOK_SECONDS = 2.0
@@ -36,8 +35,6 @@ LOOK_SECONDS = 2.0
 WAIT_SECONDS = 0.5
 IDLE_SECONDS = 60.0
 """After so long without a single process the user is told what the searches wait for."""
-
-Answer = tuple[Literal["done"], Json] | tuple[Literal["failed"], tuple[str, str, str, str]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +82,7 @@ def find_policies(
             "data_dir": absolute(data_dir) if data_dir else None,
             "resources": resources.model_dump(mode="json"),
         }
-        stage = _Stage(wanted, store, board, _Pool(given, resources, slots), retries, seconds)
+        stage = _Stage(wanted, store, board, Pool(given, resources, slots), retries, seconds)
         with (
             clusters.on_signal(signal.SIGINT, stage.on_stop_signal),
             clusters.on_signal(signal.SIGTERM, stage.on_stop_signal),
@@ -105,20 +102,13 @@ class _Search:
         self.attempt.log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {self.config.search_id}: {line}\n")
 
 
-@dataclasses.dataclass(frozen=True)
-class _Job:
-    search_id: str
-    config: Json
-    task: Task
-
-
 class _Stage:
     def __init__(
         self,
         wanted: Mapping[str, RunConfig],
         store: Store,
         board: SearchBoard,
-        pool: "_Pool",
+        pool: Pool,
         retries: int,
         seconds: float | None,
     ) -> None:
@@ -127,7 +117,7 @@ class _Stage:
         self._waiting = dict(wanted)
         self._at_work: dict[str, _Search] = {}
         self._failed: dict[str, Reason] = {}
-        self._jobs: list[_Job] = []
+        self._jobs: list[Job] = []
         self._looked = -LOOK_SECONDS
         self._idle_since: float | None = time.monotonic()
         self._stop_reason: Literal["interrupted", "out of time"] | None = None
@@ -204,7 +194,7 @@ class _Stage:
         """Hands out what can be done now, or keeps what was found."""
         if search.driver.policy is None:
             config = search.config.model_dump(mode="json")
-            self._jobs += [_Job(search_id, config, task) for task in search.driver.ready()]
+            self._jobs += [Job(search_id, config, task) for task in search.driver.ready()]
             self._show(search_id, search)
             return
         searches.finish(search.driver, search_id, self._store, search.attempt)
@@ -212,7 +202,7 @@ class _Stage:
         self._board.update(search_id, "found", search.driver.headline())
         self._drop(search_id)
 
-    def _take(self, job: _Job, answer: Answer | RayError) -> None:
+    def _take(self, job: Job, answer: Answer | RayError) -> None:
         search = self._at_work.get(job.search_id)
         if search is None:
             return  # it has failed since
@@ -232,7 +222,7 @@ class _Stage:
         except Exception as error:
             self._end_badly(job.search_id, reason_of(error))
 
-    def _died(self, job: _Job, search: _Search, reason: Reason) -> None:
+    def _died(self, job: Job, search: _Search, reason: Reason) -> None:
         search.deaths += reason.cause is not Cause.NODE_LOST
         search.log(f"{job.task.name}: {reason.last_line}")
         if search.deaths > self._retries:
@@ -262,103 +252,3 @@ class _Stage:
             told = [self._store.last_task_line(search_id, name) for name in long[:1]]
             line += "".join(f" ({one})" for one in told if one)
         self._board.update(search_id, "at work", line)
-
-
-class _Pool:
-    """Actors, each at work on a job or idle."""
-
-    def __init__(self, given: dict[str, Any], resources: ResourcesConfig, slots: int) -> None:
-        amounts = resources.per_worker
-        memory = {"memory": amounts["memory"]} if "memory" in amounts else {}
-        self._given, self._resources, self._slots = given, resources, slots
-        hand: Any = ray.remote(_Hand)
-        self._actor = hand.options(num_cpus=resources.cpus, num_gpus=resources.gpus, **memory)
-        self._idle: list[tuple[Any, str]] = []
-        self._busy: dict[Any, tuple[Any, _Job]] = {}
-        self._begins: list[Any] = []
-        self._begun = False
-
-    @property
-    def jobs(self) -> list[_Job]:
-        """What is at work."""
-        return [job for _, job in self._busy.values()]
-
-    def has_begun(self) -> bool:
-        """Whether an actor has found room."""
-        return self._begun or bool(self._busy and ray.wait(self._begins, num_returns=1, timeout=0)[0])
-
-    def need(self) -> str:
-        """What the actors occupy, and what there is."""
-        return clusters.need(self._resources.model_copy(update={"workers": 1}))
-
-    def start(self, jobs: Sequence[_Job]) -> list[_Job]:
-        """Begins as many jobs as there is room for; returns the others."""
-        # Long ones first: the trials of a fold wait for its network.
-        left = sorted(jobs, key=lambda job: not job.task.long)
-        while left and len(self._busy) < self._slots:
-            actor, last = self._idle.pop() if self._idle else (self._new(), "")
-            # What an actor has at hand already is done faster there.
-            near = next((job for job in left if job.search_id == last and job.task.long == left[0].task.long), left[0])
-            left.remove(near)
-            self._busy[actor.perform.remote(near.config, near.task)] = actor, near
-        return left
-
-    def _new(self) -> Any:
-        actor = self._actor.remote(self._given)
-        self._begins.append(actor.begin.remote())
-        return actor
-
-    def answers(self, seconds: float) -> list[tuple[_Job, Answer | RayError]]:
-        """The jobs that have ended; waits for one for so long."""
-        if not self._busy:
-            time.sleep(seconds)
-            return []
-        ready, _ = ray.wait(list(self._busy), num_returns=1, timeout=seconds)
-        more, _ = ray.wait(list(self._busy), num_returns=len(self._busy), timeout=0)
-        answers: list[tuple[_Job, Answer | RayError]] = []
-        for reference in {*ready, *more}:
-            actor, job = self._busy.pop(reference)
-            try:
-                answer = ray.get(reference)
-                answers.append((job, answer))
-                self._begun = True
-                if answer[0] == "done":
-                    self._idle.append((actor, job.search_id))
-                else:
-                    ray.kill(actor)  # a CUDA error, say, would be met by every later task of the process
-            except RayError as error:
-                ray.kill(actor)
-                answers.append((job, error))
-        return answers
-
-    def end(self) -> None:
-        """Ends all actors."""
-        for actor, _ in [*self._idle, *self._busy.values()]:
-            ray.kill(actor)
-        self._idle, self._busy = [], {}
-
-
-class _Hand:
-    """An actor: does one task after another, and answers with its result or why there is none."""
-
-    def __init__(self, given: dict[str, Any]) -> None:
-        import torch
-
-        resources = ResourcesConfig.model_validate(given["resources"])
-        torch.set_num_threads(resources.cpus)
-        self._store = Store(given["store"])
-        device = "cuda" if resources.gpus else "cpu"
-        self._runner = searches.TaskRunner(self._store, data_dir=given["data_dir"], device=device)
-
-    def begin(self) -> None:
-        """Answered when the actor has found room."""
-
-    def perform(self, config: Json, task: Task) -> Answer:
-        """The result of a task."""
-        try:
-            if not self._store.exists:
-                raise StoreError(f"{self._store}: not there on this node; a cluster needs a store that all nodes share")
-            return "done", self._runner.perform(RunConfig.model_validate(config), task)
-        except Exception as error:  # as data: an exception may not survive the way
-            cause, kind, last_line, trace = reason_of(error)
-            return "failed", (cause.value, kind, last_line, trace)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-RAY = ("cluster", "launch", "population", "trial", "trackers", "on_workers", "search_stage")
+RAY = ("cluster", "launch", "population", "trial", "trackers", "on_workers", "search_stage", "search_pool")
 FILES = [path for package in ("autodo", "orchestration", "reports") for path in sorted((ROOT / package).rglob("*.py"))]
 
 
