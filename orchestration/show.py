@@ -9,7 +9,7 @@ from rich.text import Text
 
 from autodo.config import RunConfig
 from autodo.errors import StoreError
-from autodo.recipes import method_names, method_text
+from autodo.recipes import method_names, method_preset, method_text
 from orchestration.plan import Plan, expected_rows, launched
 from orchestration.progress import duration, label
 from orchestration.store import Store
@@ -78,20 +78,34 @@ def comparison(console: Console, planned: Plan, store: Store) -> None:
         console.print(f"report:  {path}", **_LINE)
 
 
+# What a preset sets -> the heading that it stands under; the first that fits.
+_HEADINGS = {
+    "points": "AutoDO",
+    "policy": "Augmentation",
+    "objective": "Train losses",
+    "": "Baseline and anchors",
+}
+_WIDTH_OF_FILES = 160
+
+
 def methods(console: Console) -> None:
     """Prints the name of every method, what it learns, what it reads, what it costs and who described it."""
-    table = Table(
-        "method", "what it learns", "images", "cost", "reference", box=None, header_style="dim", pad_edge=False
-    )
-    for name in method_names():
-        text = method_text(name)
-        table.add_row(Text(name, style="bold"), *(Text(column) for column in text))
-    console.print(table)
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for column in ("method", "what it learns", "images", "cost", "reference"):
+        table.add_column(column)
+    under = {
+        name: next(section for section in _HEADINGS if section in {*method_preset(name), ""}) for name in method_names()
+    }
+    for section, heading in _HEADINGS.items():
+        table.add_row(Text(heading, style="italic"))
+        for name in (name for name, place in under.items() if place == section):
+            table.add_row(Text(f"  {name}", style="bold"), *(Text(column) for column in method_text(name)))
+    # In a pipe or a file a method is one line.
+    (console if console.is_terminal else Console(file=console.file, width=_WIDTH_OF_FILES)).print(table)
     console.print(
-        "images: those that it trains with; the epoch is chosen on val by all. cost: time of a run over that of "
-        "baseline, as measured (docs/results/). Join methods by +, such as randaugment+ldam-drw.",
-        style="dim",
-        highlight=False,
+        "images: what it trains with; the epoch is chosen on val for all. cost: time of a run over that of baseline, "
+        "without searches (docs/results/). Names join by +, such as randaugment+ldam-drw.",
+        **_LINE,
     )
 
 

@@ -53,7 +53,10 @@ def test_a_grid_sets_the_policies_of_some_of_its_methods():
 
 @pytest.mark.parametrize("method", method_names())
 def test_every_method_says_what_it_is(method):
-    assert len(method_text(method).summary) < 120
+    text = method_text(method)
+    assert 10 < len(text.summary) < 70, "a line of `autodo methods`"
+    assert text.reads in ("train", "val", "train, val")
+    assert text.reference
 
 
 @pytest.mark.parametrize(
