@@ -22,7 +22,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from autodo.errors import StoreError
-from autodo.storage import absolute
+from autodo.storage import LocalLocation, Location, absolute
 from orchestration import lease
 from orchestration.cluster import Cluster
 from orchestration.failures import record, record_death
@@ -101,7 +101,7 @@ def launch(
         _point_to_gpus(works, console)
         progress = GridProgress(works, done_before=done_before, slots=slots)
         begun = time.monotonic()
-        shared = str(scratch) if local else (store.root / "searches" / "scratch").uri
+        shared: Location = LocalLocation(scratch) if local else store.root / "searches" / "scratch"
         ready = _with_policies(
             works, store, console, cluster=cluster, options=options, progress=progress, scratch=shared
         )
@@ -155,12 +155,12 @@ def _with_policies(
     cluster: Cluster,
     options: Options,
     progress: GridProgress,
-    scratch: str,
+    scratch: Location,
 ) -> list[Work]:
     """The runs that need no policy, or whose policy is in the store when all searches have ended.
 
     Args:
-        scratch: path or URI of a temporary folder that all nodes see.
+        scratch: a temporary folder that all nodes see.
     """
     wanted = searches_left((work.run for work in works), store)
     if not wanted:

@@ -5,6 +5,7 @@ is cut continues from are the members' files in the store, written whenever memb
 scheduler waits for ever for members that are out of step, all continue from the same epoch, the last that all reached.
 """
 
+import contextlib
 import functools
 import math
 import signal
@@ -48,7 +49,7 @@ def find_policies(
     console: Console,
     *,
     resources: ResourcesConfig,
-    scratch: str,
+    scratch: Location,
     seconds: float | None = None,
     data_dir: Path | str | None = None,
 ) -> Ended:
@@ -60,7 +61,7 @@ def find_policies(
     Args:
         wanted: by search id, a run that needs the policy.
         resources: of each member at work.
-        scratch: path or URI that all nodes see, for Tune's checkpoints.
+        scratch: a folder that all nodes see, for Tune's checkpoints.
         seconds: after so long the searches end as by Ctrl-C; None for no limit.
     """
     deadline = math.inf if seconds is None else time.monotonic() + seconds
@@ -85,7 +86,7 @@ def find_policies(
     ):
         while waiting and not over():
             for search_id, config in list(waiting.items()):
-                options = {"data_dir": data_dir, "resources": resources, "scratch": f"{scratch}/{search_id}"}
+                options = {"data_dir": data_dir, "resources": resources, "scratch": scratch / search_id}
                 try:
                     if _find(search_id, config, store, board, over, options):
                         del waiting[search_id]
@@ -132,13 +133,20 @@ def _find(
         return True
 
 
+def _delete(folder: Location) -> None:
+    """Deletes all that Tune has left; what cannot be deleted harms nobody."""
+    files, path = folder.arrow
+    with contextlib.suppress(OSError):
+        files.delete_dir(path)
+
+
 def search(
     config: RunConfig,
     folder: Location,
     *,
     data_dir: Path | str | None,
     resources: ResourcesConfig,
-    scratch: str,
+    scratch: Location,
     tell: Callable[[str], None],
     stop: Callable[[], bool] = lambda: False,
 ) -> PolicyFile | None:
@@ -147,7 +155,7 @@ def search(
     Args:
         folder: of the search in the store, for the members' files; from these a search that was cut continues.
         resources: of each member at work.
-        scratch: path or URI that all nodes see, for Tune's checkpoints.
+        scratch: a folder that all nodes see, for Tune's checkpoints; it is deleted in the end.
         stop: asked after every epoch of a member.
     Raises:
         StoreError: if members failed; the message is the first one's.
@@ -159,6 +167,7 @@ def search(
         tell(f"continues from epoch {begin} of {settings.epochs}")
     genomes = [_genome(config, number, members.get(number)) for number in range(settings.population)]
     events = _Events(tell, stop, settings.epochs)
+    files, path = scratch.arrow
     tuner = tune.Tuner(
         tune.with_resources(_Member, tune.PlacementGroupFactory([resources.per_worker])),
         param_space={
@@ -186,7 +195,8 @@ def search(
         ),
         run_config=tune.RunConfig(
             name="population",
-            storage_path=scratch,
+            storage_path=path,
+            storage_filesystem=None if scratch.local else files,
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             callbacks=[events],
@@ -199,6 +209,8 @@ def search(
         if events.stopped:
             return None
         raise
+    finally:
+        _delete(scratch)
     for error in results.errors:
         raise StoreError(f"a member of the population failed: {str(error).strip().splitlines()[-1]}")
     last = [results[number].metrics or {} for number in range(len(results))]

@@ -31,7 +31,7 @@ def search(folder, scratch, told: list[str], run: RunConfig = RUN, stop=lambda: 
         folder,
         data_dir=None,
         resources=ResourcesConfig(),
-        scratch=str(scratch),
+        scratch=locate(scratch),
         tell=told.append,
         stop=stop,
     )
