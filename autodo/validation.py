@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -97,12 +97,21 @@ def parse_model(model: type[M], tree: Mapping[str, Any], where: str) -> M:
 
 def _explain(model: type[BaseModel], error: Any) -> str:
     location = [str(part) for part in error["loc"]]
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).removeprefix(".")
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in _without_tags(model, error["loc"]))
+    key = key.removeprefix(".")
     if error["type"] == "extra_forbidden":
         known = _fields_at(model, location[:-1])
         return f"{key}: unknown key{hint(location[-1], known)}; known: {', '.join(known)}"
     if error["type"] == "missing":
         return f"{key}: is needed and missing"
+    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        tag = error["ctx"]["discriminator"].strip("'")
+        known = _tags(model, location)
+        section = error["input"] if isinstance(error["input"], Mapping) else {}
+        given = section.get(tag)
+        missing = f"is needed beside {', '.join(section)}"
+        told = missing if given is None else f"unknown {tag} {given!r}{hint(str(given), known)}"
+        return f"{key}.{tag}: {told}; known: {', '.join(known)}"
     message = error["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if error["type"] == "value_error":
@@ -110,15 +119,42 @@ def _explain(model: type[BaseModel], error: Any) -> str:
     return f"{key}: {message}, not {error['input']!r}" if key else f"{message}, not {error['input']!r}"
 
 
+def _without_tags(model: type[BaseModel], location: Sequence[str | int]) -> list[str | int]:
+    """A location without what pydantic puts between its keys: the tag of a union's member that was chosen."""
+    kept: list[str | int] = []
+    for depth, part in enumerate(location):
+        is_tag = isinstance(part, str) and depth and part in _tags(model, [str(one) for one in location[:depth]])
+        if not is_tag:
+            kept.append(part)
+    return kept
+
+
+def _tags(model: type[BaseModel], location: Sequence[str]) -> list[str]:
+    """The tags of the members, if there is a union of models at a location."""
+    members = _models_at(model, location)
+    return [_tag(one) for one in members] if len(members) > 1 else []
+
+
+def _tag(member: type[BaseModel]) -> str:
+    """What the member of a union is chosen by: its field with a single allowed value."""
+    allowed = (get_args(field.annotation) for field in member.model_fields.values())
+    return next(values[0] for values in allowed if len(values) == 1 and isinstance(values[0], str))
+
+
 def _fields_at(model: type[BaseModel], location: Sequence[str]) -> list[str]:
+    models = _models_at(model, location)
+    return list(models[0].model_fields) if models else []
+
+
+def _models_at(model: type[BaseModel], location: Sequence[str]) -> list[type[BaseModel]]:
     models = [model]
     for part in location:
         if len(models) == 1 and part in models[0].model_fields:
             models = _models_in(models[0].model_fields[part].annotation)
         else:
             # Of the members of a union, pydantic names the one that was chosen by its tag.
-            models = [m for m in models if part in {field.default for field in m.model_fields.values()}]
-    return list(models[0].model_fields) if models else []
+            models = [member for member in models if len(models) > 1 and part == _tag(member)]
+    return models
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

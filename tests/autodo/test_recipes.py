@@ -74,6 +74,9 @@ def test_every_method_says_what_it_is(method):
         ("nothing.at.all=3", "nothing: unknown key"),
         ("seed=-1", "seed: .*not -1"),
         ("method.loss=kl", "needs soft labels"),
+        ("policy.kind=wild", r"baseline: policy.kind: unknown kind 'wild'; known: randaugment, colour"),
+        ("objective.kind=mixupp", r"objective.kind: unknown kind 'mixupp'; did you mean 'mixup'\?; known: .*ldam-drw"),
+        ("objective.smoothing=0.2", r"objective.kind: is needed beside smoothing; known: label-smoothing"),
     ],
 )
 def test_a_wrong_override_is_told_with_the_alternatives(assignment, message):
@@ -181,6 +184,17 @@ def test_the_recipe_says_how_strong_a_policy_is():
     assert build_run("cifar10", "baseline").policy is None
     with pytest.raises(ConfigError, match=r"policy.*kind"):
         build_run("cifar10", "baseline", overrides={"policy.kind": "wild"})
+
+
+def test_a_wrong_key_of_a_policy_is_told_by_its_place_in_the_config():
+    for method, override, message in (
+        ("randaugment", {"policy.draw": 3}, r": policy.draw: unknown key; did you mean 'draws'\?"),
+        ("label-smoothing", {"objective.smoothing": 2}, r": objective.smoothing: input should be less than 1"),
+        ("dada-searched", {"policy.search.epoch": 2}, r": policy.search.epoch: unknown key; did you mean 'epochs'\?"),
+        ("dada-searched", {"policy.search.algorithm": "dado"}, r"unknown algorithm 'dado'; did you mean 'dada'\?"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            build_run("cifar10", method, overrides=override)
 
 
 def test_runs_share_a_search_if_all_that_it_reads_is_the_same():
