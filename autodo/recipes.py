@@ -55,8 +55,9 @@ def build_run(
             del given["policy"]
     tree = _merge(tree, given)
     if isinstance(tree.get("policy"), Mapping):
-        # How strong a policy should be depends on the images: the recipe says it, for each kind.
-        tree["policy"] = _merge(strengths.get(recipe_key(tree["policy"]), {}), tree["policy"])
+        # How strong a policy should be depends on the images: the recipe says it, for each kind. None: not at all.
+        strength = strengths.get(recipe_key(tree["policy"]), {})
+        tree["policy"] = _merge(strength or {}, tree["policy"]) if strength is not None or given.get("policy") else None
     for section in ("points", "outer"):
         if not isinstance(tree.get(section, {}), Mapping):
             raise ConfigError(f"{where}: {section}: is a section with keys, not {tree[section]!r}")

@@ -177,6 +177,9 @@ def test_the_recipe_says_how_strong_a_policy_is():
         ("colour", 1, 15),
         ("colour", 3, 7),
     ]
+    # None for gray images, unless a person says how strong they are.
+    assert build_run("digits", "autodo-aws").policy is None
+    assert build_run("digits", "autodo-aws", overrides={"policy.draws": 1, "policy.magnitude": 9}).policy.draws == 1
     assert build_run("svhn", "autoaugment").policy.table == "svhn"
     assert build_run("svhn", "randaugment", overrides={"policy.draws": 1}).policy.draws == 1
     # The strength of one policy is nothing to another, and the baseline has none.

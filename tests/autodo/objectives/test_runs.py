@@ -101,7 +101,7 @@ def test_what_does_not_go_together_is_refused(method):
 def test_a_wrong_setting_of_an_objective_is_told_with_the_alternatives():
     with pytest.raises(ConfigError, match=r"objective\.p: unknown key.*known: kind, q"):
         run_of("gce", objective__p=0.5)
-    with pytest.raises(ConfigError, match=r"objective\.gce\.q.*less than or equal to 1, not 2"):
+    with pytest.raises(ConfigError, match=r"objective\.q.*less than or equal to 1, not 2"):
         run_of("gce", objective__q=2)
 
 
