@@ -196,6 +196,7 @@ def _with_policies(
             console,
             resources=resources,
             scratch=scratch,
+            retries=options.retries,
             seconds=None if options.seconds is None else options.seconds - (time.monotonic() - begun),
             data_dir=options.data_dir,
         )

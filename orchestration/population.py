@@ -5,6 +5,7 @@ is cut continues from are the members' files in the store, written whenever memb
 scheduler waits for ever for members that are out of step, all continue from the same epoch, the last that all reached.
 """
 
+import collections
 import contextlib
 import functools
 import math
@@ -24,15 +25,14 @@ from rich.console import Console
 
 from autodo.augment.policy_file import PolicyFile
 from autodo.config import RunConfig
-from autodo.errors import StoreError
 from autodo.policy_config import PopulationSearch, SearchedPolicy
 from autodo.search.tasks import provenance
 from autodo.seeds import numpy_generator
 from autodo.storage import Location, locate
 from orchestration.execute import load_here
-from orchestration.failures import Reason, reason_of
+from orchestration.failures import Reason, reason_of, reason_of_death
 from orchestration.grid import ResourcesConfig
-from orchestration.run_state import RunBusy
+from orchestration.run_state import Cause, RunBusy
 from orchestration.search_board import SearchBoard
 from orchestration.search_stage import LOOK_SECONDS, Ended
 from orchestration.store import Store
@@ -43,6 +43,19 @@ if TYPE_CHECKING:
 _FORMAT = 1
 
 
+class MemberFailed(RuntimeError):
+    """A member of the population failed; the message is all that Ray says of it."""
+
+    @property
+    def reason(self) -> Reason:
+        """Why, and whether it was an error of the member or the death of its process."""
+        said = str(self)
+        if "RayTaskError" not in said:
+            return reason_of_death(said)
+        lines = [line.strip() for line in said.splitlines() if line.strip()]
+        return Reason(Cause.ERROR, "MemberFailed", f"a member of the population failed: {lines[-1]}", said)
+
+
 def find_policies(
     wanted: Mapping[str, RunConfig],
     store: Store,
@@ -50,6 +63,7 @@ def find_policies(
     *,
     resources: ResourcesConfig,
     scratch: Location,
+    retries: int,
     seconds: float | None = None,
     data_dir: Path | str | None = None,
 ) -> Ended:
@@ -62,10 +76,12 @@ def find_policies(
         wanted: by search id, a run that needs the policy.
         resources: of each member at work.
         scratch: a folder that all nodes see, for Tune's checkpoints.
+        retries: how often the death of a member's process is forgiven a search; the loss of a node always is.
         seconds: after so long the searches end as by Ctrl-C; None for no limit.
     """
     deadline = math.inf if seconds is None else time.monotonic() + seconds
     failed: dict[str, Reason] = {}
+    deaths: collections.Counter[str] = collections.Counter()
     interrupted = False
 
     def interrupt(*_: object) -> None:
@@ -95,9 +111,14 @@ def find_policies(
                     board.update(search_id, "in another launch", "")
                     time.sleep(LOOK_SECONDS)
                 except Exception as error:  # of this search, and no other
+                    reason = error.reason if isinstance(error, MemberFailed) else reason_of(error)
+                    deaths[search_id] += reason.cause is not Cause.NODE_LOST
+                    if reason.kind == "ProcessDied" and deaths[search_id] <= retries:
+                        board.say(f"search: {reason.last_line}; the population goes on from its last perturbation")
+                        continue
                     del waiting[search_id]
-                    failed[search_id] = reason_of(error)
-                    board.update(search_id, "failed", failed[search_id].last_line)
+                    failed[search_id] = reason
+                    board.update(search_id, "failed", reason.last_line)
                 if over():
                     break
     return Ended(failed, None if not waiting else "interrupted" if interrupted else "out of time")
@@ -122,7 +143,11 @@ def _find(
             board.refresh()
 
         tell("at work")
-        policy = search(config, store.search_dir(search_id), tell=tell, stop=over, **options)
+        try:
+            policy = search(config, store.search_dir(search_id), tell=tell, stop=over, **options)
+        except MemberFailed as error:
+            attempt.log.write(f"{error}\n")
+            raise
         if policy is None:
             tell("stopped; the next attempt continues")
             return False
@@ -158,7 +183,7 @@ def search(
         scratch: a folder that all nodes see, for Tune's checkpoints; it is deleted in the end.
         stop: asked after every epoch of a member.
     Raises:
-        StoreError: if members failed; the message is the first one's.
+        MemberFailed: if a member failed, or its process died.
     """
     started = time.monotonic()
     settings = _settings(config)
@@ -206,13 +231,13 @@ def search(
         with clusters.deaths_are_told():
             results = tuner.fit()
     except Exception:
+        if events.failed is not None:
+            raise MemberFailed(events.failed) from None
         if events.stopped:
             return None
         raise
     finally:
         _delete(scratch)
-    for error in results.errors:
-        raise StoreError(f"a member of the population failed: {str(error).strip().splitlines()[-1]}")
     last = [results[number].metrics or {} for number in range(len(results))]
     ended = [metrics for metrics in last if metrics.get("epoch") == settings.epochs]
     if len(ended) < settings.population:
@@ -250,10 +275,6 @@ class _Member(tune.Trainable):
         self._member = Member(run, _prepared(run, config["data_dir"]), config["device"])
         self._genome: list[int] = list(config["genome"])
         self._begin: int = config["begin"]
-        if self._begin:
-            kept = _read(self._folder, self._number, self._begin)
-            assert kept is not None
-            self._member.load_state_dict(kept["member"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
@@ -261,6 +282,11 @@ class _Member(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         member, epochs = self._member, self._settings.epochs
+        if member.epoch < self._begin:
+            # Its first step. Later, Tune has brought it to where it was, and what it began from may be deleted.
+            kept = _read(self._folder, self._number, self._begin)
+            assert kept is not None
+            member.load_state_dict(kept["member"])
         if member.epoch < epochs:
             member.train_epoch(self._genome)
             if member.epoch % self._settings.perturb_every == 0 or member.epoch == epochs:
@@ -304,11 +330,17 @@ class _Member(tune.Trainable):
 
 
 class _Events(tune.Callback):
-    """A line whenever the whole population has ended another epoch; and the end, when there is to be one."""
+    """A line whenever the whole population has ended another epoch; and the end, when there is to be one.
+
+    Tune's own ways to stop end one member after another, and those that are paused wait for them for ever: what ends
+    here ends by an exception.
+    """
 
     def __init__(self, tell: Callable[[str], None], stop: Callable[[], bool], epochs: int) -> None:
         self._tell, self._stop, self._epochs = tell, stop, epochs
         self.stopped = False
+        self.failed: str | None = None
+        """What Ray says of a member that failed."""
         self._told = 0
         self._last: dict[str, dict[str, Any]] = {}
 
@@ -322,8 +354,14 @@ class _Events(tune.Callback):
             self._told = epoch
             best = max(last["accuracy"] for last in self._last.values())
             self._tell(f"epoch {epoch} of {self._epochs}, best accuracy {best:.3f}")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        self.failed = Path(trial.error_file).read_text() if trial.error_file else "no reason is known"
+
+    def on_step_end(self, iteration: int, trials: list[Any], **_: Any) -> None:
+        if self.failed is not None:
+            raise RuntimeError("a member failed")
         if self._stop():
-            # Tune's own ways to stop end one member after another, and those that are paused wait for them for ever.
             self.stopped = True
             raise RuntimeError("stopped")
 

@@ -1,6 +1,13 @@
 """Population-based augmentation on a Ray of this machine."""
 
+import contextlib
+import io
+import os
+import signal
+from pathlib import Path
+
 import pytest
+from rich.console import Console
 
 from autodo.augment.policy_file import PolicyFile
 from autodo.config import RunConfig
@@ -15,7 +22,7 @@ RUN = build_run(
     "pba",
     overrides={
         "policy.search.images": 400,
-        "policy.search.epochs": 6,
+        "policy.search.epochs": 10,
         "policy.search.population": 4,
         "policy.search.perturb_every": 2,
         "policy.search.model": "small-cnn",
@@ -37,9 +44,27 @@ def search(folder, scratch, told: list[str], run: RunConfig = RUN, stop=lambda: 
     )
 
 
+def members_of_this_process() -> list[int]:
+    """Process ids of the members at work on the Ray that this process has started."""
+    parents: dict[int, int] = {}
+    members: list[int] = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            pid = int(stat.parent.name)
+            parents[pid] = int(stat.read_text().rpartition(")")[2].split()[1])
+            if b"ray::_Member" in (stat.parent / "cmdline").read_bytes():
+                members.append(pid)
+
+    def ours(pid: int) -> bool:
+        while pid in parents and pid != os.getpid():
+            pid = parents[pid]
+        return pid == os.getpid()
+
+    return [pid for pid in members if ours(pid)]
+
+
 @pytest.fixture
 def on_ray(tmp_path_factory):
-    from pathlib import Path
 
     from orchestration.cluster import Cluster, running_ray
     from orchestration.scratch import scratch_directory
@@ -59,15 +84,53 @@ def test_the_best_members_schedule_is_found_and_a_search_that_is_cut_continues(o
         (folder / "member-2-epoch-4.pt").write_bytes(b"damaged")
     told.clear()
     policy = search(folder, on_ray / "two", told)
-    assert told[0] == "continues from epoch 2 of 6"
-    assert told[-1].startswith("epoch 6 of 6, best accuracy")
+    assert told[0] == "continues from epoch 2 of 10"
+    assert told[-1].startswith("epoch 10 of 10, best accuracy")
     assert policy is not None
     assert policy.schedule[0].start == 0
-    assert all(stage.start * 6 % 1 == pytest.approx(0, abs=1e-9) for stage in policy.schedule)
+    assert all(stage.start * 10 % 1 == pytest.approx(0, abs=1e-9) for stage in policy.schedule)
     accuracies = policy.provenance["accuracies"]
     assert len(accuracies) == 4
     assert policy.provenance["accuracy"] == accuracies[0] == max(accuracies)
     assert accuracies[0] > 0.5
+
+
+@pytest.mark.long
+def test_a_member_whose_process_dies_goes_on_from_the_last_perturbation(on_ray, store):
+    """And when that happens too often, the search has failed."""
+    from orchestration import population
+
+    text = io.StringIO()
+
+    class Killing(io.StringIO):
+        """Kills a member whenever an epoch is told that it has not seen."""
+
+        def write(self, line: str) -> int:
+            if "epoch 3 of" in line or "epoch 5 of" in line:
+                for pid in members_of_this_process()[:1]:
+                    os.kill(pid, signal.SIGKILL)
+            return text.write(line)
+
+    def find(retries: int) -> population.Ended:
+        console = Console(file=Killing(), width=200)
+        return population.find_policies(
+            {str(RUN.search_id): RUN},
+            store,
+            console,
+            resources=ResourcesConfig(),
+            scratch=locate(on_ray / f"scratch{retries}"),
+            retries=retries,
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("orchestration.search_board.INTERVAL_SECONDS", 0.0)
+        failed = find(retries=0)
+        assert [reason.kind for reason in failed.failed.values()] == ["ProcessDied"]
+        assert "goes on from its last perturbation" not in text.getvalue()
+        ended = find(retries=20)
+    assert ended.failed == {}
+    assert "goes on from its last perturbation" in text.getvalue()
+    assert str(RUN.search_id) in store.policies()
 
 
 @pytest.mark.long
@@ -77,9 +140,9 @@ def test_some_members_become_heirs_of_better_ones(on_ray, tmp_path):
     folder = locate(tmp_path / "search")
     folder.make_folder()
     search(folder, on_ray / "one", [])
-    states = [torch.load(tmp_path / "search" / f"member-{n}-epoch-6.pt", weights_only=True) for n in range(4)]
+    states = [torch.load(tmp_path / "search" / f"member-{n}-epoch-10.pt", weights_only=True) for n in range(4)]
     histories = [state["member"]["history"] for state in states]
-    # The worst quarter of four is one, at each of two perturbations.
+    # The worst quarter of four is one, at each of four perturbations.
     assert 1 <= sum(len(history) > 1 for history in histories) <= 4
     firsts = [tuple(history[0][1]) for history in histories]
     assert len(set(firsts)) < 4, "an heir begins with its donor's history"
