@@ -317,8 +317,22 @@ def _plain(number: float) -> str:
     return f"{Decimal(repr(float(number))).normalize():f}"
 
 
+# What a RunConfig had not from the beginning, with the values that change nothing: left out where it has these, so that
+# the ids of runs without it are what they were.
+_ADDED: dict[str, Any] = {"policy": None, "objective": None, "finetune": None, "method": {"images": "train"}}
+
+
 def fingerprint(config: BaseModel, **fields: Any) -> str:
-    """First 8 hex digits of the sha256 of the canonical JSON (sorted keys, no spaces, nothing that is not set)."""
-    content = config.model_dump(mode="json", exclude_none=True, **fields)
+    """First 8 hex digits of the sha256 of the canonical JSON (sorted keys, no spaces)."""
+    content = _without(config.model_dump(mode="json", **fields), _ADDED)
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
+
+
+def _without(content: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    inner = {
+        key: _without(content[key], value)
+        for key, value in values.items()
+        if isinstance(value, dict) and key in content
+    }
+    return {key: value for key, value in (content | inner).items() if key not in values or values[key] != value}

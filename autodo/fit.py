@@ -38,12 +38,15 @@ def fit(
         on_search: called with a line for people whenever the search of a policy is a step further.
         policy: of an earlier search, or from elsewhere, in place of the one that would be searched or read.
     Raises:
-        ConfigError: if the policy cannot be read, or be searched by one process.
+        ConfigError: if the policy cannot be read, or be searched by one process, or the method has no use for it.
         DataError: if the images cannot be read. TrainingDiverged: if the loss is not finite.
     """
     data = prepare(load(config.dataset, data_dir=data_dir), config)
     device = device or default_device()
-    policy = policy or _policy(config, data, device, on_search)
+    if policy is not None and config.policy is None:
+        raise ConfigError(f"policy: method {config.method.name!r} draws no operations, so no policy can be given to it")
+    if policy is None:
+        policy = _policy(config, data, device, on_search)
     training = Training(config, data, device=device, policy=policy)
     for row in training:
         if on_epoch is not None:

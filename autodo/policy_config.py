@@ -9,7 +9,7 @@ from autodo.validation import Frozen
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-OperationSet = Literal["paper", "colour", "original"]
+OperationSet = Literal["paper", "original"]
 
 
 class RandAugment(Frozen):
@@ -17,7 +17,7 @@ class RandAugment(Frozen):
 
     kind: Literal["randaugment"] = "randaugment"
     operations: OperationSet = "paper"
-    """`paper`: 11, of AutoDO's appendix; `colour`: the 6 of them that move no pixel; `original`: RandAugment's 14."""
+    """`paper`: the 11 of AutoDO's appendix; `original`: RandAugment's 14."""
     draws: Annotated[int, Field(ge=1)]
     """N, operations an image."""
     magnitude: Annotated[float, Field(ge=0, le=30)]
@@ -190,14 +190,15 @@ def fitting(given: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, An
     """
     if "kind" in given:
         return dict(given)
-    kept = _known_to(given, "kind", preset.get("kind"), PolicyConfig)
+    kept = known_to(given, "kind", preset.get("kind"), PolicyConfig)
     if isinstance(given.get("search"), Mapping) and "search" in kept and "algorithm" not in given["search"]:
         algorithm = preset.get("search", {}).get("algorithm")
-        kept["search"] = _known_to(given["search"], "algorithm", algorithm, SearchConfig)
+        kept["search"] = known_to(given["search"], "algorithm", algorithm, SearchConfig)
     return kept
 
 
-def _known_to(given: Mapping[str, Any], tag: str, name: Any, union: Any) -> dict[str, Any]:
+def known_to(given: Mapping[str, Any], tag: str, name: Any, union: Any) -> dict[str, Any]:
+    """Of the given keys those that the member `name` of a union reads, and those that no member does."""
     models: dict[str, type[BaseModel]] = {m.model_fields[tag].default: m for m in get_args(get_args(union)[0])}
     own = set(models[name].model_fields) if name in models else set()
     others = {field for model in models.values() for field in model.model_fields}

@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 from autodo.config import DistortionConfig, OuterConfig, PointsConfig, RunConfig, SplitName
 from autodo.errors import ConfigError
 from autodo.models import known_model_names, parse_model_name
-from autodo.policy_config import SearchedPolicy, fitting, recipe_key
+from autodo.objective_config import FinetuneConfig, ObjectiveConfig
+from autodo.policy_config import SearchedPolicy, fitting, known_to, recipe_key
 from autodo.validation import check_name, hint, load_yaml, parse_model
 
 Kind = Literal["datasets", "methods", "grids"]
@@ -33,6 +34,7 @@ def build_run(
     Raises:
         ConfigError: naming the bad key or value, where it stands and what is allowed.
     """
+    method = canonical_method(method)
     recipe, preset = dict(dataset_recipe(dataset)), method_preset(method)
     strengths = recipe.pop("policies", {})
     tree = _merge(recipe, preset)
@@ -48,11 +50,7 @@ def build_run(
     )
     where = f"{dataset} x {method}"
     given = _nest(overrides or {})
-    if isinstance(given.get("policy"), Mapping):
-        # As with points and outer below: a grid sets this for all of its methods.
-        given["policy"] = fitting(given["policy"], tree.get("policy") or {})
-        if not given["policy"]:
-            del given["policy"]
+    given = _of_the_method(given, tree)
     tree = _merge(tree, given)
     if isinstance(tree.get("policy"), Mapping):
         # How strong a policy should be depends on the images: the recipe says it, for each kind. None: not at all.
@@ -73,6 +71,27 @@ def build_run(
     if isinstance(run.policy, SearchedPolicy):
         check_model_name(run.policy.search.model, f"{where}: policy.search.model")
     return run
+
+
+def _of_the_method(given: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides without what other methods than this one read: a grid gives the same to all of its methods.
+
+    `objective.oracle` is nothing to a method without a train loss of its own, and `finetune.share` must not turn the
+    baseline into a method that trains on val. (As with points and outer, which are checked all the same.)
+
+    Args:
+        tree: of the dataset and the method.
+    """
+    kept = dict(given)
+    if isinstance(given.get("policy"), Mapping):
+        kept["policy"] = fitting(given["policy"], tree.get("policy") or {})
+    if isinstance(given.get("objective"), Mapping) and "kind" not in given["objective"]:
+        kept["objective"] = known_to(given["objective"], "kind", tree.get("objective", {}).get("kind"), ObjectiveConfig)
+    if isinstance(given.get("finetune"), Mapping) and "finetune" not in tree:
+        kept["finetune"] = {
+            key: value for key, value in given["finetune"].items() if key not in FinetuneConfig.model_fields
+        }
+    return {section: value for section, value in kept.items() if value != {}}
 
 
 def _check_unused(tree: Mapping[str, Any], where: str) -> None:
@@ -125,6 +144,19 @@ def method_parts(name: str) -> list[str]:
         check_name(parts[-1], known, "method")
         words = words[taken:]
     return parts
+
+
+def canonical_method(name: str) -> str:
+    """The name that all orders of joined methods have.
+
+    Raises:
+        ConfigError: if a method is unknown, or is joined with itself or with the baseline, which changes nothing.
+    """
+    parts = method_parts(name)
+    for part in parts:
+        if len(parts) > 1 and (part == "baseline" or parts.count(part) > 1):
+            raise ConfigError(f"method {name!r}: {part!r} adds nothing to the others")
+    return "+".join(sorted(parts))
 
 
 class MethodText(NamedTuple):

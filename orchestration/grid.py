@@ -18,7 +18,7 @@ from pydantic import (
 
 from autodo.config import DistortionConfig, RunConfig, SplitName
 from autodo.errors import ConfigError
-from autodo.recipes import build_run, dataset_names, grid_names, method_preset, shipped_file
+from autodo.recipes import build_run, canonical_method, dataset_names, grid_names, method_preset, shipped_file
 from autodo.validation import check_name, hint, load_yaml, parse_model
 
 # What a grid already spans; an override of one of these would silently collapse an axis.
@@ -37,6 +37,7 @@ def _known_dataset(name: str) -> str:
 
 
 def _known_method(name: str) -> str:
+    name = canonical_method(name)
     method_preset(name)
     return name
 

@@ -63,7 +63,7 @@ def _one_step(images: Tensor, sizes: list[int], value: Tensor, centre: Tensor) -
     return torch.cat(done)
 
 
-_OPERATION_SETS: dict[OperationSet, Ranges] = {"paper": PAPER, "colour": COLOUR, "original": ORIGINAL}
+_OPERATION_SETS: dict[OperationSet, Ranges] = {"paper": PAPER, "original": ORIGINAL}
 
 
 def _from_data(found: PolicyFile | None) -> Policy:

@@ -19,7 +19,6 @@ from autodo.data.prepare import Prepared
 from autodo.errors import TrainingDiverged
 from autodo.models import build
 from autodo.policy_config import SearchedPolicy
-from autodo.provenance import device_name, git_sha, versions
 from autodo.search.reduced import reduced
 from autodo.search.smooth_operations import SEARCHED
 from autodo.seeds import derive
@@ -103,15 +102,6 @@ def search_by_epochs(
         source=f"{algorithm} on {config.dataset.label} {config.distortion}, seed {config.seed}",
         sub_policies=found.sub_policies,
         provenance={
-            "search": config.policy.search.model_dump(mode="json"),
-            "search_id": search_id,
-            "dataset": config.dataset.model_dump(mode="json", exclude_none=True),
-            "distortion": config.distortion.model_dump(mode="json"),
-            "augmentation": config.augmentation.model_dump(mode="json"),
-            "seed": config.seed,
-            "versions": versions(),
-            "git_sha": git_sha(),
-            "device": device_name(torch.device(device)),
             "seconds": sum(row["seconds"] for row in history),
             "epochs": history,
             "weights": found.weights,

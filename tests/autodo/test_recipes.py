@@ -1,3 +1,5 @@
+import hashlib
+import json
 import subprocess
 import sys
 
@@ -76,7 +78,7 @@ def test_every_method_says_what_it_is(method):
         ("method.loss=kl", "needs soft labels"),
         ("policy.kind=wild", r"baseline: policy.kind: unknown kind 'wild'; known: randaugment, colour"),
         ("objective.kind=mixupp", r"objective.kind: unknown kind 'mixupp'; did you mean 'mixup'\?; known: .*ldam-drw"),
-        ("objective.smoothing=0.2", r"objective.kind: is needed beside smoothing; known: label-smoothing"),
+        ("policy.frob=1", r"policy.kind: is needed beside frob; known: randaugment"),
     ],
 )
 def test_a_wrong_override_is_told_with_the_alternatives(assignment, message):
@@ -147,10 +149,11 @@ def test_methods_join_by_plus():
         build_run("cifar10", "randaugment").policy,
         build_run("cifar10", "label-smoothing").objective,
     )
-    assert run.method.name == "randaugment+label-smoothing"
-    assert "_randaugment+label-smoothing_s0_" in run.run_id
-    # What both leave at its default is no conflict, and neither is the order.
-    assert build_run("digits", "baseline+autodo-exact-ws+trivialaugment").points is not None
+    assert run.method.name == "label-smoothing+randaugment"
+    assert "_label-smoothing+randaugment_s0_" in run.run_id
+    # The order says nothing, and the name has it not.
+    assert build_run("digits", "train+val+mixup") == build_run("digits", "mixup+train+val")
+    assert build_run("digits", "trivialaugment+autodo-exact-ws").method.name == "autodo-exact-ws+trivialaugment"
 
 
 @pytest.mark.parametrize(
@@ -159,6 +162,8 @@ def test_methods_join_by_plus():
         ("randaugment+trivialaugment", "'randaugment' and 'trivialaugment' both set policy"),
         ("autodo-aws+randaugment", "'autodo-aws' and 'randaugment' both set policy"),
         ("randaugment+mixupp", "unknown method 'mixupp'"),
+        ("randaugment+randaugment", "'randaugment' adds nothing"),
+        ("baseline+mixup", "'baseline' adds nothing"),
         ("randaugment+", "unknown method ''"),
         ("+", "unknown method ''"),
         ("autodo-exact-ws+label-smoothing", "objective goes with methods that learn nothing per point"),
@@ -187,6 +192,28 @@ def test_the_recipe_says_how_strong_a_policy_is():
     assert build_run("cifar10", "baseline").policy is None
     with pytest.raises(ConfigError, match=r"policy.*kind"):
         build_run("cifar10", "baseline", overrides={"policy.kind": "wild"})
+
+
+def test_overrides_of_other_methods_sections_leave_a_method_as_it_is():
+    overrides = {"objective.oracle": True, "finetune.share": 0.5, "policy.draws": 1}
+    assert build_run("digits", "baseline", overrides=overrides) == build_run("digits", "baseline")
+    assert build_run("digits", "mixup", overrides=overrides) == build_run("digits", "mixup")
+    assert build_run("digits", "ldam-drw", overrides=overrides).objective.oracle
+    assert build_run("digits", "finetune-head-on-val", overrides=overrides).finetune.share == 0.5
+    for key in ("objective.frob", "finetune.frob"):
+        for method in ("baseline", "mixup", "finetune-head-on-val"):
+            with pytest.raises(ConfigError, match="frob"):
+                build_run("digits", method, overrides={key: 1})
+
+
+def test_sections_that_came_later_leave_the_ids_of_runs_without_them():
+    run = build_run("digits", "baseline")
+    content = json.loads(run.model_dump_json())
+    for section in ("policy", "objective", "finetune"):
+        assert content.pop(section) is None
+    assert content["method"].pop("images") == "train"
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    assert run.run_id.endswith(hashlib.sha256(canonical.encode()).hexdigest()[:8])
 
 
 def test_a_wrong_key_of_a_policy_is_told_by_its_place_in_the_config():

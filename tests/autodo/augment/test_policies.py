@@ -120,7 +120,6 @@ def test_draws_are_the_generators_alone(name: str) -> None:
     [
         (RandAugment(draws=3, magnitude=15), PAPER),
         (RandAugment(operations="original", draws=3, magnitude=15), ORIGINAL),
-        (RandAugment(operations="colour", draws=3, magnitude=15), COLOUR),
         (Colour(draws=3, magnitude=15), COLOUR),
         (TrivialAugment(), WIDE),
     ],

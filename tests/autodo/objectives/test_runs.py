@@ -1,3 +1,5 @@
+import math
+
 """Every new method trains real digits, and goes on from a checkpoint as if it had not stopped."""
 
 import numpy as np
@@ -83,13 +85,15 @@ def test_state_that_is_lost_would_show(method, tmp_path):
     assert not torch.equal(whole.head.weight, continued.head.weight)
 
 
-@pytest.mark.parametrize("policy", ["randaugment"])
+@pytest.mark.parametrize("policy", ["randaugment", "uniformaugment"])
 @pytest.mark.parametrize("method", [*OBJECTIVES, *ANCHORS])
-def test_goes_with_an_augmentation(policy, method):
-    run = build_run("digits", f"{policy}+{method}")
-    alone, augmented = build_run("digits", method), build_run("digits", policy)
-    assert run.policy == augmented.policy
+def test_trains_with_an_augmentation(policy, method):
+    run, alone = run_of(f"{policy}+{method}", training__epochs=2), run_of(method, training__epochs=2)
+    assert run.policy is not None
     assert (run.objective, run.finetune, run.method.images) == (alone.objective, alone.finetune, alone.method.images)
+    losses, losses_alone = ([row["train_loss"] for row in start(config)] for config in (run, alone))
+    assert all(math.isfinite(loss) for loss in losses)
+    assert losses[0] != losses_alone[0]  # it has seen other images
 
 
 @pytest.mark.parametrize("method", ["autodo-aw+gce", "gce+sop", "autodo-aw+finetune-head-on-val", "val-only+train+val"])

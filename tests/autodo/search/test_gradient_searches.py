@@ -53,8 +53,7 @@ def test_a_search_gives_a_policy_and_says_how(algorithm: str, data: Prepared) ->
     assert lines[0].startswith(f"{algorithm} search, epoch 1 of {EPOCHS}: ")
     rows = found.provenance["epochs"]
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
-    assert found.provenance["seed"] == 0
-    assert found.provenance["search"]["algorithm"] == algorithm
+    assert found.provenance["seconds"] == sum(row["seconds"] for row in rows) > 0
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
