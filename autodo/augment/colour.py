@@ -1,4 +1,4 @@
-"""Operations on pixel values, on whole levels 0..255 as PIL computes them: uint8 in, uint8 out.
+"""Operations on pixel values, on whole levels 0..255 as PIL computes them: uint8, changed in place.
 
 Fractions are cut off where PIL cuts them off, so that a whole sequence of operations gives what PIL gives.
 """
@@ -20,20 +20,18 @@ LUMA = (19595, 38470, 7471)
 CUTOUT_FILL = (125, 123, 114)  # Fast AutoAugment's, the mean of CIFAR-10; grey images get its luma
 
 
-def enhance(images: Tensor, value: Tensor, base: Base) -> Tensor:
-    """base + value (image - base), clipped: 0 is the base, 1 the image, more than 1 exaggerates.
+def blend(images: Tensor, levels: Tensor, base: Tensor, value: Tensor) -> None:
+    """base + value (levels - base), clipped: 0 is the base, 1 the image, more than 1 exaggerates.
 
     Shape:
-        images [b, C, H, W] uint8, value [b] -> like images.
+        images [b, C, H, W] uint8: where the result goes; levels (overwritten), base: the same, float; value [b].
     """
-    levels = images.float()
-    from_base = base(levels)
-    blended = (levels - from_base).mul_(value.view(-1, 1, 1, 1)).add_(from_base).clamp_(0, 255)
-    return _cut(blended)
+    blended = levels.sub_(base).mul_(value.view(-1, 1, 1, 1)).add_(base).clamp_(0, 255)
+    images.copy_(blended.to(torch.int16))
 
 
-def enhance_smooth(images: Tensor, value: Tensor, base: Base) -> Tensor:
-    """The same without the cut to whole levels, differentiable in both arguments.
+def blend_smooth(images: Tensor, value: Tensor, base: Base) -> Tensor:
+    """The same without the cut to whole levels, differentiable in images and value.
 
     Shape:
         images [b, C, H, W] float in [0, 1], value [b] -> like images.
@@ -95,75 +93,59 @@ def _whole(levels: Tensor) -> Tensor:
     return levels.floor_()
 
 
-def invert(images: Tensor, value: Tensor) -> Tensor:
-    """255 - level. Shape: images [b, C, H, W] uint8 -> the same."""
-    return images.bitwise_not()
-
-
-def solarize(images: Tensor, threshold: Tensor) -> Tensor:
-    """Levels from `threshold` (0..256) on are inverted. Shape: images [b, C, H, W] uint8, threshold [b] -> images."""
+def solarize(images: Tensor, threshold: Tensor) -> None:
+    """Levels from `threshold` (0..256) on are inverted. Shape: images [b, C, H, W] uint8, threshold [b]."""
     last_kept = threshold.ceil().to(torch.int16).view(-1, 1, 1, 1) - 1
     # The sign of the difference, spread over all bits: no comparison, which is slow on a CPU for uint8.
-    inverted = (last_kept - images).bitwise_right_shift_(15).to(torch.uint8)
-    return inverted.bitwise_xor_(images)
+    images.bitwise_xor_((last_kept - images).bitwise_right_shift_(15).to(torch.uint8))
 
 
-def posterize(images: Tensor, bits: Tensor) -> Tensor:
+def posterize(images: Tensor, bits: Tensor) -> None:
     """Only the upper `bits` (1..8, a fraction cut off) of a level stay. Shape: images [b, C, H, W] uint8, bits [b]."""
     step = torch.exp2(8 - bits.floor())
-    return images & (256 - step).to(torch.uint8).view(-1, 1, 1, 1)
+    images.bitwise_and_((256 - step).to(torch.uint8).view(-1, 1, 1, 1))
 
 
-def auto_contrast(images: Tensor, value: Tensor) -> Tensor:
-    """Each channel stretched to 0..255; a constant one stays. Shape: images [b, C, H, W] uint8 -> the same."""
-    lowest, highest = images.amin((2, 3)), images.amax((2, 3))
+def auto_contrast(images: Tensor, value: Tensor) -> None:
+    """Each channel stretched to 0..255; a constant one stays. Shape: images [b, C, H, W] uint8."""
+    lowest, highest = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
+    constant = lowest == highest
     # In float64 and in this order, because the cut makes a level of each rounding error of PIL's.
-    lowest, highest = lowest.double()[..., None], highest.double()[..., None]
+    lowest, highest = lowest.double().masked_fill_(constant, 0), highest.double().masked_fill_(constant, 255)
     scale = torch.full_like(lowest, 255) / (highest - lowest)  # `255 / span` would multiply by a rounded reciprocal
-    same = counting(256, torch.float64, images.device)
-    stretched = (same * scale).sub_(lowest * scale).clamp_(0, 255)
-    return _look_up(torch.where(highest > lowest, stretched, same), images)
+    images.copy_(images.double().mul_(scale).sub_(lowest * scale).to(torch.int16))
 
 
-def _look_up(table: Tensor, images: Tensor) -> Tensor:
-    """Each level replaced. Shape: table [b, C, 256] float in [0, 256), images [b, C, H, W] uint8 -> images."""
-    return _cut(table).view(-1).index_select(0, _positions(images, torch.int32).view(-1)).view(images.shape)
-
-
-def _positions(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """Where each pixel's level stands in a table [b, C, 256]. Shape: as images."""
-    starts = counting(images.shape[0] * images.shape[1], dtype, images.device) * 256
-    return images + starts.view(*images.shape[:2], 1, 1)
-
-
-def equalize(images: Tensor, value: Tensor) -> Tensor:
+def equalize(images: Tensor, value: Tensor) -> None:
     """Each channel's histogram made flat, as PIL does; one of too few levels stays.
 
     A level goes to (step / 2 + number of pixels below it) / step with step = (number of pixels below the highest level)
     / 255, all divisions of whole numbers.
 
     Shape:
-        images [b, C, H, W] uint8 -> the same.
+        images [b, C, H, W] uint8.
     """
     batch, channels = images.shape[:2]
-    position = _positions(images, torch.int64).view(-1)
-    # Counts are whole numbers below 2^24, so float32 is exact, and so is the floor of a quotient.
-    ones = torch.ones(1, device=images.device).expand(position.shape)
-    counts = torch.zeros(batch * channels * 256, device=images.device).scatter_add_(0, position, ones)
-    counts = counts.view(batch, channels, 256)
+    # Where each pixel's level stands in a table [b, C, 256].
+    starts = counting(batch * channels, torch.int32, images.device) * 256
+    position = images.int().add_(starts.view(batch, channels, 1, 1)).view(-1)
+    counts = position.new_zeros(batch * channels * 256)
+    counts.index_add_(0, position, position.new_ones(1).expand(position.shape))
+    # Whole numbers below 2^24, so float32 is exact, and so is the floor of a quotient.
+    counts = counts.view(batch, channels, 256).float()
     below = counts.cumsum(2) - counts
     step = (below.gather(2, images.amax((2, 3))[..., None].long()) / 255).floor_()
     same = counting(256, torch.float32, images.device)
-    mapped = ((below + (step / 2).floor_()) / step).clamp_(max=255)
+    mapped = below.add_((step / 2).floor_()).div_(step).clamp_(max=255)
     table = _cut(torch.where(step > 0, mapped, same))
-    return table.view(-1).index_select(0, position).view(images.shape)
+    images.copy_(table.view(-1).index_select(0, position).view(images.shape))
 
 
-def cutout(images: Tensor, side_frac: Tensor, centre: Tensor) -> Tensor:
+def cutout(images: Tensor, side_frac: Tensor, centre: Tensor) -> None:
     """A square of `side_frac` of the width filled with a grey; it grows right and down from its clipped corner.
 
     Shape:
-        images [b, C, H, W] uint8, side_frac [b], centre [b, 2] in [0, 1): (x, y) as shares -> images.
+        images [b, C, H, W] uint8, side_frac [b], centre [b, 2] in [0, 1): (x, y) as shares.
     """
     _, channels, height, width = images.shape
     side = side_frac.double() * width
@@ -177,7 +159,7 @@ def cutout(images: Tensor, side_frac: Tensor, centre: Tensor) -> Tensor:
     fill = _fill(channels, images.device)
     hidden = covered(centre[:, 1], height)[:, None, :, None] & covered(centre[:, 0], width)[:, None, None, :]
     # 255 where hidden: exchanges all bits there.
-    return (images ^ fill).bitwise_and_(hidden.to(torch.uint8).mul_(255)).bitwise_xor_(images)
+    images.bitwise_xor_((images ^ fill).bitwise_and_(hidden.to(torch.uint8).mul_(255)))
 
 
 @functools.cache

@@ -76,24 +76,29 @@ def identity(batch: int, device: torch.device) -> Tensor:
     return matrix
 
 
-def nearest(images: Tensor, matrix: Tensor) -> Tensor:
-    """Each pixel from the one that its centre falls into; equal to PIL bit for bit.
+def sample(images: Tensor, matrix: Tensor) -> None:
+    """Each pixel from the one that its centre falls into, in place; equal to PIL bit for bit.
 
     Shape:
-        images [b, C, H, W] of any dtype, matrix [b, 6] -> like images.
+        images [b, C, H, W] of any dtype, matrix [b, 6].
     """
     batch, channels, height, width = images.shape
-    fixed = (_steps(matrix) * (1 << FIXED_POINT_BITS)).add_(0.5).floor_().int()
+    steps = _steps(matrix).transpose(0, 1).contiguous()
+    fixed = steps.mul_(1 << FIXED_POINT_BITS).add_(0.5).floor_().int()
     per_x, per_y, start = fixed[..., None, None].unbind(2)
     x = counting(width, torch.int32, images.device)
     y = counting(height, torch.int32, images.device)[:, None]
     source = ((start + per_y * y) + per_x * x).bitwise_right_shift_(FIXED_POINT_BITS)
-    column, row = source[:, 0].clamp_(-1, width), source[:, 1].clamp_(-1, height)
+    column, row = source[0].clamp_(-1, width), source[1].clamp_(-1, height)
     # What lies outside is read from a border of zeros.
-    padded = images.new_zeros(batch, channels, height + 2, width + 2)
-    padded[:, :, 1:-1, 1:-1] = images
-    position = column.add_(row, alpha=width + 2).add_(width + 3).long().view(batch, 1, height * width)
-    return padded.view(batch, channels, -1).gather(2, position.expand(-1, channels, -1)).view(images.shape)
+    padded = F.pad(images, (1, 1, 1, 1))
+    plane = (height + 2) * (width + 2)
+    first = counting(batch, torch.int32, images.device) * (channels * plane) + (width + 3)
+    position = column.add_(row, alpha=width + 2).add_(first.view(-1, 1, 1)).view(-1)
+    # One channel after another with the same positions, which are computed once and stay four bytes wide.
+    for channel in range(channels):
+        levels = padded.view(-1)[channel * plane :].index_select(0, position)
+        images[:, channel] = levels.view(batch, height, width)
 
 
 def bilinear(images: Tensor, matrix: Tensor) -> Tensor:

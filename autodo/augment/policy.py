@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autodo.augment import geometry
+from autodo.augment import colour, geometry
 from autodo.augment import policies as of
 from autodo.augment.draws import Draws, Policy
-from autodo.augment.operations import MOVING, NAMES, OPERATIONS, to_float, to_levels
+from autodo.augment.geometry import counting
+from autodo.augment.operations import BLENDING, MOVING, NAMES, OPERATIONS, to_float, to_levels
 from autodo.augment.policy_file import PolicyFile
 from autodo.augment.ranges import COLOUR, ORIGINAL, PAPER, Ranges
 from autodo.policy_config import OperationSet, PolicyConfig
@@ -28,39 +29,60 @@ def apply(images: Tensor, draws: Draws) -> Tensor:
     if images.dtype != torch.uint8:
         return to_float(apply(to_levels(images), draws), images.dtype)
     # Each step has the batch sorted by operation, so that groups are slices; `place` says where each image is.
-    operation, order = draws.operation.sort(0)
-    counts = torch.zeros(len(NAMES), operation.shape[1], dtype=torch.int64, device=operation.device)
-    counts.scatter_add_(0, operation, torch.ones_like(operation))
-    everywhere = torch.arange(len(images), device=images.device)
-    place = everywhere
-    for step, sizes in enumerate(counts.T.tolist()):  # the only point where the host waits for a GPU
-        if sizes[0] == len(images):
-            continue  # Identity
-        chosen = order[:, step]
-        value, centre = draws.value[:, step].index_select(0, chosen), draws.centre[:, step].index_select(0, chosen)
-        images = _one_step(images.index_select(0, place.index_select(0, chosen)), sizes, value, centre)
-        place = torch.empty_like(place).scatter_(0, chosen, everywhere)
-    return images.index_select(0, place)
+    operation, order = draws.operation.T.contiguous().sort(1)
+    everywhere = counting(len(images), torch.int64, images.device).expand_as(order)
+    place = torch.empty_like(order).scatter_(1, order, everywhere)
+    # From the batch's order to that of the first step, from there to the second's, and back in the end.
+    moves = [order[0], *place[:-1].gather(1, order[1:]), place[-1]]
+    value = draws.value.T.gather(1, order)
+    centre = draws.centre.transpose(0, 1).gather(1, order[..., None].expand(-1, -1, 2))
+    each = counting(len(NAMES) + 1, torch.int64, images.device).repeat(len(order), 1)
+    starts = torch.searchsorted(operation, each).tolist()  # the only point where the host waits for a GPU
+    for step, move in enumerate(moves[:-1]):
+        images = images.index_select(0, move)
+        _one_step(images, starts[step], value[step], centre[step])
+    return images.index_select(0, moves[-1])
 
 
-def _one_step(images: Tensor, sizes: list[int], value: Tensor, centre: Tensor) -> Tensor:
-    """One operation on each image. Shape: images sorted by operation, of `sizes` images each."""
-    columns = (images, value, centre, geometry.identity(len(images), images.device))
-    groups = list(zip(OPERATIONS.values(), sizes, *(column.split(sizes) for column in columns), strict=True))
-    first, end = sum(sizes[: MOVING.start]), sum(sizes[: MOVING.stop])
-    done = [images[:first]]
-    if end > first:
-        # Whatever moves pixels is one sampling.
-        for operation, size, _, values, _, matrix in groups[MOVING.start : MOVING.stop]:
-            if size:
-                assert operation.matrix is not None
-                operation.matrix(matrix, values, *images.shape[-2:])
-        done.append(geometry.nearest(images[first:end], columns[-1][first:end]))
-    for operation, size, group, values, centres, _ in groups[MOVING.stop :]:
-        if size:
-            assert operation.exact is not None
-            done.append(operation.exact(group, values, centres))
-    return torch.cat(done)
+def _one_step(images: Tensor, starts: list[int], value: Tensor, centre: Tensor) -> None:
+    """One operation on each image, in place.
+
+    Shape:
+        images [B, C, H, W] uint8, sorted by operation; starts [operations + 1]: where those of each begin; value [B];
+        centre [B, 2].
+    """
+    # Whatever moves pixels is one sampling, and all enhancements are one blend.
+    for places, together in ((MOVING, _move), (BLENDING, _blend)):
+        first, end = starts[places.start], starts[places.stop]
+        if end > first:
+            groups = {
+                NAMES[place]: slice(starts[place] - first, starts[place + 1] - first)
+                for place in places
+                if starts[place + 1] > starts[place]
+            }
+            together(images[first:end], value[first:end], groups)
+    for operation, start, end in zip(OPERATIONS.values(), starts, starts[1:], strict=False):
+        if operation.exact is not None and end > start:
+            operation.exact(images[start:end], value[start:end], centre[start:end])
+
+
+def _move(images: Tensor, value: Tensor, groups: Mapping[str, slice]) -> None:
+    matrix = geometry.identity(len(images), images.device)
+    for name, group in groups.items():
+        fill = OPERATIONS[name].matrix
+        assert fill is not None
+        fill(matrix[group], value[group], *images.shape[-2:])
+    geometry.sample(images, matrix)
+
+
+def _blend(images: Tensor, value: Tensor, groups: Mapping[str, slice]) -> None:
+    levels = images.float()
+    base = torch.empty_like(levels)
+    for name, group in groups.items():
+        base_of = OPERATIONS[name].base
+        assert base_of is not None
+        base[group] = base_of(levels[group])
+    colour.blend(images, levels, base, value)
 
 
 _OPERATION_SETS: dict[OperationSet, Ranges] = {"paper": PAPER, "colour": COLOUR, "original": ORIGINAL}
