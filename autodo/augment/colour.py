@@ -4,7 +4,7 @@ Fractions are cut off where PIL cuts them off, so that a whole sequence of opera
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -20,14 +20,22 @@ LUMA = (19595, 38470, 7471)
 CUTOUT_FILL = (125, 123, 114)  # Fast AutoAugment's, the mean of CIFAR-10; grey images get its luma
 
 
-def blend(images: Tensor, levels: Tensor, base: Tensor, value: Tensor) -> None:
-    """base + value (levels - base), clipped: 0 is the base, 1 the image, more than 1 exaggerates.
+def blend(images: Tensor, value: Tensor, bases: Sequence[tuple[Base, slice]]) -> None:
+    """base + value (image - base), clipped: 0 is the base, 1 the image, more than 1 exaggerates.
 
+    Args:
+        bases: for consecutive groups of images.
     Shape:
-        images [b, C, H, W] uint8: where the result goes; levels (overwritten), base: the same, float; value [b].
+        images [b, C, H, W] uint8, value [b].
     """
-    blended = levels.sub_(base).mul_(value.view(-1, 1, 1, 1)).add_(base).clamp_(0, 255)
-    images.copy_(blended.to(torch.int16))
+    levels = images.float()
+    groups = [(levels[group], base(levels[group])) for base, group in bases]
+    for blended, base in groups:
+        blended.sub_(base)
+    levels.mul_(value.view(-1, 1, 1, 1))
+    for blended, base in groups:
+        blended.add_(base)
+    images.copy_(levels.clamp_(0, 255).to(torch.int16))
 
 
 def blend_smooth(images: Tensor, value: Tensor, base: Base) -> Tensor:
@@ -54,7 +62,7 @@ def black(levels: Tensor) -> Tensor:
 def luma(levels: Tensor) -> Tensor:
     """Base of Color. Shape: [b, C, H, W] -> [b, 1, H, W]."""
     if levels.shape[1] == 1:
-        return levels
+        return levels.clone()
     red, green, blue = levels.split(1, 1)
     # All sums stay below 2^24, so float32 is exact.
     total = (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
@@ -68,22 +76,16 @@ def mean_luma(levels: Tensor) -> Tensor:
 
 def smoothed(levels: Tensor) -> Tensor:
     """Base of Sharpness: weights 1 with 5 in the middle, over 13; the outermost pixels stay. Shape: as given."""
-    height, width = levels.shape[-2:]
+    batch, channels, height, width = levels.shape
     # Sums over the whole batch as one row of memory; those that reach over an image's edge are not used.
     row = levels.reshape(-1)
-    three = row[:-2] + row[1:-1] + row[2:]
-    nine = three[: -2 * width] + three[width:-width] + three[2 * width :]
-    inner = _whole(nine.add_(row[width + 1 : -width - 1], alpha=4).div_(13).add_(0.5))
-    blurred = F.pad(inner, (width + 1, width + 1)).view(levels.shape)
-    return levels.lerp(blurred, _inside(height, width, levels.dtype, levels.device))
-
-
-@functools.cache
-def _inside(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """0 for the outermost pixels, 1 for all others. Shape: -> [height, width]."""
-    inside = torch.zeros(height, width, dtype=dtype, device=device)
-    inside[1:-1, 1:-1] = 1
-    return inside
+    three = (row[:-2] + row[1:-1]).add_(row[2:])
+    nine = (three[: -2 * width] + three[width:-width]).add_(three[2 * width :])
+    inner = _whole(nine.add_(row[width + 1 : -width - 1], alpha=4).mul_(1 / 13).add_(0.5))
+    blurred = levels.clone()
+    shape = batch, channels, height - 2, width - 2
+    blurred[:, :, 1:-1, 1:-1] = inner.as_strided(shape, blurred.stride())
+    return blurred
 
 
 def _whole(levels: Tensor) -> Tensor:

@@ -76,13 +76,7 @@ def _move(images: Tensor, value: Tensor, groups: Mapping[str, slice]) -> None:
 
 
 def _blend(images: Tensor, value: Tensor, groups: Mapping[str, slice]) -> None:
-    levels = images.float()
-    base = torch.empty_like(levels)
-    for name, group in groups.items():
-        base_of = OPERATIONS[name].base
-        assert base_of is not None
-        base[group] = base_of(levels[group])
-    colour.blend(images, levels, base, value)
+    colour.blend(images, value, [(base, group) for name, group in groups.items() if (base := OPERATIONS[name].base)])
 
 
 _OPERATION_SETS: dict[OperationSet, Ranges] = {"paper": PAPER, "colour": COLOUR, "original": ORIGINAL}
