@@ -61,6 +61,7 @@ def rotate(matrix: Tensor, angle_deg: Tensor, height: int, width: int) -> None:
 
 
 @functools.cache
+@torch.inference_mode(False)
 def _rotations(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """A rotation about the centre (x, y) as constant + cos first + sin second. Shape: -> [6], [2, 6] float64."""
     x, y = width / 2, height / 2
@@ -127,12 +128,14 @@ def _steps(matrix: Tensor) -> Tensor:
 
 
 @functools.cache
+@torch.inference_mode(False)
 def _to_pixel_centres(device: torch.device) -> Tensor:
     """(a, b, c) -> (a, b, a / 2 + b / 2 + c), by multiplication from the right. Shape: -> [3, 3] float64."""
     return torch.tensor([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]], dtype=torch.float64, device=device)
 
 
 @functools.cache
+@torch.inference_mode(False)
 def counting(stop: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """0, 1, .. stop - 1; kept, because a batch needs it dozens of times. Shape: -> [stop]."""
     return torch.arange(stop, dtype=dtype, device=device)
