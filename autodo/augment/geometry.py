@@ -6,75 +6,81 @@ source; pixel (0, 0) covers [0, 1) x [0, 1), y points down, and zeros move in. T
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Fill = Callable[[Tensor, Tensor, int, int], None]
-"""(matrix [b, 6], value [b], height, width): replaces entries of identity rows, differentiably in the value."""
-
 FIXED_POINT_BITS = 16  # PIL's nearest sampling computes in 16.16 fixed point
 
 
-def shear_x(matrix: Tensor, slope: Tensor, height: int, width: int) -> None:
-    """Rows slide left by `slope` pixels per pixel downwards; the top edge stays."""
-    matrix[:, 1] = slope
+Row = tuple[float, float, float, float, float, float]
+ZERO: Row = (0, 0, 0, 0, 0, 0)
+IDENTITY: Row = (1, 0, 0, 0, 1, 0)
 
 
-def shear_y(matrix: Tensor, slope: Tensor, height: int, width: int) -> None:
-    """Columns slide up by `slope` pixels per pixel to the right; the left edge stays."""
-    matrix[:, 3] = slope
+class Affine(NamedTuple):
+    """How a row depends on a value v: one + v value + trunc(v) whole + cos(v) cosine + sin(v) sine, v in degrees."""
+
+    one: Row = IDENTITY
+    value: Row = ZERO
+    whole: Row = ZERO
+    cosine: Row = ZERO
+    sine: Row = ZERO
 
 
-def translate_x(matrix: Tensor, shift_frac: Tensor, height: int, width: int) -> None:
+OfSize = Callable[[int, int], Affine]
+"""Of images of (height, width)."""
+
+
+def shear_x(height: int, width: int) -> Affine:
+    """Rows slide left by `v` pixels per pixel downwards; the top edge stays."""
+    return Affine(value=(0, 1, 0, 0, 0, 0))
+
+
+def shear_y(height: int, width: int) -> Affine:
+    """Columns slide up by `v` pixels per pixel to the right; the left edge stays."""
+    return Affine(value=(0, 0, 0, 1, 0, 0))
+
+
+def translate_x(height: int, width: int) -> Affine:
     """Left by a share of the width."""
-    matrix[:, 2] = shift_frac.double() * width
+    return Affine(value=(0, 0, width, 0, 0, 0))
 
 
-def translate_y(matrix: Tensor, shift_frac: Tensor, height: int, width: int) -> None:
+def translate_y(height: int, width: int) -> Affine:
     """Up by a share of the height."""
-    matrix[:, 5] = shift_frac.double() * height
+    return Affine(value=(0, 0, 0, 0, 0, height))
 
 
-def translate_x_pixels(matrix: Tensor, shift_px: Tensor, height: int, width: int) -> None:
+def translate_x_pixels(height: int, width: int) -> Affine:
     """Left by whole pixels; a fraction is cut off, as in torchvision."""
-    matrix[:, 2] = _whole(shift_px)
+    return Affine(whole=(0, 0, 1, 0, 0, 0))
 
 
-def translate_y_pixels(matrix: Tensor, shift_px: Tensor, height: int, width: int) -> None:
+def translate_y_pixels(height: int, width: int) -> Affine:
     """Up by whole pixels; a fraction is cut off, as in torchvision."""
-    matrix[:, 5] = _whole(shift_px)
+    return Affine(whole=(0, 0, 0, 0, 0, 1))
 
 
-def _whole(shift_px: Tensor) -> Tensor:
-    """The fraction cut off; gradients pass as if it were not."""
-    return shift_px + (shift_px.trunc() - shift_px).detach()
-
-
-def rotate(matrix: Tensor, angle_deg: Tensor, height: int, width: int) -> None:
+def rotate(height: int, width: int) -> Affine:
     """Counter-clockwise about the centre."""
-    angle = torch.deg2rad(angle_deg.double())
-    parts = torch.stack([torch.cos(angle), torch.sin(angle)], 1)
-    constant, of_parts = _rotations(height, width, matrix.device)
-    matrix.copy_(torch.addmm(constant, parts, of_parts))
-
-
-@functools.cache
-@torch.inference_mode(False)
-def _rotations(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """A rotation about the centre (x, y) as constant + cos first + sin second. Shape: -> [6], [2, 6] float64."""
     x, y = width / 2, height / 2
-    of_parts = [[1, 0, -x, 0, 1, -y], [0, -1, y, 1, 0, -x]]
-    constant = torch.tensor([0, 0, x, 0, 0, y], dtype=torch.float64, device=device)
-    return constant, torch.tensor(of_parts, dtype=torch.float64, device=device)
+    return Affine(one=(0, 0, x, 0, 0, y), cosine=(1, 0, -x, 0, 1, -y), sine=(0, -1, y, 1, 0, -x))
 
 
-def identity(batch: int, device: torch.device) -> Tensor:
-    """Rows that move nothing. Shape: -> [batch, 6] float64."""
-    matrix = torch.zeros(batch, 6, dtype=torch.float64, device=device)
-    matrix[:, ::4] = 1
-    return matrix
+def matrices(affine: Tensor, value: Tensor) -> Tensor:
+    """Rows for values, differentiable in them; gradients pass through the cut to whole numbers as if it were not.
+
+    Shape:
+        affine [b or 1, 5, 6] float64: `Affine`s; value [b] -> [b, 6] float64.
+    """
+    value = value.double()
+    angle = torch.deg2rad(value)
+    whole = value + (value.trunc() - value).detach()
+    parts = torch.stack([torch.ones_like(value), value, whole, angle.cos(), angle.sin()], 1)
+    return (parts[:, None] @ affine)[:, 0]
 
 
 def sample(images: Tensor, matrix: Tensor) -> None:

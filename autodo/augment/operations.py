@@ -11,6 +11,7 @@ TrivialAugment mean something else by a magnitude: 0 does nothing, and more does
 Reference: Lim et al. 2019 and its published code; Cubuk et al. 2019, table 6.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -33,7 +34,7 @@ class Operation(NamedTuple):
     low: float = 0.0
     high: float = 0.0
     signed: bool = False
-    matrix: geometry.Fill | None = None
+    matrix: geometry.OfSize | None = None
     base: colour.Base | None = None
     exact: Exact | None = None
 
@@ -92,6 +93,14 @@ MOVING = _places([name for name, operation in OPERATIONS.items() if operation.ma
 BLENDING = _places([name for name, operation in OPERATIONS.items() if operation.base is not None])
 
 
+@functools.cache
+@torch.inference_mode(False)
+def affine_of(moving: range, height: int, width: int, device: torch.device) -> Tensor:
+    """What operations that move pixels do, by position. Shape: -> [len(moving), 5, 6] float64."""
+    of_size = [operation.matrix for operation in list(OPERATIONS.values())[moving.start : moving.stop]]
+    return torch.tensor([matrix(height, width) for matrix in of_size if matrix], dtype=torch.float64, device=device)
+
+
 def operate(name: str, images: Tensor, value: Tensor, centre: Tensor | None = None) -> Tensor:
     """One operation on float images, for a search that differentiates: bilinear, and without cuts to whole levels.
 
@@ -106,9 +115,9 @@ def operate(name: str, images: Tensor, value: Tensor, centre: Tensor | None = No
     """
     operation = OPERATIONS[name]
     if operation.matrix is not None:
-        matrix = geometry.identity(len(images), images.device)
-        operation.matrix(matrix, value, *images.shape[-2:])
-        return geometry.bilinear(images, matrix)
+        place = NAMES.index(name)
+        affine = affine_of(range(place, place + 1), *images.shape[-2:], images.device)
+        return geometry.bilinear(images, geometry.matrices(affine, value))
     if operation.base is not None:
         return colour.blend_smooth(images, value, operation.base)
     assert operation.exact is not None

@@ -10,7 +10,7 @@ from autodo.augment import colour, geometry
 from autodo.augment import policies as of
 from autodo.augment.draws import Draws, Policy
 from autodo.augment.geometry import counting
-from autodo.augment.operations import BLENDING, MOVING, NAMES, OPERATIONS, to_float, to_levels
+from autodo.augment.operations import BLENDING, MOVING, NAMES, OPERATIONS, affine_of, to_float, to_levels
 from autodo.augment.policy_file import PolicyFile
 from autodo.augment.ranges import COLOUR, ORIGINAL, PAPER, Ranges
 from autodo.policy_config import OperationSet, PolicyConfig
@@ -28,7 +28,7 @@ def apply(images: Tensor, draws: Draws) -> Tensor:
     """
     if images.dtype != torch.uint8:
         return to_float(apply(to_levels(images), draws), images.dtype)
-    # Derivatives are not recorded anyway, but the many small calls are a tenth faster if torch does not prepare for them.
+    # Nobody asks for derivatives, and the many small calls are a tenth faster if torch does not prepare for them.
     with torch.inference_mode():
         images, place = _apply_sorted(images, draws)
     return images.index_select(0, place)
@@ -48,43 +48,34 @@ def _apply_sorted(images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
     starts = torch.searchsorted(operation, each).tolist()  # the only point where the host waits for a GPU
     for step, move in enumerate(moves):
         images = images.index_select(0, move)
-        _one_step(images, starts[step], value[step], centre[step])
+        _one_step(images, starts[step], operation[step], value[step], centre[step])
     return images, place[-1]
 
 
-def _one_step(images: Tensor, starts: list[int], value: Tensor, centre: Tensor) -> None:
+def _one_step(images: Tensor, starts: list[int], operation: Tensor, value: Tensor, centre: Tensor) -> None:
     """One operation on each image, in place.
 
     Shape:
-        images [B, C, H, W] uint8, sorted by operation; starts [operations + 1]: where those of each begin; value [B];
-        centre [B, 2].
+        images [B, C, H, W] uint8, sorted by operation [B]; starts [operations + 1]: where those of each begin;
+        value [B]; centre [B, 2].
     """
     # Whatever moves pixels is one sampling, and all enhancements are one blend.
-    for places, together in ((MOVING, _move), (BLENDING, _blend)):
-        first, end = starts[places.start], starts[places.stop]
-        if end > first:
-            groups = {
-                NAMES[place]: slice(starts[place] - first, starts[place + 1] - first)
-                for place in places
-                if starts[place + 1] > starts[place]
-            }
-            together(images[first:end], value[first:end], groups)
-    for operation, start, end in zip(OPERATIONS.values(), starts, starts[1:], strict=False):
-        if operation.exact is not None and end > start:
-            operation.exact(images[start:end], value[start:end], centre[start:end])
-
-
-def _move(images: Tensor, value: Tensor, groups: Mapping[str, slice]) -> None:
-    matrix = geometry.identity(len(images), images.device)
-    for name, group in groups.items():
-        fill = OPERATIONS[name].matrix
-        assert fill is not None
-        fill(matrix[group], value[group], *images.shape[-2:])
-    geometry.sample(images, matrix)
-
-
-def _blend(images: Tensor, value: Tensor, groups: Mapping[str, slice]) -> None:
-    colour.blend(images, value, [(base, group) for name, group in groups.items() if (base := OPERATIONS[name].base)])
+    moved = slice(starts[MOVING.start], starts[MOVING.stop])
+    if moved.stop > moved.start:
+        affine = affine_of(MOVING, *images.shape[-2:], images.device)
+        affine = affine.index_select(0, operation[moved] - MOVING.start)
+        geometry.sample(images[moved], geometry.matrices(affine, value[moved]))
+    first, end = starts[BLENDING.start], starts[BLENDING.stop]
+    if end > first:
+        bases = [
+            (base, slice(start - first, stop - first))
+            for each, start, stop in zip(OPERATIONS.values(), starts, starts[1:], strict=False)
+            if (base := each.base) and stop > start
+        ]
+        colour.blend(images[first:end], value[first:end], bases)
+    for single, start, stop in zip(OPERATIONS.values(), starts, starts[1:], strict=False):
+        if single.exact is not None and stop > start:
+            single.exact(images[start:stop], value[start:stop], centre[start:stop])
 
 
 _OPERATION_SETS: dict[OperationSet, Ranges] = {"paper": PAPER, "colour": COLOUR, "original": ORIGINAL}
