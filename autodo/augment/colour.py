@@ -34,7 +34,7 @@ def blend(images: Tensor, value: Tensor, bases: Sequence[tuple[Base, slice]]) ->
     levels.mul_(value.view(-1, 1, 1, 1))
     for blended, base in groups:
         blended.add_(base)
-    images.copy_(levels.clamp_(0, 255).to(torch.int16))
+    images.copy_(levels.to(torch.int16).clamp_(0, 255))
 
 
 def blend_smooth(images: Tensor, value: Tensor, base: Base) -> Tensor:
@@ -63,9 +63,9 @@ def luma(levels: Tensor) -> Tensor:
     if levels.shape[1] == 1:
         return levels.clone()
     red, green, blue = levels.split(1, 1)
-    # All sums stay below 2^24, so float32 is exact.
-    total = (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
-    return _whole(total.add_(1 << 15).mul_(2**-16))
+    # All sums are multiples of 2^-16 below 2^8, so float32 is exact.
+    of_red, of_green, of_blue = (weight / (1 << 16) for weight in LUMA)
+    return _whole((red * of_red).add_(green, alpha=of_green).add_(blue, alpha=of_blue).add_(0.5))
 
 
 def mean_luma(levels: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ def equalize(images: Tensor, value: Tensor) -> None:
     """
     batch, channels = images.shape[:2]
     # Where each pixel's level stands in a table [b, C, 256].
-    starts = counting(batch * channels, torch.int32, images.device) * 256
+    starts = torch.arange(0, batch * channels * 256, 256, dtype=torch.int32, device=images.device)
     position = images.int().add_(starts.view(batch, channels, 1, 1)).view(-1)
     counts = position.new_zeros(batch * channels * 256)
     counts.index_add_(0, position, position.new_ones(1).expand(position.shape))

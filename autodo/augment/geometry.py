@@ -90,8 +90,7 @@ def sample(images: Tensor, matrix: Tensor) -> None:
         images [b, C, H, W] of any dtype, matrix [b, 6].
     """
     batch, channels, height, width = images.shape
-    steps = _steps(matrix).transpose(0, 1).contiguous()
-    fixed = steps.mul_(1 << FIXED_POINT_BITS).add_(0.5).floor_().int()
+    fixed = (_steps(matrix) * (1 << FIXED_POINT_BITS)).add_(0.5).floor_().int().transpose(0, 1).contiguous()
     per_x, per_y, start = fixed[..., None, None].unbind(2)
     x = counting(width, torch.int32, images.device)
     y = counting(height, torch.int32, images.device)[:, None]
@@ -100,9 +99,10 @@ def sample(images: Tensor, matrix: Tensor) -> None:
     # What lies outside is read from a border of zeros.
     padded = F.pad(images, (1, 1, 1, 1))
     plane = (height + 2) * (width + 2)
-    first = counting(batch, torch.int32, images.device) * (channels * plane) + (width + 3)
+    size = channels * plane
+    first = torch.arange(width + 3, width + 3 + batch * size, size, dtype=torch.int32, device=images.device)
     position = column.add_(row, alpha=width + 2).add_(first.view(-1, 1, 1)).view(-1)
-    # One channel after another with the same positions, which are computed once and stay four bytes wide.
+    # One channel after another, so that all have the same positions.
     for channel in range(channels):
         levels = padded.view(-1)[channel * plane :].index_select(0, position)
         images[:, channel] = levels.view(batch, height, width)
