@@ -164,6 +164,7 @@ def cutout(images: Tensor, side_frac: Tensor, centre: Tensor) -> None:
 
 
 @functools.cache
+@torch.inference_mode(False)
 def _fill(channels: int, device: torch.device) -> Tensor:
     """CUTOUT_FILL, or its luma for grey images. Shape: -> [channels, 1, 1] uint8."""
     grey = (sum(weight * level for weight, level in zip(LUMA, CUTOUT_FILL, strict=True)) + (1 << 15)) >> 16

@@ -134,7 +134,7 @@ def _steps(matrix: Tensor) -> Tensor:
 
 
 @functools.cache
-@torch.inference_mode(False)
+@torch.inference_mode(False)  # because `bilinear` differentiates, whoever asks first
 def _to_pixel_centres(device: torch.device) -> Tensor:
     """(a, b, c) -> (a, b, a / 2 + b / 2 + c), by multiplication from the right. Shape: -> [3, 3] float64."""
     return torch.tensor([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]], dtype=torch.float64, device=device)
