@@ -1,14 +1,13 @@
-"""Operations on pixel values, on whole levels 0..255 as PIL computes them: uint8 in, uint8 out.
+"""Operations on pixel values, on whole levels 0..255 as PIL computes them: uint8, changed in place.
 
 Fractions are cut off where PIL cuts them off, so that a whole sequence of operations gives what PIL gives.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from autodo.augment.geometry import counting
 
@@ -20,20 +19,26 @@ LUMA = (19595, 38470, 7471)
 CUTOUT_FILL = (125, 123, 114)  # Fast AutoAugment's, the mean of CIFAR-10; grey images get its luma
 
 
-def enhance(images: Tensor, value: Tensor, base: Base) -> Tensor:
+def blend(images: Tensor, value: Tensor, bases: Sequence[tuple[Base, slice]]) -> None:
     """base + value (image - base), clipped: 0 is the base, 1 the image, more than 1 exaggerates.
 
+    Args:
+        bases: for consecutive groups of images.
     Shape:
-        images [b, C, H, W] uint8, value [b] -> like images.
+        images [b, C, H, W] uint8, value [b].
     """
     levels = images.float()
-    from_base = base(levels)
-    blended = (levels - from_base).mul_(value.view(-1, 1, 1, 1)).add_(from_base).clamp_(0, 255)
-    return _cut(blended)
+    groups = [(levels[group], base(levels[group])) for base, group in bases]
+    for blended, base in groups:
+        blended.sub_(base)
+    levels.mul_(value.view(-1, 1, 1, 1))
+    for blended, base in groups:
+        blended.add_(base)
+    images.copy_(levels.to(torch.int16).clamp_(0, 255))
 
 
-def enhance_smooth(images: Tensor, value: Tensor, base: Base) -> Tensor:
-    """The same without the cut to whole levels, differentiable in both arguments.
+def blend_smooth(images: Tensor, value: Tensor, base: Base) -> Tensor:
+    """The same without the cut to whole levels, differentiable in images and value.
 
     Shape:
         images [b, C, H, W] float in [0, 1], value [b] -> like images.
@@ -56,11 +61,11 @@ def black(levels: Tensor) -> Tensor:
 def luma(levels: Tensor) -> Tensor:
     """Base of Color. Shape: [b, C, H, W] -> [b, 1, H, W]."""
     if levels.shape[1] == 1:
-        return levels
+        return levels.clone()
     red, green, blue = levels.split(1, 1)
-    # All sums stay below 2^24, so float32 is exact.
-    total = (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
-    return _whole(total.add_(1 << 15).mul_(2**-16))
+    # All sums are multiples of 2^-16 below 2^8, so float32 is exact.
+    of_red, of_green, of_blue = (weight / (1 << 16) for weight in LUMA)
+    return _whole((red * of_red).add_(green, alpha=of_green).add_(blue, alpha=of_blue).add_(0.5))
 
 
 def mean_luma(levels: Tensor) -> Tensor:
@@ -70,22 +75,16 @@ def mean_luma(levels: Tensor) -> Tensor:
 
 def smoothed(levels: Tensor) -> Tensor:
     """Base of Sharpness: weights 1 with 5 in the middle, over 13; the outermost pixels stay. Shape: as given."""
-    height, width = levels.shape[-2:]
+    batch, channels, height, width = levels.shape
     # Sums over the whole batch as one row of memory; those that reach over an image's edge are not used.
     row = levels.reshape(-1)
-    three = row[:-2] + row[1:-1] + row[2:]
-    nine = three[: -2 * width] + three[width:-width] + three[2 * width :]
-    inner = _whole(nine.add_(row[width + 1 : -width - 1], alpha=4).div_(13).add_(0.5))
-    blurred = F.pad(inner, (width + 1, width + 1)).view(levels.shape)
-    return levels.lerp(blurred, _inside(height, width, levels.dtype, levels.device))
-
-
-@functools.cache
-def _inside(height: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """0 for the outermost pixels, 1 for all others. Shape: -> [height, width]."""
-    inside = torch.zeros(height, width, dtype=dtype, device=device)
-    inside[1:-1, 1:-1] = 1
-    return inside
+    three = (row[:-2] + row[1:-1]).add_(row[2:])
+    nine = (three[: -2 * width] + three[width:-width]).add_(three[2 * width :])
+    inner = _whole(nine.add_(row[width + 1 : -width - 1], alpha=4).mul_(1 / 13).add_(0.5))
+    blurred = levels.clone()
+    shape = batch, channels, height - 2, width - 2
+    blurred[:, :, 1:-1, 1:-1] = inner.as_strided(shape, blurred.stride())
+    return blurred
 
 
 def _whole(levels: Tensor) -> Tensor:
@@ -95,75 +94,59 @@ def _whole(levels: Tensor) -> Tensor:
     return levels.floor_()
 
 
-def invert(images: Tensor, value: Tensor) -> Tensor:
-    """255 - level. Shape: images [b, C, H, W] uint8 -> the same."""
-    return images.bitwise_not()
-
-
-def solarize(images: Tensor, threshold: Tensor) -> Tensor:
-    """Levels from `threshold` (0..256) on are inverted. Shape: images [b, C, H, W] uint8, threshold [b] -> images."""
+def solarize(images: Tensor, threshold: Tensor) -> None:
+    """Levels from `threshold` (0..256) on are inverted. Shape: images [b, C, H, W] uint8, threshold [b]."""
     last_kept = threshold.ceil().to(torch.int16).view(-1, 1, 1, 1) - 1
     # The sign of the difference, spread over all bits: no comparison, which is slow on a CPU for uint8.
-    inverted = (last_kept - images).bitwise_right_shift_(15).to(torch.uint8)
-    return inverted.bitwise_xor_(images)
+    images.bitwise_xor_((last_kept - images).bitwise_right_shift_(15).to(torch.uint8))
 
 
-def posterize(images: Tensor, bits: Tensor) -> Tensor:
+def posterize(images: Tensor, bits: Tensor) -> None:
     """Only the upper `bits` (1..8, a fraction cut off) of a level stay. Shape: images [b, C, H, W] uint8, bits [b]."""
     step = torch.exp2(8 - bits.floor())
-    return images & (256 - step).to(torch.uint8).view(-1, 1, 1, 1)
+    images.bitwise_and_((256 - step).to(torch.uint8).view(-1, 1, 1, 1))
 
 
-def auto_contrast(images: Tensor, value: Tensor) -> Tensor:
-    """Each channel stretched to 0..255; a constant one stays. Shape: images [b, C, H, W] uint8 -> the same."""
-    lowest, highest = images.amin((2, 3)), images.amax((2, 3))
+def auto_contrast(images: Tensor, value: Tensor) -> None:
+    """Each channel stretched to 0..255; a constant one stays. Shape: images [b, C, H, W] uint8."""
+    lowest, highest = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
+    constant = lowest == highest
     # In float64 and in this order, because the cut makes a level of each rounding error of PIL's.
-    lowest, highest = lowest.double()[..., None], highest.double()[..., None]
+    lowest, highest = lowest.double().masked_fill_(constant, 0), highest.double().masked_fill_(constant, 255)
     scale = torch.full_like(lowest, 255) / (highest - lowest)  # `255 / span` would multiply by a rounded reciprocal
-    same = counting(256, torch.float64, images.device)
-    stretched = (same * scale).sub_(lowest * scale).clamp_(0, 255)
-    return _look_up(torch.where(highest > lowest, stretched, same), images)
+    images.copy_(images.double().mul_(scale).sub_(lowest * scale).to(torch.int16))
 
 
-def _look_up(table: Tensor, images: Tensor) -> Tensor:
-    """Each level replaced. Shape: table [b, C, 256] float in [0, 256), images [b, C, H, W] uint8 -> images."""
-    return _cut(table).view(-1).index_select(0, _positions(images, torch.int32).view(-1)).view(images.shape)
-
-
-def _positions(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """Where each pixel's level stands in a table [b, C, 256]. Shape: as images."""
-    starts = counting(images.shape[0] * images.shape[1], dtype, images.device) * 256
-    return images + starts.view(*images.shape[:2], 1, 1)
-
-
-def equalize(images: Tensor, value: Tensor) -> Tensor:
+def equalize(images: Tensor, value: Tensor) -> None:
     """Each channel's histogram made flat, as PIL does; one of too few levels stays.
 
     A level goes to (step / 2 + number of pixels below it) / step with step = (number of pixels below the highest level)
     / 255, all divisions of whole numbers.
 
     Shape:
-        images [b, C, H, W] uint8 -> the same.
+        images [b, C, H, W] uint8.
     """
     batch, channels = images.shape[:2]
-    position = _positions(images, torch.int64).view(-1)
-    # Counts are whole numbers below 2^24, so float32 is exact, and so is the floor of a quotient.
-    ones = torch.ones(1, device=images.device).expand(position.shape)
-    counts = torch.zeros(batch * channels * 256, device=images.device).scatter_add_(0, position, ones)
-    counts = counts.view(batch, channels, 256)
+    # Where each pixel's level stands in a table [b, C, 256].
+    starts = torch.arange(0, batch * channels * 256, 256, dtype=torch.int32, device=images.device)
+    position = images.int().add_(starts.view(batch, channels, 1, 1)).view(-1)
+    counts = position.new_zeros(batch * channels * 256)
+    counts.index_add_(0, position, position.new_ones(1).expand(position.shape))
+    # Whole numbers below 2^24, so float32 is exact, and so is the floor of a quotient.
+    counts = counts.view(batch, channels, 256).float()
     below = counts.cumsum(2) - counts
     step = (below.gather(2, images.amax((2, 3))[..., None].long()) / 255).floor_()
     same = counting(256, torch.float32, images.device)
-    mapped = ((below + (step / 2).floor_()) / step).clamp_(max=255)
+    mapped = below.add_((step / 2).floor_()).div_(step).clamp_(max=255)
     table = _cut(torch.where(step > 0, mapped, same))
-    return table.view(-1).index_select(0, position).view(images.shape)
+    images.copy_(table.view(-1).index_select(0, position).view(images.shape))
 
 
-def cutout(images: Tensor, side_frac: Tensor, centre: Tensor) -> Tensor:
+def cutout(images: Tensor, side_frac: Tensor, centre: Tensor) -> None:
     """A square of `side_frac` of the width filled with a grey; it grows right and down from its clipped corner.
 
     Shape:
-        images [b, C, H, W] uint8, side_frac [b], centre [b, 2] in [0, 1): (x, y) as shares -> images.
+        images [b, C, H, W] uint8, side_frac [b], centre [b, 2] in [0, 1): (x, y) as shares.
     """
     _, channels, height, width = images.shape
     side = side_frac.double() * width
@@ -177,10 +160,11 @@ def cutout(images: Tensor, side_frac: Tensor, centre: Tensor) -> Tensor:
     fill = _fill(channels, images.device)
     hidden = covered(centre[:, 1], height)[:, None, :, None] & covered(centre[:, 0], width)[:, None, None, :]
     # 255 where hidden: exchanges all bits there.
-    return (images ^ fill).bitwise_and_(hidden.to(torch.uint8).mul_(255)).bitwise_xor_(images)
+    images.bitwise_xor_((images ^ fill).bitwise_and_(hidden.to(torch.uint8).mul_(255)))
 
 
 @functools.cache
+@torch.inference_mode(False)
 def _fill(channels: int, device: torch.device) -> Tensor:
     """CUTOUT_FILL, or its luma for grey images. Shape: -> [channels, 1, 1] uint8."""
     grey = (sum(weight * level for weight, level in zip(LUMA, CUTOUT_FILL, strict=True)) + (1 << 15)) >> 16

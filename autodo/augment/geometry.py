@@ -6,94 +6,106 @@ source; pixel (0, 0) covers [0, 1) x [0, 1), y points down, and zeros move in. T
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Fill = Callable[[Tensor, Tensor, int, int], None]
-"""(matrix [b, 6], value [b], height, width): replaces entries of identity rows, differentiably in the value."""
-
 FIXED_POINT_BITS = 16  # PIL's nearest sampling computes in 16.16 fixed point
 
 
-def shear_x(matrix: Tensor, slope: Tensor, height: int, width: int) -> None:
-    """Rows slide left by `slope` pixels per pixel downwards; the top edge stays."""
-    matrix[:, 1] = slope
+Row = tuple[float, float, float, float, float, float]
+ZERO: Row = (0, 0, 0, 0, 0, 0)
+IDENTITY: Row = (1, 0, 0, 0, 1, 0)
 
 
-def shear_y(matrix: Tensor, slope: Tensor, height: int, width: int) -> None:
-    """Columns slide up by `slope` pixels per pixel to the right; the left edge stays."""
-    matrix[:, 3] = slope
+class Affine(NamedTuple):
+    """How a row depends on a value v: one + v value + trunc(v) whole + cos(v) cosine + sin(v) sine, v in degrees."""
+
+    one: Row = IDENTITY
+    value: Row = ZERO
+    whole: Row = ZERO
+    cosine: Row = ZERO
+    sine: Row = ZERO
 
 
-def translate_x(matrix: Tensor, shift_frac: Tensor, height: int, width: int) -> None:
+OfSize = Callable[[int, int], Affine]
+"""Of images of (height, width)."""
+
+
+def shear_x(height: int, width: int) -> Affine:
+    """Rows slide left by `v` pixels per pixel downwards; the top edge stays."""
+    return Affine(value=(0, 1, 0, 0, 0, 0))
+
+
+def shear_y(height: int, width: int) -> Affine:
+    """Columns slide up by `v` pixels per pixel to the right; the left edge stays."""
+    return Affine(value=(0, 0, 0, 1, 0, 0))
+
+
+def translate_x(height: int, width: int) -> Affine:
     """Left by a share of the width."""
-    matrix[:, 2] = shift_frac.double() * width
+    return Affine(value=(0, 0, width, 0, 0, 0))
 
 
-def translate_y(matrix: Tensor, shift_frac: Tensor, height: int, width: int) -> None:
+def translate_y(height: int, width: int) -> Affine:
     """Up by a share of the height."""
-    matrix[:, 5] = shift_frac.double() * height
+    return Affine(value=(0, 0, 0, 0, 0, height))
 
 
-def translate_x_pixels(matrix: Tensor, shift_px: Tensor, height: int, width: int) -> None:
+def translate_x_pixels(height: int, width: int) -> Affine:
     """Left by whole pixels; a fraction is cut off, as in torchvision."""
-    matrix[:, 2] = _whole(shift_px)
+    return Affine(whole=(0, 0, 1, 0, 0, 0))
 
 
-def translate_y_pixels(matrix: Tensor, shift_px: Tensor, height: int, width: int) -> None:
+def translate_y_pixels(height: int, width: int) -> Affine:
     """Up by whole pixels; a fraction is cut off, as in torchvision."""
-    matrix[:, 5] = _whole(shift_px)
+    return Affine(whole=(0, 0, 0, 0, 0, 1))
 
 
-def _whole(shift_px: Tensor) -> Tensor:
-    """The fraction cut off; gradients pass as if it were not."""
-    return shift_px + (shift_px.trunc() - shift_px).detach()
-
-
-def rotate(matrix: Tensor, angle_deg: Tensor, height: int, width: int) -> None:
+def rotate(height: int, width: int) -> Affine:
     """Counter-clockwise about the centre."""
-    angle = torch.deg2rad(angle_deg.double())
-    parts = torch.stack([torch.cos(angle), torch.sin(angle)], 1)
-    constant, of_parts = _rotations(height, width, matrix.device)
-    matrix.copy_(torch.addmm(constant, parts, of_parts))
-
-
-@functools.cache
-def _rotations(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """A rotation about the centre (x, y) as constant + cos first + sin second. Shape: -> [6], [2, 6] float64."""
     x, y = width / 2, height / 2
-    of_parts = [[1, 0, -x, 0, 1, -y], [0, -1, y, 1, 0, -x]]
-    constant = torch.tensor([0, 0, x, 0, 0, y], dtype=torch.float64, device=device)
-    return constant, torch.tensor(of_parts, dtype=torch.float64, device=device)
+    return Affine(one=(0, 0, x, 0, 0, y), cosine=(1, 0, -x, 0, 1, -y), sine=(0, -1, y, 1, 0, -x))
 
 
-def identity(batch: int, device: torch.device) -> Tensor:
-    """Rows that move nothing. Shape: -> [batch, 6] float64."""
-    matrix = torch.zeros(batch, 6, dtype=torch.float64, device=device)
-    matrix[:, ::4] = 1
-    return matrix
-
-
-def nearest(images: Tensor, matrix: Tensor) -> Tensor:
-    """Each pixel from the one that its centre falls into; equal to PIL bit for bit.
+def matrices(affine: Tensor, value: Tensor) -> Tensor:
+    """Rows for values, differentiable in them; gradients pass through the cut to whole numbers as if it were not.
 
     Shape:
-        images [b, C, H, W] of any dtype, matrix [b, 6] -> like images.
+        affine [b or 1, 5, 6] float64: `Affine`s; value [b] -> [b, 6] float64.
+    """
+    value = value.double()
+    angle = torch.deg2rad(value)
+    whole = value + (value.trunc() - value).detach()
+    parts = torch.stack([torch.ones_like(value), value, whole, angle.cos(), angle.sin()], 1)
+    return (parts[:, None] @ affine)[:, 0]
+
+
+def sample(images: Tensor, matrix: Tensor) -> None:
+    """Each pixel from the one that its centre falls into, in place; equal to PIL bit for bit.
+
+    Shape:
+        images [b, C, H, W] of any dtype, matrix [b, 6].
     """
     batch, channels, height, width = images.shape
-    fixed = (_steps(matrix) * (1 << FIXED_POINT_BITS)).add_(0.5).floor_().int()
+    fixed = (_steps(matrix) * (1 << FIXED_POINT_BITS)).add_(0.5).floor_().int().transpose(0, 1).contiguous()
     per_x, per_y, start = fixed[..., None, None].unbind(2)
     x = counting(width, torch.int32, images.device)
     y = counting(height, torch.int32, images.device)[:, None]
     source = ((start + per_y * y) + per_x * x).bitwise_right_shift_(FIXED_POINT_BITS)
-    column, row = source[:, 0].clamp_(-1, width), source[:, 1].clamp_(-1, height)
+    column, row = source[0].clamp_(-1, width), source[1].clamp_(-1, height)
     # What lies outside is read from a border of zeros.
-    padded = images.new_zeros(batch, channels, height + 2, width + 2)
-    padded[:, :, 1:-1, 1:-1] = images
-    position = column.add_(row, alpha=width + 2).add_(width + 3).long().view(batch, 1, height * width)
-    return padded.view(batch, channels, -1).gather(2, position.expand(-1, channels, -1)).view(images.shape)
+    padded = F.pad(images, (1, 1, 1, 1))
+    plane = (height + 2) * (width + 2)
+    size = channels * plane
+    first = torch.arange(width + 3, width + 3 + batch * size, size, dtype=torch.int32, device=images.device)
+    position = column.add_(row, alpha=width + 2).add_(first.view(-1, 1, 1)).view(-1)
+    # One channel after another, so that all have the same positions.
+    for channel in range(channels):
+        levels = padded.view(-1)[channel * plane :].index_select(0, position)
+        images[:, channel] = levels.view(batch, height, width)
 
 
 def bilinear(images: Tensor, matrix: Tensor) -> Tensor:
@@ -122,12 +134,14 @@ def _steps(matrix: Tensor) -> Tensor:
 
 
 @functools.cache
+@torch.inference_mode(False)  # because `bilinear` differentiates, whoever asks first
 def _to_pixel_centres(device: torch.device) -> Tensor:
     """(a, b, c) -> (a, b, a / 2 + b / 2 + c), by multiplication from the right. Shape: -> [3, 3] float64."""
     return torch.tensor([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]], dtype=torch.float64, device=device)
 
 
 @functools.cache
+@torch.inference_mode(False)
 def counting(stop: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """0, 1, .. stop - 1; kept, because a batch needs it dozens of times. Shape: -> [stop]."""
     return torch.arange(stop, dtype=dtype, device=device)

@@ -11,8 +11,8 @@ TrivialAugment mean something else by a magnitude: 0 does nothing, and more does
 Reference: Lim et al. 2019 and its published code; Cubuk et al. 2019, table 6.
 """
 
+import functools
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -20,25 +20,23 @@ from torch import Tensor
 
 from autodo.augment import colour, geometry
 
-Exact = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(images [b, C, H, W] uint8, value [b], centre [b, 2]) -> images, as PIL gives them."""
-Smooth = Callable[[Tensor, Tensor], Tensor]
-"""(images [b, C, H, W] float in [0, 1], value [b]) -> images, differentiable in both."""
+Exact = Callable[[Tensor, Tensor, Tensor], object]
+"""(images [b, C, H, W] uint8, value [b], centre [b, 2]): changes the images in place, as PIL does."""
 
 
 class Operation(NamedTuple):
-    """One of `matrix` and `exact`; and the values of the levels 0 and 1.
+    """One of `matrix`, `base` and `exact`; and the values of the levels 0 and 1.
 
     `matrix`: of an operation that moves pixels; all of these are applied to a batch as one sampling.
-    `smooth`: of the operations that are differentiable in their value and have no matrix.
+    `base`: of an enhancement, what it blends the image with; all of these are applied to a batch as one blend.
     """
 
     low: float = 0.0
     high: float = 0.0
     signed: bool = False
-    matrix: geometry.Fill | None = None
+    matrix: geometry.OfSize | None = None
+    base: colour.Base | None = None
     exact: Exact | None = None
-    smooth: Smooth | None = None
 
     @property
     def has_magnitude(self) -> bool:
@@ -48,24 +46,15 @@ class Operation(NamedTuple):
     @property
     def differentiable(self) -> bool:
         """Whether `operate` has a derivative in the value."""
-        return self.matrix is not None or self.smooth is not None
+        return self.exact is None
 
 
-def _enhancement(base: colour.Base) -> Operation:
-    return Operation(
-        0.1,
-        1.9,
-        exact=lambda images, value, _: colour.enhance(images, value, base),
-        smooth=partial(colour.enhance_smooth, base=base),
-    )
-
-
-def _without_centre(function: Callable[[Tensor, Tensor], Tensor]) -> Exact:
+def _without_centre(function: Callable[[Tensor, Tensor], object]) -> Exact:
     return lambda images, value, _: function(images, value)
 
 
 OPERATIONS = {
-    "Identity": Operation(exact=lambda images, value, centre: images),
+    "Identity": Operation(exact=lambda images, value, centre: None),
     # Slopes.
     "ShearX": Operation(-0.3, 0.3, signed=True, matrix=geometry.shear_x),
     "ShearY": Operation(-0.3, 0.3, signed=True, matrix=geometry.shear_y),
@@ -78,24 +67,38 @@ OPERATIONS = {
     "TranslateXPixels": Operation(-32, 32, signed=True, matrix=geometry.translate_x_pixels),
     "TranslateYPixels": Operation(-32, 32, signed=True, matrix=geometry.translate_y_pixels),
     "AutoContrast": Operation(exact=_without_centre(colour.auto_contrast)),
-    "Invert": Operation(exact=_without_centre(colour.invert)),
+    "Invert": Operation(exact=lambda images, value, centre: images.bitwise_not_()),
     "Equalize": Operation(exact=_without_centre(colour.equalize)),
     # The level from which on others are inverted.
     "Solarize": Operation(0, 256, exact=_without_centre(colour.solarize)),
     # Bits that stay.
     "Posterize": Operation(4, 8, exact=_without_centre(colour.posterize)),
     # 0 is the base, 1 the image.
-    "Contrast": _enhancement(colour.mean_luma),
-    "Color": _enhancement(colour.luma),
-    "Brightness": _enhancement(colour.black),
-    "Sharpness": _enhancement(colour.smoothed),
+    "Contrast": Operation(0.1, 1.9, base=colour.mean_luma),
+    "Color": Operation(0.1, 1.9, base=colour.luma),
+    "Brightness": Operation(0.1, 1.9, base=colour.black),
+    "Sharpness": Operation(0.1, 1.9, base=colour.smoothed),
     # Share of the width.
     "Cutout": Operation(0, 0.2, exact=colour.cutout),
 }
 NAMES = tuple(OPERATIONS)
-# Positions of the operations that move pixels, which stand next to one another.
-_PLACES = [place for place, operation in enumerate(OPERATIONS.values()) if operation.matrix is not None]
-MOVING = range(_PLACES[0], _PLACES[-1] + 1)
+
+
+def _places(names: list[str]) -> range:
+    """Positions of operations that stand next to one another."""
+    return range(NAMES.index(names[0]), NAMES.index(names[-1]) + 1)
+
+
+MOVING = _places([name for name, operation in OPERATIONS.items() if operation.matrix is not None])
+BLENDING = _places([name for name, operation in OPERATIONS.items() if operation.base is not None])
+
+
+@functools.cache
+@torch.inference_mode(False)
+def affine_of(moving: range, height: int, width: int, device: torch.device) -> Tensor:
+    """What operations that move pixels do, by position. Shape: -> [len(moving), 5, 6] float64."""
+    of_size = [operation.matrix for operation in list(OPERATIONS.values())[moving.start : moving.stop]]
+    return torch.tensor([matrix(height, width) for matrix in of_size if matrix], dtype=torch.float64, device=device)
 
 
 def operate(name: str, images: Tensor, value: Tensor, centre: Tensor | None = None) -> Tensor:
@@ -112,17 +115,19 @@ def operate(name: str, images: Tensor, value: Tensor, centre: Tensor | None = No
     """
     operation = OPERATIONS[name]
     if operation.matrix is not None:
-        matrix = geometry.identity(len(images), images.device)
-        operation.matrix(matrix, value, *images.shape[-2:])
-        return geometry.bilinear(images, matrix)
-    if operation.smooth is not None:
-        return operation.smooth(images, value)
+        place = NAMES.index(name)
+        affine = affine_of(range(place, place + 1), *images.shape[-2:], images.device)
+        return geometry.bilinear(images, geometry.matrices(affine, value))
+    if operation.base is not None:
+        return colour.blend_smooth(images, value, operation.base)
     assert operation.exact is not None
     if centre is None:
         assert name != "Cutout", "Cutout needs a centre"
         centre = value.new_full((len(value), 2), 0.5)
     with torch.no_grad():
-        return to_float(operation.exact(to_levels(images), value, centre), images.dtype)
+        levels = to_levels(images)
+        operation.exact(levels, value, centre)
+        return to_float(levels, images.dtype)
 
 
 def to_levels(images: Tensor) -> Tensor:

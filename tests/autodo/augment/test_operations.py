@@ -6,7 +6,7 @@ from torch import Tensor
 
 from autodo.augment import geometry
 from autodo.augment.draws import Draws
-from autodo.augment.operations import MOVING, NAMES, OPERATIONS, operate, to_float
+from autodo.augment.operations import BLENDING, MOVING, NAMES, OPERATIONS, operate, to_float
 from autodo.augment.policy import apply
 from autodo.augment.ranges import PUBLISHED
 from tests import pil_policy
@@ -69,10 +69,13 @@ def test_each_image_has_its_own_value(name: str) -> None:
     assert torch.equal(apply(images, draws), torch.cat(one_by_one))
 
 
-def test_the_operations_that_move_pixels_stand_together() -> None:
+def test_operations_that_are_computed_together_stand_together() -> None:
     assert NAMES[0] == "Identity"
     assert [place for place, name in enumerate(NAMES) if OPERATIONS[name].matrix is not None] == list(MOVING)
-    assert all((operation.matrix is None) != (operation.exact is None) for operation in OPERATIONS.values())
+    assert [place for place, name in enumerate(NAMES) if OPERATIONS[name].base is not None] == list(BLENDING)
+    assert all(
+        [operation.matrix, operation.base, operation.exact].count(None) == 2 for operation in OPERATIONS.values()
+    )
 
 
 @pytest.mark.parametrize("name", SMOOTH)
@@ -125,7 +128,7 @@ def test_bilinear_is_nearest_where_pixels_meet_pixels() -> None:
 
 def test_a_row_of_the_matrix_says_where_a_pixel_is_read_from() -> None:
     images = torch.arange(16, dtype=torch.uint8).view(1, 1, 4, 4)
-    matrix = geometry.identity(1, images.device)
-    matrix[0, 2], matrix[0, 5] = 1, -1
+    matrix = torch.tensor([[1, 0, 1, 0, 1, -1]], dtype=torch.float64)
     expected = torch.tensor([[0, 0, 0, 0], [1, 2, 3, 0], [5, 6, 7, 0], [9, 10, 11, 0]], dtype=torch.uint8)
-    assert torch.equal(geometry.nearest(images, matrix)[0, 0], expected)
+    geometry.sample(images, matrix)
+    assert torch.equal(images[0, 0], expected)
