@@ -1,6 +1,6 @@
-import math
-
 """Every new method trains real digits, and goes on from a checkpoint as if it had not stopped."""
+
+import math
 
 import numpy as np
 import pytest
@@ -88,7 +88,7 @@ def test_state_that_is_lost_would_show(method, tmp_path):
 @pytest.mark.parametrize("policy", ["randaugment", "uniformaugment"])
 @pytest.mark.parametrize("method", [*OBJECTIVES, *ANCHORS])
 def test_trains_with_an_augmentation(policy, method):
-    run, alone = run_of(f"{policy}+{method}", training__epochs=2), run_of(method, training__epochs=2)
+    run, alone = run_of(f"{policy}+{method}", training__epochs=5), run_of(method, training__epochs=5)
     assert run.policy is not None
     assert (run.objective, run.finetune, run.method.images) == (alone.objective, alone.finetune, alone.method.images)
     losses, losses_alone = ([row["train_loss"] for row in start(config)] for config in (run, alone))
