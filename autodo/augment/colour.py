@@ -76,6 +76,8 @@ def mean_luma(levels: Tensor) -> Tensor:
 def smoothed(levels: Tensor) -> Tensor:
     """Base of Sharpness: weights 1 with 5 in the middle, over 13; the outermost pixels stay. Shape: as given."""
     batch, channels, height, width = levels.shape
+    if min(height, width) < 3:  # nothing is inside
+        return levels.clone()
     # Sums over the whole batch as one row of memory; those that reach over an image's edge are not used.
     row = levels.reshape(-1)
     three = (row[:-2] + row[1:-1]).add_(row[2:])

@@ -77,6 +77,7 @@ def test_searches_on_ray_find_what_one_process_finds(launch: Launch, store: Stor
     assert again.attempts == 2
 
 
+@pytest.mark.long
 def test_a_search_of_another_launch_is_waited_for(launch: Launch, store: Store) -> None:
     run, out = searched(), io.StringIO()
 
@@ -124,6 +125,7 @@ class Killer(threading.Thread):
         return 0
 
 
+@pytest.mark.long
 def test_a_task_whose_process_dies_is_done_again(launch: Launch, store: Store, tmp_path: Path) -> None:
     run = searched(**{"policy.search.epochs": 40})
     killer = Killer(store, str(run.search_id))
@@ -137,6 +139,7 @@ def test_a_task_whose_process_dies_is_done_again(launch: Launch, store: Store, t
     assert store.policy(str(run.search_id)).sub_policies == policy_alone(run, tmp_path).sub_policies
 
 
+@pytest.mark.long
 def test_when_the_time_is_over_searches_stop_and_the_next_launch_goes_on(launch: Launch, store: Store) -> None:
     run = searched(**{"policy.search.epochs": 20000})
     out = io.StringIO()

@@ -47,6 +47,15 @@ def images(request: pytest.FixtureRequest) -> Tensor:
     return pil_policy.photographs(height, width, channels)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 3), (3, 3)], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_smallest_images_are_no_exception(name: str, size: tuple[int, int]) -> None:
+    image = torch.randint(0, 256, (1, 3, *size), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    for value in VALUES[name]:
+        draws = all_of(name, 1, value)
+        assert torch.equal(apply(image, draws), pil_policy.apply(image, draws)), value
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_operations_are_pils_bit_for_bit(name: str, images: Tensor) -> None:
     before = images.clone()
