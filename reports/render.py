@@ -35,7 +35,7 @@ def to_rich(table: Table) -> Group:
     starred = any(cell.best for _, cells in table.rows for cell in cells)
     star = f"; * lowest of the column{', incomplete cells aside' if _holes(table) else ''}" if starred else ""
     rich = RichTable()
-    rich.add_column("IR-NR")  # a name can be long; better it is broken than the numbers cut
+    rich.add_column("IR-NR", min_width=10)  # a name can be long; better it is broken than the numbers cut
     for column in table.columns:
         rich.add_column(column, justify="right", no_wrap=True)
     for name, cells in table.rows:

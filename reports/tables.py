@@ -27,7 +27,8 @@ _COLUMNS = [
 ]
 
 # Parts of a configuration in which runs of one table may differ.
-_AXES = ("split", "distortion", "method", "points", "outer", "seed")
+_METHOD = ("method", "policy", "objective", "finetune", "points", "outer")
+_AXES = ("split", "distortion", *_METHOD, "seed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +163,7 @@ def _differing_keys(settings: Collection[Mapping[str, Any]]) -> list[str]:
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """A method's own settings by dotted key: what variant_id is the hash of."""
-    return _flat({part: config[part] for part in ("method", "points", "outer")})
+    return _flat({part: config.get(part) for part in _METHOD})
 
 
 def _describe(recipes: Mapping[str, Mapping[str, Any]], recipe: str) -> str:

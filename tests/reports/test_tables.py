@@ -114,6 +114,17 @@ def test_splits_and_variants_are_rows_of_their_own(root: Path, add: Add) -> None
     ]
 
 
+def test_what_makes_a_method_is_no_part_of_the_recipe(root: Path, add: Add) -> None:
+    methods = ("baseline", "randaugment", "ldam-drw", "finetune-head-on-val", "train+val", "autodo-aws")
+    for method in methods:
+        add(make(method), error_best_val=0.1)
+    found = table(root)
+    assert found.title == "digits (small-cnn, 40 epochs)"
+    assert {name for name, _ in found.rows} == set(methods)
+    add(make("randaugment", overrides={"policy.draws": 1}), error_best_val=0.1)
+    assert {name for name, _ in table(root).rows} >= {"randaugment, policy.draws=1", "randaugment, policy.draws=3"}
+
+
 def test_variants_are_told_by_every_setting_that_differs(root: Path, add: Add) -> None:
     for overrides in (
         {},
