@@ -78,6 +78,8 @@ def train(
                 bar.epoch(epoch, metrics["val_error"])
     except KeyboardInterrupt:
         told = "before the first epoch ended" if epoch is None else f"after epoch {epoch + 1}/{run.training.epochs}"
+        if run.search_id is not None and run.search_id not in place.policies():
+            told = "while its policy was searched"
         say(console, f"interrupted {told}; the same command continues")
         return 130
     except RunBusy as error:
