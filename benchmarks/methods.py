@@ -23,14 +23,13 @@ from autodo.policy_config import FilePolicy, SearchedPolicy
 from autodo.recipes import build_run, method_names
 from autodo.train import Training
 
-EPOCHS = 4
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("methods", nargs="*", metavar="METHOD")
     parser.add_argument("--dataset", default="fashion-mnist")
     parser.add_argument("--images", type=int, default=3000)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
@@ -40,7 +39,11 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     for round_number in range(given.rounds + 1):
         for name in methods:
-            overrides = {"training.epochs": EPOCHS, "dataset.subsample": given.images, "training.warmup_epochs": 1}
+            overrides = {
+                "training.epochs": given.epochs,
+                "dataset.subsample": given.images,
+                "training.warmup_epochs": 1,
+            }
             config = build_run(given.dataset, name, overrides=overrides)
             if not prepared:
                 everything = prepare(load(config.dataset), config)
@@ -53,7 +56,9 @@ def main() -> None:
             collections.deque(training, maxlen=0)
             if round_number:  # the first round warms up
                 seconds[name].append(clock() - begun)
-    table = Table("method", "seconds", "x baseline", title=f"{EPOCHS} epochs of {given.images} images, {given.device}")
+    table = Table(
+        "method", "seconds", "x baseline", title=f"{given.epochs} epochs of {given.images} images, {given.device}"
+    )
     for name in methods:
         ratios = [mine / base for mine, base in zip(seconds[name], seconds["baseline"], strict=True)]
         table.add_row(name, f"{statistics.median(seconds[name]):.2f}", f"{statistics.median(ratios):.2f}")

@@ -104,7 +104,7 @@ def methods(console: Console) -> None:
     (console if console.is_terminal else Console(file=console.file, width=_WIDTH_OF_FILES)).print(table)
     console.print(
         "images: what it trains with; the epoch is chosen on val for all. cost: time of a run over that of baseline, "
-        "without searches (docs/results/). Names join by +, such as randaugment+ldam-drw.",
+        "without searches (benchmarks/methods.py). Names join by +, such as randaugment+ldam-drw.",
         **_LINE,
     )
 

@@ -59,6 +59,7 @@ def test_every_method_says_what_it_is(method):
     assert 10 < len(text.summary) < 70, "a line of `autodo methods`"
     assert text.reads in ("train", "val", "train, val")
     assert text.reference
+    assert float(text.cost) > 0
 
 
 @pytest.mark.parametrize(
