@@ -8,7 +8,7 @@ from autodo import records
 from autodo.augment.policy_file import PolicyFile
 from autodo.config import DistortionConfig, RunConfig
 from autodo.data import load, prepare
-from autodo.errors import TrainingDiverged
+from autodo.errors import ConfigError, TrainingDiverged
 from autodo.fit import fit
 from autodo.recipes import build_run, method_names
 from autodo.train import Training
@@ -31,6 +31,12 @@ def untimed(table):
     return table.drop_columns([name for name in table.column_names if name in TIMINGS | {"finished_at"}])
 
 
+def test_a_policy_that_a_method_has_no_use_for_is_refused():
+    found = PolicyFile.model_validate({"sub_policies": [[["Rotate", 0.5, 0.4]]]})
+    with pytest.raises(ConfigError, match="'baseline' draws no operations"):
+        fit(short_run("baseline"), policy=found)
+
+
 @pytest.mark.parametrize("method", method_names())
 def test_every_method_learns(method):
     mild = DistortionConfig(imbalance_ratio=2, noise_ratio=0.1)
@@ -39,7 +45,7 @@ def test_every_method_learns(method):
     run = short_run(method, distortion=mild, overrides=overrides)
     # In place of a search or a file, which have tests of their own.
     found = PolicyFile.model_validate({"sub_policies": [[["Rotate", 0.5, 0.4], ["Contrast", 0.5, 0.5]]]})
-    outcome = fit(run, policy=found)
+    outcome = fit(run, policy=None if run.policy is None else found)
     # Not the train loss: lam moves its weights and targets.
     val_losses = outcome.epochs["val_loss"].to_pylist()
     assert val_losses[-1] < 0.7 * val_losses[0]
