@@ -25,8 +25,8 @@ from rich.console import Console
 
 from autodo.augment.policy_file import PolicyFile
 from autodo.config import RunConfig
-from autodo.policy_config import PopulationSearch, SearchedPolicy
-from autodo.search.tasks import provenance
+from autodo.policy_config import PopulationSearch
+from autodo.search.tasks import provenance, search_config
 from autodo.seeds import numpy_generator
 from autodo.storage import Location, locate
 from orchestration.execute import load_here
@@ -186,7 +186,7 @@ def search(
         MemberFailed: if a member failed, or its process died.
     """
     started = time.monotonic()
-    settings = _settings(config)
+    settings: PopulationSearch = search_config(config)
     begin, members = _last_generation(folder, settings)
     if begin:
         tell(f"continues from epoch {begin} of {settings.epochs}")
@@ -271,7 +271,7 @@ class _Member(tune.Trainable):
         torch.set_num_threads(config["threads"])
         run = RunConfig.model_validate(config["run"])
         self._folder = locate(config["folder"])
-        self._settings = _settings(run)
+        self._settings: PopulationSearch = search_config(run)
         self._member = Member(run, _prepared(run, config["data_dir"]), config["device"])
         self._genome: list[int] = list(config["genome"])
         self._begin: int = config["begin"]
@@ -366,16 +366,10 @@ class _Events(tune.Callback):
             raise RuntimeError("stopped")
 
 
-def _settings(config: RunConfig) -> PopulationSearch:
-    assert isinstance(config.policy, SearchedPolicy)
-    assert isinstance(config.policy.search, PopulationSearch)
-    return config.policy.search
-
-
 def _explorer(config: RunConfig) -> Callable[[dict[str, Any]], dict[str, Any]]:
     from autodo.search.population import explore
 
-    resample, count = _settings(config).resample, 0
+    resample, count = search_config(config).resample, 0
 
     def explored(trial_config: dict[str, Any]) -> dict[str, Any]:
         nonlocal count

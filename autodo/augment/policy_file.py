@@ -12,7 +12,7 @@ of whose operations 0, 1 or 2 are drawn per image (population-based augmentation
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -35,6 +35,7 @@ OperationName = Literal[
     "Sharpness",
     "Cutout",
 ]
+OPERATION_NAMES: tuple[OperationName, ...] = get_args(OperationName)
 Unit = Annotated[float, Field(ge=0, le=1)]
 Step = tuple[OperationName, Unit, Unit]
 """Operation, probability, level: value = low + level (high - low)."""

@@ -6,17 +6,16 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, get_args
+from typing import Any
 
-from autodo.augment.policy_file import OperationName, PolicyFile
+from autodo.augment.policy_file import OPERATION_NAMES, PolicyFile
 from autodo.errors import ConfigError, StoreError
 from autodo.storage import is_uri, locate, without_secrets
 from autodo.validation import hint, parse_model
 
 LIMIT_BYTES = 2 * 2**20
 """Ten times the largest published file; the parser takes a hundred times as much memory."""
-OPERATIONS: tuple[str, ...] = get_args(OperationName)
-_SPELLINGS = {"colour": "Color", **{name.lower(): name for name in OPERATIONS}}
+_SPELLINGS = {"colour": "Color", **{name.lower(): name for name in OPERATION_NAMES}}
 """Names without their case, underscores and dashes. Those that mean something else, such as TranslateXAbs, are none."""
 
 
@@ -132,9 +131,9 @@ def _step(step: Any, where: str) -> tuple[str, float, float]:
     name = _SPELLINGS.get(spelling)
     if name is None:
         # TranslateXAbs, in pixels, or Posterize2, of other bits: no spelling, but another operation.
-        meant = next((known for known in OPERATIONS if spelling.startswith(known.lower())), None)
-        near = f", which is not {meant}" if meant else hint(step[0][:40], OPERATIONS)
-        raise ConfigError(f"{where}: unknown operation {_shown(step[0])}{near}; known: {', '.join(OPERATIONS)}")
+        meant = next((known for known in OPERATION_NAMES if spelling.startswith(known.lower())), None)
+        near = f", which is not {meant}" if meant else hint(step[0][:40], OPERATION_NAMES)
+        raise ConfigError(f"{where}: unknown operation {_shown(step[0])}{near}; known: {', '.join(OPERATION_NAMES)}")
     for what, value in (("probability", step[1]), ("level", step[2])):
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
             raise ConfigError(f"{where}: the {what} of {name} is a number from 0 to 1, not {_shown(value)}")

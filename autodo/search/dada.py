@@ -31,8 +31,9 @@ from autodo.data.prepare import Prepared
 from autodo.policy_config import DadaSearch, SearchedPolicy
 from autodo.schedule import learning_rate_factor
 from autodo.search import pair_policy, relaxed
-from autodo.search.epochs import Found, Material, Stateful, Tell, search_by_epochs, step_of
+from autodo.search.epochs import Found, Material, Stateful, search_by_epochs, step_of
 from autodo.search.smooth_operations import SEARCHED, Setting, apply_each
+from autodo.search.tasks import Tell
 from autodo.search.unrolled import Parameters, derivative_along, val_direction
 from autodo.seeds import torch_generator
 

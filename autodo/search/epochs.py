@@ -21,10 +21,10 @@ from autodo.models import build
 from autodo.policy_config import SearchedPolicy
 from autodo.search.reduced import reduced
 from autodo.search.smooth_operations import SEARCHED
+from autodo.search.tasks import Tell
 from autodo.seeds import derive
 
 log = logging.getLogger(__name__)
-Tell = Callable[[str], None]
 SubPolicies = tuple[tuple[Step, ...], ...]
 
 

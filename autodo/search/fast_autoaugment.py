@@ -10,12 +10,12 @@ Reference: Lim et al. 2019, algorithm 1.
 import json
 import logging
 from collections.abc import Sequence
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from autodo.augment.policy_file import OperationName, PolicyFile, Step, SubPolicy
+from autodo.augment.policy_file import OPERATION_NAMES, PolicyFile, Step, SubPolicy
 from autodo.config import RunConfig
 from autodo.errors import StoreError
 from autodo.policy_config import FastAutoAugmentSearch
@@ -26,7 +26,6 @@ from autodo.storage import Location
 
 __all__ = ["FastAutoAugment", "FoldWorker", "Trial", "propose", "select"]
 
-OPERATIONS: tuple[str, ...] = get_args(OperationName)
 SubPolicies = tuple[SubPolicy, ...]
 log = logging.getLogger(__name__)
 
@@ -235,7 +234,7 @@ def _names(search: FastAutoAugmentSearch) -> list[list[str]]:
 def _space(search: FastAutoAugmentSearch) -> dict[str, BaseDistribution]:
     space: dict[str, BaseDistribution] = {}
     for place in (place for places in _names(search) for place in places):
-        space[f"operation_{place}"] = CategoricalDistribution(OPERATIONS)
+        space[f"operation_{place}"] = CategoricalDistribution(OPERATION_NAMES)
         space[f"probability_{place}"] = FloatDistribution(0.0, 1.0)
         space[f"level_{place}"] = FloatDistribution(0.0, 1.0)
     return space

@@ -25,8 +25,9 @@ from autodo.data.batches import epoch_batches
 from autodo.data.prepare import Prepared
 from autodo.policy_config import FasterAutoAugmentSearch, SearchedPolicy
 from autodo.search import relaxed
-from autodo.search.epochs import Found, Material, Stateful, Tell, search_by_epochs, step_of
+from autodo.search.epochs import Found, Material, Stateful, search_by_epochs, step_of
 from autodo.search.smooth_operations import SEARCHED, Setting, apply_smooth, centres
+from autodo.search.tasks import Tell
 from autodo.seeds import torch_generator
 
 GATE_RANGE = (0.01, 0.99)

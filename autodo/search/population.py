@@ -8,36 +8,30 @@ Reference: Ho et al., ICML 2019, section 3.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
+from autodo.augment.operations import OPERATIONS
 from autodo.augment.policy import build_policy
-from autodo.augment.policy_file import OperationName, PolicyFile, Stage, Step
+from autodo.augment.policy_file import OPERATION_NAMES, PolicyFile, Stage, Step
 from autodo.config import RunConfig
 from autodo.data.prepare import Prepared
 from autodo.policy_config import PopulationSearch, SearchedPolicy
 from autodo.provenance import device_name
 from autodo.search.part import data_of, split_part, training_of
 from autodo.search.reduced import reduced
+from autodo.search.tasks import search_config
 from autodo.seeds import numpy_generator
 from autodo.train import Training
 
-OPERATIONS: tuple[OperationName, ...] = get_args(OperationName) * 2
-NUMBERS = 2 * len(OPERATIONS)
+STEPS = OPERATION_NAMES * 2
+NUMBERS = 2 * len(STEPS)
 """Of a genome: probability and magnitude of each operation, in turn."""
 PROBABILITIES, MAGNITUDES = 11, 10
 LARGEST_MOVE = 3
-_SIGNED = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 
 Genome = list[int]
-
-
-def settings(config: RunConfig) -> PopulationSearch:
-    """The settings of the search that a run needs."""
-    assert isinstance(config.policy, SearchedPolicy)
-    assert isinstance(config.policy.search, PopulationSearch)
-    return config.policy.search
 
 
 def random_genome(generator: np.random.Generator) -> Genome:
@@ -64,9 +58,9 @@ def operations(genome: Sequence[int]) -> tuple[Step, ...]:
     magnitude 0..9 becomes level 0.5..1, so that a larger number is always a stronger warp.
     """
     steps: list[Step] = []
-    for name, (probability, magnitude) in zip(OPERATIONS, zip(genome[::2], genome[1::2], strict=True), strict=True):
+    for name, (probability, magnitude) in zip(STEPS, zip(genome[::2], genome[1::2], strict=True), strict=True):
         level = magnitude / (MAGNITUDES - 1)
-        steps.append((name, probability / (PROBABILITIES - 1), 0.5 + level / 2 if name in _SIGNED else level))
+        steps.append((name, probability / (PROBABILITIES - 1), 0.5 + level / 2 if OPERATIONS[name].signed else level))
     return tuple(steps)
 
 
@@ -91,7 +85,7 @@ class Member:
     """
 
     def __init__(self, config: RunConfig, data: Prepared, device: str = "cpu") -> None:
-        search = settings(config)
+        search: PopulationSearch = search_config(config)
         images, labels = reduced(data, search.images, config.seed)
         parts = split_part(labels, search.held_share, numpy_generator(config.seed, "search", "split"))
         run = training_of(config, "member", policy=config.policy)
@@ -138,4 +132,4 @@ def _policy(genome: Sequence[int]) -> PolicyFile:
 
 
 def _sizes() -> list[int]:
-    return [PROBABILITIES, MAGNITUDES] * len(OPERATIONS)
+    return [PROBABILITIES, MAGNITUDES] * len(STEPS)

@@ -7,16 +7,15 @@ Reference: Hataya et al., ECCV 2020; Li et al., ECCV 2020.
 """
 
 from collections.abc import Callable
-from typing import get_args
 
 import torch
 from torch import Tensor
 
 from autodo.augment.operations import NAMES, OPERATIONS, operate
-from autodo.augment.policy_file import OperationName
+from autodo.augment.policy_file import OPERATION_NAMES, OperationName
 from autodo.augment.ranges import PUBLISHED, Scale
 
-SEARCHED: tuple[OperationName, ...] = get_args(OperationName)
+SEARCHED = OPERATION_NAMES
 """The 15 operations that a search chooses from."""
 
 # Differentiable in the images, of which `operate` gives whole levels without a derivative.

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from autodo.augment.policy_file import PolicyFile
+from autodo.augment.policy_file import OPERATION_NAMES, PolicyFile
 from autodo.config import DistortionConfig, RunConfig
 from autodo.data import load, prepare
 from autodo.errors import ConfigError, StoreError
@@ -13,7 +13,7 @@ from autodo.fit import fit
 from autodo.policy_config import FastAutoAugmentSearch
 from autodo.recipes import build_run
 from autodo.search.algorithms import search_here
-from autodo.search.fast_autoaugment import OPERATIONS, FastAutoAugment, FoldWorker, Trial, propose, select
+from autodo.search.fast_autoaugment import FastAutoAugment, FoldWorker, Trial, propose, select
 from autodo.search.tasks import Bench, Task
 from autodo.storage import locate
 
@@ -235,7 +235,7 @@ def test_candidates_are_within_the_space_and_follow_from_what_was_told():
     for candidate in next_ones:
         assert len(candidate) == 5
         PolicyFile.model_validate({"sub_policies": candidate})
-    assert {steps[0][0] for candidate in next_ones for steps in candidate} <= set(OPERATIONS)
+    assert {steps[0][0] for candidate in next_ones for steps in candidate} <= set(OPERATION_NAMES)
     assert len(propose(search, told * 7, 1)) == 2, "28 of 30 were told"
 
 
