@@ -2,8 +2,9 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -13,6 +14,7 @@ from autodo import records
 from autodo.errors import StoreError
 from autodo.storage import Location, located
 
+T = TypeVar("T")
 _READ_AHEAD = 32  # files in an object store, where requests wait for the network
 
 # Errors of all test images. Those of a part of the classes may be unknown: a test set can lack these classes.
@@ -99,3 +101,42 @@ def _read_one_by_one(files: Sequence[Location]) -> tuple[pa.Table, list[str]]:
             continue
         tables.append(table)
     return pa.concat_tables(tables), warnings
+
+
+def load_epochs(
+    root: Path | str | Location, run_ids: Collection[str], columns: Sequence[str]
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """These columns of every epoch of these runs, by run id and epoch, and warnings of what could not be read."""
+    frames, warnings = reduce_runs(root, "epochs", run_ids, columns, lambda table: table.to_pandas())
+    empty = pa.schema([records.SCHEMAS["epochs"].field(name) for name in columns]).empty_table().to_pandas()
+    return pd.concat([empty, *frames.values()], ignore_index=True), warnings
+
+
+def reduce_runs(
+    root: Path | str | Location,
+    kind: records.Kind,
+    run_ids: Collection[str],
+    columns: Sequence[str],
+    reduce: Callable[[pa.Table], T],
+) -> tuple[dict[str, T], tuple[str, ...]]:
+    """What `reduce` makes of each run's table of a kind; one run at a time, so that their number takes no memory.
+
+    Args:
+        columns: those that are read; a file of an older schema that lacks one is left out with a warning.
+        reduce: called with the rows of one run; in several threads.
+    Returns:
+        by run id, sorted; and warnings of what could not be read. A run without a file is in neither.
+    """
+    folder = located(root) / kind
+    values, warnings = {}, []
+    for run_id in sorted(run_ids):
+        file = folder / f"{run_id}.parquet"
+        try:
+            table = file.read_parquet(list(columns))
+        except FileNotFoundError:
+            continue
+        except (OSError, pa.ArrowException) as error:
+            warnings.append(f"{file}: left out: damaged ({(str(error).splitlines() or [type(error).__name__])[0]})")
+            continue
+        values[run_id] = reduce(table)
+    return values, tuple(warnings)

@@ -1,0 +1,119 @@
+"""Which runs can be compared, and what they are called: the words that tables, curves and figures share."""
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+IDENTITY = (
+    *("run_id", "dataset", "split", "method", "model", "imbalance_ratio", "noise_ratio"),
+    *("seed", "recipe_id", "variant_id", "config"),
+)
+"""Columns of results by which runs are grouped; those of runs that are expected have them too."""
+
+# Parts of a configuration in which runs of one group may differ.
+_METHOD = ("method", "policy", "objective", "finetune", "points", "outer")
+_AXES = ("split", "distortion", *_METHOD, "seed")
+
+
+def named(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = ()) -> pd.DataFrame:
+    """The runs, with what they are called and where they belong.
+
+    Args:
+        results: the frame of `load_results`.
+        expected: IDENTITY columns of runs that should be there; those without a result are added, all else null.
+    Returns:
+        `results` with the columns
+        `group`: such as `svhn (wrn-28-10, 200 epochs)`; only runs of one group can be compared.
+        `name`: of the method in its group, with the split and whatever tells it from others of its name.
+        `distortion`: IR-NR in the paper's notation, such as `100-0.1`.
+        `is_expected`: whether the run is among those that should be there.
+        In order of group, distortion, name (baselines first) and seed.
+    """
+    wanted = {row["run_id"]: {key: row[key] for key in IDENTITY} for row in expected}
+    missing = [row for run_id, row in wanted.items() if run_id not in set(results["run_id"])]
+    frame = results
+    if missing:
+        added = pd.DataFrame(missing).reindex(columns=results.columns)
+        frame = pd.concat([results, added], ignore_index=True) if len(results) else added
+    ratios = zip(frame["imbalance_ratio"], frame["noise_ratio"], strict=True)
+    frame = frame.assign(
+        group="",
+        name="",
+        distortion=[distortion_name(*pair) for pair in ratios],
+        is_expected=frame["run_id"].isin(list(wanted)),
+    )
+    for dataset, of_dataset in frame.groupby("dataset", sort=True):
+        recipes = {str(r): _recipe(json.loads(g["config"].iloc[0])) for r, g in of_dataset.groupby("recipe_id")}
+        for recipe, runs in of_dataset.groupby("recipe_id", sort=True):
+            frame.loc[runs.index, "group"] = f"{dataset} ({_describe(recipes, str(recipe))})"
+            frame.loc[runs.index, "name"] = _method_names(runs)
+    order = frame.assign(other=~frame["name"].str.startswith("baseline").astype(bool)).sort_values(
+        ["group", "imbalance_ratio", "noise_ratio", "other", "name", "seed"]
+    )
+    return order.drop(columns="other").reset_index(drop=True)
+
+
+def distortion_name(imbalance_ratio: float, noise_ratio: float) -> str:
+    """The paper's notation, as grids spell it: no exponent, nothing rounded away."""
+    ratio = np.format_float_positional(imbalance_ratio, trim="-")
+    return f"{ratio}-{np.format_float_positional(noise_ratio, trim='0')}"
+
+
+def _method_names(runs: pd.DataFrame) -> list[str]:
+    differences: dict[Any, str] = {}
+    for method, of_method in runs.groupby("method"):
+        configs = {variant: json.loads(g["config"].iloc[0]) for variant, g in of_method.groupby("variant_id")}
+        for variant, words in _differences({variant: _settings(c) for variant, c in configs.items()}).items():
+            differences[method, variant] = "".join(f", {word}" for word in words)
+    names = []
+    for method, split, variant in zip(runs["method"], runs["split"], runs["variant_id"], strict=True):
+        name = method if split == "paper" else f"{method} ({split})"
+        names.append(f"{name}{differences[method, variant]}")
+    return names
+
+
+def _differences(settings: Mapping[Any, Mapping[str, Any]]) -> dict[Any, list[str]]:
+    """Of each one, `key=value` for every key in which they are not all the same; nothing if there is only one."""
+    differing = _differing_keys(settings.values())
+    return {
+        name: [f"{key}={json.dumps(flat[key])}".replace('"', "") for key in differing if key in flat]
+        for name, flat in settings.items()
+    }
+
+
+def _differing_keys(settings: Collection[Mapping[str, Any]]) -> list[str]:
+    """Keys whose values are not the same in all, in the order in which they first come."""
+    keys = dict.fromkeys(key for flat in settings for key in flat)
+    return [key for key in keys if len({json.dumps(flat[key]) if key in flat else None for flat in settings}) > 1]
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's own settings by dotted key: what variant_id is the hash of."""
+    return flat({part: config.get(part) for part in _METHOD})
+
+
+def _describe(recipes: Mapping[str, Mapping[str, Any]], recipe: str) -> str:
+    """Model, epochs and subsample, then whatever else tells this recipe from the others of its dataset."""
+    config = recipes[recipe]
+    words = [str(config["model.name"]), f"{config['training.epochs']} epochs"]
+    subsample = config.get("dataset.subsample")
+    words += [f"{subsample} images"] if subsample else []
+    said = ("model.name", "training.epochs", "dataset.subsample")
+    words += [f"{key}={config.get(key)}" for key in _differing_keys(recipes.values()) if key not in said]
+    return ", ".join(words)
+
+
+def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a comparison holds fixed, by dotted key: what recipe_id is the hash of."""
+    return flat({part: value for part, value in config.items() if part not in _AXES})
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A configuration by dotted key, such as `training.epochs`."""
+    values: dict[str, Any] = {}
+    for key, value in config.items():
+        values.update(flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
+    return values
