@@ -45,9 +45,9 @@ class Style:
         return DASHES[self.pattern]
 
     @property
-    def linestyle(self) -> str | tuple[float, tuple[float, ...]]:
-        """The dash as Matplotlib has it."""
-        return (0, self.dash) if self.dash else "solid"
+    def linestyle(self) -> tuple[float, tuple[float, ...]] | None:
+        """The dash as Matplotlib has it; None if solid."""
+        return (0, self.dash) if self.dash else None
 
     def dasharray(self, width: float) -> str:
         """The dash as SVG's stroke-dasharray has it, for a line of this width."""

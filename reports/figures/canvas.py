@@ -4,6 +4,7 @@ import functools
 import math
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib.style
@@ -45,12 +46,17 @@ _STYLE: Mapping[str, Any] = {
 }
 
 
+def look(**more: Any) -> AbstractContextManager[None]:
+    """The house's look, whatever the settings of the machine, which are as before afterwards."""
+    return matplotlib.style.context(["default", {**_STYLE, **more}])
+
+
 def styled(draw: Callable[[], Sheet]) -> Callable[[], Sheet]:
-    """`draw` in the house's look, whatever the settings of the machine; they are as before afterwards."""
+    """`draw` in the house's look."""
 
     @functools.wraps(draw)
     def wrapped() -> Sheet:
-        with matplotlib.style.context(["default", dict(_STYLE)]):
+        with look():
             return draw()
 
     return wrapped
@@ -129,13 +135,14 @@ def legend(figure: Sheet, entries: Sequence[tuple[Artist, str]], columns: int | 
         # Matplotlib leaves out labels that begin with an underscore.
         shown = [f"\u200a{label}" if label.startswith("_") else label for label in labels]
         longest = max(len(label) for label in shown)
-        columns = columns or max(1, min(len(shown), int(figure.get_figwidth() / (0.4 + 0.065 * longest))))
+        fitting = columns or max(1, int(figure.get_figwidth() / (0.4 + 0.065 * longest)))
+        columns = -(-len(shown) // -(-len(shown) // fitting))  # as many rows as needed, evenly filled
         figure.legend(handles, shown, loc="outside lower center", ncols=columns, handlelength=2.8)
 
 
 def line_entry(name: str, style: Style) -> tuple[Artist, str]:
     """A method's line for a legend."""
-    return Line2D([], [], color=style.colour, linestyle=style.linestyle, linewidth=1.6), plain(name, 60)
+    return Line2D([], [], color=style.colour, linestyle=style.linestyle or "-", linewidth=1.6), plain(name, 60)
 
 
 def no_data(ax: Axes, text: str = "no data") -> None:
