@@ -30,12 +30,12 @@ class Files:
 def render(figure: Figure) -> Files:
     """Draws a figure, once for both formats. Letters of SVG are outlines, so that it looks the same everywhere."""
     sheet = figure.draw()
-    # What is laid out once stays as it is.
-    if (layout := sheet.get_layout_engine()) is not None:
-        layout.execute(sheet)
-        sheet.set_layout_engine("none")
     # Ids within SVG are random without a salt, and both formats note the time or the program's version.
     with canvas.look(**{"svg.hashsalt": figure.key, "svg.fonttype": "path"}):
+        # What is laid out once stays as it is.
+        if (layout := sheet.get_layout_engine()) is not None:
+            layout.execute(sheet)
+            sheet.set_layout_engine("none")
         return Files(_bytes(sheet, "svg", {"Date": None, "Creator": None}), _bytes(sheet, "png", {"Software": None}))
 
 
