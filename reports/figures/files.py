@@ -2,9 +2,9 @@
 
 import dataclasses
 import io
-from typing import Any, Literal
 
-from matplotlib.figure import Figure as Sheet
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 
 from autodo.storage import Location
 from reports.document import Figure
@@ -36,7 +36,11 @@ def render(figure: Figure) -> Files:
         if (layout := sheet.get_layout_engine()) is not None:
             layout.execute(sheet)
             sheet.set_layout_engine("none")
-        return Files(_bytes(sheet, "svg", {"Date": None, "Creator": None}), _bytes(sheet, "png", {"Software": None}))
+        # Straight to the canvas: savefig would draw everything twice. SVG last, because it changes the resolution.
+        svg, png = io.BytesIO(), io.BytesIO()
+        FigureCanvasAgg(sheet).print_png(png, metadata={"Software": None})
+        FigureCanvasSVG(sheet).print_svg(svg, metadata={"Date": None, "Creator": None})
+        return Files(svg.getvalue(), png.getvalue())
 
 
 def save(figure: Figure, folder: Location, files: Files | None = None) -> list[Location]:
@@ -46,9 +50,3 @@ def save(figure: Figure, folder: Location, files: Files | None = None) -> list[L
     for place, content in zip(places, (files.svg, files.png), strict=True):
         place.write_bytes(content)
     return places
-
-
-def _bytes(sheet: Sheet, kind: Literal["svg", "png"], metadata: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    sheet.savefig(buffer, format=kind, dpi=canvas.DPI, metadata=metadata, facecolor="white")
-    return buffer.getvalue()

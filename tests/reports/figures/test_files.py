@@ -71,7 +71,8 @@ def test_every_figure_can_be_drawn_without_a_warning(store: Store, classes: Sequ
         root = ET.fromstring(files.svg)
         assert {element.tag.rpartition("}")[2] for element in root.iter()}.isdisjoint({"script", "foreignObject", "a"})
         with Image.open(io.BytesIO(files.png)) as picture:
-            assert picture.width <= canvas.WIDTH * canvas.DPI
+            assert 0.6 * canvas.WIDTH * canvas.DPI < picture.width <= canvas.WIDTH * canvas.DPI
+            assert picture.getpixel((0, 0)) == (255, 255, 255, 255)
         assert len(files.smallest[1]) < 400_000
 
 
