@@ -31,6 +31,7 @@ from autodo.provenance import device_name, peak_memory_bytes
 from autodo.schedule import learning_rate_factor
 from autodo.seeds import torch_generator
 from autodo.task_model import classifier_of, initial_model
+from autodo.thumbnails import with_thumbnails
 from autodo.workers import ALONE, Workers
 
 Row = dict[str, Any]
@@ -205,7 +206,7 @@ class Training:
     def outcome(self) -> Outcome:
         """The tables of a finished run; of several workers all must call this, and the first has all points.
 
-        On the others the points table holds those of their shards.
+        On the others the points table holds those of their shards, without thumbnails.
         """
         assert self.epoch == self.config.training.epochs, f"the run stands at epoch {self.epoch}"
         assert self.best is not None
@@ -214,10 +215,12 @@ class Training:
         if not self.config.trains_on_train:
             train = self.workers.deal(np.arange(len(given)))
             images, observed = self._to_device(given.images[train]), self._to_device(given.labels[train])
-        scores = self._evaluate(images, observed).scores()
+        evaluation = self._evaluate(images, observed)
         view = self.points.view(torch.arange(self.train_size, device=self.device))
-        own = train, points_table(self.config, given, train, scores, self.points, view)
+        own = train, points_table(self.config, given, train, evaluation, self.points, view)
         points = merged(self.workers.gather(own) or [own])
+        if self.workers.is_first:
+            points = with_thumbnails(points, given.images)
         device = device_name(self.device, self.workers.size)
         return build_outcome(self.config, self.data, self.history, self.best, points, device, self.classifier())
 

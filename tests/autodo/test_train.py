@@ -235,7 +235,7 @@ def test_outcome_holds_what_was_measured():
     training = start(config)
     rows = list(training)
     outcome = training.outcome()
-    for kind in records.SCHEMAS:
+    for kind in ("results", "epochs", "predictions", "points"):
         assert getattr(outcome, kind).schema.equals(records.SCHEMAS[kind])
     result = outcome.results.to_pylist()[0]
     best = min(rows, key=lambda row: (row["val_error"], row["val_loss"]))
@@ -253,6 +253,13 @@ def test_outcome_holds_what_was_measured():
     assert (points.label != points.clean_label).sum() == result["wrong_labels"]
     assert len(points) == result["train_points"]
     assert np.stack(points.soft_label).sum(1) == pytest.approx(1, abs=1e-5)
+    images = torch.from_numpy(training.data.train.images)
+    with torch.no_grad():
+        probabilities = training.head(training.encoder.eval()(training.pipeline.test_view(images))).softmax(1).numpy()
+    top = np.stack(points.top_classes)
+    assert (top == np.argsort(-probabilities, axis=1)).all()
+    assert np.stack(points.top_probabilities) == pytest.approx(np.take_along_axis(probabilities, top, 1), abs=1e-6)
+    assert top[:, 0].tolist() == points.prediction.tolist()
     assert RunConfig.model_validate_json(result["config"]) == config
     suspicious = outcome.suspicious_points().to_pandas()
     assert suspicious.loss.is_monotonic_decreasing
