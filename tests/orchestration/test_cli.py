@@ -384,8 +384,7 @@ def test_train_of_a_run_that_a_launch_did_without_its_classifier_says_how_to_get
     answer = autodo("train", "--dataset", "digits", "--method", "baseline", "--store", "S")
     assert answer.code == 0
     assert answer.out.splitlines()[0] == (
-        "done before; nothing to do. Its classifier was not kept: `autodo train`, or `autodo launch --keep-models`, "
-        "with another --store keeps one"
+        "done before; nothing to do. It has not kept its models: the same command with another --store does"
     )
 
 

@@ -35,7 +35,7 @@ def test_a_run_is_done_with_its_four_tables_and_its_log(any_store: Store, run: R
 
 def test_the_classifier_is_kept_if_asked_for(any_store: Store, run: RunConfig, tmp_path: Path) -> None:
     store = any_store
-    list(execute(run, store, keep_model=True))
+    list(execute(run, store, keep=["models"]))
     store.model_file(run.run_id).fetch(model := tmp_path / "model.pt")
     results = store.table_file("results", run.run_id).read_parquet()
     test = load(run.dataset).test
