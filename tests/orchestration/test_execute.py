@@ -43,6 +43,28 @@ def test_the_classifier_is_kept_if_asked_for(any_store: Store, run: RunConfig, t
     assert (predictions.numpy() != test.labels).mean() == pytest.approx(results["error_best_val"][0].as_py())
 
 
+def test_the_embeddings_are_kept_if_asked_for_also_of_a_run_that_began_without(
+    any_store: Store, run: RunConfig
+) -> None:
+    store = any_store
+    epochs = execute(run, store)
+    next(epochs)
+    epochs.close()
+    list(execute(run, store, keep=["models", "embeddings"]))
+    embeddings = store.table_file("embeddings", run.run_id).read_parquet()
+    predictions = store.table_file("predictions", run.run_id).read_parquet()
+    shared = ["run_id", "index", "label", "prediction"]
+    assert embeddings.select(shared).equals(predictions.select(shared))
+    assert store.embeddings_of([run.run_id, "other"]) == store.models_of([run.run_id, "other"]) == {run.run_id}
+
+
+def test_what_is_not_asked_for_is_not_kept(any_store: Store, run: RunConfig) -> None:
+    list(execute(run, any_store))
+    assert any_store.root.names() >= {"points", "predictions"}
+    assert "embeddings" not in any_store.root.names()
+    assert any_store.embeddings_of([run.run_id]) == any_store.models_of([run.run_id]) == set()
+
+
 def test_a_run_that_was_stopped_continues_and_ends_the_same(any_store: Store, run: RunConfig, tmp_path) -> None:
     store = any_store
     whole = [metrics["val_error"] for metrics in execute(run, Store(tmp_path / "whole").create())]
