@@ -12,6 +12,7 @@ from autodo.validation import hint, parse_overrides
 from orchestration import policies, show
 from orchestration.address import check_address
 from orchestration.grid import ResourcesConfig, expand, load_grid, pin_content
+from orchestration.keep import not_kept, parse_keep
 from orchestration.overview import failures, say, searches_line
 from orchestration.plan import Plan, launched, make_plan, select, works
 from orchestration.run_state import State
@@ -99,12 +100,17 @@ def _run(
         forgiven: ids of runs that are tried again although they were given up.
     """
     seconds = None if settings.time_budget is None else parse_duration(settings.time_budget)
+    keep = parse_keep(settings.keep)
     tracking = Tracking(settings.tensorboard, settings.mlflow, settings.wandb)
     tracking.check()
     if settings.address is not None:
         check_address(settings.address)
     part = runs if settings.only is None else select(runs, settings.only)
     planned = make_plan(part, store, settings.retries, forgiven)
+    done = [run_id for run_id, state in planned.states.items() if state is State.DONE]
+    for name, count in not_kept(store, done, keep).items():
+        told = f"{count} of the {len(done)} runs that are done have not kept their {name}, and are not run again"
+        say(console, f"warning: {told}; --keep {name} with another --store runs them anew", "yellow")
     reason = None
     if planned.left:
         # Before anything is written and before Ray starts: a missing file is one line, not a failure per run.
@@ -124,7 +130,7 @@ def _run(
             retries=settings.retries,
             seconds=seconds,
             data_dir=settings.data_dir,
-            keep_models=settings.keep_models,
+            keep=keep,
         )
         follow = trackers.callbacks(tracking, grid=title, directory=curves, tell=lambda text: say(console, text))
         try:

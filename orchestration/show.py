@@ -41,6 +41,8 @@ def result(console: Console, run: RunConfig, store: Store) -> None:
     table.add_row("test error, last epoch", f"{100 * row['error_last']:.2f}%")
     table.add_row("training time", f"{duration(row['seconds'])} on {row['device']}")
     console.print(table)
+    if run.split == "test-as-val":
+        console.print("note: val is the test set in this split: these errors are optimistic", **_LINE)
     console.print(f"result: {store.table_file('results', run.run_id)}", **_LINE)
     if store.model_file(run.run_id).exists():
         console.print(f"classifier: {store.model_file(run.run_id)}", **_LINE)
