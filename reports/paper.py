@@ -1,4 +1,4 @@
-"""What the paper states, and beside which of our runs it may be shown: same dataset, model and protocol, else nothing."""
+"""What the paper states, and beside which runs it may stand: of the same dataset, model and protocol, and no others."""
 
 import csv
 import functools
@@ -10,8 +10,8 @@ from typing import Any
 from reports.comparison import flat
 from reports.document import Reference
 
-# The protocol of tables 1 to 3 (appendix A; section 5.1), as settings of a run by dotted key. Every setting of a run must
-# be here with its value: one that nobody thought of is no reason to show a figure.
+# The protocol of tables 1 to 3 (appendix A; section 5.1), as settings of a run by dotted key. Every setting of a run
+# must be here with its value: one that nobody thought of is no reason to show a figure.
 _ALL: dict[str, Any] = {
     "dataset.path": None,
     "dataset.image_size": None,
@@ -118,9 +118,7 @@ LIKE_FOR_LIKE = (
     "The paper took the best epoch on the test set, as its published code does: error_best_test is the like-for-like "
     "comparison with it."
 )
-SEARCHED = (
-    "Beside policies that were searched here stand the paper's figures of policies that their authors published."
-)
+SEARCHED = "Beside policies that were searched here stand the paper's figures of policies that their authors published."
 
 
 def follows_protocol(config: Mapping[str, Any]) -> bool:

@@ -1,8 +1,8 @@
-"""Statistics over seeds. A sample is one method's values on one distortion by seed: methods are compared seed by seed."""
+"""Statistics over seeds. A sample is a method's values on a distortion by seed: methods are compared seed by seed."""
 
 import dataclasses
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -113,15 +113,15 @@ def smallest_wilcoxon_p(pairs: int) -> float:
     return min(1.0, 2.0 ** (1 - pairs))
 
 
-def too_few_pairs(pairs: int) -> str | None:
-    """A sentence on what so many seeds cannot show; None if they are enough for a signed-rank test."""
-    lowest = smallest_wilcoxon_p(pairs)
-    if lowest < SIGNIFICANT:
+def too_few_pairs(counts: Collection[int]) -> str | None:
+    """A sentence on what so many common seeds cannot show; None if all are enough for a signed-rank test."""
+    few = [count for count in counts if smallest_wilcoxon_p(count) >= SIGNIFICANT]
+    if not few:
         return None
-    seeds = f"{pairs} common seed{'' if pairs == 1 else 's'}"
+    most, fewer = max(few), " or fewer" if min(few) < max(few) else ""
     return (
-        f"With {seeds} a two-sided Wilcoxon signed-rank test cannot go under p = {lowest:g}: "
-        "no rank test can tell two methods apart."
+        f"With {most} common seed{'' if most == 1 else 's'}{fewer} a two-sided Wilcoxon signed-rank test cannot go "
+        f"under p = {smallest_wilcoxon_p(most):g}: too few for it to tell two methods apart."
     )
 
 

@@ -42,8 +42,8 @@ def split_tables(
         results, metric, expected: as for `error_tables`.
     """
     tables = []
-    for group, distortion, runs in cells.by_cell(named(results, expected)):
-        runs = runs.assign(percent=100 * runs[metric].astype(float), name=_without_split(runs))
+    runs_of_all = cells.in_percent(named(results, expected), metric)
+    for group, distortion, runs in cells.by_cell(runs_of_all.assign(name=_without_split(runs_of_all))):
         for split, (number, compared, care) in _SPLITS.items():
             methods = set(runs.loc[runs["split"] == split, "name"])
             of_both = runs[runs["name"].isin(methods) & runs["split"].isin(("paper", split))]

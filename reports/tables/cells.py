@@ -1,6 +1,7 @@
 """From values by seed to the cells of a table: means, holes, the best of a column and what is not told from it."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
@@ -44,6 +45,11 @@ def distortions(runs: pd.DataFrame) -> list[str]:
     return [str(name) for name in dict.fromkeys(runs["distortion"])]
 
 
+def in_percent(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The runs with the column `percent`, an error times 100."""
+    return runs.assign(percent=100 * runs[metric].astype(float))
+
+
 def by_group(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Runs that can be compared, by group."""
     for group, of_group in runs.groupby("group", sort=True):
@@ -69,7 +75,7 @@ def cell(sample: Sample, known: bool, paper: Reference | None = None) -> Cell:
         sample: NaN for every seed that should be there and is not.
         known: whether anybody knows which should.
     """
-    values = [value for value in sample.values() if value == value]
+    values = [value for value in sample.values() if not math.isnan(value)]
     mean, std = mean_std(values)
     return Cell(mean, std, len(values), expected=len(sample) if known else None, paper=paper)
 

@@ -1,4 +1,4 @@
-"""Accuracy of the minority, the majority and the worst class, and how much classes differ (section 5.3 of the paper)."""
+"""Accuracy of minority, majority and worst class, and how much classes differ (section 5.3 of the paper)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -21,7 +21,9 @@ _COLUMNS = {
     "worst": Column("worst class", "%", better="higher"),
     "spread": Column("std over classes", "%", better="lower"),
 }
-_SPREAD = "The standard deviation over classes is that of all classes (ddof = 0); of the minority are the labels C//2..C-1."
+_SPREAD = (
+    "The standard deviation over classes is that of all classes (ddof = 0); of the minority are the labels C//2..C-1."
+)
 _ONE_MODEL = "The paper's figures of section 5.3 are of one model each, at the best epoch on the test set."
 _NO_IMAGES = "Classes without test images are left out: {classes}."
 
@@ -105,7 +107,11 @@ def _unknown_classes(runs: pd.DataFrame) -> list[str]:
         if accuracies is None or isinstance(accuracies, float):
             continue
         missing = np.flatnonzero(~np.isfinite(np.asarray(accuracies, dtype=float)))
-        has_names = class_names is not None and not isinstance(class_names, float) and len(class_names) > max(missing, default=0)
+        has_names = (
+            class_names is not None
+            and not isinstance(class_names, float)
+            and len(class_names) > max(missing, default=0)
+        )
         unknown.update(dict.fromkeys(str(class_names[i]) if has_names else str(i) for i in missing))
     return [_NO_IMAGES.format(classes=", ".join(unknown))] if unknown else []
 

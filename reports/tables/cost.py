@@ -29,18 +29,18 @@ _OF_EPOCHS = (_OUTER, _OUTER_PHASE)
 
 _MEANING = (
     "A run's hours hold evaluation and no search of a policy; the outer share is that of inner and outer seconds; the "
-    "outer phase is all epochs that end with an outer pass, with their inner part; images/s are those of the inner part."
+    "outer phase is all epochs that end with an outer pass, with their inner part; the speed is that of the inner part."
 )
 _CPU_MEMORY = "On a CPU the peak memory is the process's, data and libraries included."
 _ESTIMATED = (
-    "The paper's hours are its table 7, estimated for a V100 GPU: AutoDO's epochs from E on. Other hardware, another price."
+    "The paper's hours are its table 7: AutoDO's epochs from E on, estimated for a V100 GPU, not for the device here."
 )
 
 
 def cost_tables(
     results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = (), epochs: pd.DataFrame | None = None
 ) -> list[Table]:
-    """Time and memory of the methods' runs: one table per group and distortion, which changes how many images there are.
+    """Time and memory of the methods' runs: one table per group and distortion, on which the images depend.
 
     Nothing is marked as best: the cheapest method is the one that does least.
 
@@ -63,9 +63,7 @@ def cost_tables(
                 caption="time and memory of a run, mean ± std over seeds",
                 heading="method",
                 columns=columns,
-                rows=cells.rows(
-                    cells.names(runs), columns, grid, known=cells.known(runs), papers=papers, marked=False
-                ),
+                rows=cells.rows(cells.names(runs), columns, grid, known=cells.known(runs), papers=papers, marked=False),
                 notes=(_MEANING, *_device_notes(runs), *_paper_notes(runs, bool(papers)), *run_notes(runs)),
             )
         )
@@ -137,6 +135,8 @@ def _device_notes(runs: pd.DataFrame) -> list[str]:
 def _paper_notes(runs: pd.DataFrame, beside: bool) -> list[str]:
     """The paper's table 7, where its figures stand in the table, or the dataset and the model are the same."""
     datasets = {(str(dataset), str(model)) for dataset, model in zip(runs["dataset"], runs["model"], strict=True)}
-    stated = [f"{algorithm} {hours:g}" for d, m in datasets if m == "wrn-28-10" for algorithm, hours in paper_hours(d).items()]
+    stated = [
+        f"{algorithm} {hours:g}" for d, m in datasets if m == "wrn-28-10" for algorithm, hours in paper_hours(d).items()
+    ]
     listed = [f"All of it, GPU hours: {'; '.join(stated)}."] if stated else []
     return [_ESTIMATED, *listed] if beside or stated else []

@@ -15,9 +15,9 @@ from reports.tables.provenance import run_notes
 
 _BASELINE = "baseline"
 _INTERVAL = "In brackets: 95% confidence interval of the mean difference (BCa bootstrap over seeds)."
-# How often `bootstrap_intervals` holds the mean of so many normal differences, in percent: measured on 3,000 samples each
-# (tests/reports/test_stats.py). A bootstrap of few values sees too little of their spread.
-COVERAGE = {2: 51, 3: 72, 4: 80, 5: 83, 6: 86, 7: 87, 8: 89}
+# How often `bootstrap_intervals` holds the mean of so many normal differences, in percent, measured on 3,000 samples
+# each (tests/reports/test_stats.py). A bootstrap of few values sees too little of their spread.
+COVERAGE = {2: 50, 3: 72, 4: 80, 5: 84, 6: 87, 7: 87, 8: 88}
 
 
 def difference_tables(
@@ -32,8 +32,7 @@ def difference_tables(
         results, metric, expected: as for `error_tables`.
     """
     tables = []
-    for group, runs in cells.by_group(named(results, expected)):
-        runs = runs.assign(percent=100 * runs[metric].astype(float))
+    for group, runs in cells.by_group(cells.in_percent(named(results, expected), metric)):
         names, columns = cells.names(runs), cells.distortions(runs)
         grid = cells.grid(runs, "distortion", "percent")
         known = cells.known(runs)
@@ -71,9 +70,7 @@ def _table(
         for column in reference:
             mean, std = mean_std(paired[name, column].tolist())
             asked = len(grid.get((name, column), {})) if known and reference[column] not in (None, name) else None
-            of_name.append(
-                Cell(mean, std, paired[name, column].size, expected=asked, interval=intervals[name, column])
-            )
+            of_name.append(Cell(mean, std, paired[name, column].size, expected=asked, interval=intervals[name, column]))
         made.append(Row(name, tuple(of_name)))
     best = "; ".join(f"{column}: {name}" for column, name in reference.items() if name)
     return Table(
@@ -106,14 +103,15 @@ def _care(samples: list[Floats]) -> list[str]:
     sizes = sorted({sample.size for sample in samples})
     if not sizes:
         return []
-    covered = [f"about {COVERAGE[n]}% with {n} seeds" for n in sizes if n in COVERAGE]
+    covered = [f"{COVERAGE[n]}% with {n} seeds" for n in sizes if n in COVERAGE]
     narrow = (
-        "Of few values a bootstrap makes too narrow intervals: those of normally distributed differences hold the true "
-        f"one in {', '.join(covered)}."
+        "Of few values a bootstrap makes too narrow intervals: where differences are normal, they hold the true one in "
+        f"about {', '.join(covered)}, not in 95%."
     )
+    few = too_few_pairs(sizes)
     alone = "Under two common seeds, or where all differences are the same, there is no interval."
     return [
         *([narrow] if covered else []),
         *([alone] if any(sample.size < 2 or sample.max() - sample.min() <= 1e-9 for sample in samples) else []),
-        *[sentence for sentence in (too_few_pairs(n) for n in sizes) if sentence],
+        *([few] if few else []),
     ]

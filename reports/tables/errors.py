@@ -35,9 +35,8 @@ def error_tables(
         expected: identity columns and `config` of runs that should be there; those without a result are holes.
     """
     tables = []
-    for group, runs in cells.by_group(named(results, expected)):
+    for group, runs in cells.by_group(cells.in_percent(named(results, expected), metric)):
         columns = [Column(name, "%", better="lower") for name in cells.distortions(runs)]
-        runs = runs.assign(percent=100 * runs[metric].astype(float))
         papers = {} if metric == "minority_error" else paper_errors(runs, "distortion")
         rows = cells.rows(
             cells.names(runs),

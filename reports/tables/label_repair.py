@@ -26,8 +26,8 @@ _CHANCE = (
     "a precision of the share of wrong labels, here {share}."
 )
 _MEANING = (
-    "A wrong label is set right if its soft label is highest at the true class; a right label is lost if its soft label "
-    "is highest at another."
+    "A wrong label is set right if its soft label is highest at the true class; a right label is lost if its soft "
+    "label is highest at another."
 )
 
 
@@ -57,7 +57,7 @@ def label_repair_tables(
                 _FIND,
                 key=key("label-errors", group, distortion),
                 title=title,
-                caption="how well scores of train points after the last epoch find the wrong labels, mean ± std over seeds",
+                caption="how well scores of train points find the wrong labels, mean ± std over seeds",
                 heading="method: score",
                 note=_CHANCE.format(share=_share(of_runs)),
             )
@@ -79,7 +79,7 @@ def label_repair_tables(
                     _REPAIR,
                     key=key("label-repair", group, distortion),
                     title=title,
-                    caption="what soft labels made of labels after the last epoch, mean ± std over seeds",
+                    caption="what soft labels made of the labels, mean ± std over seeds",
                     heading="method",
                     note=_MEANING,
                 )
@@ -92,13 +92,9 @@ def _scored(runs: pd.DataFrame, repairs: Sequence[LabelRepair | None]) -> pd.Dat
     parts = []
     for field, score in _SCORES.items():
         findings = [None if repair is None else getattr(repair, field) for repair in repairs]
-        part = runs.assign(
-            **{
-                "name": [f"{name}: {score}" for name in runs["name"]],
-                _FIND[0].name: [np.nan if found is None else found.auroc for found in findings],
-                _FIND[1].name: [np.nan if found is None else 100 * found.precision for found in findings],
-            }
-        )
+        part = runs.assign(name=[f"{name}: {score}" for name in runs["name"]])
+        part[_FIND[0].name] = [np.nan if found is None else found.auroc for found in findings]
+        part[_FIND[1].name] = [np.nan if found is None else 100 * found.precision for found in findings]
         parts.append(_known(part, _FIND[0].name))
     return pd.concat(parts)
 

@@ -69,7 +69,9 @@ def rank_sentences(ranks: Ranks | None) -> tuple[str, ...]:
     )
     sentences = [f"{found}: {len(ranks.names)} methods over {blocks} cells of {groups} group{'s' * (groups > 1)}."]
     if blocks < _FEW_BLOCKS:
-        sentences.append(f"{blocks} cells are few for these tests, whose p are approximations for {_FEW_BLOCKS} or more.")
+        sentences.append(
+            f"{blocks} cells are few for these tests, whose p are approximations for {_FEW_BLOCKS} or more."
+        )
     if groups < blocks:
         sentences.append(
             "Distortions of one dataset are no independent datasets: p is lower than it should be for new datasets."
@@ -98,7 +100,9 @@ def rank_tables(
         best = average == lowest < highest
         p = float(found.p_values[0, i])
         tied = found.different and not best and p >= SIGNIFICANT
-        rows.append(Row(name, (Cell(average, None, blocks, best=best, tied=tied), Cell(p if i else None, n=blocks))))
+        rows.append(
+            Row(name, (Cell(average, None, blocks, best=best, tied=tied), Cell(p, n=blocks) if i else Cell(None)))
+        )
     told = "Tied with the best: Nemenyi's test does not tell them apart (p ≥ 0.05)."
     return [
         Table(
