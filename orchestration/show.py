@@ -50,17 +50,16 @@ def result(console: Console, run: RunConfig, store: Store) -> None:
 
 def report(console: Console, root: Path | str) -> None:
     """Prints the tables of a store and writes its report."""
-    from reports.page import notes, write_report
-    from reports.render import to_rich
-    from reports.tables import error_table, minority_table
+    from reports.page import write_report
+    from reports.tables import error_tables
+    from reports.terminal import table_terminal
 
     store = Store(root).open()
     results = load_results(console, store)
     wanted = expected(store)
-    for table in error_table(results.frame, expected=wanted) + minority_table(results.frame, wanted):
-        console.print(to_rich(table))
-    for note in notes(results.frame):
-        console.print(f"note: {note}", **_LINE)
+    for metric in ("error_best_val", "minority_error"):
+        for table in error_tables(results.frame, metric, wanted):
+            console.print(table_terminal(table))
     for path in write_report(store.root, store.report_dir, wanted, results):
         console.print(f"report: {path}", **_LINE)
 
@@ -68,13 +67,13 @@ def report(console: Console, root: Path | str) -> None:
 def comparison(console: Console, planned: Plan, store: Store) -> None:
     """Prints the headline table of one grid, writes the report of its store, and says where everything lies."""
     from reports.page import write_report
-    from reports.render import to_rich
-    from reports.tables import error_table
+    from reports.tables import error_tables
+    from reports.terminal import table_terminal
 
     results = load_results(console, store)
     mine = results.frame[results.frame["run_id"].isin(list(planned.states))]
-    for table in error_table(mine, expected=expected_rows(planned.runs.values())):
-        console.print(to_rich(table))
+    for table in error_tables(mine, expected=expected_rows(planned.runs.values())):
+        console.print(table_terminal(table))
     console.print(f"Parquet: {store.results_dir}/*.parquet; epochs/, predictions/, points/ beside it", **_LINE)
     for path in write_report(store.root, store.report_dir, expected(store), results):
         console.print(f"report:  {path}", **_LINE)

@@ -4,12 +4,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from autodo.storage import Location, located
+from reports.document import Report, Section
 from reports.load import Results, load_results
-from reports.render import to_markdown
-from reports.tables import METRICS, OPTIMISTIC, error_table
+from reports.markdown import report_markdown
+from reports.tables import METRICS, error_tables
 
 
 def write_report(
@@ -23,7 +22,7 @@ def write_report(
     Args:
         store_root: path or URI of the store.
         out: path or URI of the report's folder; STORE/report if None.
-        expected: runs that should be there, as for `error_table`.
+        expected: runs that should be there, as for `error_tables`.
         results: those of the store, if they are loaded already.
     Returns:
         the files written.
@@ -33,42 +32,16 @@ def write_report(
     results = load_results(store_root) if results is None else results
     folder = located(store_root) / "report" if out is None else located(out)
     file = folder / "report.md"
-    file.write_text(report_markdown(results, expected))
+    file.write_text(report_markdown(report_of(results, expected)))
     return [file]
 
 
-def report_markdown(results: Results, expected: Iterable[Mapping[str, Any]] = ()) -> str:
+def report_of(results: Results, expected: Iterable[Mapping[str, Any]] = ()) -> Report:
     """Every table of METRICS, and what a reader must know to trust them."""
     expected = list(expected)
-    parts = ["# Results\n"]
+    sections = []
     for metric, meaning in METRICS.items():
-        parts.append(f"## {meaning[0].upper()}{meaning[1:]}\n")
-        parts += [f"{OPTIMISTIC}\n"] if metric == "error_best_test" else []
-        tables = error_table(results.frame, metric, expected)
-        parts += [to_markdown(table) for table in tables] or ["No runs.\n"]
-    remarks = notes(results.frame) + [f"Warning: {warning}." for warning in results.warnings]
-    if remarks:
-        parts += ["## Notes\n", "\n".join(f"- {remark}" for remark in remarks) + "\n"]
-    return "\n".join(parts)
-
-
-def notes(frame: pd.DataFrame) -> list[str]:
-    """Reasons for care: results of different code, libraries or devices side by side."""
-    remarks = []
-    for column, what in (("git_sha", "code versions"), ("device", "devices")):
-        counts = frame[column].fillna("unknown").value_counts()
-        if len(counts) > 1:
-            listed = ", ".join(f"{value} ({n} runs)" for value, n in counts.items())
-            remarks.append(f"Results of different {what} stand side by side: {listed}.")
-    for package, versions in sorted(_versions(frame).items()):
-        if len(versions) > 1:
-            remarks.append(f"Results of different versions of {package} stand side by side: {', '.join(versions)}.")
-    return remarks
-
-
-def _versions(frame: pd.DataFrame) -> dict[str, list[str]]:
-    found: dict[str, set[str]] = {}
-    for pairs in frame["versions"].dropna():
-        for package, version in pairs:
-            found.setdefault(package, set()).add(version)
-    return {package: sorted(versions) for package, versions in found.items()}
+        tables = tuple(error_tables(results.frame, metric, expected))
+        title = f"{meaning[0].upper()}{meaning[1:]}"
+        sections.append(Section(metric.replace("_", "-"), title, () if tables else ("No runs.",), tables))
+    return Report("Results", (), tuple(sections), results.warnings)
