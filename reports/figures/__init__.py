@@ -1,0 +1,31 @@
+"""Figures of a report: functions that draw arrays on an `ax`, and functions that make a `Figure` of a store's runs.
+
+`choose` says which cells and methods of a grid are drawn; `files` turns a `Figure` into SVG and PNG.
+"""
+
+from reports.figures.accuracy import accuracy_figures
+from reports.figures.choose import Choice, choose
+from reports.figures.clusters import cluster_figures
+from reports.figures.confusion import confusion_figures
+from reports.figures.cost import cost_figures
+from reports.figures.files import png, save, smallest, svg
+from reports.figures.hyperparameters import strength_figures, weight_figures
+from reports.figures.learning import curve_figures
+from reports.figures.ranks import rank_figure
+
+__all__ = [
+    "Choice",
+    "accuracy_figures",
+    "choose",
+    "cluster_figures",
+    "confusion_figures",
+    "cost_figures",
+    "curve_figures",
+    "png",
+    "rank_figure",
+    "save",
+    "smallest",
+    "strength_figures",
+    "svg",
+    "weight_figures",
+]
