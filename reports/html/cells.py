@@ -44,10 +44,13 @@ def number(value: float, digits: int) -> str:
 
 
 def caption(table: Table) -> str:
-    """What the figures are, and over how many seeds."""
-    if table.common_n is None:
-        return table.caption
-    return f"{table.caption}; n = {table.common_n}{' unless shown' if _varies(table) else ''}"
+    """What the figures are, over how many seeds, and beside what."""
+    words = [table.caption]
+    if table.common_n is not None:
+        words.append(f"n = {table.common_n}{' unless shown' if _varies(table) else ''}")
+    if any(cell.paper is not None for row in table.rows for cell in row.cells):
+        words.append("in small print the paper's value, and ours minus it")
+    return "; ".join(words)
 
 
 def legend(table: Table) -> list[str]:
@@ -58,7 +61,6 @@ def legend(table: Table) -> list[str]:
         "underlined: a paired test does not tell it from the best": any(c.tied for c in cells),
         "2/4: two of four seeds have a result": any(not c.complete and c.expected for c in cells),
         f"{HOLE} no result": any(c.mean is None for c in cells),
-        "second line: the paper's value, and ours minus it": any(c.paper is not None for c in cells),
     }
     return [sign for sign, stands in signs.items() if stands]
 

@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from reports.document import Figure, Report
 from reports.html import cells, curves
-from reports.palette import styles
+from reports.palette import Style, styles
 
 Picture = Callable[[Figure], tuple[str, bytes]]
 """Draws a figure: its media type, such as `image/svg+xml`, and the file's content."""
@@ -18,13 +18,14 @@ Picture = Callable[[Figure], tuple[str, bytes]]
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def to_html(report: Report, picture: Picture) -> str:
+def to_html(report: Report, picture: Picture, looks: Mapping[str, Style] | None = None) -> str:
     """The report as one HTML page in which everything lies that it shows; whatever comes from a store is escaped.
 
     Its content security policy allows no request, and no style or script but its own.
 
     Args:
         picture: draws the figures.
+        looks: how each method's curve looks, if figures were drawn so already; else the palette gives it.
     """
     _check_keys(report)
     panels = [panel for section in report.sections for panel in section.panels]
@@ -40,7 +41,7 @@ def to_html(report: Report, picture: Picture) -> str:
         scripts += [f"/*\n{licence}\n*/\n{_asset('uPlot.iife.min.js', 'vendor')}", _asset("curves.js")]
     return _environment().get_template("page.html.jinja").render(
         report=report,
-        styles=styles(curves.names(panels)),
+        styles=styles(curves.names(panels)) if looks is None else looks,
         policy=_policy(css, scripts),
         css=[Markup(text) for text in css],
         scripts=[Markup(text) for text in scripts],
@@ -58,7 +59,7 @@ def _environment() -> Environment:
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     environment.globals.update(cells=cells, curves=curves)
-    environment.filters.update(sentence=_sentence, png=_png_uri)
+    environment.filters.update(sentence=_sentence, together=_together, png=_png_uri)
     return environment
 
 
@@ -97,6 +98,11 @@ def _sentence(text: str) -> str:
     """With a capital and a full stop."""
     text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _together(text: str) -> str:
+    """With no line break inside a figure such as `7.31 ± 0.21 %`."""
+    return text.replace(" ± ", "\u00a0±\u00a0").replace(" %", "\u00a0%")
 
 
 def _check_keys(report: Report) -> None:

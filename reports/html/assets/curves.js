@@ -14,6 +14,9 @@
     return element;
   }
 
+  const WIDTH = 1.75;
+  const dashes = (method, width) => method.dash.map((length) => length * width);  // given in widths of the line
+
   // Four significant digits: what the data have.
   function written(value) {
     if (value === 0) return "0";
@@ -61,8 +64,9 @@
         const show = this.shown.has(curve.method);
         const lone = curve.mean.filter((value) => value !== null).length < 3;  // a line of one point is not seen
         const edge = { show, stroke: "transparent", width: 0, points: { show: false } };
-        const { name, dash } = this.methods[curve.method];
-        return [{ label: name, show, stroke: this.colour(curve), width: 1.75, dash, points: { show: lone } }, edge, edge];
+        const method = this.methods[curve.method];
+        const line = { label: method.name, show, stroke: this.colour(curve), width: WIDTH, dash: dashes(method, WIDTH) };
+        return [{ ...line, points: { show: lone } }, edge, edge];
       });
       const isMean = (i) => i % 3 === 1;
       this.plot = new uPlot({
@@ -124,9 +128,10 @@
         ctx.lineTo(x, bbox.top + bbox.height);
         ctx.stroke();
         const text = `outer phase from ${epoch}`;
-        const fits = x + ctx.measureText(text).width + 8 * px < bbox.left + bbox.width;
-        ctx.textAlign = fits ? "left" : "right";
-        ctx.fillText(text, x + (fits ? 4 : -4) * px, bbox.top + (2 + 13 * i) * px);
+        const { width } = ctx.measureText(text);
+        const right = x + 4 * px;
+        const left = Math.max(bbox.left, x - 4 * px - width);
+        ctx.fillText(text, right + width < bbox.left + bbox.width ? right : left, bbox.top + (2 + 13 * i) * px);
       });
       ctx.restore();
     }
@@ -160,7 +165,7 @@
       const set = (element, values) => Object.entries(values).forEach(([key, value]) => element.setAttribute(key, value));
       set(svg, { width: 20, height: 8, "aria-hidden": "true" });
       set(line, { x1: 0, x2: 20, y1: 4, y2: 4, stroke: this.colour(curve), "stroke-width": 2 });
-      set(line, { "stroke-dasharray": this.methods[curve.method].dash.join(" ") });
+      set(line, { "stroke-dasharray": dashes(this.methods[curve.method], 2).join(" ") || "none" });
       svg.append(line);
       return svg;
     }
