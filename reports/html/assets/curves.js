@@ -17,12 +17,9 @@
   const WIDTH = 1.75;
   const dashes = (method, width) => method.dash.map((length) => length * width);  // given in widths of the line
 
-  // Four significant digits: what the data have.
-  function written(value) {
-    if (value === 0) return "0";
-    const digits = Math.min(6, Math.max(0, 3 - Math.floor(Math.log10(Math.abs(value)))));
-    return value.toFixed(digits).replace("-", "−");
-  }
+  // As many decimals as give the mean four significant digits; a standard deviation has those of its mean.
+  const decimals = (mean) => (mean === 0 ? 2 : Math.min(6, Math.max(0, 3 - Math.floor(Math.log10(Math.abs(mean))))));
+  const written = (value, digits) => value.toFixed(digits).replace("-", "−");
 
   class Chart {
     constructor(panel, methods, shown, sync) {
@@ -35,6 +32,7 @@
       this.element = make("figure", "panel", make("figcaption", "", panel.quantity + unit), this.place);
       this.element.id = panel.key;
       this.readout = make("div", "readout");
+      this.element.append(this.readout);
       this.readout.hidden = true;
       this.readout.setAttribute("role", "status");
       this.place.addEventListener("keydown", (event) => this.key(event));
@@ -86,7 +84,6 @@
         },
         hooks: { draw: [(u) => this.marks(u)], setCursor: [() => this.read()] },
       }, this.data(), this.place);
-      this.plot.over.append(this.readout);
       this.plot.over.addEventListener("mouseenter", () => { this.active = true; });
       this.plot.over.addEventListener("mouseleave", () => this.leave());
       this.place.uplot = this.plot;
@@ -119,6 +116,7 @@
       ctx.font = `${10.5 * px}px system-ui, sans-serif`;
       ctx.lineWidth = px;
       ctx.textBaseline = "top";
+      ctx.textAlign = "left";
       [...new Set(starts)].sort((a, b) => a - b).forEach((epoch, i) => {
         const x = Math.round(u.valToPos(epoch, "x", true));
         if (x < bbox.left || x > bbox.left + bbox.width) return;
@@ -142,21 +140,26 @@
       if (this.readout.hidden) return;
       const known = this.panel.curves.filter((c) => this.shown.has(c.method) && c.mean[i] !== null);
       known.sort((a, b) => b.mean[i] - a.mean[i]);
+      const n = Math.max(...known.map((curve) => curve.n));
       const rows = known.map((curve) => {
-        const std = curve.std[i] === null ? "" : ` ± ${written(curve.std[i])}`;
+        const digits = decimals(curve.mean[i]);
+        const std = curve.std[i] === null ? "" : ` ± ${written(curve.std[i], digits)}`;
+        const fewer = curve.n === n ? "" : ` (n = ${curve.n})`;
         const name = make("th", "", this.methods[curve.method].name);
         name.scope = "row";
-        return make("tr", "", make("td", "", this.line(curve)), name, make("td", "", written(curve.mean[i]) + std), make("td", "muted", `n = ${curve.n}`));
+        const value = make("td", "", written(curve.mean[i], digits) + std + fewer);
+        return make("tr", "", make("td", "", this.line(curve)), name, value);
       });
       this.readout.replaceChildren(
-        make("b", "", `epoch ${this.panel.epochs[i]}`), make("table", "", make("tbody", "", ...rows)),
+        make("b", "", `epoch ${this.panel.epochs[i]}`), known.length ? `, n = ${n}` : "",
+        make("table", "", make("tbody", "", ...rows)),
       );
-      // Beside the cursor, on the side that has the room.
-      const { left } = this.plot.cursor;
-      const { clientWidth } = this.plot.over;
-      const width = this.readout.offsetWidth;
-      const x = left + 14 + width <= clientWidth ? left + 14 : left - 14 - width;
-      this.readout.style.left = `${Math.max(Math.min(x, clientWidth - width), -this.plot.over.offsetLeft)}px`;
+      // Under the chart, which it must not hide; over it where the window ends.
+      const place = this.element.getBoundingClientRect();
+      const height = this.readout.offsetHeight;
+      const over = place.bottom + height > innerHeight && place.top > height;
+      this.readout.style.top = over ? "auto" : "calc(100% + 2px)";
+      this.readout.style.bottom = over ? "calc(100% + 2px)" : "auto";
     }
 
     line(curve) {
