@@ -50,7 +50,7 @@ def result(console: Console, run: RunConfig, store: Store) -> None:
 
 def report(console: Console, root: Path | str) -> None:
     """Prints the tables of a store and writes its report."""
-    from reports.page import write_report
+    from reports.write import write_report
     from reports.tables import error_tables
     from reports.terminal import table_terminal
 
@@ -66,7 +66,7 @@ def report(console: Console, root: Path | str) -> None:
 
 def comparison(console: Console, planned: Plan, store: Store) -> None:
     """Prints the headline table of one grid, writes the report of its store, and says where everything lies."""
-    from reports.page import write_report
+    from reports.write import write_report
     from reports.tables import error_tables
     from reports.terminal import table_terminal
 

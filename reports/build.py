@@ -6,12 +6,13 @@ from typing import Any
 
 import pandas as pd
 
+from autodo.errors import StoreError
 from autodo.storage import Location, located
 from reports import findings, provenance
 from reports.comparison import named
 from reports.curves import COLUMNS as CURVE_COLUMNS
 from reports.curves import learning_curves
-from reports.doctor import gallery_section
+from reports.doctor.inspect_run import inspect_run
 from reports.document import Figure, Report, Section
 from reports.figures import (
     accuracy_figures,
@@ -20,14 +21,16 @@ from reports.figures import (
     confusion_figures,
     cost_figures,
     curve_figures,
-    rank_figures,
+    rank_figure,
     strength_figures,
     weight_figures,
 )
 from reports.figures.choose import Choice
+from reports.label_repair import REPAIR_COLUMNS, label_repair
 from reports.load import Results, load_epochs, load_results, reduce_runs
 from reports.palette import Style, styles
 from reports.selection import select as selected
+from reports.stats import Ranks
 from reports.tables import (
     EPOCH_COLUMNS,
     METRICS,
@@ -41,9 +44,14 @@ from reports.tables import (
     ranks,
     split_tables,
 )
-from reports.tables.label_repair import POINT_COLUMNS, label_repair
 
 HEADLINE = "error_best_val"
+_SUSPECTS = 24  # images of a gallery; `autodo inspect` shows more
+_GALLERIES = 6
+_SUSPECTS_OF = (
+    "Of each dataset the run with the lowest val error among those drawn above. "
+    "`autodo inspect STORE RUN_ID` lists all train points of a run, with a CSV to work through."
+)
 Expected = Sequence[Mapping[str, Any]]
 
 
@@ -86,7 +94,7 @@ class _Builder:
         self.metric = metric
         self.runs = named(frame, expected)
         self.warnings: list[str] = []
-        wanted = tuple(dict.fromkeys([*CURVE_COLUMNS, *EPOCH_COLUMNS]))
+        wanted = tuple(dict.fromkeys([*CURVE_COLUMNS, *EPOCH_COLUMNS, "val_error"]))
         self.epochs = self._kept(load_epochs(place, frame["run_id"], wanted))
         self.choices: Sequence[Choice] = choose(self.runs)
         self.looks: Mapping[str, Style] = styles(list(dict.fromkeys(self.runs["name"])))
@@ -133,12 +141,12 @@ class _Builder:
         return Section(
             "comparison",
             "Differences and ranks",
-            paragraphs=rank_sentences(found),
+            paragraphs=() if found else rank_sentences(None),
             tables=(
                 *rank_tables(self.frame, self.metric, self.expected),
                 *difference_tables(self.frame, self.metric, self.expected),
             ),
-            figures=() if found is None else tuple(rank_figures(found)),
+            figures=() if found is None else (_rank_figure(found),),
         )
 
     def _curves(self) -> Section:
@@ -167,14 +175,32 @@ class _Builder:
 
     def _learned(self) -> Section:
         noisy = self.frame.loc[self.frame["wrong_labels"] > 0, "run_id"]
-        repairs = self._kept(reduce_runs(self.place, "points", noisy, POINT_COLUMNS, label_repair))
+        repairs = self._kept(reduce_runs(self.place, "points", noisy, REPAIR_COLUMNS, label_repair))
         figures = [*self._kept(weight_figures(self.place, self.choices))]
         figures += self._kept(strength_figures(self.place, self.choices))
         tables = label_repair_tables(self.frame, repairs, self.expected)
         return Section("learned", "What was learned of the train points", tables=tuple(tables), figures=tuple(figures))
 
     def _suspects(self) -> Section:
-        return self._kept(gallery_section(self.place, self.runs, self.epochs))
+        galleries = []
+        for choice in self.choices[:_GALLERIES]:
+            run_id = self._lowest_val_error(choice.runs)
+            try:
+                galleries.append(inspect_run(self.place, run_id, top=_SUSPECTS).gallery)
+            except StoreError as error:
+                self.warnings.append(f"{run_id}: no labels to look at: {error}")
+        return Section(
+            "suspects",
+            "Labels that are probably wrong",
+            (_SUSPECTS_OF,),
+            galleries=tuple(galleries),
+        )
+
+    def _lowest_val_error(self, runs: pd.DataFrame) -> str:
+        """The run of these whose best epoch has the lowest val error, as a person would choose it."""
+        of_runs = self.epochs[self.epochs["run_id"].isin(runs["run_id"])]
+        lowest = of_runs.groupby("run_id", observed=True)["val_error"].min().dropna()
+        return str(lowest.idxmin()) if len(lowest) else str(runs["run_id"].iloc[0])
 
     def _other_metrics(self) -> Section:
         others = [metric for metric in METRICS if metric not in (self.metric, "minority_error")]
@@ -186,6 +212,14 @@ class _Builder:
         value, warnings = found
         self.warnings += warnings
         return value
+
+
+def _rank_figure(found: Ranks) -> Figure:
+    caption = (
+        f"Critical-difference diagram: average ranks over {len(found.blocks)} cells; methods that a bar joins are not "
+        "told apart by Nemenyi's test at 5%."
+    )
+    return rank_figure("average-ranks", caption, found.names, found.average_rank, found.p_values)
 
 
 def _holds_something(section: Section) -> bool:

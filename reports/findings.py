@@ -1,11 +1,16 @@
 """What was run, what is missing, and what was found: sentences that are computed from the results."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from reports.stats import CONFIDENCE, bootstrap_intervals, differences, paired_t_test, too_few_pairs
+from reports.stats import CONFIDENCE, Floats, bootstrap_intervals, differences, paired_t_test, too_few_pairs
 
+Cells = dict[tuple[str, str], dict[str, float]]
+"""Mean of each method in each (group, distortion)."""
+
+_CELL = ("group", "distortion", "name")
 _LISTED = 5  # of what is missing, before it is only counted
 
 
@@ -19,7 +24,7 @@ def what_was_run(runs: pd.DataFrame) -> str:
     if done.empty:
         return "No run is done yet."
     parts = [
-        _count(done["group"].nunique(), "dataset and recipe", "datasets and recipes"),
+        _count(done["dataset"].nunique(), "dataset"),
         _count(done["distortion"].nunique(), "distortion"),
         _count(done["name"].nunique(), "method"),
         _count(done["seed"].nunique(), "seed"),
@@ -35,12 +40,12 @@ def what_is_missing(runs: pd.DataFrame) -> str | None:
     missing = expected[expected["error_best_val"].isna()]
     if missing.empty:
         return "Every run that the launched grids ask for is done."
-    cells = missing.groupby(["group", "distortion", "name"], sort=False).size()
-    asked = expected.groupby(["group", "distortion", "name"], sort=False).size()
+    cells = Counter(zip(*(missing[key] for key in _CELL), strict=True))
+    asked = Counter(zip(*(expected[key] for key in _CELL), strict=True))
     one_group = expected["group"].nunique() == 1
     listed = [
-        f"{name} at {distortion if one_group else f'{group} {distortion}'} ({n} of {asked[group, distortion, name]})"
-        for (group, distortion, name), n in cells.head(_LISTED).items()
+        f"{cell[2]} at {cell[1] if one_group else f'{cell[0]} {cell[1]}'} ({n} of {asked[cell]})"
+        for cell, n in list(cells.items())[:_LISTED]
     ]
     more = [f"{len(cells) - _LISTED} more cells"] if len(cells) > _LISTED else []
     return f"{len(missing)} of {len(expected)} expected runs have no result: {_joined(listed + more)}."
@@ -57,8 +62,10 @@ def what_was_found(runs: pd.DataFrame, metric: str, words: str) -> tuple[str, ..
         words: what the metric is, such as `test error`.
     """
     means = _complete_means(runs, metric)
-    cells = {cell: of_cell for cell, of_cell in means.groupby(level=["group", "distortion"], sort=False)}
-    cells = {cell: of_cell.droplevel(["group", "distortion"]) for cell, of_cell in cells.items() if len(of_cell) > 1}
+    cells: Cells = {}
+    for (group, distortion, name), mean in zip(means.index, means, strict=True):
+        cells.setdefault((group, distortion), {})[name] = mean
+    cells = {cell: of_cell for cell, of_cell in cells.items() if len(of_cell) > 1}
     if not cells:
         return ("No two methods can be compared yet.",)
     return _most_often_best(cells, words), _on_most_distorted(runs, cells, metric, words)
@@ -66,14 +73,14 @@ def what_was_found(runs: pd.DataFrame, metric: str, words: str) -> tuple[str, ..
 
 def _complete_means(runs: pd.DataFrame, metric: str) -> pd.Series:
     """Mean of the metric by group, distortion and name, of cells in which no expected seed is missing."""
-    cells = runs.groupby(["group", "distortion", "name"], sort=False)
+    cells = runs.groupby(list(_CELL), sort=False)
     return cells[metric].mean()[cells[metric].count() == cells.size()]
 
 
-def _most_often_best(cells: dict[tuple[str, str], pd.Series], words: str) -> str:
-    best = pd.Series([means.idxmin() for means in cells.values()]).value_counts()
-    name, wins = str(best.index[0]), int(best.iloc[0])
-    shared = [str(other) for other, n in best.items() if n == wins and other != name]
+def _most_often_best(cells: Cells, words: str) -> str:
+    best = Counter(_lowest(means) for means in cells.values())
+    ((name, wins),) = best.most_common(1)
+    shared = [other for other, n in best.items() if n == wins and other != name]
     who = _joined([name, *shared])
     verb = "have" if shared else "has"
     if len(cells) == 1:
@@ -82,16 +89,14 @@ def _most_often_best(cells: dict[tuple[str, str], pd.Series], words: str) -> str
     return f"{who} {verb} the lowest mean {words} in {wins}{each} of {len(cells)} comparisons (dataset and distortion)."
 
 
-def _on_most_distorted(
-    runs: pd.DataFrame, cells: dict[tuple[str, str], pd.Series], metric: str, words: str
-) -> str:
-    keys = [cell for cell in zip(runs["group"], runs["distortion"], strict=True) if cell in cells]
-    strength = runs.groupby(["group", "distortion"])[["imbalance_ratio", "noise_ratio"]].first()
-    cell = max(dict.fromkeys(keys), key=lambda c: (*strength.loc[c], len(cells[c])))
+def _on_most_distorted(runs: pd.DataFrame, cells: Cells, metric: str, words: str) -> str:
+    ratios = zip(runs["imbalance_ratio"], runs["noise_ratio"], strict=True)
+    strength = dict(zip(zip(runs["group"], runs["distortion"], strict=True), ratios, strict=True))
+    cell = max(cells, key=lambda cell: (strength[cell], len(cells[cell])))
     means = cells[cell]
-    best = str(means.idxmin())
-    others = means.drop(best)
-    rival = "baseline" if "baseline" in others.index else str(others.idxmin())
+    best = _lowest(means)
+    others = {name: mean for name, mean in means.items() if name != best}
+    rival = "baseline" if "baseline" in others else _lowest(others)
     of_cell = runs[(runs["group"] == cell[0]) & (runs["distortion"] == cell[1])]
     samples = {
         name: dict(zip(of_method["seed"], 100 * of_method[metric], strict=True))
@@ -107,10 +112,14 @@ def _on_most_distorted(
     low, high = interval
     told = f"{where}: {paired.mean():+.2f} points over {paired.size} common seeds"
     told += f" ({CONFIDENCE:.0%} bootstrap interval {low:+.2f} to {high:+.2f}; paired t-test p = {_p(paired)})"
-    return f"{told}. {too_few_pairs(paired.size) or ''}".strip() if too_few_pairs(paired.size) else f"{told}."
+    return " ".join([f"{told}.", *filter(None, [too_few_pairs([paired.size])])])
 
 
-def _p(paired: "pd.Series") -> str:
+def _lowest(means: Mapping[str, float]) -> str:
+    return min(means, key=lambda name: means[name])
+
+
+def _p(paired: Floats) -> str:
     value = paired_t_test(paired)
     return "unknown" if value is None else "under 0.001" if value < 0.001 else f"{value:.2g}"
 
