@@ -129,7 +129,8 @@ class _Builder:
         missing = findings.what_is_missing(self.runs)
         if missing:
             yield missing
-        yield from findings.what_was_found(self.runs, self.metric, METRICS[self.metric])
+        words = "test error" if self.metric == HEADLINE else METRICS[self.metric]
+        yield from findings.what_was_found(self.runs, self.metric, words)
 
     # ----- sections
 

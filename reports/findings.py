@@ -29,7 +29,7 @@ def what_was_run(runs: pd.DataFrame) -> str:
         _count(done["name"].nunique(), "method"),
         _count(done["seed"].nunique(), "seed"),
     ]
-    return f"{_count(len(done), 'run')} done: {_joined(parts)}; {done['seconds'].sum() / 3600:.1f} hours of training."
+    return f"{_count(len(done), 'run')} done: {_joined(parts)}; {_time(done['seconds'].sum())} of training."
 
 
 def what_is_missing(runs: pd.DataFrame) -> str | None:
@@ -122,6 +122,10 @@ def _lowest(means: Mapping[str, float]) -> str:
 def _p(paired: Floats) -> str:
     value = paired_t_test(paired)
     return "unknown" if value is None else "under 0.001" if value < 0.001 else f"{value:.2g}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 7200 else f"{seconds / 60:.0f} minutes"
 
 
 def _count(n: int, one: str, many: str | None = None) -> str:

@@ -1,5 +1,6 @@
 """Tables and reports for a terminal: best and tied are marked by signs, since a pipe shows no style."""
 
+import dataclasses
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
@@ -33,9 +34,9 @@ def table_terminal(table: Table) -> Group:
     return Group(Text(clean(table.title), style="bold"), rich, *below)
 
 
-def report_terminal(report: Report) -> Group:
-    """The report's words and tables; what is drawn is left to the other formats."""
-    return Group(*_parts(report))
+def headlines(report: Report) -> Group:
+    """What a report says first: its summary, its warnings and the tables of its first section."""
+    return Group(*_parts(dataclasses.replace(report, sections=report.sections[:1])))
 
 
 def clean(text: str) -> str:

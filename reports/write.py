@@ -14,6 +14,7 @@ from reports.html import to_html
 from reports.latex import report_latex, table_latex
 from reports.load import Results
 from reports.markdown import report_markdown
+from reports.tables import METRICS
 from reports.tidy import report_csv
 
 FORMATS = ("html", "md", "latex", "csv")
@@ -31,6 +32,11 @@ def parse_formats(text: str) -> tuple[str, ...]:
     for name in names:
         check_name(name, FORMATS, "format")
     return tuple(dict.fromkeys(names))
+
+
+def check_metric(name: str) -> None:
+    """Raises ConfigError with the known ones unless runs are compared by a metric of this name."""
+    check_name(name, tuple(METRICS), "metric")
 
 
 def write_report(
