@@ -20,6 +20,7 @@ from autodo.config import DistortionConfig, RunConfig, SplitName
 from autodo.errors import ConfigError
 from autodo.recipes import build_run, canonical_method, dataset_names, grid_names, method_preset, shipped_file
 from autodo.validation import check_name, hint, load_yaml, parse_model
+from orchestration.keep import Keep
 
 # What a grid already spans; an override of one of these would silently collapse an axis.
 _AXES = {
@@ -137,6 +138,8 @@ class GridConfig(BaseModel):
     policies: Annotated[dict[str, str], Field(default_factory=dict)]
     """Content of the policy from a file of each `<dataset> <method>`, as a launch has found it."""
     resources: ResourcesConfig = ResourcesConfig()
+    keep: tuple[Keep, ...] = ()
+    """What every run leaves in the store besides its tables."""
     store: str | None = None
 
     @field_validator("set")

@@ -1,11 +1,13 @@
 """What runs leave in a store besides their tables, if they are asked to."""
 
 from collections.abc import Collection, Iterable
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from autodo.errors import ConfigError
 from autodo.validation import hint
-from orchestration.store import Store
+
+if TYPE_CHECKING:
+    from orchestration.store import Store
 
 Keep = Literal["models", "embeddings"]
 KEEP: tuple[Keep, ...] = get_args(Keep)
@@ -23,7 +25,7 @@ def parse_keep(given: Iterable[str]) -> tuple[Keep, ...]:
     return tuple(name for name in KEEP if name in names)
 
 
-def not_kept(store: Store, run_ids: Collection[str], keep: Iterable[Keep]) -> dict[Keep, int]:
+def not_kept(store: "Store", run_ids: Collection[str], keep: Iterable[Keep]) -> dict[Keep, int]:
     """How many of these runs have not kept a thing, of each thing that is missing anywhere.
 
     Args:

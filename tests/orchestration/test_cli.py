@@ -326,6 +326,14 @@ def test_what_a_launch_is_to_keep_is_told_to_ray(
     assert launched.options.keep == kept
 
 
+def test_a_grid_says_what_its_runs_keep(autodo, grid: str, instead_of_ray: list[Launched]) -> None:
+    Path(grid).write_text(GRID + "keep: [embeddings]\n")
+    autodo("launch", grid, "--store", "S")
+    assert [launched.options.keep for launched in instead_of_ray] == [("embeddings",)]
+    Path(grid).write_text(GRID + "keep: [embedding]\n")
+    assert "keep[0]: input should be 'models' or 'embeddings', not 'embedding'" in autodo("plan", grid).err
+
+
 def test_a_launch_that_is_to_keep_what_done_runs_have_not_kept_says_so(
     autodo, grid: str, instead_of_ray: list[Launched]
 ) -> None:
@@ -343,8 +351,23 @@ def test_a_launch_that_is_to_keep_what_done_runs_have_not_kept_says_so(
 def test_what_a_launch_asked_for_is_asked_for_again_by_resume(
     autodo, grid: str, instead_of_ray: list[Launched]
 ) -> None:
-    autodo("launch", grid, "--store", "S", "--only", "seed=0", "--gpus-per-run", "0.5", "--memory-per-run", "2GiB")
-    autodo("resume", "S")
+    autodo(
+        "launch",
+        grid,
+        "--store",
+        "S",
+        "--only",
+        "seed=0",
+        "--gpus-per-run",
+        "0.5",
+        "--memory-per-run",
+        "2GiB",
+        "--keep",
+        "embeddings",
+    )
+    autodo("resume", "S", "--only", "method=baseline")
+    autodo("resume", "S", "--keep", "models")
+    assert [launched.options.keep for launched in instead_of_ray[1:]] == [("embeddings",), ("models", "embeddings")]
     (resources,) = {work.resources for work in instead_of_ray[1].works}
     assert (resources.gpus, resources.memory) == (0.5, 2 * 2**30)
 
