@@ -138,5 +138,5 @@ def _paper_notes(runs: pd.DataFrame, beside: bool) -> list[str]:
     stated = [
         f"{algorithm} {hours:g}" for d, m in datasets if m == "wrn-28-10" for algorithm, hours in paper_hours(d).items()
     ]
-    listed = [f"All of it, GPU hours: {'; '.join(stated)}."] if stated else []
+    listed = [f"The whole of the paper's table 7, in GPU hours: {'; '.join(stated)}."] if stated else []
     return [_ESTIMATED, *listed] if beside or stated else []
