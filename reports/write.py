@@ -9,7 +9,7 @@ from autodo.storage import Location, located
 from autodo.validation import check_name
 from reports.build import HEADLINE, build_report
 from reports.document import Report
-from reports.figures import Drawing, drawn
+from reports.figures import Files, render, save
 from reports.html import to_html
 from reports.latex import report_latex, table_latex
 from reports.load import Results
@@ -68,14 +68,15 @@ def write_report(
 
 def write_files(report: Report, folder: Location, formats: Collection[str] = FORMATS) -> list[Location]:
     """The report in each of the formats; arguments and returns as for `write_report`."""
-    drawings = _drawings(report) if {"html", "md", "latex"} & set(formats) else {}
-    for key, drawing in drawings.items():
-        (folder / "figures" / f"{key}.svg").write_bytes(drawing.svg)
-        (folder / "figures" / f"{key}.png").write_bytes(drawing.png)
-    pictures = {key: f"figures/{key}.png" for key in drawings}
+    drawn: dict[str, Files] = {}
+    if {"html", "md", "latex"} & set(formats):
+        for figure in (figure for section in report.sections for figure in section.figures):
+            drawn[figure.key] = render(figure)
+            save(figure, folder / "figures", drawn[figure.key])
+    pictures = {key: f"figures/{key}.png" for key in drawn}
     texts = {}
     if "html" in formats:
-        texts["report.html"] = to_html(report, lambda figure: drawings[figure.key].smallest)
+        texts["report.html"] = to_html(report, lambda figure: drawn[figure.key].smallest)
     if "md" in formats:
         texts["report.md"] = report_markdown(report, pictures)
     if "latex" in formats:
@@ -87,8 +88,3 @@ def write_files(report: Report, folder: Location, formats: Collection[str] = FOR
     for name, text in texts.items():
         (folder / name).write_text(text)
     return [folder / name for name in texts]
-
-
-def _drawings(report: Report) -> dict[str, Drawing]:
-    """Every figure drawn once, by key."""
-    return {figure.key: drawn(figure) for section in report.sections for figure in section.figures}

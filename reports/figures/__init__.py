@@ -8,22 +8,23 @@ from reports.figures.choose import Choice, choose
 from reports.figures.clusters import cluster_figures
 from reports.figures.confusion import confusion_figures
 from reports.figures.cost import cost_figures
-from reports.figures.files import Drawing, drawn
+from reports.figures.files import Files, render, save
 from reports.figures.hyperparameters import strength_figures, weight_figures
 from reports.figures.learning import curve_figures
 from reports.figures.ranks import rank_figure
 
 __all__ = [
     "Choice",
-    "Drawing",
+    "Files",
     "accuracy_figures",
     "choose",
     "cluster_figures",
     "confusion_figures",
     "cost_figures",
     "curve_figures",
-    "drawn",
     "rank_figure",
+    "render",
+    "save",
     "strength_figures",
     "weight_figures",
 ]

@@ -15,7 +15,7 @@ from reports.figures.classes import class_names, listed, minority_start
 from reports.keys import key
 from reports.palette import Style
 
-_HATCHES = ("", "////", "....", "xxxx", "----", "\\\\\\\\", "oooo")
+_HATCHES = ("", "////", "\\\\\\\\", "----", "xxxx", "||||", "++++")
 _AS_BARS = 20  # classes, up to which each has its own bars
 
 
@@ -180,12 +180,12 @@ def _figure(
     seeds = sorted({n for *_, n in found.values()})
     n = f"n = {seeds[0]}" if len(seeds) == 1 else f"n from {seeds[0]} to {seeds[-1]}"
     how = (
-        "whiskers are one standard deviation"
+        ("whiskers are one standard deviation" if seeds[-1] > 1 else "one seed, and so no standard deviation")
         if bars
         else "each method's classes are sorted from best to worst, the majority and the minority apart"
     )
     if any(np.isnan(mean).any() for mean, *_ in found.values()):
-        how += "; where there is none, the test set has no image of the class"
+        how += "; a dash or a gap: the test set has no image of the class"
     worst = ", ".join(
         f"{method} {np.nanmin(mean):.1f} % ({names[int(np.nanargmin(mean))]})" for method, (mean, *_) in found.items()
     )
@@ -193,4 +193,4 @@ def _figure(
         f"Test accuracy of each class, {choice.place}, mean over seeds ({n}) at the epoch of lowest val error; {how}. "
         f"Worst class: {worst}.{canvas.class_key(names)}{choice.remark}"
     )
-    return Figure(key("class-accuracy", choice.group, choice.distortion), caption, draw)
+    return Figure(key("class-accuracy", choice.group, choice.distortion), canvas.visible(caption), draw)

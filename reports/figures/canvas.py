@@ -87,7 +87,7 @@ def _glyphs() -> frozenset[int]:
 
 def drawable(text: str) -> bool:
     """Whether the font has every character of a text."""
-    return all(ord(character) in _glyphs() for character in _visible(text))
+    return all(ord(character) in _glyphs() for character in visible(text))
 
 
 def plain(text: str, longest: int | None = None) -> str:
@@ -96,14 +96,15 @@ def plain(text: str, longest: int | None = None) -> str:
     Args:
         longest: characters, after which it is cut in the middle, since names often differ at their ends.
     """
-    shown = "".join(character if ord(character) in _glyphs() else "\ufffd" for character in _visible(text))
+    shown = "".join(character if ord(character) in _glyphs() else "\ufffd" for character in visible(text))
     if longest is not None and len(shown) > longest:
         head = (longest - 1 + 1) // 2
         shown = f"{shown[:head]}…{shown[len(shown) - (longest - 1 - head) :]}"
     return shown.replace("$", r"\$")
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
+    """A text from a store without what cannot be seen, in one line."""
     # Of category C are control characters, and marks that turn the direction of the text after them.
     kept = (" " if character.isspace() else character for character in text)
     return "".join(c for c in kept if not unicodedata.category(c).startswith("C")).strip()
@@ -121,10 +122,10 @@ def _numbered(index: int, label: str) -> str:
 
 def class_key(names: Sequence[str]) -> str:
     """A sentence that says which class is meant by a number; nothing where names are drawn."""
-    numbered = [(i, name) for i, name in enumerate(names) if not drawable(name) or not _visible(name)]
+    numbered = [(i, name) for i, name in enumerate(names) if not drawable(name) or not visible(name)]
     if not numbered:
         return ""
-    listed = ", ".join(f"{i} = {name}" for i, name in numbered[:20])
+    listed = ", ".join(f"{i} = {name or '(no name)'}" for i, name in numbered[:20])
     return f" Classes whose names cannot be drawn stand as numbers: {listed}{', …' if len(numbered) > 20 else ''}."
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from matplotlib import patheffects
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure as Sheet
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from reports.load import reduce_runs
 from reports.palette import class_colours
 
 Ints = NDArray[np.int64]
-MOST_POINTS = 2000
+MOST_POINTS = 1500
 _PERPLEXITY = 30.0
 _SEED = 0
 _WITH_LEGEND = 12  # classes, up to which a legend names the colours; with more, a number stands at each cluster
@@ -117,10 +118,13 @@ def draw_clusters(ax: Axes, position: Floats, label: Ints, prediction: Ints, cla
         own = position[label == present]
         x, y = own[np.argmin(((own - np.median(own, axis=0)) ** 2).sum(axis=1))]
         text = names[present] if names else str(present)
-        size = 6.5 if names else 5.5
-        ax.text(x, y, text, fontsize=size, ha="center", va="center", path_effects=halo, zorder=5)
+        colour = "black" if names else [0.7 * part for part in to_rgb(colours[present])]
+        note = ax.text(x, y, text, fontsize=6.5 if names else 5.5, color=colour, ha="center", va="center", zorder=5)
+        # The outlines of a hundred haloed numbers would make most of an SVG.
+        note.set(path_effects=halo, rasterized=not names, in_layout=False)
     ax.set_xticks([])
     ax.set_yticks([])
+    ax.margins(0.07)
     ax.set_aspect("equal", adjustable="datalim")
     for spine in ax.spines.values():
         spine.set_visible(True)
@@ -216,4 +220,4 @@ def _figure(choice: Choice, names: Sequence[str], by_method: dict[str, tuple[int
         f"classified right, balls wrong. A stratified part of at most {MOST_POINTS} images of one seed: {sizes}. "
         f"Distances between clusters mean nothing.{numbers}{canvas.class_key(names)}{choice.remark}"
     )
-    return Figure(key("clusters", choice.group, choice.distortion), caption, draw)
+    return Figure(key("clusters", choice.group, choice.distortion), canvas.visible(caption), draw)

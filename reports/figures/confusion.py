@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure as Sheet
 from matplotlib.image import AxesImage
+from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
 from autodo.storage import Location
@@ -55,14 +56,19 @@ def draw_confusion(
 
 def _write_numbers(ax: Axes, counts: Counts, share: np.ma.MaskedArray) -> None:
     size = 6.2 if len(counts) > 6 else 8
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    above, below = (ScaledTranslation(0, share * size / 72, figure.dpi_scale_trans) for share in (0.3, -0.72))
     for (row, column), count in np.ndenumerate(counts):
         if count:
             value = float(share[row, column])
             colour = "white" if value > 0.35 else "black"
-            where: dict[str, Any] = {"ha": "center", "va": "center", "color": colour}
+            # Out of the layout, which would measure each of them.
+            look: dict[str, Any] = {"ha": "center", "va": "center", "color": colour, "in_layout": False}
             if value >= 0.005:
-                ax.text(column, row - 0.12, f"{math.floor(100 * value + 0.5)}", fontsize=size, **where)
-            ax.text(column, row + 0.28, f"{count}", fontsize=size * 0.6, **where)
+                percent = math.floor(100 * value + 0.5)
+                ax.text(column, row, f"{percent}", fontsize=size, transform=ax.transData + above, **look)
+            ax.text(column, row, f"{count}", fontsize=size * 0.62, transform=ax.transData + below, **look)
 
 
 def _name_axes(ax: Axes, names: Sequence[str]) -> None:
@@ -156,4 +162,4 @@ def _figure(choice: Choice, names: Sequence[str], by_method: dict[str, tuple[Cou
         f" Test accuracy: {accuracies}.{numbers if len(names) <= _WITH_NUMBERS else ''}{rare}"
         f"{canvas.class_key(names)}{choice.remark}"
     )
-    return Figure(key("confusion", choice.group, choice.distortion), caption, draw)
+    return Figure(key("confusion", choice.group, choice.distortion), canvas.visible(caption), draw)

@@ -66,6 +66,9 @@ def _write_names(ax: Axes, methods: Sequence[CostQuality]) -> None:
         ax.transData.transform([(m.images_per_second, m.error) for m in methods]) if methods else np.empty((0, 2))
     )
     taken = [(x - 5 * scale, y - 5 * scale, x + 5 * scale, y + 5 * scale) for x, y in positions]
+    for (x, y), method in zip(positions, methods, strict=True):
+        reach = ax.transData.transform([(method.images_per_second, method.error + (method.std or 0))])[0, 1] - y
+        taken.append((x - scale, y - reach, x + scale, y + reach))
     for (x, y), method in sorted(zip(positions, methods, strict=True), key=lambda pair: -pair[0][1]):
         note = ax.annotate(
             canvas.plain(method.name, 40),
@@ -167,4 +170,4 @@ def _figure(choice: Choice, methods: Sequence[CostQuality], styles: Mapping[str,
         f"together, {choice.place}, means over seeds: {numbers}. The search for a policy before the training is not "
         f"counted.{mixed if len(devices) > 1 else on}{choice.remark}"
     )
-    return Figure(key("cost-quality", choice.group, choice.distortion), caption, draw)
+    return Figure(key("cost-quality", choice.group, choice.distortion), canvas.visible(caption), draw)

@@ -175,7 +175,7 @@ def _weight_figure(choice: Choice, weights: dict[str, Counts], groups: Sequence[
         f"Learned loss weights of the train points after the last epoch, {choice.place}{_split_words(groups)}; points "
         f"of all seeds. All weights begin at 1. Medians: {medians}.{choice.remark}"
     )
-    return Figure(key("weights", choice.group, choice.distortion), caption, draw)
+    return Figure(key("weights", choice.group, choice.distortion), canvas.visible(caption), draw)
 
 
 def _medians(counts: Counts, groups: Sequence[str]) -> str:
@@ -206,4 +206,4 @@ def _strength_figure(choice: Choice, method: str, gate: Counts, magnitude: Count
         f" of the probability that an operation is applied, and of the standard deviation of its magnitude as a share "
         f"of the largest.{choice.remark}"
     )
-    return Figure(key("strengths", choice.group, choice.distortion, method), caption, draw)
+    return Figure(key("strengths", choice.group, choice.distortion, method), canvas.visible(caption), draw)

@@ -90,4 +90,4 @@ def _figure(choice: Choice, panels: Sequence[Panel], shown: Sequence[str], style
         f"Learning curves ({names}), {choice.place}: mean over seeds and a band of one standard deviation.{mark}"
         f"{choice.remark}"
     )
-    return Figure(key("learning-curves", choice.group, choice.distortion), caption, draw)
+    return Figure(key("learning-curves", choice.group, choice.distortion), canvas.visible(caption), draw)

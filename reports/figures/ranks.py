@@ -57,4 +57,4 @@ def rank_figure(
         draw_ranks(ax, names, ranks, p_values, alpha)
         return figure
 
-    return Figure(key, caption, draw)
+    return Figure(key, canvas.visible(caption), draw)
