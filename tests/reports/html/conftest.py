@@ -58,7 +58,8 @@ def open_page(chrome: Chrome) -> Iterator[Open]:
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": [scheme]})
+        still = {"name": "prefers-reduced-motion", "value": "reduce"}  # a click cannot hit what is scrolling
+        chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": [scheme, still]})
         chrome.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not scripts})
         for kind in ("browser", "performance"):
             chrome.get_log(kind)  # what an earlier page said
