@@ -23,7 +23,12 @@ def rich_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="session")
+def chrome(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Iterator[Chrome]:
     browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
     if browser is None or driver is None:
         if os.environ.get("AUTODO_REQUIRE_CHROMIUM"):
@@ -35,8 +40,9 @@ def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"):
         options.add_argument(flag)
     options.add_argument("--disable-dev-shm-usage")
+    options.add_argument("--window-size=1500,1100")  # a mouse event beyond the window is lost
     options.add_argument(f"--user-data-dir={profile}")
-    options.add_experimental_option("prefs", {"download.default_directory": str(profile)})
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     # Both paths are given, so that selenium looks for nothing to download.
     chrome = Chrome(options, Service(driver))
@@ -52,7 +58,8 @@ def open_page(chrome: Chrome) -> Iterator[Open]:
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": [scheme]})
+        still = {"name": "prefers-reduced-motion", "value": "reduce"}  # a click cannot hit what is scrolling
+        chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": [scheme, still]})
         chrome.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not scripts})
         for kind in ("browser", "performance"):
             chrome.get_log(kind)  # what an earlier page said
