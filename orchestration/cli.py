@@ -246,11 +246,30 @@ def status(
 
 
 @app.command()
-def report(store: StoreArgument) -> None:
-    """Show the tables of a store and write them as Markdown; run nothing."""
+def report(
+    store: StoreArgument,
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="Folder or URI to write to; STORE/report if none.")] = (
+        None
+    ),
+    formats: Annotated[str, typer.Option("--format", metavar="F,…", help="Of html, md, latex, csv.")] = (
+        "html,md,latex,csv"
+    ),
+    selection: Annotated[
+        str | None,
+        typer.Option(
+            "--select",
+            metavar="KEY=VALUE,…",
+            help="Only these runs: dataset=…, model=…, method=…, distortion=…, split=…, seed=…",
+        ),
+    ] = None,
+    metric: Annotated[
+        str, typer.Option(help="error_best_val, error_last, or the optimistic error_best_test.")
+    ] = "error_best_val",
+) -> None:
+    """Show the tables of a store and write its report: one page, Markdown, LaTeX, CSV; run nothing."""
     from orchestration import show
 
-    show.report(console, store)
+    show.report(console, store, out=out, formats=formats, selection=selection, metric=metric)
 
 
 @app.command()
