@@ -1,5 +1,6 @@
 """What the commands print of results: tables and reports. Nothing here runs anything."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +43,7 @@ def result(console: Console, run: RunConfig, store: Store) -> None:
     table.add_row("test error, last epoch", f"{100 * row['error_last']:.2f}%")
     table.add_row("training time", f"{duration(row['seconds'])} on {row['device']}")
     console.print(table)
-    if run.split == "test-as-val":
-        console.print("note: val is the test set in this split: these errors are optimistic", **_LINE)
+    _warn_of_optimism(console, [run])
     console.print(f"result: {store.table_file('results', run.run_id)}", **_LINE)
     if store.model_file(run.run_id).exists():
         console.print(f"classifier: {store.model_file(run.run_id)}", **_LINE)
@@ -82,6 +82,7 @@ def comparison(console: Console, planned: Plan, store: Store) -> None:
     mine = results.frame[results.frame["run_id"].isin(list(planned.states))]
     for table in error_tables(mine, expected=expected_rows(planned.runs.values())):
         console.print(table_terminal(table))
+    _warn_of_optimism(console, planned.runs.values())
     console.print(f"Parquet: {store.results_dir}/*.parquet; epochs/, predictions/, points/ beside it", **_LINE)
     with console.status("writing the report"):
         files = write_report(store.root, store.report_dir, expected(store), formats=("html", "md"), results=results)
@@ -118,6 +119,11 @@ def methods(console: Console) -> None:
         "without searches (benchmarks/methods.py). Names join by +, such as randaugment+ldam-drw.",
         **_LINE,
     )
+
+
+def _warn_of_optimism(console: Console, runs: Iterable[RunConfig]) -> None:
+    if any(run.split == "test-as-val" for run in runs):
+        console.print("note: in the split test-as-val the test images are val: its errors are optimistic", **_LINE)
 
 
 def load_results(console: Console, store: Store) -> "Results":
