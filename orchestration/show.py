@@ -31,8 +31,7 @@ def result(console: Console, run: RunConfig, store: Store) -> None:
     """
     from reports.load import load_results
 
-    frame = load_results(store.root).frame
-    rows = frame[frame["run_id"] == run.run_id].to_dict("records")
+    rows = load_results(store.root, [run.run_id]).frame.to_dict("records")
     if not rows:
         raise StoreError(f"{store.table_file('results', run.run_id)}: damaged; delete it and train again")
     (row,) = rows
