@@ -47,7 +47,7 @@ class TerminalTable:
 
     def _part(self, columns: list[int]) -> RichTable:
         rich = RichTable()
-        rich.add_column(Text(clean(self._table.heading)))
+        rich.add_column(Text(clean(self._table.heading)), overflow="fold")
         for i in columns:
             rich.add_column(Text(self._heads[i]), justify="right", width=self._width(i))
         for name, figures in self._lines:

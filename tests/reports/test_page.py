@@ -7,9 +7,9 @@ from rich.console import Console
 from autodo.errors import StoreError
 from autodo.storage import Location
 from reports.load import load_results
-from reports.page import notes, write_report
-from reports.render import to_markdown, to_rich
-from reports.tables import error_table
+from reports.page import write_report
+from reports.tables import error_tables
+from reports.terminal import table_terminal
 from tests.reports.conftest import make
 
 Add = Callable[..., Path]
@@ -23,35 +23,13 @@ def two_methods(add: Add) -> None:
             add(make(method, seed=seed), **dict.fromkeys(ERRORS, error), device="cpu", git_sha="abc", versions=[])
 
 
-def test_markdown(root: Path, two_methods: None) -> None:
-    (table,) = error_table(load_results(root).frame)
-    assert to_markdown(table).splitlines() == [
-        "### digits (small-cnn, 40 epochs)",
-        "",
-        "Test error at the epoch of lowest val error, in percent, mean ± std over seeds; n = 2.",
-        "",
-        "| IR-NR | 1-0.0 |",
-        "|---|---:|",
-        "| baseline | 20.00 ± 0.00 |",
-        "| autodo-aws | **10.00 ± 0.00** |",
-    ]
-
-
-def test_a_terminal_shows_the_best_without_colours_too(root: Path, two_methods: None, capsys) -> None:
-    (table,) = error_table(load_results(root).frame)
-    Console(width=100).print(to_rich(table))
-    lines = capsys.readouterr().out.splitlines()
-    assert any("autodo-aws" in line and "* 10.00 ± 0.00" in line for line in lines)
-    assert any("baseline" in line and "  20.00 ± 0.00" in line for line in lines)
-
-
 def test_the_report_has_every_error_and_warns_of_the_optimistic_one(root: Path, two_methods: None) -> None:
     (path,) = write_report(root)
     assert str(path) == str(root / "report" / "report.md")
     text = path.read_text()
     assert text.count("### digits") == len(ERRORS)
     assert "chooses the epoch on the test set" in text
-    assert "## Notes" not in text
+    assert "side by side" not in text
 
 
 def test_the_report_of_a_store_of_objects_lies_in_it_or_elsewhere(
@@ -65,20 +43,10 @@ def test_the_report_of_a_store_of_objects_lies_in_it_or_elsewhere(
     assert "# Results" in path.read_text()
 
 
-def test_mixed_code_devices_and_versions_are_noted(root: Path, add: Add) -> None:
-    for seed, version in enumerate(("2.1", "2.2")):
-        add(make(seed=seed), git_sha=f"sha{seed}", device=f"gpu{seed}", versions=[("torch", version), ("numpy", "2")])
-    assert notes(load_results(root).frame) == [
-        "Results of different code versions stand side by side: sha0 (1 runs), sha1 (1 runs).",
-        "Results of different devices stand side by side: gpu0 (1 runs), gpu1 (1 runs).",
-        "Results of different versions of torch stand side by side: 2.1, 2.2.",
-    ]
-
-
 def test_files_left_out_are_named_in_the_report(root: Path, two_methods: None) -> None:
     (root / "results" / "notes.txt").touch()
     (path,) = write_report(root, root / "elsewhere")
-    assert "Warning: " in path.read_text()
+    assert "**Warnings**" in path.read_text()
     assert "notes.txt: left out" in path.read_text()
 
 
@@ -94,6 +62,6 @@ def test_a_long_name_does_not_cost_the_numbers_their_place(root: Path, add: Add,
         {"outer.solver": "neumann", "outer.step": 0.1, "outer.lr": 0.5, "points.label_smoothing": 0.2},
     ):
         add(make("autodo-exact-ws", overrides=overrides), error_best_val=0.1234)
-    (table,) = error_table(load_results(root).frame)
-    Console(width=60).print(to_rich(table))
+    (table,) = error_tables(load_results(root).frame)
+    Console(width=60).print(table_terminal(table))
     assert capsys.readouterr().out.count(" 12.34 ") == 2
