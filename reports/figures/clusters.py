@@ -110,17 +110,7 @@ def draw_clusters(ax: Axes, position: Floats, label: Ints, prediction: Ints, cla
     balls: dict[str, Any] = {"linewidths": 0.5, "s": 20, "edgecolors": "black", "rasterized": True, "zorder": 3}
     ax.scatter(position[~wrong, 0], position[~wrong, 1], c=colours[label[~wrong]], **dots)
     ax.scatter(position[wrong, 0], position[wrong, 1], c=colours[label[wrong]], **balls)
-    halo = [patheffects.withStroke(linewidth=1.8, foreground="white")]
-    names = canvas.class_labels(class_names, 11) if len(class_names) <= _WITH_LEGEND else None
-    for present in np.unique(label):
-        # The median of a class may lie between its clusters; the point next to it lies in one.
-        own = position[label == present]
-        x, y = own[np.argmin(((own - np.median(own, axis=0)) ** 2).sum(axis=1))]
-        text = names[present] if names else str(present)
-        colour = "black" if names else [0.7 * part for part in to_rgb(colours[present])]
-        note = ax.text(x, y, text, fontsize=6.5 if names else 5.5, color=colour, ha="center", va="center", zorder=5)
-        # The outlines of a hundred haloed numbers would make most of an SVG.
-        note.set(path_effects=halo, rasterized=not names, in_layout=False)
+    _write_names(ax, position, label, class_names)
     ax.set_xticks([])
     ax.set_yticks([])
     ax.margins(0.07)
@@ -128,6 +118,42 @@ def draw_clusters(ax: Axes, position: Floats, label: Ints, prediction: Ints, cla
     for spine in ax.spines.values():
         spine.set_visible(True)
         spine.set_color("#cccccc")
+
+
+def _write_names(ax: Axes, position: Floats, label: Ints, class_names: Sequence[str]) -> None:
+    """The name or number of each class in the middle of it, moved up or down where another stands already."""
+    names = canvas.class_labels(class_names, 11) if len(class_names) <= _WITH_LEGEND else None
+    size = 6.5 if names else 5.5
+    halo = [patheffects.withStroke(linewidth=1.8, foreground="white")]
+    colours = class_colours(len(class_names))
+    # Points of the page for a unit of the data, about: the final layout is not known yet.
+    extent = ax.get_window_extent()
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    scale = (
+        72 / figure.dpi * min(extent.width, extent.height) / max(float(np.ptp(position, axis=0).max(initial=0)), 1e-9)
+    )
+    taken: list[tuple[float, float, float]] = []
+    for present in np.unique(label):
+        # The median of a class may lie between its clusters; the point next to it lies in one.
+        own = position[label == present]
+        x, y = own[np.argmin(((own - np.median(own, axis=0)) ** 2).sum(axis=1))]
+        text = names[present] if names else str(present)
+        half = 0.32 * size * len(text)
+        free = [
+            shift
+            for shift in (0, 1, -1, 2, -2, 3, -3)
+            if all(
+                abs(x * scale - other_x) > half + other_half or abs(y * scale + shift * size * 1.1 - other_y) > size
+                for other_x, other_y, other_half in taken
+            )
+        ]
+        shift = size * 1.1 * (free[0] if free else 0)
+        taken.append((x * scale, y * scale + shift, half))
+        note = ax.annotate(text, (x, y), xytext=(0, shift), textcoords="offset points", ha="center", va="center")
+        colour = "black" if names else [0.7 * part for part in to_rgb(colours[present])]
+        # The outlines of a hundred haloed numbers would make most of an SVG.
+        note.set(fontsize=size, color=colour, path_effects=halo, rasterized=not names, in_layout=False, zorder=5)
 
 
 def embeddings(

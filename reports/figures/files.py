@@ -10,8 +10,6 @@ from autodo.storage import Location
 from reports.document import Figure
 from reports.figures import canvas
 
-_DPI = 200  # of PNG, and of pictures within SVG; twice that of a page, for sharp screens and for print
-
 
 @dataclasses.dataclass(frozen=True)
 class Files:
@@ -33,10 +31,11 @@ def render(figure: Figure) -> Files:
     """Draws a figure, once for both formats. Letters of SVG are outlines, so that it looks the same everywhere."""
     sheet = figure.draw()
     # What is laid out once stays as it is.
-    sheet.draw_without_rendering()
-    sheet.set_layout_engine("none")
+    if (layout := sheet.get_layout_engine()) is not None:
+        layout.execute(sheet)
+        sheet.set_layout_engine("none")
     sheet.set_facecolor("white")
-    sheet.set_dpi(_DPI)
+    sheet.set_dpi(canvas.DPI)
     # Ids within SVG are random without a salt, and both formats note the time or the program's version.
     with canvas.look(**{"svg.hashsalt": figure.key, "svg.fonttype": "path"}):
         svg, png = io.BytesIO(), io.BytesIO()
