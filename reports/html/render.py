@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from importlib.resources import files
 
@@ -63,7 +64,7 @@ def _environment() -> Environment:
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     environment.globals.update(cells=cells, curves=curves)
-    environment.filters.update(sentence=_sentence, together=_together, png=_png_uri)
+    environment.filters.update(sentence=_sentence, together=_together, breakable=_breakable, png=_png_uri)
     return environment
 
 
@@ -107,6 +108,11 @@ def _sentence(text: str) -> str:
 def _together(text: str) -> str:
     """With no line break inside a figure such as `7.31 ± 0.21 %`."""
     return text.replace(" ± ", "\u00a0±\u00a0").replace(" %", "\u00a0%")
+
+
+def _breakable(text: str) -> Markup:
+    """A name or a path, escaped, that may go on in another line where its parts end."""
+    return Markup("<wbr>").join(re.split(r"(?<=[._/=])(?=\w)", text))
 
 
 def _check_keys(report: Report) -> None:

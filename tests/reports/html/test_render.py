@@ -63,7 +63,7 @@ def test_what_comes_from_a_store_is_text(page: Element) -> None:
     known |= {"figcaption", "figure", "h1", "h2", "h3", "head", "header", "html", "i", "img", "input", "label"}
     known |= {"legend", "li", "line", "link", "main", "meta", "nav", "noscript", "ol", "option", "p", "pre", "script"}
     known |= {"section", "select", "span", "style", "summary", "svg", "table", "tbody", "td", "th", "thead", "title"}
-    known |= {"tr", "u", "ul"}
+    known |= {"tr", "u", "ul", "wbr"}
     assert {element.tag for element in page} - {""} <= known
     assert all(script.text.strip() != "alert(1)" for script in page.all("script"))
     text = page.text
