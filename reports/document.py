@@ -31,6 +31,7 @@ class Cell:
         n: how many seeds there are; expected: how many there should be, None if nobody knows.
         best: whether no complete cell of the column is better, and one is worse.
         tied: not the best, but a paired test does not tell it from the best.
+        interval: confidence interval of the mean, where it is asked for: it is then shown and not the std.
     """
 
     mean: float | None
@@ -40,6 +41,7 @@ class Cell:
     best: bool = False
     tied: bool = False
     paper: Reference | None = None
+    interval: tuple[float, float] | None = None
 
     @property
     def complete(self) -> bool:
