@@ -99,7 +99,8 @@ class _Builder:
         wanted = tuple(dict.fromkeys([*CURVE_COLUMNS, *EPOCH_COLUMNS, "val_error"]))
         self.epochs = self._kept(load_epochs(place, frame["run_id"], wanted))
         self.choices: Sequence[Choice] = choose(self.runs)
-        self.looks: Mapping[str, Style] = styles(list(dict.fromkeys(self.runs["name"])))
+        self.methods = tuple(dict.fromkeys(self.runs["name"]))
+        self.looks: Mapping[str, Style] = styles(self.methods)
 
     def report(self, warnings: Sequence[str], select: str | None) -> Report:
         """All sections that have something in them."""
@@ -124,6 +125,7 @@ class _Builder:
             warnings=tuple(dict.fromkeys([*warnings, *unreadable, *self.warnings])),
             provenance=(("store", str(self.place)), *provenance.provenance(self.frame)),
             grids=(*grids, *provenance.recipes(self.runs)),
+            methods=self.methods,
         )
 
     def _summary(self) -> Iterable[str]:

@@ -15,6 +15,16 @@ from tests.reports.html.reports import picture, rich
 Open = Callable[..., Chrome]
 
 
+def installed() -> tuple[str, str]:
+    """Paths of Debian's browser and its driver; skips without them, unless AUTODO_REQUIRE_CHROMIUM is set."""
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if browser is None or driver is None:
+        if os.environ.get("AUTODO_REQUIRE_CHROMIUM"):
+            pytest.fail("chromium or chromedriver is missing: apt-get install chromium chromium-driver")
+        pytest.skip("needs chromium and chromedriver")
+    return browser, driver
+
+
 @pytest.fixture(scope="session")
 def rich_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
@@ -29,11 +39,7 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def chrome(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Iterator[Chrome]:
-    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if browser is None or driver is None:
-        if os.environ.get("AUTODO_REQUIRE_CHROMIUM"):
-            pytest.fail("chromium or chromedriver is missing: apt-get install chromium chromium-driver")
-        pytest.skip("needs chromium and chromedriver")
+    browser, driver = installed()
     options = ChromeOptions()
     options.binary_location = browser
     profile = tmp_path_factory.mktemp("profile")

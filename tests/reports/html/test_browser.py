@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from selenium.common.exceptions import NoAlertPresentException
 from selenium.webdriver import ActionChains, Chrome, Keys
@@ -17,7 +18,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from reports.document import Column, Table
 from reports.html import to_html
 from tests.reports.html import reports
-from tests.reports.html.conftest import Open
+from tests.reports.html.conftest import Open, installed
 from tests.reports.html.reports import METHODS, SCRIPT
 
 
@@ -88,6 +89,16 @@ def pixels(chrome: Chrome, chart: WebElement, colour: str) -> int:
         return found;
     """
     return chrome.execute_script(count, chart, [int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+
+
+def test_a_missing_browser_skips_unless_it_is_required(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("AUTODO_REQUIRE_CHROMIUM", raising=False)
+    with pytest.raises(pytest.skip.Exception):
+        installed()
+    monkeypatch.setenv("AUTODO_REQUIRE_CHROMIUM", "1")
+    with pytest.raises(pytest.fail.Exception, match="is missing"):
+        installed()
 
 
 def test_the_page_opens_without_error_request_or_alert(rich_page: Path, open_page: Open) -> None:
@@ -379,3 +390,25 @@ def test_columns_sort_by_number_not_by_text(open_page: Open, tmp_path: Path) -> 
     chrome = open_page(path)
     find(chrome, "thead th:nth-child(2) button").click()
     assert rows(chrome, "t") == ["row-1", "row-2", "row-0", "row-3", "row-4"]
+
+
+def test_curves_of_one_epoch_are_points_and_a_panel_may_be_empty(open_page: Open, tmp_path: Path) -> None:
+    one = np.array([1])
+    curve = reports.Curve("baseline", one, np.array([50.0]), np.array([np.nan]), 1)
+    unknown = reports.Curve("autodo-a", one, np.array([np.nan]), np.array([np.nan]), 1)
+    panels = (
+        reports.Panel("one", "group", "test accuracy", "%", (curve, unknown)),
+        reports.Panel("none", "group", "test loss", "", ()),
+    )
+    path = tmp_path / "short.html"
+    section = reports.Section("s", "s", panels=panels)
+    path.write_text(to_html(reports.Report("r", (), (section,)), reports.picture))
+    chrome = open_page(path)
+    first, second = charts(chrome)
+    assert shown(chrome, first) == ["baseline", "autodo-a"]
+    assert shown(chrome, second) == []
+    assert pixels(chrome, first, "#808080") > 15
+    first.send_keys(Keys.END)
+    assert "50.00" in find(chrome, "#one .readout").text
+    second.send_keys(Keys.END)
+    assert errors(chrome) == []

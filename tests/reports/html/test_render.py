@@ -63,7 +63,7 @@ def test_what_comes_from_a_store_is_text(page: Element) -> None:
     known |= {"figcaption", "figure", "h1", "h2", "h3", "head", "header", "html", "i", "img", "input", "label"}
     known |= {"legend", "li", "line", "link", "main", "meta", "nav", "noscript", "ol", "option", "p", "pre", "script"}
     known |= {"section", "select", "span", "style", "summary", "svg", "table", "tbody", "td", "th", "thead", "title"}
-    known |= {"tr", "u", "ul"}
+    known |= {"tr", "u", "ul", "wbr"}
     assert {element.tag for element in page} - {""} <= known
     assert all(script.text.strip() != "alert(1)" for script in page.all("script"))
     text = page.text
@@ -100,29 +100,29 @@ def test_cells_say_mean_std_seeds_the_paper_and_the_difference() -> None:
     rows = {
         "full": ("6.57 ± 0.21", Cell(6.574, 0.206, 4, 4)),
         "best": ("★best: 3.10 ± 0.20", Cell(3.1, 0.2, 4, 4, best=True)),
-        "tied": ("3.20 ± 0.20 (not told from the best)", Cell(3.2, 0.2, 4, 4, tied=True)),
-        "half": ("2/4 5.00 ± 1.00", Cell(5.0, 1.0, 2, 4)),
-        "one": ("1/4 5.00", Cell(5.0, None, 1, 4)),
-        "hole": ("0/4 –", Cell(None, None, 0, 4)),
+        "tied": ("3.20 ± 0.20 (tied with the best)", Cell(3.2, 0.2, 4, 4, tied=True)),
+        "half": ("(2/4) 5.00 ± 1.00", Cell(5.0, 1.0, 2, 4)),
+        "one": ("(1/4) 5.00", Cell(5.0, None, 1, 4)),
+        "hole": ("(0/4) –", Cell(None, None, 0, 4)),
         "unknown": ("–", Cell(None)),
         "zero": ("0.00 ± 0.00", Cell(-0.0004, 0.0, 4, 4)),
         "minus": ("−1.50", Cell(-1.5, None, 4, 4)),
-        "better": ("4.31 ± 0.20paper: 4.50 ± 0.10 −0.19", Cell(4.31, 0.2, 4, 4, paper=reports.Reference(4.5, 0.1))),
-        "worse": ("4.31 ± 0.20paper: 4.00 +0.31", Cell(4.31, 0.2, 4, 4, paper=reports.Reference(4.0))),
-        "same": ("4.31 ± 0.20paper: 4.31 0.00", Cell(4.31, 0.2, 4, 4, paper=reports.Reference(4.3101))),
-        "theirs": ("0/4 –paper: 4.31", Cell(None, None, 0, 4, paper=reports.Reference(4.31))),
+        "interval": ("−1.20 [−1.91, 0.42]", Cell(-1.2, 0.5, 4, 4, interval=(-1.91, 0.42))),
+        "better": ("4.31 ± 0.20paper: 4.5 ± 0.10 (−0.19)", Cell(4.31, 0.2, 4, 4, paper=reports.Reference(4.5, 0.1))),
+        "worse": ("4.31 ± 0.20paper: 4.0 (+0.31)", Cell(4.31, 0.2, 4, 4, paper=reports.Reference(4.0))),
+        "theirs": ("(0/4) –paper: 4.31", Cell(None, None, 0, 4, paper=reports.Reference(4.31))),
     }
     page, texts = one_column({name: cell for name, (_, cell) in rows.items()})
     assert texts == {name: text for name, (text, _) in rows.items()}
     assert page.all("p", "caption")[0].text == (
-        "Errors; n = 4 unless shown; in small print the paper's value, and ours minus it."
+        "Errors, in %; n = 4 unless shown; in small print: paper (ours minus it)."
     )
 
 
 def test_where_no_number_of_seeds_is_common_every_cell_has_its_own() -> None:
     page, texts = one_column({"four": Cell(5.0, 1.0, 4, 4), "six": Cell(5.0, 1.0, 6, 4)})
-    assert texts == {"four": "n = 4 5.00 ± 1.00", "six": "n = 6 5.00 ± 1.00"}
-    assert page.all("p", "caption")[0].text == "Errors."
+    assert texts == {"four": "(4) 5.00 ± 1.00", "six": "(6) 5.00 ± 1.00"}
+    assert page.all("p", "caption")[0].text == "Errors, in %; n in brackets."
 
 
 def one_column(cells: dict[str, Cell]) -> tuple[Element, dict[str, str]]:
@@ -135,7 +135,7 @@ def one_column(cells: dict[str, Cell]) -> tuple[Element, dict[str, str]]:
 
 def test_a_sign_is_explained_where_it_stands_and_not_elsewhere(page: Element) -> None:
     (notes,) = page.one(id="errors").all("div", "notes")
-    for word in ("★", "underlined", "2/4", "–", "incomplete cells aside", "A100 (12 runs)"):
+    for word in ("★: lowest", "underlined", "incomplete cells aside", "A100 (12 runs)"):
         assert word in notes.text
     assert page.one(id="cost").all("div", "notes") == []
 
@@ -143,12 +143,12 @@ def test_a_sign_is_explained_where_it_stands_and_not_elsewhere(page: Element) ->
 def test_marks_do_not_need_colour(page: Element) -> None:
     for cell in page.one(id="errors").all("td"):
         assert bool(cell.all("b")) == ("★" in cell.text) == ("best:" in cell.text)
-        assert bool(cell.all("u")) == ("not told from the best" in cell.text)
+        assert bool(cell.all("u")) == ("tied with the best" in cell.text)
 
 
-def test_heads_are_buttons_and_name_the_unit_once(page: Element) -> None:
+def test_heads_are_buttons_and_name_units_that_differ(page: Element) -> None:
     heads = page.one(id="cost").all("thead")[0].all("th")
-    assert [head.text.strip() for head in heads] == ["method", "per run h", "throughput images/s", "runs"]
+    assert [head.text.strip() for head in heads] == ["method", "per run (h)", "throughput (images/s)", "runs"]
     assert all(head.all("button") and head.attributes["aria-sort"] == "none" for head in heads)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from html.parser import HTMLParser
 
-_VOID = {"meta", "link", "img", "input", "line", "br", "hr"}
+_VOID = {"meta", "link", "img", "input", "line", "wbr"}
 
 
 @dataclasses.dataclass
