@@ -39,17 +39,13 @@ def to_html(report: Report, picture: Picture, looks: Mapping[str, Style] | None 
         licence = _asset("LICENSE", "vendor").strip()
         css.insert(0, _asset("uPlot.min.css", "vendor"))
         scripts += [f"/*\n{licence}\n*/\n{_asset('uPlot.iife.min.js', 'vendor')}", _asset("curves.js")]
-    return (
-        _environment()
-        .get_template("page.html.jinja")
-        .render(
-            report=report,
-            styles=styles(curves.names(panels)) if looks is None else looks,
-            policy=_policy(css, scripts),
-            css=[Markup(text) for text in css],
-            scripts=[Markup(text) for text in scripts],
-            picture=lambda figure: _data_uri(*picture(figure)),
-        )
+    return _environment().get_template("page.html.jinja").render(
+        report=report,
+        styles=styles(curves.names(panels)) if looks is None else looks,
+        policy=_policy(css, scripts),
+        css=[Markup(text) for text in css],
+        scripts=[Markup(text) for text in scripts],
+        picture=lambda figure: _data_uri(*picture(figure)),
     )
 
 
