@@ -95,10 +95,8 @@ def _find(store: Store, text: str) -> str:
     if len(fitting) > 1:
         raise ConfigError(f"{text}: {len(fitting)} runs of {store} begin so: {_listed(fitting)}")
     if not fitting:
-        near = difflib.get_close_matches(text, known, n=3, cutoff=0.3)
-        raise ConfigError(
-            f"{text}: no run of {store} has this id; " + (f"near: {_listed(near)}" if near else "no runs")
-        )
+        near = difflib.get_close_matches(text, known, n=3, cutoff=0.0)
+        raise ConfigError(f"{text}: no run of {store} has this id; the nearest: {_listed(near) or 'it has no runs'}")
     (run_id,) = fitting
     state = store.states([run_id])[run_id]
     if state is State.FAILED:
