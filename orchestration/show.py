@@ -1,5 +1,6 @@
 """What the commands print of results: tables and reports. Nothing here runs anything."""
 
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,14 +58,14 @@ def report(
         ConfigError: if a format or metric is unknown, or the selection fits no run.
     """
     from reports.build import build_report
-    from reports.terminal import headlines
+    from reports.terminal import report_terminal
     from reports.write import check_metric, parse_formats, write_files
 
     names = parse_formats(formats)
     check_metric(metric)
     store = Store(root).open()
     built = build_report(store.root, expected(store), metric=metric, select=selection)
-    console.print(headlines(built))
+    console.print(report_terminal(dataclasses.replace(built, sections=built.sections[:1])))
     with console.status("writing the report"):
         files = write_files(built, store.report_dir if out is None else locate(out), names)
     for path in files:
