@@ -50,15 +50,17 @@ def suspicious_rows(points: pa.Table) -> Integers:
     return np.unique(np.concatenate(first)) if first else np.empty(0, np.int64)
 
 
-def thumbnail(image: NDArray[np.uint8]) -> bytes:
+def thumbnail(image: NDArray[np.uint8], side: int = SIDE) -> bytes:
     """A PNG, gray or RGB; of an image with neither one channel nor three, of its first one.
 
+    Args:
+        side: pixels of the longer side, at most.
     Shape:
         image [C, H, W].
     """
     pixels = image.transpose(1, 2, 0) if len(image) == 3 else image[0]
     picture = Image.fromarray(np.ascontiguousarray(pixels))
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.BILINEAR)
+    picture.thumbnail((side, side), Image.Resampling.BILINEAR)
     content = io.BytesIO()
     picture.save(content, "PNG")
     return content.getvalue()

@@ -273,6 +273,26 @@ def report(
 
 
 @app.command()
+def inspect(
+    store: StoreArgument,
+    run_id: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN_ID]", help="A run, or the hash at its end; without it, the runs are listed."),
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="Where the files go; STORE/report/inspect/RUN_ID.")] = None,
+    ranking: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What to sort by; see docs/label-errors.md.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="How many images the gallery shows.")] = 100,
+    data_dir: DataDir = None,
+) -> None:
+    """Find the train labels of a run that are probably wrong: a list, a CSV and a gallery."""
+    from orchestration import inspect_run
+
+    inspect_run.inspect(console, store, run_id, ranking=ranking, top=top, out=out, data_dir=data_dir)
+
+
+@app.command()
 def methods() -> None:
     """List the methods."""
     from orchestration import show

@@ -1,5 +1,7 @@
 """What the commands print of results: tables and reports. Nothing here runs anything."""
 
+import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +32,7 @@ def result(console: Console, run: RunConfig, store: Store) -> None:
     """
     from reports.load import load_results
 
-    frame = load_results(store.root).frame
-    rows = frame[frame["run_id"] == run.run_id].to_dict("records")
+    rows = load_results(store.root, [run.run_id]).frame.to_dict("records")
     if not rows:
         raise StoreError(f"{store.table_file('results', run.run_id)}: damaged; delete it and train again")
     (row,) = rows
@@ -42,8 +43,7 @@ def result(console: Console, run: RunConfig, store: Store) -> None:
     table.add_row("test error, last epoch", f"{100 * row['error_last']:.2f}%")
     table.add_row("training time", f"{duration(row['seconds'])} on {row['device']}")
     console.print(table)
-    if run.split == "test-as-val":
-        console.print("note: val is the test set in this split: these errors are optimistic", **_LINE)
+    _warn_of_optimism(console, [run])
     console.print(f"result: {store.table_file('results', run.run_id)}", **_LINE)
     if store.model_file(run.run_id).exists():
         console.print(f"classifier: {store.model_file(run.run_id)}", **_LINE)
@@ -58,14 +58,14 @@ def report(
         ConfigError: if a format or metric is unknown, or the selection fits no run.
     """
     from reports.build import build_report
-    from reports.terminal import headlines
+    from reports.terminal import report_terminal
     from reports.write import check_metric, parse_formats, write_files
 
     names = parse_formats(formats)
     check_metric(metric)
     store = Store(root).open()
     built = build_report(store.root, expected(store), metric=metric, select=selection)
-    console.print(headlines(built))
+    console.print(report_terminal(dataclasses.replace(built, sections=built.sections[:1])))
     with console.status("writing the report"):
         files = write_files(built, store.report_dir if out is None else locate(out), names)
     for path in files:
@@ -82,6 +82,7 @@ def comparison(console: Console, planned: Plan, store: Store) -> None:
     mine = results.frame[results.frame["run_id"].isin(list(planned.states))]
     for table in error_tables(mine, expected=expected_rows(planned.runs.values())):
         console.print(table_terminal(table))
+    _warn_of_optimism(console, planned.runs.values())
     console.print(f"Parquet: {store.results_dir}/*.parquet; epochs/, predictions/, points/ beside it", **_LINE)
     with console.status("writing the report"):
         files = write_report(store.root, store.report_dir, expected(store), formats=("html", "md"), results=results)
@@ -118,6 +119,11 @@ def methods(console: Console) -> None:
         "without searches (benchmarks/methods.py). Names join by +, such as randaugment+ldam-drw.",
         **_LINE,
     )
+
+
+def _warn_of_optimism(console: Console, runs: Iterable[RunConfig]) -> None:
+    if any(run.split == "test-as-val" for run in runs):
+        console.print("note: in the split test-as-val the test images are val: its errors are optimistic", **_LINE)
 
 
 def load_results(console: Console, store: Store) -> "Results":

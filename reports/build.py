@@ -1,5 +1,6 @@
 """A store's report, put together: what is loaded, and which sections there are. Rendering comes after."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from reports.figures import (
     weight_figures,
 )
 from reports.figures.choose import Choice
+from reports.keys import key
 from reports.label_repair import REPAIR_COLUMNS, label_repair
 from reports.load import Results, load_epochs, load_results, reduce_runs
 from reports.palette import Style, styles
@@ -189,11 +191,12 @@ class _Builder:
         for choice in self.choices[:_GALLERIES]:
             run_id = self._lowest_val_error(choice.runs)
             try:
-                galleries.append(inspect_run(self.place, run_id, top=_SUSPECTS).gallery)
+                gallery = inspect_run(self.place, run_id, top=_SUSPECTS).gallery
+                galleries.append(dataclasses.replace(gallery, key=key("to-look-at", run_id)))
             except StoreError as error:
                 self.warnings.append(f"{run_id}: no labels to look at: {error}")
         return Section(
-            "suspects",
+            "to-look-at",
             "Labels that are probably wrong",
             (_SUSPECTS_OF,),
             galleries=tuple(galleries),

@@ -33,7 +33,8 @@ def named(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = ()) -> 
         In order of group, distortion, name (baselines first) and seed.
     """
     wanted = {row["run_id"]: {key: row[key] for key in IDENTITY} for row in expected}
-    missing = [row for run_id, row in wanted.items() if run_id not in set(results["run_id"])]
+    there = set(results["run_id"])
+    missing = [row for run_id, row in wanted.items() if run_id not in there]
     frame = results
     if missing:
         added = pd.DataFrame(missing).reindex(columns=results.columns)

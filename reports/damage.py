@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import re
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 Rows = NDArray[np.bool_]
 
-_FINITE = sys.float_info.max
+_FINITE = float(np.finfo(np.float32).max)  # which float32 can be compared with
 _NAMED = 20  # files that a reason names before it counts
 
 

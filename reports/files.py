@@ -67,14 +67,14 @@ def read_run(
         with _open(file) as parquet:
             count, there = parquet.metadata.num_rows, parquet.schema_arrow.names
             for name in (name for name in essential if name not in there):
-                raise Unusable(f"not a {kind} file: it has no column {name!r}")
+                raise Unusable(f"not a file of {kind}: it has no column {name!r}")
             if count != rows if rows else not 0 < count <= _MOST_ROWS:
                 raise Unusable(f"it holds {count} rows{f', not {rows}' if rows else ''}")
             wanted = [name for name in dict.fromkeys(("run_id", *columns)) if name in there]
             table = parquet.read(wanted, use_threads=False)
         table.validate(full=True)  # that texts are UTF-8, above all
         if table.num_rows != count or len(set(table.column_names)) < table.num_columns:
-            raise Unusable(f"not a {kind} file: its columns do not fit together")
+            raise Unusable(f"not a file of {kind}: its columns do not fit together")
         if pc.unique(table["run_id"]).to_pylist() != [file.place.stem]:
             raise Unusable("it holds another run than its name says")
     except (OSError, StoreError, pa.ArrowException) as error:

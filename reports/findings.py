@@ -86,7 +86,7 @@ def _most_often_best(cells: Cells, words: str) -> str:
     if len(cells) == 1:
         return f"{who} {verb} the lowest mean {words} of {len(next(iter(cells.values())))} methods."
     each = " each" if shared else ""
-    return f"{who} {verb} the lowest mean {words} in {wins}{each} of {len(cells)} comparisons (dataset and distortion)."
+    return f"{who} {verb} the lowest mean {words} in {wins} of {len(cells)} comparisons{each} (dataset and distortion)."
 
 
 def _on_most_distorted(runs: pd.DataFrame, cells: Cells, metric: str, words: str) -> str:

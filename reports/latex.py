@@ -74,14 +74,16 @@ PREAMBLE = r"""\documentclass[10pt]{article}
 \usepackage[T1]{fontenc}
 \IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}
 \usepackage{textcomp}
+\usepackage{array}
 \usepackage{booktabs}
 \usepackage{graphicx}
 \setlength{\parindent}{0pt}
 \setlength{\parskip}{4pt}
-\setlength{\emergencystretch}{3em}
+\sloppy
 """
-"""What a document needs in which the tables stand: booktabs, graphicx, textcomp and T1 fonts."""
+"""What a document needs in which the tables stand: array, booktabs, graphicx, textcomp and T1 fonts."""
 
+_LONG = 45  # characters of a name, which then take about 0.4 of a line
 _FLOATS = 10  # LaTeX waits with tables that find no place, and gives up when there are too many of them
 
 # A table that is wider or higher than the page is made smaller.
@@ -100,7 +102,7 @@ def table_latex(table: Table) -> str:
         rf"\caption{{{escape(words)}}}",
         rf"\label{{tab:{table.key}}}",
         r"\medskip",
-        rf"\setbox0\hbox{{\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
+        rf"\setbox0\hbox{{\begin{{tabular}}{{{_names(table)}{'r' * len(table.columns)}}}",
         r"\toprule",
         _row([escape(table.heading), *(escape(head(table, column)) for column in table.columns)]),
         r"\midrule",
@@ -133,22 +135,25 @@ def report_latex(report: Report, figures: Mapping[str, str] | None = None) -> st
 
 def escape(text: str) -> str:
     """Text that pdflatex prints as it is; what its fonts lack is printed as U+XXXX."""
-    escaped = "".join(_characters(unicodedata.normalize("NFC", re.sub(r"\s+", " ", text))))
+    words = unicodedata.normalize("NFC", re.sub(r"\s+", " ", text)).split(" ")
+    escaped = " ".join("".join(_characters(word)) for word in words)
     return re.sub(r"([-,])(?=\1)", r"\1{}", escaped)  # -- is a dash, ,, a quotation mark
 
 
-def _characters(text: str) -> Iterator[str]:
-    for character in text:
+def _characters(word: str) -> Iterator[str]:
+    for i, character in enumerate(word):
+        if len(word) > _LONG and i and not word[i - 1].isalnum():
+            yield r"\allowbreak{}"  # paths have no spaces at which to break a line
         if character in _SPECIAL:
             yield _SPECIAL[character]
-        elif " " <= character <= "~":
+        elif "!" <= character <= "~":
             yield character
         else:
             base, *marks = list(unicodedata.normalize("NFD", character))
             if base.isascii() and base.isalpha() and len(marks) == 1 and marks[0] in _ACCENTS:
                 yield rf"\{_ACCENTS[marks[0]]}{{{base}}}"
             else:
-                yield rf"\texttt{{U+{ord(character):04X}}}"
+                yield rf"\texttt{{U+{ord(character):04X}}}\allowbreak{{}}"
 
 
 def _section(section: Section, figures: Mapping[str, str]) -> Iterator[str]:
@@ -177,6 +182,12 @@ def _section(section: Section, figures: Mapping[str, str]) -> Iterator[str]:
             + "\n"
         )
     yield r"\clearpage"
+
+
+def _names(table: Table) -> str:
+    """The first column: long names are broken into lines, rather than that all of the table is made small for them."""
+    longest = max([len(row.name) for row in table.rows], default=0)
+    return "l" if longest <= _LONG else r">{\raggedright\arraybackslash}p{0.4\linewidth}"
 
 
 def _rows(table: Table) -> Iterator[str]:

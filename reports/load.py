@@ -30,12 +30,14 @@ class Results:
     warnings: tuple[str, ...]
 
 
-def load_results(root: Path | str | Location) -> Results:
+def load_results(root: Path | str | Location, run_ids: Collection[str] | None = None) -> Results:
     """The results of the store at `root`, a path or a URI, sorted by run id.
 
     Of what a report can do without, a value that cannot be is null, and so is a column that a file of another version
     lacks; the warnings say so. Control characters in texts are spelt out.
 
+    Args:
+        run_ids: of these runs only, and no other file is opened; of all if None.
     Raises:
         StoreError: if there is no store, or its results cannot be listed.
     """
@@ -43,6 +45,9 @@ def load_results(root: Path | str | Location) -> Results:
     sizes = dict(sorted(folder.sizes().items()))
     if not sizes and not folder.exists():
         raise StoreError(f"{folder}: cannot be read: No such file or directory")
+    if run_ids is not None:
+        wanted = {f"{run_id}.parquet" for run_id in run_ids}
+        sizes = {name: size for name, size in sizes.items() if name in wanted}
     problems = [
         Problem(str(folder / name), "left out: not a .parquet file") for name in sizes if not name.endswith(".parquet")
     ]

@@ -8,7 +8,8 @@ from reports.document import Cell, Gallery, Report, Section, Table
 
 # Entities rather than backslashes for what tables, HTML and mentions read before backslashes are.
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "@": "&#64;"}
-_MARKUP = re.compile(r"([\\`*_\[\]~#$])")
+_SHOWN_AS = _ENTITIES | {character: f"\\{character}" for character in "\\`*[]~#$"}
+_MARKING_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # within a word one marks nothing
 _LINE_STARTS = re.compile(r"^(\s*)(?:([-+=])|(\d+)([.)]))")
 
 
@@ -59,7 +60,8 @@ def report_markdown(report: Report, figures: Mapping[str, str] | None = None) ->
 def escape(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
     text = re.sub(r"[\s\x00-\x1f\x7f]+", " ", text).strip()
-    return _MARKUP.sub(r"\\\1", "".join(_ENTITIES.get(character, character) for character in text))
+    shown = "".join(_SHOWN_AS.get(character, character) for character in text)
+    return _MARKING_UNDERSCORE.sub(r"\\_", shown)
 
 
 def _section(section: Section, figures: Mapping[str, str]) -> Iterable[str]:

@@ -1,6 +1,5 @@
 """Tables and reports for a terminal: best and tied are marked by signs, since a pipe shows no style."""
 
-import dataclasses
 from collections.abc import Iterator
 
 from rich.cells import cell_len
@@ -47,7 +46,7 @@ class TerminalTable:
 
     def _part(self, columns: list[int]) -> RichTable:
         rich = RichTable()
-        rich.add_column(Text(clean(self._table.heading)))
+        rich.add_column(Text(clean(self._table.heading)), overflow="fold")
         for i in columns:
             rich.add_column(Text(self._heads[i]), justify="right", width=self._width(i))
         for name, figures in self._lines:
@@ -77,9 +76,9 @@ class TerminalTable:
         return max([1, *words, *(cell_len(figures[i].plain) for _, figures in self._lines)])
 
 
-def headlines(report: Report) -> Group:
-    """What a report says first: its summary, its warnings and the tables of its first section."""
-    return Group(*_parts(dataclasses.replace(report, sections=report.sections[:1])))
+def report_terminal(report: Report) -> Group:
+    """The report's words and tables; what is drawn is left to the other formats."""
+    return Group(*_parts(report))
 
 
 def clean(text: str) -> str:

@@ -12,7 +12,7 @@ COLUMNS = (
 )
 """`low` and `high` are the ends of a confidence interval. Numbers have all their digits; empty is unknown."""
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def report_csv(report: Report) -> str:

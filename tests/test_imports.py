@@ -1,4 +1,4 @@
-"""Imports point one way: orchestration -> autodo, reports -> autodo.{records,storage,validation}, orchestration.cli -> reports."""
+"""Imports point one way: orchestration -> autodo, reports -> a few modules of autodo, orchestration.cli -> reports."""
 
 import ast
 from pathlib import Path

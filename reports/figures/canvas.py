@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from reports.palette import Style
 
 WIDTH = 7.2  # inches: of the text of a printed page; two panels side by side can still be read on a phone
+DPI = 200  # of PNG, and of pictures within SVG; twice that of a page, for sharp screens and for print
 GREY = "#6b6b6b"
 LONGEST_NAME = 24
 
@@ -26,6 +27,7 @@ LONGEST_NAME = 24
 _STYLE: Mapping[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
+    "text.hinting": "none",  # which would make letters wider at some resolutions than the layout has room for
     "axes.titlesize": 8.5,
     "axes.labelsize": 8,
     "xtick.labelsize": 7.5,
@@ -64,7 +66,7 @@ def styled(draw: Callable[[], Sheet]) -> Callable[[], Sheet]:
 
 def sheet(height: float, width: float = WIDTH) -> Sheet:
     """An empty white figure of inches that belongs to nobody else: pyplot does not know of it."""
-    figure = Sheet(figsize=(width, height), layout="constrained")
+    figure = Sheet(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

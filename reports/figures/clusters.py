@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,6 @@ from matplotlib.figure import Figure as Sheet
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from autodo import records
 from autodo.storage import Location
 from reports.document import Figure, Floats
 from reports.figures import canvas
@@ -111,17 +110,7 @@ def draw_clusters(ax: Axes, position: Floats, label: Ints, prediction: Ints, cla
     balls: dict[str, Any] = {"linewidths": 0.5, "s": 20, "edgecolors": "black", "rasterized": True, "zorder": 3}
     ax.scatter(position[~wrong, 0], position[~wrong, 1], c=colours[label[~wrong]], **dots)
     ax.scatter(position[wrong, 0], position[wrong, 1], c=colours[label[wrong]], **balls)
-    halo = [patheffects.withStroke(linewidth=1.8, foreground="white")]
-    names = canvas.class_labels(class_names, 11) if len(class_names) <= _WITH_LEGEND else None
-    for present in np.unique(label):
-        # The median of a class may lie between its clusters; the point next to it lies in one.
-        own = position[label == present]
-        x, y = own[np.argmin(((own - np.median(own, axis=0)) ** 2).sum(axis=1))]
-        text = names[present] if names else str(present)
-        colour = "black" if names else [0.7 * part for part in to_rgb(colours[present])]
-        note = ax.text(x, y, text, fontsize=6.5 if names else 5.5, color=colour, ha="center", va="center", zorder=5)
-        # The outlines of a hundred haloed numbers would make most of an SVG.
-        note.set(path_effects=halo, rasterized=not names, in_layout=False)
+    _write_names(ax, position, label, class_names)
     ax.set_xticks([])
     ax.set_yticks([])
     ax.margins(0.07)
@@ -131,12 +120,48 @@ def draw_clusters(ax: Axes, position: Floats, label: Ints, prediction: Ints, cla
         spine.set_color("#cccccc")
 
 
+def _write_names(ax: Axes, position: Floats, label: Ints, class_names: Sequence[str]) -> None:
+    """The name or number of each class in the middle of it, moved up or down where another stands already."""
+    names = canvas.class_labels(class_names, 11) if len(class_names) <= _WITH_LEGEND else None
+    size = 6.5 if names else 5.5
+    halo = [patheffects.withStroke(linewidth=1.8, foreground="white")]
+    colours = class_colours(len(class_names))
+    # Points of the page for a unit of the data, about: the final layout is not known yet.
+    extent = ax.get_window_extent()
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    scale = (
+        72 / figure.dpi * min(extent.width, extent.height) / max(float(np.ptp(position, axis=0).max(initial=0)), 1e-9)
+    )
+    taken: list[tuple[float, float, float]] = []
+    for present in np.unique(label):
+        # The median of a class may lie between its clusters; the point next to it lies in one.
+        own = position[label == present]
+        x, y = own[np.argmin(((own - np.median(own, axis=0)) ** 2).sum(axis=1))]
+        text = names[present] if names else str(present)
+        half = 0.32 * size * len(text)
+        free = [
+            shift
+            for shift in (0, 1, -1, 2, -2, 3, -3)
+            if all(
+                abs(x * scale - other_x) > half + other_half or abs(y * scale + shift * size * 1.1 - other_y) > size
+                for other_x, other_y, other_half in taken
+            )
+        ]
+        shift = size * 1.1 * (free[0] if free else 0)
+        taken.append((x * scale, y * scale + shift, half))
+        note = ax.annotate(text, (x, y), xytext=(0, shift), textcoords="offset points", ha="center", va="center")
+        colour = "black" if names else [0.7 * part for part in to_rgb(colours[present])]
+        # The outlines of a hundred haloed numbers would make most of an SVG.
+        note.set(fontsize=size, color=colour, path_effects=halo, rasterized=not names, in_layout=False, zorder=5)
+
+
 def embeddings(
     root: Location | str, run_ids: Sequence[str], classes: int
 ) -> tuple[dict[str, Embedded], tuple[str, ...]]:
     """A stratified part of the test images of each run that kept them, and warnings of what cannot be used."""
     columns = ["label", "prediction", "embedding"]
-    found, warnings = reduce_runs(root, cast(records.Kind, "embeddings"), run_ids, columns, _part(classes))
+    found, warnings = reduce_runs(root, "embeddings", run_ids, columns, _part(classes))
     bad = [run_id for run_id, part in found.items() if isinstance(part, str)]
     warnings += tuple(f"embeddings of {run_id}: left out: {found[run_id]}" for run_id in bad)
     return {run_id: part for run_id, part in found.items() if isinstance(part, Embedded)}, warnings

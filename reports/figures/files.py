@@ -2,15 +2,13 @@
 
 import dataclasses
 import io
-from typing import Any, Literal
 
-from matplotlib.figure import Figure as Sheet
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 
 from autodo.storage import Location
 from reports.document import Figure
 from reports.figures import canvas
-
-_DPI = 200  # of PNG, and of pictures within SVG; twice that of a page, for sharp screens and for print
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +31,18 @@ def render(figure: Figure) -> Files:
     """Draws a figure, once for both formats. Letters of SVG are outlines, so that it looks the same everywhere."""
     sheet = figure.draw()
     # What is laid out once stays as it is.
-    sheet.draw_without_rendering()
-    sheet.set_layout_engine("none")
+    if (layout := sheet.get_layout_engine()) is not None:
+        layout.execute(sheet)
+        sheet.set_layout_engine("none")
+    sheet.set_facecolor("white")
+    sheet.set_dpi(canvas.DPI)
     # Ids within SVG are random without a salt, and both formats note the time or the program's version.
     with canvas.look(**{"svg.hashsalt": figure.key, "svg.fonttype": "path"}):
-        return Files(_bytes(sheet, "svg", {"Date": None, "Creator": None}), _bytes(sheet, "png", {"Software": None}))
+        svg, png = io.BytesIO(), io.BytesIO()
+        # Not by savefig, which draws twice to find a layout. SVG comes last, because it sets a resolution of its own.
+        FigureCanvasAgg(sheet).print_png(png, metadata={"Software": None})
+        FigureCanvasSVG(sheet).print_svg(svg, metadata={"Date": None, "Creator": None})
+    return Files(svg.getvalue(), png.getvalue())
 
 
 def save(figure: Figure, folder: Location, files: Files | None = None) -> list[Location]:
@@ -47,9 +52,3 @@ def save(figure: Figure, folder: Location, files: Files | None = None) -> list[L
     for place, content in zip(places, (files.svg, files.png), strict=True):
         place.write_bytes(content)
     return places
-
-
-def _bytes(sheet: Sheet, kind: Literal["svg", "png"], metadata: dict[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    sheet.savefig(buffer, format=kind, dpi=_DPI, metadata=metadata, facecolor="white")
-    return buffer.getvalue()

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Sheet
+from matplotlib.ticker import MaxNLocator
 
 from reports.document import Figure, Floats
 from reports.figures import canvas
@@ -29,18 +30,25 @@ def draw_ranks(ax: Axes, names: Sequence[str], ranks: Floats, p_values: Floats, 
     labels = [label if labels.count(label) == 1 else f"{label} ({i + 1})" for i, label in enumerate(labels)]
     matrix = np.array(p_values, dtype=float)
     np.fill_diagonal(matrix, 1.0)
-    scikit_posthocs.critical_difference_diagram(
+    drawn = scikit_posthocs.critical_difference_diagram(
         pd.Series(np.asarray(ranks, dtype=float), index=labels),
         pd.DataFrame(matrix, index=labels, columns=labels),
         alpha=alpha,
         ax=ax,
-        label_fmt_left="{label}  {rank:.2f}",
-        label_fmt_right="{rank:.2f}  {label}",
+        text_h_margin=0.04 * max(float(np.ptp(ranks)), 0.1),
+        label_fmt_left="{label}  {rank:.2f} ",
+        label_fmt_right=" {rank:.2f}  {label}",
         label_props={"fontsize": 7.5},
-        marker_props={"color": "black", "s": 12},
+        marker_props={"s": 12},
         elbow_props={"color": canvas.GREY, "linewidth": 0.8},
         crossbar_props={"color": "#0072B2", "linewidth": 2.5},
     )
+    for label in drawn["labels"]:
+        label.set_color("black")
+    # Names begin at the edges, so that the layout knows how much room they need.
+    ax.margins(x=0)
+    ax.spines["top"].set_visible(True)
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     ax.set_xlabel("average rank (1 is best)")
     ax.xaxis.set_label_position("top")
 

@@ -28,6 +28,7 @@ from tests.runs import outcome
 SMALL = ("--set", "training.epochs=2", "--set", "dataset.subsample=300")
 COMMANDS = ("launch", "resume", "retry", "plan", "train", "status", "report", "methods")
 TRAIN = ("train", "--dataset", "digits", "--method", "baseline", *SMALL)
+OPTIMISTIC = "note: in the split test-as-val the test images are val: its errors are optimistic"
 GRID = """
 name: mine
 datasets: [digits]
@@ -466,7 +467,16 @@ def test_train_keeps_the_embeddings_if_asked_to_and_says_when_it_is_too_late(aut
 def test_train_on_the_test_images_as_val_says_what_that_is_worth(autodo) -> None:
     answer = autodo(*TRAIN, "--split", "test-as-val")
     assert answer.code == 0
-    assert "note: val is the test set in this split: these errors are optimistic" in answer.out
+    assert OPTIMISTIC in answer.out
+    assert OPTIMISTIC not in autodo(*TRAIN).out
+
+
+def test_a_table_with_the_test_images_as_val_says_what_that_is_worth(
+    autodo, grid: str, instead_of_ray: list[Launched]
+) -> None:
+    assert OPTIMISTIC not in autodo("launch", grid, "--store", "S").out
+    Path(grid).write_text(GRID + "splits: [paper, test-as-val]\n")
+    assert OPTIMISTIC in autodo("launch", grid, "--store", "S").out
 
 
 @pytest.fixture
