@@ -52,7 +52,7 @@ _SUSPECTS = 24  # images of a gallery; `autodo inspect` shows more
 _GALLERIES = 6
 _SUSPECTS_OF = (
     "Of each dataset the run with the lowest val error among those drawn above. "
-    "`autodo inspect STORE RUN_ID` lists all train points of a run, with a CSV to work through."
+    "The command autodo inspect STORE RUN_ID lists all train points of a run, with a CSV to work through."
 )
 Expected = Sequence[Mapping[str, Any]]
 

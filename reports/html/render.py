@@ -108,8 +108,10 @@ def _minus(figures: str) -> str:
 
 
 def _together(text: str) -> str:
-    """With no line break inside a figure such as `7.31 ± 0.21 %`."""
-    return text.replace(" ± ", "\u00a0±\u00a0").replace(" %", "\u00a0%")
+    """With no line break inside a figure such as `7.31 ± 0.21 %` or `n = 4`."""
+    for sign in (" ± ", " = ", " %"):
+        text = text.replace(sign, sign.replace(" ", "\u00a0"))
+    return text
 
 
 def _breakable(text: str) -> Markup:

@@ -115,14 +115,14 @@ def test_cells_say_mean_std_seeds_the_paper_and_the_difference() -> None:
     page, texts = one_column({name: cell for name, (_, cell) in rows.items()})
     assert texts == {name: text for name, (text, _) in rows.items()}
     assert page.all("p", "caption")[0].text == (
-        "Errors, in %; n = 4 unless shown; in small print: paper (ours minus it)."
+        "Errors, in\u00a0%; n\u00a0=\u00a04 unless shown; in small print: paper (ours minus it)."
     )
 
 
 def test_where_no_number_of_seeds_is_common_every_cell_has_its_own() -> None:
     page, texts = one_column({"four": Cell(5.0, 1.0, 4, 4), "six": Cell(5.0, 1.0, 6, 4)})
     assert texts == {"four": "(4) 5.00 ± 1.00", "six": "(6) 5.00 ± 1.00"}
-    assert page.all("p", "caption")[0].text == "Errors, in %; n in brackets."
+    assert page.all("p", "caption")[0].text == "Errors, in\u00a0%; n in brackets."
 
 
 def one_column(cells: dict[str, Cell]) -> tuple[Element, dict[str, str]]:
