@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,6 @@ from matplotlib.figure import Figure as Sheet
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from autodo import records
 from autodo.storage import Location
 from reports.document import Figure, Floats
 from reports.figures import canvas
@@ -162,7 +161,7 @@ def embeddings(
 ) -> tuple[dict[str, Embedded], tuple[str, ...]]:
     """A stratified part of the test images of each run that kept them, and warnings of what cannot be used."""
     columns = ["label", "prediction", "embedding"]
-    found, warnings = reduce_runs(root, cast(records.Kind, "embeddings"), run_ids, columns, _part(classes))
+    found, warnings = reduce_runs(root, "embeddings", run_ids, columns, _part(classes))
     bad = [run_id for run_id, part in found.items() if isinstance(part, str)]
     warnings += tuple(f"embeddings of {run_id}: left out: {found[run_id]}" for run_id in bad)
     return {run_id: part for run_id, part in found.items() if isinstance(part, Embedded)}, warnings
