@@ -42,7 +42,7 @@ assert not results.warnings and not warnings, (results.warnings, warnings)""",
 REPORT = _MEASURE.format(
     imports="""from orchestration.show import expected
 from orchestration.store import Store
-from reports.page import write_report
+from reports.write import write_report
 wanted = expected(Store(sys.argv[1]).open())""",
     call=f"write_report(sys.argv[1], out=sys.argv[2], expected=wanted, formats={FORMATS})",
 )
