@@ -1,6 +1,7 @@
 """Reads a store's Parquet files, one a run, many at a time, and looks at each of them for damage."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -62,7 +63,7 @@ def read_run(
     Raises:
         Unusable: if it is damaged, foreign, or another run's.
     """
-    declared = records.SCHEMAS[kind]
+    schema = _schema(kind, tuple(columns))
     try:
         with _open(file) as parquet:
             count, there = parquet.metadata.num_rows, parquet.schema_arrow.names
@@ -79,9 +80,12 @@ def read_run(
             raise Unusable("it holds another run than its name says")
     except (OSError, StoreError, pa.ArrowException) as error:
         raise Unusable(f"damaged ({_reason(error)})") from None
+    chosen = table.select([name for name in columns if name in wanted])
+    if chosen.schema.equals(schema):  # as of nearly every file
+        return chosen.replace_schema_metadata(), []
     arrays, remarks = {}, []
     for name in columns:
-        dtype = declared.field(name).type
+        dtype = schema.field(name).type
         try:
             arrays[name] = as_declared(table[name], dtype) if name in wanted else None
         except pa.ArrowException as error:
@@ -91,8 +95,13 @@ def read_run(
             remarks.append(f"its {name} is not {dtype} and counts as unknown")
     lacking = [name for name in columns if name not in there]
     remarks += [f"it has no {', '.join(lacking)}, as files of another version: unknown"] if lacking else []
-    filled = [pa.nulls(count, declared.field(name).type) if arrays[name] is None else arrays[name] for name in columns]
-    return pa.table(filled, pa.schema([declared.field(name) for name in columns])), remarks
+    filled = [pa.nulls(count, field.type) if arrays[field.name] is None else arrays[field.name] for field in schema]
+    return pa.table(filled, schema), remarks
+
+
+@functools.lru_cache(maxsize=32)
+def _schema(kind: records.Kind, columns: tuple[str, ...]) -> pa.Schema:
+    return pa.schema([records.SCHEMAS[kind].field(name) for name in columns])
 
 
 def _open(file: File) -> pq.ParquetFile:
