@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from autodo import records
-from autodo.errors import StoreError
 from autodo.storage import Location
 from reports.damage import RANGES, as_declared, fault, out_of_range
 
@@ -25,6 +24,7 @@ _AXES = {"epochs": "epoch", "predictions": "index", "points": "index", "embeddin
 _READ_AHEAD = 32  # files in an object store, where requests wait for the network
 _WHOLE = 2**20  # bytes: a file up to here is fetched in one request
 _IN_FLIGHT = 256 * 2**20  # bytes of files at work at once
+_LONGEST = 200  # characters of what Arrow says
 _MOST_ROWS = 10**8  # a file of a few bytes can claim any number
 
 
@@ -78,7 +78,9 @@ def read_run(
             raise Unusable(f"not a file of {kind}: its columns do not fit together")
         if pc.unique(table["run_id"]).to_pylist() != [file.place.stem]:
             raise Unusable("it holds another run than its name says")
-    except (OSError, StoreError, pa.ArrowException) as error:
+    except Unusable:
+        raise
+    except Exception as error:  # of whatever kind: names that are no text make Python's own fail, a size its memory
         raise Unusable(f"damaged ({_reason(error)})") from None
     chosen = table.select([name for name in columns if name in wanted])
     if chosen.schema.equals(schema):  # as of nearly every file
@@ -106,17 +108,18 @@ def _schema(kind: records.Kind, columns: tuple[str, ...]) -> pa.Schema:
 
 def _open(file: File) -> pq.ParquetFile:
     if file.place.local:
-        return pq.ParquetFile(str(file.place.local))
+        return pq.ParquetFile(str(file.place.local), page_checksum_verification=True)
     if file.size is not None and file.size <= _WHOLE:
-        return pq.ParquetFile(pa.BufferReader(file.place.read_bytes()))
+        return pq.ParquetFile(pa.BufferReader(file.place.read_bytes()), page_checksum_verification=True)
     filesystem, path = file.place.arrow
-    return pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True)
+    return pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True, page_checksum_verification=True)
 
 
 def _reason(error: Exception) -> str:
     """The first line of what Arrow says, without the path, which stands before it."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
-    return line.partition("': ")[2] if line.startswith("Could not open Parquet input source '") else line
+    line = line.partition("': ")[2] if line.startswith("Could not open Parquet input source '") else line
+    return line[:_LONGEST]
 
 
 def read_checked(file: File, kind: records.Kind, columns: Sequence[str]) -> tuple[pa.Table, list[str]]:
