@@ -54,6 +54,16 @@ class Evaluation:
         columns = (self.labels, predictions, probabilities, losses)
         return Scores(*(workers.collect(column, self.total) for column in columns))
 
+    def top(self, count: int) -> tuple[Tensor, Tensor]:
+        """The most probable classes of each image and their probabilities, most probable first; all if there are fewer.
+
+        Shape:
+            -> [m, k] int64, [m, k] with k = min(count, C).
+        """
+        logits, classes = self.logits.topk(min(count, self.logits.shape[1]))
+        # log p = logit - logsumexp: no second array of all classes' probabilities.
+        return classes, (logits - self.logits.logsumexp(1, keepdim=True)).exp()
+
 
 @torch.no_grad()
 def evaluate(

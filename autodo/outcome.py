@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autodo import records
@@ -16,7 +17,7 @@ from autodo.classifier import Classifier
 from autodo.config import RunConfig
 from autodo.data import Points, Prepared
 from autodo.data.image_set import Integers
-from autodo.evaluate import Scores, group_errors, per_class_accuracy
+from autodo.evaluate import Evaluation, Scores, group_errors, per_class_accuracy
 from autodo.points.model import PointModel, PointView
 from autodo.provenance import git_sha, versions
 
@@ -47,7 +48,7 @@ class Best(NamedTuple):
 class Outcome:
     """Tables of `records.SCHEMAS`, and the classifier of the epoch of lowest val error.
 
-    A table's `.to_pandas()` gives a data frame.
+    `embeddings` is None if they were not to be kept. A table's `.to_pandas()` gives a data frame.
     """
 
     results: pa.Table
@@ -55,6 +56,7 @@ class Outcome:
     predictions: pa.Table
     points: pa.Table
     classifier: Classifier
+    embeddings: pa.Table | None = None
 
     @property
     def error(self) -> float:
@@ -80,6 +82,7 @@ def build_outcome(
     history: list[dict[str, Any]],
     best: Best,
     points: pa.Table,
+    embeddings: pa.Table | None,
     device: str,
     classifier: Classifier,
 ) -> Outcome:
@@ -87,7 +90,7 @@ def build_outcome(
 
     Args:
         history: rows of the epochs table.
-        points: from `points_table`.
+        points, embeddings: from `points_table` and `embeddings_table`.
         device: its name.
     """
     return Outcome(
@@ -96,6 +99,7 @@ def build_outcome(
         predictions=_predictions(config, data, best),
         points=points,
         classifier=classifier,
+        embeddings=embeddings,
     )
 
 
@@ -151,14 +155,32 @@ def _predictions(config: RunConfig, data: Prepared, best: Best) -> pa.Table:
     return _columns("predictions", columns)
 
 
+def embeddings_table(config: RunConfig, data: Prepared, best: Best, embeddings: NDArray[np.floating[Any]]) -> pa.Table:
+    """The embeddings table of the test images.
+
+    Args:
+        embeddings: of all of them, by the encoder of the best epoch.
+    Shape:
+        embeddings [T, D].
+    """
+    columns = {
+        "run_id": np.full(len(embeddings), config.run_id, dtype=object),
+        "index": np.arange(len(embeddings)),
+        "label": data.test.labels,
+        "prediction": best.predictions.numpy(),
+        "embedding": _per_row(torch.from_numpy(embeddings).float()),
+    }
+    return _columns("embeddings", columns)
+
+
 def points_table(
-    config: RunConfig, given: Points, positions: Integers, scores: Scores, points: PointModel, view: PointView
+    config: RunConfig, given: Points, positions: Integers, evaluation: Evaluation, points: PointModel, view: PointView
 ) -> pa.Table:
-    """The points table of a worker's train points.
+    """The points table of a worker's train points, without thumbnails.
 
     Args:
         positions: of the points, in `given`.
-        scores: of the points with their observed labels, after the last epoch.
+        evaluation: of the points with their observed labels, after the last epoch.
         view: what lam says of them at the end.
     Shape:
         positions [n] int64.
@@ -166,8 +188,10 @@ def points_table(
     count = len(positions)
 
     def learned(part: str, values: Tensor) -> Any:
-        return list(values.cpu().numpy()) if part in points.learned else [None] * count
+        return _per_row(values) if part in points.learned else [None] * count
 
+    scores = evaluation.scores()
+    top_classes, top_probabilities = evaluation.top(records.TOP_CLASSES)
     augment = torch.empty(0, affine.COLUMNS) if view.augment is None else view.augment
     columns = {
         "run_id": np.full(count, config.run_id, dtype=object),
@@ -179,8 +203,11 @@ def points_table(
         "soft_label": learned("soft-label", view.log_targets.exp()),
         "prediction": scores.predictions.cpu().numpy(),
         "loss": scores.losses.cpu().numpy(),
+        "top_classes": _per_row(top_classes.to(torch.int16)),
+        "top_probabilities": _per_row(top_probabilities),
         "gate_probability": learned("augment", affine.gate_probability(augment)),
         "magnitude": learned("augment", affine.magnitude_deviation(augment)),
+        "thumbnail": [None] * count,
     }
     return _columns("points", columns)
 
@@ -191,6 +218,15 @@ def merged(parts: Sequence[tuple[Integers, pa.Table]]) -> pa.Table:
         return parts[0][1]
     positions = np.concatenate([positions for positions, _ in parts])
     return pa.concat_tables([rows for _, rows in parts]).take(np.argsort(positions))
+
+
+def _per_row(values: Tensor) -> Any:
+    """A number for each row, or a list for each; without a Python object for each. Shape: [n] or [n, K]."""
+    array = values.detach().cpu().contiguous().numpy()
+    if array.ndim == 1:
+        return array
+    ends = np.arange(len(array) + 1) * array.shape[1]
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), array.reshape(-1))
 
 
 def _columns(kind: records.Kind, columns: dict[str, Any]) -> pa.Table:

@@ -1,6 +1,8 @@
 """Names and dtypes of every Parquet column, written and read in one place.
 
-One run writes four tables; `results` is written last, so a run is done if and only if its results file exists.
+One run writes four tables, and `embeddings` if it is asked to keep them; `results` is written last, so a run is done if
+and only if its results file exists. A column may be younger than a file: who reads files that were kept must not take
+`top_classes`, `top_probabilities` and `thumbnail` for granted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +14,10 @@ import pyarrow.parquet as pq
 
 from autodo.atomic import replacing
 
-Kind = Literal["results", "epochs", "predictions", "points"]
+TOP_CLASSES = 10
+"""Classes of a train point that are kept with their probability; all of them if there are fewer."""
+
+Kind = Literal["results", "epochs", "predictions", "points", "embeddings"]
 
 _IDENTITY = [
     ("run_id", pa.string()),
@@ -102,8 +107,21 @@ SCHEMAS: dict[Kind, pa.Schema] = {
             ("soft_label", pa.list_(pa.float32())),  # [C]; null if not learned
             ("prediction", pa.int16()),  # of the network after the last epoch, unaugmented
             ("loss", pa.float32()),  # cross-entropy of the observed label, likewise
+            ("top_classes", pa.list_(pa.int16())),  # the TOP_CLASSES most probable, likewise, best first
+            ("top_probabilities", pa.list_(pa.float32())),  # of each of these
             ("gate_probability", pa.list_(pa.float32())),  # of each affine operation; null if not learned
             ("magnitude", pa.list_(pa.float32())),  # standard deviation of each affine operation; likewise
+            ("thumbnail", pa.binary()),  # PNG of the most suspicious points: autodo.thumbnails; null for the others
+        ]
+    ),
+    # One row a test image, at best_val_epoch; only of runs that were to keep them.
+    "embeddings": pa.schema(
+        [
+            ("run_id", pa.string()),
+            ("index", pa.int64()),  # position in the test set
+            ("label", pa.int16()),
+            ("prediction", pa.int16()),
+            ("embedding", pa.list_(pa.float32())),  # what the encoder gives to the head
         ]
     ),
 }

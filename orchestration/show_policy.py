@@ -47,7 +47,7 @@ def show(console: Console, place: str, name: str | None) -> None:
         say(console, f"{store}: {len(known)} policies" if known else f"{store}: no policy yet")
         for one in known:
             policy = store.policy(one)
-            say(console, f"  {one}: {_size(policy)}, {_printable(policy.source)}")
+            say(console, f"  {one}: {_size(policy)}, {printable(policy.source)}")
         return
     if name not in known:
         store.policy_file(name)  # raises for what can be no name
@@ -58,9 +58,9 @@ def show(console: Console, place: str, name: str | None) -> None:
 def _print(console: Console, place: str, policy: PolicyFile) -> None:
     say(console, f"{place}: {_size(policy)}, content {fingerprint(policy)}")
     if policy.source:
-        say(console, f"source: {_printable(policy.source)}")
+        say(console, f"source: {printable(policy.source)}")
     for key, value in policy.provenance.items():
-        say(console, f"{_printable(key)}: {_printable(_value(key, value))}")
+        say(console, f"{printable(key)}: {printable(_value(key, value))}")
     table = Table(title="operations: probability, level", title_justify="left", show_header=False)
     for number, steps in enumerate(policy.sub_policies):
         table.add_row(str(number), *(_step(step) for step in steps))
@@ -96,7 +96,7 @@ def _value(key: str, value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Without what moves the cursor of a terminal, on a line: the file may be anybody's."""
     return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text[:2000])
 

@@ -15,17 +15,28 @@ def cell_text(cell: Cell, column: Column, common_n: int | None) -> str:
     Args:
         common_n: `Table.common_n`.
     """
+    seeds = seeds_text(cell, common_n)
+    return f"{mean_text(cell, column)} ({seeds})" if seeds else mean_text(cell, column)
+
+
+def mean_text(cell: Cell, column: Column) -> str:
+    """`4.31 ± 0.20`, `-1.20 [-1.91, -0.42]`, `4.31` under two seeds, `–` without a result."""
     if cell.mean is None:
-        return HOLE if not cell.expected else f"{HOLE} ({cell.n}/{cell.expected})"
+        return HOLE
     text = number(cell.mean, column)
     if cell.interval is not None:
         low, high = cell.interval
-        text += f" [{number(low, column)}, {number(high, column)}]"
-    elif cell.std is not None:
-        text += f" ± {number(cell.std, column)}"
+        return f"{text} [{number(low, column)}, {number(high, column)}]"
+    return text if cell.std is None else f"{text} ± {number(cell.std, column)}"
+
+
+def seeds_text(cell: Cell, common_n: int | None) -> str:
+    """`1/2` where seeds are missing, `3` where it is not the common n, else nothing."""
+    if cell.mean is None and not cell.expected:
+        return ""
     if not cell.complete:
-        return f"{text} ({cell.n}/{cell.expected})"
-    return text if cell.n == common_n else f"{text} ({cell.n})"
+        return f"{cell.n}/{cell.expected}"
+    return "" if cell.n == common_n else str(cell.n)
 
 
 def paper_text(cell: Cell, column: Column) -> str:
@@ -90,8 +101,9 @@ def legend(table: Table, best: str, tied: str) -> str:
 
 
 def sentence(phrase: str) -> str:
-    """A phrase with a capital letter and a full stop."""
-    return f"{phrase[:1].upper()}{phrase[1:]}." if phrase else ""
+    """A phrase with a capital letter and a full stop, unless it has its own."""
+    text = f"{phrase[:1].upper()}{phrase[1:]}"
+    return text if not text or text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _common_unit(table: Table) -> str | None:

@@ -216,6 +216,7 @@ class Report:
         warnings: files that could not be used, and other reasons for care.
         provenance: (what, value), such as ("PyTorch", "2.11.0").
         grids: (name, YAML) of the grids that were launched.
+        methods: names of all methods, by which a method has one colour in curves and figures.
     """
 
     title: str
@@ -224,3 +225,4 @@ class Report:
     warnings: tuple[str, ...] = ()
     provenance: tuple[tuple[str, str], ...] = ()
     grids: tuple[tuple[str, str], ...] = ()
+    methods: tuple[str, ...] = ()

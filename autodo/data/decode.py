@@ -71,13 +71,13 @@ def decode(file: Path, image_size: int) -> NDArray[np.uint8]:
     with Image.open(file) as opened:
         # Lets the JPEG decoder skip detail that the resize would drop; no effect on other formats.
         opened.draft(None, (image_size, image_size))
-        upright = _eight_bit(ImageOps.exif_transpose(opened))
+        upright = eight_bit(ImageOps.exif_transpose(opened))
         pixels = np.asarray(ImageOps.fit(upright, (image_size, image_size), Image.Resampling.BILINEAR))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def _eight_bit(image: "Image.Image") -> "Image.Image":
-    """As mode L or RGB; transparency is dropped."""
+def eight_bit(image: "Image.Image") -> "Image.Image":
+    """The image as mode L or RGB; transparency is dropped."""
     from PIL import Image
 
     if image.mode.startswith("I;16"):

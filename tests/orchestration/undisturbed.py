@@ -9,12 +9,13 @@ from orchestration.execute import execute
 from orchestration.store import Store
 
 TIMES = {"seconds", "inner_seconds", "outer_seconds", "eval_seconds", "images_per_second", "finished_at"}
+TABLES: tuple[records.Kind, ...] = ("results", "epochs", "predictions", "points")
 TIMES |= {"peak_memory_bytes", "device", "git_sha"}
 
 
 def metrics(store: Store, run_id: str) -> list[object]:
     """All that a run measured but how long it took, where, and by which commit."""
-    tables = [store.table_file(kind, run_id).read_parquet() for kind in records.SCHEMAS]
+    tables = [store.table_file(kind, run_id).read_parquet() for kind in TABLES]
     return [table.drop_columns([name for name in table.column_names if name in TIMES]).to_pylist() for table in tables]
 
 

@@ -1,4 +1,4 @@
-"""What tables must show, computed another way: pandas over the list of runs, with none of the code of reports."""
+"""What tables must show, computed another way: pandas' groupby over the list of runs, with no code of reports."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any

@@ -1,0 +1,93 @@
+"""How well rankings find the labels that are known to be wrong."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+from reports.doctor.rankings import RANKINGS, keys_of
+from reports.doctor.signals import ROWS_AT_ONCE, Floats, Signals, read_signals
+from reports.document import Cell, Column, Row, Table
+
+QUALITY_COLUMNS = ("index", "label", "clean_label", "prediction", "loss", "weight", "soft_label")
+"""Columns of points that `label_quality` reads; every store has them."""
+
+
+class Quality(NamedTuple):
+    """Of one ranking, both in [0, 1].
+
+    Args:
+        auroc: the chance that a wrong label stands before a right one.
+        precision: the share of wrong labels among the first n, where n is how many there are.
+    """
+
+    auroc: float
+    precision: float
+
+
+def quality(key: Floats, wrong: NDArray[np.bool_]) -> Quality:
+    """How well a key finds the wrong labels; equal keys count as in random order.
+
+    Shape:
+        key, wrong [N]; `wrong` holds both values.
+    """
+    n = int(wrong.sum())
+    last = np.partition(key, -n)[-n]
+    above, tied = key > last, key == last
+    hits = wrong[above].sum() + (n - above.sum()) * wrong[tied].mean()
+    return Quality(float(roc_auc_score(wrong, key)), float(hits / n))
+
+
+def label_quality(points: pa.Table) -> dict[str, Quality]:
+    """The quality of each ranking that takes no time, for `reduce_runs` with QUALITY_COLUMNS.
+
+    Returns:
+        by name of the ranking; without those that the method lacks, and empty if no label is known to be wrong.
+    Raises:
+        Unusable: if the table is damaged.
+    """
+    # Without the soft labels nothing says how many classes there are, and nothing here depends on it.
+    lists = points["soft_label"].drop_null()
+    classes = len(lists[0]) if len(lists) else np.iinfo(np.int16).max
+    signals = read_signals(points.to_batches(max_chunksize=ROWS_AT_ONCE), classes)
+    keys, _ = keys_of(signals, [name for name, ranking in RANKINGS.items() if not ranking.slow])
+    return qualities(signals, keys)
+
+
+def qualities(signals: Signals, keys: Mapping[str, Floats]) -> dict[str, Quality]:
+    """The quality of each key; empty if no label is known to be wrong, or all are."""
+    wrong = signals.wrong
+    if wrong is None or wrong.all():
+        return {}
+    return {name: quality(key, wrong) for name, key in keys.items()}
+
+
+def quality_table(found: Mapping[str, Quality], wrong: int, points: int) -> Table:
+    """The qualities of one run's rankings, the best first.
+
+    Args:
+        wrong: how many labels are; points: of so many.
+    """
+    best = Quality(*(max(column) for column in zip(*found.values(), strict=True)))
+    return Table(
+        key="label-quality",
+        title=f"{wrong:,} of {points:,} labels are known to be wrong",
+        caption="how well each ranking finds the labels that were changed on purpose",
+        heading="ranking",
+        columns=(
+            Column("AUROC", "%", better="higher"),
+            Column(f"wrong among the first {wrong:,}", "%", better="higher"),
+        ),
+        rows=tuple(
+            Row(name, tuple(_cell(value, top, len(found)) for value, top in zip(of_one, best, strict=True)))
+            for name, of_one in sorted(found.items(), key=lambda item: -item[1].precision)
+        ),
+        notes=tuple(f"{name}: {RANKINGS[name].summary}." for name in found),
+    )
+
+
+def _cell(value: float, top: float, of: int) -> Cell:
+    return Cell(100 * value, n=1, best=of > 1 and value == top)

@@ -1,0 +1,154 @@
+"""What all figures share: the sheet they are drawn on, text that is only text, legends beside the data."""
+
+import functools
+import math
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import matplotlib.style
+from matplotlib import font_manager
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure as Sheet
+from matplotlib.ft2font import FT2Font
+from matplotlib.lines import Line2D
+
+from reports.palette import Style
+
+WIDTH = 7.2  # inches: of the text of a printed page; two panels side by side can still be read on a phone
+DPI = 200  # of PNG, and of pictures within SVG; twice that of a page, for sharp screens and for print
+GREY = "#6b6b6b"
+LONGEST_NAME = 24
+
+# Matplotlib brings this font along, so that a figure looks the same on every machine.
+_STYLE: Mapping[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "text.hinting": "none",  # which would make letters wider at some resolutions than the layout has room for
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 7.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "axes.linewidth": 0.7,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": "black",
+    "ytick.labelcolor": "black",
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "hatch.linewidth": 0.6,
+}
+
+
+def look(**more: Any) -> AbstractContextManager[None]:
+    """The house's look, whatever the settings of the machine, which are as before afterwards."""
+    return matplotlib.style.context(["default", {**_STYLE, **more}])
+
+
+def styled(draw: Callable[[], Sheet]) -> Callable[[], Sheet]:
+    """`draw` in the house's look."""
+
+    @functools.wraps(draw)
+    def wrapped() -> Sheet:
+        with look():
+            return draw()
+
+    return wrapped
+
+
+def sheet(height: float, width: float = WIDTH) -> Sheet:
+    """An empty white figure of inches that belongs to nobody else: pyplot does not know of it."""
+    figure = Sheet(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def panels(count: int, panel_height: float, columns: int = 2, extra_height: float = 0.0) -> tuple[Sheet, list[Axes]]:
+    """A sheet with `count` axes, row by row."""
+    columns = min(columns, max(count, 1))
+    rows = max(1, math.ceil(count / columns))
+    figure = sheet(panel_height * rows + extra_height, WIDTH if columns > 1 else WIDTH * 0.62)
+    axes = [figure.add_subplot(rows, columns, i + 1) for i in range(count)]
+    return figure, axes
+
+
+@functools.cache
+def _glyphs() -> frozenset[int]:
+    # Matplotlib's fallback has no bold or italic of its own here: all text is of one face.
+    path = font_manager.findfont(font_manager.FontProperties(family="DejaVu Sans"))
+    return frozenset(FT2Font(path).get_charmap())
+
+
+def drawable(text: str) -> bool:
+    """Whether the font has every character of a text."""
+    return all(ord(character) in _glyphs() for character in visible(text))
+
+
+def plain(text: str, longest: int | None = None) -> str:
+    """A text from a store as Matplotlib draws it literally: no formulas, no control characters, no missing glyphs.
+
+    Args:
+        longest: characters, after which it is cut in the middle, since names often differ at their ends.
+    """
+    shown = "".join(character if ord(character) in _glyphs() else "\ufffd" for character in visible(text))
+    if longest is not None and len(shown) > longest:
+        head = (longest - 1 + 1) // 2
+        shown = f"{shown[:head]}…{shown[len(shown) - (longest - 1 - head) :]}"
+    return shown.replace("$", r"\$")
+
+
+def visible(text: str) -> str:
+    """A text from a store without what cannot be seen, in one line."""
+    # Of category C are control characters, and marks that turn the direction of the text after them.
+    kept = (" " if character.isspace() else character for character in text)
+    return "".join(c for c in kept if not unicodedata.category(c).startswith("C")).strip()
+
+
+def class_labels(names: Sequence[str], longest: int = 12) -> list[str]:
+    """What to call each class in a figure: its name, cut; its number where that cannot be drawn or says too little."""
+    cut = [plain(name, longest) if drawable(name) else "" for name in names]
+    return [label if label and cut.count(label) == 1 else _numbered(i, label) for i, label in enumerate(cut)]
+
+
+def _numbered(index: int, label: str) -> str:
+    return f"{index}: {label}" if label else str(index)
+
+
+def class_key(names: Sequence[str]) -> str:
+    """A sentence that says which class is meant by a number; nothing where names are drawn."""
+    numbered = [(i, name) for i, name in enumerate(names) if not drawable(name) or not visible(name)]
+    if not numbered:
+        return ""
+    listed = ", ".join(f"{i} = {name or '(no name)'}" for i, name in numbered[:20])
+    return f" Classes whose names cannot be drawn stand as numbers: {listed}{', …' if len(numbered) > 20 else ''}."
+
+
+def legend(figure: Sheet, entries: Sequence[tuple[Artist, str]], columns: int | None = None) -> None:
+    """A legend below all axes, where it hides nothing."""
+    if entries:
+        handles, labels = zip(*entries, strict=True)
+        # Matplotlib leaves out labels that begin with an underscore.
+        shown = [f"\u200a{label}" if label.startswith("_") else label for label in labels]
+        longest = max(len(label) for label in shown)
+        fitting = columns or max(1, int(figure.get_figwidth() / (0.4 + 0.065 * longest)))
+        columns = -(-len(shown) // -(-len(shown) // fitting))  # as many rows as needed, evenly filled
+        figure.legend(handles, shown, loc="outside lower center", ncols=columns, handlelength=2.8)
+
+
+def line_entry(name: str, style: Style) -> tuple[Artist, str]:
+    """A method's line for a legend."""
+    return Line2D([], [], color=style.colour, linestyle=style.linestyle or "-", linewidth=1.6), plain(name, 60)
+
+
+def no_data(ax: Axes, text: str = "no data") -> None:
+    """Says in an empty panel that it is empty."""
+    ax.set_axis_off()
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=GREY)

@@ -1,0 +1,94 @@
+"""Which cells and methods of a large grid are drawn."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+import pandas as pd
+
+from reports.palette import is_baseline
+
+AT_MOST = 6
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Some methods of one cell.
+
+    Args:
+        runs: rows of the frame of `named` that have a result, of these methods in this cell.
+        methods: names, baselines first, then the others from low error to high.
+        remark: sentences for a caption that say what else there is; begins with a space if there are any.
+    """
+
+    group: str
+    distortion: str
+    methods: tuple[str, ...]
+    runs: pd.DataFrame
+    remark: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where it is, as panels have it."""
+        return f"{self.group}, {self.distortion}"
+
+    def of(self, method: str) -> pd.DataFrame:
+        """Runs of one method, by seed."""
+        return self.runs[self.runs["name"] == method].sort_values("seed")
+
+
+def choose(runs: pd.DataFrame, methods: Sequence[str] | None = None, at_most: int = AT_MOST) -> list[Choice]:
+    """Of each group its most distorted cell: the highest imbalance, then the most noise.
+
+    Where only one method has come that far, the most distorted cell of those with two stands for it.
+
+    Args:
+        runs: the frame of `named`; runs without a result count for nothing.
+        methods: names of those to draw; if None, the baseline, and of every family the method of lowest mean error,
+            AutoDO's first. A family is the first word of a name.
+        at_most: how many methods are drawn where none are named.
+    """
+    done = runs[runs["error_best_val"].notna()]
+    choices = []
+    for group, of_group in done.groupby("group", sort=False):
+        wanted = of_group if methods is None else of_group[of_group["name"].isin(list(methods))]
+        if wanted.empty:
+            continue
+        size = wanted.groupby(["imbalance_ratio", "noise_ratio"])["name"].nunique()
+        ratios = max(size[size >= min(2, size.max())].index)
+        cell = wanted[(wanted["imbalance_ratio"] == ratios[0]) & (wanted["noise_ratio"] == ratios[1])]
+        error = cell.groupby("name")["error_best_val"].mean().sort_values(kind="stable")
+        chosen = _best_of_families(error, at_most) if methods is None else list(methods)
+        chosen = [name for name in chosen if name in error.index]
+        cells = of_group.groupby(["imbalance_ratio", "noise_ratio"]).ngroups
+        remark = _remark(cells, len(error) - len(chosen), methods is None)
+        kept = cell[cell["name"].isin(chosen)]
+        choices.append(Choice(str(group), str(cell["distortion"].iloc[0]), tuple(chosen), kept, remark))
+    return choices
+
+
+def _best_of_families(error: "pd.Series[float]", at_most: int) -> list[str]:
+    """Names in order of error, the baselines first. If they are too many, AutoDO and the best are kept."""
+    baselines = [str(name) for name in error.index if is_baseline(str(name))][:1]
+    best: dict[str, str] = {}
+    for name in map(str, error.index):
+        if not is_baseline(name):
+            best.setdefault(_family(name), name)
+    own = [name for family, name in best.items() if family == "autodo"]
+    others = [name for name in best.values() if name not in own]
+    kept = {*own, *others[: max(0, at_most - len(baselines) - len(own))]}
+    return [*baselines, *(name for name in best.values() if name in kept)]
+
+
+def _family(name: str) -> str:
+    return re.split(r"[-,( ]", name, maxsplit=1)[0]
+
+
+def _remark(cells: int, left_out: int, by_family: bool) -> str:
+    words = []
+    if cells > 1:
+        words.append(f" Drawn is the most distorted of {cells} cells.")
+    if left_out and by_family:
+        methods = "method is" if left_out == 1 else "methods are"
+        words.append(f" Of each family of methods the best by test error is drawn; {left_out} other {methods} not.")
+    return "".join(words)

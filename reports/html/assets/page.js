@@ -1,0 +1,31 @@
+// What concerns the whole page: folds are open on paper, and the contents show where the reader is.
+"use strict";
+(() => {
+  let opened = [];
+  addEventListener("beforeprint", () => {
+    opened = [...document.querySelectorAll("details:not([open])")];
+    for (const fold of opened) fold.open = true;
+  });
+  addEventListener("afterprint", () => {
+    for (const fold of opened) fold.open = false;
+    opened = [];
+  });
+
+  const links = new Map();
+  for (const link of document.querySelectorAll(".contents > ol > li > a")) {
+    const target = document.getElementById(link.hash.slice(1));
+    if (target) links.set(target, link);
+  }
+  const visible = new Set();
+  const observer = new IntersectionObserver((entries) => {
+    for (const entry of entries) visible[entry.isIntersecting ? "add" : "delete"](entry.target);
+    let found = false;
+    for (const [target, link] of links) {
+      if (!found && visible.has(target)) {
+        link.setAttribute("aria-current", "true");
+        found = true;
+      } else link.removeAttribute("aria-current");
+    }
+  }, { rootMargin: "0px 0px -60% 0px" });
+  for (const target of links.keys()) observer.observe(target);
+})();

@@ -1,0 +1,87 @@
+"""Colours and dashes of methods, the same in every figure of a report, and colours of classes.
+
+Colours: Okabe and Ito, Color Universal Design (2008), without black and yellow, one of which is lost on a dark page
+and one on a white one.
+"""
+
+import colorsys
+import dataclasses
+from collections.abc import Iterable
+
+NEUTRAL = "#808080"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+DASHES: tuple[tuple[float, ...], ...] = (
+    (),
+    (5, 1.5),
+    (1.2, 1.2),
+    (6, 1.5, 1.2, 1.5),
+    (10, 3),
+    (5, 1.5, 1.2, 1.5, 1.2, 1.5),
+    (2.5, 2.5),
+)
+
+# Of ten classes; Petroff, Accessible color sequences for data visualization (2021), arXiv:2107.02270, table 1.
+_TEN_CLASSES = (
+    *("#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6"),
+    *("#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """How one method looks everywhere.
+
+    Args:
+        colour: `#rrggbb`.
+        pattern: an index of DASHES, or of whatever else tells methods of one colour apart: markers, hatches.
+    """
+
+    colour: str
+    pattern: int = 0
+
+    @property
+    def dash(self) -> tuple[float, ...]:
+        """Lengths of dashes and gaps in line widths; empty if solid."""
+        return DASHES[self.pattern]
+
+    @property
+    def linestyle(self) -> tuple[float, tuple[float, ...]] | None:
+        """The dash as Matplotlib has it; None if solid."""
+        return (0, self.dash) if self.dash else None
+
+    def dasharray(self, width: float) -> str:
+        """The dash as SVG's stroke-dasharray has it, for a line of this width."""
+        return " ".join(f"{length * width:g}" for length in self.dash) or "none"
+
+
+def styles(names: Iterable[str]) -> dict[str, Style]:
+    """A style for each name: colours first, then dashes; baselines are neutral.
+
+    Args:
+        names: of all methods in the report, those first that shall differ by colour; a name may come twice. Up to 42
+            besides the baselines differ.
+    """
+    distinct = list(dict.fromkeys(names))
+    baselines = [name for name in distinct if is_baseline(name)]
+    others = [name for name in distinct if not is_baseline(name)]
+    found = {name: Style(NEUTRAL, i % len(DASHES)) for i, name in enumerate(baselines)}
+    for i, name in enumerate(others):
+        found[name] = Style(COLOURS[i % len(COLOURS)], i // len(COLOURS) % len(DASHES))
+    return found
+
+
+def is_baseline(name: str) -> bool:
+    """Whether a method is what the others are measured against."""
+    return name.startswith("baseline")
+
+
+def class_colours(count: int) -> list[str]:
+    """`#rrggbb` of each class; past ten, neighbours differ most, and a figure needs labels as well."""
+    if count <= len(_TEN_CLASSES):
+        return list(_TEN_CLASSES[:count])
+    colours = []
+    for i in range(count):
+        # Steps of the golden angle put classes with close numbers far apart; the lightness tells close hues apart.
+        red, green, blue = colorsys.hls_to_rgb(i * 0.618034 % 1, (0.36, 0.52, 0.66)[i % 3], 0.65)
+        colours.append(f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}")
+    return colours
