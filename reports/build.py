@@ -10,7 +10,7 @@ import pandas as pd
 from autodo.errors import StoreError
 from autodo.storage import Location, located
 from reports import findings, provenance
-from reports.comparison import named
+from reports.comparison import named, without_test_as_val
 from reports.curves import COLUMNS as CURVE_COLUMNS
 from reports.curves import learning_curves
 from reports.doctor.inspect_run import inspect_run
@@ -98,7 +98,7 @@ class _Builder:
         self.warnings: list[str] = []
         wanted = tuple(dict.fromkeys([*CURVE_COLUMNS, *EPOCH_COLUMNS, "val_error"]))
         self.epochs = self._kept(load_epochs(place, frame["run_id"], wanted))
-        self.choices: Sequence[Choice] = choose(self.runs)
+        self.choices: Sequence[Choice] = choose(without_test_as_val(self.runs))
         self.methods = tuple(dict.fromkeys(self.runs["name"]))
         self.looks: Mapping[str, Style] = styles(self.methods)
 
@@ -134,7 +134,7 @@ class _Builder:
         if missing:
             yield missing
         words = "test error" if self.metric == HEADLINE else METRICS[self.metric]
-        yield from findings.what_was_found(self.runs, self.metric, words)
+        yield from findings.what_was_found(without_test_as_val(self.runs), self.metric, words)
 
     # ----- sections
 

@@ -2,10 +2,11 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import pandas as pd
 
+from reports.comparison import TEST_AS_VAL
 from reports.document import Cell, Column, Reference, Row
 from reports.stats import SIGNIFICANT, Sample, differences, mean_std, paired_t_test
 
@@ -16,6 +17,7 @@ TIED = (
     "Tied with the best: a paired t-test over common seeds does not tell them apart "
     f"(p ≥ {SIGNIFICANT:g}, not corrected for the number of comparisons)."
 )
+READ_TEST = f"Rows of {TEST_AS_VAL} are not compared: their outer loop read the test images."
 UNTESTED = "With fewer than two seeds in common with the best, nothing is claimed of how methods differ from it."
 
 
@@ -88,6 +90,7 @@ def rows(
     known: bool,
     papers: Mapping[tuple[str, str], Reference] | None = None,
     marked: bool = True,
+    aside: Collection[str] = (),
 ) -> tuple[Row, ...]:
     """The rows of a table.
 
@@ -95,6 +98,7 @@ def rows(
         grid: values by seed of each (row, column); what is not in it is a hole that nobody expected to be filled.
         papers: what the paper states, by (row, column).
         marked: whether to mark the best of each column that has a good end, and what is tied with it.
+        aside: names of rows that are shown and not compared.
     """
     papers = papers or {}
     made: dict[str, list[Cell]] = {name: [] for name in names}
@@ -103,11 +107,18 @@ def rows(
             name: cell(grid.get((name, column.name), {}), known, papers.get((name, column.name))) for name in names
         }
         if marked and column.better is not None:
-            samples = {name: grid.get((name, column.name), {}) for name in names}
-            cells = _mark(cells, samples, column)
+            compared = {name: cells[name] for name in names if name not in aside}
+            samples = {name: grid.get((name, column.name), {}) for name in compared}
+            cells |= _mark(compared, samples, column)
         for name in names:
             made[name].append(cells[name])
     return tuple(Row(name, tuple(cells)) for name, cells in made.items())
+
+
+def aside(runs: pd.DataFrame) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Names of rows that are shown and not compared, since their outer loop read the test images; and a note if any."""
+    names = frozenset(map(str, runs.loc[runs["split"] == TEST_AS_VAL, "name"]))
+    return names, (READ_TEST,) if names else ()
 
 
 def best_of(cells: Mapping[str, Cell], better: str) -> list[str]:

@@ -41,12 +41,14 @@ def class_tables(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = 
         melted = values.melt(["name", "seed", "config"], list(_COLUMNS), "quantity", "percent")
         melted["column"] = [_COLUMNS[quantity].name for quantity in melted["quantity"]]
         papers = _papers(values)
+        aside, aside_notes = cells.aside(runs)
         rows = cells.rows(
             cells.names(runs),
             columns,
             cells.grid(melted, "column", "percent"),
             known=cells.known(runs),
             papers=papers,
+            aside=aside,
         )
         tables.append(
             Table(
@@ -60,6 +62,7 @@ def class_tables(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = 
                     _SPREAD,
                     *_unknown_classes(runs),
                     *cells.mark_notes(rows),
+                    *aside_notes,
                     *([_ONE_MODEL] if papers else []),
                     *run_notes(runs),
                 ),

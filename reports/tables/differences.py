@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports.comparison import named
+from reports.comparison import named, without_test_as_val
 from reports.document import Cell, Column, Row, Table
 from reports.keys import key
 from reports.stats import Floats, bootstrap_intervals, differences, mean_std, too_few_pairs
@@ -32,7 +32,8 @@ def difference_tables(
         results, metric, expected: as for `error_tables`.
     """
     tables = []
-    for group, runs in cells.by_group(cells.in_percent(named(results, expected), metric)):
+    compared = without_test_as_val(named(results, expected))
+    for group, runs in cells.by_group(cells.in_percent(compared, metric)):
         names, columns = cells.names(runs), cells.distortions(runs)
         grid = cells.grid(runs, "distortion", "percent")
         known = cells.known(runs)

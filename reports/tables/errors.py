@@ -38,16 +38,19 @@ def error_tables(
     for group, runs in cells.by_group(cells.in_percent(named(results, expected), metric)):
         columns = [Column(name, "%", better="lower") for name in cells.distortions(runs)]
         papers = {} if metric == "minority_error" else paper_errors(runs, "distortion")
+        aside, aside_notes = cells.aside(runs)
         rows = cells.rows(
             cells.names(runs),
             columns,
             cells.grid(runs, "distortion", "percent"),
             known=cells.known(runs),
             papers=papers,
+            aside=aside,
         )
         notes = [
             *([OPTIMISTIC] if metric == "error_best_test" else []),
             *cells.mark_notes(rows),
+            *aside_notes,
             *paper_notes(papers, metric),
             *run_notes(runs),
         ]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.comparison import named
+from reports.comparison import named, without_test_as_val
 from reports.document import Cell, Column, Row, Table
 from reports.keys import key
 from reports.stats import SIGNIFICANT, Ranks, rank
@@ -31,7 +31,7 @@ def ranks(
     Returns:
         None if there are under three methods or under two such cells.
     """
-    means = _means(named(results, expected), metric)
+    means = _means(without_test_as_val(named(results, expected)), metric)
     share = means.notna().mean(axis=0)
     compared = [str(name) for name in means.columns if share[name] >= _ENOUGH]
     left_out = tuple(str(name) for name in means.columns if share[name] < _ENOUGH)

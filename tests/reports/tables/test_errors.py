@@ -153,3 +153,18 @@ def test_recipes_are_never_mixed_and_are_told_apart_by_their_titles(root: Path, 
         ("digits (small-cnn, 5 epochs, training.lr=0.5)", 50),
         ("digits (small-cnn, 40 epochs, 100 images, training.lr=0.05)", 90),
     }
+
+
+def test_what_read_the_test_images_is_shown_and_never_the_best(root: Path, add: Add) -> None:
+    for seed in range(2):
+        add(make("baseline", seed=seed), error_best_val=0.3 + seed / 100)
+        add(make("autodo-aws", seed=seed), error_best_val=0.2 + seed / 100)
+        add(make("autodo-aws", seed=seed, split="test-as-val"), error_best_val=0.1 + seed / 100)
+    shown = table(root)
+    assert {row.name: row.cells[0].best for row in shown.rows} == {
+        "baseline": False,
+        "autodo-aws": True,
+        "autodo-aws (test-as-val)": False,
+    }
+    assert not any(row.cells[0].tied for row in shown.rows)
+    assert any("are not compared" in note for note in shown.notes)
