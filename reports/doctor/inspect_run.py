@@ -91,7 +91,7 @@ def inspect_run(
         run_id=run_id,
         labels=labels,
         folder=folder,
-        gallery=_gallery(run_id, labels.first(top), folder, _pictures(file, labels.first(top), pictures)),
+        gallery=_gallery(labels.first(top), folder, _pictures(file, labels.first(top), pictures)),
         quality=_table(found, signals),
         notes=_notes(signals, lacking),
     )
@@ -178,7 +178,7 @@ def _thumbnails(file: Location, wanted: set[int]) -> dict[int, bytes]:
     return found
 
 
-def _gallery(run_id: str, shown: RankedLabels, folder: str | None, images: Mapping[int, bytes]) -> Gallery:
+def _gallery(shown: RankedLabels, folder: str | None, images: Mapping[int, bytes]) -> Gallery:
     def learned(values: np.ndarray[Any, Any] | None, i: int) -> float | None:
         return None if values is None else float(values[i])
 
@@ -196,11 +196,10 @@ def _gallery(run_id: str, shown: RankedLabels, folder: str | None, images: Mappi
         )
         for i, (index, source) in enumerate(zip(shown.index.tolist(), shown.source.to_pylist(), strict=True))
     ]
-    summary = RANKINGS[shown.ranking].summary
     return Gallery(
         key="suspects",
         title=f"The {len(suspects)} most suspicious of the train labels",
-        caption=f"{run_id}, sorted by {summary}",
+        caption=f"sorted by {RANKINGS[shown.ranking].summary}",
         suspects=tuple(suspects),
     )
 

@@ -102,9 +102,9 @@ def test_what_a_run_lacks_is_said() -> None:
     older = random_table().drop_columns(["top_classes", "top_probabilities"])
     keys, lacking = keys_of(signals_of(older, 5))
     assert set(keys) == {"loss", "loss-in-class"}
-    assert lacking["weight"] == "the method learns no weights"
+    assert lacking["weight"] == "the method does not learn what it needs"
     assert lacking["margin"] == "the run is older than the column top_probabilities"
-    with pytest.raises(Lacking, match="the method learns no soft labels"):
+    with pytest.raises(Lacking, match="the method does not learn what it needs"):
         rank_labels(older, list("abcde"), "soft-label")
     with pytest.raises(Lacking, match="unknown ranking 'wait'; known: loss, "):
         rank_labels(older, list("abcde"), "wait")
