@@ -23,7 +23,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Part = Literal["augment", "weight", "soft-label"]
 LossName = Literal["cross-entropy", "kl", "symmetric-kl"]
 SolverName = Literal["identity", "neumann", "conjugate-gradient", "exact"]
-SplitName = Literal["paper", "union"]
+SplitName = Literal["paper", "union", "test-as-val"]
 
 
 class DatasetConfig(Frozen):
@@ -203,7 +203,9 @@ class RunConfig(Frozen):
 
     dataset: DatasetConfig
     split: SplitName = "paper"
-    """`paper`: train on the distorted train points. `union`: on those and the clean val points."""
+    """`paper`: train on the distorted train points. `union`: on those and the clean val points. `test-as-val`: as
+    `paper`, but the test images are val too, so that lambda and the best epoch are chosen on them: optimistic, to study
+    what a better val would give (table 5 of the paper)."""
     distortion: DistortionConfig = DistortionConfig()
     method: MethodConfig
     model: ModelConfig
@@ -232,6 +234,9 @@ class RunConfig(Frozen):
                     raise ValueError(f"{name} goes with methods that learn nothing per point: points.learn is set")
             if self.method.images == "val":
                 raise ValueError("method.images 'val' leaves no train point to learn lambda of")
+        if self.split == "test-as-val" and (self.method.images != "train" or self.finetune is not None):
+            what = "finetune" if self.finetune is not None else f"method.images {self.method.images!r}"
+            raise ValueError(f"{what} trains on val, which with split 'test-as-val' is the test images")
         if self.finetune is not None and self.training.warmup_epochs >= self.finetune_start:
             raise ValueError(
                 f"finetune.share ({self.finetune.share}) leaves {self.finetune_start} epochs before the last phase, "

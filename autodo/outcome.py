@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autodo import records
@@ -47,7 +48,7 @@ class Best(NamedTuple):
 class Outcome:
     """Tables of `records.SCHEMAS`, and the classifier of the epoch of lowest val error.
 
-    A table's `.to_pandas()` gives a data frame.
+    `embeddings` is None if they were not to be kept. A table's `.to_pandas()` gives a data frame.
     """
 
     results: pa.Table
@@ -55,6 +56,7 @@ class Outcome:
     predictions: pa.Table
     points: pa.Table
     classifier: Classifier
+    embeddings: pa.Table | None = None
 
     @property
     def error(self) -> float:
@@ -82,6 +84,7 @@ def build_outcome(
     history: list[dict[str, Any]],
     best: Best,
     points: pa.Table,
+    embeddings: pa.Table | None,
     device: str,
     classifier: Classifier,
 ) -> Outcome:
@@ -89,7 +92,7 @@ def build_outcome(
 
     Args:
         history: rows of the epochs table.
-        points: from `points_table`.
+        points, embeddings: from `points_table` and `embeddings_table`.
         device: its name.
     """
     return Outcome(
@@ -98,6 +101,7 @@ def build_outcome(
         predictions=_predictions(config, data, best),
         points=points,
         classifier=classifier,
+        embeddings=embeddings,
     )
 
 
@@ -151,6 +155,24 @@ def _predictions(config: RunConfig, data: Prepared, best: Best) -> pa.Table:
         "probability": best.probabilities.numpy(),
     }
     return _columns("predictions", columns)
+
+
+def embeddings_table(config: RunConfig, data: Prepared, best: Best, embeddings: NDArray[np.floating[Any]]) -> pa.Table:
+    """The embeddings table of the test images.
+
+    Args:
+        embeddings: of all of them, by the encoder of the best epoch.
+    Shape:
+        embeddings [T, D].
+    """
+    columns = {
+        "run_id": np.full(len(embeddings), config.run_id, dtype=object),
+        "index": np.arange(len(embeddings)),
+        "label": data.test.labels,
+        "prediction": best.predictions.numpy(),
+        "embedding": _per_row(torch.from_numpy(embeddings).float()),
+    }
+    return _columns("embeddings", columns)
 
 
 def points_table(

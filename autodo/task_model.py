@@ -29,10 +29,16 @@ def initial_model(config: RunConfig, data: Prepared, device: torch.device) -> tu
     return encoder.to(device).to(memory_format=torch.channels_last), head.to(device)
 
 
-def classifier_of(best: Best, config: RunConfig, data: Prepared, pipeline: Pipeline) -> Classifier:
-    """The task model of the epoch with the lowest val error, on the CPU."""
-    encoder, head = initial_model(config, data, torch.device("cpu"))
+def best_model(best: Best, config: RunConfig, data: Prepared, device: torch.device) -> tuple[nn.Module, nn.Linear]:
+    """Encoder and head of the epoch with the lowest val error."""
+    encoder, head = initial_model(config, data, device)
     encoder.load_state_dict(best.encoder)
     head.load_state_dict(best.head)
+    return encoder, head
+
+
+def classifier_of(best: Best, config: RunConfig, data: Prepared, pipeline: Pipeline) -> Classifier:
+    """The task model of the epoch with the lowest val error, on the CPU."""
+    encoder, head = best_model(best, config, data, torch.device("cpu"))
     mean, std = pipeline.mean.cpu(), pipeline.std.cpu()
     return Classifier(config.model.name, encoder, head, mean, std, data.train.images.shape[-1], data.class_names)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autodo import checkpoint as checkpoints
 from autodo.augment.pipeline import Pipeline, channel_statistics
@@ -25,12 +26,12 @@ from autodo.evaluate import Evaluation, Scores, evaluate, per_class_accuracy
 from autodo.finetune import HeadFinetune
 from autodo.losses import LOSSES
 from autodo.objectives import Setting, Step, build_objective
-from autodo.outcome import Best, Outcome, build_outcome, merged, points_table
+from autodo.outcome import Best, Outcome, build_outcome, embeddings_table, merged, points_table
 from autodo.points.model import PointModel
 from autodo.provenance import device_name, peak_memory_bytes
 from autodo.schedule import learning_rate_factor
 from autodo.seeds import torch_generator
-from autodo.task_model import classifier_of, initial_model
+from autodo.task_model import best_model, classifier_of, initial_model
 from autodo.thumbnails import with_thumbnails
 from autodo.workers import ALONE, Workers
 
@@ -203,10 +204,13 @@ class Training:
         lr = self.config.outer.lr * self._lr_factor(epoch)
         self.outer.run(val, lr, self._generator("outer", epoch))
 
-    def outcome(self) -> Outcome:
+    def outcome(self, *, keep_embeddings: bool = False) -> Outcome:
         """The tables of a finished run; of several workers all must call this, and the first has all points.
 
-        On the others the points table holds those of their shards, without thumbnails.
+        On the others the points table holds those of their shards, without thumbnails, and there are no embeddings.
+
+        Args:
+            keep_embeddings: of the test images too; costs one evaluation of them.
         """
         assert self.epoch == self.config.training.epochs, f"the run stands at epoch {self.epoch}"
         assert self.best is not None
@@ -221,13 +225,26 @@ class Training:
         points = merged(self.workers.gather(own) or [own])
         if self.workers.is_first:
             points = with_thumbnails(points, given.images)
+        embeddings = self._embeddings() if keep_embeddings else None
         device = device_name(self.device, self.workers.size)
-        return build_outcome(self.config, self.data, self.history, self.best, points, device, self.classifier())
+        return build_outcome(
+            self.config, self.data, self.history, self.best, points, embeddings, device, self.classifier()
+        )
 
     def classifier(self) -> Classifier:
         """The task model of the epoch with the lowest val error, on the CPU."""
         assert self.best is not None
         return classifier_of(self.best, self.config, self.data, self.pipeline)
+
+    def _embeddings(self) -> pa.Table | None:
+        """The embeddings table, on the first worker."""
+        assert self.best is not None
+        model = best_model(self.best, self.config, self.data, self.device)
+        features = self._evaluate(self.test_images, self.test_labels, len(self.data.test), model).features
+        hands = self.workers.gather(features.cpu().numpy())
+        if not self.workers.is_first:
+            return None
+        return embeddings_table(self.config, self.data, self.best, self.workers.undealt(hands))
 
     # --- setting up, keeping and continuing ---
 
@@ -257,11 +274,22 @@ class Training:
         if not math.isfinite(value):
             raise TrainingDiverged(what, epoch, self._checkpoint_epoch)
 
-    def _evaluate(self, images: Tensor, labels: Tensor, total: int | None = None) -> Evaluation:
-        """Of this worker's images of a set of `total`; of a set that it has alone if None."""
+    def _evaluate(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        total: int | None = None,
+        model: tuple[nn.Module, nn.Module] | None = None,
+    ) -> Evaluation:
+        """Of this worker's images of a set of `total`; of a set that it has alone if None.
+
+        Args:
+            model: encoder and head; as they are now if None.
+        """
+        encoder, head = model or (self.encoder, self.head)
         batch_size = math.ceil(self.config.training.batch_size / self.workers.size)
         total = len(labels) if total is None else total
-        return evaluate(self.encoder, self.head, self.pipeline, images, labels, total=total, batch_size=batch_size)
+        return evaluate(encoder, head, self.pipeline, images, labels, total=total, batch_size=batch_size)
 
     def state_dict(self) -> dict[str, Any]:
         """All that another training of this run needs to continue from here, as tensors and plain values."""

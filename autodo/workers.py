@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
@@ -51,6 +52,13 @@ class Workers:
     def collect(self, dealt: Tensor, total: int) -> Tensor:
         """All workers' things in their order before they were dealt. Shape: [n] -> [total]."""
         return dealt
+
+    def undealt(self, hands: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """All things in their order before they were dealt. Shape: [n, ...] of each worker -> [N, ...]."""
+        things = np.empty((sum(map(len, hands)), *hands[0].shape[1:]), hands[0].dtype)
+        for rank, hand in enumerate(hands):
+            things[rank :: self.size] = hand
+        return things
 
     # ----- what they tell each other
 

@@ -35,6 +35,7 @@ class Split(StrEnum):
 
     PAPER = "paper"
     UNION = "union"
+    TEST_AS_VAL = "test-as-val"
 
 
 @app.callback(invoke_without_command=True)
@@ -46,6 +47,9 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Show the v
         raise typer.Exit
 
 
+_SPLIT = (
+    "`union` trains on the val images too. `test-as-val` has the test images as val, so that its errors are optimistic."
+)
 Only = Annotated[
     str | None,
     typer.Option(
@@ -61,7 +65,13 @@ MemoryPerRun = Annotated[str | None, typer.Option(metavar="8GiB", help="Host mem
 WorkersPerRun = Annotated[int | None, typer.Option(min=1, help="Processes that train one run together.")]
 Address = Annotated[str | None, typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster; else Ray starts here.")]
 Dashboard = Annotated[bool, typer.Option("--dashboard", help="Ray's web page, on localhost.")]
-KeepModels = Annotated[bool, typer.Option("--keep-models", help="Keep every run's trained classifier.")]
+KeepOption = Annotated[
+    list[str],
+    typer.Option(
+        metavar="models,embeddings",
+        help="Keep each run's classifier, and the test images' embeddings; may be repeated.",
+    ),
+]
 
 TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Event files of each run, in STORE/tensorboard.")]
 Mlflow = Annotated[str | None, typer.Option(metavar="URI", help="Tracking URI; needs autodo[mlflow].")]
@@ -85,7 +95,7 @@ def launch(
     workers_per_run: WorkersPerRun = None,
     address: Address = None,
     dashboard: Dashboard = False,
-    keep_models: KeepModels = False,
+    keep: KeepOption = [],  # noqa: B006
     tensorboard: TensorBoard = False,
     mlflow: Mlflow = None,
     wandb: Wandb = None,
@@ -114,7 +124,7 @@ def resume(
     workers_per_run: WorkersPerRun = None,
     address: Address = None,
     dashboard: Dashboard = False,
-    keep_models: KeepModels = False,
+    keep: KeepOption = [],  # noqa: B006
     tensorboard: TensorBoard = False,
     mlflow: Mlflow = None,
     wandb: Wandb = None,
@@ -144,7 +154,7 @@ def retry(
     workers_per_run: WorkersPerRun = None,
     address: Address = None,
     dashboard: Dashboard = False,
-    keep_models: KeepModels = False,
+    keep: KeepOption = [],  # noqa: B006
     tensorboard: TensorBoard = False,
     mlflow: Mlflow = None,
     wandb: Wandb = None,
@@ -192,13 +202,14 @@ def train(
     ir: Annotated[float, typer.Option("--ir", help="Imbalance ratio, 1 or more.")] = 1.0,
     nr: Annotated[float, typer.Option("--nr", help="Noise ratio, 0 or more and below 1.")] = 0.0,
     seed: Annotated[int, typer.Option(min=0)] = 0,
-    split: Annotated[Split, typer.Option(help="`union` trains on the val images too.")] = Split.PAPER,
+    split: Annotated[Split, typer.Option(help=_SPLIT)] = Split.PAPER,
     store: Annotated[str, typer.Option(help="Directory or URI of the results.")] = "outputs/single",
     overrides: Set = [],  # noqa: B006
     data_dir: DataDir = None,
     download: Download = False,
     device: Annotated[str, typer.Option(help="`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU if there is one.")] = "auto",
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Epochs between checkpoints.")] = 1,
+    keep: Annotated[list[str], typer.Option(metavar="embeddings", help="Keep the test images' embeddings too.")] = [],  # noqa: B006
 ) -> None:
     """Train one run in this process, or continue it, and keep its classifier."""
     from orchestration import train_one
@@ -218,6 +229,7 @@ def train(
             download=download,
             device=device,
             checkpoint_every=checkpoint_every,
+            keep=keep,
         )
     )
 
@@ -234,11 +246,30 @@ def status(
 
 
 @app.command()
-def report(store: StoreArgument) -> None:
-    """Show the tables of a store and write them as Markdown; run nothing."""
+def report(
+    store: StoreArgument,
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="Folder or URI to write to; STORE/report if none.")] = (
+        None
+    ),
+    formats: Annotated[str, typer.Option("--format", metavar="F,…", help="Of html, md, latex, csv.")] = (
+        "html,md,latex,csv"
+    ),
+    selection: Annotated[
+        str | None,
+        typer.Option(
+            "--select",
+            metavar="KEY=VALUE,…",
+            help="Only these runs: dataset=…, model=…, method=…, distortion=…, split=…, seed=…",
+        ),
+    ] = None,
+    metric: Annotated[
+        str, typer.Option(help="error_best_val, error_last, or the optimistic error_best_test.")
+    ] = "error_best_val",
+) -> None:
+    """Show the tables of a store and write its report: one page, Markdown, LaTeX, CSV; run nothing."""
     from orchestration import show
 
-    show.report(console, store)
+    show.report(console, store, out=out, formats=formats, selection=selection, metric=metric)
 
 
 @app.command()

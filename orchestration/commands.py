@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence, Set
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 
@@ -12,6 +13,7 @@ from autodo.validation import hint, parse_overrides
 from orchestration import policies, show
 from orchestration.address import check_address
 from orchestration.grid import ResourcesConfig, expand, load_grid, pin_content
+from orchestration.keep import Keep, not_kept, parse_keep
 from orchestration.overview import failures, say, searches_line
 from orchestration.plan import Plan, launched, make_plan, select, works
 from orchestration.run_state import State
@@ -31,22 +33,24 @@ def launch(
     config, found = policies.pin_policies(config)
     place = Store(store or config.store_path)
     resources = effective(config.resources, settings)
+    keep = parse_keep([*config.keep, *settings.keep])
 
     def create() -> None:
-        # With the resources that were asked for, so that `resume` asks for the same.
-        place.create().save_grid(config.model_copy(update={"resources": resources}))
+        # With what was asked for, so that `resume` asks for the same.
+        place.create().save_grid(config.model_copy(update={"resources": resources, "keep": keep}))
         policies.keep(found, place)
 
-    return _run(console, settings, place, expand(config), lambda _: resources, title=config.name, before=create)
+    runs = expand(config)
+    return _run(console, settings, place, runs, lambda _: resources, keep=keep, title=config.name, before=create)
 
 
 def resume(console: Console, settings: Settings, *, root: Path | str) -> int:
     """Runs what the grids that were launched on a store still lack."""
     place = Store(root).open()
-    runs, resources, title = _launched(console, place, settings)
+    runs, resources, keep, title = _launched(console, place, settings)
     if not runs:
         raise ConfigError(f"{place}: no grid was launched on it")
-    return _run(console, settings, place, list(runs.values()), resources, title=title)
+    return _run(console, settings, place, list(runs.values()), resources, keep=keep, title=title)
 
 
 def retry(console: Console, settings: Settings, *, root: Path | str, run_ids: Sequence[str], failed: bool) -> int:
@@ -54,7 +58,7 @@ def retry(console: Console, settings: Settings, *, root: Path | str, run_ids: Se
     place = Store(root).open()
     if bool(run_ids) == failed:
         raise ConfigError("say which runs: either --failed, for all that failed, or their run ids")
-    known, resources, _ = _launched(console, place, settings)
+    known, resources, keep, _ = _launched(console, place, settings)
     chosen = sorted(place.failures()) if failed else list(dict.fromkeys(run_ids))
     ids = known.keys() | place.run_ids()
     for run_id in chosen:
@@ -78,7 +82,9 @@ def retry(console: Console, settings: Settings, *, root: Path | str, run_ids: Se
             place.forget_failures(run_id)
 
     settings = dataclasses.replace(settings, only=None)
-    return _run(console, settings, place, runs, resources, title="failed runs", before=forget, forgiven=forgiven)
+    return _run(
+        console, settings, place, runs, resources, keep=keep, title="failed runs", before=forget, forgiven=forgiven
+    )
 
 
 def _run(
@@ -88,6 +94,7 @@ def _run(
     runs: Sequence[RunConfig],
     resources: Callable[[str], ResourcesConfig],
     *,
+    keep: tuple[Keep, ...],
     title: str,
     before: Callable[[], None] = lambda: None,
     forgiven: frozenset[str] = frozenset(),
@@ -95,6 +102,7 @@ def _run(
     """Runs what is left.
 
     Args:
+        keep: what the runs leave in the store besides their tables.
         before: done when all is known to be in order, just before the first run starts.
         forgiven: ids of runs that are tried again although they were given up.
     """
@@ -105,6 +113,10 @@ def _run(
         check_address(settings.address)
     part = runs if settings.only is None else select(runs, settings.only)
     planned = make_plan(part, store, settings.retries, forgiven)
+    done = [run_id for run_id, state in planned.states.items() if state is State.DONE]
+    for name, count in not_kept(store, done, keep).items():
+        told = f"{count} of the {len(done)} runs that are done have not kept their {name}, and are not run again"
+        say(console, f"warning: {told}; --keep {name} with another --store runs them anew", "yellow")
     reason = None
     if planned.left:
         # Before anything is written and before Ray starts: a missing file is one line, not a failure per run.
@@ -124,7 +136,7 @@ def _run(
             retries=settings.retries,
             seconds=seconds,
             data_dir=settings.data_dir,
-            keep_models=settings.keep_models,
+            keep=keep,
         )
         follow = trackers.callbacks(tracking, grid=title, directory=curves, tell=lambda text: say(console, text))
         try:
@@ -199,10 +211,24 @@ def _remedy(after: Plan, store: Store) -> str:
     return f"the same command tries again; `autodo status {store}` says more"
 
 
-def _launched(
-    console: Console, store: Store, settings: Settings
-) -> tuple[dict[str, RunConfig], Callable[[str], ResourcesConfig], str]:
-    """The runs of a store's grids by id, what each run occupies (one of no grid: the default), and the grids' names.
+class _Launched(NamedTuple):
+    """What was launched on a store.
+
+    Args:
+        runs: of all grids, by id.
+        resources: what a run occupies; one of no grid: the default.
+        keep: what any of the grids, or the settings, want kept.
+        title: the grids' names.
+    """
+
+    runs: dict[str, RunConfig]
+    resources: Callable[[str], ResourcesConfig]
+    keep: tuple[Keep, ...]
+    title: str
+
+
+def _launched(console: Console, store: Store, settings: Settings) -> _Launched:
+    """What was launched on the store, with the settings on top.
 
     Of a grid that can no longer be read a warning is printed.
     """
@@ -216,4 +242,6 @@ def _launched(
         runs |= by_id
         resources |= dict.fromkeys(by_id, effective(grid.resources, settings))
     default = effective(ResourcesConfig(), settings)
-    return runs, lambda run_id: resources.get(run_id, default), ", ".join(grid.name for grid, _ in grids.values())
+    keep = parse_keep([*settings.keep, *(name for grid, _ in grids.values() for name in grid.keep)])
+    title = ", ".join(grid.name for grid, _ in grids.values())
+    return _Launched(runs, lambda run_id: resources.get(run_id, default), keep, title)

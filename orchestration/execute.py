@@ -4,13 +4,14 @@ import contextlib
 import functools
 import logging
 import socket
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autodo.augment.policy_file import PolicyFile
 from autodo.config import DatasetConfig, RunConfig
 from autodo.errors import DataError, StoreError
+from orchestration.keep import Keep
 from orchestration.policies import policy_of
 from orchestration.run_state import RunBusy
 from orchestration.store import Store, here
@@ -43,7 +44,7 @@ def execute(
     download: bool = False,
     device: str = "cpu",
     checkpoint_every: int = 1,
-    keep_model: bool = False,
+    keep: Collection[Keep] = (),
     workers: "Workers | None" = None,
 ) -> Generator[dict[str, Any], None, None]:
     """Trains one run, from its checkpoint if there is one, and saves its results.
@@ -52,7 +53,7 @@ def execute(
         data_dir: path or URI of the files of a named dataset.
         device: `cpu`, `cuda` or `cuda:<n>`.
         checkpoint_every: epochs between checkpoints.
-        keep_model: keep the trained classifier in the store.
+        keep: what is kept in the store besides the tables.
         workers: of which this is the first, if several train the run; the others `assist`.
     Yields:
         one dict per finished epoch with the columns of `records.SCHEMAS["epochs"]`. The run is done when the iterator
@@ -92,9 +93,9 @@ def execute(
                 )  # fmt: skip
                 attempt.keep()
                 yield metrics
-            outcome = training.outcome()
+            outcome = training.outcome(keep_embeddings="embeddings" in keep)
             attempt.settle()
-            store.save(outcome, run_id, keep_model=keep_model)
+            store.save(outcome, run_id, keep_model="models" in keep)
             attempt.saved = True
             logger.info("done")
         except (GeneratorExit, KeyboardInterrupt):
@@ -116,6 +117,7 @@ def assist(
     data_dir: Path | str | None = None,
     device: str = "cpu",
     checkpoint_every: int = 1,
+    keep: Collection[Keep] = (),
 ) -> Generator[dict[str, Any], None, None]:
     """What the other workers do while the first one executes the run: all but to log and to save.
 
@@ -139,7 +141,7 @@ def assist(
     training = _training(config, prepared, policy_of(config, store), path, device, checkpoint_every, workers)
     workers.gather(here())
     yield from training
-    training.outcome()
+    training.outcome(keep_embeddings="embeddings" in keep)
 
 
 def _training(

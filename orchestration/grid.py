@@ -20,6 +20,7 @@ from autodo.config import DistortionConfig, RunConfig, SplitName
 from autodo.errors import ConfigError
 from autodo.recipes import build_run, canonical_method, dataset_names, grid_names, method_preset, shipped_file
 from autodo.validation import check_name, hint, load_yaml, parse_model
+from orchestration.keep import Keep
 
 # What a grid already spans; an override of one of these would silently collapse an axis.
 _AXES = {
@@ -129,6 +130,7 @@ class GridConfig(BaseModel):
     """The paper's notation: `100-0.1` is imbalance ratio 100 and noise ratio 0.1."""
     methods: Annotated[tuple[MethodName, ...], NotEmpty]
     splits: Annotated[tuple[SplitName, ...], NotEmpty] = ("paper",)
+    """What val is and whether it is trained on: see RunConfig.split, of which `test-as-val` is optimistic."""
     seeds: Annotated[tuple[Seed, ...], BeforeValidator(_seed_list), NotEmpty]
     """A count n, which means 0..n-1, or a list."""
     set: Annotated[dict[str, Any], Field(default_factory=dict)]
@@ -136,6 +138,8 @@ class GridConfig(BaseModel):
     policies: Annotated[dict[str, str], Field(default_factory=dict)]
     """Content of the policy from a file of each `<dataset> <method>`, as a launch has found it."""
     resources: ResourcesConfig = ResourcesConfig()
+    keep: tuple[Keep, ...] = ()
+    """What every run leaves in the store besides its tables."""
     store: str | None = None
 
     @field_validator("set")
@@ -162,7 +166,7 @@ class GridConfig(BaseModel):
         except ConfigError as error:
             raise ConfigError(f"--set {error}") from None
         grid = self.model_copy(update={"set": {**self.set, **overrides}})
-        _check_overrides(grid, "--set")
+        _check_overrides(grid, "--set", grid.splits)
         return grid
 
 
@@ -184,7 +188,8 @@ def load_grid(name_or_path: str) -> GridConfig:
             f"known: {', '.join(known)}; or the path of a YAML file"
         )
     grid = parse_model(GridConfig, load_yaml(path), where)
-    _check_overrides(grid, f"{where}: set")
+    _check_overrides(grid, f"{where}: set", ["paper"])
+    _check_overrides(grid, f"{where}: splits", grid.splits)
     return grid
 
 
@@ -224,25 +229,25 @@ def cell(grid: GridConfig, dataset: str, method: str) -> dict[str, Any]:
 def expand(grid: GridConfig) -> list[RunConfig]:
     """The grid's runs without duplicates; seeds vary slowest, so that every cell soon has one result."""
     distortions = [DistortionConfig.parse(text) for text in grid.distortions]
-    # Distortion, split and seed are checked by GridConfig and independent of the rest, so that each
-    # (dataset, method) is validated once and copied: 10,000 runs in less than a second.
+    # Distortion and seed are checked by GridConfig and independent of the rest, so that each (dataset, method, split)
+    # is validated once and copied: 10,000 runs in less than a second.
     templates = {
-        (dataset, method): build_run(dataset, method, overrides=cell(grid, dataset, method))
-        for dataset, method in itertools.product(grid.datasets, grid.methods)
+        (dataset, method, split): build_run(dataset, method, split=split, overrides=cell(grid, dataset, method))
+        for dataset, method, split in itertools.product(grid.datasets, grid.methods, grid.splits)
     }
     axes = itertools.product(grid.seeds, grid.datasets, grid.splits, distortions, grid.methods)
     runs = (
-        templates[dataset, method].model_copy(update={"distortion": distortion, "split": split, "seed": seed})
+        templates[dataset, method, split].model_copy(update={"distortion": distortion, "seed": seed})
         for seed, dataset, split, distortion, method in axes
     )
     return list({run.run_id: run for run in runs}.values())
 
 
-def _check_overrides(grid: GridConfig, where: str) -> None:
+def _check_overrides(grid: GridConfig, where: str, splits: Sequence[SplitName]) -> None:
     problems: list[str] = []
-    for dataset, method in itertools.product(grid.datasets, grid.methods):
+    for dataset, method, split in itertools.product(grid.datasets, grid.methods, splits):
         try:
-            build_run(dataset, method, overrides=cell(grid, dataset, method))
+            build_run(dataset, method, split=split, overrides=cell(grid, dataset, method))
         except ConfigError as error:
             problems += str(error).splitlines()
     if problems:

@@ -27,6 +27,7 @@ from orchestration import lease
 from orchestration.cluster import Cluster
 from orchestration.failures import record, record_death
 from orchestration.grid import ResourcesConfig
+from orchestration.keep import Keep
 from orchestration.on_workers import AnyRunTrial, request
 from orchestration.plan import RETRIES
 from orchestration.policies import searches_left
@@ -52,14 +53,14 @@ class Options:
         retries: further attempts of a run that fails.
         seconds: after so long the launch ends, each run at the end of its epoch; None for no limit.
         data_dir: where the datasets' files are.
-        keep_models: keep every run's trained classifier in the store.
+        keep: what is kept of every run in the store besides its tables.
     """
 
     max_concurrent: int | None = None
     retries: int = RETRIES
     seconds: float | None = None
     data_dir: Path | str | None = None
-    keep_models: bool = False
+    keep: tuple[Keep, ...] = ()
 
 
 def launch(
@@ -225,7 +226,7 @@ class _Search(Searcher):
         self._given = {
             "store": store.uri,
             "data_dir": absolute(options.data_dir) if options.data_dir else None,
-            "keep_model": options.keep_models,
+            "keep": list(options.keep),
         }
 
     def set_search_properties(self, *_: Any, **__: Any) -> bool:

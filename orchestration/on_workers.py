@@ -16,7 +16,7 @@ import asyncio
 import os
 import tempfile
 import traceback
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,6 +29,7 @@ from autodo.config import RunConfig
 from autodo.errors import StoreError
 from orchestration.execute import assist, execute
 from orchestration.grid import ResourcesConfig
+from orchestration.keep import Keep
 from orchestration.run_state import WorkerDied
 from orchestration.scratch import scratch_directory, sweep
 from orchestration.store import Store
@@ -60,12 +61,12 @@ class AnyRunTrial(RunTrial):
         resources = ResourcesConfig.model_validate(self._given["resources"])
         if resources.workers == 1:
             return super()._start(run, store)
-        data_dir = self._given["data_dir"]
-        return execute_on_workers(run, store, resources, data_dir=data_dir, keep_model=self._given["keep_model"])
+        given = self._given
+        return execute_on_workers(run, store, resources, data_dir=given["data_dir"], keep=given["keep"])
 
 
 def execute_on_workers(
-    config: RunConfig, store: Store, resources: ResourcesConfig, *, data_dir: str | None, keep_model: bool
+    config: RunConfig, store: Store, resources: ResourcesConfig, *, data_dir: str | None, keep: Collection[Keep]
 ) -> Generator[Message, None, None]:
     """`execute`, by `resources.workers` processes on Ray; from within a process of Ray.
 
@@ -73,6 +74,7 @@ def execute_on_workers(
 
     Args:
         data_dir: of the datasets' files, on every node.
+        keep: what is kept in the store besides the tables.
     Yields:
         "waiting" every few seconds as long as there is no room for the workers, "starting" when they begin, and one
         dict per finished epoch, as `execute` does. One that is closed before the end stops the workers.
@@ -101,7 +103,7 @@ def execute_on_workers(
                 "store": store.uri,
                 "resources": resources.model_dump(mode="json"),
                 "data_dir": data_dir,
-                "keep_model": keep_model,
+                "keep": list(keep),
             },
             torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo"),
             scaling_config=ScalingConfig(
@@ -253,11 +255,15 @@ def _epochs(given: dict[str, Any], workers: "Workers") -> Generator[dict[str, An
     device = get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    run, data_dir = RunConfig.model_validate(given["run"]), given["data_dir"]
-    if workers.is_first:
-        keep_model = given["keep_model"]
-        return execute(run, store, data_dir=data_dir, device=str(device), keep_model=keep_model, workers=workers)
-    return assist(run, store, data_dir=data_dir, device=str(device), workers=workers)
+    begin = execute if workers.is_first else assist
+    return begin(
+        RunConfig.model_validate(given["run"]),
+        store,
+        data_dir=given["data_dir"],
+        device=str(device),
+        keep=given["keep"],
+        workers=workers,
+    )
 
 
 def _is_lost_connection(error: Exception) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from autodo.errors import ConfigError
@@ -26,7 +27,7 @@ class Settings:
     workers_per_run: int | None = None
     address: str | None = None
     dashboard: bool = False
-    keep_models: bool = False
+    keep: Sequence[str] = ()
     tensorboard: bool = False
     mlflow: str | None = None
     wandb: str | None = None

@@ -1,5 +1,7 @@
 """What the commands print of results: tables and reports. Nothing here runs anything."""
 
+import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ from rich.text import Text
 from autodo.config import RunConfig
 from autodo.errors import StoreError
 from autodo.recipes import method_names, method_preset, method_text
+from autodo.storage import locate
 from orchestration.plan import Plan, expected_rows, launched
 from orchestration.progress import duration, label
 from orchestration.store import Store
@@ -29,8 +32,7 @@ def result(console: Console, run: RunConfig, store: Store) -> None:
     """
     from reports.load import load_results
 
-    frame = load_results(store.root).frame
-    rows = frame[frame["run_id"] == run.run_id].to_dict("records")
+    rows = load_results(store.root, [run.run_id]).frame.to_dict("records")
     if not rows:
         raise StoreError(f"{store.table_file('results', run.run_id)}: damaged; delete it and train again")
     (row,) = rows
@@ -41,40 +43,50 @@ def result(console: Console, run: RunConfig, store: Store) -> None:
     table.add_row("test error, last epoch", f"{100 * row['error_last']:.2f}%")
     table.add_row("training time", f"{duration(row['seconds'])} on {row['device']}")
     console.print(table)
+    _warn_of_optimism(console, [run])
     console.print(f"result: {store.table_file('results', run.run_id)}", **_LINE)
     if store.model_file(run.run_id).exists():
         console.print(f"classifier: {store.model_file(run.run_id)}", **_LINE)
 
 
-def report(console: Console, root: Path | str) -> None:
-    """Prints the tables of a store and writes its report."""
-    from reports.page import notes, write_report
-    from reports.render import to_rich
-    from reports.tables import error_table, minority_table
+def report(
+    console: Console, root: Path | str, *, out: str | None, formats: str, selection: str | None, metric: str
+) -> None:
+    """Prints what a store's report says first, and writes the report.
 
+    Raises:
+        ConfigError: if a format or metric is unknown, or the selection fits no run.
+    """
+    from reports.build import build_report
+    from reports.terminal import report_terminal
+    from reports.write import check_metric, parse_formats, write_files
+
+    names = parse_formats(formats)
+    check_metric(metric)
     store = Store(root).open()
-    results = load_results(console, store)
-    wanted = expected(store)
-    for table in error_table(results.frame, expected=wanted) + minority_table(results.frame, wanted):
-        console.print(to_rich(table))
-    for note in notes(results.frame):
-        console.print(f"note: {note}", **_LINE)
-    for path in write_report(store.root, store.report_dir, wanted, results):
+    built = build_report(store.root, expected(store), metric=metric, select=selection)
+    console.print(report_terminal(dataclasses.replace(built, sections=built.sections[:1])))
+    with console.status("writing the report"):
+        files = write_files(built, store.report_dir if out is None else locate(out), names)
+    for path in files:
         console.print(f"report: {path}", **_LINE)
 
 
 def comparison(console: Console, planned: Plan, store: Store) -> None:
     """Prints the headline table of one grid, writes the report of its store, and says where everything lies."""
-    from reports.page import write_report
-    from reports.render import to_rich
-    from reports.tables import error_table
+    from reports.tables import error_tables
+    from reports.terminal import table_terminal
+    from reports.write import write_report
 
     results = load_results(console, store)
     mine = results.frame[results.frame["run_id"].isin(list(planned.states))]
-    for table in error_table(mine, expected=expected_rows(planned.runs.values())):
-        console.print(to_rich(table))
+    for table in error_tables(mine, expected=expected_rows(planned.runs.values())):
+        console.print(table_terminal(table))
+    _warn_of_optimism(console, planned.runs.values())
     console.print(f"Parquet: {store.results_dir}/*.parquet; epochs/, predictions/, points/ beside it", **_LINE)
-    for path in write_report(store.root, store.report_dir, expected(store), results):
+    with console.status("writing the report"):
+        files = write_report(store.root, store.report_dir, expected(store), formats=("html", "md"), results=results)
+    for path in files:
         console.print(f"report:  {path}", **_LINE)
 
 
@@ -107,6 +119,11 @@ def methods(console: Console) -> None:
         "without searches (benchmarks/methods.py). Names join by +, such as randaugment+ldam-drw.",
         **_LINE,
     )
+
+
+def _warn_of_optimism(console: Console, runs: Iterable[RunConfig]) -> None:
+    if any(run.split == "test-as-val" for run in runs):
+        console.print("note: in the split test-as-val the test images are val: its errors are optimistic", **_LINE)
 
 
 def load_results(console: Console, store: Store) -> "Results":

@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -36,6 +36,7 @@ T = TypeVar("T")
 PATIENCE_SECONDS = 300.0
 """How long a result is tried to be written to a store that is full or does not answer."""
 _FAILURE_PATIENCE_SECONDS = 10.0
+MODEL = "model.pt"
 _FOLDERS = ("grids", "runs", "results")
 _REQUESTS_AT_ONCE = 32
 
@@ -81,7 +82,7 @@ class Store:
 
     def model_file(self, run_id: str) -> Location:
         """The trained classifier, if it was to be kept."""
-        return self.run_dir(run_id) / "model.pt"
+        return self.run_dir(run_id) / MODEL
 
     def log_file(self, run_id: str) -> Location:
         """What happened, all attempts one after another."""
@@ -161,6 +162,15 @@ class Store:
     def is_done(self, run_id: str) -> bool:
         """Whether this run is done."""
         return self.table_file("results", run_id).exists()
+
+    def models_of(self, run_ids: Collection[str]) -> set[str]:
+        """Of these runs, those whose classifier was kept."""
+        names = (self.root / "runs").names_in(run_ids)
+        return {run_id for run_id in run_ids if MODEL in names[run_id]}
+
+    def embeddings_of(self, run_ids: Collection[str]) -> set[str]:
+        """Of these runs, those whose embeddings were kept."""
+        return {name.removesuffix(".parquet") for name in (self.root / "embeddings").names()} & set(run_ids)
 
     def run_ids(self) -> set[str]:
         """Ids of the runs that the store knows: done, failed or started."""
@@ -318,7 +328,7 @@ class Store:
         self.failure_file(run_id).delete()
 
     def save(self, outcome: "Outcome", run_id: str, *, keep_model: bool = False) -> None:
-        """Writes a run's tables, the results last, then removes what only an unfinished run needs.
+        """Writes all tables that there are, the results last, then removes what only an unfinished run needs.
 
         What cannot be written is tried again for as long as the store's patience lasts.
 
@@ -332,6 +342,7 @@ class Store:
         if keep_model:
             self._fill(self.model_file(run_id), outcome.classifier.save)
         tables: dict[Kind, object] = {
+            **({} if outcome.embeddings is None else {"embeddings": outcome.embeddings}),
             "points": outcome.points,
             "predictions": outcome.predictions,
             "epochs": outcome.epochs,

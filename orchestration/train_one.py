@@ -11,14 +11,11 @@ from autodo.errors import ConfigError, TrainingDiverged, UserError
 from autodo.recipes import build_run
 from autodo.validation import parse_model, parse_overrides
 from orchestration import policies, show
+from orchestration.keep import not_kept, parse_keep
 from orchestration.overview import say
 from orchestration.progress import RunBar
 from orchestration.run_state import RunBusy
 from orchestration.store import Store
-
-_NOT_KEPT = (
-    "Its classifier was not kept: `autodo train`, or `autodo launch --keep-models`, with another --store keeps one"
-)
 
 
 def train(
@@ -36,8 +33,14 @@ def train(
     download: bool,
     device: str,
     checkpoint_every: int,
+    keep: Sequence[str],
 ) -> int:
-    """Trains one run here and prints its errors; returns the exit code."""
+    """Trains one run here and prints its errors; returns the exit code.
+
+    Args:
+        keep: what is kept besides the tables and the classifier.
+    """
+    kept = parse_keep(["models", *keep])
     distortion = parse_model(
         DistortionConfig, {"imbalance_ratio": imbalance_ratio, "noise_ratio": noise_ratio}, "--ir, --nr"
     )
@@ -49,8 +52,9 @@ def train(
     run, found = policies.pin_policy(run.model_copy(update={"dataset": data.pin_content(run.dataset)}))
     place = Store(store)
     if place.is_done(run.run_id):
-        kept = place.model_file(run.run_id).exists()
-        say(console, "done before; nothing to do" if kept else f"done before; nothing to do. {_NOT_KEPT}")
+        lacking = " and ".join(not_kept(place, [run.run_id], kept))
+        told = f". It has not kept its {lacking}: the same command with another --store does" if lacking else ""
+        say(console, f"done before; nothing to do{told}")
         show.result(console, run, place)
         return 0
     from orchestration.execute import execute, load_dataset
@@ -72,7 +76,7 @@ def train(
                 download=download,
                 device=device,
                 checkpoint_every=checkpoint_every,
-                keep_model=True,
+                keep=kept,
             ):
                 epoch = metrics["epoch"]
                 bar.epoch(epoch, metrics["val_error"])

@@ -21,7 +21,7 @@ Message = dict[str, Any] | Literal["waiting", "starting"]
 class RunTrial(tune.Trainable):
     """Tune's view of an attempt at a run.
 
-    Its config holds `run` (a RunConfig as JSON), `resources`, `store`, `data_dir` and `keep_model`. Each result holds
+    Its config holds `run` (a RunConfig as JSON), `resources`, `store`, `data_dir` and `keep`. Each result holds
     `state`: `waiting` for room or `starting` (runs of several workers only), `running` with `epoch`, `val_error`,
     `seconds` and `metrics` (the epoch's scalars), `done`, `busy`, or `failed` with `failure`. A failure is a result,
     and the actor lives on to take the next run, unless the error is one that may have left something behind in the
@@ -73,7 +73,7 @@ class RunTrial(tune.Trainable):
             store,
             data_dir=self._given["data_dir"],
             device="cuda" if resources.gpus else "cpu",
-            keep_model=self._given["keep_model"],
+            keep=self._given["keep"],
         )
 
     def cleanup(self) -> None:

@@ -13,6 +13,9 @@ IDENTITY = (
 )
 """Columns of results by which runs are grouped; those of runs that are expected have them too."""
 
+TEST_AS_VAL = "test-as-val"
+"""The split of the paper's Table 5."""
+
 # Parts of a configuration in which runs of one group may differ.
 _METHOD = ("method", "policy", "objective", "finetune", "points", "outer")
 _AXES = ("split", "distortion", *_METHOD, "seed")
@@ -33,7 +36,8 @@ def named(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = ()) -> 
         In order of group, distortion, name (baselines first) and seed.
     """
     wanted = {row["run_id"]: {key: row[key] for key in IDENTITY} for row in expected}
-    missing = [row for run_id, row in wanted.items() if run_id not in set(results["run_id"])]
+    there = set(results["run_id"])
+    missing = [row for run_id, row in wanted.items() if run_id not in there]
     frame = results
     if missing:
         added = pd.DataFrame(missing).reindex(columns=results.columns)
@@ -54,6 +58,15 @@ def named(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = ()) -> 
         ["group", "imbalance_ratio", "noise_ratio", "other", "name", "seed"]
     )
     return order.drop(columns="other").reset_index(drop=True)
+
+
+def without_test_as_val(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that may be compared: in the others the outer loop read the test images, which no comparison is fair to.
+
+    Args:
+        runs: with the column `split`.
+    """
+    return runs[runs["split"] != TEST_AS_VAL]
 
 
 def distortion_name(imbalance_ratio: float, noise_ratio: float) -> str:

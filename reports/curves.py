@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,12 @@ QUANTITIES = (
 """Rows of Fig. 7 of the paper."""
 
 
+class _Cell(NamedTuple):
+    group: str
+    distortion: str
+    name: str
+
+
 def learning_curves(runs: pd.DataFrame, epochs: pd.DataFrame) -> list[Panel]:
     """Mean and sample standard deviation over seeds by epoch, of each group and distortion.
 
@@ -42,9 +49,8 @@ def learning_curves(runs: pd.DataFrame, epochs: pd.DataFrame) -> list[Panel]:
         runs: the frame of `named`; its order is the order of the panels and of their curves.
         epochs: the frame of `load_epochs` with COLUMNS; runs that are not in `runs` play no part.
     """
-    cells = runs.groupby(["group", "distortion", "name"], sort=False)
-    cell_of_run = cells.ngroup().to_numpy()
-    names = list(runs.drop_duplicates(["group", "distortion", "name"])[["group", "distortion", "name"]].itertuples())
+    cell_of_run = runs.groupby(list(_Cell._fields), sort=False).ngroup().to_numpy()
+    names = [_Cell(*map(str, values)) for values in runs[list(_Cell._fields)].drop_duplicates().to_numpy()]
     run = pd.Index(runs["run_id"]).get_indexer(pd.Index(epochs["run_id"]))
     epoch = pd.to_numeric(epochs["epoch"], errors="coerce").to_numpy(float)
     used = np.flatnonzero((run >= 0) & np.isfinite(epoch))

@@ -31,6 +31,7 @@ class Cell:
         n: how many seeds there are; expected: how many there should be, None if nobody knows.
         best: whether no complete cell of the column is better, and one is worse.
         tied: not the best, but a paired test does not tell it from the best.
+        interval: confidence interval of the mean, where it is asked for: it is then shown and not the std.
     """
 
     mean: float | None
@@ -40,6 +41,7 @@ class Cell:
     best: bool = False
     tied: bool = False
     paper: Reference | None = None
+    interval: tuple[float, float] | None = None
 
     @property
     def complete(self) -> bool:
@@ -214,6 +216,7 @@ class Report:
         warnings: files that could not be used, and other reasons for care.
         provenance: (what, value), such as ("PyTorch", "2.11.0").
         grids: (name, YAML) of the grids that were launched.
+        methods: names of all methods, by which a method has one colour in curves and figures.
     """
 
     title: str
@@ -222,3 +225,4 @@ class Report:
     warnings: tuple[str, ...] = ()
     provenance: tuple[tuple[str, str], ...] = ()
     grids: tuple[tuple[str, str], ...] = ()
+    methods: tuple[str, ...] = ()

@@ -45,9 +45,9 @@ class Style:
         return DASHES[self.pattern]
 
     @property
-    def linestyle(self) -> str | tuple[float, tuple[float, ...]]:
-        """The dash as Matplotlib has it."""
-        return (0, self.dash) if self.dash else "solid"
+    def linestyle(self) -> tuple[float, tuple[float, ...]] | None:
+        """The dash as Matplotlib has it; None if solid."""
+        return (0, self.dash) if self.dash else None
 
     def dasharray(self, width: float) -> str:
         """The dash as SVG's stroke-dasharray has it, for a line of this width."""
@@ -58,9 +58,10 @@ def styles(names: Iterable[str]) -> dict[str, Style]:
     """A style for each name: colours first, then dashes; baselines are neutral.
 
     Args:
-        names: of all methods in the report. Their order plays no part. Up to 42 besides the baselines differ.
+        names: of all methods in the report, those first that shall differ by colour; a name may come twice. Up to 42
+            besides the baselines differ.
     """
-    distinct = sorted(set(names))
+    distinct = list(dict.fromkeys(names))
     baselines = [name for name in distinct if is_baseline(name)]
     others = [name for name in distinct if not is_baseline(name)]
     found = {name: Style(NEUTRAL, i % len(DASHES)) for i, name in enumerate(baselines)}

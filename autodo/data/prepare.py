@@ -48,7 +48,8 @@ def prepare(dataset: Dataset, config: RunConfig) -> Prepared:
     """Splits off val, unless the dataset brings its own, and distorts the train points.
 
     Depends on (dataset, val share, distortion, seed) only: all methods see the same split and the same wrong labels,
-    and all distortions of a seed the same split.
+    and all distortions of a seed the same split. With split `test-as-val` val is the test set, and what was split off
+    is left out, so that the train points are those of `paper`.
 
     Raises:
         DataError: if a class has too few images for the split.
@@ -67,6 +68,8 @@ def prepare(dataset: Dataset, config: RunConfig) -> Prepared:
         val = dataset.train.take(held)
     else:
         rest, val = np.arange(len(labels)), dataset.val
+    if config.split == "test-as-val":
+        val = dataset.test
     kept = rest[imbalance(labels[rest], classes, config.distortion.imbalance_ratio, generator("imbalance"))]
     train = dataset.train.take(kept)
     points = Points(

@@ -15,10 +15,11 @@ from autodo.errors import StoreError
 from autodo.storage import Location, located, reason
 from reports.doctor.label_errors import RankedLabels, ranked
 from reports.doctor.labels_csv import image_folder, path_of, write_labels
-from reports.doctor.quality import Quality, qualities, quality_table
+from reports.doctor.quality import qualities, quality_table
 from reports.doctor.rankings import DEFAULT, RANKINGS, Lacking, keys_of
 from reports.doctor.signals import OPTIONAL, REQUIRED, ROWS_AT_ONCE, Signals, Unusable, read_signals
 from reports.document import Gallery, Report, Section, Suspect, Table
+from reports.label_repair import Finding
 
 Pictures = Callable[[RankedLabels], Mapping[int, bytes]]
 """PNGs of points by index, of those that it has."""
@@ -204,7 +205,7 @@ def _gallery(shown: RankedLabels, folder: str | None, images: Mapping[int, bytes
     )
 
 
-def _table(found: Mapping[str, Quality], signals: Signals) -> Table | None:
+def _table(found: Mapping[str, Finding], signals: Signals) -> Table | None:
     if not found or signals.wrong is None:
         return None
     return quality_table(found, int(signals.wrong.sum()), len(signals.given))

@@ -4,6 +4,7 @@ import functools
 import math
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib.style
@@ -18,6 +19,7 @@ from matplotlib.lines import Line2D
 from reports.palette import Style
 
 WIDTH = 7.2  # inches: of the text of a printed page; two panels side by side can still be read on a phone
+DPI = 200  # of PNG, and of pictures within SVG; twice that of a page, for sharp screens and for print
 GREY = "#6b6b6b"
 LONGEST_NAME = 24
 
@@ -25,6 +27,7 @@ LONGEST_NAME = 24
 _STYLE: Mapping[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
+    "text.hinting": "none",  # which would make letters wider at some resolutions than the layout has room for
     "axes.titlesize": 8.5,
     "axes.labelsize": 8,
     "xtick.labelsize": 7.5,
@@ -45,12 +48,17 @@ _STYLE: Mapping[str, Any] = {
 }
 
 
+def look(**more: Any) -> AbstractContextManager[None]:
+    """The house's look, whatever the settings of the machine, which are as before afterwards."""
+    return matplotlib.style.context(["default", {**_STYLE, **more}])
+
+
 def styled(draw: Callable[[], Sheet]) -> Callable[[], Sheet]:
-    """`draw` in the house's look, whatever the settings of the machine; they are as before afterwards."""
+    """`draw` in the house's look."""
 
     @functools.wraps(draw)
     def wrapped() -> Sheet:
-        with matplotlib.style.context(["default", dict(_STYLE)]):
+        with look():
             return draw()
 
     return wrapped
@@ -58,7 +66,7 @@ def styled(draw: Callable[[], Sheet]) -> Callable[[], Sheet]:
 
 def sheet(height: float, width: float = WIDTH) -> Sheet:
     """An empty white figure of inches that belongs to nobody else: pyplot does not know of it."""
-    figure = Sheet(figsize=(width, height), layout="constrained")
+    figure = Sheet(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -81,7 +89,7 @@ def _glyphs() -> frozenset[int]:
 
 def drawable(text: str) -> bool:
     """Whether the font has every character of a text."""
-    return all(ord(character) in _glyphs() for character in _visible(text))
+    return all(ord(character) in _glyphs() for character in visible(text))
 
 
 def plain(text: str, longest: int | None = None) -> str:
@@ -90,14 +98,15 @@ def plain(text: str, longest: int | None = None) -> str:
     Args:
         longest: characters, after which it is cut in the middle, since names often differ at their ends.
     """
-    shown = "".join(character if ord(character) in _glyphs() else "\ufffd" for character in _visible(text))
+    shown = "".join(character if ord(character) in _glyphs() else "\ufffd" for character in visible(text))
     if longest is not None and len(shown) > longest:
         head = (longest - 1 + 1) // 2
         shown = f"{shown[:head]}…{shown[len(shown) - (longest - 1 - head) :]}"
     return shown.replace("$", r"\$")
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
+    """A text from a store without what cannot be seen, in one line."""
     # Of category C are control characters, and marks that turn the direction of the text after them.
     kept = (" " if character.isspace() else character for character in text)
     return "".join(c for c in kept if not unicodedata.category(c).startswith("C")).strip()
@@ -115,10 +124,10 @@ def _numbered(index: int, label: str) -> str:
 
 def class_key(names: Sequence[str]) -> str:
     """A sentence that says which class is meant by a number; nothing where names are drawn."""
-    numbered = [(i, name) for i, name in enumerate(names) if not drawable(name) or not _visible(name)]
+    numbered = [(i, name) for i, name in enumerate(names) if not drawable(name) or not visible(name)]
     if not numbered:
         return ""
-    listed = ", ".join(f"{i} = {name}" for i, name in numbered[:20])
+    listed = ", ".join(f"{i} = {name or '(no name)'}" for i, name in numbered[:20])
     return f" Classes whose names cannot be drawn stand as numbers: {listed}{', …' if len(numbered) > 20 else ''}."
 
 
@@ -129,13 +138,14 @@ def legend(figure: Sheet, entries: Sequence[tuple[Artist, str]], columns: int | 
         # Matplotlib leaves out labels that begin with an underscore.
         shown = [f"\u200a{label}" if label.startswith("_") else label for label in labels]
         longest = max(len(label) for label in shown)
-        columns = columns or max(1, min(len(shown), int(figure.get_figwidth() / (0.4 + 0.065 * longest))))
+        fitting = columns or max(1, int(figure.get_figwidth() / (0.4 + 0.065 * longest)))
+        columns = -(-len(shown) // -(-len(shown) // fitting))  # as many rows as needed, evenly filled
         figure.legend(handles, shown, loc="outside lower center", ncols=columns, handlelength=2.8)
 
 
 def line_entry(name: str, style: Style) -> tuple[Artist, str]:
     """A method's line for a legend."""
-    return Line2D([], [], color=style.colour, linestyle=style.linestyle, linewidth=1.6), plain(name, 60)
+    return Line2D([], [], color=style.colour, linestyle=style.linestyle or "-", linewidth=1.6), plain(name, 60)
 
 
 def no_data(ax: Axes, text: str = "no data") -> None:

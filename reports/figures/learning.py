@@ -6,8 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Sheet
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
-from reports.document import Curve, Figure, Panel
+from reports.document import Curve, Figure, Floats, Panel
 from reports.figures import canvas
 from reports.figures.choose import Choice
 from reports.keys import key
@@ -23,24 +24,22 @@ def draw_curves(ax: Axes, curves: Sequence[Curve], styles: Mapping[str, Style]) 
         style = styles[curve.name]
         epoch, mean, std = _with_gaps(curve)
         lone = np.isfinite(mean) & ~np.isfinite(np.roll(mean, 1)) & ~np.isfinite(np.roll(mean, -1))
-        ax.plot(epoch, mean, color=style.colour, linestyle=style.linestyle, linewidth=1.4)
+        ax.plot(epoch, mean, color=style.colour, linestyle=style.linestyle or "-", linewidth=1.4)
         if curve.epoch.size == 1 or lone[1:-1].any():
             ax.plot(epoch[lone], mean[lone], "o", color=style.colour, markersize=3)
         if np.isfinite(std).any():
             ax.fill_between(epoch, mean - std, mean + std, color=style.colour, alpha=0.18, linewidth=0)
         if curve.outer_start is not None and curve.outer_start in curve.epoch:
             at = int(np.flatnonzero(curve.epoch == curve.outer_start)[0])
-            ax.plot(
-                *([curve.outer_start], [curve.mean[at]]),
-                **{"marker": "v", "markersize": 6, "color": style.colour, "markeredgecolor": "white", "zorder": 4},
-            )
+            start = ([curve.outer_start], [curve.mean[at]])
+            ax.plot(*start, "v", markersize=6, color=style.colour, markeredgecolor="white", zorder=4)
     ax.grid(axis="y")
     ax.set_axisbelow(True)
     ax.margins(x=0.02)
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
 
 
-def _with_gaps(curve: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _with_gaps(curve: Curve) -> tuple[Floats, Floats, Floats]:
     """Epochs, means and deviations, with NaN in every gap."""
     step = np.diff(curve.epoch)
     at = np.flatnonzero(step > (step.min() if step.size else 1)) + 1
@@ -91,4 +90,4 @@ def _figure(choice: Choice, panels: Sequence[Panel], shown: Sequence[str], style
         f"Learning curves ({names}), {choice.place}: mean over seeds and a band of one standard deviation.{mark}"
         f"{choice.remark}"
     )
-    return Figure(key("learning-curves", choice.group, choice.distortion), caption, draw)
+    return Figure(key("learning-curves", choice.group, choice.distortion), canvas.visible(caption), draw)

@@ -2,15 +2,17 @@
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable
 from importlib.resources import files
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from reports import cell_text
 from reports.document import Figure, Report
-from reports.html import cells, curves
-from reports.palette import Style, styles
+from reports.html import curves
+from reports.palette import styles
 
 Picture = Callable[[Figure], tuple[str, bytes]]
 """Draws a figure: its media type, such as `image/svg+xml`, and the file's content."""
@@ -18,14 +20,13 @@ Picture = Callable[[Figure], tuple[str, bytes]]
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def to_html(report: Report, picture: Picture, looks: Mapping[str, Style] | None = None) -> str:
+def to_html(report: Report, picture: Picture) -> str:
     """The report as one HTML page in which everything lies that it shows; whatever comes from a store is escaped.
 
     Its content security policy allows no request, and no style or script but its own.
 
     Args:
         picture: draws the figures.
-        looks: how each method's curve looks, if figures were drawn so already; else the palette gives it.
     """
     _check_keys(report)
     panels = [panel for section in report.sections for panel in section.panels]
@@ -39,13 +40,17 @@ def to_html(report: Report, picture: Picture, looks: Mapping[str, Style] | None 
         licence = _asset("LICENSE", "vendor").strip()
         css.insert(0, _asset("uPlot.min.css", "vendor"))
         scripts += [f"/*\n{licence}\n*/\n{_asset('uPlot.iife.min.js', 'vendor')}", _asset("curves.js")]
-    return _environment().get_template("page.html.jinja").render(
-        report=report,
-        styles=styles(curves.names(panels)) if looks is None else looks,
-        policy=_policy(css, scripts),
-        css=[Markup(text) for text in css],
-        scripts=[Markup(text) for text in scripts],
-        picture=lambda figure: _data_uri(*picture(figure)),
+    return (
+        _environment()
+        .get_template("page.html.jinja")
+        .render(
+            report=report,
+            styles=styles([*report.methods, *curves.names(panels)]),
+            policy=_policy(css, scripts),
+            css=[Markup(text) for text in css],
+            scripts=[Markup(text) for text in scripts],
+            picture=lambda figure: _data_uri(*picture(figure)),
+        )
     )
 
 
@@ -58,8 +63,11 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.globals.update(cells=cells, curves=curves)
-    environment.filters.update(sentence=_sentence, together=_together, png=_png_uri)
+    environment.globals.update(text_of=cell_text, curves=curves)
+    environment.filters.update(
+        sentence=cell_text.sentence, together=_together, breakable=_breakable, minus=_minus, png=_png_uri
+    )
+    environment.tests["in_paper"] = cell_text.has_paper
     return environment
 
 
@@ -94,15 +102,21 @@ def _png_uri(image: bytes | None) -> str | None:
     return _data_uri("image/png", image) if image is not None and image.startswith(_PNG) else None
 
 
-def _sentence(text: str) -> str:
-    """With a capital and a full stop."""
-    text = text[:1].upper() + text[1:]
-    return text if text.endswith((".", "!", "?")) else f"{text}."
+def _minus(figures: str) -> str:
+    """With a true minus sign, as wide as the digits."""
+    return figures.replace("-", "−")
 
 
 def _together(text: str) -> str:
-    """With no line break inside a figure such as `7.31 ± 0.21 %`."""
-    return text.replace(" ± ", "\u00a0±\u00a0").replace(" %", "\u00a0%")
+    """With no line break inside a figure such as `7.31 ± 0.21 %` or `n = 4`."""
+    for sign in (" ± ", " = ", " %"):
+        text = text.replace(sign, sign.replace(" ", "\u00a0"))
+    return text
+
+
+def _breakable(text: str) -> Markup:
+    """A name or a path, escaped, that may go on in another line where its parts end."""
+    return Markup("<wbr>").join(re.split(r"(?<=[._/=])(?=\w)", text))
 
 
 def _check_keys(report: Report) -> None:

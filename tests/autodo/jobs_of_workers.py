@@ -8,6 +8,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from autodo import records
 from autodo import train as train_module
 from autodo.augment import affine
 from autodo.batch_norm import WholeBatchNorm2d
@@ -161,8 +162,12 @@ def run(config: RunConfig, checkpoint: Path | None = None, epochs: int | None = 
             break
     state = {**state_of(training), "began": began, "history": training.history, "best": training.best.epoch}
     if epochs is None:
-        outcome = training.outcome()
-        state["tables"] = {name: getattr(outcome, name) for name in ("results", "epochs", "predictions", "points")}
+        outcome = training.outcome(keep_embeddings=True)
+        tables = {name: getattr(outcome, name) for name in records.SCHEMAS}
+        state["tables"] = {name: table for name, table in tables.items() if table is not None}
+        classifier, images = outcome.classifier, torch.from_numpy(training.data.test.images)
+        with torch.no_grad():
+            state["embeddings"] = classifier.encoder((images / 255 - classifier.mean) / classifier.std)
     return state
 
 

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from pydantic import ValidationError
 
@@ -17,6 +19,19 @@ def test_the_same_config_has_the_same_id_and_any_change_another():
         build_run("cifar10", "autodo-aws", seed=1, distortion=DistortionConfig(noise_ratio=0.1)),
     ]
     assert len({run.run_id for run in [base, *changed]}) == 6
+
+
+def test_the_ids_of_runs_are_what_they_were():
+    ids = {split: build_run("digits", "autodo-aws", split=split).run_id for split in ("paper", "union")}
+    assert ids == {"paper": "digits_ir1_nr0_autodo-aws_s0_31c2174b", "union": "digits_ir1_nr0_autodo-aws_s0_12cac7dc"}
+
+
+@pytest.mark.parametrize("method", ["val-only", "train+val", "finetune-head-on-val", "class-balanced-finetune-on-val"])
+def test_what_trains_on_val_is_refused_where_val_is_the_test_set(method):
+    with pytest.raises(
+        ConfigError, match=rf"^digits x {re.escape(method)}: .* trains on val, which .* the test images$"
+    ):
+        build_run("digits", method, split="test-as-val")
 
 
 def test_run_id_reads_as_documented():

@@ -73,7 +73,7 @@ def test_every_method_says_what_it_is(method):
         ("model.name=wrn-27-1", "unknown model 'wrn-27-1'; known: small-cnn"),
         ("dataset.path=x", "'folder' only, not for 'cifar10'"),
         ("dataset.name=digits", "cannot be overridden"),
-        ("split=onion", "'paper' or 'union', not 'onion'"),
+        ("split=onion", "'paper', 'union' or 'test-as-val', not 'onion'"),
         ("nothing.at.all=3", "nothing: unknown key"),
         ("seed=-1", "seed: .*not -1"),
         ("method.loss=kl", "needs soft labels"),

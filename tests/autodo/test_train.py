@@ -1,5 +1,7 @@
 """Algorithm 1 on real digits."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -82,10 +84,9 @@ def test_a_run_cut_inside_an_outer_pass_ends_bit_for_bit_as_if_it_had_not(method
     for name, value in whole.encoder.state_dict().items():
         assert torch.equal(value, continued.encoder.state_dict()[name]), name
     assert torch.equal(whole.points.table.values, continued.points.table.values)
-    assert untimed(whole.outcome().epochs).equals(untimed(continued.outcome().epochs))
-    assert untimed(whole.outcome().results).equals(untimed(continued.outcome().results))
-    assert whole.outcome().points.equals(continued.outcome().points)
-    assert whole.outcome().predictions.equals(continued.outcome().predictions)
+    one, other = (training.outcome(keep_embeddings=True) for training in (whole, continued))
+    for kind in records.SCHEMAS:
+        assert untimed(getattr(one, kind)).equals(untimed(getattr(other, kind))), kind
 
 
 def test_checkpoint_every_so_many_epochs(tmp_path):
@@ -230,6 +231,60 @@ def test_outer_phase_starts_at_its_share_of_the_epochs():
     assert [row["outer_phase"] for row in start(config)] == [False] * 4 + [True] * 4
 
 
+def test_embeddings_are_those_of_the_test_images_at_the_epoch_of_lowest_val_error():
+    training = start(short_run("baseline"))
+    list(training)
+    with torch.no_grad():
+        for parameter in training.encoder.parameters():
+            parameter.zero_()  # as if epochs had followed that made it worse
+    outcome = training.outcome(keep_embeddings=True)
+    assert outcome.embeddings.schema.equals(records.SCHEMAS["embeddings"])
+    kept = outcome.embeddings.to_pandas()
+    classifier, test = outcome.classifier, training.data.test
+    with torch.no_grad():
+        expected = classifier.encoder((torch.from_numpy(test.images) / 255 - classifier.mean) / classifier.std)
+        logits = classifier.head(torch.from_numpy(np.stack(kept.embedding)))
+    assert np.stack(kept.embedding) == pytest.approx(expected.numpy(), rel=1e-4, abs=1e-5)
+    assert kept["index"].tolist() == list(range(len(test)))
+    assert kept.label.tolist() == test.labels.tolist()
+    assert kept.prediction.tolist() == logits.argmax(1).tolist() == outcome.predictions["prediction"].to_pylist()
+    assert set(kept.run_id) == {training.config.run_id}
+
+
+def test_keeping_embeddings_changes_nothing_else():
+    training = start(short_run())
+    list(training)
+    without, with_them = training.outcome(), training.outcome(keep_embeddings=True)
+    for kind in ("results", "epochs", "predictions", "points"):
+        assert untimed(getattr(without, kind)).equals(untimed(getattr(with_them, kind)))
+
+
+def test_points_that_were_kept_without_the_younger_columns_are_still_ranked():
+    training = start(short_run("baseline"))
+    list(training)
+    outcome = training.outcome()
+    older = outcome.points.drop_columns(["top_classes", "top_probabilities", "thumbnail"])
+    assert dataclasses.replace(outcome, points=older).suspicious_points().equals(outcome.suspicious_points())
+
+
+def test_with_the_test_images_as_val_both_are_scored_alike_and_none_is_trained_on():
+    config = short_run("autodo-exact-ws", split="test-as-val")
+    training, paper = start(config), start(short_run("autodo-exact-ws"))
+    assert np.array_equal(training.images, paper.images)
+    assert torch.equal(training.points.labels, paper.points.labels)
+    rows = list(training)
+    assert all((row["val_error"], row["val_loss"]) == (row["test_error"], row["test_loss"]) for row in rows)
+    (result,) = training.outcome().results.to_pylist()
+    assert result["split"] == "test-as-val"
+    assert result["error_best_val"] == result["error_best_test"]
+    assert result["val_points"] == result["test_points"] == len(training.data.test)
+    before_outer = config.outer_start
+    theirs = [row["train_loss"] for _, row in zip(range(before_outer + 2), paper, strict=False)]
+    ours = [row["train_loss"] for row in rows[: before_outer + 2]]
+    assert ours[: before_outer + 1] == theirs[: before_outer + 1]
+    assert ours[-1] != theirs[-1], "lambda is learned from other images"
+
+
 def test_outcome_holds_what_was_measured():
     config = short_run()
     training = start(config)
@@ -261,6 +316,7 @@ def test_outcome_holds_what_was_measured():
     assert np.stack(points.top_probabilities) == pytest.approx(np.take_along_axis(probabilities, top, 1), abs=1e-6)
     assert top[:, 0].tolist() == points.prediction.tolist()
     assert RunConfig.model_validate_json(result["config"]) == config
+    assert outcome.embeddings is None
     suspicious = outcome.suspicious_points().to_pandas()
     assert suspicious.loss.is_monotonic_decreasing
     worst = points.set_index("index").loc[suspicious["index"].iloc[0]]

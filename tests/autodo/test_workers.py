@@ -1,15 +1,19 @@
 """Several real processes that train one run, against one process that does."""
 
+import io
 from collections.abc import Iterator
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 
 from autodo import checkpoint as checkpoints
 from autodo.batch_norm import WholeBatchNorm2d
 from autodo.config import DistortionConfig, RunConfig
+from autodo.data import load
 from autodo.recipes import build_run
 from autodo.seeds import derive
 from tests.autodo import jobs_of_workers as jobs
@@ -142,9 +146,29 @@ def test_a_run_of_two_workers_ends_as_that_of_one_where_nothing_is_random(pool, 
     trained_on = second["positions"][second["positions"] < len(points)]
     # Train points that no one trains on are dealt in turn.
     assert len(second["tables"]["points"]) == (len(points) // 2 if method == "val-only" else len(trained_on))
+    assert "embeddings" not in second["tables"]
+    kept = first["tables"]["embeddings"].to_pandas()
+    assert kept["index"].tolist() == list(range(len(expected)))
+    assert kept.label.tolist() == expected.label.tolist()
+    assert np.allclose(np.stack(kept.embedding), first["embeddings"], rtol=1e-3, atol=1e-4)
+    check_thumbnails(points, config)
     (result,) = first["tables"]["results"].to_pylist()
     assert result["device"].endswith(", 1 threads, 2 workers")
     assert set(first["network"]) == set(alone["network"])
+
+
+def check_thumbnails(points: pd.DataFrame, config: RunConfig) -> None:
+    """The points that are suspicious among all, whichever worker had them, have the picture of their own image."""
+    trust = [-points.loss]
+    if points.weight.notna().all():
+        trust += [points.weight, pd.Series([soft[y] for soft, y in zip(points.soft_label, points.label, strict=True)])]
+    expected = {row for values in trust for row in values.sort_values(kind="stable").index[:64]}
+    assert set(points.index[points.thumbnail.notna()]) == expected
+    images = load(config.dataset).train.images
+    original = dict(zip(load(config.dataset).train.index, images, strict=True))
+    for row in expected:
+        with Image.open(io.BytesIO(points.thumbnail[row])) as picture:
+            assert (np.asarray(picture) == original[points["index"][row]][0]).all()
 
 
 @pytest.mark.parametrize("method", ["autodo-shared", "autodo-aws", "autodo-exact-aws", "sop"])

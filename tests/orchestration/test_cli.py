@@ -28,6 +28,7 @@ from tests.runs import outcome
 SMALL = ("--set", "training.epochs=2", "--set", "dataset.subsample=300")
 COMMANDS = ("launch", "resume", "retry", "plan", "train", "status", "report", "methods")
 TRAIN = ("train", "--dataset", "digits", "--method", "baseline", *SMALL)
+OPTIMISTIC = "note: in the split test-as-val the test images are val: its errors are optimistic"
 GRID = """
 name: mine
 datasets: [digits]
@@ -133,6 +134,16 @@ def instead_of_ray(monkeypatch: pytest.MonkeyPatch) -> list[Launched]:
         (["retry", "nowhere", "--failed"], "nowhere: no such store"),
         (["launch", "quickstart", "--time-budget", "2 hours"], "--time-budget '2 hours': is not a time such as 2h"),
         (["launch", "quickstart", "--time-budget", "0h"], "--time-budget '0h': is not a time such as 2h"),
+        (
+            ["launch", "quickstart", "--keep", "embedings"],
+            "--keep: unknown name 'embedings'; did you mean 'embeddings'?",
+        ),
+        (["launch", "quickstart", "--keep", "models,"], "--keep: unknown name ''; known: models, embeddings"),
+        (
+            [*TRAIN, "--keep", "model"],
+            "--keep: unknown name 'model'; did you mean 'models'?; known: models, embeddings",
+        ),
+        ([*TRAIN, "--set", "method.images=val", "--split", "test-as-val"], "method.images 'val' trains on val, which"),
         (["launch", "quickstart", "--only", "method=autodo-awz"], "unknown method 'autodo-awz'; did you mean"),
         (["launch", "quickstart", "--memory-per-run", "8"], "resources: memory: 8 bytes are less than a MiB; give a"),
         (["launch", "quickstart", "--memory-per-run", "much"], "resources: memory: could not parse"),
@@ -299,11 +310,65 @@ def test_an_address_where_nothing_answers_stops_a_launch_before_anything_is_writ
     assert not (tmp_path / "S").exists()
 
 
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ([], ()),
+        (["--keep", "embeddings"], ("embeddings",)),
+        (["--keep", "embeddings,models"], ("models", "embeddings")),
+        (["--keep", "embeddings", "--keep", "models, embeddings"], ("models", "embeddings")),
+    ],
+)
+def test_what_a_launch_is_to_keep_is_told_to_ray(
+    autodo, grid: str, instead_of_ray: list[Launched], given: list[str], kept: tuple[str, ...]
+) -> None:
+    assert autodo("launch", grid, "--store", "S", *given).code == 0
+    (launched,) = instead_of_ray
+    assert launched.options.keep == kept
+
+
+def test_a_grid_says_what_its_runs_keep(autodo, grid: str, instead_of_ray: list[Launched]) -> None:
+    Path(grid).write_text(GRID + "keep: [embeddings]\n")
+    autodo("launch", grid, "--store", "S")
+    assert [launched.options.keep for launched in instead_of_ray] == [("embeddings",)]
+    Path(grid).write_text(GRID + "keep: [embedding]\n")
+    assert "keep[0]: input should be 'models' or 'embeddings', not 'embedding'" in autodo("plan", grid).err
+
+
+def test_a_launch_that_is_to_keep_what_done_runs_have_not_kept_says_so(
+    autodo, grid: str, instead_of_ray: list[Launched]
+) -> None:
+    fill(Store("S"), grid, n=2)
+    first = expand(load_grid(grid))[0]
+    Store("S").table_file("embeddings", first.run_id).write_bytes(b"")
+    warning = "warning: {} of the 2 runs that are done have not kept their {}, and are not run again; "
+    answer = autodo("launch", grid, "--store", "S", "--keep", "models,embeddings")
+    told = " ".join(answer.out.split())
+    assert warning.format(2, "models") + "--keep models with another --store runs them anew" in told
+    assert warning.format(1, "embeddings") in told
+    assert "not kept" not in autodo("launch", grid, "--store", "S").out
+
+
 def test_what_a_launch_asked_for_is_asked_for_again_by_resume(
     autodo, grid: str, instead_of_ray: list[Launched]
 ) -> None:
-    autodo("launch", grid, "--store", "S", "--only", "seed=0", "--gpus-per-run", "0.5", "--memory-per-run", "2GiB")
-    autodo("resume", "S")
+    autodo(
+        "launch",
+        grid,
+        "--store",
+        "S",
+        "--only",
+        "seed=0",
+        "--gpus-per-run",
+        "0.5",
+        "--memory-per-run",
+        "2GiB",
+        "--keep",
+        "embeddings",
+    )
+    autodo("resume", "S", "--only", "method=baseline")
+    autodo("resume", "S", "--keep", "models")
+    assert [launched.options.keep for launched in instead_of_ray[1:]] == [("embeddings",), ("models", "embeddings")]
     (resources,) = {work.resources for work in instead_of_ray[1].works}
     assert (resources.gpus, resources.memory) == (0.5, 2 * 2**30)
 
@@ -384,9 +449,34 @@ def test_train_of_a_run_that_a_launch_did_without_its_classifier_says_how_to_get
     answer = autodo("train", "--dataset", "digits", "--method", "baseline", "--store", "S")
     assert answer.code == 0
     assert answer.out.splitlines()[0] == (
-        "done before; nothing to do. Its classifier was not kept: `autodo train`, or `autodo launch --keep-models`, "
-        "with another --store keeps one"
+        "done before; nothing to do. It has not kept its models: the same command with another --store does"
     )
+
+
+def test_train_keeps_the_embeddings_if_asked_to_and_says_when_it_is_too_late(autodo) -> None:
+    assert autodo(*TRAIN, "--store", "without").code == 0
+    late = autodo(*TRAIN, "--store", "without", "--keep", "embeddings")
+    told = " ".join(late.out.split())
+    assert "It has not kept its embeddings: the same command with another --store does" in told
+    assert not Store("without").embeddings_of(Store("without").done())
+    assert autodo(*TRAIN, "--store", "S", "--keep", "embeddings").code == 0
+    done = Store("S").done()
+    assert Store("S").embeddings_of(done) == Store("S").models_of(done) == done
+
+
+def test_train_on_the_test_images_as_val_says_what_that_is_worth(autodo) -> None:
+    answer = autodo(*TRAIN, "--split", "test-as-val")
+    assert answer.code == 0
+    assert OPTIMISTIC in answer.out
+    assert OPTIMISTIC not in autodo(*TRAIN).out
+
+
+def test_a_table_with_the_test_images_as_val_says_what_that_is_worth(
+    autodo, grid: str, instead_of_ray: list[Launched]
+) -> None:
+    assert OPTIMISTIC not in autodo("launch", grid, "--store", "S").out
+    Path(grid).write_text(GRID + "splits: [paper, test-as-val]\n")
+    assert OPTIMISTIC in autodo("launch", grid, "--store", "S").out
 
 
 @pytest.fixture

@@ -35,12 +35,34 @@ def test_a_run_is_done_with_its_four_tables_and_its_log(any_store: Store, run: R
 
 def test_the_classifier_is_kept_if_asked_for(any_store: Store, run: RunConfig, tmp_path: Path) -> None:
     store = any_store
-    list(execute(run, store, keep_model=True))
+    list(execute(run, store, keep=["models"]))
     store.model_file(run.run_id).fetch(model := tmp_path / "model.pt")
     results = store.table_file("results", run.run_id).read_parquet()
     test = load(run.dataset).test
     predictions = Classifier.load(model)(torch.from_numpy(test.images)).argmax(1)
     assert (predictions.numpy() != test.labels).mean() == pytest.approx(results["error_best_val"][0].as_py())
+
+
+def test_the_embeddings_are_kept_if_asked_for_also_of_a_run_that_began_without(
+    any_store: Store, run: RunConfig
+) -> None:
+    store = any_store
+    epochs = execute(run, store)
+    next(epochs)
+    epochs.close()
+    list(execute(run, store, keep=["models", "embeddings"]))
+    embeddings = store.table_file("embeddings", run.run_id).read_parquet()
+    predictions = store.table_file("predictions", run.run_id).read_parquet()
+    shared = ["run_id", "index", "label", "prediction"]
+    assert embeddings.select(shared).equals(predictions.select(shared))
+    assert store.embeddings_of([run.run_id, "other"]) == store.models_of([run.run_id, "other"]) == {run.run_id}
+
+
+def test_what_is_not_asked_for_is_not_kept(any_store: Store, run: RunConfig) -> None:
+    list(execute(run, any_store))
+    assert any_store.root.names() >= {"points", "predictions"}
+    assert "embeddings" not in any_store.root.names()
+    assert any_store.embeddings_of([run.run_id]) == any_store.models_of([run.run_id]) == set()
 
 
 def test_a_run_that_was_stopped_continues_and_ends_the_same(any_store: Store, run: RunConfig, tmp_path) -> None:

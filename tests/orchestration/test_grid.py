@@ -38,6 +38,24 @@ def test_a_grid_is_every_combination(tmp_path: Path) -> None:
     assert len(runs) == 8
 
 
+def test_every_split_of_a_grid_has_its_runs(tmp_path: Path) -> None:
+    runs = expand(load_grid(write(tmp_path, GRID + "splits: [paper, union, test-as-val]\n")))
+    assert len({run.run_id for run in runs}) == 24
+    assert {run.split for run in runs} == {"paper", "union", "test-as-val"}
+    assert {run.run_id for run in runs if run.split == "paper"} == {
+        run.run_id for run in expand(load_grid(write(tmp_path, GRID)))
+    }
+
+
+def test_a_grid_cannot_train_on_the_test_images(tmp_path: Path) -> None:
+    text = GRID.replace("methods: [baseline", "methods: [val-only") + "splits: [paper, test-as-val]\n"
+    (error,) = errors(write(tmp_path, text))
+    assert error.startswith("splits: digits x val-only: method.images 'val' trains on val, which with split 'test-as")
+    grid = load_grid(write(tmp_path, GRID + "splits: [test-as-val]\n"))
+    with pytest.raises(ConfigError, match=r"^--set: digits x baseline: method\.images 'val' trains on val"):
+        grid.override({"method.images": "val"})
+
+
 def test_a_run_of_a_grid_is_the_run_that_train_builds(tmp_path: Path) -> None:
     from autodo.config import DistortionConfig
     from autodo.recipes import build_run

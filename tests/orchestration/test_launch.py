@@ -56,11 +56,13 @@ def test_a_run_on_ray_has_the_results_of_a_run_in_process(launch: Launch, store:
     from orchestration.execute import execute
 
     run, alone = small("autodo-exact-aws"), Store(tmp_path / "alone").create()
-    launch([run], store)
+    launch([run], store, keep=("embeddings",))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums of several threads round otherwise
-    list(execute(run, alone))
+    list(execute(run, alone, keep=["embeddings"]))
     torch.set_num_threads(threads)
+    embeddings = [pq.read_table(s.table_file("embeddings", run.run_id), partitioning=None) for s in (store, alone)]
+    assert embeddings[0].equals(embeddings[1])
     tables = [pq.read_table(s.table_file("epochs", run.run_id), partitioning=None) for s in (store, alone)]
     for column in ("train_loss", "val_error", "test_error"):
         assert tables[0][column].to_pylist() == tables[1][column].to_pylist()

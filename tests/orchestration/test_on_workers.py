@@ -41,10 +41,16 @@ def starts_of(store: Store, run: RunConfig) -> list[int]:
 
 def test_runs_by_two_workers_one_after_another(launch: Launch, store: Store) -> None:
     runs = [small(), small("autodo-exact-aws")]
-    progress = launch(runs, store)
+    progress = launch(runs, store, keep=("embeddings",))
     assert (progress.done, progress.failed) == (2, {})
     for run in runs:
         check_results(store, run)
+        embeddings, predictions = (
+            pq.read_table(store.table_file(kind, run.run_id), partitioning=None)
+            for kind in ("embeddings", "predictions")
+        )
+        shared = ["index", "label", "prediction"]
+        assert embeddings.select(shared).equals(predictions.select(shared))
         assert epochs_of(store, run)["epoch"] == [0, 1, 2]
 
 

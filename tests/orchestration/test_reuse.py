@@ -73,7 +73,7 @@ def given(run: RunConfig, store: Store) -> dict[str, Any]:
         "resources": {"cpus": 1},
         "store": store.uri,
         "data_dir": None,
-        "keep_model": False,
+        "keep": [],
     }
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import subprocess
 import sys
@@ -58,9 +59,10 @@ def test_results_are_written_last(store: Store, run: RunConfig, monkeypatch: pyt
     store.begin(run)
     store.checkpoint(run.run_id).write_bytes(b"weights")
     store = Store(str(store), patience=0)
+    embeddings = records.SCHEMAS["embeddings"].empty_table()
     with pytest.raises(StoreError, match=r"results/.*\.parquet: cannot be written: No space left on device"):
-        store.save(outcome(run), run.run_id)
-    assert sorted(written) == ["epochs", "points", "predictions"]
+        store.save(dataclasses.replace(outcome(run), embeddings=embeddings), run.run_id)
+    assert sorted(written) == ["embeddings", "epochs", "points", "predictions"]
     assert store.done() == set()
     assert store.checkpoint(run.run_id).exists()
 

@@ -29,8 +29,8 @@ def upload(root: Path, bucket: str) -> Callable[[], Location]:
 
     def copy() -> Location:
         there = locate(bucket) / "S"
-        for path in (root / "results").iterdir():
-            (there / "results" / path.name).upload(path)
+        for path in (path for kind in records.SCHEMAS for path in (root / kind).glob("*")):
+            (there / path.parent.name / path.name).upload(path)
         return there
 
     return copy

@@ -6,7 +6,9 @@ import pytest
 
 from autodo.errors import StoreError
 from autodo.storage import Location
-from reports.load import load_results
+from benchmarks.synthetic_store import write_store
+from reports import files
+from reports.load import load_epochs, load_results
 from tests.reports.conftest import make
 
 Add = Callable[..., Path]
@@ -21,6 +23,16 @@ def test_every_result_is_a_row(root: Path, add: Add) -> None:
     assert dict(zip(results.frame["seed"], results.frame["error_best_val"], strict=True)) == pytest.approx(
         {0: 0.1, 1: 0.2, 2: 0.3}
     )
+
+
+def test_of_one_run_no_other_file_is_opened(root: Path, add: Add) -> None:
+    runs = [make(seed=seed) for seed in range(3)]
+    for run in runs:
+        truncate(add(run)) if run.seed else add(run, error_best_val=0.1)
+    (root / "results" / "notes.txt").write_text("hello")
+    results = load_results(root, [runs[0].run_id, "not there"])
+    assert results.frame["error_best_val"].tolist() == [0.1]
+    assert results.warnings == ()
 
 
 def test_an_empty_store_has_no_rows(root: Path) -> None:
@@ -117,6 +129,23 @@ def test_a_store_of_objects_reads_as_the_same_store_of_files(
         f"{there}/results/notes.txt",
         f"{there}/results/{make(seed=3).run_id}.parquet",
     ]
+
+
+@pytest.mark.parametrize("whole", [0, 2**20], ids=["a large file is read in parts", "a small one as a whole"])
+def test_epochs_come_from_a_store_of_objects(
+    root: Path, upload: Callable[[], Location], whole: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [make(seed=seed, overrides={"training.epochs": 6}) for seed in range(3)]
+    write_store(root, runs, ("epochs", "results"))
+    there = upload()
+    monkeypatch.setattr(files, "_WHOLE", whole)
+    columns = ["run_id", "epoch", "test_error"]
+    ids = [run.run_id for run in runs]
+    far, warnings = load_epochs(there.uri, ids, columns)
+    assert warnings == ()
+    assert far.equals(load_epochs(root, ids, columns)[0])
+    read = pd.concat(pd.read_parquet(root / "epochs" / f"{run_id}.parquet") for run_id in sorted(ids))
+    assert far["test_error"].tolist() == read["test_error"].tolist()
 
 
 def test_a_store_of_objects_that_is_not_there_is_one_line(bucket: str) -> None:

@@ -64,7 +64,7 @@
         const edge = { show, stroke: "transparent", width: 0, points: { show: false } };
         const method = this.methods[curve.method];
         const line = { label: method.name, show, stroke: this.colour(curve), width: WIDTH, dash: dashes(method, WIDTH) };
-        return [{ ...line, points: { show: lone } }, edge, edge];
+        return [{ ...line, points: { show: lone, size: 8, fill: this.colour(curve) } }, edge, edge];
       });
       const isMean = (i) => i % 3 === 1;
       this.plot = new uPlot({

@@ -82,6 +82,18 @@ def test_union_changes_nothing_here(digits):
     assert (prepare(digits, union).train.labels == prepare(digits, run()).train.labels).all()
 
 
+@pytest.mark.parametrize("trusted", [False, True])
+def test_with_the_test_images_as_val_the_train_points_are_those_of_the_paper_split(digits, trusted):
+    if trusted:
+        digits = dataclasses.replace(digits, val=ImageSet(digits.test.images[:7], digits.test.labels[:7]))
+    ablation = build_run("digits", "baseline", distortion=run().distortion, split="test-as-val")
+    ours, paper = prepare(digits, ablation), prepare(digits, run())
+    assert ours.val is ours.test is digits.test
+    assert (ours.train.index == paper.train.index).all()
+    assert (ours.train.labels == paper.train.labels).all()
+    assert (ours.train.images == paper.train.images).all()
+
+
 def test_trusted_val_set_is_used_as_it_is(digits):
     val = ImageSet(digits.test.images[:7], digits.test.labels[:7])
     prepared = prepare(dataclasses.replace(digits, val=val), run(ir=1.0))

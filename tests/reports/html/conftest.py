@@ -15,6 +15,16 @@ from tests.reports.html.reports import picture, rich
 Open = Callable[..., Chrome]
 
 
+def installed() -> tuple[str, str]:
+    """Paths of Debian's browser and its driver; skips without them, unless AUTODO_REQUIRE_CHROMIUM is set."""
+    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if browser is None or driver is None:
+        if os.environ.get("AUTODO_REQUIRE_CHROMIUM"):
+            pytest.fail("chromium or chromedriver is missing: apt-get install chromium chromium-driver")
+        pytest.skip("needs chromium and chromedriver")
+    return browser, driver
+
+
 @pytest.fixture(scope="session")
 def rich_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
@@ -23,20 +33,22 @@ def rich_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    browser, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if browser is None or driver is None:
-        if os.environ.get("AUTODO_REQUIRE_CHROMIUM"):
-            pytest.fail("chromium or chromedriver is missing: apt-get install chromium chromium-driver")
-        pytest.skip("needs chromium and chromedriver")
+def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="session")
+def chrome(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Iterator[Chrome]:
+    browser, driver = installed()
     options = ChromeOptions()
     options.binary_location = browser
     profile = tmp_path_factory.mktemp("profile")
     for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"):
         options.add_argument(flag)
     options.add_argument("--disable-dev-shm-usage")
+    options.add_argument("--window-size=1500,1100")  # a mouse event beyond the window is lost
     options.add_argument(f"--user-data-dir={profile}")
-    options.add_experimental_option("prefs", {"download.default_directory": str(profile)})
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     # Both paths are given, so that selenium looks for nothing to download.
     chrome = Chrome(options, Service(driver))
@@ -52,7 +64,8 @@ def open_page(chrome: Chrome) -> Iterator[Open]:
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": [scheme]})
+        still = {"name": "prefers-reduced-motion", "value": "reduce"}  # a click cannot hit what is scrolling
+        chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": [scheme, still]})
         chrome.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not scripts})
         for kind in ("browser", "performance"):
             chrome.get_log(kind)  # what an earlier page said

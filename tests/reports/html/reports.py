@@ -39,7 +39,7 @@ def errors(key: str = "errors", title: str = "svhn (wrn-28-10, 200 epochs)", met
     means = np.round(random.uniform(3, 20, (len(methods), len(DISTORTIONS))), 4)
     best = means[:-1].argmin(axis=0)
     rows = []
-    for i, name in enumerate(methods):
+    for i in range(len(methods)):
         cells = []
         for j in range(len(DISTORTIONS)):
             mean = float(means[i, j])
@@ -77,7 +77,7 @@ def panels(groups: int = 4, methods: Any = METHODS, epochs: int = 200, prefix: s
     random = np.random.default_rng(7)
     made = []
     for g in range(groups):
-        place = f"svhn (wrn-28-10, 200 epochs), {DISTORTIONS[g % 4]}" if groups <= 4 else f"dataset {g // 4}, {g % 4}"
+        place = f"dataset {g // 4} (wrn-28-10, 200 epochs, training.warmup_epochs=5), {DISTORTIONS[g % 4]}"
         for q, (quantity, unit) in enumerate(QUANTITIES):
             curves = []
             for i, name in enumerate(methods):

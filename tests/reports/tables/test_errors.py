@@ -5,35 +5,38 @@ import pytest
 
 from autodo.config import RunConfig
 from orchestration.plan import expected_rows
+from reports.cell_text import cell_text
+from reports.document import Cell, Table
 from reports.load import load_results
-from reports.render import cell_text
-from reports.stats import mean_std
-from reports.tables import Cell, Table, error_table, minority_table
+from reports.tables import error_tables
 from tests.reports.conftest import make
 
 Add = Callable[..., Path]
 
 
 def table(root: Path, expected: list[RunConfig] | None = None, metric: str = "error_best_val") -> Table:
-    (only,) = error_table(load_results(root).frame, metric, expected_rows(expected or []))
+    (only,) = error_tables(load_results(root).frame, metric, expected_rows(expected or []))
     return only
 
 
-def test_mean_and_sample_standard_deviation() -> None:
-    assert mean_std([1.0, 2.0, 3.0, 6.0]) == pytest.approx((3.0, (14 / 3) ** 0.5))
-    assert mean_std([4.0, float("nan")]) == (4.0, None)
-    assert mean_std([]) == (None, None)
+def texts(table: Table) -> dict[str, list[str]]:
+    return {
+        row.name: [
+            cell_text(cell, column, table.common_n) for cell, column in zip(row.cells, table.columns, strict=True)
+        ]
+        for row in table.rows
+    }
 
 
 def test_a_cell_is_the_mean_over_seeds_in_percent(root: Path, add: Add) -> None:
     for seed, error in enumerate((0.10, 0.20)):
         add(make(seed=seed), error_best_val=error, minority_error=2 * error)
-    ((name, (cell,)),) = table(root).rows
-    assert name == "baseline"
+    (row,) = table(root).rows
+    (cell,) = row.cells
+    assert row.name == "baseline"
     assert (cell.mean, cell.std, cell.n) == (pytest.approx(15.0), pytest.approx(50**0.5), 2)
     assert table(root).common_n == 2
-    (minority,) = minority_table(load_results(root).frame)
-    assert minority.rows[0][1][0].mean == pytest.approx(30.0)
+    assert table(root, metric="minority_error").rows[0].cells[0].mean == pytest.approx(30.0)
 
 
 def test_the_lowest_of_a_column_is_best_and_baselines_come_first(root: Path, add: Add) -> None:
@@ -41,8 +44,8 @@ def test_the_lowest_of_a_column_is_best_and_baselines_come_first(root: Path, add
         for distortion, error in zip(("10-0.1", "1-0.0"), errors, strict=True):
             add(make(method, distortion), error_best_val=error)
     result = table(root)
-    assert result.columns == ("1-0.0", "10-0.1")
-    assert [(name, [cell.best for cell in cells]) for name, cells in result.rows] == [
+    assert [column.name for column in result.columns] == ["1-0.0", "10-0.1"]
+    assert [(row.name, [cell.best for cell in row.cells]) for row in result.rows] == [
         ("baseline", [True, False]),
         ("autodo-aws", [False, True]),
     ]
@@ -52,7 +55,7 @@ def test_an_incomplete_cell_is_never_best(root: Path, add: Add) -> None:
     expected = [make(method, seed=seed) for method in ("baseline", "autodo-aw", "autodo-aws") for seed in (0, 1)]
     for run, error in zip(expected, (0.2, 0.2, 0.3, 0.3, 0.1), strict=False):
         add(run, error_best_val=error)
-    assert {name: cell.best for name, (cell,) in table(root, expected).rows} == {
+    assert {row.name: row.cells[0].best for row in table(root, expected).rows} == {
         "baseline": True,
         "autodo-aw": False,
         "autodo-aws": False,
@@ -65,14 +68,14 @@ def test_nothing_is_best_where_all_are_equal(root: Path, add: Add) -> None:
     for method, of_method in errors.items():
         for seed, error in enumerate(of_method):
             add(make(method, seed=seed), error_best_val=error)
-    assert not any(cell.best for _, (cell,) in table(root, expected).rows)
+    assert not any(row.cells[0].best for row in table(root, expected).rows)
 
 
 def test_columns_are_named_as_grids_spell_them(root: Path, add: Add) -> None:
     names = ("1-0.0", "10-0.00001", "33.3333333-0.1", "1000000-0.1")
     for name in names:
         add(make(distortion=name), error_best_val=0.1)
-    assert table(root).columns == names
+    assert tuple(column.name for column in table(root).columns) == names
 
 
 def test_holes_are_shown_with_what_should_be_there(root: Path, add: Add) -> None:
@@ -81,32 +84,29 @@ def test_holes_are_shown_with_what_should_be_there(root: Path, add: Add) -> None
     add(expected[2], error_best_val=0.2)
     add(expected[3], error_best_val=0.2)
     result = table(root, expected)
-    texts = {name: [cell_text(cell, result.common_n) for cell in cells] for name, cells in result.rows}
-    assert texts == {"baseline": ["10.00 (1/2)", "20.00 ± 0.00"], "autodo-aws": ["– (0/2)", "– (0/2)"]}
+    assert texts(result) == {"baseline": ["10.00 (1/2)", "20.00 ± 0.00"], "autodo-aws": ["– (0/2)", "– (0/2)"]}
 
 
 def test_without_expectations_a_hole_is_only_a_hole(root: Path, add: Add) -> None:
     add(make("baseline", "1-0.0"), error_best_val=0.1)
     add(make("autodo-aws", "10-0.1"), error_best_val=0.1)
     result = table(root)
-    assert [cell_text(cell, result.common_n) for _, cells in result.rows for cell in cells] == [
-        "10.00", "–", "–", "10.00",
-    ]  # fmt: skip
+    assert texts(result) == {"baseline": ["10.00", "–"], "autodo-aws": ["–", "10.00"]}
 
 
 def test_results_beyond_a_grid_are_not_missing_anywhere(root: Path, add: Add) -> None:
     for seed in range(3):
         add(make(seed=seed), error_best_val=0.1)
-    assert table(root, [make(seed=0)]).rows[0][1][0] == Cell(10.0, 0.0, n=3, expected=3)
+    assert table(root, [make(seed=0)]).rows[0].cells[0] == Cell(10.0, 0.0, n=3, expected=3)
 
 
 def test_splits_and_variants_are_rows_of_their_own(root: Path, add: Add) -> None:
     add(make("autodo-exact-ws"), error_best_val=0.1)
     add(make("autodo-exact-ws", split="union"), error_best_val=0.1)
-    assert [name for name, _ in table(root).rows] == ["autodo-exact-ws", "autodo-exact-ws (union)"]
+    assert [row.name for row in table(root).rows] == ["autodo-exact-ws", "autodo-exact-ws (union)"]
     add(make("autodo-exact-ws", overrides={"outer.lr": 0.5}), error_best_val=0.1)
     add(make("baseline"), error_best_val=0.1)
-    assert [name for name, _ in table(root).rows] == [
+    assert [row.name for row in table(root).rows] == [
         "baseline",
         "autodo-exact-ws (union), outer.lr=0.05",
         "autodo-exact-ws, outer.lr=0.05",
@@ -120,9 +120,9 @@ def test_what_makes_a_method_is_no_part_of_the_recipe(root: Path, add: Add) -> N
         add(make(method), error_best_val=0.1)
     found = table(root)
     assert found.title == "digits (small-cnn, 40 epochs)"
-    assert {name for name, _ in found.rows} == set(methods)
+    assert {row.name for row in found.rows} == set(methods)
     add(make("randaugment", overrides={"policy.draws": 1}), error_best_val=0.1)
-    assert {name for name, _ in table(root).rows} >= {"randaugment, policy.draws=1", "randaugment, policy.draws=3"}
+    assert {row.name for row in table(root).rows} >= {"randaugment, policy.draws=1", "randaugment, policy.draws=3"}
 
 
 def test_variants_are_told_by_every_setting_that_differs(root: Path, add: Add) -> None:
@@ -132,7 +132,7 @@ def test_variants_are_told_by_every_setting_that_differs(root: Path, add: Add) -
         {"outer.solver": "neumann", "outer.step": 0.1},
     ):
         add(make("autodo-exact-ws", overrides=overrides))
-    assert [name for name, _ in table(root).rows] == [
+    assert [row.name for row in table(root).rows] == [
         f"autodo-exact-ws, {values}"
         for values in (
             "method.loss=cross-entropy, points.learn=[weight], outer.solver=conjugate-gradient, outer.step=null",
@@ -147,9 +147,24 @@ def test_recipes_are_never_mixed_and_are_told_apart_by_their_titles(root: Path, 
     add(make(), error_best_val=0.1)
     add(make(overrides={"training.epochs": 5, "training.lr": 0.5}), error_best_val=0.5)
     add(make(overrides={"dataset.subsample": 100}), error_best_val=0.9)
-    tables = error_table(load_results(root).frame)
-    assert {(t.title, round(t.rows[0][1][0].mean or 0)) for t in tables} == {
+    tables = error_tables(load_results(root).frame)
+    assert {(t.title, round(t.rows[0].cells[0].mean or 0)) for t in tables} == {
         ("digits (small-cnn, 40 epochs, training.lr=0.05)", 10),
         ("digits (small-cnn, 5 epochs, training.lr=0.5)", 50),
         ("digits (small-cnn, 40 epochs, 100 images, training.lr=0.05)", 90),
     }
+
+
+def test_what_read_the_test_images_is_shown_and_never_the_best(root: Path, add: Add) -> None:
+    for seed in range(2):
+        add(make("baseline", seed=seed), error_best_val=0.3 + seed / 100)
+        add(make("autodo-aws", seed=seed), error_best_val=0.2 + seed / 100)
+        add(make("autodo-aws", seed=seed, split="test-as-val"), error_best_val=0.1 + seed / 100)
+    shown = table(root)
+    assert {row.name: row.cells[0].best for row in shown.rows} == {
+        "baseline": False,
+        "autodo-aws": True,
+        "autodo-aws (test-as-val)": False,
+    }
+    assert not any(row.cells[0].tied for row in shown.rows)
+    assert any("are not compared" in note for note in shown.notes)

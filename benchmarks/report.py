@@ -1,0 +1,93 @@
+"""What a report costs: reading and writing that of the paper's small-image grids, and of 10,000 runs.
+
+    make bench            # or: python -m benchmarks.report --store PATH
+
+Each row is a process of its own, so that its memory is its own. The stores are synthetic and made first, which takes
+some minutes.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.synthetic_store import ALL, LIGHT, paper_grids, runs_of, write_store
+
+FORMATS = ("html", "md", "latex", "csv")
+# Runs -> seconds and GB (10^9 bytes) that the whole report may take.
+TARGETS = {384: ("15 s", ""), 10_000: ("60 s", "2 GB")}
+
+# Each prints its seconds, after the imports, and its peak memory in bytes.
+_MEASURE = """
+import json, resource, sys, time
+{imports}
+started = time.perf_counter()
+{call}
+seconds = time.perf_counter() - started
+print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+"""
+READ = _MEASURE.format(
+    imports="from reports.load import load_epochs, load_results",
+    call="""results = load_results(sys.argv[1])
+columns = ["run_id", "epoch", "train_loss", "test_loss", "test_error", "outer_phase"]
+_, warnings = load_epochs(sys.argv[1], results.frame["run_id"], columns)
+assert not results.warnings and not warnings, (results.warnings, warnings)""",
+)
+REPORT = _MEASURE.format(
+    imports="""from orchestration.show import expected
+from orchestration.store import Store
+from reports.page import write_report
+wanted = expected(Store(sys.argv[1]).open())""",
+    call=f"write_report(sys.argv[1], out=sys.argv[2], expected=wanted, formats={FORMATS})",
+)
+
+
+def main() -> None:
+    """Prints one table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", type=Path, action="append", help="measure this store, and make none; several times")
+    given = parser.parse_args()
+    table = Table(title=f"report, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", title_justify="left")
+    for column in ("what", "runs", "seconds", "target", "peak memory", "target"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    with tempfile.TemporaryDirectory() as folder:
+        for store in given.store or [make_store(Path(folder) / str(runs), runs) for runs in TARGETS]:
+            add_rows(table, store, Path(folder) / "report")
+    Console().print(table)
+
+
+def make_store(root: Path, runs: int) -> Path:
+    """A synthetic store with so many runs; points and predictions only in the small one."""
+    grids = paper_grids(runs)
+    write_store(root, runs_of(grids)[:runs], ALL if runs == min(TARGETS) else LIGHT, grids=grids)
+    return root
+
+
+def add_rows(table: Table, store: Path, out: Path) -> None:
+    """Measures reading alone, and the report."""
+    runs = sum(1 for _ in (store / "results").iterdir())
+    seconds_target, memory_target = TARGETS.get(runs, ("", ""))
+    for what, program in {"reading results and epochs": READ, "the report, all formats": REPORT}.items():
+        targets = (seconds_target, memory_target) if program == REPORT else ("", "")
+        seconds, memory = measured(program, store, out)
+        table.add_row(what, f"{runs:,}", seconds, targets[0], memory, targets[1])
+
+
+def measured(program: str, store: Path, out: Path) -> tuple[str, str]:
+    """Wall seconds and peak memory of a fresh process; why it failed, if it did."""
+    command = [sys.executable, "-c", program, str(store), str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        return "failed", (done.stderr.splitlines() or ["no word"])[-1]
+    seconds, peak_bytes = json.loads(done.stdout.splitlines()[-1])
+    return f"{seconds:.1f} s", f"{peak_bytes / 1e9:.2f} GB"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""A store's report, put together: what is loaded, and which sections there are. Rendering comes after."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from autodo.errors import StoreError
+from autodo.storage import Location, located
+from reports import findings, provenance
+from reports.comparison import named, without_test_as_val
+from reports.curves import COLUMNS as CURVE_COLUMNS
+from reports.curves import learning_curves
+from reports.doctor.inspect_run import inspect_run
+from reports.document import Figure, Report, Section
+from reports.figures import (
+    accuracy_figures,
+    choose,
+    cluster_figures,
+    confusion_figures,
+    cost_figures,
+    curve_figures,
+    rank_figure,
+    strength_figures,
+    weight_figures,
+)
+from reports.figures.choose import Choice
+from reports.keys import key
+from reports.label_repair import REPAIR_COLUMNS, label_repair
+from reports.load import Results, load_epochs, load_results, reduce_runs
+from reports.palette import Style, styles
+from reports.selection import select as selected
+from reports.stats import Ranks
+from reports.tables import (
+    EPOCH_COLUMNS,
+    METRICS,
+    class_tables,
+    cost_tables,
+    difference_tables,
+    error_tables,
+    label_repair_tables,
+    rank_sentences,
+    rank_tables,
+    ranks,
+    split_tables,
+)
+
+HEADLINE = "error_best_val"
+_SUSPECTS = 24  # images of a gallery; `autodo inspect` shows more
+_GALLERIES = 6
+_SUSPECTS_OF = (
+    "Of each dataset the run with the lowest val error among those drawn above. "
+    "The command autodo inspect STORE RUN_ID lists all train points of a run, with a CSV to work through."
+)
+Expected = Sequence[Mapping[str, Any]]
+
+
+def build_report(
+    root: Path | str | Location,
+    expected: Iterable[Mapping[str, Any]] = (),
+    *,
+    metric: str = HEADLINE,
+    select: str | None = None,
+    results: Results | None = None,
+) -> Report:
+    """Everything that a store's Parquet files tell; runs nothing again.
+
+    Args:
+        root: path or URI of the store.
+        expected: `comparison.IDENTITY` columns of runs that should be there; those without a result are holes.
+        metric: a key of METRICS, by which methods are compared.
+        select: a part of the runs, as `selection.select` reads it.
+        results: those of the store, if they are loaded already.
+    Raises:
+        StoreError: if there is no store. ConfigError: if `select` fits no run.
+    """
+    place = located(root)
+    results = load_results(place) if results is None else results
+    frame, asked = results.frame, list(expected)
+    if select is not None:
+        ids = set(selected(named(frame, asked), select)["run_id"])
+        frame = frame[frame["run_id"].isin(ids)].reset_index(drop=True)
+        asked = [row for row in asked if row["run_id"] in ids]
+    return _Builder(place, frame, asked, metric).report(results.warnings, select)
+
+
+class _Builder:
+    """What several sections need, loaded once."""
+
+    def __init__(self, place: Location, frame: pd.DataFrame, expected: Expected, metric: str) -> None:
+        self.place = place
+        self.frame = frame
+        self.expected = expected
+        self.metric = metric
+        self.runs = named(frame, expected)
+        self.warnings: list[str] = []
+        wanted = tuple(dict.fromkeys([*CURVE_COLUMNS, *EPOCH_COLUMNS, "val_error"]))
+        self.epochs = self._kept(load_epochs(place, frame["run_id"], wanted))
+        self.choices: Sequence[Choice] = choose(without_test_as_val(self.runs))
+        self.methods = tuple(dict.fromkeys(self.runs["name"]))
+        self.looks: Mapping[str, Style] = styles(self.methods)
+
+    def report(self, warnings: Sequence[str], select: str | None) -> Report:
+        """All sections that have something in them."""
+        sections = [
+            self._errors(),
+            self._comparison(),
+            self._curves(),
+            self._classes(),
+            self._embeddings(),
+            self._splits(),
+            self._cost(),
+            self._learned(),
+            self._suspects(),
+            self._other_metrics(),
+        ]
+        grids, unreadable = provenance.launched_grids(self.place)
+        title = ", ".join(name for name, _ in grids) or self.place.name
+        return Report(
+            title=title if select is None else f"{title}: {select}",
+            summary=tuple(self._summary()),
+            sections=tuple(section for section in sections if _holds_something(section)),
+            warnings=tuple(dict.fromkeys([*warnings, *unreadable, *self.warnings])),
+            provenance=(("store", str(self.place)), *provenance.provenance(self.frame)),
+            grids=(*grids, *provenance.recipes(self.runs)),
+            methods=self.methods,
+        )
+
+    def _summary(self) -> Iterable[str]:
+        yield findings.what_was_run(self.runs)
+        missing = findings.what_is_missing(self.runs)
+        if missing:
+            yield missing
+        words = "test error" if self.metric == HEADLINE else METRICS[self.metric]
+        yield from findings.what_was_found(without_test_as_val(self.runs), self.metric, words)
+
+    # ----- sections
+
+    def _errors(self) -> Section:
+        return Section("errors", "Test error", tables=tuple(error_tables(self.frame, self.metric, self.expected)))
+
+    def _comparison(self) -> Section:
+        found = ranks(self.frame, self.metric, self.expected)
+        return Section(
+            "comparison",
+            "Differences and ranks",
+            paragraphs=() if found else rank_sentences(None),
+            tables=(
+                *rank_tables(self.frame, self.metric, self.expected),
+                *difference_tables(self.frame, self.metric, self.expected),
+            ),
+            figures=() if found is None else (_rank_figure(found),),
+        )
+
+    def _curves(self) -> Section:
+        panels = learning_curves(self.runs, self.epochs)
+        figures = curve_figures(panels, self.looks, self.choices)
+        return Section("curves", "Learning curves", panels=tuple(panels), figures=tuple(figures))
+
+    def _classes(self) -> Section:
+        figures = [*accuracy_figures(self.choices, self.looks)]
+        figures += self._kept(confusion_figures(self.place, self.choices))
+        tables = class_tables(self.frame, self.expected)
+        return Section("classes", "Classes", tables=tuple(tables), figures=tuple(figures))
+
+    def _embeddings(self) -> Section:
+        figures: Sequence[Figure] = self._kept(cluster_figures(self.place, self.choices))
+        return Section("embeddings", "Embeddings of test images", figures=tuple(figures))
+
+    def _splits(self) -> Section:
+        tables = split_tables(self.frame, self.metric, self.expected)
+        return Section("splits", "What the outer loop and the training read", tables=tuple(tables))
+
+    def _cost(self) -> Section:
+        tables = cost_tables(self.frame, self.expected, self.epochs)
+        figures = cost_figures(self.choices, self.looks)
+        return Section("cost", "Cost", tables=tuple(tables), figures=tuple(figures))
+
+    def _learned(self) -> Section:
+        noisy = self.frame.loc[self.frame["wrong_labels"] > 0, "run_id"]
+        repairs = self._kept(reduce_runs(self.place, "points", noisy, REPAIR_COLUMNS, label_repair))
+        figures = [*self._kept(weight_figures(self.place, self.choices))]
+        figures += self._kept(strength_figures(self.place, self.choices))
+        tables = label_repair_tables(self.frame, repairs, self.expected)
+        return Section("learned", "What was learned of the train points", tables=tuple(tables), figures=tuple(figures))
+
+    def _suspects(self) -> Section:
+        galleries = []
+        for choice in self.choices[:_GALLERIES]:
+            run_id = self._lowest_val_error(choice.runs)
+            try:
+                gallery = inspect_run(self.place, run_id, top=_SUSPECTS).gallery
+                galleries.append(dataclasses.replace(gallery, key=key("to-look-at", run_id)))
+            except StoreError as error:
+                self.warnings.append(f"{run_id}: no labels to look at: {error}")
+        return Section(
+            "to-look-at",
+            "Labels that are probably wrong",
+            (_SUSPECTS_OF,),
+            galleries=tuple(galleries),
+        )
+
+    def _lowest_val_error(self, runs: pd.DataFrame) -> str:
+        """The run of these whose best epoch has the lowest val error, as a person would choose it."""
+        of_runs = self.epochs[self.epochs["run_id"].isin(runs["run_id"])]
+        lowest = of_runs.groupby("run_id", observed=True)["val_error"].min().dropna()
+        return str(lowest.idxmin()) if len(lowest) else str(runs["run_id"].iloc[0])
+
+    def _other_metrics(self) -> Section:
+        others = [metric for metric in METRICS if metric not in (self.metric, "minority_error")]
+        tables = [table for metric in others for table in error_tables(self.frame, metric, self.expected)]
+        return Section("other-errors", "Test error at other epochs", tables=tuple(tables))
+
+    def _kept(self, found: tuple[Any, Sequence[str]]) -> Any:
+        """The first of what was loaded and the warnings of what could not be, which the report will show."""
+        value, warnings = found
+        self.warnings += warnings
+        return value
+
+
+def _rank_figure(found: Ranks) -> Figure:
+    caption = (
+        f"Critical-difference diagram: average ranks over {len(found.blocks)} cells; methods that a bar joins are not "
+        "told apart by Nemenyi's test at 5%."
+    )
+    return rank_figure("average-ranks", caption, found.names, found.average_rank, found.p_values)
+
+
+def _holds_something(section: Section) -> bool:
+    return any((section.tables, section.panels, section.figures, section.galleries))

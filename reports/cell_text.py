@@ -1,0 +1,111 @@
+"""Figures, heads and captions as plain text, the same in every format; a format adds marks and escapes."""
+
+from reports.document import Cell, Column, Row, Table
+
+HOLE = "–"
+PAPER = "paper (ours minus it)"
+"""Name of the row under a method's that holds the paper's figures."""
+
+
+def cell_text(cell: Cell, column: Column, common_n: int | None) -> str:
+    """`4.31 ± 0.20`, with n where it is not the common one: `4.31 (1/2)`, `– (0/2)`, `4.31 ± 0.20 (3)`.
+
+    With an interval `-1.20 [-1.91, -0.42]`.
+
+    Args:
+        common_n: `Table.common_n`.
+    """
+    seeds = seeds_text(cell, common_n)
+    return f"{mean_text(cell, column)} ({seeds})" if seeds else mean_text(cell, column)
+
+
+def mean_text(cell: Cell, column: Column) -> str:
+    """`4.31 ± 0.20`, `-1.20 [-1.91, -0.42]`, `4.31` under two seeds, `–` without a result."""
+    if cell.mean is None:
+        return HOLE
+    text = number(cell.mean, column)
+    if cell.interval is not None:
+        low, high = cell.interval
+        return f"{text} [{number(low, column)}, {number(high, column)}]"
+    return text if cell.std is None else f"{text} ± {number(cell.std, column)}"
+
+
+def seeds_text(cell: Cell, common_n: int | None) -> str:
+    """`1/2` where seeds are missing, `3` where it is not the common n, else nothing."""
+    if cell.mean is None and not cell.expected:
+        return ""
+    if not cell.complete:
+        return f"{cell.n}/{cell.expected}"
+    return "" if cell.n == common_n else str(cell.n)
+
+
+def paper_text(cell: Cell, column: Column) -> str:
+    """The paper's figure as it states it, and ours minus it: `3.6 ± 0.10 (+0.71)`; empty if it has none."""
+    if cell.paper is None:
+        return ""
+    text = f"{cell.paper.mean:g}"
+    text = text if "." in text else f"{text}.0"
+    if cell.paper.std is not None:
+        text += f" ± {number(cell.paper.std, column)}"
+    return text if cell.difference is None else f"{text} ({cell.difference:+.{column.digits}f})"
+
+
+def number(value: float, column: Column) -> str:
+    """With the column's digits; no minus before a zero."""
+    text = f"{value:,.{column.digits}f}" if column.digits == 0 else f"{value:.{column.digits}f}"
+    return text.removeprefix("-") if float(text.replace(",", "")) == 0 else text
+
+
+def has_paper(row: Row) -> bool:
+    """Whether the paper has a figure for any cell of the row."""
+    return any(cell.paper is not None for cell in row.cells)
+
+
+def head(table: Table, column: Column) -> str:
+    """The column's name, with its unit if it is not that of all columns."""
+    return f"{column.name} ({column.unit})" if column.unit and _common_unit(table) is None else column.name
+
+
+def caption(table: Table) -> str:
+    """What the figures are, in which unit and over how many seeds; a phrase without full stop."""
+    unit = _common_unit(table)
+    text = f"{table.caption}, in {unit}" if unit else table.caption
+    if not any(cell.n for row in table.rows for cell in row.cells):
+        return text
+    if table.common_n is None:
+        return f"{text}; n in brackets"
+    others = any(cell.n != table.common_n for row in table.rows for cell in row.cells if cell.n or cell.expected)
+    return f"{text}; n = {table.common_n}{' unless shown' if others else ''}"
+
+
+def legend(table: Table, best: str, tied: str) -> str:
+    """What the marks mean that the table has; empty if it has none.
+
+    Args:
+        best, tied: what a format marks them with, such as `*` or `bold`.
+    """
+    marked = [
+        (column, row.cells[i])
+        for row in table.rows
+        for i, column in enumerate(table.columns)
+        if row.cells[i].best or row.cells[i].tied
+    ]
+    ends = {column.better for column, cell in marked if cell.best}
+    if not ends:
+        return ""
+    end = {"lower": "lowest", "higher": "highest"}.get(ends.pop() or "", "best") if len(ends) == 1 else "best"
+    lacking = any(cell.expected and not cell.complete for row in table.rows for cell in row.cells)
+    aside = ", incomplete cells aside" if lacking else ""
+    text = f"{best}: {end} of the column{aside}"
+    return f"{text}; {tied}: tied with it" if any(cell.tied for _, cell in marked) else text
+
+
+def sentence(phrase: str) -> str:
+    """A phrase with a capital letter and a full stop, unless it has its own."""
+    text = f"{phrase[:1].upper()}{phrase[1:]}"
+    return text if not text or text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _common_unit(table: Table) -> str | None:
+    units = {column.unit for column in table.columns}
+    return units.pop() if len(units) == 1 else None

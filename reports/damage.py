@@ -1,0 +1,185 @@
+"""What the columns of a store may hold; whatever holds anything else was damaged, or was not written by a run."""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+Rows = NDArray[np.bool_]
+
+_FINITE = float(np.finfo(np.float32).max)  # which float32 can be compared with
+_NAMED = 20  # files that a reason names before it counts
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`, in every element if the column holds lists.
+
+    Args:
+        essential: without it the row tells nothing. What is out of range elsewhere counts as unknown.
+    """
+
+    low: float
+    high: float
+    essential: bool = False
+
+
+_SHARE, _AMOUNT, _FREE = Range(0, 1), Range(0, _FINITE), Range(-_FINITE, _FINITE)
+_NEEDED_SHARE, _NEEDED_AMOUNT = Range(0, 1, essential=True), Range(0, _FINITE, essential=True)
+_PROBABILITY = Range(0, 1 + 1e-4)  # a sum of float32
+_EPOCH = Range(0, 10**6)  # a training has 200, or 10,000
+
+RANGES: dict[str, dict[str, Range]] = {
+    "results": {
+        "imbalance_ratio": Range(1, _FINITE, essential=True),
+        "noise_ratio": _NEEDED_SHARE,
+        "seed": _NEEDED_AMOUNT,
+        **dict.fromkeys(("error_best_val", "error_last", "error_best_test"), _NEEDED_SHARE),
+        # Of a part of the classes: a test set can lack these.
+        **dict.fromkeys(("minority_error", "majority_error", "per_class_accuracy"), _SHARE),
+        **dict.fromkeys(("best_val_epoch", "epochs"), _EPOCH),
+        **dict.fromkeys(("train_points", "val_points", "test_points", "wrong_labels"), _AMOUNT),
+        **dict.fromkeys(("seconds", "inner_seconds", "outer_seconds", "images_per_second"), _AMOUNT),
+        "peak_memory_bytes": _AMOUNT,
+    },
+    "epochs": {
+        "epoch": dataclasses.replace(_EPOCH, essential=True),
+        **dict.fromkeys(("val_error", "test_error"), _NEEDED_SHARE),
+        # A training goes on if the loss of an image that it does not learn from becomes infinite.
+        **dict.fromkeys(("train_loss", "val_loss", "test_loss"), _FREE),
+        "per_class_accuracy": _SHARE,
+        **dict.fromkeys(("lr", "inner_seconds", "outer_seconds", "eval_seconds"), _AMOUNT),
+        **dict.fromkeys(("images_per_second", "peak_memory_bytes"), _AMOUNT),
+    },
+    "predictions": {
+        **dict.fromkeys(("index", "label", "prediction"), _NEEDED_AMOUNT),
+        "probability": _PROBABILITY,
+    },
+    "points": {
+        **dict.fromkeys(("index", "label", "clean_label", "prediction"), _NEEDED_AMOUNT),
+        **dict.fromkeys(("weight", "loss", "magnitude", "top_classes"), _AMOUNT),
+        **dict.fromkeys(("soft_label", "gate_probability", "top_probabilities"), _PROBABILITY),
+    },
+    "embeddings": {
+        **dict.fromkeys(("index", "label", "prediction"), _NEEDED_AMOUNT),
+        "embedding": dataclasses.replace(_FREE, essential=True),
+    },
+}
+"""By kind and column. A column that is not named here may hold anything of its dtype."""
+
+AXES = {"epochs": "epoch", "predictions": "index", "points": "index", "embeddings": "index"}
+"""What the rows of a run's table are told apart by."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What is wrong with one file, and what became of it, such as `left out: damaged (…)`."""
+
+    file: str
+    reason: str
+    named: int = _NAMED
+    """How many files with this reason are named; the others are counted."""
+
+    @property
+    def kind(self) -> str:
+        """The reason without numbers, which differ from file to file."""
+        return re.sub(r"[-+]?\d[\d.]*(e[-+]?\d+)?", "#", self.reason)
+
+
+def told(problems: Sequence[Problem]) -> tuple[str, ...]:
+    """A line for each file; of very many with the same reason, the first ones and a count."""
+    groups: dict[str, list[Problem]] = {}
+    for problem in problems:
+        groups.setdefault(problem.kind, []).append(problem)
+    lines = []
+    for group in groups.values():
+        shown = group[: group[0].named]
+        lines += [printable(f"{problem.file}: {problem.reason}") for problem in shown]
+        if len(group) > len(shown):
+            lines[-1] += f" (and {len(group) - len(shown):,} more like this)"
+    return tuple(lines)
+
+
+# Control characters, and those that turn the direction of text or break a line.
+_CONTROL = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+_CONTROL_RE2 = r"[\x00-\x1f\x7f-\x{9f}\x{2028}\x{2029}\x{202a}-\x{202e}\x{2066}-\x{2069}]"
+
+
+def printable(text: str) -> str:
+    """The text with its control characters spelt out, such as `\\n`; no two texts become the same one of them."""
+    return re.sub(_CONTROL, lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def with_control_characters(texts: pa.ChunkedArray) -> Rows:
+    """Which rows of a column of strings, or of lists of strings, hold a control character. Shape: -> [rows]."""
+
+    def holds(values: pa.ChunkedArray) -> Rows:
+        found: Rows = pc.fill_null(pc.match_substring_regex(values, _CONTROL_RE2), False).to_numpy()
+        return found
+
+    return _of_any_element(texts, holds)
+
+
+def out_of_range(column: pa.ChunkedArray, allowed: Range) -> Rows:
+    """Which rows hold a number, or a list with a number, outside of what is allowed, NaN included.
+
+    Null is unknown: allowed unless the range is essential. As an element of a list it always is.
+
+    Shape:
+        column [rows] -> [rows].
+    """
+
+    def outside(values: pa.ChunkedArray) -> Rows:
+        numbers = values.to_numpy()
+        with np.errstate(over="ignore"):  # a bound that is more than a float32 can hold is infinite to it
+            bad: Rows = ~((numbers >= allowed.low) & (numbers <= allowed.high))
+        return bad & values.is_valid().to_numpy() if values.null_count else bad
+
+    bad = _of_any_element(column, outside)
+    return bad | column.is_null().to_numpy() if allowed.essential and column.null_count else bad
+
+
+def _of_any_element(column: pa.ChunkedArray, test: Callable[[pa.ChunkedArray], Rows]) -> Rows:
+    if not pa.types.is_list(column.type):
+        return test(column)
+    rows = np.zeros(len(column), dtype=bool)
+    found = test(pc.list_flatten(column))
+    if found.any():
+        rows[pc.list_parent_indices(column).to_numpy()[found]] = True
+    return rows
+
+
+def fault(name: str, value: Any, allowed: Range) -> str:
+    """What is wrong with a value that is out of range: `error_last is 1.2, more than 1`."""
+    if isinstance(value, list):
+        return f"{name} holds a number that is not from {allowed.low:g} to {allowed.high:g}"
+    if value is None or not math.isfinite(value):
+        return f"{name} is not a number"
+    if value < allowed.low:
+        return f"{name} is {value:g}, less than {allowed.low:g}"
+    return f"{name} is {value:g}, more than {allowed.high:g}"
+
+
+def as_declared(values: pa.ChunkedArray, declared: pa.DataType) -> pa.ChunkedArray:
+    """The column in the dtype that `records.SCHEMAS` declares, if that changes none of its values.
+
+    Raises:
+        pa.ArrowException: if it holds something else.
+    """
+    if values.type == declared:
+        return values
+    if _is_text(values.type) != _is_text(declared) and not pa.types.is_null(values.type):
+        raise pa.ArrowTypeError(f"it is {values.type}, not {declared}")
+    return values.cast(declared)
+
+
+def _is_text(dtype: pa.DataType) -> bool:
+    while pa.types.is_dictionary(dtype) or pa.types.is_list(dtype) or pa.types.is_large_list(dtype):
+        dtype = dtype.value_type
+    return bool(pa.types.is_string(dtype) or pa.types.is_large_string(dtype))

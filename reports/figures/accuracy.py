@@ -1,0 +1,196 @@
+"""Test accuracy of each class."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Sheet
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from reports.document import Figure, Floats
+from reports.figures import canvas
+from reports.figures.choose import Choice
+from reports.figures.classes import class_names, listed, minority_start
+from reports.keys import key
+from reports.palette import Style
+
+_HATCHES = ("", "////", "\\\\\\\\", "----", "xxxx", "||||", "++++")
+_AS_BARS = 20  # classes, up to which each has its own bars
+
+
+def draw_class_bars(
+    ax: Axes,
+    accuracies: Mapping[str, tuple[Floats, Floats]],
+    class_names: Sequence[str],
+    styles: Mapping[str, Style],
+    minority_start: int | None = None,
+) -> None:
+    """A group of bars for each class, one bar a method, with one standard deviation; a dash where nothing is known.
+
+    Args:
+        accuracies: (mean, standard deviation) in percent by method.
+        minority_start: the first class that imbalance makes rare; a line stands before it.
+    Shape:
+        mean [C], std [C], NaN where unknown.
+    """
+    classes, width = len(class_names), 0.84 / max(1, len(accuracies))
+    for i, (method, (mean, std)) in enumerate(accuracies.items()):
+        style = styles[method]
+        known = np.isfinite(mean)
+        x = np.arange(classes) + (i - (len(accuracies) - 1) / 2) * width
+        ax.bar(
+            x[known],
+            mean[known],
+            width * 0.92,
+            color=style.colour,
+            hatch=_HATCHES[style.pattern],
+            edgecolor="white",
+            linewidth=0,
+        )
+        for at in np.flatnonzero(~(mean >= 0.5)):
+            # A bar of no height looks like none.
+            text = "0" if known[at] else "–"
+            ax.text(x[at], 0.5, text, ha="center", va="bottom", fontsize=6.5, color=style.colour)
+        several = known & np.isfinite(std)
+        ax.errorbar(x[several], mean[several], std[several], fmt="none", ecolor="black", elinewidth=0.6)
+    _name_classes(ax, class_names, minority_start)
+
+
+def draw_class_profiles(
+    ax: Axes,
+    accuracies: Mapping[str, tuple[Floats, Floats]],
+    styles: Mapping[str, Style],
+    minority_start: int | None = None,
+) -> None:
+    """For more classes than bars can show: each method's accuracies from its best class to its worst.
+
+    Majority and minority are sorted apart, with a line between them. Arguments as for `draw_class_bars`.
+    """
+    for method, (mean, _) in accuracies.items():
+        style = styles[method]
+        split = len(mean) if minority_start is None else minority_start
+        for part, offset in ((mean[:split], 0), (mean[split:], split)):
+            known = np.sort(part[np.isfinite(part)])[::-1]
+            x = offset + np.arange(len(known))
+            ax.plot(x, known, color=style.colour, linestyle=style.linestyle or "-", linewidth=1.4)
+    classes = max((len(mean) for mean, _ in accuracies.values()), default=0)
+    ax.set_xlim(-1, classes)
+    _divide(ax, classes, minority_start)
+    ax.set_xlabel("classes, each method's best first")
+
+
+def _name_classes(ax: Axes, names: Sequence[str], minority_start: int | None) -> None:
+    labels = canvas.class_labels(names, 14)
+    ax.set_xticks(range(len(names)), labels)
+    if max(map(len, labels), default=0) > 5:
+        for label in ax.get_xticklabels():
+            label.set(rotation=40, ha="right", rotation_mode="anchor")
+    ax.tick_params(axis="x", length=0)
+    ax.set_xlim(-0.6, len(names) - 0.4)
+    _divide(ax, len(names), minority_start)
+
+
+def _divide(ax: Axes, classes: int, minority_start: int | None) -> None:
+    ax.set_ylim(0, 100)
+    ax.grid(axis="y")
+    ax.set_axisbelow(True)
+    ax.set_ylabel("test accuracy (%)")
+    if minority_start is not None:
+        ax.axvline(minority_start - 0.5, color=canvas.GREY, linewidth=0.8, linestyle=(0, (4, 2)))
+        for x, side in ((minority_start / 2 - 0.5, "majority"), ((minority_start + classes) / 2 - 0.5, "minority")):
+            ax.annotate(
+                side,
+                (x, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(0, 3),
+                textcoords="offset points",
+                ha="center",
+                color=canvas.GREY,
+            )
+
+
+def class_accuracies(choice: Choice, classes: int) -> dict[str, tuple[Floats, Floats, int]]:
+    """Mean and sample standard deviation over seeds of each class's test accuracy in percent, and the seeds, by method.
+
+    A seed whose test set lacks a class does not count there; runs with another number of classes do not count at all.
+
+    Shape:
+        mean [C], std [C], NaN where unknown.
+    """
+    found = {}
+    for method in choice.methods:
+        rows = [_row(values, classes) for values in choice.of(method)["per_class_accuracy"]]
+        known = [row for row in rows if row is not None and np.isfinite(row).any()]
+        if not known:
+            continue
+        values = 100 * np.stack(known)
+        count = np.isfinite(values).sum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = np.nansum(values, axis=0) / count
+            std = np.sqrt(np.nansum((values - mean) ** 2, axis=0) / (count - 1))
+        found[method] = (np.where(count > 0, mean, np.nan), np.where(count > 1, std, np.nan), len(known))
+    return found
+
+
+def _row(values: object, classes: int) -> NDArray[np.float64] | None:
+    if len(listed(values)) != classes:
+        return None
+    row = np.asarray(listed(values), dtype=np.float64)
+    return np.where(np.isfinite(row), row, np.nan)
+
+
+def accuracy_figures(choices: Sequence[Choice], styles: Mapping[str, Style]) -> list[Figure]:
+    """For each choice, the accuracy of each class by method."""
+    figures = []
+    for choice in choices:
+        names = class_names(choice.runs)
+        accuracies = class_accuracies(choice, len(names))
+        if accuracies:
+            figures.append(_figure(choice, names, accuracies, styles))
+    return figures
+
+
+def _figure(
+    choice: Choice,
+    names: Sequence[str],
+    found: Mapping[str, tuple[Floats, Floats, int]],
+    styles: Mapping[str, Style],
+) -> Figure:
+    start = minority_start(choice.runs, len(names))
+    accuracies = {method: (mean, std) for method, (mean, std, _) in found.items()}
+    bars = len(names) <= _AS_BARS
+
+    @canvas.styled
+    def draw() -> Sheet:
+        figure = canvas.sheet(3.0 + 0.1 * len(found))
+        ax = figure.add_subplot()
+        if bars:
+            draw_class_bars(ax, accuracies, names, styles, start)
+            entries = [
+                (Patch(facecolor=styles[m].colour, hatch=_HATCHES[styles[m].pattern], edgecolor="white"), m)
+                for m in found
+            ]
+            canvas.legend(figure, [(patch, canvas.plain(method, 60)) for patch, method in entries])
+        else:
+            draw_class_profiles(ax, accuracies, styles, start)
+            canvas.legend(figure, [canvas.line_entry(method, styles[method]) for method in found])
+        return figure
+
+    seeds = sorted({n for *_, n in found.values()})
+    n = f"n = {seeds[0]}" if len(seeds) == 1 else f"n from {seeds[0]} to {seeds[-1]}"
+    how = (
+        ("whiskers are one standard deviation" if seeds[-1] > 1 else "one seed, and so no standard deviation")
+        if bars
+        else "each method's classes are sorted from best to worst, the majority and the minority apart"
+    )
+    if any(np.isnan(mean).any() for mean, *_ in found.values()):
+        how += "; a dash or a gap: the test set has no image of the class"
+    worst = ", ".join(
+        f"{method} {np.nanmin(mean):.1f} % ({names[int(np.nanargmin(mean))]})" for method, (mean, *_) in found.items()
+    )
+    caption = (
+        f"Test accuracy of each class, {choice.place}, mean over seeds ({n}) at the epoch of lowest val error; {how}. "
+        f"Worst class: {worst}.{canvas.class_key(names)}{choice.remark}"
+    )
+    return Figure(key("class-accuracy", choice.group, choice.distortion), canvas.visible(caption), draw)

@@ -1,0 +1,248 @@
+"""t-SNE of the test images' embeddings: Fig. 6 of the paper, bottom."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure as Sheet
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from autodo.storage import Location
+from reports.document import Figure, Floats
+from reports.figures import canvas
+from reports.figures.choose import Choice
+from reports.figures.classes import class_names
+from reports.keys import key
+from reports.load import reduce_runs
+from reports.palette import class_colours
+
+Ints = NDArray[np.int64]
+MOST_POINTS = 1500
+_PERPLEXITY = 30.0
+_SEED = 0
+_WITH_LEGEND = 12  # classes, up to which a legend names the colours; with more, a number stands at each cluster
+
+
+class Embedded(NamedTuple):
+    """Some test images of one run. Shape: embedding [n, D], label [n], prediction [n]."""
+
+    embedding: NDArray[np.float32]
+    label: Ints
+    prediction: Ints
+
+
+def stratified(label: Ints, most: int = MOST_POINTS, seed: int = _SEED) -> Ints:
+    """Positions of at most `most` points, in order; every class keeps its share, and one point at least.
+
+    The same labels give the same positions. Where there are more classes than `most`, some have none.
+    """
+    if len(label) <= most:
+        return np.arange(len(label))
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(label))
+    shuffled = label[order]
+    # A point's rank within its class, as a share of the class: the smallest are the same share of every class.
+    _, inverse, size = np.unique(shuffled, return_inverse=True, return_counts=True)
+    by_class = np.argsort(inverse, kind="stable")
+    starts = np.repeat(np.cumsum(size) - size, size)
+    rank = np.empty(len(label), np.int64)
+    rank[by_class] = np.arange(len(label)) - starts
+    share = np.where(rank == 0, -1.0, (rank + 0.5) / size[inverse])
+    return np.sort(order[np.argsort(share, kind="stable")[:most]])
+
+
+def project(embedding: NDArray[np.floating], seed: int = _SEED) -> Floats:
+    """t-SNE in two dimensions; the same input gives the same output on the same machine.
+
+    Under 4 points there are no neighbours to keep, and the first two principal components are given.
+
+    Shape:
+        [n, D] -> [n, 2].
+    Reference: van der Maaten and Hinton 2008; openTSNE, Poličar et al. 2019.
+    """
+    count = len(embedding)
+    points = np.asarray(embedding, dtype=np.float64)
+    if count < 4 or not np.ptp(points, axis=0).any():
+        return _principal(points)
+    from openTSNE import TSNE
+
+    # A point has n - 1 neighbours, and openTSNE looks at three times the perplexity.
+    perplexity = min(_PERPLEXITY, (count - 1) / 3)
+    # Narrow spaces have no two components to start from.
+    start = "pca" if min(points.shape) > 2 else "random"
+    tsne = TSNE(
+        perplexity=perplexity,
+        initialization=start,
+        neighbors="exact",
+        negative_gradient_method="bh",
+        n_jobs=1,
+        random_state=seed,
+    )
+    return np.asarray(tsne.fit(points), dtype=np.float64)
+
+
+def _principal(points: Floats) -> Floats:
+    centred = points - points.mean(axis=0) if len(points) else points
+    scores = np.zeros((len(points), 2))
+    if centred.size:
+        left, scale, _ = np.linalg.svd(centred, full_matrices=False)
+        kept = min(2, len(scale))
+        scores[:, :kept] = left[:, :kept] * scale[:kept]
+    return scores
+
+
+def draw_clusters(ax: Axes, position: Floats, label: Ints, prediction: Ints, class_names: Sequence[str]) -> None:
+    """Small dots are images that were classified right, balls those classified wrong; both in the colour of the label.
+
+    Shape:
+        position [n, 2], label [n], prediction [n].
+    """
+    colours = np.array(class_colours(len(class_names)))
+    wrong = label != prediction
+    # In a vector format, thousands of dots would be a picture each.
+    dots: dict[str, Any] = {"linewidths": 0, "s": 5, "alpha": 0.75, "rasterized": True}
+    balls: dict[str, Any] = {"linewidths": 0.5, "s": 20, "edgecolors": "black", "rasterized": True, "zorder": 3}
+    ax.scatter(position[~wrong, 0], position[~wrong, 1], c=colours[label[~wrong]], **dots)
+    ax.scatter(position[wrong, 0], position[wrong, 1], c=colours[label[wrong]], **balls)
+    _write_names(ax, position, label, class_names)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.margins(0.07)
+    ax.set_aspect("equal", adjustable="datalim")
+    for spine in ax.spines.values():
+        spine.set_visible(True)
+        spine.set_color("#cccccc")
+
+
+def _write_names(ax: Axes, position: Floats, label: Ints, class_names: Sequence[str]) -> None:
+    """The name or number of each class in the middle of it, moved up or down where another stands already."""
+    names = canvas.class_labels(class_names, 11) if len(class_names) <= _WITH_LEGEND else None
+    size = 6.5 if names else 5.5
+    halo = [patheffects.withStroke(linewidth=1.8, foreground="white")]
+    colours = class_colours(len(class_names))
+    # Points of the page for a unit of the data, about: the final layout is not known yet.
+    extent = ax.get_window_extent()
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    scale = (
+        72 / figure.dpi * min(extent.width, extent.height) / max(float(np.ptp(position, axis=0).max(initial=0)), 1e-9)
+    )
+    taken: list[tuple[float, float, float]] = []
+    for present in np.unique(label):
+        # The median of a class may lie between its clusters; the point next to it lies in one.
+        own = position[label == present]
+        x, y = own[np.argmin(((own - np.median(own, axis=0)) ** 2).sum(axis=1))]
+        text = names[present] if names else str(present)
+        half = 0.32 * size * len(text)
+        free = [
+            shift
+            for shift in (0, 1, -1, 2, -2, 3, -3)
+            if all(
+                abs(x * scale - other_x) > half + other_half or abs(y * scale + shift * size * 1.1 - other_y) > size
+                for other_x, other_y, other_half in taken
+            )
+        ]
+        shift = size * 1.1 * (free[0] if free else 0)
+        taken.append((x * scale, y * scale + shift, half))
+        note = ax.annotate(text, (x, y), xytext=(0, shift), textcoords="offset points", ha="center", va="center")
+        colour = "black" if names else [0.7 * part for part in to_rgb(colours[present])]
+        # The outlines of a hundred haloed numbers would make most of an SVG.
+        note.set(fontsize=size, color=colour, path_effects=halo, rasterized=not names, in_layout=False, zorder=5)
+
+
+def embeddings(
+    root: Location | str, run_ids: Sequence[str], classes: int
+) -> tuple[dict[str, Embedded], tuple[str, ...]]:
+    """A stratified part of the test images of each run that kept them, and warnings of what cannot be used."""
+    columns = ["label", "prediction", "embedding"]
+    found, warnings = reduce_runs(root, "embeddings", run_ids, columns, _part(classes))
+    bad = [run_id for run_id, part in found.items() if isinstance(part, str)]
+    warnings += tuple(f"embeddings of {run_id}: left out: {found[run_id]}" for run_id in bad)
+    return {run_id: part for run_id, part in found.items() if isinstance(part, Embedded)}, warnings
+
+
+def _part(classes: int) -> Callable[[pa.Table], Embedded | str]:
+    def take(table: pa.Table) -> Embedded | str:
+        sides = [table[name].to_numpy() for name in ("label", "prediction")]
+        if any(not np.isin(side, np.arange(classes)).all() for side in sides):
+            return f"a label that none of its {classes} classes has"
+        label, prediction = (side.astype(np.int64) for side in sides)
+        chosen = stratified(label)
+        vectors = table["embedding"].take(pa.array(chosen)).combine_chunks()
+        widths = np.unique(vectors.value_lengths().to_numpy(zero_copy_only=False))
+        if vectors.null_count or len(widths) > 1 or (len(chosen) and not widths[0] > 0):
+            return "embeddings of different widths, or none"
+        values = vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(chosen), -1)
+        if not np.isfinite(values).all():
+            return "an embedding is not a number"
+        return Embedded(values, label[chosen], prediction[chosen])
+
+    return take
+
+
+def cluster_figures(root: Location | str, choices: Sequence[Choice]) -> tuple[list[Figure], tuple[str, ...]]:
+    """For each choice, the embeddings of the first seed of every method that kept them; and warnings."""
+    figures: list[Figure] = []
+    warnings: list[str] = []
+    for choice in choices:
+        names = class_names(choice.runs)
+        by_method: dict[str, tuple[int, Embedded]] = {}
+        for method in choice.methods:
+            for run_id, seed in choice.of(method)[["run_id", "seed"]].itertuples(index=False):
+                parts, problems = embeddings(root, [run_id], len(names))
+                warnings += problems
+                if parts and len(parts[run_id].label):
+                    by_method[method] = (int(seed), parts[run_id])
+                    break
+        if by_method:
+            figures.append(_figure(choice, names, by_method))
+    return figures, tuple(warnings)
+
+
+def _figure(choice: Choice, names: Sequence[str], by_method: dict[str, tuple[int, Embedded]]) -> Figure:
+    @functools.cache  # a figure is drawn once for each format, and this takes seconds
+    def positions() -> list[Floats]:
+        return [project(part.embedding) for _, part in by_method.values()]
+
+    @canvas.styled
+    def draw() -> Sheet:
+        figure, axes = canvas.panels(len(by_method), 3.4, extra_height=0.5)
+        for ax, position, (method, (seed, part)) in zip(axes, positions(), by_method.items(), strict=True):
+            draw_clusters(ax, position, part.label, part.prediction, names)
+            wrong = int((part.label != part.prediction).sum())
+            ax.set_title(
+                f"{canvas.plain(method, canvas.LONGEST_NAME)}, seed {seed}: {wrong} of {len(part.label)} wrong"
+            )
+        entries = [
+            (Line2D([], [], marker="o", markersize=2.5, color=canvas.GREY, linestyle="none"), "right"),
+            (
+                Line2D([], [], marker="o", markersize=5, color=canvas.GREY, markeredgecolor="black", linestyle="none"),
+                "wrong",
+            ),
+        ]
+        if len(names) <= _WITH_LEGEND:
+            colours = class_colours(len(names))
+            entries += [
+                (Line2D([], [], marker="s", markersize=5, color=colour, linestyle="none"), label)
+                for colour, label in zip(colours, canvas.class_labels(names), strict=True)
+            ]
+        canvas.legend(figure, entries, columns=min(len(entries), 6))
+        return figure
+
+    sizes = ", ".join(
+        f"{method} {int((part.label != part.prediction).sum())} of {len(part.label)} wrong"
+        for method, (_, part) in by_method.items()
+    )
+    numbers = "" if len(names) <= _WITH_LEGEND else " A number stands in its class."
+    caption = (
+        f"t-SNE of the penultimate layer's outputs for test images, {choice.place}, coloured by true class: dots are "
+        f"classified right, balls wrong. A stratified part of at most {MOST_POINTS} images of one seed: {sizes}. "
+        f"Distances between clusters mean nothing.{numbers}{canvas.class_key(names)}{choice.remark}"
+    )
+    return Figure(key("clusters", choice.group, choice.distortion), canvas.visible(caption), draw)

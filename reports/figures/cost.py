@@ -1,0 +1,173 @@
+"""What quality costs: test error against train images per second."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Sheet
+from matplotlib.text import Annotation
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from reports.document import Figure
+from reports.figures import canvas
+from reports.figures.choose import Choice
+from reports.keys import key
+from reports.palette import Style
+from reports.stats import mean_std
+
+_MARKERS = "osD^vPX"
+
+
+class CostQuality(NamedTuple):
+    """One method: train images per second, test error and its standard deviation over seeds in percent."""
+
+    name: str
+    images_per_second: float
+    error: float
+    std: float | None
+
+
+def draw_cost_quality(ax: Axes, methods: Sequence[CostQuality], styles: Mapping[str, Style]) -> None:
+    """A marker with its name for each method, with one standard deviation; the speed on a logarithmic axis.
+
+    Names stand where they hide no marker and no other name, if there is such a place, with a thin line if it is far.
+    """
+    for method in methods:
+        style = styles[method.name]
+        x, y = [method.images_per_second], [method.error]
+        ax.errorbar(x, y, method.std, color=style.colour, elinewidth=0.8, fmt="none")
+        ax.plot(x, y, _MARKERS[style.pattern], color=style.colour, markersize=6, markeredgecolor="white")
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    speeds = [method.images_per_second for method in methods]
+    if speeds:
+        # At least an octave, so that methods of nearly one speed do not look far apart, with room for names.
+        middle, reach = np.sqrt(min(speeds) * max(speeds)), max(np.sqrt(max(speeds) / min(speeds)), 2**0.5)
+        ax.set_xlim(middle / reach**1.35, middle * reach**1.35)
+    ax.margins(y=0.18)
+    ax.grid()
+    ax.set_axisbelow(True)
+    ax.set_xlabel("train images per second, inner and outer phase (log scale)")
+    ax.set_ylabel("test error (%)")
+    _write_names(ax, methods)
+
+
+def _write_names(ax: Axes, methods: Sequence[CostQuality]) -> None:
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # which gives the axes their place
+    scale = figure.dpi / 72
+    inside = ax.get_window_extent()
+    positions = (
+        ax.transData.transform([(m.images_per_second, m.error) for m in methods]) if methods else np.empty((0, 2))
+    )
+    taken = [(x - 5 * scale, y - 5 * scale, x + 5 * scale, y + 5 * scale) for x, y in positions]
+    for (x, y), method in zip(positions, methods, strict=True):
+        reach = ax.transData.transform([(method.images_per_second, method.error + (method.std or 0))])[0, 1] - y
+        taken.append((x - scale, y - reach, x + scale, y + reach))
+    for (x, y), method in sorted(zip(positions, methods, strict=True), key=lambda pair: -pair[0][1]):
+        note = ax.annotate(
+            canvas.plain(method.name, 40),
+            (method.images_per_second, method.error),
+            xytext=(0, 0),
+            textcoords="offset points",
+            fontsize=7,
+            annotation_clip=False,
+        )
+        note.set_in_layout(False)
+        extent = note.get_window_extent()
+        width, height = extent.width, extent.height
+        best, fewest = (0.0, 0.0), np.inf
+        for dx, dy in _offsets(width / scale, height / scale):
+            box = (x + dx * scale, y + dy * scale, x + dx * scale + width, y + dy * scale + height)
+            hidden = sum(_overlap(box, other) for other in taken) + width * height - _overlap(box, inside.extents)
+            if hidden < fewest - 1e-6:
+                best, fewest = (dx, dy), hidden
+        note.set_position(best)
+        taken.append(
+            (x + best[0] * scale, y + best[1] * scale, x + best[0] * scale + width, y + best[1] * scale + height)
+        )
+        _connect(ax, note, best, width / scale, height / scale)
+
+
+def _offsets(width: float, height: float) -> list[tuple[float, float]]:
+    """Where a name may stand, in points from its marker to its lower left corner; the nearest first."""
+    places = []
+    for distance in (6, 12, 20, 30, 42, 56):
+        middle = -height / 2
+        places += [(distance, middle), (-distance - width, middle)]
+        places += [(-width / 2, distance), (-width / 2, -distance - height)]
+        places += [(x, y) for y in (distance, -distance - height) for x in (2, -width - 2, distance, -width - distance)]
+    return places
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    """Area that two boxes share. Shape: (x0, y0, x1, y1) each."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(0.0, float(width)) * max(0.0, float(height))
+
+
+def _connect(ax: Axes, note: Annotation, offset: tuple[float, float], width: float, height: float) -> None:
+    """A thin line from a name to its marker, if it stands further off than beside it."""
+    near_x = min(max(0.0, offset[0]), offset[0] + width)
+    near_y = min(max(0.0, offset[1]), offset[1] + height)
+    if near_x**2 + near_y**2 > 9**2:
+        ax.annotate(
+            "",
+            note.xy,
+            xytext=(near_x, near_y),
+            textcoords="offset points",
+            arrowprops={"arrowstyle": "-", "color": canvas.GREY, "linewidth": 0.5, "shrinkA": 0, "shrinkB": 3},
+        ).set_in_layout(False)
+
+
+def cost_quality(runs: pd.DataFrame) -> list[CostQuality]:
+    """Means over seeds of each method; methods whose speed nobody measured are left out.
+
+    Args:
+        runs: rows of the frame of `named` of one cell.
+    """
+    found = []
+    for name, of_method in runs.groupby("name", sort=False):
+        # images_per_second is of the inner phase alone: what the outer phase takes belongs to the price.
+        inner = of_method["inner_seconds"].astype(float)
+        outer = of_method["outer_seconds"].astype(float).fillna(0)
+        speed, _ = mean_std((of_method["images_per_second"].astype(float) * inner / (inner + outer)).tolist())
+        error, std = mean_std((100 * of_method["error_best_val"].astype(float)).tolist())
+        if speed is not None and error is not None and np.isfinite(speed) and speed > 0:
+            found.append(CostQuality(str(name), speed, error, std))
+    return found
+
+
+def cost_figures(choices: Sequence[Choice], styles: Mapping[str, Style]) -> list[Figure]:
+    """For each choice, its methods by speed and error."""
+    figures = []
+    for choice in choices:
+        methods = cost_quality(choice.runs)
+        if methods:
+            figures.append(_figure(choice, methods, styles))
+    return figures
+
+
+def _figure(choice: Choice, methods: Sequence[CostQuality], styles: Mapping[str, Style]) -> Figure:
+    @canvas.styled
+    def draw() -> Sheet:
+        figure = canvas.sheet(3.4 + 0.05 * max(0, len(methods) - 6))
+        draw_cost_quality(figure.add_subplot(), methods, styles)
+        return figure
+
+    devices = sorted({str(device) for device in choice.runs["device"].dropna()})
+    on = f" Measured on {devices[0]}." if len(devices) == 1 else ""
+    mixed = f" Speeds were measured on different devices and do not compare: {'; '.join(devices)}."
+    numbers = ", ".join(f"{m.name} {m.error:.2f} % at {m.images_per_second:,.0f}/s" for m in methods)
+    caption = (
+        f"Test error at the epoch of lowest val error against train images per second of inner and outer phase "
+        f"together, {choice.place}, means over seeds: {numbers}. The search for a policy before the training is not "
+        f"counted.{mixed if len(devices) > 1 else on}{choice.remark}"
+    )
+    return Figure(key("cost-quality", choice.group, choice.distortion), canvas.visible(caption), draw)

@@ -1,0 +1,138 @@
+"""Learned hyperparameters of the train points, as counts that take the same memory for any number of points."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from autodo.storage import Location
+from reports.document import Floats
+from reports.load import reduce_runs
+
+# Affine operation -> largest standard deviation of its magnitude, in the order of the columns gate_probability and
+# magnitude: autodo.augment.affine.OPERATIONS, which a report does not import, because it needs no PyTorch.
+OPERATIONS = {
+    "rotate": np.radians(30),
+    "scale-x": 0.5,
+    "scale-y": 0.5,
+    "translate-x": 0.45,
+    "translate-y": 0.45,
+    "shear-x": 0.3,
+    "shear-y": 0.3,
+}
+GROUPS = ("clean, majority", "clean, minority", "wrong, majority", "wrong, minority")
+"""Whether the label was changed, and which class the image is of."""
+
+WEIGHT_EDGES = np.append(np.linspace(0, 10, 1001), np.inf)
+SHARE_EDGES = np.linspace(0, 1, 201)
+
+Counts = NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True)
+class PointSummary:
+    """How many train points have which learned value, by group.
+
+    Args:
+        weight: by WEIGHT_EDGES; None if weights were not learned.
+        gate, magnitude: of each operation by SHARE_EDGES, magnitudes as shares of their range; None if not learned.
+    Shape:
+        size [4] points of each group; weight [4, W]; gate, magnitude [4, 7, S].
+    """
+
+    size: Counts
+    weight: Counts | None = None
+    gate: Counts | None = None
+    magnitude: Counts | None = None
+
+    def __add__(self, other: "PointSummary") -> "PointSummary":
+        return PointSummary(
+            self.size + other.size,
+            _sum(self.weight, other.weight),
+            _sum(self.gate, other.gate),
+            _sum(self.magnitude, other.magnitude),
+        )
+
+
+def _sum(one: Counts | None, other: Counts | None) -> Counts | None:
+    return other if one is None else one if other is None else one + other
+
+
+def point_summaries(
+    root: Location | str, run_ids: Sequence[str], classes: int
+) -> tuple[dict[str, PointSummary], tuple[str, ...]]:
+    """The summary of each run, and warnings of what cannot be used.
+
+    Args:
+        classes: C; images of the classes C//2..C-1 are the minority.
+    """
+    columns = ["label", "clean_label", "weight", "gate_probability", "magnitude"]
+    found, warnings = reduce_runs(root, "points", run_ids, columns, _summary(classes))
+    bad = [run_id for run_id, summary in found.items() if isinstance(summary, str)]
+    warnings += tuple(f"points of {run_id}: left out: {found[run_id]}" for run_id in bad)
+    return {run_id: summary for run_id, summary in found.items() if isinstance(summary, PointSummary)}, warnings
+
+
+def _summary(classes: int) -> Callable[[pa.Table], PointSummary | str]:
+    def summarise(table: pa.Table) -> PointSummary | str:
+        sides = [table[name].to_numpy() for name in ("label", "clean_label")]
+        if any(not np.isin(side, np.arange(classes)).all() for side in sides):
+            return f"a label that none of its {classes} classes has"
+        label, clean = sides
+        group = 2 * (label != clean) + (clean >= classes // 2)
+        size = np.bincount(group, minlength=len(GROUPS))
+        weight = table["weight"].to_numpy().astype(float)
+        gate, magnitude = (_rows(table[name]) for name in ("gate_probability", "magnitude"))
+        if isinstance(gate, str) or isinstance(magnitude, str):
+            return f"it has not {len(OPERATIONS)} operations for each point"
+        share = None if magnitude is None else magnitude / np.array(list(OPERATIONS.values()))
+        return PointSummary(
+            size,
+            _counts(weight[:, None], group, WEIGHT_EDGES)[:, 0] if np.isfinite(weight).any() else None,
+            None if gate is None else _counts(gate, group, SHARE_EDGES),
+            None if share is None else _counts(share, group, SHARE_EDGES),
+        )
+
+    return summarise
+
+
+def _rows(column: pa.ChunkedArray) -> Floats | str | None:
+    """A column of lists as [n, 7]; None if all are null, a text if any is of another length."""
+    if column.null_count == len(column):
+        return None
+    lists = column.combine_chunks()
+    if lists.null_count or set(lists.value_lengths().to_pylist()) != {len(OPERATIONS)}:
+        return "lengths differ"
+    return lists.flatten().to_numpy(zero_copy_only=False).reshape(len(lists), -1).astype(float)
+
+
+def _counts(values: Floats, group: Counts, edges: Floats) -> Counts:
+    """Finite values by group, column and bin; the last bin is closed. Shape: values [n, K], group [n] -> [4, K, S]."""
+    bins = len(edges) - 1
+    row, column = np.nonzero(np.isfinite(values))
+    # Rounding may put a share of its range a hair above 1.
+    place = np.clip(np.searchsorted(edges, values[row, column], side="right") - 1, 0, bins - 1)
+    flat = (group[row] * values.shape[1] + column) * bins + place
+    return np.bincount(flat, minlength=len(GROUPS) * values.shape[1] * bins).reshape(len(GROUPS), -1, bins)
+
+
+def quantiles(counts: Counts, edges: Floats, shares: Sequence[float]) -> Floats:
+    """Quantiles of binned values, as if they lay evenly in their bins; NaN where there are none.
+
+    Shape:
+        counts [..., S], edges [S + 1] finite -> [..., len(shares)].
+    """
+    flat = counts.reshape(-1, counts.shape[-1])
+    found = np.full((len(flat), len(shares)), np.nan)
+    for i, row in enumerate(flat):
+        if row.any():
+            below = np.concatenate([[0.0], np.cumsum(row) / row.sum()])
+            for j, share in enumerate(shares):
+                # The bin in which the cumulative share is reached; bins without points are stepped over.
+                at = max(int(np.searchsorted(below, share, side="left")), 1)
+                left, right = below[at - 1], below[at]
+                part = 0.0 if right == left else (share - left) / (right - left)
+                found[i, j] = edges[at - 1] + part * (edges[at] - edges[at - 1])
+    return found.reshape(*counts.shape[:-1], len(shares))

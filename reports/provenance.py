@@ -1,0 +1,76 @@
+"""Where results come from: code, libraries, devices, time, and the configurations that were launched."""
+
+import json
+
+import pandas as pd
+import yaml
+
+from autodo.errors import StoreError
+from autodo.storage import Location
+
+_LIMIT = 100_000  # characters of a grid's file; a grid is a page
+
+
+def provenance(runs: pd.DataFrame) -> tuple[tuple[str, str], ...]:
+    """(what, value) of the runs that are done, such as ("torch", "2.11.0 (12 runs), 2.12.0 (4 runs)").
+
+    Args:
+        runs: the frame of `load_results`, or a part of it.
+    """
+    if runs.empty:
+        return ()
+    first, last = runs["finished_at"].min(), runs["finished_at"].max()
+    entries = [("runs", str(len(runs)))]
+    if not pd.isna(first):
+        entries.append(("finished", f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"))
+    hours = runs["seconds"].sum() / 3600
+    entries.append(("training time of all runs", f"{hours:.1f} h"))
+    entries.append(("code version", counted(runs["git_sha"])))
+    entries.append(("device", counted(runs["device"])))
+    entries += [(package, counted(column)) for package, column in library_versions(runs).items()]
+    return tuple(entries)
+
+
+def counted(column: pd.Series) -> str:
+    """The values of a column, with the number of runs of each if they are not all the same."""
+    counts = column.astype(object).where(column.notna(), "unknown").value_counts()
+    if len(counts) == 1:
+        return str(counts.index[0])
+    return ", ".join(f"{value} ({n} run{'s' if n > 1 else ''})" for value, n in counts.items())
+
+
+def library_versions(runs: pd.DataFrame) -> dict[str, pd.Series]:
+    """The version of each library in every run, by name; null in runs that do not say."""
+    known = [{} if pairs is None or pairs is pd.NA else dict(pairs) for pairs in runs["versions"]]
+    return {
+        package: pd.Series([versions.get(package) for versions in known], dtype=object)
+        for package in sorted({package for versions in known for package in versions})
+    }
+
+
+def launched_grids(root: Location) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+    """(name, YAML as it was launched) of the grids of a store, and warnings of those that cannot be read."""
+    grids, warnings = [], []
+    for name in sorted((root / "grids").names()):
+        if not name.endswith(".yaml"):
+            continue
+        file = root / "grids" / name
+        try:
+            grids.append((name.removesuffix(".yaml"), file.read_text()[:_LIMIT]))
+        except (StoreError, FileNotFoundError) as error:
+            warnings.append(f"{file}: not shown: {error}")
+    return tuple(grids), tuple(warnings)
+
+
+def recipes(named: pd.DataFrame) -> tuple[tuple[str, str], ...]:
+    """(group, YAML) of what the runs of a group share: dataset, model, training, standard augmentation.
+
+    Args:
+        named: from `comparison.named`.
+    """
+    shown = []
+    for group, runs in named.groupby("group", sort=True):
+        config = json.loads(runs["config"].iloc[0])
+        shared = {part: config[part] for part in ("dataset", "model", "training", "augmentation") if part in config}
+        shown.append((str(group), yaml.safe_dump(shared, sort_keys=False, allow_unicode=True)))
+    return tuple(shown)

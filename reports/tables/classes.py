@@ -1,0 +1,129 @@
+"""Accuracy of minority, majority and worst class, and how much classes differ (section 5.3 of the paper)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reports.comparison import named
+from reports.document import Column, Reference, Table
+from reports.keys import key
+from reports.paper import paper_accuracy
+from reports.tables import cells
+from reports.tables.provenance import run_notes
+
+# Quantity of `reports.paper.paper_accuracy` -> column.
+_COLUMNS = {
+    "all": Column("all classes", "%", better="higher"),
+    "majority": Column("majority", "%", better="higher"),
+    "minority": Column("minority", "%", better="higher"),
+    "worst": Column("worst class", "%", better="higher"),
+    "spread": Column("std over classes", "%", better="lower"),
+}
+_SPREAD = (
+    "The standard deviation over classes is that of all classes (ddof = 0); of the minority are the labels C//2..C-1."
+)
+_ONE_MODEL = "The paper's figures of section 5.3 are of one model each, at the best epoch on the test set."
+_NO_IMAGES = "Classes without test images are left out: {classes}."
+
+
+def class_tables(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = ()) -> list[Table]:
+    """Accuracy of parts of the classes at the epoch of lowest val error: one table per group and distortion.
+
+    Args:
+        results, expected: as for `error_tables`.
+    """
+    columns = tuple(_COLUMNS.values())
+    tables = []
+    for group, distortion, runs in cells.by_cell(named(results, expected)):
+        values = pd.concat([runs[["name", "seed", "config"]], _accuracies(runs)], axis=1)
+        melted = values.melt(["name", "seed", "config"], list(_COLUMNS), "quantity", "percent")
+        melted["column"] = [_COLUMNS[quantity].name for quantity in melted["quantity"]]
+        papers = _papers(values)
+        aside, aside_notes = cells.aside(runs)
+        rows = cells.rows(
+            cells.names(runs),
+            columns,
+            cells.grid(melted, "column", "percent"),
+            known=cells.known(runs),
+            papers=papers,
+            aside=aside,
+        )
+        tables.append(
+            Table(
+                key=key("classes", group, distortion),
+                title=f"{group}, {distortion}",
+                caption="test accuracy by class at the epoch of lowest val error, mean ± std over seeds",
+                heading="method",
+                columns=columns,
+                rows=rows,
+                notes=(
+                    _SPREAD,
+                    *_unknown_classes(runs),
+                    *cells.mark_notes(rows),
+                    *aside_notes,
+                    *([_ONE_MODEL] if papers else []),
+                    *run_notes(runs),
+                ),
+            )
+        )
+    return tables
+
+
+def _accuracies(runs: pd.DataFrame) -> pd.DataFrame:
+    """The quantities of every run in percent, NaN where it has none.
+
+    Shape:
+        runs [R] -> [R, 5].
+    """
+    of_classes = [known_accuracies(accuracies) for accuracies in runs["per_class_accuracy"]]
+    return pd.DataFrame(
+        {
+            "all": 100 * (1 - runs["error_best_val"].astype(float)),
+            "majority": 100 * (1 - runs["majority_error"].astype(float)),
+            "minority": 100 * (1 - runs["minority_error"].astype(float)),
+            "worst": [100 * values.min() if values.size else np.nan for values in of_classes],
+            "spread": [100 * values.std(ddof=0) if values.size else np.nan for values in of_classes],
+        },
+        index=runs.index,
+    )
+
+
+def known_accuracies(accuracies: Sequence[float | None] | float | None) -> np.ndarray:
+    """Accuracies of the classes that have test images.
+
+    Args:
+        accuracies: a value of `per_class_accuracy`; None or NaN for a run without a result.
+    Shape:
+        -> [C'] float64, C' up to C.
+    """
+    if accuracies is None or isinstance(accuracies, float):
+        return np.empty(0)
+    values = np.asarray(accuracies, dtype=float)
+    return values[np.isfinite(values)]
+
+
+def _unknown_classes(runs: pd.DataFrame) -> list[str]:
+    unknown: dict[str, None] = {}
+    for accuracies, class_names in zip(runs["per_class_accuracy"], runs["class_names"], strict=True):
+        if accuracies is None or isinstance(accuracies, float):
+            continue
+        missing = np.flatnonzero(~np.isfinite(np.asarray(accuracies, dtype=float)))
+        has_names = (
+            class_names is not None
+            and not isinstance(class_names, float)
+            and len(class_names) > max(missing, default=0)
+        )
+        unknown.update(dict.fromkeys(str(class_names[i]) if has_names else str(i) for i in missing))
+    return [_NO_IMAGES.format(classes=", ".join(unknown))] if unknown else []
+
+
+def _papers(values: pd.DataFrame) -> dict[tuple[str, str], Reference]:
+    found = {}
+    for name, of_name in values.groupby("name", sort=False):
+        for quantity, column in _COLUMNS.items():
+            reference = paper_accuracy(str(of_name["config"].iloc[0]), quantity)
+            if reference is not None:
+                found[str(name), column.name] = reference
+    return found

@@ -1,0 +1,142 @@
+"""Table 7 of the paper: what a run costs."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reports.comparison import named
+from reports.document import Column, Reference, Table
+from reports.keys import key
+from reports.paper import paper_hours, paper_outer_hours
+from reports.tables import cells
+from reports.tables.provenance import run_notes
+
+EPOCH_COLUMNS = ("run_id", "outer_phase", "inner_seconds", "outer_seconds")
+"""What `cost_tables` reads of epochs."""
+
+_RUN = Column("run", "h", digits=3, better="lower")
+_INNER = Column("inner, an epoch", "s", better="lower")
+_OUTER = Column("outer, an epoch", "s", better="lower")
+_OUTER_PHASE = Column("outer phase", "h", digits=3, better="lower")
+_SHARE = Column("outer share", "%", digits=1, better="lower")
+_SPEED = Column("speed", "images/s", digits=0, better="higher")
+_MEMORY = Column("peak memory", "GiB", better="lower")
+_COLUMNS = (_RUN, _INNER, _OUTER, _OUTER_PHASE, _SHARE, _SPEED, _MEMORY)
+_OF_EPOCHS = (_OUTER, _OUTER_PHASE)
+
+_MEANING = (
+    "A run's hours hold evaluation and no search of a policy; the outer share is that of inner and outer seconds; the "
+    "outer phase is all epochs that end with an outer pass, with their inner part; the speed is that of the inner part."
+)
+_CPU_MEMORY = "On a CPU the peak memory is the process's, data and libraries included."
+_ESTIMATED = (
+    "The paper's hours are its table 7: AutoDO's epochs from E on, estimated for a V100 GPU, not for the device here."
+)
+
+
+def cost_tables(
+    results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = (), epochs: pd.DataFrame | None = None
+) -> list[Table]:
+    """Time and memory of the methods' runs: one table per group and distortion, on which the images depend.
+
+    Nothing is marked as best: the cheapest method is the one that does least.
+
+    Args:
+        results, expected: as for `error_tables`.
+        epochs: EPOCH_COLUMNS of the runs' epochs, for what only they tell; without it, these columns are left out.
+    """
+    columns = tuple(column for column in _COLUMNS if epochs is not None or column not in _OF_EPOCHS)
+    outer = pd.DataFrame() if epochs is None else _outer_phases(epochs)
+    tables = []
+    for group, distortion, runs in cells.by_cell(named(results, expected)):
+        values = pd.concat([runs[["name", "seed", "config"]], _costs(runs, outer)], axis=1)
+        melted = values.melt(["name", "seed", "config"], [column.name for column in columns], "column", "cost")
+        grid = _asked(cells.grid(melted, "column", "cost"), runs)
+        papers = _papers(values) if epochs is not None else {}
+        tables.append(
+            Table(
+                key=key("cost", group, distortion),
+                title=f"{group}, {distortion}",
+                caption="time and memory of a run, mean ± std over seeds",
+                heading="method",
+                columns=columns,
+                rows=cells.rows(cells.names(runs), columns, grid, known=cells.known(runs), papers=papers, marked=False),
+                notes=(_MEANING, *_device_notes(runs), *_paper_notes(runs, bool(papers)), *run_notes(runs)),
+            )
+        )
+    return tables
+
+
+def _costs(runs: pd.DataFrame, outer: pd.DataFrame) -> pd.DataFrame:
+    """Every run's figures in the units of the columns, NaN where it has none.
+
+    Shape:
+        runs [R] -> [R, 7].
+    """
+    inner_seconds, outer_seconds = runs["inner_seconds"].astype(float), runs["outer_seconds"].astype(float)
+    trained = (inner_seconds + outer_seconds).where(lambda seconds: seconds > 0)
+    of_epochs = outer.reindex(runs["run_id"]).set_axis(runs.index) if len(outer) else None
+    nothing = pd.Series(np.nan, index=runs.index)
+    return pd.DataFrame(
+        {
+            _RUN.name: runs["seconds"].astype(float) / 3600,
+            _INNER.name: inner_seconds / runs["epochs"].astype(float).where(lambda count: count > 0),
+            _OUTER.name: nothing if of_epochs is None else of_epochs["seconds"],
+            _OUTER_PHASE.name: nothing if of_epochs is None else of_epochs["hours"],
+            _SHARE.name: 100 * outer_seconds / trained,
+            _SPEED.name: runs["images_per_second"].astype(float),
+            _MEMORY.name: runs["peak_memory_bytes"].astype(float) / 2**30,
+        }
+    )
+
+
+def _outer_phases(epochs: pd.DataFrame) -> pd.DataFrame:
+    """Of every run with outer passes the seconds of one and the hours of all epochs that have one, by run id."""
+    passed = epochs[epochs["outer_phase"].fillna(False).astype(bool)]
+    seconds = passed.groupby("run_id")[["inner_seconds", "outer_seconds"]]
+    return pd.DataFrame(
+        {
+            "seconds": seconds.mean()["outer_seconds"],
+            "hours": seconds.sum(min_count=1).sum(axis=1, skipna=False) / 3600,
+        }
+    )
+
+
+def _asked(grid: cells.Grid, runs: pd.DataFrame) -> cells.Grid:
+    """The grid without the outer phase of methods that have none: a hole there is no missing result."""
+    inner_only = {
+        str(name)
+        for name, of_name in runs.groupby("name", sort=False)
+        if json.loads(str(of_name["config"].iloc[0])).get("outer") is None
+    }
+    unasked = {(name, column.name) for name in inner_only for column in _OF_EPOCHS}
+    return {place: sample for place, sample in grid.items() if place not in unasked}
+
+
+def _papers(runs: pd.DataFrame) -> dict[tuple[str, str], Reference]:
+    found = {}
+    for name, of_name in runs.groupby("name", sort=False):
+        reference = paper_outer_hours(str(of_name["config"].iloc[0]))
+        if reference is not None:
+            found[str(name), _OUTER_PHASE.name] = reference
+    return found
+
+
+def _device_notes(runs: pd.DataFrame) -> list[str]:
+    """What the figures were measured on; of several devices `run_notes` tells."""
+    devices = sorted(set(runs["device"].dropna().astype(str)))
+    on_cpu = [_CPU_MEMORY] if any("cpu" in device.lower() for device in devices) else []
+    return [*([f"Measured on: {devices[0]}."] if len(devices) == 1 else []), *on_cpu]
+
+
+def _paper_notes(runs: pd.DataFrame, beside: bool) -> list[str]:
+    """The paper's table 7, where its figures stand in the table, or the dataset and the model are the same."""
+    datasets = {(str(dataset), str(model)) for dataset, model in zip(runs["dataset"], runs["model"], strict=True)}
+    stated = [
+        f"{algorithm} {hours:g}" for d, m in datasets if m == "wrn-28-10" for algorithm, hours in paper_hours(d).items()
+    ]
+    listed = [f"The whole of the paper's table 7, in GPU hours: {'; '.join(stated)}."] if stated else []
+    return [_ESTIMATED, *listed] if beside or stated else []

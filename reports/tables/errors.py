@@ -1,0 +1,97 @@
+"""Tables 1 to 4 of the paper: test error of methods on distortions."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from reports.comparison import named
+from reports.document import Column, Reference, Table
+from reports.keys import key
+from reports.paper import LIKE_FOR_LIKE, SEARCHED, paper_error
+from reports.tables import cells
+from reports.tables.provenance import run_notes
+
+METRICS = {
+    "error_best_val": "test error at the epoch of lowest val error",
+    "error_last": "test error after the last epoch",
+    "error_best_test": "lowest test error over all epochs (optimistic)",
+    "minority_error": "test error of the minority classes at the epoch of lowest val error",
+}
+OPTIMISTIC = (
+    "The lowest test error over all epochs chooses the epoch on the test set itself, as the published code does: "
+    "it is lower than what anybody can get without test labels."
+)
+
+
+def error_tables(
+    results: pd.DataFrame, metric: str = "error_best_val", expected: Iterable[Mapping[str, Any]] = ()
+) -> list[Table]:
+    """Mean ± std over seeds of one error: one table per dataset and recipe, since only those can be compared.
+
+    Args:
+        results: the frame of `load_results`.
+        metric: a key of METRICS.
+        expected: identity columns and `config` of runs that should be there; those without a result are holes.
+    """
+    tables = []
+    for group, runs in cells.by_group(cells.in_percent(named(results, expected), metric)):
+        columns = [Column(name, "%", better="lower") for name in cells.distortions(runs)]
+        papers = {} if metric == "minority_error" else paper_errors(runs, "distortion")
+        aside, aside_notes = cells.aside(runs)
+        rows = cells.rows(
+            cells.names(runs),
+            columns,
+            cells.grid(runs, "distortion", "percent"),
+            known=cells.known(runs),
+            papers=papers,
+            aside=aside,
+        )
+        notes = [
+            *([OPTIMISTIC] if metric == "error_best_test" else []),
+            *cells.mark_notes(rows),
+            *aside_notes,
+            *paper_notes(papers, metric),
+            *run_notes(runs),
+        ]
+        tables.append(
+            Table(
+                key=key(metric.replace("_", "-"), group),
+                title=group,
+                caption=f"{METRICS[metric]}, mean ± std over seeds",
+                heading="method / IR-NR",
+                columns=tuple(columns),
+                rows=rows,
+                notes=tuple(notes),
+            )
+        )
+    return tables
+
+
+def paper_errors(
+    runs: pd.DataFrame, column: str, tables: tuple[int, ...] = (1, 2, 3, 6, 5)
+) -> dict[tuple[str, str], Reference]:
+    """What the paper states of runs of one group, by (name, value of the column).
+
+    Args:
+        tables: of the paper, as for `paper_error`.
+    """
+    found = {}
+    for (name, place), of_cell in runs.groupby(["name", column], sort=False):
+        reference = paper_error(str(of_cell["config"].iloc[0]), tables)
+        if reference is not None:
+            found[str(name), str(place)] = reference
+    return found
+
+
+def paper_notes(papers: Iterable[tuple[str, str]], metric: str) -> list[str]:
+    """What a reader must know to compare a table with the paper; nothing if it shows none of its figures.
+
+    Args:
+        papers: the (row, column) of the cells with figures of the paper.
+    """
+    shown = [name for name, _ in papers]
+    return [
+        *([LIKE_FOR_LIKE] if shown and metric != "error_best_test" else []),
+        *([SEARCHED] if any("-searched" in name for name in shown) else []),
+    ]

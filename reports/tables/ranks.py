@@ -1,0 +1,122 @@
+"""Which methods are better over all datasets and distortions: average ranks, and what they can show."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from reports.comparison import named, without_test_as_val
+from reports.document import Cell, Column, Row, Table
+from reports.keys import key
+from reports.stats import SIGNIFICANT, Ranks, rank
+from reports.tables import cells
+from reports.tables.errors import METRICS, OPTIMISTIC
+from reports.tables.provenance import run_notes
+
+_ENOUGH = 0.5
+"""A method is compared if it has so large a share of the cells: one that has few would leave few to all."""
+_FEW_BLOCKS = 10  # of Friedman's chi-squared approximation (Demšar 2006, section 3.2.2)
+
+
+def ranks(
+    results: pd.DataFrame, metric: str = "error_best_val", expected: Iterable[Mapping[str, Any]] = ()
+) -> Ranks | None:
+    """Average ranks of methods over the (group, distortion) cells that are complete for all that are compared.
+
+    Methods with complete cells in less than half of all (group, distortion) are not compared, and are in `left_out`.
+
+    Args:
+        results, metric, expected: as for `error_tables`.
+    Returns:
+        None if there are under three methods or under two such cells.
+    """
+    means = _means(without_test_as_val(named(results, expected)), metric)
+    share = means.notna().mean(axis=0)
+    compared = [str(name) for name in means.columns if share[name] >= _ENOUGH]
+    left_out = tuple(str(name) for name in means.columns if share[name] < _ENOUGH)
+    return rank(means[compared].dropna(axis=0), left_out)
+
+
+def _means(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Mean error of every complete cell, NaN elsewhere.
+
+    Shape:
+        -> [(group, distortion), method].
+    """
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for group, of_group in cells.by_group(runs):
+        known = cells.known(of_group)
+        for (name, distortion), sample in cells.grid(of_group, "distortion", metric).items():
+            cell = cells.cell(sample, known)
+            of_cell = found.setdefault((group, distortion), {})
+            of_cell[name] = cell.mean if cell.mean is not None and cell.complete else np.nan
+    frame = pd.DataFrame.from_dict(found, orient="index", dtype=float)
+    return frame.reindex(columns=sorted(frame.columns))
+
+
+def rank_sentences(ranks: Ranks | None) -> tuple[str, ...]:
+    """What the ranks show and what they cannot, in sentences."""
+    if ranks is None:
+        return ("Ranks need three methods with results in two datasets or distortions: nothing is compared.",)
+    blocks = len(ranks.blocks)
+    groups = len({group for group, _ in ranks.blocks})
+    p = f"{ranks.friedman_p:.2g}"
+    found = (
+        f"Friedman's test finds the methods different (p = {p}); Nemenyi's tells which"
+        if ranks.different
+        else f"Friedman's test does not tell the methods apart (p = {p}), so no pair of them can be said to differ"
+    )
+    sentences = [f"{found}: {len(ranks.names)} methods over {blocks} cells of {groups} group{'s' * (groups > 1)}."]
+    if blocks < _FEW_BLOCKS:
+        sentences.append(
+            f"{blocks} cells are few for these tests, whose p are approximations for {_FEW_BLOCKS} or more."
+        )
+    if groups < blocks:
+        sentences.append(
+            "Distortions of one dataset are no independent datasets: p is lower than it should be for new datasets."
+        )
+    if ranks.left_out:
+        sentences.append(f"Not compared, for want of complete cells: {', '.join(ranks.left_out)}.")
+    return tuple(sentences)
+
+
+def rank_tables(
+    results: pd.DataFrame, metric: str = "error_best_val", expected: Iterable[Mapping[str, Any]] = ()
+) -> list[Table]:
+    """The table of average ranks, lower is better; none if there is nothing to compare.
+
+    Args:
+        results, metric, expected: as for `error_tables`.
+    """
+    expected = list(expected)
+    found = ranks(results, metric, expected)
+    if found is None:
+        return []
+    blocks = len(found.blocks)
+    lowest, highest = float(found.average_rank[0]), float(found.average_rank[-1])
+    rows = []
+    for i, (name, average) in enumerate(zip(found.names, found.average_rank.tolist(), strict=True)):
+        best = average == lowest < highest
+        p = float(found.p_values[0, i])
+        tied = found.different and not best and p >= SIGNIFICANT
+        rows.append(
+            Row(name, (Cell(average, None, blocks, best=best, tied=tied), Cell(p, n=blocks) if i else Cell(None)))
+        )
+    told = "Tied with the best: Nemenyi's test does not tell them apart (p ≥ 0.05)."
+    return [
+        Table(
+            key=key("ranks", metric.replace("_", "-")),
+            title="Average ranks",
+            caption=f"average rank by {METRICS[metric]}, over all cells that are complete for all of the methods",
+            heading="method",
+            columns=(Column("average rank", better="lower"), Column("p against the first", digits=3)),
+            rows=tuple(rows),
+            notes=(
+                *([OPTIMISTIC] if metric == "error_best_test" else []),
+                *([told] if any(row.cells[0].tied for row in rows) else []),
+                *rank_sentences(found),
+                *run_notes(named(results, expected)),
+            ),
+        )
+    ]

@@ -1,0 +1,90 @@
+"""A store's report as files: a page, Markdown, LaTeX and CSV, with the figures beside them."""
+
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from autodo.errors import ConfigError
+from autodo.storage import Location, located
+from autodo.validation import check_name
+from reports.build import HEADLINE, build_report
+from reports.document import Report
+from reports.figures import Files, render, save
+from reports.html import to_html
+from reports.latex import report_latex, table_latex
+from reports.load import Results
+from reports.markdown import report_markdown
+from reports.tables import METRICS
+from reports.tidy import report_csv
+
+FORMATS = ("html", "md", "latex", "csv")
+
+
+def parse_formats(text: str) -> tuple[str, ...]:
+    """The formats that `html,md` names.
+
+    Raises:
+        ConfigError: if one is unknown, or none is named.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise ConfigError(f"--format {text!r}: names no format; known: {', '.join(FORMATS)}")
+    for name in names:
+        check_name(name, FORMATS, "format")
+    return tuple(dict.fromkeys(names))
+
+
+def check_metric(name: str) -> None:
+    """Raises ConfigError with the known ones unless runs are compared by a metric of this name."""
+    check_name(name, tuple(METRICS), "metric")
+
+
+def write_report(
+    store_root: Path | str | Location,
+    out: Path | str | Location | None = None,
+    expected: Iterable[Mapping[str, Any]] = (),
+    *,
+    formats: Collection[str] = FORMATS,
+    metric: str = HEADLINE,
+    select: str | None = None,
+    results: Results | None = None,
+) -> list[Location]:
+    """Builds the report of a store and writes it.
+
+    Args:
+        store_root: path or URI of the store.
+        out: path or URI of the report's folder; STORE/report if None.
+        expected, metric, select, results: as for `build_report`.
+        formats: of FORMATS.
+    Returns:
+        the files that a person opens, the page first; figures and fragments of tables lie in folders beside them.
+    Raises:
+        StoreError: if the store cannot be read or the report not be written. ConfigError: if `select` fits no run.
+    """
+    folder = located(store_root) / "report" if out is None else located(out)
+    report = build_report(store_root, expected, metric=metric, select=select, results=results)
+    return write_files(report, folder, formats)
+
+
+def write_files(report: Report, folder: Location, formats: Collection[str] = FORMATS) -> list[Location]:
+    """The report in each of the formats; arguments and returns as for `write_report`."""
+    drawn: dict[str, Files] = {}
+    if {"html", "md", "latex"} & set(formats):
+        for figure in (figure for section in report.sections for figure in section.figures):
+            drawn[figure.key] = render(figure)
+            save(figure, folder / "figures", drawn[figure.key])
+    pictures = {key: f"figures/{key}.png" for key in drawn}
+    texts = {}
+    if "html" in formats:
+        texts["report.html"] = to_html(report, lambda figure: drawn[figure.key].smallest)
+    if "md" in formats:
+        texts["report.md"] = report_markdown(report, pictures)
+    if "latex" in formats:
+        texts["report.tex"] = report_latex(report, pictures)
+        for table in (table for section in report.sections for table in section.tables):
+            (folder / "tables" / f"{table.key}.tex").write_text(table_latex(table))
+    if "csv" in formats:
+        texts["tables.csv"] = report_csv(report)
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    return [folder / name for name in texts]

@@ -1,0 +1,295 @@
+"""Every figure of every table equals an independent computation."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from orchestration.plan import expected_rows
+from reports.document import Reference, Table
+from reports.tables import (
+    METRICS,
+    class_tables,
+    cost_tables,
+    difference_tables,
+    error_tables,
+    rank_sentences,
+    rank_tables,
+    ranks,
+    split_tables,
+)
+from tests.reports import synthetic
+from tests.reports.tables.known import agree
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Any]:
+    """Two datasets, two distortions, four methods, four seeds; the last method lacks runs, and one has one seed."""
+    whole = synthetic.grid()
+    return [
+        (run, row)
+        for run, row in whole
+        if not (run.method.name == "autodo-aws" and run.seed == 3 and str(run.distortion) == "10-0.1")
+        and not (run.method.name == "randaugment" and run.dataset.name == "svhn" and run.seed > 0)
+    ]
+
+
+@pytest.fixture(scope="module")
+def frame(rows: list[Any]) -> pd.DataFrame:
+    return synthetic.results(rows)
+
+
+@pytest.fixture(scope="module")
+def expected() -> list[dict[str, Any]]:
+    return expected_rows(run for run, _ in synthetic.grid())
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_errors(rows: list[Any], frame: pd.DataFrame, expected: list[Any], metric: str) -> None:
+    agree(error_tables(frame, metric, expected), rows, lambda row: 100 * row[metric])
+    agree(error_tables(frame, metric), rows, lambda row: 100 * row[metric])
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    {
+        "all classes": lambda row: 100 * (1 - row["error_best_val"]),
+        "majority": lambda row: 100 * sum(row["per_class_accuracy"][:5]) / 5,
+        "minority": lambda row: 100 * sum(row["per_class_accuracy"][5:]) / 5,
+        "worst class": lambda row: 100 * sorted(row["per_class_accuracy"])[0],
+        "std over classes": lambda row: 100 * pd.Series(row["per_class_accuracy"]).std(ddof=0),
+    }.items(),
+)
+def test_classes(rows: list[Any], frame: pd.DataFrame, expected: list[Any], column: str, value: Any) -> None:
+    agree(class_tables(frame, expected), rows, value, column)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    {
+        "run": lambda row: row["seconds"] / 3600,
+        "inner, an epoch": lambda row: row["inner_seconds"] / 200,
+        "outer share": lambda row: 100 * row["outer_seconds"] / (row["inner_seconds"] + row["outer_seconds"]),
+        "speed": lambda row: row["images_per_second"],
+        "peak memory": lambda row: row["peak_memory_bytes"] / 1024**3,
+    }.items(),
+)
+def test_costs(rows: list[Any], frame: pd.DataFrame, expected: list[Any], column: str, value: Any) -> None:
+    agree(cost_tables(frame, expected), rows, value, column)
+    agree(cost_tables(frame, expected, synthetic.epochs(rows)), rows, value, column)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    {
+        "outer, an epoch": lambda row: row["outer_seconds"] / 150,
+        "outer phase": lambda row: (row["inner_seconds"] * 150 / 200 + row["outer_seconds"]) / 3600,
+    }.items(),
+)
+def test_costs_of_outer_passes(rows: list[Any], frame: pd.DataFrame, column: str, value: Any) -> None:
+    learning = [(run, row) for run, row in rows if run.outer is not None]
+    tables = cost_tables(frame, epochs=synthetic.epochs(rows))
+    agree(tables, learning, value, column)
+    assert column not in {head.name for table in cost_tables(frame) for head in table.columns}
+
+
+def samples(rows: list[Any]) -> dict[tuple[str, str, str], dict[int, float]]:
+    found: dict[tuple[str, str, str], dict[int, float]] = {}
+    for run, row in rows:
+        place = run.dataset.name, str(run.distortion), run.method.name
+        found.setdefault(place, {})[run.seed] = 100 * row["error_best_val"]
+    return found
+
+
+def marks(tables: list[Table]) -> dict[tuple[str, str, str], str]:
+    return {
+        (table.title.split(" ")[0], column.name, row.name): "best" if cell.best else "tied" if cell.tied else ""
+        for table in tables
+        for row in table.rows
+        for column, cell in zip(table.columns, row.cells, strict=True)
+    }
+
+
+def test_best_and_tied(rows: list[Any], frame: pd.DataFrame, expected: list[Any]) -> None:
+    found, wanted = marks(error_tables(frame, expected=expected)), samples(rows)
+    for dataset in ("svhn", "cifar10"):
+        for distortion in ("1-0.0", "10-0.1"):
+            complete = {
+                place[2]: s for place, s in wanted.items() if place[:2] == (dataset, distortion) and len(s) == 4
+            }
+            best = min(complete, key=lambda name: np.mean(list(complete[name].values())))
+            for name in synthetic.METHODS:
+                mark = found[dataset, distortion, name]
+                if name == best:
+                    assert mark == "best"
+                elif name in complete:
+                    pairs = [(complete[name][seed], complete[best][seed]) for seed in range(4)]
+                    p = scipy.stats.ttest_rel(*zip(*pairs, strict=True)).pvalue
+                    assert mark == ("tied" if p >= 0.05 else "")
+                else:
+                    assert mark == ""
+    assert set(found.values()) == {"best", ""}  # these methods are far apart
+
+
+def test_close_methods_are_tied_and_far_ones_not() -> None:
+    rows = synthetic.grid(("svhn",), ("1-0.0",), {"baseline": 0.1, "randaugment": 0.101, "autodo-a": 0.3})
+    (table,) = error_tables(synthetic.results(rows))
+    found = {row.name: (row.cells[0].best, row.cells[0].tied) for row in table.rows}
+    assert found["autodo-a"] == (False, False)
+    assert {found["baseline"], found["randaugment"]} == {(True, False), (False, True)}
+    assert any(note.startswith("Tied with the best: a paired t-test") for note in table.notes)
+
+
+@pytest.mark.parametrize("what", ["baseline", "best"])
+def test_differences(rows: list[Any], frame: pd.DataFrame, expected: list[Any], what: str) -> None:
+    wanted = samples(rows)
+    tables = {
+        table.title.split(" ")[0]: table
+        for table in difference_tables(frame, expected=expected)
+        if f"the {what}," in table.caption
+    }
+    assert tables.keys() == {"svhn", "cifar10"}
+    for dataset, table in tables.items():
+        for i, column in enumerate(table.columns):
+            complete = {
+                n: wanted[dataset, column.name, n]
+                for n in synthetic.METHODS
+                if len(wanted[dataset, column.name, n]) == 4
+            }
+            best = min(complete, key=lambda name: np.mean(list(complete[name].values())))
+            reference = "baseline" if what == "baseline" else best
+            for row in table.rows:
+                cell, theirs = row.cells[i], wanted[dataset, column.name, reference]
+                ours = wanted[dataset, column.name, row.name]
+                pairs = [ours[seed] - theirs[seed] for seed in sorted(ours) if seed in theirs]
+                if row.name == reference:
+                    assert (cell.mean, cell.n) == (None, 0)
+                    continue
+                assert (cell.mean, cell.n) == (pytest.approx(np.mean(pairs)), len(pairs))
+                if len(pairs) == 1:
+                    assert (cell.std, cell.interval) == (None, None)
+                    continue
+                assert cell.interval is not None
+                assert cell.interval[0] < cell.mean < cell.interval[1]
+                assert min(pairs) - 1e-9 <= cell.interval[0] <= cell.interval[1] <= max(pairs) + 1e-9
+        assert any("under p = 0.125" in note for note in table.notes)
+        assert any("80% with 4 seeds" in note for note in table.notes)
+
+
+def test_no_differences_from_a_baseline_that_is_not_there() -> None:
+    rows = synthetic.grid(("svhn",), ("1-0.0",), {"autodo-a": 0.2, "autodo-aws": 0.1})
+    (only,) = difference_tables(synthetic.results(rows))
+    assert "minus that of the best" in only.caption
+    assert difference_tables(synthetic.results(rows[:4])) == []  # nothing to compare it with
+
+
+def test_ranks_over_complete_cells(rows: list[Any], frame: pd.DataFrame, expected: list[Any]) -> None:
+    # Complete in half of the cells: autodo-aws in those of 1-0.0, randaugment in cifar10's.
+    found = ranks(frame, expected=expected)
+    assert found is None  # only cifar10 at 1-0.0 is complete for all
+    assert "nothing is compared" in rank_sentences(found)[0]
+    whole = [
+        (run, row) for run, row in synthetic.grid() if run.method.name != "autodo-aws" or run.dataset.name == "svhn"
+    ]
+    whole = [(run, row) for run, row in whole if run.method.name != "autodo-aws" or str(run.distortion) == "1-0.0"]
+    found = ranks(synthetic.results(whole))
+    assert found is not None
+    assert found.left_out == ("autodo-aws",)
+    means = pd.DataFrame(
+        {place: {n: np.mean(list(s.values())) for n in [place[2]]} for place, s in samples(whole).items()}
+    )
+    means = means.T.groupby(level=[0, 1]).first().drop(columns="autodo-aws")
+    average = means.rank(axis=1).mean().sort_values()
+    assert found.names == tuple(average.index)
+    assert found.average_rank == pytest.approx(average.to_numpy())
+    assert found.friedman_p == pytest.approx(scipy.stats.friedmanchisquare(*means.to_numpy().T).pvalue)
+    assert len(found.blocks) == 4
+    (table,) = rank_tables(synthetic.results(whole))
+    assert [row.name for row in table.rows] == list(found.names)
+    assert [row.cells[0].mean for row in table.rows] == pytest.approx(list(found.average_rank))
+    assert [row.cells[1].mean for row in table.rows][1:] == pytest.approx(list(found.p_values[0, 1:]))
+    text = " ".join(rank_sentences(found))
+    assert "3 methods over 4 cells of 2 groups" in text
+    assert "Not compared, for want of complete cells: autodo-aws." in text
+
+
+@pytest.mark.parametrize("split", ["union", "test-as-val"])
+def test_splits_beside_each_other(split: str) -> None:
+    first = synthetic.grid(("svhn",), ("1-0.0",), {"autodo-aws": 0.1, "randaugment": 0.2, "baseline": 0.3})
+    other = synthetic.grid(("svhn",), ("1-0.0",), {"randaugment": 0.18, "autodo-aws": 0.09}, split="union")[:-1]
+    frame = synthetic.results(first + other)
+    if split != "union":  # a store from a version that has this split
+        for column in ("split", "config"):
+            frame[column] = frame[column].str.replace("union", split)
+    (table,) = split_tables(frame)
+    assert [column.name for column in table.columns] == ["paper", split, "difference"]
+    assert [row.name for row in table.rows] == ["autodo-aws", "randaugment"]  # the baseline has no such runs
+    ours, theirs = samples(other), samples(first)
+    for row in table.rows:
+        a, b = theirs["svhn", "1-0.0", row.name], ours["svhn", "1-0.0", row.name]
+        assert row.cells[0].mean == pytest.approx(np.mean(list(a.values())))
+        assert row.cells[1].mean == pytest.approx(np.mean(list(b.values())))
+        paired = [b[seed] - a[seed] for seed in b]
+        assert row.cells[2].mean == pytest.approx(np.mean(paired))
+        assert row.cells[2].n == len(paired) == (3 if row.name == "autodo-aws" else 4)
+    aws = table.rows[0].cells
+    assert aws[1].paper == (Reference(2.39, 0.02) if split == "union" else Reference(2.48, 0.05))
+    assert aws[0].paper == (Reference(2.5, 0.04) if split == "union" else Reference(2.48, 0.04))
+    assert any("reads the test images" in note for note in table.notes) == (split == "test-as-val")
+    assert split_tables(synthetic.results(first)) == []
+
+
+def test_the_paper_stands_beside_ours_and_a_note_says_what_is_like_for_like(frame: pd.DataFrame) -> None:
+    for metric, said in (("error_best_val", True), ("error_best_test", False)):
+        (cifar10, _) = error_tables(frame, metric)
+        cells = {row.name: row.cells for row in cifar10.rows}
+        assert cells["autodo-aws"][1].paper == Reference(13.1, 0.16)
+        assert cells["autodo-aws"][1].difference == pytest.approx(cells["autodo-aws"][1].mean - 13.1)
+        assert any("like-for-like" in note for note in cifar10.notes) == said
+        assert any("chooses the epoch on the test set itself" in note for note in cifar10.notes) != said
+    assert all(cell.paper is None for t in error_tables(frame, "minority_error") for r in t.rows for cell in r.cells)
+    short = synthetic.grid(("cifar10",), overrides={"training.epochs": 30})
+    assert all(cell.paper is None for t in error_tables(synthetic.results(short)) for r in t.rows for cell in r.cells)
+
+
+def test_the_papers_hours_stand_beside_the_outer_phase(rows: list[Any], frame: pd.DataFrame) -> None:
+    tables = {table.title: table for table in cost_tables(frame, epochs=synthetic.epochs(rows))}
+    table = tables["svhn (wrn-28-10, 200 epochs), 1-0.0"]
+    papers = {
+        (row.name, c.name): cell.paper for row in table.rows for c, cell in zip(table.columns, row.cells, strict=True)
+    }
+    assert {place: paper for place, paper in papers.items() if paper} == {("autodo-aws", "outer phase"): Reference(6.8)}
+    assert any("AutoDO, E=50 6.8" in note for note in table.notes)
+    assert "Measured on: NVIDIA H100 80GB HBM3." in table.notes
+
+
+def test_classes_without_test_images_are_named_and_left_out() -> None:
+    rows = synthetic.grid(("svhn",), ("1-0.0",), {"baseline": 0.1}, seeds=1)
+    row = rows[0][1] | {"per_class_accuracy": [0.5, None, 0.7, *[0.6] * 7], "minority_error": None}
+    (table,) = class_tables(synthetic.results([(rows[0][0], row)]))
+    cells = {column.name: cell for column, cell in zip(table.columns, table.rows[0].cells, strict=True)}
+    assert cells["worst class"].mean == pytest.approx(50)
+    assert cells["std over classes"].mean == pytest.approx(100 * np.std([0.5, 0.7, *[0.6] * 7]))
+    assert (cells["minority"].mean, cells["minority"].n) == (None, 0)
+    assert "Classes without test images are left out: class 1." in table.notes
+
+
+def test_a_store_without_results_has_holes_and_no_figures(expected: list[Any]) -> None:
+    nothing = synthetic.results([])
+    assert error_tables(nothing) == class_tables(nothing) == cost_tables(nothing) == split_tables(nothing) == []
+    assert difference_tables(nothing) == rank_tables(nothing) == []
+    for make in (error_tables, class_tables, cost_tables, split_tables, difference_tables, rank_tables):
+        for table in make(nothing, expected=expected):
+            for row in table.rows:
+                for cell in row.cells:
+                    assert (cell.mean, cell.std, cell.n, cell.best, cell.tied) == (None, None, 0, False, False)
+    assert sum(len(table.rows) for table in error_tables(nothing, expected=expected)) == 8
+    assert not any(
+        math.isnan(cell.expected or 0)
+        for t in error_tables(nothing, expected=expected)
+        for r in t.rows
+        for cell in r.cells
+    )

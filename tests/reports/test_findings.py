@@ -1,0 +1,91 @@
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from autodo.config import RunConfig
+from reports.comparison import named
+from reports.findings import what_is_missing, what_was_found, what_was_run
+from reports.load import load_results
+from tests.reports.conftest import make
+
+Add = Callable[..., Path]
+ERRORS = {
+    ("baseline", "1-0.0"): (0.10, 0.11, 0.12),
+    ("autodo-aws", "1-0.0"): (0.11, 0.12, 0.13),
+    ("autodo-exact-ws", "1-0.0"): (0.20, 0.20, 0.20),
+    ("baseline", "10-0.1"): (0.30, 0.32, 0.31),
+    ("autodo-aws", "10-0.1"): (0.25, 0.28, 0.26),
+    ("autodo-exact-ws", "10-0.1"): (0.21, 0.22, 0.20),
+    ("autodo-exact-ws", "10-0.0"): (0.01, 0.01, 0.01),
+}
+
+
+def rows(runs: Iterable[RunConfig]) -> list[dict[str, Any]]:
+    """The runs as those that should be there."""
+    return [{**run.identity, "config": run.model_dump_json()} for run in runs]
+
+
+@pytest.fixture
+def runs(root: Path, add: Add) -> pd.DataFrame:
+    for (method, distortion), errors in ERRORS.items():
+        for seed, error in enumerate(errors):
+            add(make(method, distortion, seed), error_best_val=error, seconds=3600.0)
+    return named(load_results(root).frame)
+
+
+def test_what_was_run(runs: pd.DataFrame) -> None:
+    assert (
+        what_was_run(runs) == "21 runs done: 1 dataset, 3 distortions, 3 methods and 3 seeds; 21.0 hours of training."
+    )
+    assert what_was_run(runs[:0]) == "No run is done yet."
+    assert what_is_missing(runs) is None
+
+
+def test_what_was_found_on_the_most_distorted_data(runs: pd.DataFrame) -> None:
+    often, most = what_was_found(runs, "error_best_val", "test error")
+    # 10-0.0 has one method and so is no comparison.
+    assert often == (
+        "baseline and autodo-exact-ws have the lowest mean test error in 1 of 2 comparisons each "
+        "(dataset and distortion)."
+    )
+    ours, theirs = (100 * np.array(ERRORS[name, "10-0.1"]) for name in ("autodo-exact-ws", "baseline"))
+    p = scipy.stats.ttest_rel(ours, theirs).pvalue
+    assert most.startswith(
+        "At 10-0.1 of digits (small-cnn, 40 epochs), the most distorted data compared, autodo-exact-ws"
+    )
+    assert "21.00% against 31.00% of baseline: -10.00 points over 3 common seeds (95% bootstrap interval -11." in most
+    assert f"paired t-test p = {p:.2g}" in most
+    assert "cannot go under p = 0.25" in most
+
+
+def test_a_cell_that_is_not_complete_is_no_finding(root: Path, add: Add, runs: pd.DataFrame) -> None:
+    expected = [
+        {**r.identity, "config": r.model_dump_json()} for r in (make("baseline", "10-0.1", s) for s in range(5))
+    ]
+    asked = named(load_results(root).frame, expected)
+    (missing,) = filter(None, [what_is_missing(asked)])
+    assert missing == "2 of 5 expected runs have no result: baseline at 10-0.1 (2 of 5)."
+    _, most = what_was_found(asked, "error_best_val", "test error")
+    assert "21.00% against 26.33% of autodo-aws" in most  # the baseline's mean is of other seeds
+
+
+def test_one_seed_says_nothing_of_the_spread(root: Path, add: Add) -> None:
+    for method, error in (("baseline", 0.2), ("autodo-aws", 0.1)):
+        add(make(method), error_best_val=error)
+    often, most = what_was_found(named(load_results(root).frame), "error_best_val", "test error")
+    assert often == "autodo-aws has the lowest mean test error of 2 methods."
+    assert most.endswith("10.00% against 20.00% of baseline; one seed says nothing of the spread.")
+
+
+def test_many_holes_are_counted(root: Path) -> None:
+    runs = [make("baseline", f"{ratio}-0.1", 0) for ratio in range(1, 10)]
+    asked = named(load_results(root).frame, rows(runs))
+    told = what_is_missing(asked)
+    assert told is not None
+    assert told.startswith("9 of 9 expected runs have no result: baseline at 1-0.1 (1 of 1), ")
+    assert told.endswith(" and 4 more cells.")

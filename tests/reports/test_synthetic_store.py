@@ -1,0 +1,126 @@
+"""The store that reports are measured with: its answers are known, and its tables agree with one another."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import norm
+from sklearn.metrics import roc_auc_score
+
+from autodo import records
+from autodo.config import DistortionConfig, RunConfig
+from autodo.recipes import build_run
+from benchmarks.synthetic_run import BEHAVIOURS, IMAGES, SyntheticRun, class_errors
+from benchmarks.synthetic_store import paper_grids, runs_of, write_store
+from orchestration.grid import GridConfig
+from orchestration.store import Store
+from reports.load import load_epochs, load_results, reduce_runs
+
+EPOCHS = 30
+
+
+def a_run(method: str, seed: int = 0, dataset: str = "cifar10") -> RunConfig:
+    distortion = DistortionConfig.parse("10-0.2")
+    return build_run(dataset, method, distortion=distortion, seed=seed, overrides={"training.epochs": EPOCHS})
+
+
+RUNS = [a_run("baseline"), a_run("autodo-aws"), a_run("autodo-aws", seed=1)]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("store")
+    write_store(root, RUNS)
+    return root
+
+
+def read(store: Path, kind: str, run: RunConfig) -> pd.DataFrame:
+    return pd.read_parquet(store / kind / f"{run.run_id}.parquet")
+
+
+def test_it_reads_without_a_warning(store: Path) -> None:
+    results = load_results(store)
+    assert results.warnings == ()
+    assert results.frame["run_id"].tolist() == sorted(run.run_id for run in RUNS)
+    assert set(results.frame["git_sha"]) == {"synthetic"}
+    for kind in ("epochs", "predictions", "points"):
+        found, warnings = reduce_runs(store, kind, results.frame["run_id"], records.SCHEMAS[kind].names, len)
+        assert warnings == ()
+        assert len(found) == len(RUNS)
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.run_id)
+def test_the_tables_of_a_run_agree(store: Path, run: RunConfig) -> None:
+    row = load_results(store, [run.run_id]).frame.iloc[0]
+    epochs = read(store, "epochs", run)
+    predictions = read(store, "predictions", run)
+    points = read(store, "points", run)
+    wrong = predictions["label"] != predictions["prediction"]
+    assert row["error_best_val"] == pytest.approx(wrong.mean())
+    assert row["minority_error"] == pytest.approx(wrong[predictions["label"] >= 5].mean())
+    assert row["per_class_accuracy"].tolist() == pytest.approx((~wrong).groupby(predictions["label"]).mean().tolist())
+    assert row["best_val_epoch"] == epochs["val_error"].idxmin()
+    assert row["error_best_val"] == pytest.approx(epochs["test_error"][row["best_val_epoch"]])
+    assert row["error_last"] == epochs["test_error"].iloc[-1]
+    assert row["error_best_test"] == epochs["test_error"].min()
+    assert row["seconds"] == pytest.approx(epochs[["inner_seconds", "outer_seconds", "eval_seconds"]].sum(axis=None))
+    assert row["train_points"] == len(points)
+    assert row["wrong_labels"] == (points["label"] != points["clean_label"]).sum()
+    assert epochs["outer_phase"].sum() == (EPOCHS - run.outer_start)
+
+
+def test_epochs_are_what_pandas_reads(store: Path) -> None:
+    columns = [name for name in records.SCHEMAS["epochs"].names if name != "per_class_accuracy"]
+    frame, warnings = load_epochs(store, [run.run_id for run in RUNS], columns)
+    assert warnings == ()
+    plain = pd.concat([read(store, "epochs", run) for run in sorted(RUNS, key=lambda run: run.run_id)])
+    texts = dict.fromkeys(frame.columns[frame.dtypes == "category"], "str")
+    assert {"run_id", "method"} <= texts.keys()
+    pd.testing.assert_frame_equal(frame.astype(texts), plain[columns].reset_index(drop=True), check_dtype=False)
+
+
+def test_the_last_error_is_the_known_one() -> None:
+    expected = class_errors(RUNS[1]).mean()
+    errors = [SyntheticRun(a_run("autodo-aws", seed)).test_errors[-1] for seed in range(40)]
+    assert np.mean(errors) == pytest.approx(expected, abs=4 * np.std(errors, ddof=1) / np.sqrt(len(errors)))
+    assert expected < class_errors(RUNS[0]).mean()
+
+
+def test_weights_and_soft_labels_repair_as_much_as_they_should(store: Path) -> None:
+    points = read(store, "points", RUNS[1])
+    wrong = points["label"] != points["clean_label"]
+    does = BEHAVIOURS["autodo-aws"]
+    assert roc_auc_score(wrong, -points["weight"]) == pytest.approx(norm.cdf(does.separation / np.sqrt(2)), abs=0.01)
+    soft = np.stack(points["soft_label"].tolist())
+    assert soft.sum(1) == pytest.approx(1, abs=1e-5)
+    repaired = soft.argmax(1)[wrong] == points["clean_label"][wrong]
+    assert repaired.mean() == pytest.approx(does.repaired, abs=0.03)
+    assert read(store, "points", RUNS[0])["weight"].isna().all()
+
+
+def test_methods_of_a_seed_share_their_labels(store: Path) -> None:
+    columns = ["index", "label", "clean_label"]
+    baseline, learned, other_seed = (read(store, "points", run)[columns] for run in RUNS)
+    assert baseline.equals(learned)
+    assert not baseline.equals(other_seed)
+
+
+def test_a_run_is_the_same_whoever_writes_it(store: Path, tmp_path: Path) -> None:
+    write_store(tmp_path, RUNS[1:2])
+    for kind in ("results", "epochs", "predictions", "points"):
+        pd.testing.assert_frame_equal(read(tmp_path, kind, RUNS[1]), read(store, kind, RUNS[1]))
+
+
+def test_the_paper_has_384_runs_and_more_seeds_give_more(tmp_path: Path) -> None:
+    grids = paper_grids(384)
+    runs = runs_of(grids)
+    assert len({run.run_id for run in runs}) == 384
+    assert {run.method.name for run in runs} == BEHAVIOURS.keys()
+    assert {run.dataset.name for run in runs} <= IMAGES.keys()
+    assert len(runs_of(paper_grids(400))) == 480
+    write_store(tmp_path, [], grids=grids)
+    launched = Store(tmp_path).grids().values()
+    assert {run.run_id for run in runs_of(grid for grid in launched if isinstance(grid, GridConfig))} == {
+        run.run_id for run in runs
+    }
