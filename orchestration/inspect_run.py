@@ -141,6 +141,7 @@ def _list_runs(console: Console, store: Store) -> None:
 
 def _print(console: Console, found: "Inspection", lines: int) -> None:
     from reports.doctor.labels_csv import path_of
+    from reports.terminal import table_terminal
 
     labels = found.labels
     title = f"{found.run_id}: {len(labels):,} train points, by {labels.ranking}"
@@ -157,14 +158,7 @@ def _print(console: Console, found: "Inspection", lines: int) -> None:
         table.add_row(str(i + 1), f"{first.score[i]:.4f}", *map(_text, (*names, image)), *truth)
     console.print(table)
     if found.quality is not None:
-        quality = Table(title=_text(found.quality.title), title_justify="left")
-        quality.add_column("ranking")
-        for figure in found.quality.columns:
-            quality.add_column(f"{figure.name}, {figure.unit}", justify="right")
-        for row in found.quality.rows:
-            values = [f"{'* ' if cell.best else ''}{cell.mean:.1f}" for cell in row.cells if cell.mean is not None]
-            quality.add_row(_text(row.name), *values)
-        console.print(quality)
+        console.print(table_terminal(found.quality))
     for note in found.notes:
         say(console, f"note: {printable(note)}")
 

@@ -182,7 +182,7 @@ class _Builder:
     def _learned(self) -> Section:
         noisy = self.frame.loc[self.frame["wrong_labels"] > 0, "run_id"]
         repairs = self._kept(reduce_runs(self.place, "points", noisy, REPAIR_COLUMNS, label_repair))
-        figures: Sequence[Figure] = self._kept(hyperparameter_figures(self.place, self.choices))
+        figures = self._kept(hyperparameter_figures(self.place, self.choices))
         tables = label_repair_tables(self.frame, repairs, self.expected)
         return Section("learned", "What was learned of the train points", tables=tuple(tables), figures=tuple(figures))
 

@@ -15,10 +15,11 @@ from autodo.errors import StoreError
 from autodo.storage import Location, located, reason
 from reports.doctor.label_errors import RankedLabels, ranked
 from reports.doctor.labels_csv import image_folder, path_of, write_labels
-from reports.doctor.quality import Quality, qualities, quality_table
+from reports.doctor.quality import qualities, quality_table
 from reports.doctor.rankings import DEFAULT, RANKINGS, Lacking, keys_of
 from reports.doctor.signals import OPTIONAL, REQUIRED, ROWS_AT_ONCE, Signals, Unusable, read_signals
 from reports.document import Gallery, Report, Section, Suspect, Table
+from reports.label_repair import Finding
 
 Pictures = Callable[[RankedLabels], Mapping[int, bytes]]
 """PNGs of points by index, of those that it has."""
@@ -91,7 +92,7 @@ def inspect_run(
         run_id=run_id,
         labels=labels,
         folder=folder,
-        gallery=_gallery(run_id, labels.first(top), folder, _pictures(file, labels.first(top), pictures)),
+        gallery=_gallery(labels.first(top), folder, _pictures(file, labels.first(top), pictures)),
         quality=_table(found, signals),
         notes=_notes(signals, lacking),
     )
@@ -178,7 +179,7 @@ def _thumbnails(file: Location, wanted: set[int]) -> dict[int, bytes]:
     return found
 
 
-def _gallery(run_id: str, shown: RankedLabels, folder: str | None, images: Mapping[int, bytes]) -> Gallery:
+def _gallery(shown: RankedLabels, folder: str | None, images: Mapping[int, bytes]) -> Gallery:
     def learned(values: np.ndarray[Any, Any] | None, i: int) -> float | None:
         return None if values is None else float(values[i])
 
@@ -196,16 +197,15 @@ def _gallery(run_id: str, shown: RankedLabels, folder: str | None, images: Mappi
         )
         for i, (index, source) in enumerate(zip(shown.index.tolist(), shown.source.to_pylist(), strict=True))
     ]
-    summary = RANKINGS[shown.ranking].summary
     return Gallery(
         key="suspects",
         title=f"The {len(suspects)} most suspicious of the train labels",
-        caption=f"{run_id}, sorted by {summary}",
+        caption=f"sorted by {RANKINGS[shown.ranking].summary}",
         suspects=tuple(suspects),
     )
 
 
-def _table(found: Mapping[str, Quality], signals: Signals) -> Table | None:
+def _table(found: Mapping[str, Finding], signals: Signals) -> Table | None:
     if not found or signals.wrong is None:
         return None
     return quality_table(found, int(signals.wrong.sum()), len(signals.given))

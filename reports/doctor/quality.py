@@ -1,47 +1,20 @@
 """How well rankings find the labels that are known to be wrong."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 from reports.doctor.rankings import RANKINGS, keys_of
 from reports.doctor.signals import ROWS_AT_ONCE, Floats, Signals, read_signals
 from reports.document import Cell, Column, Row, Table
+from reports.label_repair import Finding, finding
 
 QUALITY_COLUMNS = ("index", "label", "clean_label", "prediction", "loss", "weight", "soft_label")
 """Columns of points that `label_quality` reads; every store has them."""
 
 
-class Quality(NamedTuple):
-    """Of one ranking, both in [0, 1].
-
-    Args:
-        auroc: the chance that a wrong label stands before a right one.
-        precision: the share of wrong labels among the first n, where n is how many there are.
-    """
-
-    auroc: float
-    precision: float
-
-
-def quality(key: Floats, wrong: NDArray[np.bool_]) -> Quality:
-    """How well a key finds the wrong labels; equal keys count as in random order.
-
-    Shape:
-        key, wrong [N]; `wrong` holds both values.
-    """
-    n = int(wrong.sum())
-    last = np.partition(key, -n)[-n]
-    above, tied = key > last, key == last
-    hits = wrong[above].sum() + (n - above.sum()) * wrong[tied].mean()
-    return Quality(float(roc_auc_score(wrong, key)), float(hits / n))
-
-
-def label_quality(points: pa.Table) -> dict[str, Quality]:
+def label_quality(points: pa.Table) -> dict[str, Finding]:
     """The quality of each ranking that takes no time, for `reduce_runs` with QUALITY_COLUMNS.
 
     Returns:
@@ -57,21 +30,22 @@ def label_quality(points: pa.Table) -> dict[str, Quality]:
     return qualities(signals, keys)
 
 
-def qualities(signals: Signals, keys: Mapping[str, Floats]) -> dict[str, Quality]:
+def qualities(signals: Signals, keys: Mapping[str, Floats]) -> dict[str, Finding]:
     """The quality of each key; empty if no label is known to be wrong, or all are."""
     wrong = signals.wrong
-    if wrong is None or wrong.all():
+    if wrong is None:
         return {}
-    return {name: quality(key, wrong) for name, key in keys.items()}
+    findings = {name: finding(key.astype(np.float64), wrong) for name, key in keys.items()}
+    return {name: found for name, found in findings.items() if found is not None}
 
 
-def quality_table(found: Mapping[str, Quality], wrong: int, points: int) -> Table:
+def quality_table(found: Mapping[str, Finding], wrong: int, points: int) -> Table:
     """The qualities of one run's rankings, the best first.
 
     Args:
         wrong: how many labels are; points: of so many.
     """
-    best = Quality(*(max(column) for column in zip(*found.values(), strict=True)))
+    best = Finding(*(max(column) for column in zip(*found.values(), strict=True)))
     return Table(
         key="label-quality",
         title=f"{wrong:,} of {points:,} labels are known to be wrong",

@@ -12,6 +12,7 @@ from reports.doctor.signals import Floats, Signals
 
 CLEANLAB_LIMIT = 20_000_000
 """Probabilities N x C above which cleanlab is left out: it holds them several times, as float64."""
+_NOT_LEARNED = "the method does not learn what it needs"
 _CLEANLAB = threading.Lock()  # what it warns of is kept quiet for the whole process
 
 
@@ -54,13 +55,13 @@ def _loss_in_class(signals: Signals) -> Floats:
 
 def _weight(signals: Signals) -> Floats:
     if signals.weight is None:
-        raise Lacking("the method learns no weights")
+        raise Lacking(_NOT_LEARNED)
     return -signals.weight
 
 
 def _soft_label(signals: Signals) -> Floats:
     if signals.soft_label is None:
-        raise Lacking("the method learns no soft labels")
+        raise Lacking(_NOT_LEARNED)
     return 1 - signals.soft_label
 
 
@@ -68,7 +69,7 @@ def _average(signals: Signals) -> Floats:
     learned = [key(signals) for key, there in ((_weight, signals.weight), (_soft_label, signals.soft_label))
                if there is not None]  # fmt: skip
     if not learned:
-        raise Lacking("the method learns neither weights nor soft labels")
+        raise Lacking(_NOT_LEARNED)
     ranks = [rankdata(key) for key in (signals.loss, *learned)]
     return np.mean(ranks, axis=0) / len(signals.loss)
 

@@ -128,7 +128,9 @@ def test_an_older_run_says_what_is_left_out(tmp_path: Path, store: Store) -> Non
         "confident-learning (the run is older than the column top_probabilities)" in note for note in found.notes
     )
     assert {suspect.image for suspect in found.gallery.suspects} == {None}
-    with pytest.raises(StoreError, match=f"{run_id}: cannot be sorted by weight: the method learns no weights"):
+    with pytest.raises(
+        StoreError, match=f"{run_id}: cannot be sorted by weight: the method does not learn what it needs"
+    ):
         inspect_run(tmp_path, run_id, ranking="weight")
 
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from autodo import records
-from reports.doctor.quality import QUALITY_COLUMNS, label_quality, quality, quality_table
+from reports.doctor.quality import QUALITY_COLUMNS, label_quality, quality_table
 from reports.doctor.rankings import RANKINGS
+from reports.label_repair import finding
 from reports.load import reduce_runs
 from tests.reports.doctor.points import learned, random_table
 
@@ -27,12 +28,12 @@ def precision(key: np.ndarray, wrong: np.ndarray) -> float:
 def test_quality_is_that_of_all_pairs_and_all_orders(seed: int) -> None:
     draw = np.random.default_rng(seed)
     key, wrong = draw.integers(4, size=7).astype(float), np.arange(7) < 3
-    found = quality(key, wrong)
+    found = finding(key, wrong)
     assert found == pytest.approx((auroc(key, wrong), precision(key, wrong)))
 
 
 def test_a_key_that_says_nothing_is_as_good_as_chance() -> None:
-    assert quality(np.ones(10), np.arange(10) < 2) == pytest.approx((0.5, 0.2))
+    assert finding(np.ones(10), np.arange(10) < 2) == pytest.approx((0.5, 0.2))
 
 
 def test_the_quality_of_many_runs_is_read_from_few_columns(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import warnings
 
 import numpy as np
@@ -6,10 +7,13 @@ import pytest
 from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
 
+from autodo import records
 from reports.doctor.label_errors import rank_labels
 from reports.doctor.rankings import CLEANLAB_LIMIT, DEFAULT, RANKINGS, Lacking, keys_of
 from reports.doctor.signals import UNKNOWN, Signals, Unusable, read_signals
+from tests.reports.conftest import make
 from tests.reports.doctor.points import NAMES, learned, points_table, random_table
+from tests.runs import outcome, result_row
 
 P = np.array([[0.7, 0.2, 0.1], [0.7, 0.1, 0.2], [0.1, 0.6, 0.3], [0.25, 0.25, 0.5]])
 SOFT = [[0.6, 0.3, 0.1], [0.2, 0.1, 0.7], [0.5, 0.4, 0.1], [0.1, 0.1, 0.8]]
@@ -102,9 +106,9 @@ def test_what_a_run_lacks_is_said() -> None:
     older = random_table().drop_columns(["top_classes", "top_probabilities"])
     keys, lacking = keys_of(signals_of(older, 5))
     assert set(keys) == {"loss", "loss-in-class"}
-    assert lacking["weight"] == "the method learns no weights"
+    assert lacking["weight"] == "the method does not learn what it needs"
     assert lacking["margin"] == "the run is older than the column top_probabilities"
-    with pytest.raises(Lacking, match="the method learns no soft labels"):
+    with pytest.raises(Lacking, match="the method does not learn what it needs"):
         rank_labels(older, list("abcde"), "soft-label")
     with pytest.raises(Lacking, match="unknown ranking 'wait'; known: loss, "):
         rank_labels(older, list("abcde"), "wait")
@@ -181,3 +185,10 @@ def test_a_column_that_is_null_in_one_part_only_is_named() -> None:
     table = points_table(P, [0, 1, 1, 0], weight=[1.0, 1.0, None, None])
     with pytest.raises(Unusable, match="weight: null in some rows"):
         read_signals(table.to_batches(max_chunksize=2), 3)
+
+
+def test_an_outcome_lists_its_points_in_the_order_of_the_default() -> None:
+    table = random_table()
+    results = records.table("results", [result_row(make(), class_names=list("abcde"))])
+    suspicious = dataclasses.replace(outcome(make()), results=results, points=table).suspicious_points()
+    assert suspicious["index"].to_pylist() == rank_labels(table, list("abcde")).index.tolist()

@@ -370,6 +370,15 @@ def test_the_focus_is_seen_and_the_contents_can_be_skipped(rich_page: Path, open
     assert chrome.switch_to.active_element.get_attribute("id") == "page-main"
 
 
+def test_a_link_into_a_fold_opens_it(rich_page: Path, open_page: Open) -> None:
+    chrome = open_page(rich_page)
+    assert not find(chrome, "#split-7 table").is_displayed()
+    chrome.execute_script("location.hash = 'split-7'")
+    wait(chrome, lambda c: find(c, "#split-7 table").is_displayed())
+    top = "return document.querySelector('#split-7').getBoundingClientRect().top"
+    wait(chrome, lambda c: 0 <= c.execute_script(top) < 100)
+
+
 def test_a_grid_of_the_size_of_the_papers_opens(open_page: Open, tmp_path: Path) -> None:
     path = tmp_path / "grid.html"
     path.write_text(to_html(reports.paper_grid(), reports.picture), encoding="utf-8")
