@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import scikit_posthocs
 import scipy.stats
 from numpy.typing import NDArray
 
@@ -162,6 +161,8 @@ def rank(values: pd.DataFrame, left_out: tuple[str, ...] = ()) -> Ranks | None:
     """
     if values.shape[1] < 3 or values.shape[0] < 2:
         return None
+    import scikit_posthocs  # here, because it brings pyplot and takes seconds
+
     values = values.round(9)  # equal up to the order of a sum is equal
     average = values.rank(axis=1).mean(axis=0)
     order = sorted(range(values.shape[1]), key=lambda i: (average.iloc[i], str(values.columns[i])))
