@@ -98,7 +98,9 @@ class _Builder:
         wanted = tuple(dict.fromkeys([*CURVE_COLUMNS, *EPOCH_COLUMNS, "val_error"]))
         self.epochs = self._kept(load_epochs(place, frame["run_id"], wanted))
         self.choices: Sequence[Choice] = choose(without_test_as_val(self.runs))
-        self.methods = tuple(dict.fromkeys(self.runs["name"]))
+        # Those that are drawn together first, because the first differ by colour.
+        drawn = [name for choice in self.choices for name in choice.methods]
+        self.methods = tuple(dict.fromkeys([*drawn, *self.runs["name"]]))
         self.looks: Mapping[str, Style] = styles(self.methods)
 
     def report(self, warnings: Sequence[str], select: str | None) -> Report:
