@@ -18,8 +18,8 @@ def label_quality(points: pa.Table) -> dict[str, Finding]:
     """The quality of each ranking that takes no time, for `reduce_runs` with QUALITY_COLUMNS.
 
     Returns:
-        by name of the ranking; without those that the method lacks. Empty if no label is known to be wrong, or the table
-        cannot be used, so that the run is a hole: what is wrong with a table `reduce_runs` says.
+        by name of the ranking; without those that the method lacks. Empty if no label is known to be wrong, or if the
+        table cannot be used: the run is then a hole, and what is wrong `reduce_runs` says.
     """
     # Without the soft labels nothing says how many classes there are, and nothing here depends on it.
     lists = points["soft_label"].drop_null()
