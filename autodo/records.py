@@ -158,4 +158,4 @@ def write(kind: Kind, rows: pa.Table, path: Path) -> None:
     if not rows.schema.equals(SCHEMAS[kind]):
         raise ValueError(f"not a table of {kind}: {rows.schema}")
     with replacing(path) as temporary:
-        pq.write_table(rows, temporary)
+        pq.write_table(rows, temporary, write_page_checksum=True)  # so that a reader knows of a flipped bit

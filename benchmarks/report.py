@@ -23,14 +23,14 @@ FORMATS = ("html", "md", "latex", "csv")
 # Runs -> seconds and GB (10^9 bytes) that the whole report may take.
 TARGETS = {384: ("15 s", ""), 10_000: ("60 s", "2 GB")}
 
-# Each prints its seconds, after the imports, and its peak memory in bytes.
+# Each prints its wall and processor seconds, after the imports, and its peak memory in bytes.
 _MEASURE = """
 import json, resource, sys, time
 {imports}
-started = time.perf_counter()
+started, used = time.perf_counter(), time.process_time()
 {call}
-seconds = time.perf_counter() - started
-print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+seconds = time.perf_counter() - started, time.process_time() - used
+print(json.dumps([*seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
 """
 READ = _MEASURE.format(
     imports="from reports.load import load_epochs, load_results",
@@ -42,7 +42,7 @@ assert not results.warnings and not warnings, (results.warnings, warnings)""",
 REPORT = _MEASURE.format(
     imports="""from orchestration.show import expected
 from orchestration.store import Store
-from reports.page import write_report
+from reports.write import write_report
 wanted = expected(Store(sys.argv[1]).open())""",
     call=f"write_report(sys.argv[1], out=sys.argv[2], expected=wanted, formats={FORMATS})",
 )
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, action="append", help="measure this store, and make none; several times")
     given = parser.parse_args()
     table = Table(title=f"report, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", title_justify="left")
-    for column in ("what", "runs", "seconds", "target", "peak memory", "target"):
+    for column in ("what", "runs", "wall", "target", "all cores", "peak memory", "target"):
         table.add_column(column, justify="left" if column == "what" else "right")
     with tempfile.TemporaryDirectory() as folder:
         for store in given.store or [make_store(Path(folder) / str(runs), runs) for runs in TARGETS]:
@@ -75,18 +75,18 @@ def add_rows(table: Table, store: Path, out: Path) -> None:
     seconds_target, memory_target = TARGETS.get(runs, ("", ""))
     for what, program in {"reading results and epochs": READ, "the report, all formats": REPORT}.items():
         targets = (seconds_target, memory_target) if program == REPORT else ("", "")
-        seconds, memory = measured(program, store, out)
-        table.add_row(what, f"{runs:,}", seconds, targets[0], memory, targets[1])
+        wall, used, memory = measured(program, store, out)
+        table.add_row(what, f"{runs:,}", wall, targets[0], used, memory, targets[1])
 
 
-def measured(program: str, store: Path, out: Path) -> tuple[str, str]:
-    """Wall seconds and peak memory of a fresh process; why it failed, if it did."""
+def measured(program: str, store: Path, out: Path) -> tuple[str, str, str]:
+    """Seconds on the wall and of all cores, and peak memory, of a fresh process; why it failed, if it did."""
     command = [sys.executable, "-c", program, str(store), str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        return "failed", (done.stderr.splitlines() or ["no word"])[-1]
-    seconds, peak_bytes = json.loads(done.stdout.splitlines()[-1])
-    return f"{seconds:.1f} s", f"{peak_bytes / 1e9:.2f} GB"
+        return "failed", (done.stderr.splitlines() or ["no word"])[-1], ""
+    wall, used, peak_bytes = json.loads(done.stdout.splitlines()[-1])
+    return f"{wall:.1f} s", f"{used:.1f} s", f"{peak_bytes / 1e9:.2f} GB"
 
 
 if __name__ == "__main__":

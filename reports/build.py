@@ -22,9 +22,8 @@ from reports.figures import (
     confusion_figures,
     cost_figures,
     curve_figures,
+    hyperparameter_figures,
     rank_figure,
-    strength_figures,
-    weight_figures,
 )
 from reports.figures.choose import Choice
 from reports.keys import key
@@ -92,14 +91,15 @@ class _Builder:
     def __init__(self, place: Location, frame: pd.DataFrame, expected: Expected, metric: str) -> None:
         self.place = place
         self.frame = frame
-        self.expected = expected
         self.metric = metric
         self.runs = named(frame, expected)
         self.warnings: list[str] = []
         wanted = tuple(dict.fromkeys([*CURVE_COLUMNS, *EPOCH_COLUMNS, "val_error"]))
         self.epochs = self._kept(load_epochs(place, frame["run_id"], wanted))
         self.choices: Sequence[Choice] = choose(without_test_as_val(self.runs))
-        self.methods = tuple(dict.fromkeys(self.runs["name"]))
+        # Those that are drawn together first, because the first differ by colour.
+        drawn = [name for choice in self.choices for name in choice.methods]
+        self.methods = tuple(dict.fromkeys([*drawn, *self.runs["name"]]))
         self.looks: Mapping[str, Style] = styles(self.methods)
 
     def report(self, warnings: Sequence[str], select: str | None) -> Report:
@@ -139,17 +139,17 @@ class _Builder:
     # ----- sections
 
     def _errors(self) -> Section:
-        return Section("errors", "Test error", tables=tuple(error_tables(self.frame, self.metric, self.expected)))
+        return Section("errors", "Test error", tables=tuple(error_tables(self.runs, self.metric)))
 
     def _comparison(self) -> Section:
-        found = ranks(self.frame, self.metric, self.expected)
+        found = ranks(self.runs, self.metric)
         return Section(
             "comparison",
             "Differences and ranks",
             paragraphs=() if found else rank_sentences(None),
             tables=(
-                *rank_tables(self.frame, self.metric, self.expected),
-                *difference_tables(self.frame, self.metric, self.expected),
+                *rank_tables(self.runs, self.metric),
+                *difference_tables(self.runs, self.metric),
             ),
             figures=() if found is None else (_rank_figure(found),),
         )
@@ -162,7 +162,7 @@ class _Builder:
     def _classes(self) -> Section:
         figures = [*accuracy_figures(self.choices, self.looks)]
         figures += self._kept(confusion_figures(self.place, self.choices))
-        tables = class_tables(self.frame, self.expected)
+        tables = class_tables(self.runs)
         return Section("classes", "Classes", tables=tuple(tables), figures=tuple(figures))
 
     def _embeddings(self) -> Section:
@@ -170,20 +170,19 @@ class _Builder:
         return Section("embeddings", "Embeddings of test images", figures=tuple(figures))
 
     def _splits(self) -> Section:
-        tables = split_tables(self.frame, self.metric, self.expected)
+        tables = split_tables(self.runs, self.metric)
         return Section("splits", "What the outer loop and the training read", tables=tuple(tables))
 
     def _cost(self) -> Section:
-        tables = cost_tables(self.frame, self.expected, self.epochs)
+        tables = cost_tables(self.runs, epochs=self.epochs)
         figures = cost_figures(self.choices, self.looks)
         return Section("cost", "Cost", tables=tuple(tables), figures=tuple(figures))
 
     def _learned(self) -> Section:
         noisy = self.frame.loc[self.frame["wrong_labels"] > 0, "run_id"]
         repairs = self._kept(reduce_runs(self.place, "points", noisy, REPAIR_COLUMNS, label_repair))
-        figures = [*self._kept(weight_figures(self.place, self.choices))]
-        figures += self._kept(strength_figures(self.place, self.choices))
-        tables = label_repair_tables(self.frame, repairs, self.expected)
+        figures = self._kept(hyperparameter_figures(self.place, self.choices))
+        tables = label_repair_tables(self.runs, repairs)
         return Section("learned", "What was learned of the train points", tables=tuple(tables), figures=tuple(figures))
 
     def _suspects(self) -> Section:
@@ -191,8 +190,8 @@ class _Builder:
         for choice in self.choices[:_GALLERIES]:
             run_id = self._lowest_val_error(choice.runs)
             try:
-                gallery = inspect_run(self.place, run_id, top=_SUSPECTS).gallery
-                galleries.append(dataclasses.replace(gallery, key=key("to-look-at", run_id)))
+                found = inspect_run(self.place, run_id, top=_SUSPECTS).gallery
+                galleries.append(dataclasses.replace(found, key=key("to-look-at", run_id), title=self._title(run_id)))
             except StoreError as error:
                 self.warnings.append(f"{run_id}: no labels to look at: {error}")
         return Section(
@@ -202,6 +201,10 @@ class _Builder:
             galleries=tuple(galleries),
         )
 
+    def _title(self, run_id: str) -> str:
+        run = self.runs[self.runs["run_id"] == run_id].iloc[0]
+        return f"{run['group']}, {run['distortion']}: {run['name']}, seed {run['seed']}"
+
     def _lowest_val_error(self, runs: pd.DataFrame) -> str:
         """The run of these whose best epoch has the lowest val error, as a person would choose it."""
         of_runs = self.epochs[self.epochs["run_id"].isin(runs["run_id"])]
@@ -210,7 +213,7 @@ class _Builder:
 
     def _other_metrics(self) -> Section:
         others = [metric for metric in METRICS if metric not in (self.metric, "minority_error")]
-        tables = [table for metric in others for table in error_tables(self.frame, metric, self.expected)]
+        tables = [table for metric in others for table in error_tables(self.runs, metric)]
         return Section("other-errors", "Test error at other epochs", tables=tuple(tables))
 
     def _kept(self, found: tuple[Any, Sequence[str]]) -> Any:

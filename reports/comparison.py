@@ -25,7 +25,7 @@ def named(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = ()) -> 
     """The runs, with what they are called and where they belong.
 
     Args:
-        results: the frame of `load_results`.
+        results: the frame of `load_results`; one that is named already is returned as it is.
         expected: IDENTITY columns of runs that should be there; those without a result are added, all else null.
     Returns:
         `results` with the columns
@@ -35,6 +35,8 @@ def named(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = ()) -> 
         `is_expected`: whether the run is among those that should be there.
         In order of group, distortion, name (baselines first) and seed.
     """
+    if "group" in results.columns:
+        return results
     wanted = {row["run_id"]: {key: row[key] for key in IDENTITY} for row in expected}
     there = set(results["run_id"])
     missing = [row for run_id, row in wanted.items() if run_id not in there]

@@ -1,6 +1,7 @@
 """A report as a value: what stands in it, with no word on how it looks. Rendering comes last, one format a file."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
@@ -97,7 +98,7 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
 
-    @property
+    @functools.cached_property  # every cell's text asks for it
     def common_n(self) -> int | None:
         """The n of every complete cell, if they agree: it is then said once."""
         ns = {cell.n for row in self.rows for cell in row.cells if cell.complete}

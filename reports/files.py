@@ -1,6 +1,7 @@
 """Reads a store's Parquet files, one a run, many at a time, and looks at each of them for damage."""
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from autodo import records
-from autodo.errors import StoreError
 from autodo.storage import Location
 from reports.damage import RANGES, as_declared, fault, out_of_range
 
@@ -24,6 +24,7 @@ _AXES = {"epochs": "epoch", "predictions": "index", "points": "index", "embeddin
 _READ_AHEAD = 32  # files in an object store, where requests wait for the network
 _WHOLE = 2**20  # bytes: a file up to here is fetched in one request
 _IN_FLIGHT = 256 * 2**20  # bytes of files at work at once
+_LONGEST = 200  # characters of what Arrow says
 _MOST_ROWS = 10**8  # a file of a few bytes can claim any number
 
 
@@ -62,7 +63,7 @@ def read_run(
     Raises:
         Unusable: if it is damaged, foreign, or another run's.
     """
-    declared = records.SCHEMAS[kind]
+    schema = _schema(kind, tuple(columns))
     try:
         with _open(file) as parquet:
             count, there = parquet.metadata.num_rows, parquet.schema_arrow.names
@@ -77,11 +78,16 @@ def read_run(
             raise Unusable(f"not a file of {kind}: its columns do not fit together")
         if pc.unique(table["run_id"]).to_pylist() != [file.place.stem]:
             raise Unusable("it holds another run than its name says")
-    except (OSError, StoreError, pa.ArrowException) as error:
+    except Unusable:
+        raise
+    except Exception as error:  # of whatever kind: names that are no text make Python's own fail, a size its memory
         raise Unusable(f"damaged ({_reason(error)})") from None
+    chosen = table.select([name for name in columns if name in wanted])
+    if chosen.schema.equals(schema):  # as of nearly every file
+        return chosen.replace_schema_metadata(), []
     arrays, remarks = {}, []
     for name in columns:
-        dtype = declared.field(name).type
+        dtype = schema.field(name).type
         try:
             arrays[name] = as_declared(table[name], dtype) if name in wanted else None
         except pa.ArrowException as error:
@@ -91,23 +97,29 @@ def read_run(
             remarks.append(f"its {name} is not {dtype} and counts as unknown")
     lacking = [name for name in columns if name not in there]
     remarks += [f"it has no {', '.join(lacking)}, as files of another version: unknown"] if lacking else []
-    filled = [pa.nulls(count, declared.field(name).type) if arrays[name] is None else arrays[name] for name in columns]
-    return pa.table(filled, pa.schema([declared.field(name) for name in columns])), remarks
+    filled = [pa.nulls(count, field.type) if arrays[field.name] is None else arrays[field.name] for field in schema]
+    return pa.table(filled, schema), remarks
+
+
+@functools.lru_cache(maxsize=32)
+def _schema(kind: records.Kind, columns: tuple[str, ...]) -> pa.Schema:
+    return pa.schema([records.SCHEMAS[kind].field(name) for name in columns])
 
 
 def _open(file: File) -> pq.ParquetFile:
     if file.place.local:
-        return pq.ParquetFile(str(file.place.local))
+        return pq.ParquetFile(str(file.place.local), page_checksum_verification=True)
     if file.size is not None and file.size <= _WHOLE:
-        return pq.ParquetFile(pa.BufferReader(file.place.read_bytes()))
+        return pq.ParquetFile(pa.BufferReader(file.place.read_bytes()), page_checksum_verification=True)
     filesystem, path = file.place.arrow
-    return pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True)
+    return pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True, page_checksum_verification=True)
 
 
 def _reason(error: Exception) -> str:
     """The first line of what Arrow says, without the path, which stands before it."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
-    return line.partition("': ")[2] if line.startswith("Could not open Parquet input source '") else line
+    line = line.partition("': ")[2] if line.startswith("Could not open Parquet input source '") else line
+    return line[:_LONGEST]
 
 
 def read_checked(file: File, kind: records.Kind, columns: Sequence[str]) -> tuple[pa.Table, list[str]]:

@@ -54,18 +54,18 @@ def what_is_missing(runs: pd.DataFrame) -> str | None:
 def what_was_found(runs: pd.DataFrame, metric: str, words: str) -> tuple[str, ...]:
     """Two sentences: which method is best how often, and by how much on the most distorted data.
 
-    Only cells that are complete are compared; of these, those with two methods or more.
+    Only cells that are complete are compared; while there are none, the seeds that every method of a cell has.
 
     Args:
         runs: from `comparison.named`.
         metric: a column of results, in [0, 1].
         words: what the metric is, such as `test error`.
     """
-    means = _complete_means(runs, metric)
-    cells: Cells = {}
-    for (group, distortion, name), mean in zip(means.index, means, strict=True):
-        cells.setdefault((group, distortion), {})[name] = mean
-    cells = {cell: of_cell for cell, of_cell in cells.items() if len(of_cell) > 1}
+    cells = _comparable(_complete_means(runs, metric))
+    if not cells:
+        runs = _seeds_of_all(runs[runs[metric].notna()])
+        cells = _comparable(runs.groupby(list(_CELL), sort=False)[metric].mean())
+        words = f"{words} so far, over the seeds that all of them have,"
     if not cells:
         return ("No two methods can be compared yet.",)
     return _most_often_best(cells, words), _on_most_distorted(runs, cells, metric, words)
@@ -75,6 +75,22 @@ def _complete_means(runs: pd.DataFrame, metric: str) -> pd.Series:
     """Mean of the metric by group, distortion and name, of cells in which no expected seed is missing."""
     cells = runs.groupby(list(_CELL), sort=False)
     return cells[metric].mean()[cells[metric].count() == cells.size()]
+
+
+def _seeds_of_all(done: pd.DataFrame) -> pd.DataFrame:
+    """The runs of seeds that every method of their cell has."""
+    cell = ["group", "distortion"]
+    methods = done.groupby(cell)["name"].transform("nunique")
+    with_seed = done.groupby([*cell, "seed"])["name"].transform("nunique")
+    return done[with_seed == methods]
+
+
+def _comparable(means: pd.Series) -> Cells:
+    """The cells that have two methods or more."""
+    cells: Cells = {}
+    for (group, distortion, name), mean in zip(means.index, means, strict=True):
+        cells.setdefault((group, distortion), {})[name] = mean
+    return {cell: of_cell for cell, of_cell in cells.items() if len(of_cell) > 1}
 
 
 def _most_often_best(cells: Cells, words: str) -> str:

@@ -150,10 +150,10 @@ def paper_error(config: str, tables: tuple[int, ...] = (1, 2, 3, 6, 5)) -> Refer
     return next((reference for reference in found if reference), None)
 
 
-def paper_accuracy(config: str, quantity: str) -> Reference | None:
-    """The paper's accuracy in percent: `all`, `minority` or `spread` (standard deviation over classes), likewise."""
+def paper_accuracies(config: str) -> dict[str, Reference]:
+    """The paper's accuracies in percent, likewise: `all`, `minority` and `spread` (standard deviation over classes)."""
     run = json.loads(config)
-    return _accuracies().get((quantity, *_cell(run))) if follows_protocol(run) else None
+    return dict(_accuracies().get(_cell(run), {})) if follows_protocol(run) else {}
 
 
 def paper_outer_hours(config: str) -> Reference | None:
@@ -208,11 +208,11 @@ def _errors() -> dict[tuple[int, str, str, str, float, float, str], Reference]:
 
 
 @functools.cache
-def _accuracies() -> dict[tuple[str, str, str, str, float, float, str], Reference]:
-    return {
-        (row["quantity"], *_stated_cell(row)): Reference(float(row["percent"]))
-        for row in _rows("paper_class_accuracy.csv")
-    }
+def _accuracies() -> dict[_Cell, dict[str, Reference]]:
+    found: dict[_Cell, dict[str, Reference]] = {}
+    for row in _rows("paper_class_accuracy.csv"):
+        found.setdefault(_stated_cell(row), {})[row["quantity"]] = Reference(float(row["percent"]))
+    return found
 
 
 @functools.cache

@@ -47,19 +47,33 @@ def differences(ours: Sample, theirs: Sample) -> Floats:
 
 
 def paired_t_test(paired: Floats) -> float | None:
-    """Two-sided p of the paired t-test on differences by seed (scipy.stats.ttest_1samp, which ttest_rel is).
+    """Two-sided p of the paired t-test on differences by seed, as `paired_t_tests`."""
+    return paired_t_tests([paired])[0]
+
+
+def paired_t_tests(samples: Sequence[Floats]) -> list[float | None]:
+    """Two-sided p of paired t-tests on differences by seed (scipy.stats.ttest_1samp, which ttest_rel is).
 
     Returns:
         None under two pairs. Where all differences are the same there is no variance to test against: 1 if they are 0,
         else 0.
     Shape:
-        paired [n].
+        each sample [n], n its own.
     """
-    if paired.size < 2:
-        return None
-    if np.ptp(paired) <= _SAME:
-        return 1.0 if abs(float(paired.mean())) <= _SAME else 0.0
-    return float(scipy.stats.ttest_1samp(paired, 0.0).pvalue)
+    found: list[float | None] = [None] * len(samples)
+    by_size: dict[int, list[int]] = {}
+    for i, paired in enumerate(samples):
+        if paired.size < 2:
+            continue
+        if np.ptp(paired) <= _SAME:
+            found[i] = 1.0 if abs(float(paired.mean())) <= _SAME else 0.0
+        else:
+            by_size.setdefault(paired.size, []).append(i)
+    for places in by_size.values():  # a call takes longer than a test
+        p_values = scipy.stats.ttest_1samp(np.stack([samples[i] for i in places]), 0.0, axis=1).pvalue
+        for i, p in zip(places, p_values.tolist(), strict=True):
+            found[i] = p
+    return found
 
 
 def bootstrap_intervals(samples: Sequence[Floats]) -> list[tuple[float, float] | None]:

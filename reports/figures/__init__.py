@@ -9,7 +9,7 @@ from reports.figures.clusters import cluster_figures
 from reports.figures.confusion import confusion_figures
 from reports.figures.cost import cost_figures
 from reports.figures.files import Files, render, save
-from reports.figures.hyperparameters import strength_figures, weight_figures
+from reports.figures.hyperparameters import hyperparameter_figures
 from reports.figures.learning import curve_figures
 from reports.figures.ranks import rank_figure
 
@@ -22,9 +22,8 @@ __all__ = [
     "confusion_figures",
     "cost_figures",
     "curve_figures",
+    "hyperparameter_figures",
     "rank_figure",
     "render",
     "save",
-    "strength_figures",
-    "weight_figures",
 ]

@@ -30,19 +30,17 @@ class Files:
 def render(figure: Figure) -> Files:
     """Draws a figure, once for both formats. Letters of SVG are outlines, so that it looks the same everywhere."""
     sheet = figure.draw()
-    sheet.set_facecolor("white")
-    sheet.set_dpi(canvas.DPI)
-    svg, png = io.BytesIO(), io.BytesIO()
     # Ids within SVG are random without a salt, and both formats note the time or the program's version.
     with canvas.look(**{"svg.hashsalt": figure.key, "svg.fonttype": "path"}):
         # What is laid out once stays as it is.
         if (layout := sheet.get_layout_engine()) is not None:
             layout.execute(sheet)
             sheet.set_layout_engine("none")
-        # Not by savefig, which draws twice to find a layout. SVG comes last, because it sets a resolution of its own.
+        # Straight to the canvas: savefig would draw everything twice. SVG last, because it changes the resolution.
+        svg, png = io.BytesIO(), io.BytesIO()
         FigureCanvasAgg(sheet).print_png(png, metadata={"Software": None})
         FigureCanvasSVG(sheet).print_svg(svg, metadata={"Date": None, "Creator": None})
-    return Files(svg.getvalue(), png.getvalue())
+        return Files(svg.getvalue(), png.getvalue())
 
 
 def save(figure: Figure, folder: Location, files: Files | None = None) -> list[Location]:

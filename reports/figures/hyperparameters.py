@@ -94,8 +94,8 @@ def draw_strengths(ax: Axes, counts: Counts, groups: Sequence[str]) -> None:
     ax.tick_params(axis="x", length=0)
 
 
-def weight_figures(root: Location | str, choices: Sequence[Choice]) -> tuple[list[Figure], tuple[str, ...]]:
-    """For each choice, the weights of every method that learned them; and warnings."""
+def hyperparameter_figures(root: Location | str, choices: Sequence[Choice]) -> tuple[list[Figure], tuple[str, ...]]:
+    """For each choice, the weights of every method that learned them, then each method's strengths; and warnings."""
     figures: list[Figure] = []
     warnings: list[str] = []
     for choice in choices:
@@ -105,17 +105,6 @@ def weight_figures(root: Location | str, choices: Sequence[Choice]) -> tuple[lis
         weights = {m: _merged(s.weight, groups) for m, s in summaries.items() if s.weight is not None}
         if weights:
             figures.append(_weight_figure(choice, weights, list(groups)))
-    return figures, tuple(warnings)
-
-
-def strength_figures(root: Location | str, choices: Sequence[Choice]) -> tuple[list[Figure], tuple[str, ...]]:
-    """For each choice and method that learned them, the strengths of each operation; and warnings."""
-    figures: list[Figure] = []
-    warnings: list[str] = []
-    for choice in choices:
-        summaries, problems = _summaries(root, choice)
-        warnings += problems
-        groups = _groups(choice, list(summaries.values()))
         for method, summary in summaries.items():
             if summary.gate is not None and summary.magnitude is not None:
                 gate, magnitude = _merged(summary.gate, groups), _merged(summary.magnitude, groups)

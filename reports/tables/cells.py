@@ -8,7 +8,7 @@ import pandas as pd
 
 from reports.comparison import TEST_AS_VAL
 from reports.document import Cell, Column, Reference, Row
-from reports.stats import SIGNIFICANT, Sample, differences, mean_std, paired_t_test
+from reports.stats import SIGNIFICANT, Sample, differences, mean_std, paired_t_tests
 
 Grid = dict[tuple[str, str], Sample]
 """Values by seed of each (row, column)."""
@@ -139,12 +139,10 @@ def _mark(cells: dict[str, Cell], samples: Mapping[str, Sample], column: Column)
     best = best_of(cells, column.better or "")
     if not best:
         return cells
-    marked = {}
-    for name, given in cells.items():
-        p = paired_t_test(differences(samples[name], samples[best[0]])) if given.complete else None
-        tied = name not in best and p is not None and p >= SIGNIFICANT
-        marked[name] = dataclasses.replace(given, best=name in best, tied=tied)
-    return marked
+    others = [name for name, given in cells.items() if given.complete and name not in best]
+    p_values = paired_t_tests([differences(samples[name], samples[best[0]]) for name in others])
+    tied = {name for name, p in zip(others, p_values, strict=True) if p is not None and p >= SIGNIFICANT}
+    return {name: dataclasses.replace(c, best=name in best, tied=name in tied) for name, c in cells.items()}
 
 
 def mark_notes(rows: Sequence[Row]) -> list[str]:

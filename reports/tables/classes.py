@@ -9,11 +9,11 @@ import pandas as pd
 from reports.comparison import named
 from reports.document import Column, Reference, Table
 from reports.keys import key
-from reports.paper import paper_accuracy
+from reports.paper import paper_accuracies
 from reports.tables import cells
 from reports.tables.provenance import run_notes
 
-# Quantity of `reports.paper.paper_accuracy` -> column.
+# Quantity of `reports.paper.paper_accuracies` -> column.
 _COLUMNS = {
     "all": Column("all classes", "%", better="higher"),
     "majority": Column("majority", "%", better="higher"),
@@ -122,8 +122,6 @@ def _unknown_classes(runs: pd.DataFrame) -> list[str]:
 def _papers(values: pd.DataFrame) -> dict[tuple[str, str], Reference]:
     found = {}
     for name, of_name in values.groupby("name", sort=False):
-        for quantity, column in _COLUMNS.items():
-            reference = paper_accuracy(str(of_name["config"].iloc[0]), quantity)
-            if reference is not None:
-                found[str(name), column.name] = reference
+        for quantity, reference in paper_accuracies(str(of_name["config"].iloc[0])).items():
+            found[str(name), _COLUMNS[quantity].name] = reference
     return found

@@ -30,7 +30,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     table = records.table("predictions", ROWS)
     records.write("predictions", table, path)
 
-    def disk_full(rows, where):
+    def disk_full(rows, where, **_):
         where.write_bytes(b"half")
         raise OSError("No space left on device")
 

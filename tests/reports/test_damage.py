@@ -1,16 +1,19 @@
 """Damaged stores: each file is named once, and nothing of it gets into a mean."""
 
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from autodo import records
+from benchmarks.synthetic_store import write_store
 from reports.comparison import named
 from reports.damage import Problem, printable, told
 from reports.load import load_epochs, load_results, reduce_runs
@@ -376,6 +379,51 @@ def test_a_folder_that_cannot_be_listed_is_one_line(root: Path, outside: Path) -
     found, (warning,) = reduce_runs(root, "points", ["r"], ["label"], len)
     assert found == {}
     assert "is a symbolic link that leads out of the store" in warning
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_damage_is_more_than_a_warning(root: Path, seed: int) -> None:
+    """Bytes changed, cut off the end or out of the middle: read as it was, or left out, or a value unknown."""
+    generator = np.random.default_rng(seed)
+    run = make(overrides={"training.epochs": 6})
+    write_store(root, [run], ("epochs", "results"))
+    whole = load_results(root).frame["error_best_val"][0]
+    columns = ["run_id", *records.EPOCH_SCALARS, "per_class_accuracy"]
+    curve = load_epochs(root, [run.run_id], columns)[0]["test_error"].tolist()
+    for kind in ("results", "epochs"):
+        path = root / kind / f"{run.run_id}.parquet"
+        content = np.frombuffer(path.read_bytes(), dtype=np.uint8).copy()
+        start, end = np.sort(generator.integers(len(content), size=2))
+        if seed % 4 == 0:
+            content = content[:end]
+        elif seed % 4 == 1:
+            content = np.delete(content, slice(start, end))
+        else:
+            content[generator.integers(len(content), size=1 + seed % 7)] ^= generator.integers(1, 256, dtype=np.uint8)
+        path.write_bytes(content.tobytes())
+    results = load_results(root)
+    assert results.frame["error_best_val"].tolist() in ([whole], [])
+    assert len(results.frame) or len(results.warnings) == 1
+    assert len(named(results.frame)) == len(results.frame)
+    frame, warnings = load_epochs(root, [run.run_id], columns)
+    assert frame["test_error"].tolist() in (curve, [])
+    assert len(frame) or len(warnings) == 1
+
+
+def test_a_flipped_bit_is_damage(root: Path, add: Add) -> None:
+    """Where the file as such can be read, and the value is as good as any other."""
+    bad = add(make(), error_best_val=0.123456789)
+    content = bad.read_bytes()
+    value = struct.pack("<d", 0.123456789)
+    assert value in content
+    changed = bytearray(value)
+    changed[0] ^= 1
+    bad.write_bytes(content.replace(value, bytes(changed), 1))
+    assert pq.read_table(bad)["error_best_val"][0].as_py() == struct.unpack("<d", changed)[0]
+    results = load_results(root)
+    assert results.frame.empty
+    (warning,) = results.warnings
+    assert "CRC" in warning
 
 
 def test_the_configuration_of_a_run_is_one(root: Path, add: Add) -> None:

@@ -1,4 +1,4 @@
-// What concerns the whole page: folds are open on paper, and the contents show where the reader is.
+// What concerns the whole page: folds are open on paper and where a link leads, the contents show where the reader is.
 "use strict";
 (() => {
   let opened = [];
@@ -10,6 +10,17 @@
     for (const fold of opened) fold.open = false;
     opened = [];
   });
+
+  // A link into a closed fold opens it; not every browser does that by itself.
+  function reveal() {
+    const target = document.getElementById(location.hash.slice(1));
+    let fold = target?.closest("details:not([open])");
+    if (!fold) return;
+    for (; fold; fold = fold.parentElement.closest("details:not([open])")) fold.open = true;
+    target.scrollIntoView();
+  }
+  addEventListener("hashchange", reveal);
+  reveal();
 
   const links = new Map();
   for (const link of document.querySelectorAll(".contents > ol > li > a")) {

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from autodo import records
 from reports.comparison import named
@@ -16,16 +15,6 @@ from reports.figures.points import OPERATIONS
 from reports.load import load_results
 from tests.reports.conftest import make
 from tests.runs import result_row
-
-EMBEDDINGS = pa.schema(
-    [
-        ("run_id", pa.string()),
-        ("index", pa.int64()),
-        ("label", pa.int16()),
-        ("prediction", pa.int16()),
-        ("embedding", pa.list_(pa.float32())),
-    ]
-)
 
 
 @dataclasses.dataclass
@@ -90,13 +79,13 @@ class Store:
         self._write("epochs", run.run_id, rows)
         columns = {"run_id": [run.run_id] * len(label), "index": np.arange(len(label)), "label": label}
         predictions = {**columns, "prediction": prediction, "probability": generator.random(len(label))}
-        self._write_columns("predictions", run.run_id, predictions, records.SCHEMAS["predictions"])
+        self._write_columns("predictions", run.run_id, predictions)
         self._write_points(run.run_id, generator, learned=run.points is not None)
         if embeddings:
             centres = np.random.default_rng(0).normal(0, 3, (classes, 16))
             vectors = centres[prediction] + generator.normal(0, 1, (len(label), 16))
             kept = {**columns, "prediction": prediction, "embedding": list(vectors)}
-            self._write_columns("embeddings", run.run_id, kept, EMBEDDINGS)
+            self._write_columns("embeddings", run.run_id, kept)
         return run.run_id
 
     def _write_points(self, run_id: str, generator: np.random.Generator, learned: bool) -> None:
@@ -112,18 +101,17 @@ class Store:
             "gate_probability": list(generator.random((count, 7))) if learned else [None] * count,
             "magnitude": list(ranges * generator.random((count, 7))) if learned else [None] * count,
         }
-        self._write_columns(
-            "points", run_id, {n: columns[n] for n in records.SCHEMAS["points"].names}, records.SCHEMAS["points"]
-        )
+        self._write_columns("points", run_id, columns)
 
     def _write(self, kind: records.Kind, run_id: str, rows: list[dict[str, Any]]) -> None:
         (self.root / kind).mkdir(exist_ok=True)
         records.write(kind, records.table(kind, rows), self.path(kind, run_id))
 
-    def _write_columns(self, kind: str, run_id: str, columns: dict[str, Any], schema: pa.Schema) -> None:
+    def _write_columns(self, kind: records.Kind, run_id: str, columns: dict[str, Any]) -> None:
+        schema = records.SCHEMAS[kind]
         (self.root / kind).mkdir(exist_ok=True)
         table = pa.table({name: pa.array(columns[name], schema.field(name).type) for name in schema.names}, schema)
-        pq.write_table(table, self.path(kind, run_id))
+        records.write(kind, table, self.path(kind, run_id))
         self.written[kind, run_id] = columns
 
     def path(self, kind: str, run_id: str) -> Path:

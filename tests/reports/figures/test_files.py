@@ -23,10 +23,9 @@ from reports.figures import (
     confusion_figures,
     cost_figures,
     curve_figures,
+    hyperparameter_figures,
     render,
     save,
-    strength_figures,
-    weight_figures,
 )
 from reports.load import load_epochs
 from reports.palette import styles
@@ -44,7 +43,7 @@ def everything(store: Store) -> list[Figure]:
     choices, looks = choose(runs), styles(runs["name"])
     epochs, _ = load_epochs(store.root, runs["run_id"].tolist(), COLUMNS)
     figures = curve_figures(learning_curves(runs, epochs), looks, choices)
-    for of_store in (confusion_figures, cluster_figures, weight_figures, strength_figures):
+    for of_store in (confusion_figures, cluster_figures, hyperparameter_figures):
         found, warnings = of_store(store.root, choices)
         assert warnings == ()
         figures += found
@@ -71,7 +70,8 @@ def test_every_figure_can_be_drawn_without_a_warning(store: Store, classes: Sequ
         root = ET.fromstring(files.svg)
         assert {element.tag.rpartition("}")[2] for element in root.iter()}.isdisjoint({"script", "foreignObject", "a"})
         with Image.open(io.BytesIO(files.png)) as picture:
-            assert picture.width <= canvas.WIDTH * canvas.DPI
+            assert 0.6 * canvas.WIDTH * canvas.DPI < picture.width <= canvas.WIDTH * canvas.DPI
+            assert picture.getpixel((0, 0)) == (255, 255, 255, 255)
         assert len(files.smallest[1]) < 400_000
 
 

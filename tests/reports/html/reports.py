@@ -43,7 +43,7 @@ def errors(key: str = "errors", title: str = "svhn (wrn-28-10, 200 epochs)", met
         cells = []
         for j in range(len(DISTORTIONS)):
             mean = float(means[i, j])
-            paper = Reference(mean + 0.3 * (j - 1), 0.12) if i % 3 == 0 else None
+            paper = Reference(round(mean + 0.3 * (j - 1), 1), 0.12) if i % 3 == 0 else None
             cell = Cell(mean, 0.21, 4, 4, best=i == best[j], tied=(i + 1) % len(methods) == best[j], paper=paper)
             cells.append(cell)
         rows.append(cells)
@@ -62,14 +62,14 @@ def errors(key: str = "errors", title: str = "svhn (wrn-28-10, 200 epochs)", met
     )
 
 
-def cost() -> Table:
+def cost(key: str = "cost") -> Table:
     """Columns of different units, and one in which high is good."""
     columns = (Column("per run", "h", 1, "lower"), Column("throughput", "images/s", 0, "higher"), Column("runs", "", 0))
     rows = tuple(
         Row(name, (Cell(0.7 * i + 1, 0.1, 4), Cell(9000.0 - 800 * ((i * 3) % 5), 120.0, 4), Cell(4.0, None, 4)))
         for i, name in enumerate(METHODS[:5])
     )
-    return Table("cost", "cifar10 (wrn-28-10, 200 epochs)", "measured cost", "method", columns, rows)
+    return Table(key, "cifar10 (wrn-28-10, 200 epochs)", "measured cost", "method", columns, rows)
 
 
 def panels(groups: int = 4, methods: Any = METHODS, epochs: int = 200, prefix: str = "curves") -> tuple[Panel, ...]:
@@ -177,6 +177,7 @@ def rich() -> Report:
                 figures=(figure("bars", f"Accuracy of each class; the last is called {SCRIPT}"),),
             ),
             Section("costs", "Cost", tables=(cost(),), figures=(figure("small", "A small picture", 4),)),
+            Section("splits", "Splits", tables=tuple(cost(f"split-{i}") for i in range(9))),
             Section("labels", "Suspicious labels", galleries=(gallery(),)),
         ),
         provenance=(("PyTorch", "2.11.0"), ("code", "1b8512a"), ("folder", HOSTILE[1])),

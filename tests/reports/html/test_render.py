@@ -198,6 +198,14 @@ def test_suspects_show_what_is_known_and_a_place_where_no_image_is(page: Element
     assert "weight" not in suspects[2].text
 
 
+def test_of_many_tables_the_first_are_shown_and_the_others_folded(page: Element) -> None:
+    section = page.one(id="section-splits")
+    (fold,) = section.all("details")
+    assert fold.all("summary")[0].text == "5 more tables"
+    assert [len(part.all("table")) for part in (section, fold)] == [9, 5]
+    assert page.one(id="section-test-error").all("details") == []
+
+
 def test_many_warnings_are_folded_and_few_are_not(page: Element) -> None:
     (warnings,) = page.all("aside")
     assert warnings.all("h2")[0].text == "12 warnings"
