@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from reports.doctor.rankings import RANKINGS, keys_of
-from reports.doctor.signals import ROWS_AT_ONCE, Floats, Signals, read_signals
+from reports.doctor.signals import ROWS_AT_ONCE, Floats, Signals, Unusable, read_signals
 from reports.document import Cell, Column, Row, Table
 from reports.label_repair import Finding, finding
 
@@ -18,14 +18,16 @@ def label_quality(points: pa.Table) -> dict[str, Finding]:
     """The quality of each ranking that takes no time, for `reduce_runs` with QUALITY_COLUMNS.
 
     Returns:
-        by name of the ranking; without those that the method lacks, and empty if no label is known to be wrong.
-    Raises:
-        Unusable: if the table is damaged.
+        by name of the ranking; without those that the method lacks. Empty if no label is known to be wrong, or if the
+        table cannot be used: the run is then a hole, and what is wrong `reduce_runs` says.
     """
     # Without the soft labels nothing says how many classes there are, and nothing here depends on it.
     lists = points["soft_label"].drop_null()
     classes = len(lists[0]) if len(lists) else np.iinfo(np.int16).max
-    signals = read_signals(points.to_batches(max_chunksize=ROWS_AT_ONCE), classes)
+    try:
+        signals = read_signals(points.to_batches(max_chunksize=ROWS_AT_ONCE), classes)
+    except Unusable:
+        return {}
     keys, _ = keys_of(signals, [name for name, ranking in RANKINGS.items() if not ranking.slow])
     return qualities(signals, keys)
 
@@ -49,17 +51,17 @@ def quality_table(found: Mapping[str, Finding], wrong: int, points: int) -> Tabl
     return Table(
         key="label-quality",
         title=f"{wrong:,} of {points:,} labels are known to be wrong",
-        caption="how well each ranking finds the labels that were changed on purpose",
+        caption=f"how well each ranking finds the labels that were changed; precision: of the first {wrong:,}",
         heading="ranking",
         columns=(
             Column("AUROC", "%", better="higher"),
-            Column(f"wrong among the first {wrong:,}", "%", better="higher"),
+            Column("precision", "%", better="higher"),
         ),
         rows=tuple(
             Row(name, tuple(_cell(value, top, len(found)) for value, top in zip(of_one, best, strict=True)))
             for name, of_one in sorted(found.items(), key=lambda item: -item[1].precision)
         ),
-        notes=tuple(f"{name}: {RANKINGS[name].summary}." for name in found),
+        notes=("; ".join(f"{name}: {RANKINGS[name].summary}" for name in found) + ".",),
     )
 
 

@@ -119,7 +119,7 @@ RANKINGS: Mapping[str, Ranking] = {
     "margin": Ranking("cleanlab's normalized margin", _margin, slow=True),
     "adjusted-margin": Ranking("the same, adjusted by cleanlab's confident thresholds", _adjusted_margin, slow=True),
     "confident-learning": Ranking(
-        "what cleanlab's find_label_issues finds, then the others; by margin", _confident_learning, slow=True
+        "what cleanlab's find_label_issues finds, then the others, each by margin", _confident_learning, slow=True
     ),
 }
 """`loss` is cleanlab's self-confidence too: both order by the probability of the given label."""

@@ -38,7 +38,7 @@ def test_a_key_that_says_nothing_is_as_good_as_chance() -> None:
 
 def test_the_quality_of_many_runs_is_read_from_few_columns(tmp_path: Path) -> None:
     for run, columns in {"plain": {}, "learned": learned(200, 5)}.items():
-        records.write("points", random_table(**columns), tmp_path / "points" / f"{run}.parquet")
+        records.write("points", random_table(**columns, run_id=[run] * 200), tmp_path / "points" / f"{run}.parquet")
     found, warnings = reduce_runs(tmp_path, "points", ["plain", "learned"], QUALITY_COLUMNS, label_quality)
     assert warnings == ()
     assert set(found["plain"]) == {"loss", "loss-in-class"}
@@ -56,6 +56,10 @@ def test_where_no_label_is_known_to_be_wrong_there_is_no_quality() -> None:
         label_quality(table.set_column(table.schema.get_field_index("clean_label"), "clean_label", table["label"]))
         == {}
     )
+
+
+def test_a_table_that_cannot_be_used_is_a_hole() -> None:
+    assert label_quality(random_table(weight=[None] + [1.0] * 199)) == {}
 
 
 def test_the_table_marks_the_best_and_puts_it_first() -> None:
