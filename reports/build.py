@@ -49,6 +49,7 @@ from reports.tables import (
 HEADLINE = "error_best_val"
 _SUSPECTS = 24  # images of a gallery; `autodo inspect` shows more
 _GALLERIES = 6
+_TITLE = 2  # grids that a title names; of more the store's name says it shorter
 _SUSPECTS_OF = (
     "Of each dataset the run with the lowest val error among those drawn above. "
     "The command autodo inspect STORE RUN_ID lists all train points of a run, with a CSV to work through."
@@ -117,7 +118,7 @@ class _Builder:
             self._other_metrics(),
         ]
         grids, unreadable = provenance.launched_grids(self.place)
-        title = ", ".join(name for name, _ in grids) or self.place.name
+        title = ", ".join(name for name, _ in grids) if 0 < len(grids) <= _TITLE else self.place.name
         return Report(
             title=title if select is None else f"{title}: {select}",
             summary=tuple(self._summary()),

@@ -126,8 +126,8 @@ def _on_most_distorted(runs: pd.DataFrame, cells: Cells, metric: str, words: str
     if interval is None:
         return f"{where}; {'one seed says' if paired.size == 1 else 'these seeds say'} nothing of the spread."
     low, high = interval
-    told = f"{where}: {paired.mean():+.2f} points over {paired.size} common seeds"
-    told += f" ({CONFIDENCE:.0%} bootstrap interval {low:+.2f} to {high:+.2f}; paired t-test p = {_p(paired)})"
+    told = f"{where}: {_signed(float(paired.mean()))} points over {paired.size} common seeds"
+    told += f" ({CONFIDENCE:.0%} bootstrap interval {_signed(low)} to {_signed(high)}; paired t-test {_p(paired)})"
     return " ".join([f"{told}.", *filter(None, [too_few_pairs([paired.size])])])
 
 
@@ -137,7 +137,11 @@ def _lowest(means: Mapping[str, float]) -> str:
 
 def _p(paired: Floats) -> str:
     value = paired_t_test(paired)
-    return "unknown" if value is None else "under 0.001" if value < 0.001 else f"{value:.2g}"
+    return "impossible" if value is None else "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
+
+
+def _signed(points: float) -> str:
+    return f"{points:+.2f}".replace("-", "−")
 
 
 def _time(seconds: float) -> str:

@@ -61,7 +61,8 @@ def choose(runs: pd.DataFrame, methods: Sequence[str] | None = None, at_most: in
         chosen = _best_of_families(error, at_most) if methods is None else list(methods)
         chosen = [name for name in chosen if name in error.index]
         cells = of_group.groupby(["imbalance_ratio", "noise_ratio"]).ngroups
-        remark = _remark(cells, len(error) - len(chosen), methods is None)
+        further = ratios != max(size.index)
+        remark = _remark(cells, further, len(error) - len(chosen), methods is None)
         kept = cell[cell["name"].isin(chosen)]
         choices.append(Choice(str(group), str(cell["distortion"].iloc[0]), tuple(chosen), kept, remark))
     return choices
@@ -84,10 +85,11 @@ def _family(name: str) -> str:
     return re.split(r"[-,( ]", name, maxsplit=1)[0]
 
 
-def _remark(cells: int, left_out: int, by_family: bool) -> str:
+def _remark(cells: int, further: bool, left_out: int, by_family: bool) -> str:
     words = []
     if cells > 1:
-        words.append(f" Drawn is the most distorted of {cells} cells.")
+        of = "that two methods have reached, of" if further else "of"
+        words.append(f" Drawn is the most distorted {of} {cells} cells.")
     if left_out and by_family:
         methods = "method is" if left_out == 1 else "methods are"
         words.append(f" Of each family of methods the best by test error is drawn; {left_out} other {methods} not.")

@@ -58,7 +58,7 @@ def test_what_was_found_on_the_most_distorted_data(runs: pd.DataFrame) -> None:
     assert most.startswith(
         "At 10-0.1 of digits (small-cnn, 40 epochs), the most distorted data compared, autodo-exact-ws"
     )
-    assert "21.00% against 31.00% of baseline: -10.00 points over 3 common seeds (95% bootstrap interval -11." in most
+    assert "21.00% against 31.00% of baseline: −10.00 points over 3 common seeds (95% bootstrap interval −11." in most
     assert f"paired t-test p = {p:.2g}" in most
     assert "cannot go under p = 0.25" in most
 
