@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
+from scipy.stats import rankdata
 
 REPAIR_COLUMNS = ("label", "clean_label", "weight", "soft_label", "loss")
 """What `label_repair` reads of points."""
@@ -82,10 +82,13 @@ def finding(score: Floats, wrong: NDArray[np.bool_]) -> Finding | None:
     count = int(wrong.sum())
     if count in (0, len(wrong)):
         return None
-    last = np.sort(score)[len(score) - count]
+    ranks = rankdata(score)
+    # The Mann-Whitney statistic over all pairs is the area under the ROC curve; ties count half.
+    pairs_in_order = ranks[wrong].sum() - count * (count + 1) / 2
+    last = np.partition(score, len(score) - count)[len(score) - count]
     above, at = score > last, score == last
     hits = wrong[above].sum() + (count - above.sum()) * wrong[at].mean()
-    return Finding(float(roc_auc_score(wrong, score)), float(hits / count))
+    return Finding(float(pairs_in_order / (count * (len(score) - count))), float(hits / count))
 
 
 def _numbers(points: pa.Table, name: str) -> Floats | None:
@@ -94,8 +97,8 @@ def _numbers(points: pa.Table, name: str) -> Floats | None:
     return values if len(values) and np.isfinite(values).all() else None
 
 
-def _soft_labels(points: pa.Table) -> Floats | None:
-    """Soft labels [N, C], None if one is missing or they are not of one width."""
+def _soft_labels(points: pa.Table) -> NDArray[np.floating] | None:
+    """Soft labels [N, C] in the dtype of the store, None if one is missing or they are not of one width."""
     column = points["soft_label"].combine_chunks()
     if column.null_count or not len(column):
         return None
@@ -103,4 +106,4 @@ def _soft_labels(points: pa.Table) -> Floats | None:
     widths = np.unique(column.value_lengths().to_numpy(zero_copy_only=False))
     if len(widths) != 1 or widths[0] == 0 or not np.isfinite(values).all():
         return None
-    return np.asarray(values.reshape(len(column), int(widths[0])), dtype=float)
+    return values.reshape(len(column), int(widths[0]))

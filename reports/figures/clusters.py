@@ -13,7 +13,7 @@ from matplotlib.figure import Figure as Sheet
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from autodo.storage import Location
+from autodo.storage import Location, located
 from reports.document import Figure, Floats
 from reports.figures import canvas
 from reports.figures.choose import Choice
@@ -190,11 +190,15 @@ def cluster_figures(root: Location | str, choices: Sequence[Choice]) -> tuple[li
     """For each choice, the embeddings of the first seed of every method that kept them; and warnings."""
     figures: list[Figure] = []
     warnings: list[str] = []
+    kept = (located(root) / "embeddings").names()  # asked for once: few runs keep them
     for choice in choices:
         names = class_names(choice.runs)
         by_method: dict[str, tuple[int, Embedded]] = {}
         for method in choice.methods:
-            for run_id, seed in choice.of(method)[["run_id", "seed"]].itertuples(index=False):
+            runs = choice.of(method)
+            for run_id, seed in runs.loc[(runs["run_id"] + ".parquet").isin(kept), ["run_id", "seed"]].itertuples(
+                index=False
+            ):
                 parts, problems = embeddings(root, [run_id], len(names))
                 warnings += problems
                 if parts and len(parts[run_id].label):
