@@ -40,7 +40,7 @@ def draw_cost_quality(ax: Axes, methods: Sequence[CostQuality], styles: Mapping[
         ax.errorbar(x, y, method.std, color=style.colour, elinewidth=0.8, fmt="none")
         ax.plot(x, y, _MARKERS[style.pattern], color=style.colour, markersize=6, markeredgecolor="white")
     ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+    ax.xaxis.set_major_locator(LogLocator(10, subs=(1, 1.5, 2, 3, 5, 7)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
     speeds = [method.images_per_second for method in methods]
