@@ -76,7 +76,7 @@ def _table(
     best = "; ".join(f"{column}: {name}" for column, name in reference.items() if name)
     return Table(
         key=key("differences", what.removeprefix("the "), metric.replace("_", "-"), group),
-        title=group,
+        title=f"{group}, minus {what}",
         caption=f"{METRICS[metric]}, minus that of {what}, mean over seeds",
         heading="method / IR-NR",
         columns=columns,
