@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -74,6 +74,31 @@ def check_name(name: str, known: Sequence[str], kind: str) -> None:
     """Raises ConfigError with the nearest known name unless `name` is known."""
     if name not in known:
         raise ConfigError(f"unknown {kind} {name!r}{hint(name, known)}; known: {', '.join(known)}")
+
+
+def parse_selection(option: str, text: str, known: Mapping[str, Callable[[], Iterable[str]]]) -> dict[str, set[str]]:
+    """What `method=a,method=b,seed=0` asks for: any of the values of a key, and every key.
+
+    Args:
+        option: that the text was given to, such as `--only`; errors begin with it.
+        known: by key, the values that there are.
+    Raises:
+        ConfigError: if a key is unknown or there is no such value; it names those that there are.
+    """
+    keys = ", ".join(known)
+    wanted: dict[str, set[str]] = {}
+    for part in text.split(","):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not value:
+            raise ConfigError(f"{option} {part!r}: is not KEY=VALUE, such as method=baseline; keys: {keys}")
+        if key not in known:
+            raise ConfigError(f"{option} {part!r}: unknown key {key!r}; keys: {keys}")
+        try:
+            check_name(value, sorted(known[key]()), key)
+        except ConfigError as error:
+            raise ConfigError(f"{option} {part!r}: {error}") from None
+        wanted.setdefault(key, set()).add(value)
+    return wanted
 
 
 def hint(name: str, known: Sequence[str]) -> str:

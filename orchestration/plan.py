@@ -2,13 +2,14 @@
 
 import collections
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from autodo.config import RunConfig
 from autodo.errors import ConfigError
-from autodo.validation import check_name
+from autodo.validation import parse_selection
 from orchestration.estimate import measure
 from orchestration.grid import GridConfig, ResourcesConfig, expand
 from orchestration.run_queue import Work
@@ -95,18 +96,8 @@ def select(runs: Sequence[RunConfig], text: str) -> list[RunConfig]:
     Raises:
         ConfigError: if a key is unknown or no run has the value.
     """
-    wanted: dict[str, set[str]] = collections.defaultdict(set)
-    for part in text.split(","):
-        key, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals or not value:
-            raise ConfigError(f"--only {part!r}: is not KEY=VALUE, such as method=baseline; keys: {_keys()}")
-        if key not in _SELECTORS:
-            raise ConfigError(f"--only {part!r}: unknown key {key!r}; keys: {_keys()}")
-        try:
-            check_name(value, sorted({_SELECTORS[key](run) for run in runs}), key)
-        except ConfigError as error:
-            raise ConfigError(f"--only {part!r}: {error}") from None
-        wanted[key].add(value)
+    there = {key: functools.partial(_values, runs, of) for key, of in _SELECTORS.items()}
+    wanted = parse_selection("--only", text, there)
     return [run for run in runs if all(_SELECTORS[key](run) in values for key, values in wanted.items())]
 
 
@@ -120,5 +111,5 @@ def expected_rows(runs: Iterable[RunConfig]) -> list[dict[str, Any]]:
     return [{**run.identity, "config": run.model_dump_json()} for run in runs]
 
 
-def _keys() -> str:
-    return ", ".join(_SELECTORS)
+def _values(runs: Iterable[RunConfig], of: Callable[[RunConfig], str]) -> set[str]:
+    return {of(run) for run in runs}
