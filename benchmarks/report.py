@@ -43,7 +43,7 @@ REPORT = _MEASURE.format(
     imports="""from orchestration.show import expected
 from orchestration.store import Store
 from reports.write import write_report
-wanted = expected(Store(sys.argv[1]).open())""",
+wanted, _ = expected(Store(sys.argv[1]).open())""",
     call=f"write_report(sys.argv[1], out=sys.argv[2], expected=wanted, formats={FORMATS})",
 )
 

@@ -263,7 +263,7 @@ def report(
         ),
     ] = None,
     metric: Annotated[
-        str, typer.Option(help="error_best_val, error_last, or the optimistic error_best_test.")
+        str, typer.Option(help="error_best_val, error_last, minority_error, or the optimistic error_best_test.")
     ] = "error_best_val",
 ) -> None:
     """Show the tables of a store and write its report: one page, Markdown, LaTeX, CSV; run nothing."""

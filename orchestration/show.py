@@ -64,10 +64,14 @@ def report(
     names = parse_formats(formats)
     check_metric(metric)
     store = Store(root).open()
-    built = build_report(store.root, expected(store), metric=metric, select=selection)
+    folder = store.report_dir if out is None else locate(out)
+    folder.make_folder()  # what cannot be written is told before anything is computed
+    rows, warnings = expected(store)
+    with console.status("reading the store"):
+        built = build_report(store.root, rows, metric=metric, select=selection, warnings=warnings)
     console.print(report_terminal(dataclasses.replace(built, sections=built.sections[:1])))
     with console.status("writing the report"):
-        files = write_files(built, store.report_dir if out is None else locate(out), names)
+        files = write_files(built, folder, names)
     for path in files:
         console.print(f"report: {path}", **_LINE)
 
@@ -84,8 +88,11 @@ def comparison(console: Console, planned: Plan, store: Store) -> None:
         console.print(table_terminal(table))
     _warn_of_optimism(console, planned.runs.values())
     console.print(f"Parquet: {store.results_dir}/*.parquet; epochs/, predictions/, points/ beside it", **_LINE)
+    rows, warnings = expected(store)
     with console.status("writing the report"):
-        files = write_report(store.root, store.report_dir, expected(store), formats=("html", "md"), results=results)
+        files = write_report(
+            store.root, store.report_dir, rows, formats=("html", "md"), results=results, warnings=warnings
+        )
     for path in files:
         console.print(f"report:  {path}", **_LINE)
 
@@ -136,7 +143,8 @@ def load_results(console: Console, store: Store) -> "Results":
     return results
 
 
-def expected(store: Store) -> list[dict[str, Any]]:
-    """Rows for every run of every grid that was launched on the store."""
-    grids, _ = launched(store)  # of the others `status` tells
-    return [row for _, runs in grids.values() for row in expected_rows(runs)]
+def expected(store: Store) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows for every run of every grid that was launched on the store, and warnings of grids that cannot be read."""
+    grids, errors = launched(store)
+    rows = [row for _, runs in grids.values() for row in expected_rows(runs)]
+    return rows, [f"{error}; nobody knows which of its runs are missing" for error in errors]

@@ -50,6 +50,9 @@ HEADLINE = "error_best_val"
 _SUSPECTS = 24  # images of a gallery; `autodo inspect` shows more
 _GALLERIES = 6
 _TITLE = 2  # grids that a title names; of more the store's name says it shorter
+_TRAIN_LOSSES = (
+    "Train losses are those that each method minimises: they say how it trains, and compare with no other's."
+)
 _SUSPECTS_OF = (
     "Of each dataset the run with the lowest val error among those drawn above. "
     "The command autodo inspect STORE RUN_ID lists all train points of a run, with a CSV to work through."
@@ -64,6 +67,7 @@ def build_report(
     metric: str = HEADLINE,
     select: str | None = None,
     results: Results | None = None,
+    warnings: Sequence[str] = (),
 ) -> Report:
     """Everything that a store's Parquet files tell; runs nothing again.
 
@@ -73,6 +77,7 @@ def build_report(
         metric: a key of METRICS, by which methods are compared.
         select: a part of the runs, as `selection.select` reads it.
         results: those of the store, if they are loaded already.
+        warnings: of what `expected` may lack, which the report shows with its own.
     Raises:
         StoreError: if there is no store. ConfigError: if `select` fits no run.
     """
@@ -83,7 +88,7 @@ def build_report(
         ids = set(selected(named(frame, asked), select)["run_id"])
         frame = frame[frame["run_id"].isin(ids)].reset_index(drop=True)
         asked = [row for row in asked if row["run_id"] in ids]
-    return _Builder(place, frame, asked, metric).report(results.warnings, select)
+    return _Builder(place, frame, asked, metric).report((*warnings, *results.warnings), select)
 
 
 class _Builder:
@@ -156,9 +161,11 @@ class _Builder:
         )
 
     def _curves(self) -> Section:
-        panels = learning_curves(self.runs, self.epochs)
+        drawn = {choice.place for choice in self.choices}
+        # The cells of which all other figures speak come first.
+        panels = sorted(learning_curves(self.runs, self.epochs), key=lambda panel: panel.group not in drawn)
         figures = curve_figures(panels, self.looks, self.choices)
-        return Section("curves", "Learning curves", panels=tuple(panels), figures=tuple(figures))
+        return Section("curves", "Learning curves", (_TRAIN_LOSSES,), panels=tuple(panels), figures=tuple(figures))
 
     def _classes(self) -> Section:
         figures = [*accuracy_figures(self.choices, self.looks)]

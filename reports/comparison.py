@@ -100,9 +100,9 @@ def _differences(settings: Mapping[Any, Mapping[str, Any]]) -> dict[Any, list[st
 
 
 def _differing_keys(settings: Collection[Mapping[str, Any]]) -> list[str]:
-    """Keys whose values are not the same in all, in the order in which they first come."""
+    """Keys whose values are not the same in all, in the order in which they first come; one that lacks is null."""
     keys = dict.fromkeys(key for flat in settings for key in flat)
-    return [key for key in keys if len({json.dumps(flat[key]) if key in flat else None for flat in settings}) > 1]
+    return [key for key in keys if len({json.dumps(flat.get(key)) for flat in settings}) > 1]
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,6 +118,9 @@ def _describe(recipes: Mapping[str, Mapping[str, Any]], recipe: str) -> str:
     words += [f"{subsample} images"] if subsample else []
     said = ("model.name", "training.epochs", "dataset.subsample")
     words += [f"{key}={config.get(key)}" for key in _differing_keys(recipes.values()) if key not in said]
+    # Settings that came later than a run are not in its configuration, and yet its recipe is another.
+    same = [other for other in recipes.values() if all(config.get(k) == other.get(k) for k in {*config, *other})]
+    words += [f"recipe {recipe}"] if len(same) > 1 else []
     return ", ".join(words)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from reports.stats import CONFIDENCE, Floats, bootstrap_intervals, differences, paired_t_test, too_few_pairs
+from reports.tables.differences import COVERAGE
 
 Cells = dict[tuple[str, str], dict[str, float]]
 """Mean of each method in each (group, distortion)."""
@@ -54,27 +55,26 @@ def what_is_missing(runs: pd.DataFrame) -> str | None:
 def what_was_found(runs: pd.DataFrame, metric: str, words: str) -> tuple[str, ...]:
     """Two sentences: which method is best how often, and by how much on the most distorted data.
 
-    Only cells that are complete are compared; while there are none, the seeds that every method of a cell has.
+    Where a method lacks seeds, those are compared that all methods of the cell have: a mean over others is not fair.
 
     Args:
         runs: from `comparison.named`.
         metric: a column of results, in [0, 1].
         words: what the metric is, such as `test error`.
     """
-    cells = _comparable(_complete_means(runs, metric))
+    done = runs[runs[metric].notna()]
+    fair = _seeds_of_all(done)
+    cells: Cells = {}
+    means = fair.groupby(list(_CELL), sort=False)[metric].mean()
+    for (group, distortion, name), mean in zip(means.index, means, strict=True):
+        cells.setdefault((group, distortion), {})[name] = mean
+    cells = {cell: of_cell for cell, of_cell in cells.items() if len(of_cell) > 1}
     if not cells:
-        runs = _seeds_of_all(runs[runs[metric].notna()])
-        cells = _comparable(runs.groupby(list(_CELL), sort=False)[metric].mean())
-        words = f"{words} so far, over the seeds that all of them have,"
-    if not cells:
-        return ("No two methods can be compared yet.",)
-    return _most_often_best(cells, words), _on_most_distorted(runs, cells, metric, words)
-
-
-def _complete_means(runs: pd.DataFrame, metric: str) -> pd.Series:
-    """Mean of the metric by group, distortion and name, of cells in which no expected seed is missing."""
-    cells = runs.groupby(list(_CELL), sort=False)
-    return cells[metric].mean()[cells[metric].count() == cells.size()]
+        return ("No two methods can be compared yet.",) if len(done) else ()
+    so_far = ""
+    if len(fair) < len(done) or done["run_id"].nunique() < runs.loc[runs["is_expected"], "run_id"].nunique():
+        so_far = "So far, over the seeds that all methods of a cell have: "
+    return f"{so_far}{_most_often_best(cells, words)}", _on_most_distorted(fair, cells, metric, words)
 
 
 def _seeds_of_all(done: pd.DataFrame) -> pd.DataFrame:
@@ -83,14 +83,6 @@ def _seeds_of_all(done: pd.DataFrame) -> pd.DataFrame:
     methods = done.groupby(cell)["name"].transform("nunique")
     with_seed = done.groupby([*cell, "seed"])["name"].transform("nunique")
     return done[with_seed == methods]
-
-
-def _comparable(means: pd.Series) -> Cells:
-    """The cells that have two methods or more."""
-    cells: Cells = {}
-    for (group, distortion, name), mean in zip(means.index, means, strict=True):
-        cells.setdefault((group, distortion), {})[name] = mean
-    return {cell: of_cell for cell, of_cell in cells.items() if len(of_cell) > 1}
 
 
 def _most_often_best(cells: Cells, words: str) -> str:
@@ -122,12 +114,15 @@ def _on_most_distorted(runs: pd.DataFrame, cells: Cells, metric: str, words: str
     paired = differences(samples[best], samples[rival])
     errors = f"{100 * means[best]:.2f}% against {100 * means[rival]:.2f}% of {rival}"
     where = f"At {cell[1]} of {cell[0]}, the most distorted data compared, {best} has a {words} of {errors}"
-    (interval,) = bootstrap_intervals([paired])
-    if interval is None:
-        return f"{where}; {'one seed says' if paired.size == 1 else 'these seeds say'} nothing of the spread."
-    low, high = interval
+    if paired.size < 2:
+        return f"{where}; one seed says nothing of the spread."
     told = f"{where}: {_signed(float(paired.mean()))} points over {paired.size} common seeds"
-    told += f" ({CONFIDENCE:.0%} bootstrap interval {_signed(low)} to {_signed(high)}; paired t-test {_p(paired)})"
+    (interval,) = bootstrap_intervals([paired])
+    if interval is not None:
+        low, high = interval
+        true = f", of so few seeds rather {COVERAGE[paired.size]}%" if paired.size in COVERAGE else ""
+        told += f" ({CONFIDENCE:.0%} bootstrap interval{true}: {_signed(low)} to {_signed(high)})"
+    told += f", paired t-test {_p(paired)}"
     return " ".join([f"{told}.", *filter(None, [too_few_pairs([paired.size])])])
 
 

@@ -63,7 +63,7 @@ def launched_grids(root: Location) -> tuple[tuple[tuple[str, str], ...], tuple[s
 
 
 def recipes(named: pd.DataFrame) -> tuple[tuple[str, str], ...]:
-    """(group, YAML) of what the runs of a group share: dataset, model, training, standard augmentation.
+    """(name, YAML) of what the runs of a group share: dataset, model, training, standard augmentation.
 
     Args:
         named: from `comparison.named`.
@@ -72,5 +72,5 @@ def recipes(named: pd.DataFrame) -> tuple[tuple[str, str], ...]:
     for group, runs in named.groupby("group", sort=True):
         config = json.loads(runs["config"].iloc[0])
         shared = {part: config[part] for part in ("dataset", "model", "training", "augmentation") if part in config}
-        shown.append((str(group), yaml.safe_dump(shared, sort_keys=False, allow_unicode=True)))
+        shown.append((f"recipe of {group}", yaml.safe_dump(shared, sort_keys=False, allow_unicode=True)))
     return tuple(shown)

@@ -1,6 +1,6 @@
 """A store's report as files: a page, Markdown, LaTeX and CSV, with the figures beside them."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +48,14 @@ def write_report(
     metric: str = HEADLINE,
     select: str | None = None,
     results: Results | None = None,
+    warnings: Sequence[str] = (),
 ) -> list[Location]:
     """Builds the report of a store and writes it.
 
     Args:
         store_root: path or URI of the store.
         out: path or URI of the report's folder; STORE/report if None.
-        expected, metric, select, results: as for `build_report`.
+        expected, metric, select, results, warnings: as for `build_report`.
         formats: of FORMATS.
     Returns:
         the files that a person opens, the page first; figures and fragments of tables lie in folders beside them.
@@ -62,7 +63,7 @@ def write_report(
         StoreError: if the store cannot be read or the report not be written. ConfigError: if `select` fits no run.
     """
     folder = located(store_root) / "report" if out is None else located(out)
-    report = build_report(store_root, expected, metric=metric, select=select, results=results)
+    report = build_report(store_root, expected, metric=metric, select=select, results=results, warnings=warnings)
     return write_files(report, folder, formats)
 
 

@@ -1,8 +1,10 @@
 """Which cells and methods of a large grid are drawn."""
 
 import dataclasses
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -45,7 +47,7 @@ def choose(runs: pd.DataFrame, methods: Sequence[str] | None = None, at_most: in
     Args:
         runs: the frame of `named`; runs without a result count for nothing.
         methods: names of those to draw; if None, the baseline, and of every family the method of lowest mean error,
-            AutoDO's first. A family is the first word of a name.
+            AutoDO's first. A family is the first word of a name; what learns augmentation is one of its own.
         at_most: how many methods are drawn where none are named.
     """
     done = runs[runs["error_best_val"].notna()]
@@ -58,7 +60,8 @@ def choose(runs: pd.DataFrame, methods: Sequence[str] | None = None, at_most: in
         ratios = max(size[size >= min(2, size.max())].index)
         cell = wanted[(wanted["imbalance_ratio"] == ratios[0]) & (wanted["noise_ratio"] == ratios[1])]
         error = cell.groupby("name")["error_best_val"].mean().sort_values(kind="stable")
-        chosen = _best_of_families(error, at_most) if methods is None else list(methods)
+        families = {str(name): _family(str(name), config) for name, config in _configs(cell).items()}
+        chosen = _best_of_families(error, families, at_most) if methods is None else list(methods)
         chosen = [name for name in chosen if name in error.index]
         cells = of_group.groupby(["imbalance_ratio", "noise_ratio"]).ngroups
         further = ratios != max(size.index)
@@ -68,21 +71,29 @@ def choose(runs: pd.DataFrame, methods: Sequence[str] | None = None, at_most: in
     return choices
 
 
-def _best_of_families(error: "pd.Series[float]", at_most: int) -> list[str]:
+def _best_of_families(error: "pd.Series[float]", families: Mapping[str, str], at_most: int) -> list[str]:
     """Names in order of error, the baselines first. If they are too many, AutoDO and the best are kept."""
     baselines = [str(name) for name in error.index if is_baseline(str(name))][:1]
     best: dict[str, str] = {}
     for name in map(str, error.index):
         if not is_baseline(name):
-            best.setdefault(_family(name), name)
-    own = [name for family, name in best.items() if family == "autodo"]
+            best.setdefault(families[name], name)
+    own = [name for family, name in best.items() if family.startswith("autodo")]
     others = [name for name in best.values() if name not in own]
     kept = {*own, *others[: max(0, at_most - len(baselines) - len(own))]}
     return [*baselines, *(name for name in best.values() if name in kept)]
 
 
-def _family(name: str) -> str:
-    return re.split(r"[-,( ]", name, maxsplit=1)[0]
+def _configs(runs: pd.DataFrame) -> dict[str, Mapping[str, Any]]:
+    """The configuration of one run of each name."""
+    first = runs.drop_duplicates("name")
+    return {str(name): json.loads(config) for name, config in zip(first["name"], first["config"], strict=True)}
+
+
+def _family(name: str, config: Mapping[str, Any]) -> str:
+    """The first word of a name; methods that learn augmentation are a family of their own, since they alone show it."""
+    learned = (config.get("points") or {}).get("learn") or ()
+    return re.split(r"[-,( ]", name, maxsplit=1)[0] + (" augment" if "augment" in learned else "")
 
 
 def _remark(cells: int, further: bool, left_out: int, by_family: bool) -> str:

@@ -115,6 +115,19 @@ def rows(
     return tuple(Row(name, tuple(cells)) for name, cells in made.items())
 
 
+def undecided(rows: Sequence[Row], columns: Sequence[Column]) -> tuple[str, ...]:
+    """A note on columns in which nothing is the best because a method that lacks seeds is ahead; none if there are none."""
+    names = []
+    for i, column in enumerate(columns):
+        cells = {row.name: row.cells[i] for row in rows}
+        ahead = any(cell.mean is not None and not cell.complete for cell in cells.values())
+        if column.better and ahead and best_of(cells, column.better) and not any(c.best for c in cells.values()):
+            names.append(column.name)
+    if not names:
+        return ()
+    return (f"Nothing is marked in {', '.join(names)}: a method that lacks seeds is ahead on those that it has.",)
+
+
 def aside(runs: pd.DataFrame) -> tuple[frozenset[str], tuple[str, ...]]:
     """Names of rows that are shown and not compared, since their outer loop read the test images; and a note if any."""
     names = frozenset(map(str, runs.loc[runs["split"] == TEST_AS_VAL, "name"]))
@@ -137,12 +150,23 @@ def best_of(cells: Mapping[str, Cell], better: str) -> list[str]:
 
 def _mark(cells: dict[str, Cell], samples: Mapping[str, Sample], column: Column) -> dict[str, Cell]:
     best = best_of(cells, column.better or "")
-    if not best:
+    if not best or _beaten(best[0], cells, samples, column):
         return cells
     others = [name for name, given in cells.items() if given.complete and name not in best]
     p_values = paired_t_tests([differences(samples[name], samples[best[0]]) for name in others])
     tied = {name for name, p in zip(others, p_values, strict=True) if p is not None and p >= SIGNIFICANT}
     return {name: dataclasses.replace(c, best=name in best, tied=name in tied) for name, c in cells.items()}
+
+
+def _beaten(best: str, cells: Mapping[str, Cell], samples: Mapping[str, Sample], column: Column) -> bool:
+    """Whether a method that lacks seeds is better than the best of the others on the seeds that both have."""
+    sign = 1 if column.better == "lower" else -1
+    for name, cell in cells.items():
+        if not cell.complete and cell.mean is not None:
+            paired = differences(samples[name], samples[best])
+            if paired.size and sign * float(paired.mean()) < 0:
+                return True
+    return False
 
 
 def mark_notes(rows: Sequence[Row]) -> list[str]:

@@ -51,15 +51,20 @@ def test_the_lowest_of_a_column_is_best_and_baselines_come_first(root: Path, add
     ]
 
 
-def test_an_incomplete_cell_is_never_best(root: Path, add: Add) -> None:
+@pytest.mark.parametrize(("error", "marked"), [(0.1, False), (0.25, True)])
+def test_an_incomplete_cell_is_never_best_and_nothing_is_while_it_is_ahead(
+    root: Path, add: Add, error: float, marked: bool
+) -> None:
     expected = [make(method, seed=seed) for method in ("baseline", "autodo-aw", "autodo-aws") for seed in (0, 1)]
-    for run, error in zip(expected, (0.2, 0.2, 0.3, 0.3, 0.1), strict=False):
-        add(run, error_best_val=error)
-    assert {row.name: row.cells[0].best for row in table(root, expected).rows} == {
-        "baseline": True,
+    for run, value in zip(expected, (0.2, 0.2, 0.3, 0.3, error), strict=False):
+        add(run, error_best_val=value)
+    shown = table(root, expected)
+    assert {row.name: row.cells[0].best for row in shown.rows} == {
+        "baseline": marked,
         "autodo-aw": False,
         "autodo-aws": False,
     }
+    assert any("Nothing is marked in 1-0.0" in note for note in shown.notes) != marked
 
 
 def test_nothing_is_best_where_all_are_equal(root: Path, add: Add) -> None:
