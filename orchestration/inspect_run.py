@@ -91,12 +91,13 @@ def _only_run(store: Store) -> str | None:
 def _find(store: Store, text: str) -> str:
     """The run that is meant, which must be done."""
     known = sorted(store.run_ids())
-    fitting = [text] if text in known else [one for one in known if one.startswith(text) or one.endswith(f"_{text}")]
+    fitting = [text] if text in known else [one for one in known if _names(text, one)]
     if len(fitting) > 1:
         raise ConfigError(f"{text}: {len(fitting)} runs of {store} begin so: {_listed(fitting)}")
     if not fitting:
-        near = difflib.get_close_matches(text, known, n=3, cutoff=0.0)
-        raise ConfigError(f"{text}: no run of {store} has this id; the nearest: {_listed(near) or 'it has no runs'}")
+        near = difflib.get_close_matches(text, known, n=3)
+        told = f"the nearest: {_listed(near)}" if near else f"`autodo inspect {store}` lists those that are done"
+        raise ConfigError(f"{text!r}: no run of {store} has this id; {told}")
     (run_id,) = fitting
     state = store.states([run_id])[run_id]
     if state is State.FAILED:
@@ -109,13 +110,17 @@ def _find(store: Store, text: str) -> str:
     return run_id
 
 
+def _names(text: str, run_id: str) -> bool:
+    return bool(text) and (run_id.startswith(text) or run_id.endswith(f"_{text}"))
+
+
 def _listed(run_ids: Sequence[str]) -> str:
     more = f", and {len(run_ids) - 3} more" if len(run_ids) > 3 else ""
     return ", ".join(run_ids[:3]) + more
 
 
 def _list_runs(console: Console, store: Store) -> None:
-    """Prints the runs that are done: those of one dataset and distortion together, the lowest val error first."""
+    """Prints the runs that are done, the most distorted data first, and there those of the lowest val error."""
     from orchestration.show import load_results
     from reports.load import load_epochs
 
@@ -125,7 +130,8 @@ def _list_runs(console: Console, store: Store) -> None:
         say(console, f"warning: {warning}", "yellow")
     best = epochs.rename(columns={"epoch": "best_val_epoch"})
     runs = results.merge(best, how="left", on=["run_id", "best_val_epoch"]).sort_values(
-        ["dataset", "imbalance_ratio", "noise_ratio", "split", "val_error", "run_id"]
+        ["dataset", "imbalance_ratio", "noise_ratio", "split", "val_error", "run_id"],
+        ascending=[True, False, False, True, True, True],
     )
     table = Table(title=Text(f"store {store}: {len(runs)} runs are done"), title_justify="left")
     table.add_column("run", overflow="fold")

@@ -152,7 +152,7 @@ def _named(file: Location) -> Iterator[None]:
     except FileNotFoundError:
         raise StoreError(f"{file}: cannot be read: No such file or directory") from None
     except Unusable as error:
-        raise StoreError(f"{file}: damaged: {error}") from None
+        raise StoreError(f"{file}: cannot be used: {error}") from None
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{file}: damaged ({reason(error)})") from None
 

@@ -104,7 +104,7 @@ def _joined(name: str, parts: list[Any]) -> Any:
 def _part(batch: pa.RecordBatch, classes: int) -> dict[str, Any]:
     for name in REQUIRED:
         if name not in batch.schema.names:
-            raise Unusable(f"it has no column {name!r}")
+            raise Unusable(f"it has no column {name!r}, as runs of older versions; only a new run has")
     try:
         return _columns(batch, classes)
     except pa.ArrowException as error:  # such as a text where a number should be

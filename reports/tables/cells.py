@@ -116,7 +116,7 @@ def rows(
 
 
 def undecided(rows: Sequence[Row], columns: Sequence[Column]) -> tuple[str, ...]:
-    """A note on columns in which nothing is the best because a method that lacks seeds is ahead; none if there are none."""
+    """A note on columns in which nothing is the best, because a method that lacks seeds is ahead; or nothing."""
     names = []
     for i, column in enumerate(columns):
         cells = {row.name: row.cells[i] for row in rows}
