@@ -94,7 +94,8 @@ def test_a_run_is_known_by_its_beginning_or_its_hash(autodo: Autodo) -> None:
     for name, message in {
         "digits_ir1": f"digits_ir1: 2 runs of S begin so: {first}, {second}",
         first.replace("baseline", "baselime"): f"no run of S has this id; the nearest: {first}, {second}",
-        "../../etc": "no run of S has this id; the nearest: ",
+        "../../etc": "no run of S has this id; `autodo inspect S` lists those that are done",
+        "": "'': no run of S has this id",
     }.items():
         answer = autodo("inspect", "S", name)
         assert answer.code == 2
