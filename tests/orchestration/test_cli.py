@@ -582,3 +582,36 @@ def test_quick_commands_are_quick(arguments: list[str], tmp_path: Path) -> None:
     assert time.perf_counter() - start < 3
     imports = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not {"torch", "ray", "pandas"} & imports
+
+
+def test_a_grid_that_cannot_be_read_is_named_in_the_report(autodo, grid: str, tmp_path: Path) -> None:
+    launched = autodo("train", "--dataset", "digits", "--method", "baseline", "--store", "S", *SMALL)
+    assert launched.code == 0
+    (tmp_path / "S/grids").mkdir(exist_ok=True)
+    (tmp_path / "S/grids/mine.yaml").write_text("xx: [")
+    answer = autodo("report", "S", "--format", "html", "--out", "R")
+    assert answer.code == 0
+    assert "nobody knows which of its runs are missing" in answer.out.replace("\n", " ")
+    assert "nobody knows which of its runs are missing" in (tmp_path / "R/report.html").read_text()
+    assert {path.name for path in (tmp_path / "R").iterdir()} >= {"report.html"}
+    assert not (tmp_path / "R/report.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--format", "pdf"), "unknown format 'pdf'"),
+        (("--metric", "eror_last"), "unknown metric 'eror_last'; did you mean 'error_last'?"),
+        (("--select", "method=autodo"), "--select 'method=autodo': unknown method 'autodo'"),
+        (("--out", "file"), "file: cannot be written"),
+    ],
+)
+def test_what_report_cannot_do_is_told_before_anything_is_written(
+    autodo, tmp_path: Path, arguments: tuple[str, str], message: str
+) -> None:
+    (tmp_path / "file").touch()
+    autodo("train", "--dataset", "digits", "--method", "baseline", "--store", "S", *SMALL)
+    answer = autodo("report", "S", *arguments)
+    assert answer.code == 2
+    assert message in answer.err
+    assert not (tmp_path / "S/report/report.html").exists()
