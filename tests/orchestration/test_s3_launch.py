@@ -93,7 +93,7 @@ def test_a_killed_launch_continues_and_ends_as_on_a_local_store(
     row = next(line for line in run("status", store.uri).splitlines() if " g " in line)
     assert [cell.strip() for cell in row.strip("│").split("│")] == ["g", "4", "·", "·", "·"]
     assert f"report: {store}/report/report.md" in run("report", store.uri)
-    assert "# Results" in (store.report_dir / "report.md").read_text()
+    assert "4 runs done" in (store.report_dir / "report.md").read_text()
 
     run("launch", str(grid), "--store", str(local))
     columns = ["run_id", "error_best_val", "error_last", "error_best_test", "best_val_epoch", "wrong_labels"]
