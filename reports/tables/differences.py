@@ -88,6 +88,7 @@ def _table(
             *_care([sample for sample in paired.values() if sample.size]),
             *run_notes(runs),
         ),
+        group=group,
     )
 
 

@@ -110,11 +110,13 @@ def test_markdown_makes_nothing_of_what_a_store_says(text: str) -> None:
 def test_csv_holds_every_cell_with_all_digits() -> None:
     rows = list(csv.DictReader(tidy.report_csv(REPORT).splitlines(keepends=True)))
     assert len(rows) == sum(len(t.rows) * len(t.columns) for section in REPORT.sections for t in section.tables)
-    by_place = {(row["table"], row["row"], row["column"]): row for row in rows}
+    by_place = {(row["table"], row["row"], row["part"], row["column"]): row for row in rows}
     for table in (ERRORS, DIFFERENCES):
         for row in table.rows:
             for column, cell in zip(table.columns, row.cells, strict=True):
-                found = by_place[table.key, tidy.harmless(row.name), column.name]
+                found = by_place[table.key, tidy.harmless(row.whole), row.part, column.name]
+                assert (found["group"], found["distortion"]) == (table.group, table.distortion)
+                assert found["caption"] == table.caption
                 assert (float(found["mean"]) if found["mean"] else None) == cell.mean
                 assert (float(found["std"]) if found["std"] else None) == cell.std
                 assert (int(found["n"]), found["unit"]) == (cell.n, column.unit)
@@ -127,8 +129,8 @@ def test_csv_holds_every_cell_with_all_digits() -> None:
 
 def test_csv_is_of_rfc_4180() -> None:
     table = Table("k", "t", "c", "m", (PERCENT,), (Row('a "b", c\nd', (Cell(1.0, None, 1),)),))
-    text = tidy.table_csv(table, "s")
-    assert text.split("\r\n")[1] == 's,k,"a ""b"", c\nd",1-0.0,%,1.0,,1,,false,false,,,,'
+    text = tidy.report_csv(Report("r", (), (Section("s", "S", tables=(table,)),)))
+    assert text.split("\r\n")[1] == 's,k,,,c,"a ""b"", c\nd",,1-0.0,%,1.0,,,,1,,false,false,,'
     assert text.endswith("\r\n")
     assert [len(row) for row in csv.reader([text.split("\r\n")[0]])] == [len(tidy.COLUMNS)]
 

@@ -277,6 +277,20 @@ def test_classes_without_test_images_are_named_and_left_out() -> None:
     assert "Classes without test images are left out: class 1." in table.notes
 
 
+def test_a_table_says_of_which_runs_it_is() -> None:
+    rows = [pair for split in ("paper", "union") for pair in synthetic.grid(overrides={"split": split})]
+    frame = synthetic.results(rows)
+    groups = {f"{run.dataset.name} (wrn-28-10, 200 epochs)" for run, _ in rows}
+    cells = {(group, str(run.distortion)) for group in groups for run, _ in rows}
+    for make in (class_tables, cost_tables, split_tables):
+        assert {(table.group, table.distortion) for table in make(frame)} == cells
+        assert all(table.title == f"{table.group}, {table.distortion}" for table in make(frame))
+    for make in (error_tables, difference_tables):
+        assert {(table.group, table.distortion) for table in make(frame)} == {(group, "") for group in groups}
+        assert all(table.title.startswith(table.group) for table in make(frame))
+    assert {(table.group, table.distortion) for table in rank_tables(frame)} == {("", "")}
+
+
 def test_a_store_without_results_has_holes_and_no_figures(expected: list[Any]) -> None:
     nothing = synthetic.results([])
     assert error_tables(nothing) == class_tables(nothing) == cost_tables(nothing) == split_tables(nothing) == []
