@@ -51,7 +51,9 @@ def paper_text(cell: Cell, column: Column) -> str:
 
 
 def number(value: float, column: Column) -> str:
-    """With the column's digits; no minus before a zero."""
+    """With the column's digits; no minus before a zero, and no zero where the column says what its smallest is."""
+    if column.smallest is not None and value < column.smallest:
+        return f"<{number(column.smallest, column)}"
     text = f"{value:,.{column.digits}f}" if column.digits == 0 else f"{value:.{column.digits}f}"
     return text.removeprefix("-") if float(text.replace(",", "")) == 0 else text
 

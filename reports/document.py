@@ -62,12 +62,14 @@ class Column:
     Args:
         unit: of its figures, such as `%`, `h`, `GiB`; said once, in the head.
         better: which end is the good one; None where there is none.
+        smallest: a positive figure; what is less is shown as less than it, such as a p of 0.0002 as `<0.001`.
     """
 
     name: str
     unit: str = ""
     digits: int = 2
     better: Literal["lower", "higher"] | None = None
+    smallest: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

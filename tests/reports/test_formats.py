@@ -43,6 +43,15 @@ def test_text_of_a_cell(cell: Cell, common_n: int | None, text: str) -> None:
     assert cell_text(cell, PERCENT, common_n) == text
 
 
+def test_no_figure_is_less_than_the_smallest_that_is_shown() -> None:
+    p = Column("p", digits=3, smallest=0.001)
+    texts = {0.0: "<0.001", 1e-9: "<0.001", 0.0009996: "<0.001", 0.001: "0.001", 0.0123: "0.012", 1.0: "1.000"}
+    assert {value: cell_text(Cell(value, n=4), p, 4) for value in texts} == texts
+    table = Table("k", "t", "c", "m", (p,), (Row("a", (Cell(0.0, n=4),)),))
+    assert "| a | &lt;0.001 |" in markdown.table_markdown(table)
+    assert r"a & \textless{}0.001 \\" in latex.table_latex(table)
+
+
 def test_the_papers_figure_is_as_it_states_it() -> None:
     assert paper_text(Cell(4.0, paper=Reference(6.0, 0.1)), PERCENT) == "6.0 ± 0.10 (-2.00)"
     assert paper_text(Cell(2.5, paper=Reference(2.48)), PERCENT) == "2.48 (+0.02)"

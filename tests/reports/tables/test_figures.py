@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 
 from orchestration.plan import expected_rows
+from reports.cell_text import mean_text
 from reports.document import Reference, Table
 from reports.tables import (
     METRICS,
@@ -214,6 +215,20 @@ def test_ranks_over_complete_cells(rows: list[Any], frame: pd.DataFrame, expecte
     text = " ".join(rank_sentences(found))
     assert "3 methods over 4 cells of 2 groups" in text
     assert "Not compared, for want of complete cells: autodo-aws." in text
+
+
+def test_a_p_is_never_shown_as_zero() -> None:
+    distortions = [f"{ratio}-{noise}" for ratio in (1, 10, 50, 100) for noise in ("0.0", "0.1", "0.2")]
+    rows = synthetic.grid(distortions=distortions, methods={"baseline": 0.3, "autodo-a": 0.2, "autodo-aws": 0.1})
+    frame = synthetic.results(rows)
+    (table,) = rank_tables(frame)
+    p = table.columns[1]
+    first, second, third = (row.cells[1] for row in table.rows)
+    assert third.mean is not None
+    assert 0 <= third.mean < 0.0005
+    assert [mean_text(cell, p) for cell in (first, second, third)] == ["–", f"{second.mean:.3f}", "<0.001"]
+    assert "the methods different (p < 0.001);" in rank_sentences(ranks(frame))[0]
+    assert "3 methods over 24 cells" in rank_sentences(ranks(frame))[0]
 
 
 @pytest.mark.parametrize("split", ["union", "test-as-val"])
