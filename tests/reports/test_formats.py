@@ -14,7 +14,7 @@ from reports import latex, markdown, tidy
 from reports.cell_text import caption, cell_text, legend, paper_text
 from reports.document import Cell, Column, Reference, Report, Row, Section, Table
 from reports.terminal import clean
-from tests.reports.example import DIFFERENCES, ERRORS, FORMATS, HOSTILE, REPORT, SNAPSHOTS, terminal_text
+from tests.reports.example import DIFFERENCES, ERRORS, FORMATS, GALLERY, HOSTILE, REPORT, SNAPSHOTS, terminal_text
 
 PERCENT = Column("1-0.0", "%", better="lower")
 
@@ -35,8 +35,9 @@ def test_a_report_looks_as_the_file_shows(name: str) -> None:
         (Cell(4.306, None, 1), 1, "4.31"),
         (Cell(None, None, 0, 2), 2, "– (0/2)"),
         (Cell(None), 2, "–"),
-        (Cell(-1.2, 0.3, 4, interval=(-1.91, -0.421)), 4, "-1.20 [-1.91, -0.42]"),
+        (Cell(-1.2, 0.3, 4, interval=(-1.91, -0.421)), 4, "−1.20 [−1.91, −0.42]"),
         (Cell(-0.001, None, 4), 4, "0.00"),
+        (Cell(-0.01, 0.0, 4), 4, "−0.01 ± 0.00"),
     ],
 )
 def test_text_of_a_cell(cell: Cell, common_n: int | None, text: str) -> None:
@@ -53,7 +54,8 @@ def test_no_figure_is_less_than_the_smallest_that_is_shown() -> None:
 
 
 def test_the_papers_figure_is_as_it_states_it() -> None:
-    assert paper_text(Cell(4.0, paper=Reference(6.0, 0.1)), PERCENT) == "6.0 ± 0.10 (-2.00)"
+    assert paper_text(Cell(4.0, paper=Reference(6.0, 0.1)), PERCENT) == "6.0 ± 0.10 (−2.00)"
+    assert paper_text(Cell(5.999, paper=Reference(6.0)), PERCENT) == "6.0 (+0.00)"
     assert paper_text(Cell(2.5, paper=Reference(2.48)), PERCENT) == "2.48 (+0.02)"
     assert paper_text(Cell(None, paper=Reference(43.1)), PERCENT) == "43.1"
     assert paper_text(Cell(4.0), PERCENT) == ""
@@ -208,6 +210,27 @@ def test_latex_is_balanced_plain_ascii_and_has_no_bare_special() -> None:
 )
 def test_latex_prints_text_as_it_is(text: str, escaped: str) -> None:
     assert latex.escape(text) == escaped
+
+
+def test_latex_has_no_section_whose_words_speak_of_what_is_left_to_the_page() -> None:
+    said = ("Below are images.",)
+    sections = {
+        "gallery": Section("a", "Gallery", said, galleries=(GALLERY,)),
+        "picture": Section("b", "Picture", said, figures=REPORT.sections[2].figures),
+        "words": Section("c", "Words", said),
+        "table": Section("d", "Table", said, (ERRORS,), galleries=(GALLERY,)),
+    }
+    text = latex.report_latex(Report("r", (), tuple(sections.values())))
+    assert re.findall(r"\\section\*\{(\w+)\}", text) == ["Words", "Table"]
+    assert r"\section*{Picture}" in latex.report_latex(Report("r", (), (sections["picture"],)), {"ranks": "ranks.pdf"})
+
+
+def test_a_minus_is_a_minus_in_every_format() -> None:
+    assert "−1.10 \\[−1.30, −0.91\\]" in markdown.table_markdown(DIFFERENCES)
+    assert "(−0.01)" in markdown.table_markdown(ERRORS)
+    assert "$-$1.10 {[}$-$1.30, $-$0.91]" in latex.table_latex(DIFFERENCES)
+    assert "−1.10 [−1.30, −0.91]" in terminal_text(REPORT)
+    assert "-1.098,0.2,-1.3,-0.914" in tidy.report_csv(REPORT)
 
 
 @pytest.mark.skipif(
