@@ -180,6 +180,21 @@ def test_differences(rows: list[Any], frame: pd.DataFrame, expected: list[Any], 
         assert any("80% with 4 seeds" in note for note in table.notes)
 
 
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_under_three_pairs_there_is_no_interval_and_a_note_says_so(seeds: int) -> None:
+    rows = synthetic.grid(("svhn",), ("1-0.0",), {"baseline": 0.3, "autodo-a": 0.1}, seeds=seeds)
+    table = difference_tables(synthetic.results(rows))[0]
+    (cell,) = (row.cells[0] for row in table.rows)
+    of = samples(rows)
+    pairs = [of["svhn", "1-0.0", "autodo-a"][seed] - of["svhn", "1-0.0", "baseline"][seed] for seed in range(seeds)]
+    assert cell.mean == pytest.approx(np.mean(pairs))
+    assert cell.std == (pytest.approx(np.std(pairs, ddof=1)) if seeds > 1 else None)
+    assert (cell.interval is None) == (seeds < 3)
+    notes = " ".join(table.notes)
+    assert ("Under three common seeds" in notes) == ("In brackets" not in notes) == (seeds < 3)
+    assert ("72% with 3 seeds" in notes) == (seeds == 3)
+
+
 def test_no_differences_from_a_baseline_that_is_not_there() -> None:
     rows = synthetic.grid(("svhn",), ("1-0.0",), {"autodo-a": 0.2, "autodo-aws": 0.1})
     (only,) = difference_tables(synthetic.results(rows))
