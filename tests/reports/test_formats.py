@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import difflib
 import os
 import re
@@ -12,7 +13,7 @@ from markdown_it import MarkdownIt
 
 from reports import latex, markdown, tidy
 from reports.cell_text import caption, cell_text, legend, paper_text
-from reports.document import Cell, Column, Reference, Report, Row, Section, Table
+from reports.document import Cell, Column, Reference, Report, Row, Section, Suspect, Table
 from reports.terminal import clean
 from tests.reports.example import DIFFERENCES, ERRORS, FORMATS, GALLERY, HOSTILE, REPORT, SNAPSHOTS, terminal_text
 
@@ -105,6 +106,19 @@ def test_markdown_shows_names_as_they_are_and_bold_and_underlined_marks() -> Non
     allowed = {"table", "thead", "tbody", "tr", "th", "td", "h3", "p", "ul", "li", "strong", "ins", "sub"}
     assert found.tags <= allowed
     assert {"strong", "ins"} <= found.tags
+
+
+def test_markdown_lists_what_is_known_of_suspects() -> None:
+    report = Report("r", (), (Section("s", "s", galleries=(GALLERY,)),))
+    head, first, second = parsed(markdown.report_markdown(report)).rows
+    assert head == ["index", "file", "given label", "proposed label", "score", "weight", "loss"]
+    assert first == ["7", "photos/<b>|cat_1*.png", "cat|dog", "<i>dog</i>", "0.987654", "0.01", "7.5"]
+    assert second == ["12", "", "_a_", "b", "0.5", "", ""]
+    close = tuple(Suspect(i, None, "a", "b", 0.9999 + i * 1e-6, None, -1e-9) for i in range(3))
+    report = Report("r", (), (Section("s", "s", galleries=(dataclasses.replace(GALLERY, suspects=close),)),))
+    head, *rows = parsed(markdown.report_markdown(report)).rows
+    assert head == ["index", "given label", "proposed label", "score", "weight", "loss"]
+    assert [row[3:] for row in rows] == [[f"{suspect.score:.6f}".rstrip("0"), "", "−1e−09"] for suspect in close]
 
 
 @pytest.mark.parametrize(
