@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from reports.cell_text import PAPER, caption, cell_text, has_paper, head, legend, paper_text, sentence
+from reports.damage import printable
 from reports.document import Cell, Gallery, Report, Section, Table
 
 # Entities rather than backslashes for what tables, HTML and mentions read before backslashes are.
@@ -59,7 +60,7 @@ def report_markdown(report: Report, figures: Mapping[str, str] | None = None) ->
 
 def escape(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
-    text = re.sub(r"[\s\x00-\x1f\x7f]+", " ", text).strip()
+    text = printable(re.sub(r"[\s\x00-\x1f\x7f]+", " ", text).strip())  # no mark that reverses the rest of a line
     shown = "".join(_SHOWN_AS.get(character, character) for character in text)
     return _MARKING_UNDERSCORE.sub(r"\\_", shown)
 

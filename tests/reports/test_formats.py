@@ -132,6 +132,17 @@ def test_markdown_makes_nothing_of_what_a_store_says(text: str) -> None:
     assert found.rows[-1][0] == " ".join(text.split())
 
 
+@pytest.mark.parametrize("mark", ["\u061c", "\u200e", "\u200f", "\u202e", "\u2066"])
+def test_no_path_turns_the_direction_of_what_stands_after_it(mark: str) -> None:
+    # Paths of images come into a report as they are.
+    report = Report(f"a{mark}b", (), (), provenance=((mark, f"a{mark}b"),))
+    text = markdown.report_markdown(report)
+    assert mark not in text
+    assert parsed(text).rows[-1] == [f"\\u{ord(mark):04x}", f"a\\u{ord(mark):04x}b"]
+    assert clean(f"a{mark}b") == "a b"
+    assert latex.escape(f"a{mark}b") == rf"a\texttt{{U+{ord(mark):04X}}}\allowbreak{{}}b"
+
+
 def test_csv_holds_every_cell_with_all_digits() -> None:
     rows = list(csv.DictReader(tidy.report_csv(REPORT).splitlines(keepends=True)))
     assert len(rows) == sum(len(t.rows) * len(t.columns) for section in REPORT.sections for t in section.tables)
