@@ -3,6 +3,7 @@
 from reports.document import Cell, Column, Row, Table
 
 HOLE = "–"
+_MINUS = "−"  # as wide as a digit, which a hyphen is not
 PAPER = "paper (ours minus it)"
 """Name of the row under a method's that holds the paper's figures."""
 
@@ -10,7 +11,7 @@ PAPER = "paper (ours minus it)"
 def cell_text(cell: Cell, column: Column, common_n: int | None) -> str:
     """`4.31 ± 0.20`, with n where it is not the common one: `4.31 (1/2)`, `– (0/2)`, `4.31 ± 0.20 (3)`.
 
-    With an interval `-1.20 [-1.91, -0.42]`.
+    With an interval `−1.20 [−1.91, −0.42]`.
 
     Args:
         common_n: `Table.common_n`.
@@ -20,7 +21,7 @@ def cell_text(cell: Cell, column: Column, common_n: int | None) -> str:
 
 
 def mean_text(cell: Cell, column: Column) -> str:
-    """`4.31 ± 0.20`, `-1.20 [-1.91, -0.42]`, `4.31` under two seeds, `–` without a result."""
+    """`4.31 ± 0.20`, `−1.20 [−1.91, −0.42]`, `4.31` under two seeds, `–` without a result."""
     if cell.mean is None:
         return HOLE
     text = number(cell.mean, column)
@@ -47,13 +48,17 @@ def paper_text(cell: Cell, column: Column) -> str:
     text = text if "." in text else f"{text}.0"
     if cell.paper.std is not None:
         text += f" ± {number(cell.paper.std, column)}"
-    return text if cell.difference is None else f"{text} ({cell.difference:+.{column.digits}f})"
+    if cell.difference is None:
+        return text
+    return f"{text} ({f'{cell.difference:+z.{column.digits}f}'.replace('-', _MINUS)})"
 
 
 def number(value: float, column: Column) -> str:
-    """With the column's digits; no minus before a zero."""
-    text = f"{value:,.{column.digits}f}" if column.digits == 0 else f"{value:.{column.digits}f}"
-    return text.removeprefix("-") if float(text.replace(",", "")) == 0 else text
+    """With the column's digits, or `<0.001` under its smallest figure; a true minus, and none before a zero."""
+    if column.smallest is not None and value < column.smallest:
+        return f"<{number(column.smallest, column)}"
+    grouped = "," if column.digits == 0 else ""
+    return f"{value:z{grouped}.{column.digits}f}".replace("-", _MINUS)
 
 
 def has_paper(row: Row) -> bool:

@@ -62,20 +62,36 @@ class Column:
     Args:
         unit: of its figures, such as `%`, `h`, `GiB`; said once, in the head.
         better: which end is the good one; None where there is none.
+        smallest: a positive figure; what is less is shown as less than it, such as a p of 0.0002 as `<0.001`.
     """
 
     name: str
     unit: str = ""
     digits: int = 2
     better: Literal["lower", "higher"] | None = None
+    smallest: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A row of a table: its name, such as a method's, and one cell per column."""
+    """A row of a table: its name, such as a method's, and one cell per column.
+
+    Args:
+        name: as it is shown.
+        part: which of a method's several rows it is, such as `low weight`; the name is then `METHOD: PART`.
+    """
 
     name: str
     cells: tuple[Cell, ...]
+    part: str = ""
+
+    def __post_init__(self) -> None:
+        assert not self.part or self.name.endswith(f": {self.part}"), (self.name, self.part)
+
+    @property
+    def whole(self) -> str:
+        """The name without the part."""
+        return self.name.removesuffix(f": {self.part}") if self.part else self.name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +104,8 @@ class Table:
         caption: what the figures are; a phrase without full stop.
         heading: over the names of the rows, such as `method`.
         notes: sentences for under the table.
+        group: as `reports.comparison.named` gives it; empty if the table is of several, or of none.
+        distortion: IR-NR of all of it; empty if its columns are distortions, or it is of several.
     """
 
     key: str
@@ -97,6 +115,8 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    group: str = ""
+    distortion: str = ""
 
     @functools.cached_property  # every cell's text asks for it
     def common_n(self) -> int | None:

@@ -158,8 +158,9 @@ def _characters(word: str) -> Iterator[str]:
 
 def _section(section: Section, figures: Mapping[str, str]) -> Iterator[str]:
     pictures = [figure for figure in section.figures if figure.key in figures]
-    if not (section.paragraphs or section.tables or pictures):
-        return
+    on_the_page = section.panels or section.figures or section.galleries
+    if not section.tables and not pictures and (on_the_page or not section.paragraphs):
+        return  # its paragraphs speak of what is not here
     yield rf"\section*{{{escape(section.title)}}}"
     for paragraph in section.paragraphs:
         yield f"{escape(paragraph)}\n"
@@ -193,18 +194,13 @@ def _names(table: Table) -> str:
 def _rows(table: Table) -> Iterator[str]:
     for row in table.rows:
         pairs = list(zip(row.cells, table.columns, strict=True))
-        figures = [_marked(_figure(cell_text(cell, column, table.common_n)), cell) for cell, column in pairs]
+        figures = [_marked(escape(cell_text(cell, column, table.common_n)), cell) for cell, column in pairs]
         yield _row([escape(row.name), *figures])
         if has_paper(row):
             stated = [
-                rf"\footnotesize {_figure(text)}" if (text := paper_text(c, column)) else "" for c, column in pairs
+                rf"\footnotesize {escape(text)}" if (text := paper_text(c, column)) else "" for c, column in pairs
             ]
             yield _row([rf"\quad\footnotesize {escape(PAPER)}", *stated])
-
-
-def _figure(text: str) -> str:
-    """A figure with a minus, where the text has a hyphen."""
-    return escape(text.replace("-", "−"))
 
 
 def _marked(text: str, cell: Cell) -> str:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from reports.cell_text import PAPER, caption, cell_text, has_paper, head, legend, paper_text, sentence
+from reports.damage import printable
 from reports.document import Cell, Gallery, Report, Section, Table
 
 # Entities rather than backslashes for what tables, HTML and mentions read before backslashes are.
@@ -53,13 +54,13 @@ def report_markdown(report: Report, figures: Mapping[str, str] | None = None) ->
         parts[-1] += "".join(f"\n{_row([what, value], escaped=False)}" for what, value in report.provenance) + "\n"
     for name, text in report.grids:
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall(r"`+", text)), default=0))
-        parts.append(f"## Grid {escape(name)}\n\n{fence}yaml\n{text.rstrip()}\n{fence}\n")
+        parts.append(f"## Configuration: {escape(name)}\n\n{fence}yaml\n{text.rstrip()}\n{fence}\n")
     return "\n".join(parts)
 
 
 def escape(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
-    text = re.sub(r"[\s\x00-\x1f\x7f]+", " ", text).strip()
+    text = printable(re.sub(r"[\s\x00-\x1f\x7f]+", " ", text).strip())  # no mark that reverses the rest of a line
     shown = "".join(_SHOWN_AS.get(character, character) for character in text)
     return _MARKING_UNDERSCORE.sub(r"\\_", shown)
 
@@ -78,18 +79,20 @@ def _section(section: Section, figures: Mapping[str, str]) -> Iterable[str]:
 
 
 def _gallery(gallery: Gallery) -> str:
+    files = any(suspect.source for suspect in gallery.suspects)  # of most datasets no image is a file of its own
     lines = [
         f"### {escape(gallery.title)}",
         "",
         _line(sentence(gallery.caption)),
         "",
-        _row(["index", "file", "given label", "proposed label", "score", "weight", "loss"]),
-        "|---:|---|---|---|---:|---:|---:|",
+        _row(["index", *(["file"] if files else []), "given label", "proposed label", "score", "weight", "loss"]),
+        f"|---:|{'---|' * files}---|---|---:|---:|---:|",
     ]
     for suspect in gallery.suspects:
-        numbers = ("" if value is None else f"{value:.3g}" for value in (suspect.score, suspect.weight, suspect.loss))
-        words = (str(suspect.index), suspect.source or "", suspect.given, suspect.proposed, *numbers)
-        lines.append(_row(list(words), escaped=False))
+        words = [str(suspect.index), *([suspect.source or ""] if files else []), suspect.given, suspect.proposed]
+        # The first of a run often differ only in the last digits.
+        numbers = [f"{suspect.score:.6g}", *("" if v is None else f"{v:.3g}" for v in (suspect.weight, suspect.loss))]
+        lines.append(_row([*words, *(number.replace("-", "−") for number in numbers)], escaped=False))
     return "\n".join(lines) + "\n"
 
 

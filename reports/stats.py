@@ -15,9 +15,11 @@ Sample = Mapping[int, float]
 
 SIGNIFICANT = 0.05
 CONFIDENCE = 0.95
+FEWEST = 3
+"""Values that have a confidence interval."""
 _RESAMPLES = 2000
 _AT_ONCE = 256  # samples that are resampled together: 16 MB at four seeds
-_SAME = 1e-9  # differences of percentages below this are rounding: means of sums in another order
+SAME = 1e-9  # differences of percentages below this are rounding: means of sums in another order
 
 
 def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
@@ -64,8 +66,8 @@ def paired_t_tests(samples: Sequence[Floats]) -> list[float | None]:
     for i, paired in enumerate(samples):
         if paired.size < 2:
             continue
-        if np.ptp(paired) <= _SAME:
-            found[i] = 1.0 if abs(float(paired.mean())) <= _SAME else 0.0
+        if np.ptp(paired) <= SAME:
+            found[i] = 1.0 if abs(float(paired.mean())) <= SAME else 0.0
         else:
             by_size.setdefault(paired.size, []).append(i)
     for places in by_size.values():  # a call takes longer than a test
@@ -81,7 +83,8 @@ def bootstrap_intervals(samples: Sequence[Floats]) -> list[tuple[float, float] |
     The same sample has the same interval whatever stands beside it.
 
     Returns:
-        None for a sample of under two values, or whose values are all the same: these say nothing of their spread.
+        None for a sample of under three values, because the interval of two is just these two, or whose values are all
+        the same: these say nothing of their spread.
     Shape:
         each sample [n], n its own.
     Reference: Efron, Better bootstrap confidence intervals, 1987; scipy.stats.bootstrap.
@@ -89,7 +92,7 @@ def bootstrap_intervals(samples: Sequence[Floats]) -> list[tuple[float, float] |
     intervals: list[tuple[float, float] | None] = [None] * len(samples)
     by_size: dict[int, list[int]] = {}
     for i, sample in enumerate(samples):
-        if sample.size > 1 and np.ptp(sample) > _SAME:
+        if sample.size >= FEWEST and np.ptp(sample) > SAME:
             by_size.setdefault(sample.size, []).append(i)
     for places in by_size.values():
         for start in range(0, len(places), _AT_ONCE):

@@ -146,9 +146,3 @@ def legend(figure: Sheet, entries: Sequence[tuple[Artist, str]], columns: int | 
 def line_entry(name: str, style: Style) -> tuple[Artist, str]:
     """A method's line for a legend."""
     return Line2D([], [], color=style.colour, linestyle=style.linestyle or "-", linewidth=1.6), plain(name, 60)
-
-
-def no_data(ax: Axes, text: str = "no data") -> None:
-    """Says in an empty panel that it is empty."""
-    ax.set_axis_off()
-    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=GREY)

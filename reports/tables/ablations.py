@@ -75,6 +75,8 @@ def split_tables(
                         *paper_notes(papers, metric),
                         *run_notes(of_both),
                     ),
+                    group=group,
+                    distortion=distortion,
                 )
             )
     return tables

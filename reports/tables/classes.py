@@ -67,6 +67,8 @@ def class_tables(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = 
                     *([_ONE_MODEL] if papers else []),
                     *run_notes(runs),
                 ),
+                group=group,
+                distortion=distortion,
             )
         )
     return tables

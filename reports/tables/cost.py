@@ -65,6 +65,8 @@ def cost_tables(
                 columns=columns,
                 rows=cells.rows(cells.names(runs), columns, grid, known=cells.known(runs), papers=papers, marked=False),
                 notes=(_MEANING, *_device_notes(runs), *_paper_notes(runs, bool(papers)), *run_notes(runs)),
+                group=group,
+                distortion=distortion,
             )
         )
     return tables

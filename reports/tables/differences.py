@@ -3,12 +3,13 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from reports.comparison import named, without_test_as_val
 from reports.document import Cell, Column, Row, Table
 from reports.keys import key
-from reports.stats import Floats, bootstrap_intervals, differences, mean_std, too_few_pairs
+from reports.stats import FEWEST, SAME, Floats, bootstrap_intervals, differences, mean_std, too_few_pairs
 from reports.tables import cells
 from reports.tables.errors import METRICS, OPTIMISTIC
 from reports.tables.provenance import run_notes
@@ -17,7 +18,7 @@ _BASELINE = "baseline"
 _INTERVAL = "In brackets: 95% confidence interval of the mean difference (BCa bootstrap over seeds)."
 # How often `bootstrap_intervals` holds the mean of so many normal differences, in percent, measured on 3,000 samples
 # each (tests/reports/test_stats.py). A bootstrap of few values sees too little of their spread.
-COVERAGE = {2: 50, 3: 72, 4: 80, 5: 84, 6: 87, 7: 87, 8: 88}
+COVERAGE = {3: 72, 4: 80, 5: 84, 6: 87, 7: 87, 8: 88}
 
 
 def difference_tables(
@@ -84,10 +85,11 @@ def _table(
         notes=(
             *([f"The best of each column is, for {best}."] if what == "the best" else []),
             *([OPTIMISTIC] if metric == "error_best_test" else []),
-            _INTERVAL,
+            *([_INTERVAL] if any(intervals.values()) else []),
             *_care([sample for sample in paired.values() if sample.size]),
             *run_notes(runs),
         ),
+        group=group,
     )
 
 
@@ -110,9 +112,12 @@ def _care(samples: list[Floats]) -> list[str]:
         f"about {', '.join(covered)}, not in 95%."
     )
     few = too_few_pairs(sizes)
-    alone = "Under two common seeds, or where all differences are the same, there is no interval."
+    alone = (
+        "Under three common seeds, or where all differences are the same, there is no interval: after ± stands the "
+        "standard deviation of the differences."
+    )
     return [
         *([narrow] if covered else []),
-        *([alone] if any(sample.size < 2 or sample.max() - sample.min() <= 1e-9 for sample in samples) else []),
+        *([alone] if any(sample.size < FEWEST or np.ptp(sample) <= SAME for sample in samples) else []),
         *([few] if few else []),
     ]

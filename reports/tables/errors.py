@@ -64,6 +64,7 @@ def error_tables(
                 columns=tuple(columns),
                 rows=rows,
                 notes=tuple(notes),
+                group=group,
             )
         )
     return tables

@@ -1,5 +1,6 @@
 """How well methods find wrong labels and set them right, where it is known which are wrong."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -48,15 +49,16 @@ def label_repair_tables(
         of_runs = [repairs.get(str(run_id)) for run_id in runs["run_id"]]
         if not any(repair is not None and repair.wrong for repair in of_runs):
             continue
-        title, order = f"{group}, {distortion}", cells.names(runs)
+        order = cells.names(runs)
         scored = _scored(runs, of_runs)
         tables.append(
             _table(
                 scored,
-                [f"{name}: {score}" for name in order for score in _SCORES.values()],
+                {f"{name}: {score}": score for name in order for score in _SCORES.values()},
                 _FIND,
-                key=key("label-errors", group, distortion),
-                title=title,
+                subject="label-errors",
+                group=group,
+                distortion=distortion,
                 caption="how well scores of train points find the wrong labels, mean ± std over seeds",
                 heading="method: score",
                 note=_CHANCE.format(share=_share(of_runs)),
@@ -75,10 +77,11 @@ def label_repair_tables(
             tables.append(
                 _table(
                     repaired,
-                    order,
+                    dict.fromkeys(order, ""),
                     _REPAIR,
-                    key=key("label-repair", group, distortion),
-                    title=title,
+                    subject="label-repair",
+                    group=group,
+                    distortion=distortion,
                     caption="what soft labels made of the labels, mean ± std over seeds",
                     heading="method",
                     note=_MEANING,
@@ -116,20 +119,36 @@ def _share(repairs: Sequence[LabelRepair | None]) -> str:
 
 def _table(
     values: pd.DataFrame,
-    order: Sequence[str],
+    parts: Mapping[str, str],
     columns: tuple[Column, ...],
     *,
-    key: str,
-    title: str,
+    subject: str,
+    group: str,
+    distortion: str,
     caption: str,
     heading: str,
     note: str,
 ) -> Table:
+    """A table of means over seeds.
+
+    Args:
+        parts: of the names of its rows, in their order; names without values are left out.
+        subject: what its key begins with.
+    """
     grid: cells.Grid = {}
     for column in columns:
         grid |= cells.grid(values.assign(column=column.name), "column", column.name)
     present = set(values["name"])
-    rows = cells.rows([name for name in order if name in present], columns, grid, known=cells.known(values))
+    rows = cells.rows([name for name in parts if name in present], columns, grid, known=cells.known(values))
     runs = values.drop_duplicates("run_id")
-    notes = (note, *cells.mark_notes(rows), *run_notes(runs))
-    return Table(key, title, caption, heading, columns, rows, notes)
+    return Table(
+        key=key(subject, group, distortion),
+        title=f"{group}, {distortion}",
+        caption=caption,
+        heading=heading,
+        columns=columns,
+        rows=tuple(dataclasses.replace(row, part=parts[row.name]) for row in rows),
+        notes=(note, *cells.mark_notes(rows), *run_notes(runs)),
+        group=group,
+        distortion=distortion,
+    )

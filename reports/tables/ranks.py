@@ -16,6 +16,8 @@ from reports.tables.provenance import run_notes
 
 _ENOUGH = 0.5
 """A method is compared if it has so large a share of the cells: one that has few would leave few to all."""
+_SMALLEST_P = 0.001
+_P = Column("p against the first", digits=3, smallest=_SMALLEST_P)
 _FEW_BLOCKS = 10  # of Friedman's chi-squared approximation (Demšar 2006, section 3.2.2)
 
 
@@ -61,11 +63,11 @@ def rank_sentences(ranks: Ranks | None) -> tuple[str, ...]:
         return ("Ranks need three methods with results in two datasets or distortions: nothing is compared.",)
     blocks = len(ranks.blocks)
     groups = len({group for group, _ in ranks.blocks})
-    p = f"{ranks.friedman_p:.2g}"
+    p = f"p < {_SMALLEST_P:g}" if ranks.friedman_p < _SMALLEST_P else f"p = {ranks.friedman_p:.2g}"
     found = (
-        f"Friedman's test finds the methods different (p = {p}); Nemenyi's tells which"
+        f"Friedman's test finds the methods different ({p}); Nemenyi's tells which"
         if ranks.different
-        else f"Friedman's test does not tell the methods apart (p = {p}), so no pair of them can be said to differ"
+        else f"Friedman's test does not tell the methods apart ({p}), so no pair of them can be said to differ"
     )
     sentences = [f"{found}: {len(ranks.names)} methods over {blocks} cells of {groups} group{'s' * (groups > 1)}."]
     if blocks < _FEW_BLOCKS:
@@ -110,7 +112,7 @@ def rank_tables(
             title="Average ranks",
             caption=f"average rank by {METRICS[metric]}, over all cells that are complete for all of the methods",
             heading="method",
-            columns=(Column("average rank", better="lower"), Column("p against the first", digits=3)),
+            columns=(Column("average rank", better="lower"), _P),
             rows=tuple(rows),
             notes=(
                 *([OPTIMISTIC] if metric == "error_best_test" else []),

@@ -37,6 +37,7 @@ ERRORS = Table(
         Row("Ünïcödé naïve 猫 ±", (Cell(4.0, 0.2, 3, 3), Cell(None))),
     ),
     notes=("Tied with the best: p ≥ 0.05.", f"Results of different devices: {HOSTILE} (1 run)."),
+    group="svhn (wrn-28-10, 200 epochs)",
 )
 DIFFERENCES = Table(
     key="differences-svhn",
@@ -47,7 +48,10 @@ DIFFERENCES = Table(
     rows=(
         Row("autodo-aws", (Cell(-1.098, 0.2, 4, 4, interval=(-1.3, -0.914)), Cell(12345.6, 78.9, 4, 4, best=True))),
         Row("randaugment", (Cell(-0.001, 0.01, 4, 4, interval=(-0.004, 0.003)), Cell(987.6, 1.2, 4, 4))),
+        Row("randaugment: loss", (Cell(0.2, 0.1, 4, 4, interval=(0.1, 0.3)), Cell(987.6, 1.2, 4, 4)), part="loss"),
     ),
+    group="svhn (wrn-28-10, 200 epochs)",
+    distortion="100-0.1",
 )
 GALLERY = Gallery(
     "suspects",

@@ -15,7 +15,7 @@ import pytest
 from autodo import records
 from benchmarks.synthetic_store import write_store
 from reports.comparison import named
-from reports.damage import Problem, printable, told
+from reports.damage import Problem, printable, told, with_control_characters
 from reports.load import load_epochs, load_results, reduce_runs
 from tests.reports.conftest import make
 
@@ -198,6 +198,17 @@ def test_numbers_in_a_reason_do_not_make_it_another() -> None:
 
 def test_a_printable_text_stays() -> None:
     assert printable("naïve 猫 \\n") == "naïve 猫 \\n"
+
+
+def test_no_text_turns_the_direction_of_what_stands_after_it() -> None:
+    # UAX #9: the characters with the property Bidi_Control.
+    marks = ["\u061c", "\u200e", "\u200f", *map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))]
+    texts = [f"a{mark}b" for mark in marks]
+    assert [printable(text) for text in texts] == [f"a\\u{ord(mark):04x}b" for mark in marks]
+    column = pa.chunked_array([[*texts, None, "עברית", "e\u0301 \u200d 猫"]])
+    assert with_control_characters(column).tolist() == [True] * len(texts) + [False] * 3
+    lists = pa.chunked_array([[["a", text] for text in texts] + [["a", "ب"]]])
+    assert with_control_characters(lists).tolist() == [True] * len(texts) + [False]
 
 
 def test_a_folder_in_the_place_of_a_result_is_named(root: Path, add: Add) -> None:

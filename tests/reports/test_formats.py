@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import difflib
 import os
 import re
@@ -12,9 +13,9 @@ from markdown_it import MarkdownIt
 
 from reports import latex, markdown, tidy
 from reports.cell_text import caption, cell_text, legend, paper_text
-from reports.document import Cell, Column, Reference, Report, Row, Section, Table
+from reports.document import Cell, Column, Reference, Report, Row, Section, Suspect, Table
 from reports.terminal import clean
-from tests.reports.example import DIFFERENCES, ERRORS, FORMATS, HOSTILE, REPORT, SNAPSHOTS, terminal_text
+from tests.reports.example import DIFFERENCES, ERRORS, FORMATS, GALLERY, HOSTILE, REPORT, SNAPSHOTS, terminal_text
 
 PERCENT = Column("1-0.0", "%", better="lower")
 
@@ -35,16 +36,27 @@ def test_a_report_looks_as_the_file_shows(name: str) -> None:
         (Cell(4.306, None, 1), 1, "4.31"),
         (Cell(None, None, 0, 2), 2, "– (0/2)"),
         (Cell(None), 2, "–"),
-        (Cell(-1.2, 0.3, 4, interval=(-1.91, -0.421)), 4, "-1.20 [-1.91, -0.42]"),
+        (Cell(-1.2, 0.3, 4, interval=(-1.91, -0.421)), 4, "−1.20 [−1.91, −0.42]"),
         (Cell(-0.001, None, 4), 4, "0.00"),
+        (Cell(-0.01, 0.0, 4), 4, "−0.01 ± 0.00"),
     ],
 )
 def test_text_of_a_cell(cell: Cell, common_n: int | None, text: str) -> None:
     assert cell_text(cell, PERCENT, common_n) == text
 
 
+def test_no_figure_is_less_than_the_smallest_that_is_shown() -> None:
+    p = Column("p", digits=3, smallest=0.001)
+    texts = {0.0: "<0.001", 1e-9: "<0.001", 0.0009996: "<0.001", 0.001: "0.001", 0.0123: "0.012", 1.0: "1.000"}
+    assert {value: cell_text(Cell(value, n=4), p, 4) for value in texts} == texts
+    table = Table("k", "t", "c", "m", (p,), (Row("a", (Cell(0.0, n=4),)),))
+    assert "| a | &lt;0.001 |" in markdown.table_markdown(table)
+    assert r"a & \textless{}0.001 \\" in latex.table_latex(table)
+
+
 def test_the_papers_figure_is_as_it_states_it() -> None:
-    assert paper_text(Cell(4.0, paper=Reference(6.0, 0.1)), PERCENT) == "6.0 ± 0.10 (-2.00)"
+    assert paper_text(Cell(4.0, paper=Reference(6.0, 0.1)), PERCENT) == "6.0 ± 0.10 (−2.00)"
+    assert paper_text(Cell(5.999, paper=Reference(6.0)), PERCENT) == "6.0 (+0.00)"
     assert paper_text(Cell(2.5, paper=Reference(2.48)), PERCENT) == "2.48 (+0.02)"
     assert paper_text(Cell(None, paper=Reference(43.1)), PERCENT) == "43.1"
     assert paper_text(Cell(4.0), PERCENT) == ""
@@ -96,6 +108,19 @@ def test_markdown_shows_names_as_they_are_and_bold_and_underlined_marks() -> Non
     assert {"strong", "ins"} <= found.tags
 
 
+def test_markdown_lists_what_is_known_of_suspects() -> None:
+    report = Report("r", (), (Section("s", "s", galleries=(GALLERY,)),))
+    head, first, second = parsed(markdown.report_markdown(report)).rows
+    assert head == ["index", "file", "given label", "proposed label", "score", "weight", "loss"]
+    assert first == ["7", "photos/<b>|cat_1*.png", "cat|dog", "<i>dog</i>", "0.987654", "0.01", "7.5"]
+    assert second == ["12", "", "_a_", "b", "0.5", "", ""]
+    close = tuple(Suspect(i, None, "a", "b", 0.9999 + i * 1e-6, None, -1e-9) for i in range(3))
+    report = Report("r", (), (Section("s", "s", galleries=(dataclasses.replace(GALLERY, suspects=close),)),))
+    head, *rows = parsed(markdown.report_markdown(report)).rows
+    assert head == ["index", "given label", "proposed label", "score", "weight", "loss"]
+    assert [row[3:] for row in rows] == [[f"{suspect.score:.6f}".rstrip("0"), "", "−1e−09"] for suspect in close]
+
+
 @pytest.mark.parametrize(
     "text",
     [HOSTILE, "_a_ b_c_d __e__ _", "a\n# b", "- a", "1. a", "+ a", "> a", "    code", "---", "a\n===", "\\", "&lt;"],
@@ -107,14 +132,27 @@ def test_markdown_makes_nothing_of_what_a_store_says(text: str) -> None:
     assert found.rows[-1][0] == " ".join(text.split())
 
 
+@pytest.mark.parametrize("mark", ["\u061c", "\u200e", "\u200f", "\u202e", "\u2066"])
+def test_no_path_turns_the_direction_of_what_stands_after_it(mark: str) -> None:
+    # Paths of images come into a report as they are.
+    report = Report(f"a{mark}b", (), (), provenance=((mark, f"a{mark}b"),))
+    text = markdown.report_markdown(report)
+    assert mark not in text
+    assert parsed(text).rows[-1] == [f"\\u{ord(mark):04x}", f"a\\u{ord(mark):04x}b"]
+    assert clean(f"a{mark}b") == "a b"
+    assert latex.escape(f"a{mark}b") == rf"a\texttt{{U+{ord(mark):04X}}}\allowbreak{{}}b"
+
+
 def test_csv_holds_every_cell_with_all_digits() -> None:
     rows = list(csv.DictReader(tidy.report_csv(REPORT).splitlines(keepends=True)))
     assert len(rows) == sum(len(t.rows) * len(t.columns) for section in REPORT.sections for t in section.tables)
-    by_place = {(row["table"], row["row"], row["column"]): row for row in rows}
+    by_place = {(row["table"], row["row"], row["part"], row["column"]): row for row in rows}
     for table in (ERRORS, DIFFERENCES):
         for row in table.rows:
             for column, cell in zip(table.columns, row.cells, strict=True):
-                found = by_place[table.key, tidy.harmless(row.name), column.name]
+                found = by_place[table.key, tidy.harmless(row.whole), row.part, column.name]
+                assert (found["group"], found["distortion"]) == (table.group, table.distortion)
+                assert found["caption"] == table.caption
                 assert (float(found["mean"]) if found["mean"] else None) == cell.mean
                 assert (float(found["std"]) if found["std"] else None) == cell.std
                 assert (int(found["n"]), found["unit"]) == (cell.n, column.unit)
@@ -127,8 +165,8 @@ def test_csv_holds_every_cell_with_all_digits() -> None:
 
 def test_csv_is_of_rfc_4180() -> None:
     table = Table("k", "t", "c", "m", (PERCENT,), (Row('a "b", c\nd', (Cell(1.0, None, 1),)),))
-    text = tidy.table_csv(table, "s")
-    assert text.split("\r\n")[1] == 's,k,"a ""b"", c\nd",1-0.0,%,1.0,,1,,false,false,,,,'
+    text = tidy.report_csv(Report("r", (), (Section("s", "S", tables=(table,)),)))
+    assert text.split("\r\n")[1] == 's,k,,,c,"a ""b"", c\nd",,1-0.0,%,1.0,,,,1,,false,false,,'
     assert text.endswith("\r\n")
     assert [len(row) for row in csv.reader([text.split("\r\n")[0]])] == [len(tidy.COLUMNS)]
 
@@ -197,6 +235,27 @@ def test_latex_is_balanced_plain_ascii_and_has_no_bare_special() -> None:
 )
 def test_latex_prints_text_as_it_is(text: str, escaped: str) -> None:
     assert latex.escape(text) == escaped
+
+
+def test_latex_has_no_section_whose_words_speak_of_what_is_left_to_the_page() -> None:
+    said = ("Below are images.",)
+    sections = {
+        "gallery": Section("a", "Gallery", said, galleries=(GALLERY,)),
+        "picture": Section("b", "Picture", said, figures=REPORT.sections[2].figures),
+        "words": Section("c", "Words", said),
+        "table": Section("d", "Table", said, (ERRORS,), galleries=(GALLERY,)),
+    }
+    text = latex.report_latex(Report("r", (), tuple(sections.values())))
+    assert re.findall(r"\\section\*\{(\w+)\}", text) == ["Words", "Table"]
+    assert r"\section*{Picture}" in latex.report_latex(Report("r", (), (sections["picture"],)), {"ranks": "ranks.pdf"})
+
+
+def test_a_minus_is_a_minus_in_every_format() -> None:
+    assert "−1.10 \\[−1.30, −0.91\\]" in markdown.table_markdown(DIFFERENCES)
+    assert "(−0.01)" in markdown.table_markdown(ERRORS)
+    assert "$-$1.10 {[}$-$1.30, $-$0.91]" in latex.table_latex(DIFFERENCES)
+    assert "−1.10 [−1.30, −0.91]" in terminal_text(REPORT)
+    assert "-1.098,0.2,-1.3,-0.914" in tidy.report_csv(REPORT)
 
 
 @pytest.mark.skipif(

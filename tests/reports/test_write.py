@@ -39,6 +39,9 @@ def test_every_format_is_written_and_the_page_comes_first(root: Path, two_method
     rows = pd.read_csv(root / "report/tables.csv")
     errors = rows[rows["section"] == "errors"]
     assert dict(zip(errors["row"], errors["mean"], strict=True)) == {"baseline": 20.0, "autodo-aws": 10.0}
+    assert set(errors["group"]) == {"digits (small-cnn, 40 epochs)"}
+    assert errors["distortion"].isna().all()
+    assert set(rows.loc[rows["section"] == "cost", "distortion"]) == {"1-0.0"}
     fragments = {file.stem for file in (root / "report/tables").iterdir()}
     assert set(rows["table"]) <= fragments
 

@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 
 from orchestration.plan import expected_rows
+from reports.cell_text import mean_text
 from reports.document import Reference, Table
 from reports.tables import (
     METRICS,
@@ -186,6 +187,21 @@ def test_differences(rows: list[Any], frame: pd.DataFrame, expected: list[Any], 
         assert any("80% with 4 seeds" in note for note in table.notes)
 
 
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_under_three_pairs_there_is_no_interval_and_a_note_says_so(seeds: int) -> None:
+    rows = synthetic.grid(("svhn",), ("1-0.0",), {"baseline": 0.3, "autodo-a": 0.1}, seeds=seeds)
+    table = difference_tables(synthetic.results(rows))[0]
+    (cell,) = (row.cells[0] for row in table.rows)
+    of = samples(rows)
+    pairs = [of["svhn", "1-0.0", "autodo-a"][seed] - of["svhn", "1-0.0", "baseline"][seed] for seed in range(seeds)]
+    assert cell.mean == pytest.approx(np.mean(pairs))
+    assert cell.std == (pytest.approx(np.std(pairs, ddof=1)) if seeds > 1 else None)
+    assert (cell.interval is None) == (seeds < 3)
+    notes = " ".join(table.notes)
+    assert ("Under three common seeds" in notes) == ("In brackets" not in notes) == (seeds < 3)
+    assert ("72% with 3 seeds" in notes) == (seeds == 3)
+
+
 def test_no_differences_from_a_baseline_that_is_not_there() -> None:
     rows = synthetic.grid(("svhn",), ("1-0.0",), {"autodo-a": 0.2, "autodo-aws": 0.1})
     (only,) = difference_tables(synthetic.results(rows))
@@ -221,6 +237,20 @@ def test_ranks_over_complete_cells(rows: list[Any], frame: pd.DataFrame, expecte
     text = " ".join(rank_sentences(found))
     assert "3 methods over 4 cells of 2 groups" in text
     assert "Not compared, for want of complete cells: autodo-aws." in text
+
+
+def test_a_p_is_never_shown_as_zero() -> None:
+    distortions = [f"{ratio}-{noise}" for ratio in (1, 10, 50, 100) for noise in ("0.0", "0.1", "0.2")]
+    rows = synthetic.grid(distortions=distortions, methods={"baseline": 0.3, "autodo-a": 0.2, "autodo-aws": 0.1})
+    frame = synthetic.results(rows)
+    (table,) = rank_tables(frame)
+    p = table.columns[1]
+    first, second, third = (row.cells[1] for row in table.rows)
+    assert third.mean is not None
+    assert 0 <= third.mean < 0.0005
+    assert [mean_text(cell, p) for cell in (first, second, third)] == ["–", f"{second.mean:.3f}", "<0.001"]
+    assert "the methods different (p < 0.001);" in rank_sentences(ranks(frame))[0]
+    assert "3 methods over 24 cells" in rank_sentences(ranks(frame))[0]
 
 
 @pytest.mark.parametrize("split", ["union", "test-as-val"])
@@ -282,6 +312,20 @@ def test_classes_without_test_images_are_named_and_left_out() -> None:
     assert cells["std over classes"].mean == pytest.approx(100 * np.std([0.5, 0.7, *[0.6] * 7]))
     assert (cells["minority"].mean, cells["minority"].n) == (None, 0)
     assert "Classes without test images are left out: class 1." in table.notes
+
+
+def test_a_table_says_of_which_runs_it_is() -> None:
+    rows = [pair for split in ("paper", "union") for pair in synthetic.grid(overrides={"split": split})]
+    frame = synthetic.results(rows)
+    groups = {f"{run.dataset.name} (wrn-28-10, 200 epochs)" for run, _ in rows}
+    cells = {(group, str(run.distortion)) for group in groups for run, _ in rows}
+    for make in (class_tables, cost_tables, split_tables):
+        assert {(table.group, table.distortion) for table in make(frame)} == cells
+        assert all(table.title == f"{table.group}, {table.distortion}" for table in make(frame))
+    for make in (error_tables, difference_tables):
+        assert {(table.group, table.distortion) for table in make(frame)} == {(group, "") for group in groups}
+        assert all(table.title.startswith(table.group) for table in make(frame))
+    assert {(table.group, table.distortion) for table in rank_tables(frame)} == {("", "")}
 
 
 def test_a_store_without_results_has_holes_and_no_figures(expected: list[Any]) -> None:

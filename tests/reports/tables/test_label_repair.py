@@ -124,7 +124,12 @@ def test_tables_are_means_over_seeds_of_what_each_method_has() -> None:
     assert [row.name for row in found.rows] == [
         "baseline: loss", "autodo-aws: low weight", "autodo-aws: soft label", "autodo-aws: loss"
     ]  # fmt: skip
+    assert [(row.whole, row.part) for row in found.rows] == [
+        ("baseline", "loss"), ("autodo-aws", "low weight"), ("autodo-aws", "soft label"), ("autodo-aws", "loss")
+    ]  # fmt: skip
+    assert [(row.whole, row.part) for row in repaired.rows] == [("autodo-aws", "")]
     assert found.title == repaired.title == "svhn (wrn-28-10, 200 epochs), 100-0.1"
+    assert {(t.group, t.distortion) for t in (found, repaired)} == {("svhn (wrn-28-10, 200 epochs)", "100-0.1")}
     assert any("here 15.0%" in note for note in found.notes)
     noisy = [run.run_id for run, _ in rows if run.distortion.noise_ratio]
     losses = [repairs[run_id].loss for run_id in noisy[:3]]
