@@ -77,7 +77,7 @@ def write_files(report: Report, folder: Location, formats: Collection[str] = FOR
     pictures = {key: f"figures/{key}.png" for key in drawn}
     texts = {}
     if "html" in formats:
-        texts["report.html"] = to_html(report, lambda figure: drawn[figure.key].smallest)
+        texts["report.html"] = to_html(report, lambda figure: drawn[figure.key].for_page)
     if "md" in formats:
         texts["report.md"] = report_markdown(report, pictures)
     if "latex" in formats:

@@ -5,10 +5,17 @@ import io
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from PIL import Image
 
 from autodo.storage import Location
 from reports.document import Figure
 from reports.figures import canvas
+
+PAGE_BYTES = 180_000
+"""What a picture of a page should not exceed: a page of the paper's grids holds some twenty, and base64 adds a third."""
+
+# Resolution and colours; under 110 dpi letters are hard to read in print.
+_PAGE_FORMS = ((canvas.DPI, 256), (150, 256), (130, 256), (110, 256), (110, 128), (110, 64))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +33,19 @@ class Files:
         """
         return min(("image/svg+xml", self.svg), ("image/png", self.png), key=lambda pair: len(pair[1]))
 
+    @property
+    def for_page(self) -> tuple[str, bytes]:
+        """As `smallest`; where that exceeds PAGE_BYTES, a PNG of few colours, as sharp as fits into them.
+
+        What fits in none of these forms has the smallest.
+        """
+        found = self.smallest
+        for dpi, colours in _PAGE_FORMS:
+            if len(found[1]) <= PAGE_BYTES:
+                break
+            found = "image/png", _palette_png(self.png, dpi, colours)
+        return found
+
 
 def render(figure: Figure) -> Files:
     """Draws a figure, once for both formats. Letters of SVG are outlines, so that it looks the same everywhere."""
@@ -41,6 +61,20 @@ def render(figure: Figure) -> Files:
         FigureCanvasAgg(sheet).print_png(png, metadata={"Software": None})
         FigureCanvasSVG(sheet).print_svg(svg, metadata={"Date": None, "Creator": None})
         return Files(svg.getvalue(), png.getvalue())
+
+
+def _palette_png(png: bytes, dpi: int, colours: int) -> bytes:
+    """A PNG of canvas.DPI at another resolution and in so many colours."""
+    with Image.open(io.BytesIO(png)) as file:
+        picture = file.convert("RGB")  # there is nothing to see through: the sheet is white
+    if dpi != canvas.DPI:
+        size = (round(picture.width * dpi / canvas.DPI), round(picture.height * dpi / canvas.DPI))
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    # An octree would be smaller, but gives pale shades one colour; dots of dithering would make the file larger.
+    reduced = picture.quantize(colours, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    content = io.BytesIO()
+    reduced.save(content, "PNG", optimize=True, dpi=(dpi, dpi))
+    return content.getvalue()
 
 
 def save(figure: Figure, folder: Location, files: Files | None = None) -> list[Location]:

@@ -27,9 +27,11 @@ from reports.figures import (
     render,
     save,
 )
+from reports.figures.files import PAGE_BYTES
 from reports.load import load_epochs
 from reports.palette import styles
 from tests.reports.figures.stores import Store
+from tests.reports.html.reports import clusters
 
 HOSTILE = (
     *("$x^2$", "$\\frac{", "_private", "<script>alert(1)</script>", "-->", "a very long name of a class, and longer"),
@@ -99,6 +101,28 @@ def test_a_figure_is_saved_in_both_formats(store: Store, bucket: str) -> None:
         assert [place.read_bytes() for place in places] == [files.svg, files.png]
     assert files.smallest in (("image/svg+xml", files.svg), ("image/png", files.png))
     assert len(files.smallest[1]) == min(len(files.svg), len(files.png))
+
+
+def test_a_picture_of_a_page_is_small_and_looks_like_the_file() -> None:
+    files = render(clusters("clusters"))
+    assert len(files.smallest[1]) > 3 * PAGE_BYTES
+    media_type, content = files.for_page
+    assert media_type == "image/png"
+    assert len(content) <= PAGE_BYTES
+    with Image.open(io.BytesIO(content)) as picture, Image.open(io.BytesIO(files.png)) as full:
+        assert picture.mode == "P"
+        assert round(picture.info["dpi"][0]) >= 110
+        assert picture.width == round(full.width * round(picture.info["dpi"][0]) / canvas.DPI)
+        found = np.asarray(picture.convert("RGB"), dtype=float)
+        expected = np.asarray(full.convert("RGB").resize(picture.size, Image.Resampling.BOX), dtype=float)
+    assert (found[0] == 255).all(), "paper is white"
+    assert np.abs(found - expected).mean() < 4, "of 255"
+
+
+def test_a_small_picture_of_a_page_is_the_file(store: Store) -> None:
+    store.add()
+    files = render(everything(store)[0])
+    assert files.for_page == files.smallest
 
 
 def test_a_scatter_is_a_picture_within_the_svg(store: Store) -> None:

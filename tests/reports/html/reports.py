@@ -22,6 +22,8 @@ from reports.document import (
     Suspect,
     Table,
 )
+from reports.figures import canvas
+from reports.figures.clusters import MOST_POINTS, draw_clusters
 
 SCRIPT = "<script>alert(1)</script>"
 HOSTILE = (SCRIPT, "</script><img src=x onerror=alert(2)>", "\"'><b onmouseover=alert(3)>", "{{ 7*7 }}", "a&amp;b")
@@ -103,6 +105,23 @@ def figure(key: str, caption: str, width: float = 9) -> Figure:
         return sheet
 
     return Figure(key, caption, draw)
+
+
+def clusters(key: str, classes: int = 10) -> Figure:
+    """A picture of six panels of points as a t-SNE has them, half of them wrong: as much as such a figure can hold."""
+
+    @canvas.styled
+    def draw() -> Sheet:
+        random = np.random.default_rng(zlib.crc32(key.encode()))
+        sheet, panels = canvas.panels(6, 3.4)
+        for ax in panels:
+            label, prediction = random.integers(0, classes, (2, MOST_POINTS))
+            prediction = np.where(random.random(MOST_POINTS) < 0.5, label, prediction)
+            places = random.normal(0, 30, (classes, 2))[label] + random.normal(0, 8, (MOST_POINTS, 2))
+            draw_clusters(ax, places, label, prediction, [f"class {i}" for i in range(classes)])
+        return sheet
+
+    return Figure(key, f"Six panels of {classes} classes", draw)
 
 
 def picture(figure: Figure) -> tuple[str, bytes]:
