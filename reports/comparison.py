@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from reports.damage import printable
+
 IDENTITY = (
     *("run_id", "dataset", "split", "method", "model", "imbalance_ratio", "noise_ratio"),
     *("seed", "recipe_id", "variant_id", "config"),
@@ -54,8 +56,8 @@ def named(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = ()) -> 
     for dataset, of_dataset in frame.groupby("dataset", sort=True):
         recipes = {str(r): _recipe(json.loads(g["config"].iloc[0])) for r, g in of_dataset.groupby("recipe_id")}
         for recipe, runs in of_dataset.groupby("recipe_id", sort=True):
-            frame.loc[runs.index, "group"] = f"{dataset} ({_describe(recipes, str(recipe))})"
-            frame.loc[runs.index, "name"] = _method_names(runs)
+            frame.loc[runs.index, "group"] = printable(f"{dataset} ({_describe(recipes, str(recipe))})")
+            frame.loc[runs.index, "name"] = [printable(name) for name in _method_names(runs)]
     order = frame.assign(other=~frame["name"].str.startswith("baseline").astype(bool)).sort_values(
         ["group", "imbalance_ratio", "noise_ratio", "other", "name", "seed"]
     )

@@ -116,7 +116,7 @@ def _on_most_distorted(runs: pd.DataFrame, cells: Cells, metric: str, words: str
     where = f"At {cell[1]} of {cell[0]}, the most distorted data compared, {best} has a {words} of {errors}"
     if paired.size < 2:
         return f"{where}; one seed says nothing of the spread."
-    told = f"{where}: {_signed(float(paired.mean()))} points over {paired.size} common seeds"
+    told = f"{where}: {_signed(float(paired.mean()))} ± {paired.std(ddof=1):.2f} points over {paired.size} common seeds"
     (interval,) = bootstrap_intervals([paired])
     if interval is not None:
         low, high = interval

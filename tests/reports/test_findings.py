@@ -59,7 +59,7 @@ def test_what_was_found_on_the_most_distorted_data(runs: pd.DataFrame) -> None:
         "At 10-0.1 of digits (small-cnn, 40 epochs), the most distorted data compared, autodo-exact-ws"
     )
     assert (
-        "21.00% against 31.00% of baseline: −10.00 points over 3 common seeds (95% bootstrap interval, of so few"
+        "21.00% against 31.00% of baseline: −10.00 ± 1.00 points over 3 common seeds (95% bootstrap interval, of so few"
         in most
     )
     assert "rather 72%: −11.00 to −9.00)" in most
@@ -73,7 +73,7 @@ def test_seeds_that_one_lacks_are_not_compared(root: Path, add: Add, runs: pd.Da
     assert what_is_missing(asked) == "1 of 3 expected runs have no result: baseline at 10-0.1 (1 of 3)."
     often, most = what_was_found(asked, "error_best_val", "test error")
     assert often.startswith("So far, over the seeds that all methods of a cell have: baseline and autodo-exact-ws have")
-    assert "21.50% against 31.00% of baseline: −9.50 points over 2 common seeds" in most
+    assert "21.50% against 31.00% of baseline: −9.50 ± 0.71 points over 2 common seeds" in most
 
 
 def test_one_seed_says_nothing_of_the_spread(root: Path, add: Add) -> None:
