@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from autodo.augment.pipeline import Pipeline
+from autodo.bilevel.frozen import frozen
 from autodo.bilevel.hypergradient import hessian_matvec, implicit_objective, validation_gradient
 from autodo.bilevel.inverse_hessian import NEEDS_POSITIVE_DEFINITE, build_solver
 from autodo.config import OuterConfig
@@ -68,13 +69,14 @@ class OuterPass:
         parameters = [*self.encoder.parameters(), *self.head.parameters()]
         for parameter in parameters:
             parameter.requires_grad_(False)
-        self.encoder.eval()
+        trained, self.encoder = self.encoder, frozen(self.encoder)
         try:
             if self.config.val_gradient == "full":
                 self._full_pass(val, lr, generator)
             else:
                 self._batch_pass(val, lr, generator)
         finally:
+            self.encoder = trained
             for parameter in parameters:
                 parameter.requires_grad_(True)
 
