@@ -2,9 +2,9 @@
 
     make bench            # or: python -m benchmarks.outer_phase --device cuda [NETWORK ...]
 
-One thread, all in turns, medians with quartiles of the ratios in a turn; this process's own time on a CPU, because other
-programs are at work as well, wall time on a GPU. A plain step is one of the method `baseline`: augmentation, forward,
-backward, optimiser. An outer step is a whole outer pass over its number of steps, the solve included. Images and
+One thread, all in turns, medians with quartiles of the ratios in a turn; this process's own time on a CPU, because
+other programs are at work as well, wall time on a GPU. A plain step is one of the method `baseline`: augmentation,
+forward, backward, optimiser. An outer step is a whole outer pass over its number of steps, the solve included. Images and
 labels are made up, on which the time does not depend. Everything in a pass is linear in the number of points, so the
 passes are over few of them, and the points of the solve's Hessian are scaled down alike, from a train set of FULL.
 
@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 from torch.nn import functional as F
 
 from autodo.bilevel.inverse_hessian import neumann
@@ -35,6 +36,7 @@ from autodo.data import ImageSet, Prepared
 from autodo.data.batches import epoch_batches
 from autodo.data.prepare import Points
 from autodo.evaluate import Evaluation
+from autodo.points.model import PointView
 from autodo.recipes import build_run
 from autodo.train import Training
 from tests.oracles import double_backward, plain_loss
@@ -139,7 +141,9 @@ def table(name: str, network: Network, device: torch.device, repeat: int) -> Tab
     )
     for column in shown.columns[1:]:
         column.justify = "right"
-    shown.caption = f"{network.batches} steps; run: outer passes in half of the epochs; peak: above what stays; at most {MEMORY}"
+    shown.caption = (
+        f"{network.batches} steps; run: outer passes in half of the epochs; peak: above what stays; at most {MEMORY}"
+    )
     texts = {"baseline": "plain train step", "oracle": "outer, plain double backward", "inner": "train step with g_A"}
     for key in phases:
         text, most, run_most = METHODS.get(key, (texts.get(key, ""), None, None))
@@ -197,7 +201,7 @@ def outer_pass(training: Training, val: Evaluation) -> None:
 
 
 def oracle_pass(training: Training, generator: torch.Generator) -> None:
-    """The same as the paper's outer pass, by plain autograd through the whole network."""
+    """The same as the paper's outer pass, by plain autograd through the whole network; draws in the same order."""
     config, encoder, head, points = training.config, training.encoder, training.head, training.points
     assert config.outer is not None
     assert config.outer.step is not None
@@ -205,7 +209,7 @@ def oracle_pass(training: Training, generator: torch.Generator) -> None:
     weight = head.weight
     everything = torch.arange(len(training.images), device=training.device)
     val = torch.arange(len(training.val_images), device=training.device)
-    val_batches: list[torch.Tensor] = []
+    val_batches: list[Tensor] = []
     for batch in epoch_batches(everything, config.training.batch_size, generator):
         if not val_batches:
             val_batches = list(epoch_batches(val, config.training.batch_size, generator))
@@ -217,19 +221,25 @@ def oracle_pass(training: Training, generator: torch.Generator) -> None:
         view = points.view(batch, rows)
         features = encoder(training.pipeline.train_view(training.images[batch], generator, view.augment))
 
-        def inner(
-            w: torch.Tensor, view: object = view, features: torch.Tensor = features, damping: float = 1e-4
-        ) -> torch.Tensor:
-            losses = plain_loss(config.method.loss, features @ w.T + head.bias, view.log_targets.exp())  # type: ignore[attr-defined]
-            return (view.weights * losses).mean() + damping * w.square().sum() / 2  # type: ignore[attr-defined]
-
+        inner = partial(inner_loss, training, view, features)
         (slope,) = torch.autograd.grad(inner(weight), weight, create_graph=True)
-
-        def product(v: torch.Tensor, slope: torch.Tensor = slope) -> torch.Tensor:
-            return torch.autograd.grad(slope, weight, v, retain_graph=True)[0]
-
+        product = partial(hessian_product, slope, weight)
         u = neumann(product, gradient, iterations=config.outer.iterations, step=config.outer.step)
         points.table.rmsprop_step(batch, double_backward(inner, weight, rows, u), config.outer.lr)
+
+
+def inner_loss(training: Training, view: PointView, features: Tensor, weight: Tensor) -> Tensor:
+    """Mean loss of a batch and weight decay, as functions of the last layer's weight."""
+    config = training.config
+    assert config.outer is not None
+    losses = plain_loss(config.method.loss, features @ weight.T + training.head.bias, view.log_targets.exp())
+    decay = config.outer.damping + config.training.weight_decay
+    return (view.weights * losses).mean() + decay * weight.square().sum() / 2
+
+
+def hessian_product(slope: Tensor, weight: Tensor, direction: Tensor) -> Tensor:
+    """Of a loss with this gradient in the weight, whose graph is kept."""
+    return torch.autograd.grad(slope, weight, direction, retain_graph=True)[0]
 
 
 def elapsed(function: Callable[[], object], device: torch.device) -> float:
