@@ -4,9 +4,9 @@
 
 One thread, all in turns, medians with quartiles of the ratios in a turn; this process's own time on a CPU, because
 other programs are at work as well, wall time on a GPU. A plain step is one of the method `baseline`: augmentation,
-forward, backward, optimiser. An outer step is a whole outer pass over its number of steps, the solve included. Images and
-labels are made up, on which the time does not depend. Everything in a pass is linear in the number of points, so the
-passes are over few of them, and the points of the solve's Hessian are scaled down alike, from a train set of FULL.
+forward, backward, optimiser. An outer step is a whole outer pass over its number of steps, the solve included. Images
+and labels are made up, on which the time does not depend. Everything in a pass is linear in the number of points, so
+the passes are over few of them, and the points of the solve's Hessian are scaled down alike, from a train set of FULL.
 
 The oracle is what the paper describes with plain autograd: at every step the val images through the network, the
 Neumann series of products with the Hessian by double backward, and double backward to lambda.
