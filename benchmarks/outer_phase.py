@@ -30,6 +30,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
+from autodo.bilevel.frozen import frozen
 from autodo.bilevel.inverse_hessian import neumann
 from autodo.config import RunConfig
 from autodo.data import ImageSet, Prepared
@@ -115,6 +116,8 @@ def table(name: str, network: Network, device: torch.device, repeat: int) -> Tab
         "oracle": partial(oracle_pass, trainings["autodo-aws"], torch.Generator(device).manual_seed(0)),
         "inner": partial(trainings["autodo-aws"]._inner_phase, 1),
     }
+    for key, backward in (("forward", False), ("both", True)):
+        phases[key] = partial(floor_pass, trainings["baseline"], backward=backward)
     for method in METHODS:
         phases[method] = partial(outer_pass, trainings[method], evaluations[method])
     seconds: dict[str, list[float]] = {key: [] for key in [*phases, *(f"run of {method}" for method in configs)]}
@@ -144,7 +147,13 @@ def table(name: str, network: Network, device: torch.device, repeat: int) -> Tab
     shown.caption = (
         f"{network.batches} steps; run: outer passes in half of the epochs; peak: above what stays; at most {MEMORY}"
     )
-    texts = {"baseline": "plain train step", "oracle": "outer, plain double backward", "inner": "train step with g_A"}
+    texts = {
+        "baseline": "plain train step",
+        "oracle": "outer, plain double backward",
+        "inner": "train step with g_A",
+        "forward": "floor: the encoder forward",
+        "both": "floor: and backward to the images",
+    }
     for key in phases:
         text, most, run_most = METHODS.get(key, (texts.get(key, ""), None, None))
         run = seconds.get(f"run of {key}")
@@ -198,6 +207,17 @@ def config_of(method: str, name: str, network: Network, points: int) -> RunConfi
 def outer_pass(training: Training, val: Evaluation) -> None:
     """As after an epoch."""
     training._outer_phase(1, val)
+
+
+def floor_pass(training: Training, *, backward: bool) -> None:
+    """What an outer pass does at least: the encoder once for each point, and back to the images if g_A is learned."""
+    encoder = frozen(training.encoder).requires_grad_(False)
+    for images in training.images.split(training.config.training.batch_size):
+        pixels = training.pipeline.test_view(images).requires_grad_(backward)
+        features = encoder(pixels)
+        if backward:
+            torch.autograd.grad(features.sum(), pixels)
+    training.encoder.requires_grad_(True)  # the frozen copy has the same weights
 
 
 def oracle_pass(training: Training, generator: torch.Generator) -> None:
