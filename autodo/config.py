@@ -182,6 +182,17 @@ class OuterConfig(Frozen):
     """Added to the Hessian's diagonal, besides the weight decay that is part of the inner problem."""
     val_gradient: Literal["batch", "full"] = "batch"
     """`batch`: a val batch and a solve at every step (the paper). `full`: all of val, one solve per pass."""
+    hessian_points: Positive | None = None
+    """The solve's Hessian is that of as many inner points, drawn for each pass; None: of all. Only with `full`."""
+
+    @model_validator(mode="after")
+    def _one_solve_for_many_points(self) -> Self:
+        if self.hessian_points is not None and self.val_gradient != "full":
+            raise ValueError(
+                f"hessian_points ({self.hessian_points}) is read with val_gradient 'full' only: with "
+                f"{self.val_gradient!r} every step has the Hessian of its batch"
+            )
+        return self
 
     @model_validator(mode="after")
     def _step_is_neumanns(self) -> Self:
@@ -324,7 +335,13 @@ def _plain(number: float) -> str:
 
 # What a RunConfig had not from the beginning, with the values that change nothing: left out where it has these, so that
 # the ids of runs without it are what they were.
-_ADDED: dict[str, Any] = {"policy": None, "objective": None, "finetune": None, "method": {"images": "train"}}
+_ADDED: dict[str, Any] = {
+    "policy": None,
+    "objective": None,
+    "finetune": None,
+    "method": {"images": "train"},
+    "outer": {"hessian_points": None},
+}
 
 
 def fingerprint(config: BaseModel, **fields: Any) -> str:
@@ -338,6 +355,6 @@ def _without(content: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     inner = {
         key: _without(content[key], value)
         for key, value in values.items()
-        if isinstance(value, dict) and key in content
+        if isinstance(value, dict) and isinstance(content.get(key), dict)
     }
     return {key: value for key, value in (content | inner).items() if key not in values or values[key] != value}

@@ -28,13 +28,12 @@ class Loss(Protocol):
         """(d2 value / d logits2) tangent. Shape: -> [B, C]."""
 
 
-def softmax_curvature(log_p: Tensor, tangent: Tensor) -> Tensor:
+def softmax_curvature(p: Tensor, tangent: Tensor) -> Tensor:
     """(diag p - p p') t: the Hessian of cross-entropy and KL, and the Gauss-Newton part of the symmetric KL.
 
     Shape:
-        log_p, tangent [B, C] -> [B, C]. Positive semi-definite.
+        p, tangent [B, C] -> [B, C]. Positive semi-definite.
     """
-    p = log_p.exp()
     return p * (tangent - (p * tangent).sum(1, keepdim=True))
 
 
@@ -51,7 +50,7 @@ class CrossEntropy:
 
     @staticmethod
     def hessian_product(log_p: Tensor, log_q: Tensor, tangent: Tensor) -> Tensor:
-        return softmax_curvature(log_p, tangent)
+        return softmax_curvature(log_p.exp(), tangent)
 
 
 class KL(CrossEntropy):
@@ -84,7 +83,7 @@ class SymmetricKL:
         c = log_p - log_q
         k = (p * c).sum(1, keepdim=True)
         m = p * (c - k)
-        forward = softmax_curvature(log_p, tangent)
+        forward = softmax_curvature(p, tangent)
         return (forward * (2 + c - k) - p * (m * tangent).sum(1, keepdim=True)) / 2
 
 

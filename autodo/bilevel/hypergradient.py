@@ -52,14 +52,12 @@ def hessian_matvec(
         logits, log_targets [B, C], features [B, D], weights [B]; V [C, D] -> [C, D].
     """
     log_p = logits.log_softmax(1)
+    p = log_p.exp()
     scale = (weights / (count or len(weights)))[:, None]
 
     def matvec(direction: Tensor) -> Tensor:
         tangent = features @ direction.T
-        if gauss_newton:
-            curved = softmax_curvature(log_p, tangent)
-        else:
-            curved = loss.hessian_product(log_p, log_targets, tangent)
+        curved = softmax_curvature(p, tangent) if gauss_newton else loss.hessian_product(log_p, log_targets, tangent)
         return workers.sum((scale * curved).T @ features) + damping * direction
 
     return matvec

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from autodo.augment.pipeline import Pipeline
+from autodo.bilevel.frozen import frozen
 from autodo.bilevel.hypergradient import hessian_matvec, implicit_objective, validation_gradient
 from autodo.bilevel.inverse_hessian import NEEDS_POSITIVE_DEFINITE, build_solver
 from autodo.config import OuterConfig
@@ -68,13 +69,14 @@ class OuterPass:
         parameters = [*self.encoder.parameters(), *self.head.parameters()]
         for parameter in parameters:
             parameter.requires_grad_(False)
-        self.encoder.eval()
+        trained, self.encoder = self.encoder, frozen(self.encoder)
         try:
             if self.config.val_gradient == "full":
                 self._full_pass(val, lr, generator)
             else:
                 self._batch_pass(val, lr, generator)
         finally:
+            self.encoder = trained
             for parameter in parameters:
                 parameter.requires_grad_(True)
 
@@ -95,15 +97,17 @@ class OuterPass:
             self._update(batch, rows, view, features, u, lr)
 
     def _full_pass(self, val: Evaluation, lr: float, generator: torch.Generator) -> None:
-        """u from all of val and one solve with the Hessian of all inner points, then one step for each batch."""
+        """u from all of val and one solve with the Hessian of the inner points, then one step for each batch."""
         points = self._points()
+        sample, sample_total = self._hessian_points(generator)
         with torch.no_grad():
             gradient = self._validation_gradient(val.logits, val.features, val.labels, val.total)
-            batches = ordered_batches(points, self.total, self.batch_size, self.workers)
-            features = torch.cat(
-                [self._features(batch.points, self.points.view(batch.points), generator) for batch in batches]
-            )
-            u = self._solve(features, self.points.view(points), self.total, gradient)
+            if self.points.learns_augmentation:
+                features = of_sample = self._all_features(sample, sample_total, generator)
+            else:
+                features = self._all_features(points, self.total, generator)
+                of_sample = features[sample]
+            u = self._solve(of_sample, self.points.view(sample), sample_total, gradient)
         # The row that all points share learns from all of them.
         learnable, total = (
             (points, self.total) if self.points.shared else (points[: self.learnable], self.total_learnable)
@@ -114,11 +118,23 @@ class OuterPass:
                 view = self.points.view(batch.points, rows)
                 self._update(batch, rows, view, self._features(batch.points, view, generator), u, lr)
         else:
-            # Without lam^A the features do not depend on lam: the ones that the solve used serve again.
+            # Without lam^A the features do not depend on lam: the ones that the solve chose from serve again.
             for batch in ordered_batches(learnable, total, self.batch_size, self.workers):
                 rows = self._leaf(batch.points)
                 view = self.points.view(batch.points, rows)
                 self._update(batch, rows, view, features[batch.points], u, lr)
+
+    def _hessian_points(self, generator: torch.Generator) -> tuple[Tensor, int]:
+        """This worker's points of the solve's Hessian, in order, and how many points that has over all workers."""
+        points, wanted = self._points(), self.config.hessian_points
+        if wanted is None or wanted >= self.total:
+            return points, self.total
+        order = torch.randperm(len(points), generator=generator, device=points.device)
+        return points[order[: self.workers.dealt(wanted)].sort().values], wanted
+
+    def _all_features(self, points: Tensor, total: int, generator: torch.Generator) -> Tensor:
+        batches = ordered_batches(points, total, self.batch_size, self.workers)
+        return torch.cat([self._features(batch.points, self.points.view(batch.points), generator) for batch in batches])
 
     def _points(self) -> Tensor:
         return torch.arange(len(self.images), device=self.images.device)

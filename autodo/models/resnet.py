@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from autodo.models.global_average import GlobalAverage
+
 # Up to this side the stem keeps the resolution: a 7x7 stride-2 convolution and a pool would leave 8x8 of 32x32.
 SMALL_IMAGE = 64
 
@@ -17,6 +19,7 @@ class ResNetEncoder(nn.Module):
         net = resnet18(weights=None)
         self.features: int = net.fc.in_features
         net.fc = nn.Identity()
+        net.avgpool = GlobalAverage()
         if image_size <= SMALL_IMAGE:
             net.conv1 = nn.Conv2d(in_channels, 64, 3, padding=1, bias=False)
             net.maxpool = nn.Identity()

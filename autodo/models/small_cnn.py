@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from autodo.models.global_average import GlobalAverage
+
 
 class SmallCNN(nn.Module):
     """Convolution, max pooling, batch norm and CELU, three times, the last without pooling; then the global average.
@@ -27,7 +29,7 @@ class SmallCNN(nn.Module):
                 nn.CELU(),
             ]
             in_channels = width
-        self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.layers = nn.Sequential(*layers, GlobalAverage())
         self.features = in_channels
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from autodo.models.global_average import GlobalAverage
+
 
 class Block(nn.Module):
     """Two 3x3 convolutions, each after batch norm and CELU, and a shortcut.
@@ -41,7 +43,7 @@ class WideResNet(nn.Module):
                 in_width = widths[group] if block == 0 else widths[group + 1]
                 stride = 2 if group > 0 and block == 0 else 1
                 layers.append(Block(in_width, widths[group + 1], stride))
-        layers += [nn.BatchNorm2d(widths[3]), nn.CELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        layers += [nn.BatchNorm2d(widths[3]), nn.CELU(), GlobalAverage()]
         self.layers = nn.Sequential(*layers)
         self.features = widths[3]
         for module in self.modules():

@@ -24,6 +24,15 @@ def test_the_same_config_has_the_same_id_and_any_change_another():
 def test_the_ids_of_runs_are_what_they_were():
     ids = {split: build_run("digits", "autodo-aws", split=split).run_id for split in ("paper", "union")}
     assert ids == {"paper": "digits_ir1_nr0_autodo-aws_s0_31c2174b", "union": "digits_ir1_nr0_autodo-aws_s0_12cac7dc"}
+    assert build_run("digits", "autodo-exact-ws").run_id == "digits_ir1_nr0_autodo-exact-ws_s0_4ad4587f"
+    of_all = build_run("digits", "autodo-exact-aws", overrides={"outer.hessian_points": None})
+    assert of_all.run_id == "digits_ir1_nr0_autodo-exact-aws_s0_d6096e1c"
+    assert build_run("digits", "autodo-exact-aws", overrides={"outer.hessian_points": 9}).run_id != of_all.run_id
+
+
+def test_points_of_the_hessian_are_refused_where_each_step_has_its_own():
+    with pytest.raises(ConfigError, match=r"hessian_points \(9\) is read with val_gradient 'full' only"):
+        build_run("digits", "autodo-aws", overrides={"outer.hessian_points": 9})
 
 
 @pytest.mark.parametrize("method", ["val-only", "train+val", "finetune-head-on-val", "class-balanced-finetune-on-val"])

@@ -4,6 +4,7 @@ import kornia.geometry.transform as kornia_transform
 import pytest
 import torch
 from sklearn.datasets import load_sample_image
+from torch.nn import functional as F
 
 from autodo.augment import affine
 
@@ -93,3 +94,13 @@ def test_gate_gradient_is_the_relaxed_gates():
     size = affine.magnitude_deviation(lam.detach()) * noise.normal
     assert lam.grad is not None
     torch.testing.assert_close(lam.grad[:, 7:], size * relaxed * (1 - relaxed) / affine.GATE_TEMPERATURE)
+
+
+def test_sampling_grid_and_its_gradient_are_those_of_affine_grid():
+    drawn = torch.randn(5, 2, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    maps = [drawn.clone().requires_grad_(), drawn.clone().requires_grad_()]
+    grids = [affine.sampling_grid(maps[0], 6, 9), F.affine_grid(maps[1], [5, 1, 6, 9], align_corners=False)]
+    upstream = torch.randn(grids[1].shape, dtype=torch.float64)
+    gradients = [torch.autograd.grad(grid, map_, upstream)[0] for grid, map_ in zip(grids, maps, strict=True)]
+    torch.testing.assert_close(grids[0], grids[1], rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-12, atol=1e-14)

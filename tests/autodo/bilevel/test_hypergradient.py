@@ -93,7 +93,7 @@ def test_equals_double_backward_through_the_network(loss, learn):
     weight = problem.weight.clone().requires_grad_()
     lam = problem.lam.clone().requires_grad_()
     slow = double_backward(lambda w: problem.inner(w, lam), weight, lam, u)
-    assert relative_error(fast, slow) <= 1e-9
+    assert relative_error(fast, slow) <= 1e-12
     for column_of_part in range(fast.shape[1]):
         column, expected = fast[:, column_of_part], slow[:, column_of_part]
         assert (column - expected).abs().max() <= 1e-9 * slow.abs().max()

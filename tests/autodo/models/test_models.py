@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from autodo.models import build, parse_model_name
+from autodo.models.global_average import GlobalAverage
 
 
 @pytest.mark.parametrize(
@@ -46,3 +47,15 @@ def test_resnet_stem_follows_the_image_size():
 @pytest.mark.parametrize("name", ["wrn-27-1", "wrn-4-1", "wrn-16-0", "resnet-19", "small", "wrn-16-2-1"])
 def test_names_that_are_no_model(name):
     assert parse_model_name(name) is None
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_global_average_is_torchs_pool_to_the_last_bit_with_a_channels_last_gradient(layout):
+    images = torch.randn(3, 8, 7, 5).contiguous(memory_format=layout).requires_grad_()
+    average, pool = GlobalAverage()(images), nn.AdaptiveAvgPool2d(1)(images).flatten(1)
+    assert torch.equal(average, pool)
+    upstream = torch.randn(3, 8)
+    (gradient,) = torch.autograd.grad(average, images, upstream)
+    (expected,) = torch.autograd.grad(pool, images, upstream)
+    assert torch.equal(gradient, expected)
+    assert gradient.is_contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,315 @@
+"""What the outer phase costs: time and memory of its steps beside plain train steps, and of whole runs.
+
+    make bench            # or: python -m benchmarks.outer_phase --device cuda [NETWORK ...]
+
+One thread, all in turns, medians with quartiles of the ratios in a turn; this process's own time on a CPU, because
+other programs are at work as well, wall time on a GPU. A plain step is one of the method `baseline`: augmentation,
+forward, backward, optimiser. An outer step is a whole outer pass over its number of steps, the solve included. Images
+and labels are made up, on which the time does not depend. Everything in a pass is linear in the number of points, so
+the passes are over few of them, and the points of the solve's Hessian are scaled down alike, from a train set of FULL.
+
+The oracle is what the paper describes with plain autograd: at every step the val images through the network, the
+Neumann series of products with the Hessian by double backward, and double backward to lambda.
+"""
+
+import argparse
+import collections
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.nn import functional as F
+
+from autodo.bilevel.frozen import frozen
+from autodo.bilevel.inverse_hessian import neumann
+from autodo.config import RunConfig
+from autodo.data import ImageSet, Prepared
+from autodo.data.batches import epoch_batches
+from autodo.data.prepare import Points
+from autodo.evaluate import Evaluation
+from autodo.points.model import PointView
+from autodo.recipes import build_run
+from autodo.train import Training
+from tests.oracles import double_backward, plain_loss
+
+FULL = 48_000
+
+
+class Network(NamedTuple):
+    """A network, the images that it sees, and how many of them are train points here."""
+
+    device: str
+    channels: int
+    side: int
+    classes: int
+    batch_size: int
+    batches: int
+
+
+NETWORKS = {
+    "small-cnn": Network("cpu", 1, 28, 10, 128, 20),
+    "wrn-16-2": Network("cpu", 3, 32, 10, 128, 4),
+    "wrn-28-10": Network("cuda", 3, 32, 10, 256, 10),
+    "resnet-18": Network("cuda", 3, 224, 100, 128, 10),
+}
+# Method -> what is measured, and the most that its outer step and its run with outer passes in half of the epochs may
+# cost, over the plain ones.
+METHODS = {
+    "autodo-aws": ("the paper's: val batch and Neumann series at each step", 1.05, 1.55),
+    "autodo-exact-aws": ("u once a pass", 0.70, 1.40),
+    "autodo-exact-ws": ("weights and soft labels only, u once a pass", 0.35, None),
+}
+MEMORY = 1.10
+
+
+def main() -> None:
+    """Prints a table for each network."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(NETWORKS)}; all of the device")
+    parser.add_argument("--repeat", type=int, default=7, help="turns")
+    parser.add_argument("--device", default="cpu")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    device = torch.device(given.device)
+    console = Console(width=130)
+    console.print(f"{machine(device)}, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
+    for name in given.networks or [name for name, network in NETWORKS.items() if network.device == device.type]:
+        console.print(table(name, NETWORKS[name], device, given.repeat))
+    console.print(f"load {os.getloadavg()[0]:.1f} at the end")
+
+
+def machine(device: torch.device) -> str:
+    """Its name as a table should give it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    fields = dict(reversed([line.replace("\t", "").split(": ", 1) for line in lines if ": " in line]))
+    model, number = fields.get("model name", platform.machine()), fields.get("model")
+    return f"one of {os.cpu_count()} cores, {model}" + (f" (model {number})" if number else "")
+
+
+def table(name: str, network: Network, device: torch.device, repeat: int) -> Table:
+    """Of one network."""
+    points = network.batches * network.batch_size
+    data = made_up(network, points)
+    configs = {method: config_of(method, name, network, points) for method in ("baseline", *METHODS)}
+    trainings = {method: Training(config, data, device=str(device)) for method, config in configs.items()}
+    for training in trainings.values():
+        training._inner_phase(0)
+    evaluations = {
+        method: training._evaluate(training.val_images, training.val_labels) for method, training in trainings.items()
+    }
+
+    phases: dict[str, Callable[[], object]] = {
+        "baseline": partial(trainings["baseline"]._inner_phase, 1),
+        "oracle": partial(oracle_pass, trainings["autodo-aws"], torch.Generator(device).manual_seed(0)),
+        "inner": partial(trainings["autodo-aws"]._inner_phase, 1),
+    }
+    for key, backward in (("forward", False), ("both", True)):
+        phases[key] = partial(floor_pass, trainings["baseline"], backward=backward)
+    for method in METHODS:
+        phases[method] = partial(outer_pass, trainings[method], evaluations[method])
+    seconds: dict[str, list[float]] = {key: [] for key in [*phases, *(f"run of {method}" for method in configs)]}
+    for turn in range(repeat + 1):
+        for key, phase in phases.items():
+            keep(seconds[key], turn, elapsed(phase, device))
+        for method, config in configs.items():
+            training = Training(config, data, device=str(device))
+            keep(seconds[f"run of {method}"], turn, elapsed(partial(collections.deque, training, 0), device))
+    peaks = {key: peak_bytes(phase, device) for key, phase in phases.items()}
+
+    shown = Table(
+        "step",
+        "ms",
+        "x plain",
+        "quartiles",
+        "at most",
+        "peak MB",
+        "x plain",
+        "run x plain",
+        "quartiles",
+        "at most",
+        title=f"{name}, {network.channels}x{network.side}x{network.side}, batch {network.batch_size}",
+    )
+    for column in shown.columns[1:]:
+        column.justify = "right"
+    shown.caption = (
+        f"{network.batches} steps; run: outer passes in half of the epochs; peak: above what stays; at most {MEMORY}"
+    )
+    texts = {
+        "baseline": "plain train step",
+        "oracle": "outer, plain double backward",
+        "inner": "train step with g_A",
+        "forward": "floor: the encoder forward",
+        "both": "floor: and backward to the images",
+    }
+    for key in phases:
+        text, most, run_most = METHODS.get(key, (texts.get(key, ""), None, None))
+        run = seconds.get(f"run of {key}")
+        shown.add_row(
+            text,
+            f"{1000 * statistics.median(seconds[key]) / network.batches:.1f}",
+            *ratios(seconds[key], seconds["baseline"]),
+            "" if most is None else f"{most:.2f}",
+            f"{peaks[key] / 1e6:.1f}",
+            f"{peaks[key] / peaks['baseline']:.2f}",
+            *(("", "") if run is None else ratios(run, seconds["run of baseline"])),
+            "" if run_most is None else f"{run_most:.2f}",
+        )
+    return shown
+
+
+def made_up(network: Network, points: int) -> Prepared:
+    """Noise with random labels; val and test as large, beside train, as Fashion-MNIST's."""
+    generator = np.random.default_rng(0)
+
+    def labels(count: int) -> np.ndarray:
+        return generator.integers(network.classes, size=count)
+
+    def images(count: int) -> np.ndarray:
+        return generator.integers(256, size=(count, network.channels, network.side, network.side), dtype=np.uint8)
+
+    observed = labels(points)
+    train = Points(images(points), observed, observed, np.arange(points), None)
+    val, test = (ImageSet(images(count), labels(count)) for count in (points // 4, points // 5))
+    return Prepared(train, val, test, tuple(str(label) for label in range(network.classes)))
+
+
+def config_of(method: str, name: str, network: Network, points: int) -> RunConfig:
+    """The recipe of Fashion-MNIST, in which no method draws operations, for two epochs."""
+    given = {
+        "model.name": name,
+        "training.batch_size": network.batch_size,
+        "training.epochs": 2,
+        "training.warmup_epochs": 1,
+    }
+    config = build_run("fashion-mnist", method, overrides=given)
+    if config.outer is None:
+        return config
+    whole = config.outer.hessian_points
+    few = None if whole is None else max(1, round(whole * points / FULL))
+    return build_run(
+        "fashion-mnist", method, overrides={**given, "outer.start_share": 0.5, "outer.hessian_points": few}
+    )
+
+
+def outer_pass(training: Training, val: Evaluation) -> None:
+    """As after an epoch."""
+    training._outer_phase(1, val)
+
+
+def floor_pass(training: Training, *, backward: bool) -> None:
+    """What an outer pass does at least: the encoder once for each point, and back to the images if g_A is learned."""
+    encoder = frozen(training.encoder).requires_grad_(False)
+    for images in training.images.split(training.config.training.batch_size):
+        pixels = training.pipeline.test_view(images).requires_grad_(backward)
+        features = encoder(pixels)
+        if backward:
+            torch.autograd.grad(features.sum(), pixels)
+    training.encoder.requires_grad_(True)  # the frozen copy has the same weights
+
+
+def oracle_pass(training: Training, generator: torch.Generator) -> None:
+    """The same as the paper's outer pass, by plain autograd through the whole network; draws in the same order."""
+    config, encoder, head, points = training.config, training.encoder, training.head, training.points
+    assert config.outer is not None
+    assert config.outer.step is not None
+    encoder.eval()
+    weight = head.weight
+    everything = torch.arange(len(training.images), device=training.device)
+    val = torch.arange(len(training.val_images), device=training.device)
+    val_batches: list[Tensor] = []
+    for batch in epoch_batches(everything, config.training.batch_size, generator):
+        if not val_batches:
+            val_batches = list(epoch_batches(val, config.training.batch_size, generator))
+        chosen = val_batches.pop()
+        logits = head(encoder(training.pipeline.test_view(training.val_images[chosen])))
+        (gradient,) = torch.autograd.grad(F.cross_entropy(logits, training.val_labels[chosen]), weight)
+
+        rows = points.table.rows(batch).requires_grad_()
+        view = points.view(batch, rows)
+        features = encoder(training.pipeline.train_view(training.images[batch], generator, view.augment))
+
+        inner = partial(inner_loss, training, view, features)
+        (slope,) = torch.autograd.grad(inner(weight), weight, create_graph=True)
+        product = partial(hessian_product, slope, weight)
+        u = neumann(product, gradient, iterations=config.outer.iterations, step=config.outer.step)
+        points.table.rmsprop_step(batch, double_backward(inner, weight, rows, u), config.outer.lr)
+
+
+def inner_loss(training: Training, view: PointView, features: Tensor, weight: Tensor) -> Tensor:
+    """Mean loss of a batch and weight decay, as functions of the last layer's weight."""
+    config = training.config
+    assert config.outer is not None
+    losses = plain_loss(config.method.loss, features @ weight.T + training.head.bias, view.log_targets.exp())
+    decay = config.outer.damping + config.training.weight_decay
+    return (view.weights * losses).mean() + decay * weight.square().sum() / 2
+
+
+def hessian_product(slope: Tensor, weight: Tensor, direction: Tensor) -> Tensor:
+    """Of a loss with this gradient in the weight, whose graph is kept."""
+    return torch.autograd.grad(slope, weight, direction, retain_graph=True)[0]
+
+
+def elapsed(function: Callable[[], object], device: torch.device) -> float:
+    """Seconds."""
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    started = clock()
+    function()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return clock() - started
+
+
+def peak_bytes(function: Callable[[], object], device: torch.device) -> int:
+    """Most bytes that tensors had at one time, above what they had before.
+
+    On a CPU from torch's own records of what it allocates and frees, the scratch space of its operations included.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        function()
+        return torch.cuda.max_memory_allocated(device) - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiled:
+        function()
+    assert profiled.profiler is not None
+    results = profiled.profiler.kineto_results
+    assert results is not None
+    changes = sorted(
+        ((event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]"),
+        key=lambda change: change[0],
+    )
+    held = np.cumsum([size for _, size in changes])
+    return int(held.max())
+
+
+def keep(seconds: list[float], turn: int, value: float) -> None:
+    """Of all turns but the first, which warms up."""
+    if turn:
+        seconds.append(value)
+
+
+def ratios(slow: list[float], fast: list[float]) -> tuple[str, str]:
+    """Median and quartiles over the turns."""
+    each = np.array(slow) / np.array(fast)
+    low, middle, high = np.quantile(each, [0.25, 0.5, 0.75])
+    return f"{middle:.2f}", f"{low:.2f}-{high:.2f}"
+
+
+if __name__ == "__main__":
+    main()
