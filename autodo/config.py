@@ -24,6 +24,8 @@ Part = Literal["augment", "weight", "soft-label"]
 LossName = Literal["cross-entropy", "kl", "symmetric-kl"]
 SolverName = Literal["identity", "neumann", "conjugate-gradient", "exact"]
 SplitName = Literal["paper", "union", "test-as-val"]
+LambdaStorage = Literal["device", "host", "file"]
+"""Where lambda lies during a training. No part of a RunConfig: it changes no result."""
 
 
 class DatasetConfig(Frozen):
@@ -151,6 +153,10 @@ class PointsConfig(Frozen):
     """alpha of the initial soft labels; 0.1 in the paper, 0.05 in its published code."""
     gate_probability: Share = 0.25
     """Initial probability of each augmentation operation; 0.25 in the paper, 0.2 in its published code."""
+    precision: Literal["fp32", "fp16"] = "fp32"
+    """`fp16` keeps lambda as 16-bit differences from its initial value, stochastically rounded, at half of the memory."""
+    square_average: Literal["element", "part"] = "element"
+    """Of RMSprop: one for each value (torch's), or one for each part of a row, which is next to no memory."""
 
     @field_validator("learn")
     @classmethod
@@ -324,7 +330,13 @@ def _plain(number: float) -> str:
 
 # What a RunConfig had not from the beginning, with the values that change nothing: left out where it has these, so that
 # the ids of runs without it are what they were.
-_ADDED: dict[str, Any] = {"policy": None, "objective": None, "finetune": None, "method": {"images": "train"}}
+_ADDED: dict[str, Any] = {
+    "policy": None,
+    "objective": None,
+    "finetune": None,
+    "method": {"images": "train"},
+    "points": {"precision": "fp32", "square_average": "element"},
+}
 
 
 def fingerprint(config: BaseModel, **fields: Any) -> str:
@@ -338,6 +350,6 @@ def _without(content: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     inner = {
         key: _without(content[key], value)
         for key, value in values.items()
-        if isinstance(value, dict) and key in content
+        if isinstance(value, dict) and isinstance(content.get(key), dict)
     }
     return {key: value for key, value in (content | inner).items() if key not in values or values[key] != value}

@@ -18,6 +18,7 @@ from autodo.data import load, prepare
 from autodo.data.batches import Batch, shuffled_batches
 from autodo.errors import ConfigError, TrainingDiverged
 from autodo.points.model import PointView
+from autodo.points.table import PointTable
 from autodo.train import Training
 from autodo.workers import joined
 
@@ -48,8 +49,10 @@ def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple
     places = torch.zeros(1, dtype=torch.int64) if training.points.shared else torch.from_numpy(shard.positions)
     generator = torch.Generator().manual_seed(0)
     moved = torch.randn(rows, table.values.shape[1], generator=generator, dtype=torch.float64) / 4
-    table.values = table.values.double() + moved[places]
-    table.square_average = table.square_average.double()
+    initial = table.values.double() + moved[places]
+    table = training.points.table = PointTable(
+        initial.__getitem__, len(initial), initial.shape[1:], dtype=torch.float64
+    )
 
     everyone = affine.draw_noise(shard.total, generator, torch.float64)
 
