@@ -162,7 +162,9 @@ def _delete_all_but(kept: set[str], path: Path) -> None:
 
 def _sweep(path: Path) -> None:
     """Deletes what a process left behind that was killed while it wrote; it may be large."""
-    half_written = re.compile(rf"\.{re.escape(path.stem)}(\.part-\d+-\d+-of-\d+)?{re.escape(path.suffix)}\.[0-9a-f]{{32}}")
+    half_written = re.compile(
+        rf"\.{re.escape(path.stem)}(\.part-\d+-\d+-of-\d+)?{re.escape(path.suffix)}\.[0-9a-f]{{32}}"
+    )
     for file in path.parent.iterdir() if path.parent.is_dir() else ():
         if half_written.fullmatch(file.name):
             file.unlink(missing_ok=True)

@@ -5,8 +5,8 @@ import torch
 
 from autodo.errors import ConfigError
 from autodo.points.place import Place
-from autodo.points.row_store import PENDING, StagedStore
 from autodo.points.rounding import stochastically
+from autodo.points.row_store import PENDING, StagedStore
 from autodo.points.table import PointTable
 
 STORAGES = ["device", "host", "file"]
@@ -14,9 +14,7 @@ STORAGES = ["device", "host", "file"]
 
 def table_of(initial: torch.Tensor, storage: str = "device", widths: tuple[int, ...] | None = None, **options):
     widths = widths or (initial.shape[1],)
-    return PointTable(
-        initial.__getitem__, len(initial), widths, dtype=initial.dtype, place=Place(storage), **options
-    )
+    return PointTable(initial.__getitem__, len(initial), widths, dtype=initial.dtype, place=Place(storage), **options)
 
 
 def staged(table: PointTable) -> PointTable:
@@ -161,6 +159,8 @@ def test_sixteen_bits_stay_near_the_full_numbers_over_thousands_of_steps(lr, tou
             table.rmsprop_step(batch, gradient, lr)
     moved = full.values - initial
     error = half.values - full.values
-    assert error.square().mean().sqrt() < 0.01 * moved.square().mean().sqrt()
+    # A rounding is off by half a unit of the last of 11 digits, and as many of them add up as a random walk does.
+    bound = 2**-11 * (4000 * touched / 40) ** 0.5
+    assert error.square().mean().sqrt() < bound * moved.square().mean().sqrt()
     assert half.state_dict()["values"].dtype == torch.float16
     assert half.state_dict()["square_average"].dtype == torch.bfloat16
