@@ -31,6 +31,7 @@ check: setup
 bench: setup
 	$(BIN)/python -m benchmarks.orchestration
 	$(BIN)/python -m benchmarks.augmentation
+	$(BIN)/python -m benchmarks.lambda_table
 	$(BIN)/python -m benchmarks.report
 
 clean:

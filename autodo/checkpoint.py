@@ -16,14 +16,13 @@ import torch
 from torch import Tensor
 
 from autodo.atomic import replacing
-from autodo.points.place import Place
+from autodo.points.place import ON_DEVICE
 from autodo.workers import ALONE, Workers
 
 FORMAT = 2
 READABLE = (1, 2)
 """In 1 rows that were never touched are kept with their values; from 2 on they may be left out or zero."""
 Empty = Callable[[Sequence[int], torch.dtype], Tensor]
-IN_MEMORY = Place()
 PART = 2**16
 """Rows that are in memory at a time."""
 log = logging.getLogger(__name__)
@@ -96,7 +95,7 @@ def load(
     run_id: str,
     positions: Tensor | None = None,
     workers: Workers = ALONE,
-    empty: Empty = IN_MEMORY.empty,
+    empty: Empty = ON_DEVICE.empty,
 ) -> dict[str, Any] | None:
     """The state that was saved for this run, or None, with a warning, if there is none that can be used.
 

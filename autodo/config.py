@@ -154,7 +154,7 @@ class PointsConfig(Frozen):
     gate_probability: Share = 0.25
     """Initial probability of each augmentation operation; 0.25 in the paper, 0.2 in its published code."""
     precision: Literal["fp32", "fp16"] = "fp32"
-    """`fp16` keeps lambda as 16-bit differences from its initial value, stochastically rounded, at half of the memory."""
+    """`fp16` keeps lambda as differences from its initial value in 16 bits, stochastically rounded."""
     square_average: Literal["element", "part"] = "element"
     """Of RMSprop: one for each value (torch's), or one for each part of a row, which is next to no memory."""
 

@@ -29,7 +29,7 @@ from autodo.losses import LOSSES
 from autodo.objectives import Setting, Step, build_objective
 from autodo.outcome import Best, Outcome, build_outcome, embeddings_table, merged, points_table
 from autodo.points.model import PointModel
-from autodo.points.place import Place
+from autodo.points.place import ON_DEVICE, Place
 from autodo.provenance import device_name, peak_memory_bytes
 from autodo.schedule import learning_rate_factor
 from autodo.seeds import torch_generator
@@ -73,7 +73,7 @@ class Training:
         checkpoint_every: int = 1,
         workers: Workers = ALONE,
         policy: PolicyFile | None = None,
-        place: Place = Place(),
+        place: Place = ON_DEVICE,
     ) -> None:
         self.config = config
         self.data = data

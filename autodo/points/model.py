@@ -12,7 +12,7 @@ from autodo.augment import affine
 from autodo.config import Part, PointsConfig
 from autodo.data.batches import Batch
 from autodo.points import reweight, soft_labels
-from autodo.points.place import Place
+from autodo.points.place import ON_DEVICE, Place
 from autodo.points.table import PointTable
 
 PART = 2**16
@@ -48,7 +48,7 @@ class PointModel:
         classes: int,
         dtype: torch.dtype = torch.float32,
         *,
-        place: Place = Place(),
+        place: Place = ON_DEVICE,
         rounding: Callable[[int], torch.Generator] | None = None,
     ) -> None:
         self.labels = labels
@@ -85,7 +85,7 @@ class PointModel:
             dtype=dtype,
             device=labels.device,
             # One row is read by every batch, so it stays where they are.
-            place=Place() if self.shared else place,
+            place=ON_DEVICE if self.shared else place,
             precision=config.precision if config is not None else "fp32",
             square_average=config.square_average if config is not None else "element",
             rounding=rounding,

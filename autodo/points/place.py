@@ -59,6 +59,9 @@ class Place(NamedTuple):
         return self.table(shape, dtype).rows
 
 
+ON_DEVICE = Place()
+
+
 def _mapped(size: int, folder: Path | None) -> mmap.mmap:
     """A file without a name: it is gone with the process, however that ends."""
     try:

@@ -5,6 +5,7 @@ this one's, and what it changes is written back when it has got there.
 """
 
 import mmap
+import os
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -29,7 +30,9 @@ class RowStore:
 
     def __init__(self, columns: Mapping[str, Tensor], files: Mapping[str, mmap.mmap]) -> None:
         self.columns = dict(columns)
-        self._files = dict(files)
+        # The system asks 3 us of us for each stretch of a file: only where rows may really be on the disk.
+        size = sum(map(len, files.values()))
+        self._files = dict(files) if size > os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE / 2 else {}
 
     def read(self, index: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """A copy of the rows of these columns, and of others that came along, on the training device.

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from autodo.points.place import Place
+from autodo.points.place import ON_DEVICE, Place
 from autodo.points.rounding import stochastically
 from autodo.points.row_store import build_store
 
@@ -49,7 +49,7 @@ class PointTable:
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
-        place: Place = Place(),
+        place: Place = ON_DEVICE,
         precision: Literal["fp32", "fp16"] = "fp32",
         square_average: Literal["element", "part"] = "element",
         rounding: Callable[[int], torch.Generator] | None = None,
@@ -126,12 +126,13 @@ class PointTable:
         """
         self.steps += 1
         kept = self._kept(index)
+        # In place where it can be: with a thousand columns the step is bound by memory.
         decay = torch.full((), self.alpha, dtype=self._dtype, device=self._device)
         untouched = (self.steps - kept["last_touched"]).to(self._dtype)
-        square = kept["square_average"].to(self._dtype) * (decay**untouched)[:, None]
-        square = square + (1 - self.alpha) * self._squared(gradient)
-        values = self._decoded(index, kept)
-        values = values - lr * gradient / (self._of_elements(square).sqrt() + self.eps)
+        square = kept["square_average"].to(self._dtype).mul_((decay**untouched)[:, None])
+        square.add_(self._squared(gradient).mul_(1 - self.alpha))
+        descent = (lr * gradient).div_(self._of_elements(square).sqrt().add_(self.eps))
+        values = self._decoded(index, kept).sub_(descent)
         self._written += values.sum()
         last = torch.full_like(kept["last_touched"], self.steps)
         self._seen = None
@@ -163,11 +164,10 @@ class PointTable:
     # ----- from what is kept to what is reckoned with, and back
 
     def _kept(self, index: Tensor) -> dict[str, Tensor]:
-        """What is kept of the rows; without reading again what `rows` has just read."""
-        if self._seen is None or self._seen[0] is not index:
-            return self._store.read(index, _MOVED)
-        missing = [name for name in _MOVED if name not in self._seen[1]]
-        return {**self._seen[1], **self._store.read(index, missing)}
+        """What is kept of the rows; what `rows` has just read is not read again."""
+        seen = self._seen[1] if self._seen is not None and self._seen[0] is index else {}
+        missing = [name for name in _MOVED if name not in seen]
+        return {**seen, **self._store.read(index, missing)} if missing else seen
 
     def _decoded(self, index: Tensor, kept: dict[str, Tensor]) -> Tensor:
         if self._half:

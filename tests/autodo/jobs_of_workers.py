@@ -18,7 +18,7 @@ from autodo.data import load, prepare
 from autodo.data.batches import Batch, shuffled_batches
 from autodo.errors import ConfigError, TrainingDiverged
 from autodo.points.model import PointView
-from autodo.points.place import Place
+from autodo.points.place import ON_DEVICE, Place
 from autodo.points.table import PointTable
 from autodo.train import Training
 from autodo.workers import joined
@@ -158,7 +158,7 @@ TABLE = ("values", "square_average", "last_touched")
 
 
 def run(
-    config: RunConfig, checkpoint: Path | None = None, epochs: int | None = None, place: Place = Place()
+    config: RunConfig, checkpoint: Path | None = None, epochs: int | None = None, place: Place = ON_DEVICE
 ) -> dict[str, Any]:
     """Trains to the end, or until so many epochs are done, and says all that a worker then has."""
     training = start(config, checkpoint=checkpoint, place=place)
@@ -177,7 +177,7 @@ def run(
     return state
 
 
-def restored(config: RunConfig, checkpoint: Path, place: Place = Place()) -> dict[str, Any]:
+def restored(config: RunConfig, checkpoint: Path, place: Place = ON_DEVICE) -> dict[str, Any]:
     """What a worker has that begins from a checkpoint."""
     return state_of(start(config, checkpoint=checkpoint, place=place))
 
