@@ -1,12 +1,15 @@
 """The table against dense RMSprop, wherever its rows are kept."""
 
+import os
+from mmap import PAGESIZE
+
 import pytest
 import torch
 
 from autodo.errors import ConfigError
 from autodo.points.place import Place
 from autodo.points.rounding import stochastically
-from autodo.points.row_store import PENDING, StagedStore
+from autodo.points.row_store import PENDING, StagedStore, _stretches
 from autodo.points.table import PointTable
 
 STORAGES = ["device", "host", "file"]
@@ -122,6 +125,24 @@ def test_a_file_that_the_disk_has_no_room_for_is_refused():
         Place("file").table((2**40, 2**10), torch.float32)
     with pytest.raises(ConfigError, match=r"/nowhere/at/all has no room"):
         Place("file", "/nowhere/at/all").table((1, 1), torch.float32)
+
+
+@pytest.mark.parametrize("size", [4, 96, 4056, 5000])
+def test_what_is_read_ahead_from_a_file_covers_its_rows_and_no_page_twice(size):
+    index = torch.randperm(3000, generator=torch.Generator().manual_seed(0))[:100].sort().values
+    pages = [
+        page for first, last in _stretches(index * size, size) for page in range(first // PAGESIZE, last // PAGESIZE)
+    ]
+    bytes_of = {byte // PAGESIZE for row in index.tolist() for byte in range(row * size, (row + 1) * size)}
+    assert pages == sorted(bytes_of)
+
+
+def test_rows_of_a_file_larger_than_the_memory_are_asked_for_in_advance(monkeypatch):
+    monkeypatch.setattr(os, "sysconf", lambda name: 1)  # one page of memory
+    table = table_of(torch.zeros(5000, 3), "file")
+    table.soon(torch.tensor([4999, 0, 17]), moves=True)
+    table.rmsprop_step(torch.tensor([4999]), torch.ones(1, 3), lr=0.1)
+    assert table.values.any(1).nonzero().tolist() == [[4999]]
 
 
 # ----- 16 bits
