@@ -32,6 +32,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.orchestration
 	$(BIN)/python -m benchmarks.augmentation
 	$(BIN)/python -m benchmarks.outer_phase
+	$(BIN)/python -m benchmarks.lambda_table
 	$(BIN)/python -m benchmarks.report
 
 clean:

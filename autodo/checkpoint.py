@@ -2,12 +2,13 @@
 
 One process writes one file. Of several workers each writes the rows of its own points to a part beside it, and when all
 parts are there the first worker writes the file, which names them. So at any moment the file and the parts that it
-names make one checkpoint, the old one or the new.
+names make one checkpoint, the old one or the new. One process writes a part too if its rows may be too many to be in
+memory twice: a part is written from where the rows are, and mapped when it is read.
 """
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,15 @@ import torch
 from torch import Tensor
 
 from autodo.atomic import replacing
+from autodo.points.place import ON_DEVICE
 from autodo.workers import ALONE, Workers
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)
+"""In 1 rows that were never touched are kept with their values; from 2 on they may be left out or zero."""
+Empty = Callable[[Sequence[int], torch.dtype], Tensor]
+PART = 2**16
+"""Rows that are in memory at a time."""
 log = logging.getLogger(__name__)
 
 
@@ -48,6 +55,8 @@ def save(
     rows: dict[str, Any],
     positions: Tensor | None = None,
     workers: Workers = ALONE,
+    *,
+    apart: bool = False,
 ) -> bool:
     """Writes tensors, numbers, strings, lists and dicts; a reader sees the old checkpoint or the new one.
 
@@ -55,6 +64,7 @@ def save(
         state: what all workers know, written by the first; `epoch` is in it.
         rows: of this worker's points: tensors with a row for each, and what is no tensor and the same for all workers.
         positions: of this worker's points; None if all workers have the same rows.
+        apart: write rows to a part even if there is one worker.
     Shape:
         positions [n] int64, increasing.
     Returns:
@@ -63,7 +73,7 @@ def save(
     """
     names: list[str] = []
     written = True
-    if positions is None or workers.size == 1:
+    if positions is None or (workers.size == 1 and not apart):
         state = {**state, "points": rows}
     else:
         epoch, size = state["epoch"], workers.size
@@ -80,7 +90,13 @@ def save(
     return workers.all(written)
 
 
-def load(path: Path, run_id: str, positions: Tensor | None = None, workers: Workers = ALONE) -> dict[str, Any] | None:
+def load(
+    path: Path,
+    run_id: str,
+    positions: Tensor | None = None,
+    workers: Workers = ALONE,
+    empty: Empty = ON_DEVICE.empty,
+) -> dict[str, Any] | None:
     """The state that was saved for this run, or None, with a warning, if there is none that can be used.
 
     A run can always start anew, so a checkpoint that is damaged, of another format or of another run is no reason
@@ -88,6 +104,7 @@ def load(path: Path, run_id: str, positions: Tensor | None = None, workers: Work
 
     Args:
         positions: of this worker's points; None if all workers have the same rows.
+        empty: makes tables for rows that are collected from several parts, of a shape and a type.
     Shape:
         positions [n] int64, increasing.
     Returns:
@@ -95,13 +112,15 @@ def load(path: Path, run_id: str, positions: Tensor | None = None, workers: Work
         them; all tensors are on the CPU.
     """
     state: dict[str, Any] | None = None
+    if workers.is_first:
+        _sweep(path)
     if path.exists():
         try:
             state = _read(path, run_id)
             parts = [path.with_name(name) for name in state.pop("parts", [])]
             tables = (_read(part, run_id, epoch=state["epoch"]) for part in parts) if parts else [state["points"]]
             if positions is not None:
-                state["points"] = _rows(tables, positions)
+                state["points"] = _rows(tables, positions, empty)
         except Exception as error:
             # torch.load raises many kinds of error on damaged files.
             log.warning("%s cannot be used, the run starts anew: %s", path, error)
@@ -140,9 +159,20 @@ def _delete_all_but(kept: set[str], path: Path) -> None:
             file.unlink(missing_ok=True)
 
 
+def _sweep(path: Path) -> None:
+    """Deletes what a process left behind that was killed while it wrote; it may be large."""
+    half_written = re.compile(
+        rf"\.{re.escape(path.stem)}(\.part-\d+-\d+-of-\d+)?{re.escape(path.suffix)}\.[0-9a-f]{{32}}"
+    )
+    for file in path.parent.iterdir() if path.parent.is_dir() else ():
+        if half_written.fullmatch(file.name):
+            file.unlink(missing_ok=True)
+
+
 def _read(path: Path, run_id: str, *, epoch: int | None = None) -> dict[str, Any]:
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    if content["format"] != FORMAT:
+    """What a file holds; a part, which is of a known epoch, is not read into memory."""
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=epoch is not None)
+    if content["format"] not in READABLE:
         raise ValueError(f"its format is {content['format']}, not {FORMAT}")
     if content["run_id"] != run_id:
         raise ValueError(f"it belongs to the run {content['run_id']}")
@@ -152,10 +182,11 @@ def _read(path: Path, run_id: str, *, epoch: int | None = None) -> dict[str, Any
     return state
 
 
-def _rows(tables: Iterable[dict[str, Any]], positions: Tensor) -> dict[str, Any]:
+def _rows(tables: Iterable[dict[str, Any]], positions: Tensor, empty: Empty) -> dict[str, Any]:
     """The rows at `positions` from tables, read one after another, that hold the rows of other positions each.
 
-    A table without `positions` has those of 0, 1, ...; what is no tensor in it is not by rows.
+    A table without `positions` has those of 0, 1, ...; what is no tensor in it is not by rows. A table that has all of
+    them and no other is returned as it is.
     """
     result: dict[str, Any] = {}
     found = torch.zeros(len(positions), dtype=torch.bool)
@@ -163,11 +194,18 @@ def _rows(tables: Iterable[dict[str, Any]], positions: Tensor) -> dict[str, Any]
         columns = {name: value for name, value in table.items() if isinstance(value, Tensor)}
         held = columns.pop("positions", None)
         if held is None:
-            held = torch.arange(len(next(iter(columns.values()))))
+            # If no row was ever touched there may be none.
+            held = torch.arange(len(next(iter(columns.values())))) if columns else positions
+        if torch.equal(held, positions):
+            table.pop("positions", None)
+            return table
         place = torch.searchsorted(positions, held).clamp(max=len(positions) - 1)
         wanted = positions[place] == held
         for name, rows in columns.items():
-            result.setdefault(name, rows.new_empty(len(positions), *rows.shape[1:]))[place[wanted]] = rows[wanted]
+            if name not in result:
+                result[name] = empty((len(positions), *rows.shape[1:]), rows.dtype)
+            for sources, targets in zip(wanted.nonzero()[:, 0].split(PART), place[wanted].split(PART), strict=True):
+                result[name][targets] = rows[sources]
         found[place[wanted]] = True
         result |= {name: value for name, value in table.items() if not isinstance(value, Tensor)}
     if not found.all():

@@ -24,6 +24,8 @@ Part = Literal["augment", "weight", "soft-label"]
 LossName = Literal["cross-entropy", "kl", "symmetric-kl"]
 SolverName = Literal["identity", "neumann", "conjugate-gradient", "exact"]
 SplitName = Literal["paper", "union", "test-as-val"]
+LambdaStorage = Literal["device", "host", "file"]
+"""Where lambda lies during a training. No part of a RunConfig: it changes no result."""
 
 
 class DatasetConfig(Frozen):
@@ -151,6 +153,10 @@ class PointsConfig(Frozen):
     """alpha of the initial soft labels; 0.1 in the paper, 0.05 in its published code."""
     gate_probability: Share = 0.25
     """Initial probability of each augmentation operation; 0.25 in the paper, 0.2 in its published code."""
+    precision: Literal["fp32", "fp16"] = "fp32"
+    """`fp16` keeps lambda as differences from its initial value in 16 bits, stochastically rounded."""
+    square_average: Literal["element", "part"] = "element"
+    """Of RMSprop: one for each value (torch's), or one for each part of a row, which is next to no memory."""
 
     @field_validator("learn")
     @classmethod
@@ -341,6 +347,7 @@ _ADDED: dict[str, Any] = {
     "finetune": None,
     "method": {"images": "train"},
     "outer": {"hessian_points": None},
+    "points": {"precision": "fp32", "square_average": "element"},
 }
 
 

@@ -1,5 +1,6 @@
 """Algorithm 1: train the task model, and from the outer start on move lambda once after every epoch."""
 
+import functools
 import math
 import time
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ from autodo.losses import LOSSES
 from autodo.objectives import Setting, Step, build_objective
 from autodo.outcome import Best, Outcome, build_outcome, embeddings_table, merged, points_table
 from autodo.points.model import PointModel
+from autodo.points.place import ON_DEVICE, Place
 from autodo.provenance import device_name, peak_memory_bytes
 from autodo.schedule import learning_rate_factor
 from autodo.seeds import torch_generator
@@ -54,8 +56,10 @@ class Training:
         checkpoint_every: epochs between checkpoints.
         workers: from `autodo.workers.joined`; each must iterate to the same epoch, or to the end.
         policy: what a file or a search gave, if the config's policy is one of these.
+        place: where lambda is kept; any gives the same result, and a checkpoint of one can be continued with another.
     Raises:
-        ConfigError: if there are too many workers, or the solver cannot take a problem of this size.
+        ConfigError: if there are too many workers, the solver cannot take a problem of this size, or there is no room
+            for lambda.
         checkpoint.Unusable: if the checkpoint is one of this run and holds something else than a training keeps.
     """
 
@@ -69,6 +73,7 @@ class Training:
         checkpoint_every: int = 1,
         workers: Workers = ALONE,
         policy: PolicyFile | None = None,
+        place: Place = ON_DEVICE,
     ) -> None:
         self.config = config
         self.data = data
@@ -101,7 +106,9 @@ class Training:
             weight_decay=config.training.weight_decay,
             nesterov=config.training.momentum > 0,
         )
-        self.points = PointModel(config.points, labels, self.classes)
+        self.place = place
+        rounding = functools.partial(self._generator, "rounding of lambda")
+        self.points = PointModel(config.points, labels, self.classes, place=place, rounding=rounding)
         self.outer = self._build_outer()
         val = self.val_images, self.val_labels
         drawn = self._generator("objective", 0)
@@ -149,7 +156,7 @@ class Training:
         outer_phase = self.outer is not None and epoch >= self.config.outer_start
         if outer_phase:
             self._outer_phase(epoch, on_val)
-            total = self.workers.sum(self.points.table.values.sum())
+            total = self.workers.sum(self.points.table.take_written())
             self._stop_unless_finite("sum of lambda", float(total), epoch)
         outer_done = self._clock()
 
@@ -181,7 +188,7 @@ class Training:
         batches = list(shuffled_batches(everything, total, training.batch_size, generator, self.workers))
         self.network.train()
         loss_sum = torch.zeros((), device=self.device)
-        for step, (batch, size) in enumerate(batches, start=1):
+        for step, (batch, size) in enumerate(self.points.ahead(batches, moves=False), start=1):
             lr = training.lr * self._lr_factor(epoch + step / len(batches))
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
@@ -220,7 +227,7 @@ class Training:
             train = self.workers.deal(np.arange(len(given)))
             images, observed = self._to_device(given.images[train]), self._to_device(given.labels[train])
         evaluation = self._evaluate(images, observed)
-        view = self.points.view(torch.arange(self.train_size, device=self.device))
+        view = self.points.view_on_host(self.train_size)
         own = train, points_table(self.config, given, train, evaluation, self.points, view)
         points = merged(self.workers.gather(own) or [own])
         if self.workers.is_first:
@@ -322,11 +329,12 @@ class Training:
     def _save(self, path: Path) -> None:
         state = self.state_dict()
         rows = state.pop("points")
-        if checkpoints.save(path, self.config.run_id, state, rows, self._positions, self.workers):
+        run_id, apart = self.config.run_id, self.place.is_apart
+        if checkpoints.save(path, run_id, state, rows, self._positions, self.workers, apart=apart):
             self._checkpoint_epoch, self._checkpoint_due = self.epoch, False
 
     def _restore(self, path: Path) -> None:
-        state = checkpoints.load(path, self.config.run_id, self._positions, self.workers)
+        state = checkpoints.load(path, self.config.run_id, self._positions, self.workers, self.place.empty)
         if state is None:
             return
         try:
@@ -342,6 +350,7 @@ class Training:
         return learning_rate_factor(progress, self.config.finetune_start, training.warmup_epochs)
 
     def _generator(self, phase: str, epoch: int) -> torch.Generator:
+        """Of a phase of an epoch, or of whatever else is counted."""
         return torch_generator(self.config.seed, phase, epoch, *self.workers.stream, device=self.device)
 
     @property

@@ -38,6 +38,14 @@ class Split(StrEnum):
     TEST_AS_VAL = "test-as-val"
 
 
+class LambdaStorage(StrEnum):
+    """autodo.config.LambdaStorage, as a choice of the command line."""
+
+    DEVICE = "device"
+    HOST = "host"
+    FILE = "file"
+
+
 @app.callback(invoke_without_command=True)
 def _options(version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False) -> None:
     if version:
@@ -62,6 +70,9 @@ TimeBudget = Annotated[str | None, typer.Option(metavar="2h", help="Then stop, e
 CpusPerRun = Annotated[int | None, typer.Option(min=1, help="Cores of a run (of each of its workers).")]
 GpusPerRun = Annotated[float | None, typer.Option(min=0, help="GPUs of a run; 0.5 lets two share one.")]
 MemoryPerRun = Annotated[str | None, typer.Option(metavar="8GiB", help="Host memory set aside for a run.")]
+LambdaStorageOption = Annotated[
+    LambdaStorage | None, typer.Option(help="Where lambda is kept: with the device, in host memory, in a file.")
+]
 WorkersPerRun = Annotated[int | None, typer.Option(min=1, help="Processes that train one run together.")]
 Address = Annotated[str | None, typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster; else Ray starts here.")]
 Dashboard = Annotated[bool, typer.Option("--dashboard", help="Ray's web page, on localhost.")]
@@ -93,6 +104,7 @@ def launch(
     gpus_per_run: GpusPerRun = None,
     memory_per_run: MemoryPerRun = None,
     workers_per_run: WorkersPerRun = None,
+    lambda_storage: LambdaStorageOption = None,
     address: Address = None,
     dashboard: Dashboard = False,
     keep: KeepOption = [],  # noqa: B006
@@ -122,6 +134,7 @@ def resume(
     gpus_per_run: GpusPerRun = None,
     memory_per_run: MemoryPerRun = None,
     workers_per_run: WorkersPerRun = None,
+    lambda_storage: LambdaStorageOption = None,
     address: Address = None,
     dashboard: Dashboard = False,
     keep: KeepOption = [],  # noqa: B006
@@ -152,6 +165,7 @@ def retry(
     gpus_per_run: GpusPerRun = None,
     memory_per_run: MemoryPerRun = None,
     workers_per_run: WorkersPerRun = None,
+    lambda_storage: LambdaStorageOption = None,
     address: Address = None,
     dashboard: Dashboard = False,
     keep: KeepOption = [],  # noqa: B006
@@ -210,6 +224,7 @@ def train(
     device: Annotated[str, typer.Option(help="`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU if there is one.")] = "auto",
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Epochs between checkpoints.")] = 1,
     keep: Annotated[list[str], typer.Option(metavar="embeddings", help="Keep the test images' embeddings too.")] = [],  # noqa: B006
+    lambda_storage: LambdaStorageOption = None,
 ) -> None:
     """Train one run in this process, or continue it, and keep its classifier."""
     from orchestration import train_one
@@ -230,6 +245,7 @@ def train(
             device=device,
             checkpoint_every=checkpoint_every,
             keep=keep,
+            lambda_storage="device" if lambda_storage is None else lambda_storage.value,
         )
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autodo.augment.policy_file import PolicyFile
-from autodo.config import DatasetConfig, RunConfig
+from autodo.config import DatasetConfig, LambdaStorage, RunConfig
 from autodo.errors import DataError, StoreError
 from orchestration.keep import Keep
 from orchestration.policies import policy_of
@@ -46,6 +46,7 @@ def execute(
     checkpoint_every: int = 1,
     keep: Collection[Keep] = (),
     workers: "Workers | None" = None,
+    lambda_storage: LambdaStorage = "device",
 ) -> Generator[dict[str, Any], None, None]:
     """Trains one run, from its checkpoint if there is one, and saves its results.
 
@@ -55,6 +56,7 @@ def execute(
         checkpoint_every: epochs between checkpoints.
         keep: what is kept in the store besides the tables.
         workers: of which this is the first, if several train the run; the others `assist`.
+        lambda_storage: where lambda is kept; see docs/lambda-storage.md.
     Yields:
         one dict per finished epoch with the columns of `records.SCHEMAS["epochs"]`. The run is done when the iterator
         ends; one that is closed before leaves the checkpoint.
@@ -81,7 +83,9 @@ def execute(
             dataset = load_here(config.dataset, data_dir, download)
             prepared = data.prepare(dataset, config)
             policy = policy_of(config, store)
-            training = _training(config, prepared, policy, attempt.checkpoint, device, checkpoint_every, workers)
+            training = _training(
+                config, prepared, policy, attempt.checkpoint, device, checkpoint_every, workers, lambda_storage
+            )
             logger.info(
                 "%s on %s, device %s, from epoch %d of %d",
                 run_id, " + ".join(workers.gather(here())), device, training.epoch, config.training.epochs,
@@ -118,6 +122,7 @@ def assist(
     device: str = "cpu",
     checkpoint_every: int = 1,
     keep: Collection[Keep] = (),
+    lambda_storage: LambdaStorage = "device",
 ) -> Generator[dict[str, Any], None, None]:
     """What the other workers do while the first one executes the run: all but to log and to save.
 
@@ -138,7 +143,8 @@ def assist(
             "need a store on a file system that all of them share"
         )
     prepared = data.prepare(load_here(config.dataset, data_dir, download=False), config)
-    training = _training(config, prepared, policy_of(config, store), path, device, checkpoint_every, workers)
+    policy = policy_of(config, store)
+    training = _training(config, prepared, policy, path, device, checkpoint_every, workers, lambda_storage)
     workers.gather(here())
     yield from training
     training.outcome(keep_embeddings="embeddings" in keep)
@@ -152,14 +158,23 @@ def _training(
     device: str,
     every: int,
     workers: "Workers",
+    lambda_storage: LambdaStorage,
 ) -> "Training":
     """The training, from its checkpoint if that can be used."""
     from autodo import checkpoint
+    from autodo.points.place import Place
     from autodo.train import Training
 
     def begin() -> Training:
         return Training(
-            config, data, device=device, checkpoint=path, checkpoint_every=every, workers=workers, policy=policy
+            config,
+            data,
+            device=device,
+            checkpoint=path,
+            checkpoint_every=every,
+            workers=workers,
+            policy=policy,
+            place=Place(lambda_storage),
         )
 
     try:

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from autodo.config import DistortionConfig, RunConfig, SplitName
+from autodo.config import DistortionConfig, LambdaStorage, RunConfig, SplitName
 from autodo.errors import ConfigError
 from autodo.recipes import build_run, canonical_method, dataset_names, grid_names, method_preset, shipped_file
 from autodo.validation import check_name, hint, load_yaml, parse_model
@@ -91,6 +91,8 @@ class ResourcesConfig(BaseModel):
     """Host memory that is set aside for a worker, such as `8GiB`; None sets none aside."""
     workers: Annotated[int, Field(ge=1)] = 1
     """Processes that train one run together, each with the cpus, gpus and memory above."""
+    lambda_storage: LambdaStorage = "device"
+    """Where a worker keeps lambda of its points: on the device that trains, in host memory, or in a temporary file."""
 
     @property
     def per_worker(self) -> dict[str, float]:

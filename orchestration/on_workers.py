@@ -263,6 +263,7 @@ def _epochs(given: dict[str, Any], workers: "Workers") -> Generator[dict[str, An
         device=str(device),
         keep=given["keep"],
         workers=workers,
+        lambda_storage=resources.lambda_storage,
     )
 
 

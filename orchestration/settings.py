@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from autodo.config import LambdaStorage
 from autodo.errors import ConfigError
 from autodo.validation import parse_model
 from orchestration.grid import ResourcesConfig
@@ -25,6 +26,7 @@ class Settings:
     gpus_per_run: float | None = None
     memory_per_run: str | None = None
     workers_per_run: int | None = None
+    lambda_storage: LambdaStorage | None = None
     address: str | None = None
     dashboard: bool = False
     keep: Sequence[str] = ()
@@ -40,6 +42,7 @@ def effective(base: ResourcesConfig, settings: Settings) -> ResourcesConfig:
         "gpus": settings.gpus_per_run,
         "memory": settings.memory_per_run,
         "workers": settings.workers_per_run,
+        "lambda_storage": settings.lambda_storage and str(settings.lambda_storage),
     }
     tree = base.model_dump() | {key: value for key, value in given.items() if value is not None}
     return parse_model(ResourcesConfig, tree, "resources")

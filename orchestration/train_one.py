@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from autodo.config import DistortionConfig, RunConfig, SplitName
+from autodo.config import DistortionConfig, LambdaStorage, RunConfig, SplitName
 from autodo.errors import ConfigError, TrainingDiverged, UserError
 from autodo.recipes import build_run
 from autodo.validation import parse_model, parse_overrides
@@ -34,6 +34,7 @@ def train(
     device: str,
     checkpoint_every: int,
     keep: Sequence[str],
+    lambda_storage: LambdaStorage,
 ) -> int:
     """Trains one run here and prints its errors; returns the exit code.
 
@@ -77,6 +78,7 @@ def train(
                 device=device,
                 checkpoint_every=checkpoint_every,
                 keep=kept,
+                lambda_storage=lambda_storage,
             ):
                 epoch = metrics["epoch"]
                 bar.epoch(epoch, metrics["val_error"])

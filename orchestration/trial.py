@@ -74,6 +74,7 @@ class RunTrial(tune.Trainable):
             data_dir=self._given["data_dir"],
             device="cuda" if resources.gpus else "cpu",
             keep=self._given["keep"],
+            lambda_storage=resources.lambda_storage,
         )
 
     def cleanup(self) -> None:

@@ -1,5 +1,7 @@
 """g(lambda): what a method learns per point, as columns of one table."""
 
+from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -7,9 +9,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autodo.augment import affine
-from autodo.config import PointsConfig
+from autodo.config import Part, PointsConfig
+from autodo.data.batches import Batch
 from autodo.points import reweight, soft_labels
+from autodo.points.place import ON_DEVICE, Place
 from autodo.points.table import PointTable
+
+PART = 2**16
+"""Points whose rows are on the device at a time when all are asked for."""
 
 
 class PointView(NamedTuple):
@@ -30,31 +37,79 @@ class PointModel:
     Args:
         config: what is learned; None for methods that learn nothing.
         labels: observed label of each point. Shape: [N] int64, on the training device.
+        place: where lam is kept; nothing else about it depends on that.
+        rounding: bits of a step for values that are kept in 16 bits, from the number of the step.
     """
 
     def __init__(
-        self, config: PointsConfig | None, labels: Tensor, classes: int, dtype: torch.dtype = torch.float32
+        self,
+        config: PointsConfig | None,
+        labels: Tensor,
+        classes: int,
+        dtype: torch.dtype = torch.float32,
+        *,
+        place: Place = ON_DEVICE,
+        rounding: Callable[[int], torch.Generator] | None = None,
     ) -> None:
         self.labels = labels
         self.classes = classes
         self.learned = config.learn if config is not None else ()
         self.shared = config is not None and config.shared
-        blocks: list[Tensor] = []
-        self._columns: dict[str, slice] = {}
-        width = 0
-        for part in self.learned:
-            assert config is not None
-            if part == "augment":
-                block = affine.initial_row(config.gate_probability).to(labels.device, dtype).expand(len(labels), -1)
-            elif part == "weight":
-                block = torch.zeros(len(labels), 1, dtype=dtype, device=labels.device)
-            else:
-                block = soft_labels.initial_logits(labels, classes, config.label_smoothing, dtype)
-            blocks.append(block)
-            self._columns[part] = slice(width, width + block.shape[1])
-            width += block.shape[1]
-        initial = torch.cat(blocks, 1) if blocks else torch.empty(len(labels), 0, dtype=dtype, device=labels.device)
-        self.table = PointTable(initial[:1] if self.shared else initial)
+        starts: dict[Part, tuple[int, Callable[[Tensor], Tensor]]] = {}
+        if config is not None:
+            gates = affine.initial_row(config.gate_probability).to(labels.device, dtype)
+            smoothing = config.label_smoothing
+            starts = {
+                "augment": (len(gates), lambda points: gates.expand(len(points), -1)),
+                "weight": (1, lambda points: gates.new_zeros(len(points), 1)),
+                "soft-label": (
+                    classes,
+                    lambda points: soft_labels.initial_logits(labels[points], classes, smoothing, dtype),
+                ),
+            }
+        learned = [starts[part] for part in self.learned]
+        widths = [width for width, _ in learned]
+        ends = list(accumulate(widths))
+        self._columns = {
+            part: slice(end - width, end) for part, width, end in zip(self.learned, widths, ends, strict=True)
+        }
+
+        def initial(points: Tensor) -> Tensor:
+            parts = [rows(points) for _, rows in learned]
+            return torch.cat(parts, 1) if parts else torch.empty(len(points), 0, dtype=dtype, device=labels.device)
+
+        self.table = PointTable(
+            initial,
+            1 if self.shared else len(labels),
+            widths,
+            dtype=dtype,
+            device=labels.device,
+            # One row is read by every batch, so it stays where they are.
+            place=ON_DEVICE if self.shared else place,
+            precision=config.precision if config is not None else "fp32",
+            square_average=config.square_average if config is not None else "element",
+            rounding=rounding,
+        )
+
+    def ahead(self, batches: Iterable[Batch], *, moves: bool) -> Iterator[Batch]:
+        """The batches; while one is worked on, the rows of the next are sent to the device that trains.
+
+        Args:
+            moves: whether each batch's rows take a step.
+        """
+        if self.shared or not self.learned:
+            yield from batches
+            return
+        coming = list(batches)
+        index = [batch.points for batch in coming]
+        # Once for all, because the host would wait for the device at each of them.
+        hosts = torch.cat(index).cpu().split([len(points) for points in index]) if self.labels.is_cuda else index
+        for step, batch in enumerate(coming):
+            if step + 2 < len(coming):
+                self.table.soon(hosts[step + 2], moves=moves)
+            if step + 1 < len(coming):
+                self.table.ahead(index[step + 1], hosts[step + 1], moves=moves)
+            yield batch
 
     @property
     def learns_augmentation(self) -> bool:
@@ -64,6 +119,17 @@ class PointModel:
     def row_index(self, points: Tensor) -> Tensor:
         """The table's rows of these points, without duplicates: one row for all if shared. Shape: [B] -> [R]."""
         return points.new_zeros(1) if self.shared else points
+
+    def view_on_host(self, count: int) -> PointView:
+        """What lam says of the first `count` points, in host memory; only a part of them is on the device at a time."""
+        parts = torch.arange(count, device=self.labels.device).split(PART)
+        views = [_on_host(self.view(points)) for points in parts]
+        augments = [view.augment for view in views if view.augment is not None]
+        return PointView(
+            torch.cat(augments) if augments else None,
+            torch.cat([view.weights for view in views]),
+            torch.cat([view.log_targets for view in views]),
+        )
 
     def view(self, points: Tensor, rows: Tensor | None = None) -> PointView:
         """What lam says of these points.
@@ -86,3 +152,8 @@ class PointModel:
         else:
             log_targets = F.one_hot(self.labels[points], self.classes).to(lam.dtype).log()
         return PointView(augment, weights, log_targets)
+
+
+def _on_host(view: PointView) -> PointView:
+    augment = None if view.augment is None else view.augment.cpu()
+    return PointView(augment, view.weights.cpu(), view.log_targets.cpu())

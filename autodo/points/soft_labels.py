@@ -19,7 +19,8 @@ def initial_logits(labels: Tensor, classes: int, smoothing: float, dtype: torch.
     Reference: Gudovskiy et al. 2021, section 4.2.
     """
     spread = math.log(1 - classes + classes / smoothing)
-    return (F.one_hot(labels, classes).to(dtype) - 0.5) * spread
+    rows = torch.full((len(labels), classes), -spread / 2, dtype=dtype, device=labels.device)
+    return rows.scatter_(1, labels[:, None], spread / 2)
 
 
 def log_soft_label(lam: Tensor) -> Tensor:

@@ -18,6 +18,8 @@ from autodo.data import load, prepare
 from autodo.data.batches import Batch, shuffled_batches
 from autodo.errors import ConfigError, TrainingDiverged
 from autodo.points.model import PointView
+from autodo.points.place import ON_DEVICE, Place
+from autodo.points.table import PointTable
 from autodo.train import Training
 from autodo.workers import joined
 
@@ -48,8 +50,10 @@ def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple
     places = torch.zeros(1, dtype=torch.int64) if training.points.shared else torch.from_numpy(shard.positions)
     generator = torch.Generator().manual_seed(0)
     moved = torch.randn(rows, table.values.shape[1], generator=generator, dtype=torch.float64) / 4
-    table.values = table.values.double() + moved[places]
-    table.square_average = table.square_average.double()
+    initial = table.values.double() + moved[places]
+    table = training.points.table = PointTable(
+        initial.__getitem__, len(initial), initial.shape[1:], dtype=torch.float64
+    )
 
     everyone = affine.draw_noise(shard.total, generator, torch.float64)
 
@@ -153,9 +157,11 @@ def scaled_norm(images: Tensor) -> torch.nn.BatchNorm2d:
 TABLE = ("values", "square_average", "last_touched")
 
 
-def run(config: RunConfig, checkpoint: Path | None = None, epochs: int | None = None) -> dict[str, Any]:
+def run(
+    config: RunConfig, checkpoint: Path | None = None, epochs: int | None = None, place: Place = ON_DEVICE
+) -> dict[str, Any]:
     """Trains to the end, or until so many epochs are done, and says all that a worker then has."""
-    training = start(config, checkpoint=checkpoint)
+    training = start(config, checkpoint=checkpoint, place=place)
     began = training.epoch
     for row in training:
         if row["epoch"] + 1 == epochs:
@@ -171,14 +177,14 @@ def run(config: RunConfig, checkpoint: Path | None = None, epochs: int | None = 
     return state
 
 
-def restored(config: RunConfig, checkpoint: Path) -> dict[str, Any]:
+def restored(config: RunConfig, checkpoint: Path, place: Place = ON_DEVICE) -> dict[str, Any]:
     """What a worker has that begins from a checkpoint."""
-    return state_of(start(config, checkpoint=checkpoint))
+    return state_of(start(config, checkpoint=checkpoint, place=place))
 
 
 def state_of(training: Training) -> dict[str, Any]:
     heads = {f"head.{name}": value for name, value in training.head.state_dict().items()}
-    table = {name: getattr(training.points.table, name) for name in TABLE}
+    table = {name: getattr(training.points.table, name).clone() for name in TABLE}
     network = {**training.encoder.state_dict(), **heads}
     return {"epoch": training.epoch, "positions": training.shard.positions, "network": network, **table}
 

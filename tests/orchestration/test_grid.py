@@ -8,7 +8,9 @@ import pytest
 from autodo.errors import ConfigError
 from autodo.recipes import grid_names, method_names
 from autodo.validation import parse_overrides
-from orchestration.grid import GridConfig, expand, load_grid
+from orchestration.cli import LambdaStorage
+from orchestration.grid import GridConfig, ResourcesConfig, expand, load_grid
+from orchestration.settings import Settings, effective
 
 GRID = """
 name: mine
@@ -177,3 +179,10 @@ def test_planning_imports_neither_torch_nor_ray() -> None:
         "import orchestration.show; assert not {'torch', 'ray', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("choice", [None, *LambdaStorage])
+def test_where_lambda_is_kept_can_be_chosen_on_the_command_line(choice):
+    base = ResourcesConfig(lambda_storage="host")
+    resources = effective(base, Settings(lambda_storage=choice))
+    assert resources.model_dump(mode="json")["lambda_storage"] == ("host" if choice is None else str(choice))

@@ -1,0 +1,256 @@
+"""What a step of lambda costs: time against the number of points and against dense RMSprop, and memory.
+
+    python -m benchmarks.lambda_table [--device cuda] [--repeat 20] [--most 100000000]
+
+Every figure is of a process of its own. A step gathers the rows of a batch and writes what RMSprop makes of them.
+Times are this thread's on a CPU, on the wall beside a GPU; medians.
+"""
+
+import argparse
+import multiprocessing
+import platform
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from autodo.config import LambdaStorage, PointsConfig
+from autodo.points.model import PointModel
+from autodo.points.place import Place
+
+BATCH = 256
+IMAGENET, IMAGENET_CLASSES = 1_281_167, 1000
+CIFAR = 50_000
+SMALL = 24
+"""Columns that a set of 10 classes has, but for the weight: 14 and 10."""
+
+
+class Asked(NamedTuple):
+    """A table and what is measured of it."""
+
+    count: int
+    classes: int
+    storage: LambdaStorage
+    repeat: int
+    device: str = "cpu"
+    options: dict[str, Any] = {}  # noqa: RUF012
+    dense: bool = False
+    fill: bool = False
+    """Write all rows, as a pass does, before the memory is measured."""
+
+
+class Measured(NamedTuple):
+    """Seconds of a step on rows never touched, of one on the same rows again, of dense RMSprop; and bytes."""
+
+    first: float
+    step: float
+    dense: float | None
+    own_memory: int
+    """Resident memory of the process that no file stands behind, over what it had before the table."""
+    file_memory: int
+    """Resident pages of files, over what it had before; the system takes them back when it needs them."""
+    device_memory: int | None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repeat", type=int, default=30)
+    parser.add_argument("--most", type=int, default=10**8, help="Points of the largest table.")
+    given = parser.parse_args()
+    console = Console(width=140)
+    name = torch.cuda.get_device_name() if given.device != "cpu" else platform.machine()
+    console.print(f"{name}, torch {torch.__version__}, {torch.get_num_threads()} thread(s), batch {BATCH}")
+    console.print(flat(given))
+    console.print(against_dense(given))
+    console.print(memory(given))
+
+
+def flat(given: argparse.Namespace) -> Table:
+    """Milliseconds of a step against N."""
+    table = _table("a step against the number of points", "points", "columns", "kept in", "size", "first", "again")
+    table.caption = "ms a step: on rows that were never touched, and on the same rows again"
+    for count in (10**4, 10**5, 10**6, 10**7, 10**8):
+        _row(table, given, count, SMALL - 14, ("device", "host", "file") if count <= 10**6 else ("file",))
+    _row(table, given, IMAGENET, IMAGENET_CLASSES, ("file",))
+    return table
+
+
+def _row(
+    table: Table, given: argparse.Namespace, count: int, classes: int, storages: tuple[LambdaStorage, ...]
+) -> None:
+    columns = 14 + classes
+    size = count * (8 * columns + 4)
+    for storage in storages:
+        head = f"{count:,}", str(columns), storage, _gigabytes(size)
+        if count > given.most or (storage == "file" and size > shutil.disk_usage(tempfile.gettempdir()).free / 2):
+            table.add_row(*head, "not measured: no room")
+            continue
+        measured = _alone(Asked(count, classes, storage, given.repeat, given.device))
+        table.add_row(*head, f"{1e3 * measured.first:.2f}", f"{1e3 * measured.step:.2f}")
+
+
+def against_dense(given: argparse.Namespace) -> Table:
+    """The row-sparse step and torch's on the whole table with a dense gradient, in turns."""
+    table = _table("against torch.optim.RMSprop", "points", "columns", "ms a step", "ms dense", "ratio")
+    for count in (CIFAR, IMAGENET):
+        asked = Asked(count, SMALL - 14, "device", given.repeat if count == CIFAR else 7, given.device, dense=True)
+        measured = _alone(asked)
+        assert measured.dense is not None
+        ms = f"{1e3 * measured.step:.2f}", f"{1e3 * measured.dense:.1f}"
+        table.add_row(f"{count:,}", str(SMALL), *ms, f"{measured.dense / measured.step:,.0f}")
+    return table
+
+
+def memory(given: argparse.Namespace) -> Table:
+    """What a table of soft labels and augmentation of ImageNet takes when every row has moved."""
+    table = _table(
+        f"memory of {IMAGENET:,} x {14 + IMAGENET_CLASSES}; on the host when every row has moved",
+        "kept in", "precision", "square_average", "own memory", "of files", "on the device", "ms a step",
+    )  # fmt: skip
+    full, half = {"precision": "fp32"}, {"precision": "fp16"}
+    part = {"square_average": "part"}
+    kinds: list[tuple[LambdaStorage, dict[str, str]]] = [
+        ("host", {**half, **part}),
+        ("host", half),
+        ("host", {**full, **part}),
+        ("file", full),
+    ]
+    for storage, options in kinds:
+        head = storage, options["precision"], options.get("square_average", "element")
+        bytes_of = IMAGENET * (14 + IMAGENET_CLASSES) * (2 if "fp16" in options.values() else 4)
+        bytes_of *= 1 if "part" in options.values() else 2
+        if storage == "host" and bytes_of > 0.7 * _available():
+            table.add_row(*head, "not measured: no room")
+            continue
+        # To write 10 GB to a disk says nothing about memory.
+        fill = storage == "host"
+        asked = Asked(IMAGENET, IMAGENET_CLASSES, storage, given.repeat, given.device, options, fill=fill)
+        measured = _alone(asked)
+        on_device = "-" if measured.device_memory is None else _gigabytes(measured.device_memory)
+        table.add_row(
+            *head, _gigabytes(measured.own_memory), _gigabytes(measured.file_memory), on_device,
+            f"{1e3 * measured.step:.2f}",
+        )  # fmt: skip
+    return table
+
+
+# ----- in a process of its own
+
+
+def _alone(asked: Asked) -> Measured:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(measure, (asked,))
+
+
+def measure(asked: Asked) -> Measured:
+    """What a table costs, in this process."""
+    torch.set_num_threads(1)
+    device = torch.device(asked.device)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(asked.classes, (asked.count,), generator=generator).to(device)
+    _model(Asked(BATCH, asked.classes, "device", 0, asked.device, asked.options))  # what is loaded at first use
+    before = _resident()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    on_device = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+    table = _model(asked, labels).table
+    gradient = torch.randn(BATCH, 14 + asked.classes, generator=generator).to(device)
+    if asked.fill:
+        for part in torch.arange(asked.count, device=device).split(BATCH):
+            table.rows(part)
+            table.rmsprop_step(part, gradient[: len(part)], 0.05)
+    # Anywhere in the table, so that each row is as far away as any.
+    order = torch.randint(asked.count, (asked.repeat + 5, 2 * BATCH), generator=generator)
+    batches = [part.unique()[torch.randperm(len(part.unique()), generator=generator)][:BATCH] for part in order]
+    steps = iter([batch.to(device) for batch in batches * 2])
+
+    def step() -> None:
+        index = next(steps)
+        table.rows(index)
+        table.rmsprop_step(index, gradient, 0.05)
+
+    dense = _dense_step(asked, device) if asked.dense else None
+    seconds: dict[str, list[float]] = {"step": [], "dense": []}
+    for turn in range(2 * len(batches)):
+        seconds["step"].append(_seconds(step, device))
+        if dense is not None and turn < asked.repeat:
+            seconds["dense"].append(_seconds(dense, device))
+    table.state_dict()  # what is on its way back is there
+    after = _resident()
+    return Measured(
+        statistics.median(seconds["step"][5 : len(batches)]),
+        statistics.median(seconds["step"][len(batches) :]),
+        statistics.median(seconds["dense"][1:]) if dense else None,
+        after[0] - before[0],
+        after[1] - before[1],
+        torch.cuda.max_memory_allocated(device) - on_device if device.type == "cuda" else None,
+    )
+
+
+def _model(asked: Asked, labels: torch.Tensor | None = None) -> PointModel:
+    labels = torch.zeros(asked.count, dtype=torch.int64, device=asked.device) if labels is None else labels
+    config = PointsConfig(learn=("augment", "soft-label"), **asked.options)
+    place, device = Place(asked.storage), torch.device(asked.device)
+    return PointModel(
+        config, labels, asked.classes, place=place, rounding=lambda step: torch.Generator(device).manual_seed(step)
+    )
+
+
+def _dense_step(asked: Asked, device: torch.device) -> Callable[[], None]:
+    """What a parameter [N, K] costs: its batch's gradient among zeros, and torch's optimizer."""
+    parameter = torch.zeros(asked.count, 14 + asked.classes, device=device, requires_grad=True)
+    optimizer = torch.optim.RMSprop([parameter], lr=0.05)
+    generator = torch.Generator().manual_seed(1)
+
+    def step() -> None:
+        index = torch.randint(asked.count, (BATCH,), generator=generator).to(device)
+        optimizer.zero_grad(set_to_none=True)
+        parameter[index].square().sum().backward()
+        optimizer.step()
+
+    return step
+
+
+def _seconds(function: Callable[[], None], device: torch.device) -> float:
+    clock = time.perf_counter if device.type == "cuda" else time.thread_time
+    started = clock()
+    function()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return clock() - started
+
+
+def _resident() -> tuple[int, int]:
+    """Bytes of this process in memory: its own, and of files."""
+    with open("/proc/self/status") as file:  # noqa: PTH123
+        lines = dict(line.split(":", 1) for line in file)
+    own, of_files, shared = (int(lines[name].split()[0]) * 1024 for name in ("RssAnon", "RssFile", "RssShmem"))
+    return own, of_files + shared
+
+
+def _available() -> int:
+    with open("/proc/meminfo") as file:  # noqa: PTH123
+        lines = dict(line.split(":", 1) for line in file)
+    return int(lines["MemAvailable"].split()[0]) * 1024
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(*columns, title=title)
+    for column in table.columns:
+        column.justify = "right"
+    return table
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"
+
+
+if __name__ == "__main__":
+    main()

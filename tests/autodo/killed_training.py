@@ -1,0 +1,58 @@
+"""A training in a process of its own that ends itself with SIGKILL; importable, so that a process can be told to."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from autodo import checkpoint as checkpoints
+from autodo.config import RunConfig
+from autodo.data import load, prepare
+from autodo.points.place import Place
+from autodo.points.row_store import RowStore
+from autodo.train import Training
+
+MOMENTS = ("in the midst of a row", "in the midst of a part", "between the part and the file")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train_until(moment: str, config: RunConfig, path: Path, folder: Path) -> None:
+    """Trains with lambda in a file, and dies at that moment of the epoch after the first outer pass."""
+    training = Training(config, prepare(load(config.dataset), config), checkpoint=path, place=Place("file", folder))
+    write, save, write_file = RowStore.write, torch.save, checkpoints._write
+
+    def half_a_row(store: RowStore, index: torch.Tensor, rows: Any) -> None:
+        if training.epoch == config.outer_start + 1:
+            values = rows["values"].clone()
+            values[-1, values.shape[1] // 2 :] = store.columns["values"][index[-1], values.shape[1] // 2 :]
+            store.columns["values"][index] = values
+            die()
+        write(store, index, rows)
+
+    def half_a_part(content: Any, file: Any) -> None:
+        if "positions" in content["state"] and training.epoch == config.outer_start + 2:
+            save(content, file)
+            file.flush()
+            os.ftruncate(file.fileno(), file.tell() // 2)
+            die()
+        save(content, file)
+
+    def no_file(file: Path, *arguments: Any) -> bool:
+        if file == path and training.epoch == config.outer_start + 2:
+            die()
+        return write_file(file, *arguments)
+
+    if moment == "in the midst of a row":
+        patch = mock.patch.object(RowStore, "write", half_a_row)
+    elif moment == "in the midst of a part":
+        patch = mock.patch.object(torch, "save", half_a_part)
+    else:
+        patch = mock.patch.object(checkpoints, "_write", no_file)
+    with patch:
+        list(training)
