@@ -12,7 +12,7 @@ from reports.document import Figure
 from reports.figures import canvas
 
 PAGE_BYTES = 180_000
-"""What a picture of a page should not exceed: a page of the paper's grids holds some twenty, and base64 adds a third."""
+"""What a picture of a page should not exceed: the paper's grids have some twenty pictures, and base64 adds a third."""
 
 # Resolution and colours; under 110 dpi letters are hard to read in print.
 _PAGE_FORMS = ((canvas.DPI, 256), (150, 256), (130, 256), (110, 256), (110, 128), (110, 64))
