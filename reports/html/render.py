@@ -65,7 +65,7 @@ def _environment() -> Environment:
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
     environment.globals.update(text_of=cell_text, curves=curves)
     environment.filters.update(
-        sentence=cell_text.sentence, together=_together, breakable=_breakable, minus=_minus, png=_png_uri
+        sentence=cell_text.sentence, together=_together, breakable=_breakable, minus=_minus, png=_png_uri, score=_score
     )
     environment.tests["in_paper"] = cell_text.has_paper
     return environment
@@ -100,6 +100,11 @@ def _data_uri(media_type: str, content: bytes) -> str:
 def _png_uri(image: bytes | None) -> str | None:
     """None also for what is no PNG: a placeholder says more than a broken picture."""
     return _data_uri("image/png", image) if image is not None and image.startswith(_PNG) else None
+
+
+def _score(value: float) -> str:
+    """With six digits, since the worst of many are all near 1."""
+    return f"{value:.6g}"
 
 
 def _minus(figures: str) -> str:

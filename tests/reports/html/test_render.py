@@ -142,6 +142,25 @@ def test_a_sign_is_explained_where_it_stands_and_not_elsewhere(page: Element) ->
     assert page.one(id="cost").all("div", "notes") == []
 
 
+@pytest.mark.parametrize(
+    ("scores", "shown"),
+    [
+        ((0.9999871, 0.9999702), ["0.999987", "0.99997"]),
+        ((1234567.0, -0.5), ["1.23457e+06", "-0.5"]),
+        ((1.0, 1.0), []),
+        ((0.99999991, 0.99999992), []),
+    ],
+)
+def test_a_score_has_six_digits_and_is_left_out_where_all_are_the_same(scores: tuple, shown: list[str]) -> None:
+    gallery = reports.gallery()
+    given = zip(gallery.suspects, scores, strict=False)
+    suspects = tuple(dataclasses.replace(suspect, score=score) for suspect, score in given)
+    page = render(Section("s", "s", galleries=(dataclasses.replace(gallery, suspects=suspects),)))
+    found = [div.all("dd")[0].text for div in page.all("div") if [dt.text for dt in div.all("dt")] == ["score"]]
+    assert found == shown
+    assert [card.attributes["data-score"] for card in page.all("li", "suspect")] == [str(score) for score in scores]
+
+
 def test_marks_do_not_need_colour(page: Element) -> None:
     for cell in page.one(id="errors").all("td"):
         assert bool(cell.all("b")) == ("★" in cell.text) == ("best:" in cell.text)
