@@ -4,8 +4,8 @@
     python -m benchmarks.synthetic_store OUT --runs 10000     # more seeds of them; results and epochs only
     python -m benchmarks.synthetic_store OUT --embeddings     # with those of seed 0 of the most distorted cells
 
-The runs' `git_sha` and `device` are "synthetic". The stores that `benchmarks/report.py` times have no embeddings, because
-t-SNE takes 3 to 5 s for each method that is drawn.
+The runs' `git_sha` and `device` are "synthetic". The stores that `benchmarks/report.py` times have no embeddings: t-SNE
+takes 3 to 5 s for each method that is drawn.
 """
 
 import argparse
