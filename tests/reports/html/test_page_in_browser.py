@@ -163,6 +163,15 @@ def test_a_link_into_a_fold_opens_it(rich_page: Path, open_page: Open) -> None:
     wait(chrome, lambda c: 0 <= c.execute_script(top) < 100)
 
 
+def test_the_note_of_several_tables_is_found_by_its_number(rich_page: Path, open_page: Open) -> None:
+    chrome = open_page(rich_page, 390)
+    find(chrome, "#errors .notes a").click()
+    note = find(chrome, "#section-test-error-note-1")
+    assert note.text == reports.errors().notes[0]
+    top = "return arguments[0].getBoundingClientRect().top"
+    wait(chrome, lambda c: 0 <= c.execute_script(top, note) < 900)
+
+
 def test_a_grid_of_the_size_of_the_papers_opens(open_page: Open, tmp_path: Path) -> None:
     path = tmp_path / "grid.html"
     path.write_text(to_html(reports.paper_grid(), reports.picture), encoding="utf-8")
