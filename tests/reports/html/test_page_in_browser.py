@@ -54,6 +54,17 @@ def test_nothing_sticks_out(rich_page: Path, open_page: Open, width: int) -> Non
     assert len(set(chrome.execute_script(sizes))) == 1
 
 
+def test_the_card_of_a_picture_is_no_wider_than_it_needs(rich_page: Path, open_page: Open) -> None:
+    chrome = open_page(rich_page)
+    widths = """
+        return [...document.querySelectorAll(".picture .card")].map((card) =>
+          [card.getBoundingClientRect().width, card.querySelector("img").getBoundingClientRect().width]);
+    """
+    for card, picture in chrome.execute_script(widths):
+        assert picture <= 46 * 16
+        assert card - picture == pytest.approx(26, abs=1), "padding and border"
+
+
 def test_text_can_be_read_in_light_and_dark(rich_page: Path, open_page: Open) -> None:
     """WCAG 2.1 AA, 1.4.3: 4.5 for text, on what lies behind it."""
     from reports.html.curves import contrast_ratio
