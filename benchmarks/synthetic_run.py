@@ -75,6 +75,7 @@ _IMBALANCE, _NOISE = 0.09, 0.5  # of error, for each factor of ten of IR; for ea
 _OPERATIONS = 7  # of the affine warp
 _TOP = 10  # classes that a point keeps
 _SHOWN = 64  # points with a picture, of each signal
+_WIDTH = 64  # of an embedding
 _STARTED = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -181,14 +182,21 @@ class SyntheticRun:
             },
         )
 
-    def predictions(self) -> pa.Table:
-        """A row a test image; as many of each class are right as the results say, the others take a near class."""
+    def _predicted(self) -> Integers:
+        """As many of each class are right as the results say, the others take a near class."""
+        # A generator of its own: predictions and embeddings agree, whichever of them are written.
+        generator = np.random.default_rng([zlib.crc32(self.run.run_id.encode()), self.images.test])
         labels, classes = _test_labels(self.images), self.images.classes
         order = np.argsort(labels, kind="stable")
         first = np.cumsum(self.test_counts) - self.test_counts
         right = np.zeros(len(labels), dtype=bool)
         right[order] = np.arange(len(labels)) - first[labels[order]] < self.class_hits[self.best][labels[order]]
-        away = np.minimum(self.generator.geometric(0.5, len(labels)), classes - 1)
+        away = np.minimum(generator.geometric(0.5, len(labels)), classes - 1)
+        return np.where(right, labels, (labels + away) % classes)
+
+    def predictions(self) -> pa.Table:
+        """A row a test image."""
+        labels, prediction = _test_labels(self.images), self._predicted()
         return _table(
             "predictions",
             len(labels),
@@ -196,8 +204,26 @@ class SyntheticRun:
                 "run_id": self.run.run_id,
                 "index": np.arange(len(labels)),
                 "label": labels,
-                "prediction": np.where(right, labels, (labels + away) % classes),
-                "probability": self.generator.beta(np.where(right, 9, 3), 2),
+                "prediction": prediction,
+                "probability": self.generator.beta(np.where(prediction == labels, 9, 3), 2),
+            },
+        )
+
+    def embeddings(self) -> pa.Table:
+        """A row a test image, in a cluster for each class; a wrong one lies between its class and the other."""
+        labels, prediction = _test_labels(self.images), self._predicted()
+        generator = np.random.default_rng([self.run.seed, self.images.classes])
+        centres = generator.normal(0, 1, (self.images.classes, _WIDTH))
+        vectors = (centres[labels] + centres[prediction]) / 2 + generator.normal(0, 0.6, (len(labels), _WIDTH))
+        return _table(
+            "embeddings",
+            len(labels),
+            {
+                "run_id": self.run.run_id,
+                "index": np.arange(len(labels)),
+                "label": labels,
+                "prediction": prediction,
+                "embedding": vectors,
             },
         )
 

@@ -2,8 +2,10 @@
 
     python -m benchmarks.synthetic_store OUT                  # the paper's small-image grids: 384 runs of 200 epochs
     python -m benchmarks.synthetic_store OUT --runs 10000     # more seeds of them; results and epochs only
+    python -m benchmarks.synthetic_store OUT --embeddings     # with those of seed 0 of the most distorted cells
 
-The runs' `git_sha` and `device` are "synthetic".
+The runs' `git_sha` and `device` are "synthetic". The stores that `benchmarks/report.py` times have no embeddings: t-SNE
+takes 3 to 5 s for each method that is drawn.
 """
 
 import argparse
@@ -33,11 +35,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("--runs", type=int, help="how many; without points and predictions")
+    parser.add_argument("--embeddings", action="store_true", help="keep those of seed 0 of the most distorted cells")
     given = parser.parse_args()
     started = time.perf_counter()
     grids = paper_grids(_PAPER_RUNS if given.runs is None else given.runs)
     runs = runs_of(grids)[: given.runs]
     write_store(given.out, runs, ALL if given.runs is None else LIGHT, grids=grids)
+    if given.embeddings:
+        for run in most_distorted(runs):
+            write_run(run, given.out, ("embeddings",))
     print(f"{len(runs):,} runs in {time.perf_counter() - started:.0f} s: {given.out}")
 
 
@@ -61,6 +67,16 @@ def _with_policies(grid: GridConfig) -> GridConfig:
 def runs_of(grids: Iterable[GridConfig]) -> list[RunConfig]:
     """The runs of several grids; seeds vary slowest."""
     return sorted((run for grid in grids for run in expand(grid)), key=lambda run: run.seed)
+
+
+def most_distorted(runs: Sequence[RunConfig]) -> list[RunConfig]:
+    """The runs of seed 0 in each dataset's cell of highest imbalance, and of highest noise there."""
+
+    def distortion(run: RunConfig) -> tuple[float, float]:
+        return run.distortion.imbalance_ratio, run.distortion.noise_ratio
+
+    highest = {run.dataset.name: distortion(run) for run in sorted(runs, key=distortion)}
+    return [run for run in runs if run.seed == 0 and distortion(run) == highest[run.dataset.name]]
 
 
 def write_store(
@@ -88,7 +104,13 @@ def write_store(
 def write_run(run: RunConfig, root: Path, kinds: Sequence[records.Kind]) -> None:
     """A run's files, the results last."""
     made = SyntheticRun(run)
-    tables = {"points": made.points, "predictions": made.predictions, "epochs": made.epochs, "results": made.results}
+    tables = {
+        "points": made.points,
+        "embeddings": made.embeddings,
+        "predictions": made.predictions,
+        "epochs": made.epochs,
+        "results": made.results,
+    }
     for kind in sorted(kinds, key=list(tables).index):
         records.write(kind, tables[kind](), root / kind / f"{run.run_id}.parquet")
 

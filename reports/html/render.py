@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable
 from importlib.resources import files
 
@@ -10,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from reports import cell_text
-from reports.document import Figure, Report
+from reports.document import Figure, Report, Table
 from reports.html import curves
 from reports.palette import styles
 
@@ -63,9 +64,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.globals.update(text_of=cell_text, curves=curves)
+    environment.globals.update(text_of=cell_text, curves=curves, shared_notes=_shared_notes)
     environment.filters.update(
-        sentence=cell_text.sentence, together=_together, breakable=_breakable, minus=_minus, png=_png_uri
+        sentence=cell_text.sentence, together=_together, breakable=_breakable, minus=_minus, png=_png_uri, score=_score
     )
     environment.tests["in_paper"] = cell_text.has_paper
     return environment
@@ -100,6 +101,17 @@ def _data_uri(media_type: str, content: bytes) -> str:
 def _png_uri(image: bytes | None) -> str | None:
     """None also for what is no PNG: a placeholder says more than a broken picture."""
     return _data_uri("image/png", image) if image is not None and image.startswith(_PNG) else None
+
+
+def _score(value: float) -> str:
+    """With six digits, since the worst of many are all near 1."""
+    return f"{value:.6g}"
+
+
+def _shared_notes(tables: Iterable[Table]) -> list[str]:
+    """Notes that stand under more than one of the tables, in the order in which they come."""
+    under = Counter(note for table in tables for note in dict.fromkeys(table.notes))
+    return [note for note, count in under.items() if count > 1]
 
 
 def _minus(figures: str) -> str:

@@ -12,7 +12,7 @@ from autodo import records
 from autodo.config import DistortionConfig, RunConfig
 from autodo.recipes import build_run
 from benchmarks.synthetic_run import BEHAVIOURS, IMAGES, SyntheticRun, class_errors
-from benchmarks.synthetic_store import paper_grids, runs_of, write_store
+from benchmarks.synthetic_store import most_distorted, paper_grids, runs_of, write_run, write_store
 from orchestration.grid import GridConfig
 from orchestration.store import Store
 from reports.load import load_epochs, load_results, reduce_runs
@@ -97,6 +97,25 @@ def test_weights_and_soft_labels_repair_as_much_as_they_should(store: Path) -> N
     repaired = soft.argmax(1)[wrong] == points["clean_label"][wrong]
     assert repaired.mean() == pytest.approx(does.repaired, abs=0.03)
     assert read(store, "points", RUNS[0])["weight"].isna().all()
+
+
+def test_embeddings_agree_with_the_predictions_and_their_classes_are_clusters(store: Path) -> None:
+    (store / "embeddings").mkdir(exist_ok=True)
+    write_run(RUNS[1], store, ("embeddings",))
+    kept, predictions = read(store, "embeddings", RUNS[1]), read(store, "predictions", RUNS[1])
+    columns = ["index", "label", "prediction"]
+    pd.testing.assert_frame_equal(kept[columns], predictions[columns])
+    vectors, right = np.stack(kept["embedding"].tolist()), kept["label"] == kept["prediction"]
+    centres = np.stack([vectors[right & (kept["label"] == c)].mean(axis=0) for c in range(10)])
+    nearest = ((vectors[right][:, None] - centres) ** 2).sum(-1).argmin(1)
+    assert (nearest == kept["label"][right]).mean() > 0.95
+
+
+def test_the_most_distorted_cells_are_those_of_most_imbalance_and_then_most_noise() -> None:
+    runs = most_distorted(runs_of(paper_grids(384)))
+    found = {(run.dataset.name, run.distortion.imbalance_ratio, run.distortion.noise_ratio, run.seed) for run in runs}
+    assert found == {("svhn", 100, 0.1, 0), ("cifar10", 10, 0.1, 0), ("cifar100", 10, 0.1, 0)}
+    assert len(runs) == 3 * len(BEHAVIOURS)
 
 
 def test_methods_of_a_seed_share_their_labels(store: Path) -> None:

@@ -35,7 +35,7 @@
     }
 
     const filter = block.querySelector(".filter");
-    if (stated.length < 5) return;  // one look takes them all in
+    if (stated.length <= 8) return;  // one look takes them all in
     const input = filter.querySelector("input");
     const status = filter.querySelector("[role=status]");
     filter.hidden = false;

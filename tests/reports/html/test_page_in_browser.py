@@ -54,6 +54,17 @@ def test_nothing_sticks_out(rich_page: Path, open_page: Open, width: int) -> Non
     assert len(set(chrome.execute_script(sizes))) == 1
 
 
+def test_the_card_of_a_picture_is_no_wider_than_it_needs(rich_page: Path, open_page: Open) -> None:
+    chrome = open_page(rich_page)
+    widths = """
+        return [...document.querySelectorAll(".picture .card")].map((card) =>
+          [card.getBoundingClientRect().width, card.querySelector("img").getBoundingClientRect().width]);
+    """
+    for card, picture in chrome.execute_script(widths):
+        assert picture <= 46 * 16
+        assert card - picture == pytest.approx(26, abs=1), "padding and border"
+
+
 def test_text_can_be_read_in_light_and_dark(rich_page: Path, open_page: Open) -> None:
     """WCAG 2.1 AA, 1.4.3: 4.5 for text, on what lies behind it."""
     from reports.html.curves import contrast_ratio
@@ -161,6 +172,15 @@ def test_a_link_into_a_fold_opens_it(rich_page: Path, open_page: Open) -> None:
     wait(chrome, lambda c: find(c, "#split-7 table").is_displayed())
     top = "return document.querySelector('#split-7').getBoundingClientRect().top"
     wait(chrome, lambda c: 0 <= c.execute_script(top) < 100)
+
+
+def test_the_note_of_several_tables_is_found_by_its_number(rich_page: Path, open_page: Open) -> None:
+    chrome = open_page(rich_page, 390)
+    find(chrome, "#errors .notes a").click()
+    note = find(chrome, "#section-test-error-note-1")
+    assert note.text == reports.errors().notes[0]
+    top = "return arguments[0].getBoundingClientRect().top"
+    wait(chrome, lambda c: 0 <= c.execute_script(top, note) < 900)
 
 
 def test_a_grid_of_the_size_of_the_papers_opens(open_page: Open, tmp_path: Path) -> None:

@@ -137,9 +137,47 @@ def one_column(cells: dict[str, Cell]) -> tuple[Element, dict[str, str]]:
 
 def test_a_sign_is_explained_where_it_stands_and_not_elsewhere(page: Element) -> None:
     (notes,) = page.one(id="errors").all("div", "notes")
-    for word in ("★: lowest", "underlined", "incomplete cells aside", "A100 (12 runs)"):
+    for word in ("★: lowest", "underlined", "incomplete cells aside"):
         assert word in notes.text
     assert page.one(id="cost").all("div", "notes") == []
+
+
+def test_a_note_of_several_tables_stands_once_and_each_of_them_says_which() -> None:
+    notes = {"a": ("of all", "of a & b"), "b": ("of all", "of a & b"), "c": ("of c", "of all"), "d": ()}
+    tables = tuple(dataclasses.replace(reports.cost(key), notes=own) for key, own in notes.items())
+    page = render(Section("s", "s", tables=tables))
+    (shared,) = page.all("ol", "notes")
+    assert [note.text for note in shared.all("li")] == ["of all", "of a & b"]
+    told = {
+        key: " ".join(" ".join(part.text.split()) for part in page.one(id=key).all("div", "notes")) for key in notes
+    }
+    assert told == {
+        "a": "Notes 1, 2 under the tables.",
+        "b": "Notes 1, 2 under the tables.",
+        "c": "of c Note 1 under the tables.",
+        "d": "",
+    }
+    assert [link.attributes["href"] for link in page.one(id="a").all("a")] == ["#section-s-note-1", "#section-s-note-2"]
+    assert [note.attributes["id"] for note in shared.all("li")] == ["section-s-note-1", "section-s-note-2"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "shown"),
+    [
+        ((0.9999871, 0.9999702), ["0.999987", "0.99997"]),
+        ((1234567.0, -0.5), ["1.23457e+06", "-0.5"]),
+        ((1.0, 1.0), []),
+        ((0.99999991, 0.99999992), []),
+    ],
+)
+def test_a_score_has_six_digits_and_is_left_out_where_all_are_the_same(scores: tuple, shown: list[str]) -> None:
+    gallery = reports.gallery()
+    given = zip(gallery.suspects, scores, strict=False)
+    suspects = tuple(dataclasses.replace(suspect, score=score) for suspect, score in given)
+    page = render(Section("s", "s", galleries=(dataclasses.replace(gallery, suspects=suspects),)))
+    found = [div.all("dd")[0].text for div in page.all("div") if [dt.text for dt in div.all("dt")] == ["score"]]
+    assert found == shown
+    assert [card.attributes["data-score"] for card in page.all("li", "suspect")] == [str(score) for score in scores]
 
 
 def test_marks_do_not_need_colour(page: Element) -> None:
@@ -203,8 +241,8 @@ def test_suspects_show_what_is_known_and_a_place_where_no_image_is(page: Element
 def test_of_many_tables_the_first_are_shown_and_the_others_folded(page: Element) -> None:
     section = page.one(id="section-splits")
     (fold,) = section.all("details")
-    assert fold.all("summary")[0].text == "5 more tables"
-    assert [len(part.all("table")) for part in (section, fold)] == [9, 5]
+    assert fold.all("summary")[0].text == "7 more tables"
+    assert [len(part.all("table")) for part in (section, fold)] == [9, 7]
     assert page.one(id="section-test-error").all("details") == []
 
 

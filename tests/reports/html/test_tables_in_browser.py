@@ -91,6 +91,31 @@ def test_a_filter_leaves_the_rows_that_have_every_word(rich_page: Path, open_pag
     assert rows(chrome, "errors") == [SCRIPT]
 
 
+def test_a_filter_is_there_where_one_look_does_not_take_in_all_rows(rich_page: Path, open_page: Open) -> None:
+    chrome = open_page(rich_page)
+    filters = chrome.execute_script(
+        "return [...document.querySelectorAll('.table')].map((t) => [t.querySelector('tbody').rows.length,"
+        " t.querySelector('.filter').checkVisibility()])"
+    )
+    assert {shown for count, shown in filters if count == len(METHODS)} == {True}
+    assert {shown for count, shown in filters if count <= 8} == {False}
+
+
+def test_seven_columns_fit_into_a_wide_window(open_page: Open, tmp_path: Path) -> None:
+    names = ("run", "inner, an epoch", "outer, an epoch", "outer phase", "outer share", "speed", "peak memory")
+    units = ("h", "s", "s", "h", "%", "images/s", "GiB")
+    columns = tuple(Column(name, unit, 3) for name, unit in zip(names, units, strict=True))
+    cell = reports.Cell(0.014, 0.010, 2, 3)
+    table = Table("t", "t", "t", "method", columns, tuple(reports.Row(name, (cell,) * 7) for name in METHODS[:6]))
+    path = tmp_path / "wide.html"
+    path.write_text(to_html(reports.Report("r", (), (reports.Section("s", "s", tables=(table,)),)), reports.picture))
+    chrome = open_page(path)
+    sizes = "const s = document.querySelector('.scroll'); return [s.scrollWidth, s.clientWidth]"
+    assert len(set(chrome.execute_script(sizes))) == 1
+    heights = "return [...document.querySelectorAll('.figures')].map((f) => f.getClientRects().length)"
+    assert set(chrome.execute_script(heights)) == {1}, "a figure is never broken"
+
+
 def test_columns_sort_by_number_not_by_text(open_page: Open, tmp_path: Path) -> None:
     cells = [reports.Cell(mean, None, 1) for mean in (9.5, -3.0, 1e-7, 100.25, float("nan"))]
     rows_ = tuple(reports.Row(f"row-{i}", (cell,)) for i, cell in enumerate(cells))
