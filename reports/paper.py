@@ -44,6 +44,8 @@ _AUTODO: dict[str, Any] = {
     "points.shared": False,
     "points.label_smoothing": 0.1,
     "points.gate_probability": 0.25,
+    "points.precision": "fp32",
+    "points.square_average": "element",
     "outer.lr": 0.05,
     "outer.start_share": 0.25,
     "outer.solver": "neumann",
@@ -51,6 +53,7 @@ _AUTODO: dict[str, Any] = {
     "outer.step": 0.01,
     "outer.damping": 0.0,
     "outer.val_gradient": "batch",
+    "outer.hessian_points": None,
 }
 _FAST_AUTOAUGMENT: dict[str, Any] = {
     **{"algorithm": "fast-autoaugment", "folds": 5, "held_share": 0.4, "model": "wrn-40-2", "epochs": 200},
@@ -111,6 +114,7 @@ _AXES = ("dataset.name", "method.name", "split", "seed", "distortion.imbalance_r
 _FILE = ("policy.path", "policy.content")
 # What came later into configurations, with the value that older ones had.
 _OLDER = {"method.images": "train"}
+_OLDER_POINTS = {"points.precision": "fp32", "points.square_average": "element"}
 
 _SPLITS = {"paper": "train_i", "union": "train_all", "test-as-val": "test_as_val"}
 
@@ -123,7 +127,8 @@ SEARCHED = "Beside policies that were searched here stand the paper's figures of
 
 def follows_protocol(config: Mapping[str, Any]) -> bool:
     """Whether a run's configuration is the paper's in everything but seed, split and distortion."""
-    found = {**_OLDER, **flat(config)}
+    found = flat(config)
+    found = {**_OLDER, **(_OLDER_POINTS if "points.learn" in found else {}), **found}
     dataset, method = found.get("dataset.name"), found.get("method.name")
     if dataset not in _DATASETS or method not in _METHODS:
         return False
