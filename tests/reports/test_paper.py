@@ -89,8 +89,9 @@ def test_what_the_paper_has_not_has_no_figure(dataset: str, method: str, distort
     assert paper_error(config(dataset, method, distortion)) is None
 
 
-def test_a_setting_that_the_protocol_does_not_know_hides_the_figure() -> None:
-    settings = json.loads(config("svhn", "baseline"))
+@pytest.mark.parametrize("method", ["baseline", "autodo-aws"])
+def test_a_setting_that_the_protocol_does_not_know_hides_the_figure(method: str) -> None:
+    settings = json.loads(config("svhn", method))
     assert follows_protocol(settings)
     assert not follows_protocol({**settings, "training": {**settings["training"], "clip": 1.0}})
     del settings["method"]["images"]  # configurations of older stores
