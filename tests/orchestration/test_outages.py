@@ -103,9 +103,9 @@ def test_a_missed_checkpoint_is_made_up_for_in_the_next_epoch(
 ) -> None:
     save, asked = checkpoint.save, []
 
-    def save_the_second_time(path: Path, run_id: str, state: dict, *rest: object) -> bool:
+    def save_the_second_time(path: Path, run_id: str, state: dict, *rest: object, **more: object) -> bool:
         asked.append(state["epoch"])
-        return len(asked) > 1 and save(path, run_id, state, *rest)
+        return len(asked) > 1 and save(path, run_id, state, *rest, **more)
 
     monkeypatch.setattr(checkpoint, "save", save_the_second_time)
     longer = run.model_copy(update={"training": run.training.model_copy(update={"epochs": 5})})

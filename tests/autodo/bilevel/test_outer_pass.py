@@ -9,6 +9,7 @@ from autodo.config import DistortionConfig, SplitName
 from autodo.data import load, prepare
 from autodo.data.batches import epoch_batches
 from autodo.points.model import PointView
+from autodo.points.table import PointTable
 from autodo.recipes import build_run
 from autodo.train import Training
 from benchmarks.outer_phase import oracle_pass, peak_bytes
@@ -31,10 +32,10 @@ def training_of(method: str, split: SplitName = "paper", hessian_points: int | N
     training._inner_phase(0)
     for module in (training.encoder, training.head):
         module.double()
-    table = training.points.table
     generator = torch.Generator().manual_seed(0)
-    table.values = table.values.double() + torch.randn(table.values.shape, generator=generator, dtype=torch.float64) / 4
-    table.square_average = table.square_average.double()
+    start = training.points.table.values.double()
+    start += torch.randn(start.shape, generator=generator, dtype=torch.float64) / 4
+    training.points.table = PointTable(start.__getitem__, len(start), start.shape[1:], dtype=torch.float64)
     training.pipeline.mean, training.pipeline.std = training.pipeline.mean.double(), training.pipeline.std.double()
     return training
 
