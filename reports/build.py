@@ -196,7 +196,9 @@ class _Builder:
     def _suspects(self) -> Section:
         galleries = []
         for choice in self.choices[:_GALLERIES]:
-            run_id = self._lowest_val_error(choice.runs)
+            # With the union split the val images were trained on.
+            paper = choice.runs[choice.runs["split"] == "paper"]
+            run_id = self._lowest_val_error(choice.runs if paper.empty else paper)
             try:
                 found = inspect_run(self.place, run_id, top=_SUSPECTS).gallery
                 galleries.append(dataclasses.replace(found, key=key("to-look-at", run_id), title=self._title(run_id)))
