@@ -200,7 +200,7 @@ class _Builder:
             paper = choice.runs[choice.runs["split"] == "paper"]
             run_id = self._lowest_val_error(choice.runs if paper.empty else paper)
             try:
-                found = inspect_run(self.place, run_id, top=_SUSPECTS).gallery
+                found = inspect_run(self.place, run_id, top=_SUSPECTS, compare=False).gallery
                 galleries.append(dataclasses.replace(found, key=key("to-look-at", run_id), title=self._title(run_id)))
             except StoreError as error:
                 self.warnings.append(f"{run_id}: no labels to look at: {error}")

@@ -63,6 +63,7 @@ def inspect_run(
     ranking: str = DEFAULT,
     top: int = ENOUGH,
     pictures: Pictures | None = None,
+    compare: bool = True,
 ) -> Inspection:
     """The train points of a run, the most probably wrong label first.
 
@@ -71,6 +72,7 @@ def inspect_run(
         run_id: of a run that is done.
         ranking: a key of RANKINGS.
         top: how many points the gallery shows.
+        compare: whether the other rankings are computed too, for `quality` and `notes`.
         pictures: is given the points of the gallery; those that it has no picture of show the store's thumbnail.
     Raises:
         StoreError: if the run is not done, a file of it is missing or damaged, or it has not what the ranking needs.
@@ -85,7 +87,7 @@ def inspect_run(
         labels = ranked(signals, names, ranking)
     except Lacking as error:
         raise StoreError(f"{run_id}: cannot be sorted by {ranking}: {error}") from None
-    keys, lacking = keys_of(signals)
+    keys, lacking = keys_of(signals) if compare else ({}, {})
     found = qualities(signals, keys)
     folder = image_folder(_dataset(result).get("path"))
     return Inspection(
