@@ -34,6 +34,7 @@ def provenance(runs: pd.DataFrame) -> tuple[tuple[str, str], ...]:
 def counted(column: pd.Series) -> str:
     """The values of a column, with the number of runs of each if they are not all the same."""
     counts = column.astype(object).where(column.notna(), "unknown").value_counts()
+    counts = counts.sort_index().sort_values(ascending=False, kind="stable")
     if len(counts) == 1:
         return str(counts.index[0])
     return ", ".join(f"{value} ({n} run{'s' if n > 1 else ''})" for value, n in counts.items())

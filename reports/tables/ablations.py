@@ -71,7 +71,7 @@ def split_tables(
                     notes=(
                         care,
                         *([OPTIMISTIC] if metric == "error_best_test" else []),
-                        *cells.mark_notes(rows),
+                        *cells.mark_notes(rows, columns),
                         *paper_notes(papers, metric),
                         *run_notes(of_both),
                     ),

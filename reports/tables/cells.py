@@ -115,19 +115,6 @@ def rows(
     return tuple(Row(name, tuple(cells)) for name, cells in made.items())
 
 
-def undecided(rows: Sequence[Row], columns: Sequence[Column]) -> tuple[str, ...]:
-    """A note on columns in which nothing is the best, because a method that lacks seeds is ahead; or nothing."""
-    names = []
-    for i, column in enumerate(columns):
-        cells = {row.name: row.cells[i] for row in rows}
-        ahead = any(cell.mean is not None and not cell.complete for cell in cells.values())
-        if column.better and ahead and best_of(cells, column.better) and not any(c.best for c in cells.values()):
-            names.append(column.name)
-    if not names:
-        return ()
-    return (f"Nothing is marked in {', '.join(names)}: a method that lacks seeds is ahead on those that it has.",)
-
-
 def aside(runs: pd.DataFrame) -> tuple[frozenset[str], tuple[str, ...]]:
     """Names of rows that are shown and not compared, since their outer loop read the test images; and a note if any."""
     names = frozenset(map(str, runs.loc[runs["split"] == TEST_AS_VAL, "name"]))
@@ -169,12 +156,25 @@ def _beaten(best: str, cells: Mapping[str, Cell], samples: Mapping[str, Sample],
     return False
 
 
-def mark_notes(rows: Sequence[Row]) -> list[str]:
-    """What the marks of a table claim, and where they claim nothing."""
+def mark_notes(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
+    """What the marks of a table claim, and where and why they claim nothing."""
     marks = [[row.cells[i] for row in rows] for i in range(len(rows[0].cells))] if rows else []
     notes = [TIED] if any(cell.tied for column in marks for cell in column) else []
     alone = any(
         any(cell.best for cell in column) and any(not cell.best and cell.complete and cell.n < 2 for cell in column)
         for column in marks
     )
-    return [*notes, *([UNTESTED] if alone else [])]
+    return [*notes, *([UNTESTED] if alone else []), *_undecided(rows, columns)]
+
+
+def _undecided(rows: Sequence[Row], columns: Sequence[Column]) -> tuple[str, ...]:
+    """A note on columns in which nothing is the best, because a method that lacks seeds is ahead; or nothing."""
+    names = []
+    for i, column in enumerate(columns):
+        cells = {row.name: row.cells[i] for row in rows}
+        ahead = any(cell.mean is not None and not cell.complete for cell in cells.values())
+        if column.better and ahead and best_of(cells, column.better) and not any(c.best for c in cells.values()):
+            names.append(column.name)
+    if not names:
+        return ()
+    return (f"Nothing is marked in {', '.join(names)}: a method that lacks seeds is ahead on those that it has.",)

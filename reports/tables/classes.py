@@ -61,8 +61,7 @@ def class_tables(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = 
                 notes=(
                     _SPREAD,
                     *_unknown_classes(runs),
-                    *cells.mark_notes(rows),
-                    *cells.undecided(rows, columns),
+                    *cells.mark_notes(rows, columns),
                     *aside_notes,
                     *([_ONE_MODEL] if papers else []),
                     *run_notes(runs),

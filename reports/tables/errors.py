@@ -49,8 +49,7 @@ def error_tables(
         )
         notes = [
             *([OPTIMISTIC] if metric == "error_best_test" else []),
-            *cells.mark_notes(rows),
-            *cells.undecided(rows, columns),
+            *cells.mark_notes(rows, columns),
             *aside_notes,
             *paper_notes(papers, metric),
             *run_notes(runs),

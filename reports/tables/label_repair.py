@@ -148,7 +148,7 @@ def _table(
         heading=heading,
         columns=columns,
         rows=tuple(dataclasses.replace(row, part=parts[row.name]) for row in rows),
-        notes=(note, *cells.mark_notes(rows), *run_notes(runs)),
+        notes=(note, *cells.mark_notes(rows, columns), *run_notes(runs)),
         group=group,
         distortion=distortion,
     )

@@ -2,6 +2,8 @@
 
 import pandas as pd
 
+from reports.provenance import counted
+
 
 def run_notes(runs: pd.DataFrame) -> list[str]:
     """Reasons for care: results of different code, libraries or devices side by side, or of changed code.
@@ -12,10 +14,8 @@ def run_notes(runs: pd.DataFrame) -> list[str]:
     done = runs[runs["error_best_val"].notna()]
     remarks = []
     for column, what in (("git_sha", "code versions"), ("device", "devices")):
-        counts = done[column].fillna("unknown").value_counts().sort_index().sort_values(ascending=False, kind="stable")
-        if len(counts) > 1:
-            listed = ", ".join(f"{value} ({_runs(n)})" for value, n in counts.items())
-            remarks.append(f"Results of different {what} stand side by side: {listed}.")
+        if done[column].nunique(dropna=False) > 1:
+            remarks.append(f"Results of different {what} stand side by side: {counted(done[column])}.")
     for package, versions in sorted(_versions(done).items()):
         if len(versions) > 1:
             remarks.append(f"Results of different versions of {package} stand side by side: {', '.join(versions)}.")
