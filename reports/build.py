@@ -50,9 +50,7 @@ HEADLINE = "error_best_val"
 _SUSPECTS = 24  # images of a gallery; `autodo inspect` shows more
 _GALLERIES = 6
 _TITLE = 2  # grids that a title names; of more the store's name says it shorter
-_TRAIN_LOSSES = (
-    "Train losses are those that each method minimises: they say how it trains, and compare with no other's."
-)
+_TRAIN_LOSSES = "A train loss is what its method minimises: those of different methods need not be comparable."
 _SUSPECTS_OF = (
     "Of each dataset the run with the lowest val error among those drawn above. "
     "The command autodo inspect STORE RUN_ID lists all train points of a run, with a CSV to work through."
