@@ -179,6 +179,8 @@ class OuterConfig(Frozen):
     lr: Annotated[float, Field(gt=0)] = 0.05
     start_share: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """The outer phase starts after this share of the epochs (the paper's E = 50 of 200)."""
+    every: Positive = 1
+    """From then on, one outer pass for so many epochs; the first one at the start."""
     solver: SolverName
     iterations: Positive = 20
     """Terms of the Neumann series, or steps of conjugate gradients."""
@@ -292,6 +294,11 @@ class RunConfig(Frozen):
         """First epoch, counted from 0, that ends with an outer pass."""
         return self.training.epochs if self.outer is None else round(self.outer.start_share * self.training.epochs)
 
+    def has_outer_pass(self, epoch: int) -> bool:
+        """Whether the epoch, counted from 0, ends with an outer pass."""
+        passed = epoch - self.outer_start
+        return self.outer is not None and passed >= 0 and passed % self.outer.every == 0
+
     @property
     def finetune_start(self) -> int:
         """First epoch, counted from 0, that trains the head alone; where the schedule of the whole network ends."""
@@ -346,7 +353,7 @@ _ADDED: dict[str, Any] = {
     "objective": None,
     "finetune": None,
     "method": {"images": "train"},
-    "outer": {"hessian_points": None},
+    "outer": {"hessian_points": None, "every": 1},
     "points": {"precision": "fp32", "square_average": "element"},
 }
 

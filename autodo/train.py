@@ -153,7 +153,7 @@ class Training:
         self._keep_best(epoch, val, test)
         eval_done = self._clock()
 
-        outer_phase = self.outer is not None and epoch >= self.config.outer_start
+        outer_phase = self.config.has_outer_pass(epoch)
         if outer_phase:
             self._outer_phase(epoch, on_val)
             total = self.workers.sum(self.points.table.take_written())

@@ -48,6 +48,7 @@ _AUTODO: dict[str, Any] = {
     "points.square_average": "element",
     "outer.lr": 0.05,
     "outer.start_share": 0.25,
+    "outer.every": 1,
     "outer.solver": "neumann",
     "outer.iterations": 5,
     "outer.step": 0.01,
@@ -114,7 +115,7 @@ _AXES = ("dataset.name", "method.name", "split", "seed", "distortion.imbalance_r
 _FILE = ("policy.path", "policy.content")
 # What came later into configurations, with the value that older ones had.
 _OLDER = {"method.images": "train"}
-_OLDER_POINTS = {"points.precision": "fp32", "points.square_average": "element"}
+_OLDER_POINTS = {"points.precision": "fp32", "points.square_average": "element", "outer.every": 1}
 
 _SPLITS = {"paper": "train_i", "union": "train_all", "test-as-val": "test_as_val"}
 

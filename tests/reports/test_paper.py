@@ -95,7 +95,7 @@ def test_a_setting_that_the_protocol_does_not_know_hides_the_figure(method: str)
     assert follows_protocol(settings)
     assert not follows_protocol({**settings, "training": {**settings["training"], "clip": 1.0}})
     del settings["method"]["images"]  # configurations of older stores
-    for part, keys in {"points": ("precision", "square_average"), "outer": ("hessian_points",)}.items():
+    for part, keys in {"points": ("precision", "square_average"), "outer": ("hessian_points", "every")}.items():
         for key in keys if settings[part] else ():
             del settings[part][key]
     assert follows_protocol(settings)
