@@ -21,6 +21,8 @@ from autodo.classifier import Classifier
 from autodo.config import RunConfig
 from autodo.data import ImageSet, Prepared
 from autodo.data.batches import shuffled_batches
+from autodo.data.feed import Feed
+from autodo.data.image_set import Integers
 from autodo.data.shards import shard_of
 from autodo.errors import TrainingDiverged
 from autodo.evaluate import Evaluation, Scores, evaluate, per_class_accuracy
@@ -38,6 +40,8 @@ from autodo.thumbnails import with_thumbnails
 from autodo.workers import ALONE, Workers
 
 Row = dict[str, Any]
+STRETCH = 2**17
+"""Train points whose features and logits are there at a time when all are evaluated."""
 
 
 class Training:
@@ -89,7 +93,8 @@ class Training:
             torch.cuda.reset_peak_memory_stats(self.device)
         self.shard = shard_of(data, config, workers)
         self.train_size = len(self.shard.train)
-        self.images, labels = (self._to_device(array) for array in self.shard.points(data))
+        images, observed = self.shard.points(data)
+        self.images, labels = Feed(images, self.device), self._to_device(observed)
         self.val_images, self.val_labels = self._share(data.val)
         self.test_images, self.test_labels = self._share(data.test)
         mean, std = channel_statistics(torch.from_numpy(data.train.images))
@@ -188,12 +193,17 @@ class Training:
         batches = list(shuffled_batches(everything, total, training.batch_size, generator, self.workers))
         self.network.train()
         loss_sum = torch.zeros((), device=self.device)
-        for step, (batch, size) in enumerate(self.points.ahead(batches, moves=False), start=1):
+        coming = zip(
+            self.points.ahead(batches, moves=False),
+            self.images.batches([batch.points for batch in batches]),
+            strict=True,
+        )
+        for step, ((batch, size), images) in enumerate(coming, start=1):
             lr = training.lr * self._lr_factor(epoch + step / len(batches))
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             view = self.points.view(batch)
-            pixels = self.pipeline.train_view(self.images[batch], generator, view.augment)
+            pixels = self.pipeline.train_view(images, generator, view.augment)
             now = Step(batch, size, pixels, self.points.labels[batch], view, epoch, lr, generator)
             # The workers' gradients are averaged: over the mean size of their parts that is the whole batch's mean.
             part = size / self.workers.size
@@ -221,22 +231,35 @@ class Training:
         """
         assert self.epoch == self.config.training.epochs, f"the run stands at epoch {self.epoch}"
         assert self.best is not None
-        train, given = self.shard.train, self.data.train
-        images, observed = self.images[: self.train_size], self.points.labels[: self.train_size]
-        if not self.config.trains_on_train:
-            train = self.workers.deal(np.arange(len(given)))
-            images, observed = self._to_device(given.images[train]), self._to_device(given.labels[train])
-        evaluation = self._evaluate(images, observed)
-        view = self.points.view_on_host(self.train_size)
-        own = train, points_table(self.config, given, train, evaluation, self.points, view)
+        own = self._train_points()
         points = merged(self.workers.gather(own) or [own])
         if self.workers.is_first:
-            points = with_thumbnails(points, given.images)
+            points = with_thumbnails(points, self.data.train.images)
         embeddings = self._embeddings() if keep_embeddings else None
         device = device_name(self.device, self.workers.size)
         return build_outcome(
             self.config, self.data, self.history, self.best, points, embeddings, device, self.classifier()
         )
+
+    def _train_points(self) -> tuple[Integers, pa.Table]:
+        """This worker's train points, their positions among all and their rows of the points table.
+
+        A stretch of them at a time, so that there never are logits and targets of all.
+        """
+        train, given = self.shard.train, self.data.train
+        images, observed = self.images, self.points.labels
+        if not self.config.trains_on_train:
+            train = self.workers.deal(np.arange(len(given)))
+            images, observed = Feed(given.images[train], self.device), self._to_device(given.labels[train])
+        size = max(1, STRETCH // self._evaluation_batch) * self._evaluation_batch
+        parts = []
+        for first in range(0, len(train), size):
+            positions = train[first : first + size]
+            last = first + len(positions)
+            evaluation = self._evaluate(images.stretch(first, last), observed[first:last])
+            view = self.points.view_on_host(range(self.train_size)[first:last])
+            parts.append((positions, points_table(self.config, given, positions, evaluation, self.points, view)))
+        return train, merged(parts)
 
     def classifier(self) -> Classifier:
         """The task model of the epoch with the lowest val error, on the CPU."""
@@ -283,7 +306,7 @@ class Training:
 
     def _evaluate(
         self,
-        images: Tensor,
+        images: Feed,
         labels: Tensor,
         total: int | None = None,
         model: tuple[nn.Module, nn.Module] | None = None,
@@ -294,9 +317,13 @@ class Training:
             model: encoder and head; as they are now if None.
         """
         encoder, head = model or (self.encoder, self.head)
-        batch_size = math.ceil(self.config.training.batch_size / self.workers.size)
         total = len(labels) if total is None else total
-        return evaluate(encoder, head, self.pipeline, images, labels, total=total, batch_size=batch_size)
+        return evaluate(encoder, head, self.pipeline, images, labels, total=total, batch_size=self._evaluation_batch)
+
+    @property
+    def _evaluation_batch(self) -> int:
+        """Images of a worker's batch where nothing is trained."""
+        return math.ceil(self.config.training.batch_size / self.workers.size)
 
     def state_dict(self) -> dict[str, Any]:
         """All that another training of this run needs to continue from here, as tensors and plain values."""
@@ -358,10 +385,10 @@ class Training:
         """Which points the rows of this worker's table are of; None if all workers have the same row."""
         return None if self.points.shared else torch.from_numpy(self.shard.positions)
 
-    def _share(self, images: ImageSet) -> tuple[Tensor, Tensor]:
+    def _share(self, images: ImageSet) -> tuple[Feed, Tensor]:
         """Images and labels of this worker's share of a set."""
         deal = self.workers.deal
-        return self._to_device(deal(images.images)), self._to_device(deal(images.labels))
+        return Feed(deal(images.images), self.device), self._to_device(deal(images.labels))
 
     def _to_device(self, array: Any) -> Tensor:
         return torch.from_numpy(array).to(self.device)
