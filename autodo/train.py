@@ -1,9 +1,10 @@
 """Algorithm 1: train the task model, and from the outer start on move lambda once after every epoch."""
 
+import dataclasses
 import functools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from autodo.errors import TrainingDiverged
 from autodo.evaluate import Evaluation, Scores, evaluate, per_class_accuracy
 from autodo.finetune import HeadFinetune
 from autodo.losses import LOSSES
+from autodo.midway import Midway
 from autodo.objectives import Setting, Step, build_objective
 from autodo.outcome import Best, Outcome, build_outcome, embeddings_table, merged, points_table
 from autodo.points.model import PointModel
@@ -58,6 +60,9 @@ class Training:
         data: from `autodo.data.prepare` with the same config.
         checkpoint: file to continue from, if it exists, and to write to; None keeps nothing. All workers must see it.
         checkpoint_every: epochs between checkpoints.
+        checkpoint_steps: steps between checkpoints within the inner phase of an epoch, which then also ends with one;
+            None makes none there. An outer pass and an epoch of `finetune` begin anew if they are cut.
+        on_checkpoint: called after each checkpoint within an epoch.
         workers: from `autodo.workers.joined`; each must iterate to the same epoch, or to the end.
         policy: what a file or a search gave, if the config's policy is one of these.
         place: where lambda is kept; any gives the same result, and a checkpoint of one can be continued with another.
@@ -75,6 +80,8 @@ class Training:
         device: str = "cpu",
         checkpoint: Path | None = None,
         checkpoint_every: int = 1,
+        checkpoint_steps: int | None = None,
+        on_checkpoint: Callable[[], object] = lambda: None,
         workers: Workers = ALONE,
         policy: PolicyFile | None = None,
         place: Place = ON_DEVICE,
@@ -86,6 +93,8 @@ class Training:
         self.classes = len(data.class_names)
         self._checkpoint = checkpoint
         self._checkpoint_every = checkpoint_every
+        self._checkpoint_steps = checkpoint_steps
+        self._on_checkpoint = on_checkpoint
         self._checkpoint_epoch = 0
         self._checkpoint_due = False
 
@@ -123,6 +132,7 @@ class Training:
         self.finetune = HeadFinetune(config, *model, *val, len(data.val), workers) if finetunes else None
 
         self.epoch = 0
+        self.midway: Midway | None = None
         self.history: list[Row] = []
         self.best: Best | None = None
         if checkpoint is not None:
@@ -136,11 +146,13 @@ class Training:
             last = self.epoch == self.config.training.epochs
             self._checkpoint_due |= self.epoch % self._checkpoint_every == 0 or last
             if self._checkpoint is not None and self._checkpoint_due:
-                self._save(self._checkpoint)
+                self._checkpoint_due = not self._save(self._checkpoint)
+                if not self._checkpoint_due:
+                    self._checkpoint_epoch = self.epoch
             yield row
 
     def _run_epoch(self, epoch: int) -> Row:
-        started = self._clock()
+        self._started = started = self._clock() - (self.midway.seconds if self.midway is not None else 0.0)
         self.pipeline.policy = self.policy and self.policy.at(epoch / self.config.training.epochs)
         if self.finetune is not None and epoch >= self.config.finetune_start:
             train_loss, lr = self.finetune.run(epoch, self._generator("finetune", epoch))
@@ -185,7 +197,11 @@ class Training:
         }
 
     def _inner_phase(self, epoch: int) -> tuple[float, float]:
-        """Alg. 1, lines 3 to 9: one pass over the train points. Returns the mean loss and the last learning rate."""
+        """Alg. 1, lines 3 to 9: one pass over the train points, or what the checkpoint says is left of it.
+
+        Returns:
+            the mean loss and the last learning rate.
+        """
         training = self.config.training
         generator = self._generator("inner", epoch)
         everything = torch.arange(len(self.images), device=self.device)
@@ -193,12 +209,14 @@ class Training:
         batches = list(shuffled_batches(everything, total, training.batch_size, generator, self.workers))
         self.network.train()
         loss_sum = torch.zeros((), device=self.device)
-        coming = zip(
-            self.points.ahead(batches, moves=False),
-            self.images.batches([batch.points for batch in batches]),
-            strict=True,
-        )
-        for step, ((batch, size), images) in enumerate(coming, start=1):
+        begin, midway, self.midway = 0, self.midway, None
+        if midway is not None:
+            begin = midway.step
+            midway.restore(generator, loss_sum, self.workers)
+        left = batches[begin:]
+        reading = self.images.batches([batch.points for batch in left])
+        both = zip(self.points.ahead(left, moves=False), reading, strict=True)
+        for step, ((batch, size), images) in enumerate(both, start=begin + 1):
             lr = training.lr * self._lr_factor(epoch + step / len(batches))
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
@@ -212,7 +230,9 @@ class Training:
             loss.backward()
             self.optimizer.step()
             loss_sum += loss.detach() * part
-        return float(self.workers.sum(loss_sum)) / total, lr
+            if self._checkpoint_steps and (step % self._checkpoint_steps == 0 or step == len(batches)):
+                self._save_midway(step, generator, loss_sum)
+        return float(self.workers.sum(loss_sum)) / total, self.optimizer.param_groups[0]["lr"]
 
     def _outer_phase(self, epoch: int, val: Evaluation) -> None:
         """Alg. 1, lines 10 to 19: lam of the distorted train points moves; trusted val points keep theirs."""
@@ -327,14 +347,15 @@ class Training:
 
     def state_dict(self) -> dict[str, Any]:
         """All that another training of this run needs to continue from here, as tensors and plain values."""
-        assert self.best is not None
         return {
             "epoch": self.epoch,
+            "step": 0 if self.midway is None else self.midway.step,
+            "midway": None if self.midway is None else dataclasses.asdict(self.midway),
             "encoder": self.encoder.state_dict(),
             "head": self.head.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "history": self.history,
-            "best": self.best._asdict(),
+            "best": None if self.best is None else self.best._asdict(),
             "objective": self.objective.state_dict(),
             "finetune": {} if self.finetune is None else self.finetune.state_dict(),
             "points": {**self.points.table.state_dict(), **self.objective.rows()},
@@ -350,15 +371,29 @@ class Training:
         if self.finetune is not None:
             self.finetune.load_state_dict(state["finetune"])
         self.history = list(state["history"])
-        self.best = Best(**state["best"])
+        self.best = None if state["best"] is None else Best(**state["best"])
+        midway = state.get("midway")
+        self.midway = None if midway is None else Midway(**midway)
         self.epoch = self._checkpoint_epoch = state["epoch"]
 
-    def _save(self, path: Path) -> None:
+    def _save(self, path: Path) -> bool:
+        """Writes a checkpoint of what there is now; returns whether it could be."""
         state = self.state_dict()
         rows = state.pop("points")
         run_id, apart = self.config.run_id, self.place.is_apart
-        if checkpoints.save(path, run_id, state, rows, self._positions, self.workers, apart=apart):
-            self._checkpoint_epoch, self._checkpoint_due = self.epoch, False
+        return checkpoints.save(path, run_id, state, rows, self._positions, self.workers, apart=apart)
+
+    def _save_midway(self, step: int, generator: torch.Generator, loss_sum: Tensor) -> None:
+        """Writes a checkpoint within an inner phase."""
+        if self._checkpoint is None:
+            return
+        # The weights see the last step too, which the train loss was summed up before.
+        weights = torch.stack([parameter.detach().sum() for parameter in self.network.parameters()]).sum()
+        self._stop_unless_finite("train loss", float(self.workers.sum(loss_sum) + weights), self.epoch)
+        self.midway = Midway.of(step, self._clock() - self._started, generator, loss_sum, self.workers)
+        if self._save(self._checkpoint):
+            self._on_checkpoint()
+        self.midway = None
 
     def _restore(self, path: Path) -> None:
         state = checkpoints.load(path, self.config.run_id, self._positions, self.workers, self.place.empty)
