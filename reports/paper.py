@@ -17,7 +17,10 @@ _ALL: dict[str, Any] = {
     "dataset.image_size": None,
     "dataset.content": None,
     "dataset.subsample": None,
+    "dataset.stream": False,
+    "dataset.damaged_limit": 0.001,
     "model.name": "wrn-28-10",
+    "augmentation.resized_crop": None,
     "augmentation.crop_padding": 4,
     "augmentation.erase_probability": 0.5,
     "training.epochs": 200,
@@ -114,7 +117,10 @@ _STRENGTHS = {
 _AXES = ("dataset.name", "method.name", "split", "seed", "distortion.imbalance_ratio", "distortion.noise_ratio")
 _FILE = ("policy.path", "policy.content")
 # What came later into configurations, with the value that older ones had.
-_OLDER = {"method.images": "train"}
+_OLDER = {
+    **{"method.images": "train", "augmentation.resized_crop": None},
+    **{"dataset.stream": False, "dataset.damaged_limit": 0.001},
+}
 _OLDER_POINTS = {"points.precision": "fp32", "points.square_average": "element", "outer.every": 1}
 
 _SPLITS = {"paper": "train_i", "union": "train_all", "test-as-val": "test_as_val"}
