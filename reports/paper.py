@@ -25,6 +25,8 @@ _ALL: dict[str, Any] = {
     "training.momentum": 0.9,
     "training.weight_decay": 1e-4,
     "training.warmup_epochs": 5,
+    "training.precision": "fp32",
+    "training.compile": False,
     "method.images": "train",
     "objective": None,
     "finetune": None,
@@ -113,7 +115,7 @@ _STRENGTHS = {
 _AXES = ("dataset.name", "method.name", "split", "seed", "distortion.imbalance_ratio", "distortion.noise_ratio")
 _FILE = ("policy.path", "policy.content")
 # What came later into configurations, with the value that older ones had.
-_OLDER = {"method.images": "train"}
+_OLDER = {"method.images": "train", "training.precision": "fp32", "training.compile": False}
 _OLDER_POINTS = {"points.precision": "fp32", "points.square_average": "element"}
 
 _SPLITS = {"paper": "train_i", "union": "train_all", "test-as-val": "test_as_val"}
