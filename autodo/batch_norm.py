@@ -72,7 +72,8 @@ class WholeBatchNorm2d(nn.BatchNorm2d):
         )
         mean = mean / count
         variance = (square / count - mean.square()).clamp(min=0)
-        return mean.to(images.dtype), variance.to(images.dtype), count.to(images.dtype)
+        dtype = self.weight.dtype
+        return mean.to(dtype), variance.to(dtype), count.to(dtype)
 
 
 class _Normalise(torch.autograd.Function):

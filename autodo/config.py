@@ -164,6 +164,11 @@ class TrainingConfig(Frozen):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     warmup_epochs: Annotated[int, Field(ge=0)] = 5
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the encoder, in training, evaluation and outer passes. With `bf16` weights, statistics, features, losses and
+    lambda are float32 still."""
+    compile: bool = False
+    """Train with the network as torch.compile makes it; evaluation and outer passes take it as it is."""
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> Self:
@@ -391,6 +396,7 @@ _ADDED: dict[str, Any] = {
     "method": {"images": "train"},
     "outer": {"hessian_points": None, "every": 1},
     "points": {"precision": "fp32", "square_average": "element"},
+    "training": {"precision": "fp32", "compile": False},
 }
 
 

@@ -37,7 +37,7 @@ from autodo.points.place import ON_DEVICE, Place
 from autodo.provenance import device_name, peak_memory_bytes
 from autodo.schedule import learning_rate_factor
 from autodo.seeds import torch_generator
-from autodo.task_model import best_model, classifier_of, initial_model
+from autodo.task_model import best_model, classifier_of, compiled, initial_model
 from autodo.thumbnails import with_thumbnails
 from autodo.workers import ALONE, Workers
 
@@ -67,8 +67,8 @@ class Training:
         policy: what a file or a search gave, if the config's policy is one of these.
         place: where lambda is kept; any gives the same result, and a checkpoint of one can be continued with another.
     Raises:
-        ConfigError: if there are too many workers, the solver cannot take a problem of this size, or there is no room
-            for lambda.
+        ConfigError: if there are too many workers, the solver cannot take a problem of this size, there is no room
+            for lambda, or the network shall be compiled and cannot be on this machine.
         checkpoint.Unusable: if the checkpoint is one of this run and holds something else than a training keeps.
     """
 
@@ -112,7 +112,9 @@ class Training:
 
         self.loss = LOSSES[config.method.loss]
         self.encoder, self.head = initial_model(config, data, self.device)
-        self.network = workers.train_together(self.encoder, self.head)
+        self.encoder.bf16 = config.training.precision == "bf16"
+        network = workers.train_together(self.encoder, self.head)
+        self.network = compiled(network, self.device) if config.training.compile else network
         self.optimizer = torch.optim.SGD(
             [*self.encoder.parameters(), *self.head.parameters()],
             lr=config.training.lr,

@@ -28,6 +28,8 @@ _ALL: dict[str, Any] = {
     "training.momentum": 0.9,
     "training.weight_decay": 1e-4,
     "training.warmup_epochs": 5,
+    "training.precision": "fp32",
+    "training.compile": False,
     "method.images": "train",
     "objective": None,
     "finetune": None,
@@ -118,8 +120,8 @@ _AXES = ("dataset.name", "method.name", "split", "seed", "distortion.imbalance_r
 _FILE = ("policy.path", "policy.content")
 # What came later into configurations, with the value that older ones had.
 _OLDER = {
-    **{"method.images": "train", "augmentation.resized_crop": None},
-    **{"dataset.stream": False, "dataset.damaged_limit": 0.001},
+    **{"method.images": "train", "training.precision": "fp32", "training.compile": False},
+    **{"dataset.stream": False, "dataset.damaged_limit": 0.001, "augmentation.resized_crop": None},
 }
 _OLDER_POINTS = {"points.precision": "fp32", "points.square_average": "element", "outer.every": 1}
 

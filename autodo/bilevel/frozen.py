@@ -75,7 +75,7 @@ class ChannelAffine(nn.Module):
     """scale_c x + shift_c: a batch norm in eval mode, with its statistics and weights as constants.
 
     Shape:
-        images [B, C, H, W] -> the same.
+        images [B, C, H, W] -> the same, and of their type, whatever that of scale and shift is.
     """
 
     scale: Tensor
@@ -102,9 +102,9 @@ class _Affine(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         ctx.save_for_backward(scale)
-        return torch.addcmul(shift, images, scale)
+        return torch.addcmul(shift, images, scale).to(images.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (scale,) = ctx.saved_tensors
-        return gradients[0] * scale, None, None
+        return (gradients[0] * scale).to(gradients[0].dtype), None, None

@@ -3,13 +3,14 @@
 import torch
 from torch import nn
 
+from autodo.models.encoder import Encoder
 from autodo.models.global_average import GlobalAverage
 
 # Up to this side the stem keeps the resolution: a 7x7 stride-2 convolution and a pool would leave 8x8 of 32x32.
 SMALL_IMAGE = 64
 
 
-class ResNetEncoder(nn.Module):
+class ResNetEncoder(Encoder):
     """Shape: images [B, C, H, W] float -> [B, 512]. Reference: He et al., CVPR 2016; Barron 2017 (CELU)."""
 
     def __init__(self, in_channels: int, image_size: int) -> None:
@@ -34,7 +35,7 @@ class ResNetEncoder(nn.Module):
                 module.normed = {a: b for a, b in pairs.items() if hasattr(module, a)}
         self.net = net
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = self.net(images)
         return result
 
