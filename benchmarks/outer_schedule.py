@@ -9,9 +9,9 @@ this process's own time, without evaluation, over that of a plain training of th
 """
 
 import argparse
-import itertools
 import time
 from collections.abc import Iterator
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,7 +50,7 @@ def cells() -> Iterator[Cell]:
         *((method, part) for part in (SCHEDULES, SETTINGS) for method in both),
     ]
     for method, variants in plan:
-        for seed, variant, distortion in itertools.product(range(SEEDS), variants, DISTORTIONS):
+        for seed, variant, distortion in product(range(SEEDS), variants, DISTORTIONS):
             yield Cell(method, variant, distortion, seed)
 
 
@@ -88,7 +88,10 @@ def measure(cell: Cell, data: Prepared) -> dict[str, Any]:
     alter = VARIANTS[cell.variant].alter
     if alter is not None:
         alter(training)
-    epochs = list(training)
+    epochs, steps = [], [0]
+    for epoch in training:
+        epochs.append(epoch)
+        steps.append(training.points.table.steps)
     assert training.best is not None
     model = best_model(training.best, config, data, training.device)
     tested = training._evaluate(*training._share(data.test), model=model).scores()
@@ -100,7 +103,7 @@ def measure(cell: Cell, data: Prepared) -> dict[str, Any]:
         "error": 100 * float(wrong.double().mean()),
         "minority_error": 100 * float(wrong[minority].double().mean()),
         "val_error": 100 * training.best.val_error,
-        "passes": sum(row["outer_phase"] for row in epochs),
+        "passes": sum(now > before for before, now in pairwise(steps)),
         "inner_seconds": sum(row["inner_seconds"] for row in epochs),
         "outer_seconds": sum(row["outer_seconds"] for row in epochs),
     }
