@@ -30,6 +30,8 @@ class ClassSets:
     files: Files
     labels: Sequence[str]
     sets: dict[SetName, Integers]
+    numbered: bool = False
+    """Whether the names of the classes are numbers, and in their order."""
 
     @classmethod
     def of(cls, listing: Listing, path: Path) -> Self:
@@ -47,7 +49,7 @@ class ClassSets:
         Raises:
             DataError: if a class is missing or has too few images, or an image is unsuitable.
         """
-        class_names = tuple(sorted(self._classes("train")))
+        class_names = tuple(sorted(self._classes("train"), key=int if self.numbered else None))
         self._check_classes(class_names)
         number = {name: i for i, name in enumerate(class_names)}
         labels = np.array([number.get(label, -1) for label in self.labels], np.int64)

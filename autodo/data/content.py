@@ -9,6 +9,7 @@ from autodo.config import DatasetConfig
 from autodo.data.files import one_line
 from autodo.data.listing import Listing, list_images, relative_to_root
 from autodo.data.remote import local_copy
+from autodo.data.stream.sources import streamed_content
 from autodo.errors import DataError
 
 
@@ -27,11 +28,15 @@ def folder_content(config: DatasetConfig) -> str:
     """16 hex digits that change if an image of a `folder` is added, removed, edited, renamed, or moved to another class
     or set, and do not if the folder as a whole is copied or moved.
 
+    Of one that is streamed, an edit that leaves the file's size as it was is not seen: no file is read.
+
     Raises:
         DataError: if the images cannot be listed or read.
     """
     assert config.path is not None
     with local_copy(config.path) as path:
+        if config.stream:
+            return streamed_content(path)
         return listing_content(list_images(path), path)
 
 

@@ -1,5 +1,7 @@
 """A person's own images."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 from autodo.config import DatasetConfig
@@ -7,8 +9,9 @@ from autodo.data.class_sets import ClassSets
 from autodo.data.content import listing_content
 from autodo.data.files import Place
 from autodo.data.image_set import Dataset
-from autodo.data.listing import Listing, list_images
+from autodo.data.listing import list_images
 from autodo.data.remote import local_copy
+from autodo.data.stream.sources import list_shards, streamed_content, streamed_sets
 from autodo.errors import DataError
 
 
@@ -27,14 +30,21 @@ def read_folder(config: DatasetConfig, place: Place) -> Dataset:
 
 
 def _read(config: DatasetConfig, path: Path) -> Dataset:
+    if config.stream:
+        _check_content(config, path, streamed_content)
+        return streamed_sets(path, config.damaged_limit).dataset(config)
+    if list_shards(path):
+        raise DataError(f"{path}: tar shards are read while training only: set dataset.stream=true")
     listing = list_images(path)
-    if config.content is not None:
-        _check_content(path, listing, config.content)
+    _check_content(config, path, functools.partial(listing_content, listing))
     return ClassSets.of(listing, path).dataset(config)
 
 
-def _check_content(path: Path, listing: Listing, expected: str) -> None:
-    now = listing_content(listing, path)
+def _check_content(config: DatasetConfig, path: Path, content: Callable[[Path], str]) -> None:
+    expected = config.content
+    if expected is None:
+        return
+    now = content(path)
     if now != expected:
         raise DataError(
             f"{path}: the images have changed since this run was planned (dataset.content was {expected}, now it is "
