@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Crops", "StreamedImages"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class StreamedImages:
     """Some of a dataset's images, each decoded whenever it is read. Stands where an array [N, 3, S, S] uint8 does.
 

@@ -7,7 +7,7 @@ import re
 import tarfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from autodo.data.decode import decode, reason
@@ -18,6 +18,7 @@ from autodo.data.stream.index import Found, Member
 _BLOCK_BYTES = 512
 _META = re.compile(r"__[^/]*__($|/)")
 """Names that webdataset passes over."""
+_LABELS = (".cls", ".json")
 
 
 def look_at_images(paths: Sequence[str]) -> list[Found]:
@@ -45,22 +46,25 @@ def damage(content: bytes) -> str | None:
 
 
 def look_at_shards(paths: Sequence[str]) -> list[Found]:
-    """Of tar files as webdataset writes them: their images, each with its class and whether it can be decoded."""
+    """Of tar files: the images in them and whether they can be decoded, and the texts that may say of which class."""
     return [_look_at_shard(Path(path)) for path in paths]
 
 
 def _look_at_shard(path: Path) -> Found:
-    parts: list[dict[str, Any]] = []
+    members: list[Member] = []
     try:
         with path.open("rb") as file:
-            try:
-                for part in _parts_of(file):
-                    parts.append({"fname": part.name, "data": part, "__url__": str(path)})
-            except (tarfile.TarError, ValueError) as error:
-                return Found(one_line(error), list(_images(parts, file)))
-            return Found(None, list(_images(parts, file)))
-    except (OSError, ValueError) as error:
-        return Found(one_line(error), [])
+            for part in _parts_of(file):
+                suffix = PurePosixPath(part.name).suffix.lower()
+                if suffix in SUFFIXES or suffix in _LABELS:
+                    file.seek(part.offset_data)
+                    content = file.read(part.size)
+                    text = content.decode(errors="replace") if suffix in _LABELS else ""
+                    problem = damage(content) if suffix in SUFFIXES else None
+                    members.append(Member(part.name, part.offset_data, part.size, text, problem))
+    except (OSError, tarfile.TarError) as error:
+        return Found(one_line(error), members)
+    return Found(None, members)
 
 
 def _parts_of(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
@@ -75,34 +79,32 @@ def _parts_of(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
         raise tarfile.ReadError("its end is missing")
 
 
-def _images(parts: Sequence[dict[str, Any]], file: BinaryIO) -> Iterator[Member]:
-    """The images of samples, grouped as webdataset does it. Raises ValueError if a name is there twice."""
+def with_labels(shard: Found) -> Found:
+    """The images of a shard with their classes, found by webdataset's rule: the same name up to the first dot."""
     from webdataset.tariterators import group_by_keys
 
-    for sample in group_by_keys(parts):
-        image = next((part for suffix, part in sample.items() if f".{suffix}" in SUFFIXES), None)
-        if image is None:
-            continue
-        label = _label(sample, file)
-        problem = damage(_content(image, file)) if label is not None else "no .cls or .json that gives its class"
-        yield Member(image.name, image.offset_data, image.size, label or "", problem)
-
-
-def _label(sample: Mapping[str, Any], file: BinaryIO) -> str | None:
-    """The class as .cls gives it, or "label" or "cls" in .json; None without any."""
-    if "cls" in sample:
-        return _content(sample["cls"], file).decode(errors="replace").strip() or None
-    if "json" not in sample:
-        return None
+    parts = [{"fname": member.name, "data": member, "__url__": ""} for member in shard.members or ()]
+    images: list[Member] = []
     try:
-        given = json.loads(_content(sample["json"], file))
+        for sample in group_by_keys(parts):
+            image = next((part for suffix, part in sample.items() if f".{suffix}" in SUFFIXES), None)
+            if image is not None:
+                label = _label(sample)
+                problem = image.damage if label else "no .cls or .json that gives its class"
+                images.append(image._replace(label=label, damage=problem))
+    except ValueError as error:
+        return Found(one_line(error), images)
+    return Found(shard.damage, images)
+
+
+def _label(sample: Mapping[str, Any]) -> str:
+    """The class as .cls gives it, or "label" or "cls" in .json; empty without any."""
+    if "cls" in sample:
+        return str(sample["cls"].label).strip()
+    try:
+        given = json.loads(sample["json"].label) if "json" in sample else None
     except ValueError:
-        return None
+        return ""
     if isinstance(given, dict):
         given = given.get("label", given.get("cls"))
-    return str(given) if isinstance(given, int | str) and given != "" else None
-
-
-def _content(part: tarfile.TarInfo, file: BinaryIO) -> bytes:
-    file.seek(part.offset_data)
-    return file.read(part.size)
+    return str(given) if isinstance(given, int | str) else ""

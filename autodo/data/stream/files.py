@@ -53,7 +53,7 @@ class Spans(NamedTuple):
     length: Integers
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Files:
     """All images of a dataset, in the order of its listing.
 

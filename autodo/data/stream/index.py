@@ -23,7 +23,7 @@ from autodo.atomic import replacing
 from autodo.data.files import one_line
 from autodo.data.image_set import Integers
 from autodo.data.remote import cache_dir
-from autodo.data.stream.pool import close_pools, loader_workers, pool_for, telling_of_lost_workers
+from autodo.data.stream.pool import loader_workers, pool_for, telling_of_lost_workers
 from autodo.errors import DataError
 
 _MEMBERS = pa.list_(
@@ -77,7 +77,9 @@ def index_file(root: Path, suffix: str = ".parquet") -> Path:
     return cache_dir() / "index" / f"{name}{suffix}"
 
 
-def indexed(root: Path, names: Sequence[str], look: Look, at_once: int) -> pa.Table:
+def indexed(
+    root: Path, names: Sequence[str], look: Look, at_once: int, settle: Callable[[Found], Found] = lambda found: found
+) -> pa.Table:
     """Columns `damage` and `members` of the files, in their order; looks at those that have changed.
 
     Processes of one node that want the same index wait for the first of them.
@@ -86,6 +88,7 @@ def indexed(root: Path, names: Sequence[str], look: Look, at_once: int) -> pa.Ta
         names: of the files, relative to `root`.
         look: a function of a module.
         at_once: files that `look` is given at a time.
+        settle: what is kept of what `look` found; called in this process.
     Raises:
         DataError: if a file is not there, or the cache cannot be written.
     """
@@ -94,7 +97,7 @@ def indexed(root: Path, names: Sequence[str], look: Look, at_once: int) -> pa.Ta
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            return _Index(root, file, names).table(look, at_once)
+            return _Index(root, file, names).table(look, at_once, settle)
     except OSError as error:
         raise DataError(
             f"{error.filename or file}: {error.strerror or one_line(error)}, when the images of {root} were looked at; "
@@ -122,7 +125,7 @@ class _Index:
         sizes, times = sizes_and_times(root, names)
         self._now = pa.table({"file": pa.array(names, pa.string()), "size": sizes, "mtime_ns": times})
 
-    def table(self, look: Look, at_once: int) -> pa.Table:
+    def table(self, look: Look, at_once: int, settle: Callable[[Found], Found]) -> pa.Table:
         old = self._kept()
         row = pc.index_in(self._now["file"], value_set=old["file"].combine_chunks())
         same = pc.and_(
@@ -139,7 +142,7 @@ class _Index:
         found: list[Found] = []
         try:
             for some in self._looked_at(todo, look, at_once):
-                found += some
+                found += map(settle, some)
         finally:
             # Also of a start that is interrupted: the next one goes on from here.
             rows = self._now.take(pa.array(todo[: len(found)]))
@@ -176,5 +179,3 @@ def _in_workers(workers: int, parts: Sequence[Sequence[str]], look: Look) -> Ite
     pool = pool_for(workers)
     with telling_of_lost_workers(pool):
         yield from pool.map(look, parts)
-    # What they have loaded for looking, such as webdataset, need not stay in memory.
-    close_pools()

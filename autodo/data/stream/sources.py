@@ -15,7 +15,7 @@ from autodo.atomic import replacing
 from autodo.data.class_sets import ClassSets
 from autodo.data.files import one_line
 from autodo.data.listing import SET_NAMES, SetName, list_images, relative_to_root
-from autodo.data.stream.check import look_at_images, look_at_shards
+from autodo.data.stream.check import look_at_images, look_at_shards, with_labels
 from autodo.data.stream.files import Files, Spans
 from autodo.data.stream.index import index_file, indexed, sizes_and_times
 from autodo.errors import DataError
@@ -113,7 +113,7 @@ def sets_of_shards(root: Path, shards: Shards, limit: float) -> ClassSets:
         DataError: likewise.
     """
     names = [shard for part in shards.values() for shard in part]
-    table = indexed(root, names, look_at_shards, 1)
+    table = indexed(root, names, look_at_shards, 1, with_labels)
     members = table["members"].combine_chunks()
     counts = pc.fill_null(pc.list_value_length(members), 0).to_numpy()
     shard = np.repeat(np.arange(len(names)), counts)
