@@ -40,7 +40,7 @@ class ClassSets:
         ends = np.cumsum([len(part) for part in listing.values()])[:-1]
         sets = dict(zip(listing, np.split(np.arange(len(items)), ends), strict=True))
         root = path if path.is_dir() else path.parent
-        files = Files(str(root), [relative_to_root(item.path, path) for item in items])
+        files = Files(str(root), relative_to_root([item.path for item in items], path))
         return cls(str(path), files, [item.label for item in items], sets)
 
     def dataset(self, config: DatasetConfig) -> Dataset:

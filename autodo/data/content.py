@@ -9,7 +9,7 @@ from autodo.config import DatasetConfig
 from autodo.data.files import one_line
 from autodo.data.listing import Listing, list_images, relative_to_root
 from autodo.data.remote import local_copy
-from autodo.data.stream.sources import streamed_content
+from autodo.data.stream.sources import sources_of
 from autodo.errors import DataError
 
 
@@ -36,7 +36,7 @@ def folder_content(config: DatasetConfig) -> str:
     assert config.path is not None
     with local_copy(config.path) as path:
         if config.stream:
-            return streamed_content(path)
+            return sources_of(path).content
         return listing_content(list_images(path), path)
 
 
@@ -48,10 +48,8 @@ def listing_content(listing: Listing, path: Path) -> str:
     items = [(name, item) for name, part in listing.items() for item in part]
     with ThreadPoolExecutor() as pool:
         digests = list(pool.map(_digest, (item.path for _, item in items)))
-    rows = [
-        (name, item.label, relative_to_root(item.path, path), digest)
-        for (name, item), digest in zip(items, digests, strict=True)
-    ]
+    files = relative_to_root([item.path for _, item in items], path)
+    rows = [(name, item.label, file, digest) for (name, item), file, digest in zip(items, files, digests, strict=True)]
     return hashlib.blake2b(json.dumps(rows).encode(), digest_size=8).hexdigest()
 
 

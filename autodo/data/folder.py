@@ -1,7 +1,5 @@
 """A person's own images."""
 
-import functools
-from collections.abc import Callable
 from pathlib import Path
 
 from autodo.config import DatasetConfig
@@ -11,7 +9,7 @@ from autodo.data.files import Place
 from autodo.data.image_set import Dataset
 from autodo.data.listing import list_images
 from autodo.data.remote import local_copy
-from autodo.data.stream.sources import list_shards, streamed_content, streamed_sets
+from autodo.data.stream.sources import list_shards, sources_of
 from autodo.errors import DataError
 
 
@@ -31,20 +29,19 @@ def read_folder(config: DatasetConfig, place: Place) -> Dataset:
 
 def _read(config: DatasetConfig, path: Path) -> Dataset:
     if config.stream:
-        _check_content(config, path, streamed_content)
-        return streamed_sets(path, config.damaged_limit).dataset(config)
+        sources = sources_of(path)
+        if config.content is not None:
+            _check_content(path, config.content, sources.content)
+        return sources.class_sets(config.damaged_limit).dataset(config)
     if list_shards(path):
-        raise DataError(f"{path}: tar shards are read while training only: set dataset.stream=true")
+        raise DataError(f"{path}: tar shards can only be streamed: set dataset.stream=true")
     listing = list_images(path)
-    _check_content(config, path, functools.partial(listing_content, listing))
+    if config.content is not None:
+        _check_content(path, config.content, listing_content(listing, path))
     return ClassSets.of(listing, path).dataset(config)
 
 
-def _check_content(config: DatasetConfig, path: Path, content: Callable[[Path], str]) -> None:
-    expected = config.content
-    if expected is None:
-        return
-    now = content(path)
+def _check_content(path: Path, expected: str, now: str) -> None:
     if now != expected:
         raise DataError(
             f"{path}: the images have changed since this run was planned (dataset.content was {expected}, now it is "

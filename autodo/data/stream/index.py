@@ -6,6 +6,7 @@ A file that has another size or time of change since then, or is new, is looked 
 
 import fcntl
 import hashlib
+import math
 import os
 import sys
 import time
@@ -78,26 +79,31 @@ def index_file(root: Path, suffix: str = ".parquet") -> Path:
 
 
 def indexed(
-    root: Path, names: Sequence[str], look: Look, at_once: int, settle: Callable[[Found], Found] = lambda found: found
+    root: Path,
+    names: Sequence[str],
+    states: Integers,
+    look: Look,
+    at_once: int,
+    settle: Callable[[Found], Found] = lambda found: found,
 ) -> pa.Table:
     """Columns `damage` and `members` of the files, in their order; looks at those that have changed.
 
     Processes of one node that want the same index wait for the first of them.
 
     Args:
-        names: of the files, relative to `root`.
+        names: of the files, relative to `root`; `states`: from `states_of`.
         look: a function of a module.
         at_once: files that `look` is given at a time.
         settle: what is kept of what `look` found; called in this process.
     Raises:
-        DataError: if a file is not there, or the cache cannot be written.
+        DataError: if the cache cannot be written.
     """
     file = index_file(root)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            return _Index(root, file, names).table(look, at_once, settle)
+            return _Index(root, file, names, states).table(look, at_once, settle)
     except OSError as error:
         raise DataError(
             f"{error.filename or file}: {error.strerror or one_line(error)}, when the images of {root} were looked at; "
@@ -105,25 +111,23 @@ def indexed(
         ) from None
 
 
-def sizes_and_times(root: Path, names: Sequence[str]) -> tuple[Integers, Integers]:
-    """Bytes and time of change (in ns) of files. Raises OSError if one is not there."""
+def states_of(root: Path, names: Sequence[str]) -> Integers:
+    """Size in bytes and time of change in ns of files. Raises OSError if one is not there. Shape: [files, 2]."""
 
     def of(part: Sequence[str]) -> Integers:
-        stats = (os.stat(root / name) for name in part)  # noqa: PTH116 (a Path of each would take as long again)
+        stats = (os.stat(f"{root}/{name}" if name[0] != "/" else name) for name in part)  # noqa: PTH116 (Paths cost more)
         return np.array([(stat.st_size, stat.st_mtime_ns) for stat in stats], np.int64).reshape(-1, 2)
 
-    step = max(1, -(-len(names) // _STATS_AT_ONCE))
+    step = max(1, math.ceil(len(names) / _STATS_AT_ONCE))
     with ThreadPoolExecutor(_STATS_AT_ONCE) as threads:
-        parts = list(threads.map(of, (names[i : i + step] for i in range(0, len(names), step))))
-    both = np.concatenate(parts) if parts else np.empty((0, 2), np.int64)
-    return both[:, 0], both[:, 1]
+        parts = threads.map(of, (names[i : i + step] for i in range(0, len(names), step)))
+        return np.concatenate([np.empty((0, 2), np.int64), *parts])
 
 
 class _Index:
-    def __init__(self, root: Path, file: Path, names: Sequence[str]) -> None:
+    def __init__(self, root: Path, file: Path, names: Sequence[str], states: Integers) -> None:
         self._root, self._file = root, file
-        sizes, times = sizes_and_times(root, names)
-        self._now = pa.table({"file": pa.array(names, pa.string()), "size": sizes, "mtime_ns": times})
+        self._now = pa.table({"file": pa.array(names, pa.string()), "size": states[:, 0], "mtime_ns": states[:, 1]})
 
     def table(self, look: Look, at_once: int, settle: Callable[[Found], Found]) -> pa.Table:
         old = self._kept()
