@@ -45,6 +45,7 @@ class WholeBatchNorm2d(nn.BatchNorm2d):
         self.train(norm.training)
         self._sum = sum_over_workers
 
+    @torch.compiler.disable
     def forward(self, images: Tensor) -> Tensor:
         if not self.training:
             return super().forward(images)
