@@ -1,5 +1,7 @@
 """One outer pass: lam of every train point moves once along the implicit gradient, theta stands still."""
 
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,7 @@ from autodo.bilevel.hypergradient import hessian_matvec, implicit_objective, val
 from autodo.bilevel.inverse_hessian import NEEDS_POSITIVE_DEFINITE, build_solver
 from autodo.config import OuterConfig
 from autodo.data.batches import Batch, ordered_batches, shuffled_batches
+from autodo.data.feed import Feed
 from autodo.evaluate import Evaluation
 from autodo.losses import Loss
 from autodo.points.model import PointModel, PointView
@@ -19,7 +22,7 @@ class OuterPass:
     """What the outer passes of a run have in common (Alg. 1, lines 10 to 19).
 
     Args:
-        images: of this worker's points of the inner problem, on the training device. Shape: [n, C, H, W] uint8.
+        images: of this worker's points of the inner problem.
         learnable: the first so many points' rows may move; the others (trusted val points of the union split) take part
             in the inner problem, and so in its Hessian, with the rows that they have.
         totals: points and learnable points over all workers; those given if None.
@@ -37,7 +40,7 @@ class OuterPass:
         head: nn.Linear,
         pipeline: Pipeline,
         points: PointModel,
-        images: Tensor,
+        images: Feed,
         *,
         learnable: int,
         weight_decay: float,
@@ -82,16 +85,17 @@ class OuterPass:
 
     def _batch_pass(self, val: Evaluation, lr: float, generator: torch.Generator) -> None:
         """The paper's: at every step a val batch, its gradient, and a solve with the train batch's Hessian."""
-        val_points = torch.arange(len(val.labels), device=self.images.device)
+        val_points = torch.arange(len(val.labels), device=self.points.labels.device)
         val_batches: list[Batch] = []
-        for batch in shuffled_batches(self._points(), self.total, self.batch_size, generator, self.workers):
+        batches = shuffled_batches(self._points(), self.total, self.batch_size, generator, self.workers)
+        for batch, images in self._with_images(batches):
             if not val_batches:
                 val_batches = list(shuffled_batches(val_points, val.total, self.batch_size, generator, self.workers))
             chosen, size = val_batches.pop()
             gradient = self._validation_gradient(val.logits[chosen], val.features[chosen], val.labels[chosen], size)
             rows = self._leaf(batch.points)
             view = self.points.view(batch.points, rows)
-            features = self._features(batch.points, view, generator)
+            features = self._features(images, view, generator)
             with torch.no_grad():
                 u = self._solve(features, view, batch.size, gradient)
             self._update(batch, rows, view, features, u, lr)
@@ -113,10 +117,11 @@ class OuterPass:
             (points, self.total) if self.points.shared else (points[: self.learnable], self.total_learnable)
         )
         if self.points.learns_augmentation:
-            for batch in shuffled_batches(learnable, total, self.batch_size, generator, self.workers):
+            batches = shuffled_batches(learnable, total, self.batch_size, generator, self.workers)
+            for batch, images in self._with_images(batches):
                 rows = self._leaf(batch.points)
                 view = self.points.view(batch.points, rows)
-                self._update(batch, rows, view, self._features(batch.points, view, generator), u, lr)
+                self._update(batch, rows, view, self._features(images, view, generator), u, lr)
         else:
             # Without lam^A the features do not depend on lam: the ones that the solve chose from serve again.
             for batch in ordered_batches(learnable, total, self.batch_size, self.workers):
@@ -134,16 +139,25 @@ class OuterPass:
 
     def _all_features(self, points: Tensor, total: int, generator: torch.Generator) -> Tensor:
         batches = ordered_batches(points, total, self.batch_size, self.workers)
-        return torch.cat([self._features(batch.points, self.points.view(batch.points), generator) for batch in batches])
+        return torch.cat(
+            [
+                self._features(images, self.points.view(batch.points), generator)
+                for batch, images in self._with_images(batches)
+            ]
+        )
+
+    def _with_images(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Tensor]]:
+        coming = list(batches)
+        return zip(coming, self.images.batches([batch.points for batch in coming]), strict=True)
 
     def _points(self) -> Tensor:
-        return torch.arange(len(self.images), device=self.images.device)
+        return torch.arange(len(self.images), device=self.points.labels.device)
 
     def _leaf(self, batch: Tensor) -> Tensor:
         return self.points.table.rows(self.points.row_index(batch)).requires_grad_()
 
-    def _features(self, batch: Tensor, view: PointView, generator: torch.Generator) -> Tensor:
-        features: Tensor = self.encoder(self.pipeline.train_view(self.images[batch], generator, view.augment))
+    def _features(self, images: Tensor, view: PointView, generator: torch.Generator) -> Tensor:
+        features: Tensor = self.encoder(self.pipeline.train_view(images, generator, view.augment))
         return features
 
     def _validation_gradient(self, logits: Tensor, features: Tensor, labels: Tensor, count: int) -> Tensor:

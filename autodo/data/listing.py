@@ -63,7 +63,7 @@ def list_folder(root: Path) -> Listing:
     listing: Listing = {name: [] for name in SET_NAMES}
     folders = _visible_folders(root)
     if not any(folder.name == "train" and _visible_folders(folder) for folder in folders):
-        listing["train"] = _list_classes(root)
+        listing["train"] = list_classes(root)
         return listing
     for folder in folders:
         name = next((name for name in SET_NAMES if name == folder.name), None)
@@ -72,7 +72,7 @@ def list_folder(root: Path) -> Listing:
                 f"{folder}: beside {root / 'train'} only 'val' and 'test' have a meaning"
                 f"{hint(folder.name, SET_NAMES)}; rename it or move it away"
             )
-        listing[name] = _list_classes(folder)
+        listing[name] = list_classes(folder)
     return listing
 
 
@@ -115,7 +115,8 @@ def csv_paths(path: Path) -> list[str]:
     return [row["path"] for _, row in _rows(path) if row["path"]]
 
 
-def _list_classes(folder: Path) -> list[Item]:
+def list_classes(folder: Path) -> list[Item]:
+    """FOLDER/<class>/*. Raises DataError if a class folder has no images, or holds a folder."""
     items = []
     for class_folder in _visible_folders(folder):
         inner = _visible_folders(class_folder)

@@ -14,7 +14,8 @@ class ResNetEncoder(Encoder):
     """Shape: images [B, C, H, W] float -> [B, 512]. Reference: He et al., CVPR 2016; Barron 2017 (CELU)."""
 
     def __init__(self, in_channels: int, image_size: int) -> None:
-        from torchvision.models import resnet18
+        from torchvision.models import ResNet, resnet18
+        from torchvision.models.resnet import BasicBlock
 
         super().__init__()
         net = resnet18(weights=None)
@@ -27,6 +28,11 @@ class ResNetEncoder(Encoder):
         elif in_channels != net.conv1.in_channels:
             net.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
         exchange_relu_for_celu(net)
+        for module in net.modules():
+            if isinstance(module, (ResNet, BasicBlock)):
+                # Convolutions whose output only a batch norm reads, and that batch norm.
+                pairs = {"conv1": "bn1", "conv2": "bn2"}
+                module.normed = {a: b for a, b in pairs.items() if hasattr(module, a)}
         self.net = net
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,7 @@
 """Wide ResNets WRN-d-k (pre-activation blocks, no dropout) with CELU."""
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -14,6 +16,9 @@ class Block(nn.Module):
     Shape:
         [B, in, H, W] -> [B, out, H/stride, W/stride].
     """
+
+    normed: ClassVar = {"conv1": "norm2"}
+    """Convolutions whose output only a batch norm reads, and that batch norm."""
 
     def __init__(self, in_width: int, out_width: int, stride: int) -> None:
         super().__init__()

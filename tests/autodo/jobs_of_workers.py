@@ -66,6 +66,9 @@ def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple
             pixels = affine.warp(pixels, affine.magnitudes(augment, noise))
         return (pixels - pipeline.mean) / pipeline.std
 
+    def themselves(batches: list[Tensor]) -> Iterator[Tensor]:
+        return iter(batches)
+
     def features(points: Tensor, view: PointView, generator: object) -> Tensor:
         result: Tensor = training.encoder(pixels_of(points, view.augment))
         return result
@@ -114,7 +117,10 @@ def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple
     ):
         loss, _ = training._inner_phase(0)
         if training.outer is not None:
-            with mock.patch.object(training.outer, "_features", features):
+            with (
+                mock.patch.object(training.outer, "_features", features),
+                mock.patch.object(training.images, "batches", themselves),
+            ):
                 val = training._evaluate(training.val_images, training.val_labels, len(data.val))
                 training.outer.run(val, 0.1, torch.Generator().manual_seed(7 + workers.rank))
     state = {**training.encoder.state_dict(), **{f"head.{k}": v for k, v in training.head.state_dict().items()}}

@@ -74,7 +74,7 @@ def test_other_images_of_a_folder_are_another_run_and_another_comparison():
 
 
 def test_a_named_dataset_has_no_content():
-    with pytest.raises(ConfigError, match="path, image_size and content are for the dataset 'folder' only"):
+    with pytest.raises(ConfigError, match="path, content and stream are for the dataset 'folder' only"):
         build_run("digits", "baseline", overrides={"dataset.content": "01"})
 
 

@@ -97,9 +97,11 @@ def test_a_setting_that_the_protocol_does_not_know_hides_the_figure(method: str)
     assert follows_protocol(settings)
     assert not follows_protocol({**settings, "training": {**settings["training"], "clip": 1.0}})
     younger = {
+        "dataset": ("stream", "damaged_limit"),
+        "augmentation": ("resized_crop",),
         "method": ("images",),
         "points": ("precision", "square_average"),
-        "outer": ("hessian_points",),
+        "outer": ("hessian_points", "every"),
         "training": ("precision", "compile"),
     }
     for part, keys in younger.items():  # configurations of older stores have none of these
