@@ -292,6 +292,12 @@ class RunConfig(Frozen):
                     raise ValueError(f"{name} goes with methods that learn nothing per point: points.learn is set")
             if self.method.images == "val":
                 raise ValueError("method.images 'val' leaves no train point to learn lambda of")
+        plain = self.training.precision == "fp32" and not self.training.compile
+        if self.objective is not None and self.objective.differentiates_forwards and not plain:
+            raise ValueError(
+                f"objective {self.objective.kind!r} differentiates forwards through the network, which torch does with "
+                "training.precision=fp32 and training.compile=false only"
+            )
         if self.split == "test-as-val" and (self.method.images != "train" or self.finetune is not None):
             what = "finetune" if self.finetune is not None else f"method.images {self.method.images!r}"
             raise ValueError(f"{what} trains on val, which with split 'test-as-val' is the test images")
