@@ -20,12 +20,17 @@ from autodo.validation import Frozen, parse_model
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+AreaShare = Annotated[float, Field(gt=0, le=1)]
 Part = Literal["augment", "weight", "soft-label"]
 LossName = Literal["cross-entropy", "kl", "symmetric-kl"]
 SolverName = Literal["identity", "neumann", "conjugate-gradient", "exact"]
 SplitName = Literal["paper", "union", "test-as-val"]
 LambdaStorage = Literal["device", "host", "file"]
 """Where lambda lies during a training. No part of a RunConfig: it changes no result."""
+
+
+ALWAYS_STREAMED = ("imagenet",)
+"""Datasets that no memory holds."""
 
 
 class DatasetConfig(Frozen):
@@ -35,7 +40,12 @@ class DatasetConfig(Frozen):
     path: str | None = None
     """Directory of class folders, or CSV of path,label; a path or a URI. Only for `folder`."""
     image_size: Positive | None = None
-    """Side in pixels to which images of a `folder` are resized."""
+    """Side in pixels to which images of a `folder`, or of `imagenet`, are resized."""
+    stream: bool = False
+    """Whether images of a `folder` are read from their files while training, and not held in memory; those of
+    `imagenet` always are."""
+    damaged_limit: Annotated[float, Field(ge=0, lt=1)] = 0.001
+    """Share of the images that may be damaged, and so be left out, of a set that is streamed."""
     content: str | None = None
     """Fingerprint of a `folder`'s files and classes, from `autodo.data.pin_content`; the images must still have it."""
     subsample: Positive | None = None
@@ -56,12 +66,22 @@ class DatasetConfig(Frozen):
                 raise ValueError("path is needed: the directory of class folders, or the CSV of path,label")
             if self.image_size is None:
                 raise ValueError("image_size is needed: the side in pixels to which images are resized")
-        elif (self.path, self.image_size, self.content) != (None, None, None):
+        elif (self.path, self.content, self.stream) != (None, None, False):
             raise ValueError(
-                f"path, image_size and content are for the dataset 'folder' only, not for {self.name!r}; "
+                f"path, content and stream are for the dataset 'folder' only, not for {self.name!r}; "
                 "--data-dir says where the files of a named dataset are"
             )
+        elif (self.image_size is not None) != (self.name in ALWAYS_STREAMED):
+            told = "is for the datasets 'folder' and 'imagenet' only" if self.image_size is not None else "is needed"
+            raise ValueError(
+                f"image_size {told}, not for {self.name!r}: the side in pixels to which images are resized"
+            )
         return self
+
+    @property
+    def streams(self) -> bool:
+        """Whether the images stay in their files."""
+        return self.stream or self.name in ALWAYS_STREAMED
 
     @property
     def label(self) -> str:
@@ -120,10 +140,19 @@ class ModelConfig(Frozen):
 class AugmentationConfig(Frozen):
     """Standard augmentation: crop, flip, erase."""
 
+    resized_crop: tuple[AreaShare, AreaShare] | None = None
+    """Least and largest share of an image's area that is cut out at random and resized, of streamed images; None: the
+    centre, as where nothing is drawn."""
     crop_padding: Annotated[int, Field(ge=0)] = 4
     """Zero pixels added on each side before a random crop back to the image's size."""
     flip: bool = True
     erase_probability: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+    @model_validator(mode="after")
+    def _least_comes_first(self) -> Self:
+        if self.resized_crop is not None and self.resized_crop[0] > self.resized_crop[1]:
+            raise ValueError(f"resized_crop: {list(self.resized_crop)}: the least share comes first")
+        return self
 
 
 class TrainingConfig(Frozen):
@@ -135,6 +164,11 @@ class TrainingConfig(Frozen):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     warmup_epochs: Annotated[int, Field(ge=0)] = 5
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the encoder, in training, evaluation and outer passes. With `bf16` weights, statistics, features, losses and
+    lambda are float32 still."""
+    compile: bool = False
+    """Train with the network as torch.compile makes it; evaluation and outer passes take it as it is."""
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> Self:
@@ -179,6 +213,8 @@ class OuterConfig(Frozen):
     lr: Annotated[float, Field(gt=0)] = 0.05
     start_share: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """The outer phase starts after this share of the epochs (the paper's E = 50 of 200)."""
+    every: Positive = 1
+    """From then on, one outer pass for so many epochs; the first one at the start."""
     solver: SolverName
     iterations: Positive = 20
     """Terms of the Neumann series, or steps of conjugate gradients."""
@@ -240,6 +276,11 @@ class RunConfig(Frozen):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
+        if self.augmentation.resized_crop is not None and not self.dataset.streams:
+            raise ValueError(
+                "augmentation.resized_crop cuts out of whole files: it is for images that are streamed, which those "
+                f"of {self.dataset.name!r} are not (dataset.stream=true streams a 'folder')"
+            )
         if (self.points is None) != (self.outer is None):
             raise ValueError("points and outer go together: a method learns lambda with both or with neither")
         soft = self.points is not None and "soft-label" in self.points.learn
@@ -251,6 +292,12 @@ class RunConfig(Frozen):
                     raise ValueError(f"{name} goes with methods that learn nothing per point: points.learn is set")
             if self.method.images == "val":
                 raise ValueError("method.images 'val' leaves no train point to learn lambda of")
+        plain = self.training.precision == "fp32" and not self.training.compile
+        if self.objective is not None and self.objective.differentiates_forwards and not plain:
+            raise ValueError(
+                f"objective {self.objective.kind!r} differentiates forwards through the network, which torch does with "
+                "training.precision=fp32 and training.compile=false only"
+            )
         if self.split == "test-as-val" and (self.method.images != "train" or self.finetune is not None):
             what = "finetune" if self.finetune is not None else f"method.images {self.method.images!r}"
             raise ValueError(f"{what} trains on val, which with split 'test-as-val' is the test images")
@@ -291,6 +338,11 @@ class RunConfig(Frozen):
     def outer_start(self) -> int:
         """First epoch, counted from 0, that ends with an outer pass."""
         return self.training.epochs if self.outer is None else round(self.outer.start_share * self.training.epochs)
+
+    def has_outer_pass(self, epoch: int) -> bool:
+        """Whether the epoch, counted from 0, ends with an outer pass."""
+        passed = epoch - self.outer_start
+        return self.outer is not None and passed >= 0 and passed % self.outer.every == 0
 
     @property
     def finetune_start(self) -> int:
@@ -342,12 +394,15 @@ def _plain(number: float) -> str:
 # What a RunConfig had not from the beginning, with the values that change nothing: left out where it has these, so that
 # the ids of runs without it are what they were.
 _ADDED: dict[str, Any] = {
+    "dataset": {"stream": False, "damaged_limit": 0.001},
+    "augmentation": {"resized_crop": None},
     "policy": None,
     "objective": None,
     "finetune": None,
     "method": {"images": "train"},
-    "outer": {"hessian_points": None},
+    "outer": {"hessian_points": None, "every": 1},
     "points": {"precision": "fp32", "square_average": "element"},
+    "training": {"precision": "fp32", "compile": False},
 }
 
 

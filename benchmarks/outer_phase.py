@@ -209,7 +209,7 @@ def outer_pass(training: Training, val: Evaluation) -> None:
 def floor_pass(training: Training, *, backward: bool) -> None:
     """What an outer pass does at least: the encoder once for each point, and back to the images if g_A is learned."""
     encoder = frozen(training.encoder).requires_grad_(False)
-    for images in training.images.split(training.config.training.batch_size):
+    for images in training.images.in_order(training.config.training.batch_size):
         pixels = training.pipeline.test_view(images).requires_grad_(backward)
         features = encoder(pixels)
         if backward:

@@ -17,7 +17,10 @@ _ALL: dict[str, Any] = {
     "dataset.image_size": None,
     "dataset.content": None,
     "dataset.subsample": None,
+    "dataset.stream": False,
+    "dataset.damaged_limit": 0.001,
     "model.name": "wrn-28-10",
+    "augmentation.resized_crop": None,
     "augmentation.crop_padding": 4,
     "augmentation.erase_probability": 0.5,
     "training.epochs": 200,
@@ -25,6 +28,8 @@ _ALL: dict[str, Any] = {
     "training.momentum": 0.9,
     "training.weight_decay": 1e-4,
     "training.warmup_epochs": 5,
+    "training.precision": "fp32",
+    "training.compile": False,
     "method.images": "train",
     "objective": None,
     "finetune": None,
@@ -48,6 +53,7 @@ _AUTODO: dict[str, Any] = {
     "points.square_average": "element",
     "outer.lr": 0.05,
     "outer.start_share": 0.25,
+    "outer.every": 1,
     "outer.solver": "neumann",
     "outer.iterations": 5,
     "outer.step": 0.01,
@@ -113,8 +119,11 @@ _STRENGTHS = {
 _AXES = ("dataset.name", "method.name", "split", "seed", "distortion.imbalance_ratio", "distortion.noise_ratio")
 _FILE = ("policy.path", "policy.content")
 # What came later into configurations, with the value that older ones had.
-_OLDER = {"method.images": "train"}
-_OLDER_POINTS = {"points.precision": "fp32", "points.square_average": "element"}
+_OLDER = {
+    **{"method.images": "train", "training.precision": "fp32", "training.compile": False},
+    **{"dataset.stream": False, "dataset.damaged_limit": 0.001, "augmentation.resized_crop": None},
+}
+_OLDER_POINTS = {"points.precision": "fp32", "points.square_average": "element", "outer.every": 1}
 
 _SPLITS = {"paper": "train_i", "union": "train_all", "test-as-val": "test_as_val"}
 

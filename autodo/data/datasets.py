@@ -12,6 +12,7 @@ from autodo.data.files import Place
 from autodo.data.folder import read_folder
 from autodo.data.idx import read_fashion_mnist, read_mnist
 from autodo.data.image_set import Dataset
+from autodo.data.imagenet import read_imagenet
 from autodo.data.remote import local_copy
 from autodo.data.split import FIXED_SEED, subsample
 from autodo.data.torchvision_sets import read_cifar10, read_cifar100, read_svhn
@@ -39,6 +40,7 @@ DATASETS: dict[str, DatasetSpec] = {
     "svhn": DatasetSpec(read_svhn),
     "cifar10": DatasetSpec(read_cifar10),
     "cifar100": DatasetSpec(read_cifar100),
+    "imagenet": DatasetSpec(read_imagenet),
     "folder": DatasetSpec(read_folder),
 }
 
@@ -49,7 +51,7 @@ def default_data_dir() -> Path:
 
 
 def load(config: DatasetConfig, *, data_dir: Path | str | None = None, download: bool = False) -> Dataset:
-    """The dataset in memory, its train set subsampled if the config says so.
+    """The dataset, its train set subsampled if the config says so.
 
     Args:
         data_dir: where the files of a named dataset are, in torchvision's layout: a path, or a URI that this node

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,8 @@ def decode_images(files: Sequence[Path], image_size: int, *, root: Path) -> Imag
     if needed_bytes > MEMORY_LIMIT_BYTES:
         raise DataError(
             f"{root}: {len(files)} images of {image_size}x{image_size} need {needed_bytes / 1e9:.1f} GB of memory, "
-            f"more than the limit of {MEMORY_LIMIT_BYTES / 1e9:g} GB; lower dataset.image_size"
+            f"more than the limit of {MEMORY_LIMIT_BYTES / 1e9:g} GB; set dataset.stream=true to read them from their "
+            "files while training, or lower dataset.image_size"
         )
     images = np.empty((len(files), 3, image_size, image_size), np.uint8)
 
@@ -47,13 +48,13 @@ def decode_images(files: Sequence[Path], image_size: int, *, root: Path) -> Imag
         try:
             pixels = decode(files[i], image_size)
         except Exception as error:  # PIL's decoders raise exceptions of many kinds for damaged files
-            return False, _reason(error)
+            return False, reason(error)
         images[i] = pixels
         return len(pixels) == 1, None
 
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
         outcomes = list(pool.map(decode_into, range(len(files))))
-    bad = [f"{file} ({reason})" for file, (_, reason) in zip(files, outcomes, strict=True) if reason is not None]
+    bad = [f"{file} ({why})" for file, (_, why) in zip(files, outcomes, strict=True) if why is not None]
     if bad:
         more = ", ..." if len(bad) > _NAMED_FILES else ""
         raise DataError(
@@ -64,7 +65,7 @@ def decode_images(files: Sequence[Path], image_size: int, *, root: Path) -> Imag
     return np.ascontiguousarray(images[:, :1]) if gray else images
 
 
-def decode(file: Path, image_size: int) -> NDArray[np.uint8]:
+def decode(file: Path | BinaryIO, image_size: int) -> NDArray[np.uint8]:
     """One image as `decode_images` does it: [1, S, S] if the file is gray, else [3, S, S]. Raises what PIL raises."""
     from PIL import Image, ImageOps
 
@@ -91,7 +92,8 @@ def eight_bit(image: "Image.Image") -> "Image.Image":
     return image.convert("RGB")
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why a file cannot be decoded, on one line."""
     from PIL import UnidentifiedImageError
 
     # PIL's text repeats the path.

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from autodo.config import RunConfig
+from autodo.data.feed import joined
 from autodo.data.image_set import Images, Integers
 from autodo.data.prepare import Prepared
 from autodo.errors import ConfigError
@@ -42,7 +43,7 @@ class Shard(NamedTuple):
         if len(self.trusted) == self.total:
             return data.val.images, data.val.labels
         train, trusted = self.train, self.trusted
-        images = np.concatenate([data.train.images[train], data.val.images[trusted]])
+        images = joined([data.train.images[train], data.val.images[trusted]])
         return images, np.concatenate([data.train.labels[train], data.val.labels[trusted]])
 
 

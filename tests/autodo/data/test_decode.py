@@ -127,6 +127,6 @@ def test_decompression_bomb(tmp_path, write_image, monkeypatch):
 def test_more_than_fits_in_memory(tmp_path, write_image, monkeypatch):
     monkeypatch.setattr(decode, "MEMORY_LIMIT_BYTES", 10**6)
     file = write_image(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r": 1 images of 600x600 need 0.0 GB .*; lower dataset.image_size"):
+    with pytest.raises(DataError, match=r": 1 images of 600x600 need 0.0 GB .* dataset.stream=true .*, or lower"):
         decode_images([file], 600, root=tmp_path)
     assert decode_images([file], 500, root=tmp_path).shape == (1, 3, 500, 500)

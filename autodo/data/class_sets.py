@@ -1,0 +1,103 @@
+"""From image files with names of classes to a dataset, held in memory or streamed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, cast
+
+import numpy as np
+
+from autodo.config import DatasetConfig
+from autodo.data.decode import decode_images
+from autodo.data.image_set import Dataset, Images, ImageSet, Integers
+from autodo.data.listing import Listing, SetName, relative_to_root
+from autodo.data.split import fixed_test_split, require_images
+from autodo.data.stream.files import Files
+from autodo.data.streamed import StreamedImages
+from autodo.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class ClassSets:
+    """Image files, the name of the class of each, and the sets that they are in.
+
+    Args:
+        where: the data's root, named in errors.
+        sets: numbers of the files of each set.
+    """
+
+    where: str
+    files: Files
+    labels: Sequence[str]
+    sets: dict[SetName, Integers]
+    numbered: bool = False
+    """Whether the names of the classes are numbers, and in their order."""
+
+    @classmethod
+    def of(cls, listing: Listing, path: Path) -> Self:
+        """What was listed at a path."""
+        items = [item for part in listing.values() for item in part]
+        ends = np.cumsum([len(part) for part in listing.values()])[:-1]
+        sets = dict(zip(listing, np.split(np.arange(len(items)), ends), strict=True))
+        root = path if path.is_dir() else path.parent
+        files = Files(str(root), relative_to_root([item.path for item in items], path))
+        return cls(str(path), files, [item.label for item in items], sets)
+
+    def dataset(self, config: DatasetConfig) -> Dataset:
+        """The images of all sets. Without a test set, a fixed stratified fifth of the train images is it.
+
+        Raises:
+            DataError: if a class is missing or has too few images, or an image is unsuitable.
+        """
+        class_names = tuple(sorted(self._classes("train"), key=int if self.numbered else None))
+        self._check_classes(class_names)
+        number = {name: i for i, name in enumerate(class_names)}
+        labels = np.array([number.get(label, -1) for label in self.labels], np.int64)
+        sets = self._with_test(labels, class_names)
+
+        order = np.concatenate(list(sets.values()))
+        assert config.image_size is not None
+        images = self._images(order, config.image_size, config.streams)
+        parts: dict[SetName, ImageSet] = {}
+        start = 0
+        for name, numbers in sets.items():
+            rows = slice(start, start + len(numbers))
+            sources = tuple(self.files.names[i] for i in numbers)
+            parts[name] = ImageSet(images[rows], labels[numbers], sources)
+            start = rows.stop
+        val = parts["val"] if len(sets["val"]) else None
+        return Dataset(parts["train"], parts["test"], class_names, val=val)
+
+    def _images(self, order: Integers, image_size: int, streams: bool) -> Images:
+        if streams:
+            return cast("Images", StreamedImages(self.files, image_size, order))
+        return decode_images([Path(self.files[i].path) for i in order], image_size, root=Path(self.where))
+
+    def _classes(self, name: SetName) -> set[str]:
+        return {self.labels[i] for i in self.sets[name]}
+
+    def _check_classes(self, class_names: tuple[str, ...]) -> None:
+        if not class_names:
+            raise DataError(
+                f"{self.where}: no images to train on; put them in one folder per class, PATH/<class>/*.jpg, or give "
+                "a CSV"
+            )
+        if len(class_names) == 1:
+            raise DataError(f"{self.where}: only one class, {class_names[0]!r}; a classifier needs at least two")
+        for name in ("val", "test"):
+            unknown = sorted(self._classes(name) - set(class_names))
+            if unknown:
+                raise DataError(
+                    f"{self.where}: {name} has the class {unknown[0]!r}, that train does not have; "
+                    f"add it to train or remove it from {name}; classes of train: {', '.join(class_names)}"
+                )
+
+    def _with_test(self, labels: Integers, class_names: tuple[str, ...]) -> dict[SetName, Integers]:
+        """The sets; a fixed stratified fifth of train moves to test if there is none."""
+        if len(self.sets["test"]):
+            return self.sets
+        train = self.sets["train"]
+        needed = 2 if len(self.sets["val"]) else 3
+        require_images(labels[train], needed, class_names=class_names, where=self.where)
+        kept, held = fixed_test_split(labels[train], class_names, where=self.where)
+        return self.sets | {"train": train[kept], "test": train[held]}
