@@ -114,7 +114,8 @@ def replace_rule(training: Training, descent: Rule) -> None:
     """Rows go down by what `descent` says of their gradients, in place of RMSprop's step."""
     table = training.points.table
 
-    def step(index: Tensor, gradient: Tensor, lr: float) -> None:
+    def step(index: Tensor, gradient: Tensor, lr: float, moves: Tensor | None) -> None:
+        assert moves is None
         table.steps += 1
         values = table.rows(index).sub_(descent(index, gradient, lr))
         table._written += values.sum()
