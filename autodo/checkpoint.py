@@ -19,10 +19,12 @@ from autodo.atomic import replacing
 from autodo.points.place import ON_DEVICE
 from autodo.workers import ALONE, Workers
 
-FORMAT = 2
-READABLE = (1, 2)
-"""In 1 rows that were never touched are kept with their values; from 2 on they may be left out or zero."""
+FORMAT = 3
+READABLE = (1, 2, 3)
+"""In 1 rows that were never touched are kept with their values; from 2 on they may be left out or zero. In 3
+there may be one from within an epoch."""
 Empty = Callable[[Sequence[int], torch.dtype], Tensor]
+_PART_NAME = r"\.part-\d+(?:\.\d+)?-\d+-of-\d+"
 PART = 2**16
 """Rows that are in memory at a time."""
 log = logging.getLogger(__name__)
@@ -37,7 +39,7 @@ def files(path: Path) -> list[Path]:
 
     To copy a checkpoint, copy them in this order.
     """
-    part = re.compile(rf"{re.escape(path.stem)}\.part-\d+-\d+-of-\d+{re.escape(path.suffix)}")
+    part = re.compile(rf"{re.escape(path.stem)}{_PART_NAME}{re.escape(path.suffix)}")
     there = path.parent.iterdir() if path.parent.is_dir() else ()
     parts = sorted(file for file in there if part.fullmatch(file.name))
     return [*parts, path] if path.exists() else parts
@@ -61,7 +63,7 @@ def save(
     """Writes tensors, numbers, strings, lists and dicts; a reader sees the old checkpoint or the new one.
 
     Args:
-        state: what all workers know, written by the first; `epoch` is in it.
+        state: what all workers know, written by the first; `epoch` is in it, and `step` if it is of within an epoch.
         rows: of this worker's points: tensors with a row for each, and what is no tensor and the same for all workers.
         positions: of this worker's points; None if all workers have the same rows.
         apart: write rows to a part even if there is one worker.
@@ -76,9 +78,11 @@ def save(
     if positions is None or (workers.size == 1 and not apart):
         state = {**state, "points": rows}
     else:
-        epoch, size = state["epoch"], workers.size
-        names = [f"{path.stem}.part-{epoch}-{rank}-of-{size}{path.suffix}" for rank in range(size)]
-        part = {"epoch": epoch, "positions": positions, **rows}
+        (epoch, step), size = _moment(state), workers.size
+        # Other names for every moment, because until the file is written the old one and its parts are the checkpoint.
+        moment = f"{epoch}.{step}" if step else str(epoch)
+        names = [f"{path.stem}.part-{moment}-{rank}-of-{size}{path.suffix}" for rank in range(size)]
+        part = {"epoch": epoch, "step": step, "positions": positions, **rows}
         written = _write(path.with_name(names[workers.rank]), run_id, part)
         state = {**state, "parts": names}
     # The file must not name a part that is not there.
@@ -118,7 +122,7 @@ def load(
         try:
             state = _read(path, run_id)
             parts = [path.with_name(name) for name in state.pop("parts", [])]
-            tables = (_read(part, run_id, epoch=state["epoch"]) for part in parts) if parts else [state["points"]]
+            tables = (_read(part, run_id, moment=_moment(state)) for part in parts) if parts else [state["points"]]
             if positions is not None:
                 state["points"] = _rows(tables, positions, empty)
         except Exception as error:
@@ -161,24 +165,27 @@ def _delete_all_but(kept: set[str], path: Path) -> None:
 
 def _sweep(path: Path) -> None:
     """Deletes what a process left behind that was killed while it wrote; it may be large."""
-    half_written = re.compile(
-        rf"\.{re.escape(path.stem)}(\.part-\d+-\d+-of-\d+)?{re.escape(path.suffix)}\.[0-9a-f]{{32}}"
-    )
+    half_written = re.compile(rf"\.{re.escape(path.stem)}({_PART_NAME})?{re.escape(path.suffix)}\.[0-9a-f]{{32}}")
     for file in path.parent.iterdir() if path.parent.is_dir() else ():
         if half_written.fullmatch(file.name):
             file.unlink(missing_ok=True)
 
 
-def _read(path: Path, run_id: str, *, epoch: int | None = None) -> dict[str, Any]:
-    """What a file holds; a part, which is of a known epoch, is not read into memory."""
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=epoch is not None)
+def _moment(state: dict[str, Any]) -> tuple[int, int]:
+    """Epochs that are done, and steps of the next one."""
+    return state["epoch"], state.get("step", 0)
+
+
+def _read(path: Path, run_id: str, *, moment: tuple[int, int] | None = None) -> dict[str, Any]:
+    """What a file holds; a part, which is of a known moment, is not read into memory."""
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=moment is not None)
     if content["format"] not in READABLE:
         raise ValueError(f"its format is {content['format']}, not {FORMAT}")
     if content["run_id"] != run_id:
         raise ValueError(f"it belongs to the run {content['run_id']}")
     state: dict[str, Any] = content["state"]
-    if epoch not in (None, state["epoch"]):
-        raise ValueError(f"{path.name} is of epoch {state['epoch']}, not {epoch}")
+    if moment not in (None, _moment(state)):
+        raise ValueError(f"{path.name} is of epoch and step {_moment(state)}, not {moment}")
     return state
 
 

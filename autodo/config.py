@@ -162,6 +162,11 @@ class TrainingConfig(Frozen):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     warmup_epochs: Annotated[int, Field(ge=0)] = 5
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the encoder, in training, evaluation and outer passes. With `bf16` weights, statistics, features, losses and
+    lambda are float32 still."""
+    compile: bool = False
+    """Train with the network as torch.compile makes it; evaluation and outer passes take it as it is."""
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> Self:
@@ -206,6 +211,8 @@ class OuterConfig(Frozen):
     lr: Annotated[float, Field(gt=0)] = 0.05
     start_share: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """The outer phase starts after this share of the epochs (the paper's E = 50 of 200)."""
+    every: Positive = 1
+    """From then on, one outer pass for so many epochs; the first one at the start."""
     solver: SolverName
     iterations: Positive = 20
     """Terms of the Neumann series, or steps of conjugate gradients."""
@@ -283,6 +290,12 @@ class RunConfig(Frozen):
                     raise ValueError(f"{name} goes with methods that learn nothing per point: points.learn is set")
             if self.method.images == "val":
                 raise ValueError("method.images 'val' leaves no train point to learn lambda of")
+        plain = self.training.precision == "fp32" and not self.training.compile
+        if self.objective is not None and self.objective.differentiates_forwards and not plain:
+            raise ValueError(
+                f"objective {self.objective.kind!r} differentiates forwards through the network, which torch does with "
+                "training.precision=fp32 and training.compile=false only"
+            )
         if self.split == "test-as-val" and (self.method.images != "train" or self.finetune is not None):
             what = "finetune" if self.finetune is not None else f"method.images {self.method.images!r}"
             raise ValueError(f"{what} trains on val, which with split 'test-as-val' is the test images")
@@ -323,6 +336,11 @@ class RunConfig(Frozen):
     def outer_start(self) -> int:
         """First epoch, counted from 0, that ends with an outer pass."""
         return self.training.epochs if self.outer is None else round(self.outer.start_share * self.training.epochs)
+
+    def has_outer_pass(self, epoch: int) -> bool:
+        """Whether the epoch, counted from 0, ends with an outer pass."""
+        passed = epoch - self.outer_start
+        return self.outer is not None and passed >= 0 and passed % self.outer.every == 0
 
     @property
     def finetune_start(self) -> int:
@@ -380,8 +398,9 @@ _ADDED: dict[str, Any] = {
     "objective": None,
     "finetune": None,
     "method": {"images": "train"},
-    "outer": {"hessian_points": None},
+    "outer": {"hessian_points": None, "every": 1},
     "points": {"precision": "fp32", "square_average": "element"},
+    "training": {"precision": "fp32", "compile": False},
 }
 
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autodo.augment.pipeline import Pipeline
+from autodo.data.feed import Feed
 from autodo.workers import ALONE, Workers
 
 
@@ -70,7 +71,7 @@ def evaluate(
     encoder: nn.Module,
     head: nn.Module,
     pipeline: Pipeline,
-    images: Tensor,
+    images: Feed,
     labels: Tensor,
     *,
     total: int,
@@ -82,10 +83,10 @@ def evaluate(
         total: how many images the set has over all workers.
         batch_size: images a forward pass; what fits in training fits here, where no graph is kept.
     Shape:
-        images [m, C, H, W] uint8, labels [m] int64, both on the training device.
+        images of m, labels [m] int64 on the training device.
     """
     encoder.eval()
-    features = torch.cat([encoder(pipeline.test_view(batch)) for batch in images.split(batch_size)])
+    features = torch.cat([encoder(pipeline.test_view(batch)) for batch in images.in_order(batch_size)])
     return Evaluation(features, head(features), labels, total)
 
 

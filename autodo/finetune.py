@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from autodo.augment.pipeline import Pipeline
 from autodo.config import RunConfig
 from autodo.data.batches import shuffled_batches
+from autodo.data.feed import Feed
+from autodo.data.streamed import Crops
 from autodo.objectives.base import cross_entropies
 from autodo.schedule import learning_rate_factor
 from autodo.workers import Workers
@@ -20,10 +22,10 @@ class HeadFinetune:
     where it is, with the run's momentum and weight decay; its learning rate follows half a cosine to 0.
 
     Args:
-        images, labels: this worker's share of val, on the training device.
+        images, labels: this worker's share of val; the labels on the training device.
         total: val images of all workers.
     Shape:
-        images [m, C, H, W] uint8, labels [m] int64.
+        labels [m] int64.
     Reference: Kang et al. 2020, section 4 (cRT), which trains a new head, on the train images.
     """
 
@@ -33,7 +35,7 @@ class HeadFinetune:
         encoder: nn.Module,
         head: nn.Module,
         pipeline: Pipeline,
-        images: Tensor,
+        images: Feed,
         labels: Tensor,
         total: int,
         workers: Workers,
@@ -54,20 +56,27 @@ class HeadFinetune:
             nesterov=training.momentum > 0,
         )
 
-    def run(self, epoch: int, generator: torch.Generator) -> tuple[float, float]:
-        """One pass over as many images as val has. Returns the mean loss and the last learning rate."""
+    def run(self, epoch: int, generator: torch.Generator, crops: Crops | None = None) -> tuple[float, float]:
+        """One pass over as many images as val has.
+
+        Args:
+            crops: what is cut out of streamed images; the same of an image that is drawn twice.
+        Returns:
+            the mean loss and the last learning rate.
+        """
         start, epochs = self.config.finetune_start, self.config.training.epochs
         drawn = self._draw(generator)
         batches = list(shuffled_batches(drawn, self.total, self.config.training.batch_size, generator, self.workers))
         parameters = list(self.head.parameters())
-        loss_sum = torch.zeros((), device=self.images.device)
+        loss_sum = torch.zeros((), device=self.labels.device)
         self.encoder.eval()
-        for step, (batch, size) in enumerate(batches, start=1):
+        coming = self.images.batches([batch.points for batch in batches], crops)
+        for step, ((batch, size), images) in enumerate(zip(batches, coming, strict=True), start=1):
             lr = self.lr * learning_rate_factor(epoch - start + step / len(batches), epochs - start, 0)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             with torch.no_grad():
-                features = self.encoder(self.pipeline.train_view(self.images[batch], generator))
+                features = self.encoder(self.pipeline.train_view(images, generator))
             loss = cross_entropies(self.head(features), self.labels[batch]).sum() / size
             # Not backward(), which would go through what averages the workers' gradients of the whole network.
             for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):

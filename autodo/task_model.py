@@ -7,12 +7,14 @@ from autodo.augment.pipeline import Pipeline
 from autodo.classifier import Classifier
 from autodo.config import RunConfig
 from autodo.data import Prepared
+from autodo.errors import ConfigError
 from autodo.models import build
+from autodo.models.encoder import Encoder
 from autodo.outcome import Best
 from autodo.seeds import derive
 
 
-def initial_model(config: RunConfig, data: Prepared, device: torch.device) -> tuple[nn.Module, nn.Linear]:
+def initial_model(config: RunConfig, data: Prepared, device: torch.device) -> tuple[Encoder, nn.Linear]:
     """Encoder and head with the first weights of the run's seed."""
     channels, size = data.train.images.shape[1], data.train.images.shape[-1]
     # Layers draw their initial weights from torch's global generator; the fork leaves it as it was.
@@ -29,7 +31,7 @@ def initial_model(config: RunConfig, data: Prepared, device: torch.device) -> tu
     return encoder.to(device).to(memory_format=torch.channels_last), head.to(device)
 
 
-def best_model(best: Best, config: RunConfig, data: Prepared, device: torch.device) -> tuple[nn.Module, nn.Linear]:
+def best_model(best: Best, config: RunConfig, data: Prepared, device: torch.device) -> tuple[Encoder, nn.Linear]:
     """Encoder and head of the epoch with the lowest val error."""
     encoder, head = initial_model(config, data, device)
     encoder.load_state_dict(best.encoder)
@@ -42,3 +44,24 @@ def classifier_of(best: Best, config: RunConfig, data: Prepared, pipeline: Pipel
     encoder, head = best_model(best, config, data, torch.device("cpu"))
     mean, std = pipeline.mean.cpu(), pipeline.std.cpu()
     return Classifier(config.model.name, encoder, head, mean, std, data.train.images.shape[-1], data.class_names)
+
+
+def compiled(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network with the same parameters, made by torch.compile for the batches that it is given.
+
+    Raises:
+        ConfigError: if torch cannot compile on this machine, where a CPU needs a C++ compiler.
+    """
+    # What earlier runs of this process compiled would count towards the number of times that torch does it.
+    torch.compiler.reset()
+    try:
+        torch.compile(torch.neg)(torch.zeros(2, device=device))
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"training.compile: torch cannot compile here: {reason}; install what is missing (for a CPU a C++ compiler "
+            "such as g++, which CXX may name), or set training.compile=false"
+        ) from None
+    result = torch.compile(network)
+    assert isinstance(result, nn.Module)
+    return result

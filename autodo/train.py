@@ -1,9 +1,10 @@
 """Algorithm 1: train the task model, and from the outer start on move lambda once after every epoch."""
 
+import dataclasses
 import functools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +22,29 @@ from autodo.classifier import Classifier
 from autodo.config import RunConfig
 from autodo.data import ImageSet, Prepared
 from autodo.data.batches import shuffled_batches
+from autodo.data.feed import Feed, for_statistics
+from autodo.data.image_set import Integers
 from autodo.data.shards import shard_of
+from autodo.data.streamed import Crops
 from autodo.errors import TrainingDiverged
 from autodo.evaluate import Evaluation, Scores, evaluate, per_class_accuracy
 from autodo.finetune import HeadFinetune
 from autodo.losses import LOSSES
+from autodo.midway import Midway
 from autodo.objectives import Setting, Step, build_objective
 from autodo.outcome import Best, Outcome, build_outcome, embeddings_table, merged, points_table
 from autodo.points.model import PointModel
 from autodo.points.place import ON_DEVICE, Place
 from autodo.provenance import device_name, peak_memory_bytes
 from autodo.schedule import learning_rate_factor
-from autodo.seeds import torch_generator
-from autodo.task_model import best_model, classifier_of, initial_model
+from autodo.seeds import derive, torch_generator
+from autodo.task_model import best_model, classifier_of, compiled, initial_model
 from autodo.thumbnails import with_thumbnails
 from autodo.workers import ALONE, Workers
 
 Row = dict[str, Any]
+STRETCH = 2**17
+"""Train points whose features and logits are there at a time when all are evaluated."""
 
 
 class Training:
@@ -54,12 +61,15 @@ class Training:
         data: from `autodo.data.prepare` with the same config.
         checkpoint: file to continue from, if it exists, and to write to; None keeps nothing. All workers must see it.
         checkpoint_every: epochs between checkpoints.
+        checkpoint_steps: steps between checkpoints within the inner phase of an epoch, which then also ends with one;
+            None makes none there. An outer pass and an epoch of `finetune` begin anew if they are cut.
+        on_checkpoint: called after each checkpoint within an epoch.
         workers: from `autodo.workers.joined`; each must iterate to the same epoch, or to the end.
         policy: what a file or a search gave, if the config's policy is one of these.
         place: where lambda is kept; any gives the same result, and a checkpoint of one can be continued with another.
     Raises:
-        ConfigError: if there are too many workers, the solver cannot take a problem of this size, or there is no room
-            for lambda.
+        ConfigError: if there are too many workers, the solver cannot take a problem of this size, there is no room
+            for lambda, or the network shall be compiled and cannot be on this machine.
         checkpoint.Unusable: if the checkpoint is one of this run and holds something else than a training keeps.
     """
 
@@ -71,6 +81,8 @@ class Training:
         device: str = "cpu",
         checkpoint: Path | None = None,
         checkpoint_every: int = 1,
+        checkpoint_steps: int | None = None,
+        on_checkpoint: Callable[[], object] = lambda: None,
         workers: Workers = ALONE,
         policy: PolicyFile | None = None,
         place: Place = ON_DEVICE,
@@ -82,6 +94,8 @@ class Training:
         self.classes = len(data.class_names)
         self._checkpoint = checkpoint
         self._checkpoint_every = checkpoint_every
+        self._checkpoint_steps = checkpoint_steps
+        self._on_checkpoint = on_checkpoint
         self._checkpoint_epoch = 0
         self._checkpoint_due = False
 
@@ -89,16 +103,19 @@ class Training:
             torch.cuda.reset_peak_memory_stats(self.device)
         self.shard = shard_of(data, config, workers)
         self.train_size = len(self.shard.train)
-        self.images, labels = (self._to_device(array) for array in self.shard.points(data))
+        images, observed = self.shard.points(data)
+        self.images, labels = Feed(images, self.device), self._to_device(observed)
         self.val_images, self.val_labels = self._share(data.val)
         self.test_images, self.test_labels = self._share(data.test)
-        mean, std = channel_statistics(torch.from_numpy(data.train.images))
+        mean, std = channel_statistics(for_statistics(data.train.images))
         self.policy = None if config.policy is None else build_policy(config.policy, policy)
         self.pipeline = Pipeline(config.augmentation, mean.to(self.device), std.to(self.device), self.policy)
 
         self.loss = LOSSES[config.method.loss]
         self.encoder, self.head = initial_model(config, data, self.device)
-        self.network = workers.train_together(self.encoder, self.head)
+        self.encoder.bf16 = config.training.precision == "bf16"
+        network = workers.train_together(self.encoder, self.head)
+        self.network = compiled(network, self.device) if config.training.compile else network
         self.optimizer = torch.optim.SGD(
             [*self.encoder.parameters(), *self.head.parameters()],
             lr=config.training.lr,
@@ -118,6 +135,7 @@ class Training:
         self.finetune = HeadFinetune(config, *model, *val, len(data.val), workers) if finetunes else None
 
         self.epoch = 0
+        self.midway: Midway | None = None
         self.history: list[Row] = []
         self.best: Best | None = None
         if checkpoint is not None:
@@ -131,14 +149,17 @@ class Training:
             last = self.epoch == self.config.training.epochs
             self._checkpoint_due |= self.epoch % self._checkpoint_every == 0 or last
             if self._checkpoint is not None and self._checkpoint_due:
-                self._save(self._checkpoint)
+                self._checkpoint_due = not self._save(self._checkpoint)
+                if not self._checkpoint_due:
+                    self._checkpoint_epoch = self.epoch
             yield row
 
     def _run_epoch(self, epoch: int) -> Row:
-        started = self._clock()
+        self._started = started = self._clock() - (self.midway.seconds if self.midway is not None else 0.0)
         self.pipeline.policy = self.policy and self.policy.at(epoch / self.config.training.epochs)
         if self.finetune is not None and epoch >= self.config.finetune_start:
-            train_loss, lr = self.finetune.run(epoch, self._generator("finetune", epoch))
+            drawn = self._generator("finetune", epoch), self._crops("finetune", epoch)
+            train_loss, lr = self.finetune.run(epoch, *drawn)
             images = self.finetune.total
         else:
             train_loss, lr = self._inner_phase(epoch)
@@ -153,7 +174,7 @@ class Training:
         self._keep_best(epoch, val, test)
         eval_done = self._clock()
 
-        outer_phase = self.outer is not None and epoch >= self.config.outer_start
+        outer_phase = self.config.has_outer_pass(epoch)
         if outer_phase:
             self._outer_phase(epoch, on_val)
             total = self.workers.sum(self.points.table.take_written())
@@ -180,7 +201,11 @@ class Training:
         }
 
     def _inner_phase(self, epoch: int) -> tuple[float, float]:
-        """Alg. 1, lines 3 to 9: one pass over the train points. Returns the mean loss and the last learning rate."""
+        """Alg. 1, lines 3 to 9: one pass over the train points, or what the checkpoint says is left of it.
+
+        Returns:
+            the mean loss and the last learning rate.
+        """
         training = self.config.training
         generator = self._generator("inner", epoch)
         everything = torch.arange(len(self.images), device=self.device)
@@ -188,12 +213,19 @@ class Training:
         batches = list(shuffled_batches(everything, total, training.batch_size, generator, self.workers))
         self.network.train()
         loss_sum = torch.zeros((), device=self.device)
-        for step, (batch, size) in enumerate(self.points.ahead(batches, moves=False), start=1):
+        begin, midway, self.midway = 0, self.midway, None
+        if midway is not None:
+            begin = midway.step
+            midway.restore(generator, loss_sum, self.workers)
+        left = batches[begin:]
+        reading = self.images.batches([batch.points for batch in left], self._crops("inner", epoch))
+        both = zip(self.points.ahead(left, moves=False), reading, strict=True)
+        for step, ((batch, size), images) in enumerate(both, start=begin + 1):
             lr = training.lr * self._lr_factor(epoch + step / len(batches))
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
             view = self.points.view(batch)
-            pixels = self.pipeline.train_view(self.images[batch], generator, view.augment)
+            pixels = self.pipeline.train_view(images, generator, view.augment)
             now = Step(batch, size, pixels, self.points.labels[batch], view, epoch, lr, generator)
             # The workers' gradients are averaged: over the mean size of their parts that is the whole batch's mean.
             part = size / self.workers.size
@@ -202,14 +234,16 @@ class Training:
             loss.backward()
             self.optimizer.step()
             loss_sum += loss.detach() * part
-        return float(self.workers.sum(loss_sum)) / total, lr
+            if self._checkpoint_steps and (step % self._checkpoint_steps == 0 or step == len(batches)):
+                self._save_midway(step, generator, loss_sum)
+        return float(self.workers.sum(loss_sum)) / total, self.optimizer.param_groups[0]["lr"]
 
     def _outer_phase(self, epoch: int, val: Evaluation) -> None:
         """Alg. 1, lines 10 to 19: lam of the distorted train points moves; trusted val points keep theirs."""
         assert self.outer is not None
         assert self.config.outer is not None
         lr = self.config.outer.lr * self._lr_factor(epoch)
-        self.outer.run(val, lr, self._generator("outer", epoch))
+        self.outer.run(val, lr, self._generator("outer", epoch), self._crops("outer", epoch))
 
     def outcome(self, *, keep_embeddings: bool = False) -> Outcome:
         """The tables of a finished run; of several workers all must call this, and the first has all points.
@@ -221,22 +255,35 @@ class Training:
         """
         assert self.epoch == self.config.training.epochs, f"the run stands at epoch {self.epoch}"
         assert self.best is not None
-        train, given = self.shard.train, self.data.train
-        images, observed = self.images[: self.train_size], self.points.labels[: self.train_size]
-        if not self.config.trains_on_train:
-            train = self.workers.deal(np.arange(len(given)))
-            images, observed = self._to_device(given.images[train]), self._to_device(given.labels[train])
-        evaluation = self._evaluate(images, observed)
-        view = self.points.view_on_host(self.train_size)
-        own = train, points_table(self.config, given, train, evaluation, self.points, view)
+        own = self._train_points()
         points = merged(self.workers.gather(own) or [own])
         if self.workers.is_first:
-            points = with_thumbnails(points, given.images)
+            points = with_thumbnails(points, self.data.train.images)
         embeddings = self._embeddings() if keep_embeddings else None
         device = device_name(self.device, self.workers.size)
         return build_outcome(
             self.config, self.data, self.history, self.best, points, embeddings, device, self.classifier()
         )
+
+    def _train_points(self) -> tuple[Integers, pa.Table]:
+        """This worker's train points, their positions among all and their rows of the points table.
+
+        A stretch of them at a time, so that there never are logits and targets of all.
+        """
+        train, given = self.shard.train, self.data.train
+        images, observed = self.images, self.points.labels
+        if not self.config.trains_on_train:
+            train = self.workers.deal(np.arange(len(given)))
+            images, observed = Feed(given.images[train], self.device), self._to_device(given.labels[train])
+        size = max(1, STRETCH // self._evaluation_batch) * self._evaluation_batch
+        parts = []
+        for first in range(0, len(train), size):
+            positions = train[first : first + size]
+            last = first + len(positions)
+            evaluation = self._evaluate(images.stretch(first, last), observed[first:last])
+            view = self.points.view_on_host(range(self.train_size)[first:last])
+            parts.append((positions, points_table(self.config, given, positions, evaluation, self.points, view)))
+        return train, merged(parts)
 
     def classifier(self) -> Classifier:
         """The task model of the epoch with the lowest val error, on the CPU."""
@@ -283,7 +330,7 @@ class Training:
 
     def _evaluate(
         self,
-        images: Tensor,
+        images: Feed,
         labels: Tensor,
         total: int | None = None,
         model: tuple[nn.Module, nn.Module] | None = None,
@@ -294,20 +341,25 @@ class Training:
             model: encoder and head; as they are now if None.
         """
         encoder, head = model or (self.encoder, self.head)
-        batch_size = math.ceil(self.config.training.batch_size / self.workers.size)
         total = len(labels) if total is None else total
-        return evaluate(encoder, head, self.pipeline, images, labels, total=total, batch_size=batch_size)
+        return evaluate(encoder, head, self.pipeline, images, labels, total=total, batch_size=self._evaluation_batch)
+
+    @property
+    def _evaluation_batch(self) -> int:
+        """Images of a worker's batch where nothing is trained."""
+        return math.ceil(self.config.training.batch_size / self.workers.size)
 
     def state_dict(self) -> dict[str, Any]:
         """All that another training of this run needs to continue from here, as tensors and plain values."""
-        assert self.best is not None
         return {
             "epoch": self.epoch,
+            "step": 0 if self.midway is None else self.midway.step,
+            "midway": None if self.midway is None else dataclasses.asdict(self.midway),
             "encoder": self.encoder.state_dict(),
             "head": self.head.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "history": self.history,
-            "best": self.best._asdict(),
+            "best": None if self.best is None else self.best._asdict(),
             "objective": self.objective.state_dict(),
             "finetune": {} if self.finetune is None else self.finetune.state_dict(),
             "points": {**self.points.table.state_dict(), **self.objective.rows()},
@@ -323,15 +375,29 @@ class Training:
         if self.finetune is not None:
             self.finetune.load_state_dict(state["finetune"])
         self.history = list(state["history"])
-        self.best = Best(**state["best"])
+        self.best = None if state["best"] is None else Best(**state["best"])
+        midway = state.get("midway")
+        self.midway = None if midway is None else Midway(**midway)
         self.epoch = self._checkpoint_epoch = state["epoch"]
 
-    def _save(self, path: Path) -> None:
+    def _save(self, path: Path) -> bool:
+        """Writes a checkpoint of what there is now; returns whether it could be."""
         state = self.state_dict()
         rows = state.pop("points")
         run_id, apart = self.config.run_id, self.place.is_apart
-        if checkpoints.save(path, run_id, state, rows, self._positions, self.workers, apart=apart):
-            self._checkpoint_epoch, self._checkpoint_due = self.epoch, False
+        return checkpoints.save(path, run_id, state, rows, self._positions, self.workers, apart=apart)
+
+    def _save_midway(self, step: int, generator: torch.Generator, loss_sum: Tensor) -> None:
+        """Writes a checkpoint within an inner phase."""
+        if self._checkpoint is None:
+            return
+        # The weights see the last step too, which the train loss was summed up before.
+        weights = torch.stack([parameter.detach().sum() for parameter in self.network.parameters()]).sum()
+        self._stop_unless_finite("train loss", float(self.workers.sum(loss_sum) + weights), self.epoch)
+        self.midway = Midway.of(step, self._clock() - self._started, generator, loss_sum, self.workers)
+        if self._save(self._checkpoint):
+            self._on_checkpoint()
+        self.midway = None
 
     def _restore(self, path: Path) -> None:
         state = checkpoints.load(path, self.config.run_id, self._positions, self.workers, self.place.empty)
@@ -353,15 +419,20 @@ class Training:
         """Of a phase of an epoch, or of whatever else is counted."""
         return torch_generator(self.config.seed, phase, epoch, *self.workers.stream, device=self.device)
 
+    def _crops(self, phase: str, epoch: int) -> Crops | None:
+        """What is cut out of streamed images in a phase of an epoch, by no matter which worker."""
+        scale = self.config.augmentation.resized_crop
+        return None if scale is None else Crops(scale, seed=derive(self.config.seed, "crops", phase, epoch))
+
     @property
     def _positions(self) -> Tensor | None:
         """Which points the rows of this worker's table are of; None if all workers have the same row."""
         return None if self.points.shared else torch.from_numpy(self.shard.positions)
 
-    def _share(self, images: ImageSet) -> tuple[Tensor, Tensor]:
+    def _share(self, images: ImageSet) -> tuple[Feed, Tensor]:
         """Images and labels of this worker's share of a set."""
         deal = self.workers.deal
-        return self._to_device(deal(images.images)), self._to_device(deal(images.labels))
+        return Feed(deal(images.images), self.device), self._to_device(deal(images.labels))
 
     def _to_device(self, array: Any) -> Tensor:
         return torch.from_numpy(array).to(self.device)

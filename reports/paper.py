@@ -28,6 +28,8 @@ _ALL: dict[str, Any] = {
     "training.momentum": 0.9,
     "training.weight_decay": 1e-4,
     "training.warmup_epochs": 5,
+    "training.precision": "fp32",
+    "training.compile": False,
     "method.images": "train",
     "objective": None,
     "finetune": None,
@@ -51,6 +53,7 @@ _AUTODO: dict[str, Any] = {
     "points.square_average": "element",
     "outer.lr": 0.05,
     "outer.start_share": 0.25,
+    "outer.every": 1,
     "outer.solver": "neumann",
     "outer.iterations": 5,
     "outer.step": 0.01,
@@ -117,10 +120,10 @@ _AXES = ("dataset.name", "method.name", "split", "seed", "distortion.imbalance_r
 _FILE = ("policy.path", "policy.content")
 # What came later into configurations, with the value that older ones had.
 _OLDER = {
-    **{"method.images": "train", "augmentation.resized_crop": None},
-    **{"dataset.stream": False, "dataset.damaged_limit": 0.001},
+    **{"method.images": "train", "training.precision": "fp32", "training.compile": False},
+    **{"dataset.stream": False, "dataset.damaged_limit": 0.001, "augmentation.resized_crop": None},
 }
-_OLDER_POINTS = {"points.precision": "fp32", "points.square_average": "element"}
+_OLDER_POINTS = {"points.precision": "fp32", "points.square_average": "element", "outer.every": 1}
 
 _SPLITS = {"paper": "train_i", "union": "train_all", "test-as-val": "test_as_val"}
 

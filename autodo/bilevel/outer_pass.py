@@ -1,5 +1,8 @@
 """One outer pass: lam of every train point moves once along the implicit gradient, theta stands still."""
 
+import dataclasses
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor, nn
 
@@ -9,9 +12,12 @@ from autodo.bilevel.hypergradient import hessian_matvec, implicit_objective, val
 from autodo.bilevel.inverse_hessian import NEEDS_POSITIVE_DEFINITE, build_solver
 from autodo.config import OuterConfig
 from autodo.data.batches import Batch, ordered_batches, shuffled_batches
+from autodo.data.feed import Feed
+from autodo.data.streamed import Crops
 from autodo.evaluate import Evaluation
 from autodo.losses import Loss
 from autodo.points.model import PointModel, PointView
+from autodo.seeds import derive
 from autodo.workers import ALONE, Workers
 
 
@@ -19,7 +25,7 @@ class OuterPass:
     """What the outer passes of a run have in common (Alg. 1, lines 10 to 19).
 
     Args:
-        images: of this worker's points of the inner problem, on the training device. Shape: [n, C, H, W] uint8.
+        images: of this worker's points of the inner problem.
         learnable: the first so many points' rows may move; the others (trusted val points of the union split) take part
             in the inner problem, and so in its Hessian, with the rows that they have.
         totals: points and learnable points over all workers; those given if None.
@@ -37,7 +43,7 @@ class OuterPass:
         head: nn.Linear,
         pipeline: Pipeline,
         points: PointModel,
-        images: Tensor,
+        images: Feed,
         *,
         learnable: int,
         weight_decay: float,
@@ -59,12 +65,13 @@ class OuterPass:
         self.workers = workers
         self.solver = build_solver(config, size=head.weight.numel())
 
-    def run(self, val: Evaluation, lr: float, generator: torch.Generator) -> None:
+    def run(self, val: Evaluation, lr: float, generator: torch.Generator, crops: Crops | None = None) -> None:
         """Updates the rows of the learnable points, each once. All workers run their passes together.
 
         Args:
             val: of the clean val set under the present theta, in eval mode. As theta stands still, its features and
                 logits serve the whole pass.
+            crops: what is cut out of streamed images; for the Hessian of a sample others are drawn.
         """
         parameters = [*self.encoder.parameters(), *self.head.parameters()]
         for parameter in parameters:
@@ -72,40 +79,42 @@ class OuterPass:
         trained, self.encoder = self.encoder, frozen(self.encoder)
         try:
             if self.config.val_gradient == "full":
-                self._full_pass(val, lr, generator)
+                self._full_pass(val, lr, generator, crops)
             else:
-                self._batch_pass(val, lr, generator)
+                self._batch_pass(val, lr, generator, crops)
         finally:
             self.encoder = trained
             for parameter in parameters:
                 parameter.requires_grad_(True)
 
-    def _batch_pass(self, val: Evaluation, lr: float, generator: torch.Generator) -> None:
+    def _batch_pass(self, val: Evaluation, lr: float, generator: torch.Generator, crops: Crops | None) -> None:
         """The paper's: at every step a val batch, its gradient, and a solve with the train batch's Hessian."""
-        val_points = torch.arange(len(val.labels), device=self.images.device)
+        val_points = torch.arange(len(val.labels), device=self.points.labels.device)
         val_batches: list[Batch] = []
-        for batch in shuffled_batches(self._points(), self.total, self.batch_size, generator, self.workers):
+        batches = shuffled_batches(self._points(), self.total, self.batch_size, generator, self.workers)
+        for batch, images in self._with_images(batches, crops):
             if not val_batches:
                 val_batches = list(shuffled_batches(val_points, val.total, self.batch_size, generator, self.workers))
             chosen, size = val_batches.pop()
             gradient = self._validation_gradient(val.logits[chosen], val.features[chosen], val.labels[chosen], size)
             rows = self._leaf(batch.points)
             view = self.points.view(batch.points, rows)
-            features = self._features(batch.points, view, generator)
+            features = self._features(images, view, generator)
             with torch.no_grad():
                 u = self._solve(features, view, batch.size, gradient)
             self._update(batch, rows, view, features, u, lr)
 
-    def _full_pass(self, val: Evaluation, lr: float, generator: torch.Generator) -> None:
+    def _full_pass(self, val: Evaluation, lr: float, generator: torch.Generator, crops: Crops | None) -> None:
         """u from all of val and one solve with the Hessian of the inner points, then one step for each batch."""
         points = self._points()
         sample, sample_total = self._hessian_points(generator)
+        others = crops and dataclasses.replace(crops, seed=derive(crops.seed, "hessian"))
         with torch.no_grad():
             gradient = self._validation_gradient(val.logits, val.features, val.labels, val.total)
             if self.points.learns_augmentation:
-                features = of_sample = self._all_features(sample, sample_total, generator)
+                of_sample = self._all_features(sample, sample_total, generator, others)
             else:
-                features = self._all_features(points, self.total, generator)
+                features = self._all_features(points, self.total, generator, crops)
                 of_sample = features[sample]
             u = self._solve(of_sample, self.points.view(sample), sample_total, gradient)
         # The row that all points share learns from all of them.
@@ -113,10 +122,11 @@ class OuterPass:
             (points, self.total) if self.points.shared else (points[: self.learnable], self.total_learnable)
         )
         if self.points.learns_augmentation:
-            for batch in shuffled_batches(learnable, total, self.batch_size, generator, self.workers):
+            batches = shuffled_batches(learnable, total, self.batch_size, generator, self.workers)
+            for batch, images in self._with_images(batches, crops):
                 rows = self._leaf(batch.points)
                 view = self.points.view(batch.points, rows)
-                self._update(batch, rows, view, self._features(batch.points, view, generator), u, lr)
+                self._update(batch, rows, view, self._features(images, view, generator), u, lr)
         else:
             # Without lam^A the features do not depend on lam: the ones that the solve chose from serve again.
             for batch in ordered_batches(learnable, total, self.batch_size, self.workers):
@@ -132,18 +142,27 @@ class OuterPass:
         order = torch.randperm(len(points), generator=generator, device=points.device)
         return points[order[: self.workers.dealt(wanted)].sort().values], wanted
 
-    def _all_features(self, points: Tensor, total: int, generator: torch.Generator) -> Tensor:
+    def _all_features(self, points: Tensor, total: int, generator: torch.Generator, crops: Crops | None) -> Tensor:
         batches = ordered_batches(points, total, self.batch_size, self.workers)
-        return torch.cat([self._features(batch.points, self.points.view(batch.points), generator) for batch in batches])
+        return torch.cat(
+            [
+                self._features(images, self.points.view(batch.points), generator)
+                for batch, images in self._with_images(batches, crops)
+            ]
+        )
+
+    def _with_images(self, batches: Iterable[Batch], crops: Crops | None) -> Iterator[tuple[Batch, Tensor]]:
+        coming = list(batches)
+        return zip(coming, self.images.batches([batch.points for batch in coming], crops), strict=True)
 
     def _points(self) -> Tensor:
-        return torch.arange(len(self.images), device=self.images.device)
+        return torch.arange(len(self.images), device=self.points.labels.device)
 
     def _leaf(self, batch: Tensor) -> Tensor:
         return self.points.table.rows(self.points.row_index(batch)).requires_grad_()
 
-    def _features(self, batch: Tensor, view: PointView, generator: torch.Generator) -> Tensor:
-        features: Tensor = self.encoder(self.pipeline.train_view(self.images[batch], generator, view.augment))
+    def _features(self, images: Tensor, view: PointView, generator: torch.Generator) -> Tensor:
+        features: Tensor = self.encoder(self.pipeline.train_view(images, generator, view.augment))
         return features
 
     def _validation_gradient(self, logits: Tensor, features: Tensor, labels: Tensor, count: int) -> Tensor:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from torch import nn
 
+    from autodo.models.encoder import Encoder
+
 # name pattern -> module of this package; its `build_encoder(in_channels, image_size, *numbers of the name)`
-# returns an encoder [B, in_channels, H, W] -> [B, D] with an attribute `features` = D.
+# returns an `Encoder` [B, in_channels, H, W] -> [B, D] with an attribute `features` = D.
 MODELS = {
     r"small-cnn": "small_cnn",
     r"resnet-18": "resnet",
@@ -42,7 +44,7 @@ def known_model_names() -> list[str]:
 
 def build(
     name: str, *, in_channels: int, image_size: int, classes: int, cosine_scale: float | None = None
-) -> "tuple[nn.Module, nn.Linear]":
+) -> "tuple[Encoder, nn.Linear]":
     """Encoder [B, C, H, W] -> [B, D] and linear head [B, D] -> [B, classes], on the CPU, torch's default init.
 
     Args:

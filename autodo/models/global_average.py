@@ -1,5 +1,6 @@
 """The mean over an image's positions, at which an encoder ends."""
 
+import torch
 from torch import Tensor, nn
 
 
@@ -10,8 +11,9 @@ class GlobalAverage(nn.Module):
     the activation and the batch norm before it then compute across two layouts, which takes ten times as long.
 
     Shape:
-        images [B, C, H, W] -> [B, C].
+        images [B, C, H, W] -> [B, C]; of 16-bit images float32.
     """
 
     def forward(self, images: Tensor) -> Tensor:
-        return images.permute(0, 2, 3, 1).mean((1, 2))
+        dtype = torch.promote_types(images.dtype, torch.float32)
+        return images.permute(0, 2, 3, 1).mean((1, 2), dtype=dtype)

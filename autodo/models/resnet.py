@@ -3,17 +3,19 @@
 import torch
 from torch import nn
 
+from autodo.models.encoder import Encoder
 from autodo.models.global_average import GlobalAverage
 
 # Up to this side the stem keeps the resolution: a 7x7 stride-2 convolution and a pool would leave 8x8 of 32x32.
 SMALL_IMAGE = 64
 
 
-class ResNetEncoder(nn.Module):
+class ResNetEncoder(Encoder):
     """Shape: images [B, C, H, W] float -> [B, 512]. Reference: He et al., CVPR 2016; Barron 2017 (CELU)."""
 
     def __init__(self, in_channels: int, image_size: int) -> None:
-        from torchvision.models import resnet18
+        from torchvision.models import ResNet, resnet18
+        from torchvision.models.resnet import BasicBlock
 
         super().__init__()
         net = resnet18(weights=None)
@@ -26,9 +28,14 @@ class ResNetEncoder(nn.Module):
         elif in_channels != net.conv1.in_channels:
             net.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
         exchange_relu_for_celu(net)
+        for module in net.modules():
+            if isinstance(module, (ResNet, BasicBlock)):
+                # Convolutions whose output only a batch norm reads, and that batch norm.
+                pairs = {"conv1": "bn1", "conv2": "bn2"}
+                module.normed = {a: b for a, b in pairs.items() if hasattr(module, a)}
         self.net = net
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = self.net(images)
         return result
 

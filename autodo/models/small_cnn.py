@@ -3,10 +3,11 @@
 import torch
 from torch import nn
 
+from autodo.models.encoder import Encoder
 from autodo.models.global_average import GlobalAverage
 
 
-class SmallCNN(nn.Module):
+class SmallCNN(Encoder):
     """Convolution, max pooling, batch norm and CELU, three times, the last without pooling; then the global average.
 
     Pooling comes before batch norm and CELU, which cost more than the convolutions on a CPU: on a quarter of the
@@ -32,7 +33,7 @@ class SmallCNN(nn.Module):
         self.layers = nn.Sequential(*layers, GlobalAverage())
         self.features = in_channels
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = self.layers(images)
         return result
 

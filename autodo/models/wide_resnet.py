@@ -1,9 +1,12 @@
 """Wide ResNets WRN-d-k (pre-activation blocks, no dropout) with CELU."""
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from autodo.models.encoder import Encoder
 from autodo.models.global_average import GlobalAverage
 
 
@@ -13,6 +16,9 @@ class Block(nn.Module):
     Shape:
         [B, in, H, W] -> [B, out, H/stride, W/stride].
     """
+
+    normed: ClassVar = {"conv1": "norm2"}
+    """Convolutions whose output only a batch norm reads, and that batch norm."""
 
     def __init__(self, in_width: int, out_width: int, stride: int) -> None:
         super().__init__()
@@ -30,7 +36,7 @@ class Block(nn.Module):
         return shortcut + residual
 
 
-class WideResNet(nn.Module):
+class WideResNet(Encoder):
     """Shape: images [B, C, H, W] float -> [B, 64 * width]. Reference: Zagoruyko and Komodakis, BMVC 2016."""
 
     def __init__(self, in_channels: int, depth: int, width: int) -> None:
@@ -50,7 +56,7 @@ class WideResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def encode(self, images: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = self.layers(images)
         return result
 

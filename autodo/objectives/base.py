@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from autodo.augment.pipeline import Pipeline
 from autodo.config import RunConfig
 from autodo.data import Prepared
+from autodo.data.feed import Feed
 from autodo.points.model import PointView
 from autodo.workers import Workers
 
@@ -23,13 +24,13 @@ class Setting:
         val_images, val_labels: this worker's share of the clean val set; for objectives that say that they read it.
         generator: for what an objective begins from.
     Shape:
-        labels [n] int64, val_images [m, C, H, W] uint8, val_labels [m] int64; all on the training device.
+        labels [n] int64, val_labels [m] int64; both on the training device.
     """
 
     config: RunConfig
     data: Prepared
     labels: Tensor
-    val_images: Tensor
+    val_images: Feed
     val_labels: Tensor
     pipeline: Pipeline
     workers: Workers

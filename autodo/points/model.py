@@ -120,9 +120,9 @@ class PointModel:
         """The table's rows of these points, without duplicates: one row for all if shared. Shape: [B] -> [R]."""
         return points.new_zeros(1) if self.shared else points
 
-    def view_on_host(self, count: int) -> PointView:
-        """What lam says of the first `count` points, in host memory; only a part of them is on the device at a time."""
-        parts = torch.arange(count, device=self.labels.device).split(PART)
+    def view_on_host(self, points: range) -> PointView:
+        """What lam says of these points, in host memory; only a part of them is on the device at a time."""
+        parts = torch.arange(points.start, points.stop, device=self.labels.device).split(PART)
         views = [_on_host(self.view(points)) for points in parts]
         augments = [view.augment for view in views if view.augment is not None]
         return PointView(

@@ -1,5 +1,6 @@
 """What the workers of test_workers.py do: importable, so that a process can be told to."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,9 @@ def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple
             pixels = affine.warp(pixels, affine.magnitudes(augment, noise))
         return (pixels - pipeline.mean) / pipeline.std
 
+    def themselves(batches: list[Tensor], crops: None) -> Iterator[Tensor]:
+        return iter(batches)
+
     def features(points: Tensor, view: PointView, generator: object) -> Tensor:
         result: Tensor = training.encoder(pixels_of(points, view.augment))
         return result
@@ -113,7 +117,10 @@ def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple
     ):
         loss, _ = training._inner_phase(0)
         if training.outer is not None:
-            with mock.patch.object(training.outer, "_features", features):
+            with (
+                mock.patch.object(training.outer, "_features", features),
+                mock.patch.object(training.images, "batches", themselves),
+            ):
                 val = training._evaluate(training.val_images, training.val_labels, len(data.val))
                 training.outer.run(val, 0.1, torch.Generator().manual_seed(7 + workers.rank))
     state = {**training.encoder.state_dict(), **{f"head.{k}": v for k, v in training.head.state_dict().items()}}
@@ -175,6 +182,13 @@ def run(
         with torch.no_grad():
             state["embeddings"] = classifier.encoder((images / 255 - classifier.mean) / classifier.std)
     return state
+
+
+def run_compiled(config: RunConfig) -> dict[str, Any]:
+    """`run` of a config with training.compile."""
+    # torch looks at images that a batch norm over all workers, which it does not compile, gave.
+    warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor that is not a leaf")
+    return run(config)
 
 
 def restored(config: RunConfig, checkpoint: Path, place: Place = ON_DEVICE) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A training in a process of its own that ends itself with SIGKILL; importable, so that a process can be told to."""
 
+import itertools
 import os
 import signal
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+import torch.distributed as dist
 
 from autodo import checkpoint as checkpoints
 from autodo.config import RunConfig
@@ -14,6 +16,7 @@ from autodo.data import load, prepare
 from autodo.points.place import Place
 from autodo.points.row_store import RowStore
 from autodo.train import Training
+from autodo.workers import joined
 
 MOMENTS = ("in the midst of a row", "in the midst of a part", "between the part and the file")
 
@@ -56,3 +59,21 @@ def train_until(moment: str, config: RunConfig, path: Path, folder: Path) -> Non
         patch = mock.patch.object(checkpoints, "_write", no_file)
     with patch:
         list(training)
+
+
+def train_until_step(step: int, config: RunConfig, path: Path, steps: int, meeting: Path, rank: int, size: int) -> None:
+    """Trains with a checkpoint every so many `steps`, and dies just before that step, counted over all epochs."""
+    torch.set_num_threads(1)
+    if size > 1:
+        dist.init_process_group("gloo", init_method=meeting.as_uri(), rank=rank, world_size=size)
+    data = prepare(load(config.dataset), config)
+    training = Training(config, data, checkpoint=path, checkpoint_steps=steps, workers=joined())
+    take_step, done = training.optimizer.step, itertools.count(1)
+
+    def dies() -> None:
+        if next(done) == step:
+            die()
+        take_step()
+
+    training.optimizer.step = dies  # type: ignore[method-assign]
+    list(training)

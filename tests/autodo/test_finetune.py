@@ -55,7 +55,8 @@ def test_one_step_is_sgd_of_the_mean_cross_entropy():
             break
     weight, bias = (value.detach().double().requires_grad_() for value in training.head.parameters())
     with torch.no_grad():
-        features = training.encoder.eval()(training.pipeline.test_view(training.val_images)).double()
+        images = training.val_images[torch.arange(len(training.val_labels))]
+        features = training.encoder.eval()(training.pipeline.test_view(images)).double()
     loss = torch.nn.functional.cross_entropy(features @ weight.T + bias, training.val_labels)
     slopes = torch.autograd.grad(loss, (weight, bias))
     told, lr = training.finetune.run(4, training._generator("finetune", 4))

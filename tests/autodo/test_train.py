@@ -29,6 +29,10 @@ def start(config: RunConfig, **options) -> Training:
     return Training(config, prepare(load(config.dataset), config), **options)
 
 
+def everything(training: Training) -> np.ndarray:
+    return training.images[torch.arange(len(training.images))].numpy()
+
+
 def untimed(table):
     return table.drop_columns([name for name in table.column_names if name in TIMINGS | {"finished_at"}])
 
@@ -192,10 +196,10 @@ def test_union_trains_on_val_and_leaves_its_hyperparameters_alone():
 def test_images_of_a_method_decide_what_is_trained_on(method):
     training = start(short_run(method))
     data = training.data
-    trained = training.images.numpy()
+    trained = everything(training)
     if method == "train+val":
         union = start(short_run("baseline", split="union"))
-        assert np.array_equal(trained, union.images)
+        assert np.array_equal(trained, everything(union))
         assert torch.equal(training.points.labels, union.points.labels)
     else:
         assert np.array_equal(trained, data.val.images)
@@ -229,6 +233,17 @@ def test_theta_stands_still_in_an_outer_pass_and_lam_in_an_inner_one():
 def test_outer_phase_starts_at_its_share_of_the_epochs():
     config = short_run(overrides={"training.epochs": 8, "outer.start_share": 0.5})
     assert [row["outer_phase"] for row in start(config)] == [False] * 4 + [True] * 4
+
+
+def test_outer_passes_can_be_apart():
+    training = start(short_run(overrides={"training.epochs": 9, "outer.start_share": 0.3, "outer.every": 3}))
+    passes, steps = [], []
+    for row in training:
+        passes.append(row["outer_phase"])
+        steps.append(training.points.table.steps)
+    assert passes == [False] * 3 + [True, False, False, True, False, False]
+    of_one = steps[3]
+    assert steps == [0, 0, 0, of_one, of_one, of_one, 2 * of_one, 2 * of_one, 2 * of_one]
 
 
 def test_embeddings_are_those_of_the_test_images_at_the_epoch_of_lowest_val_error():
@@ -270,7 +285,7 @@ def test_points_that_were_kept_without_the_younger_columns_are_still_ranked():
 def test_with_the_test_images_as_val_both_are_scored_alike_and_none_is_trained_on():
     config = short_run("autodo-exact-ws", split="test-as-val")
     training, paper = start(config), start(short_run("autodo-exact-ws"))
-    assert np.array_equal(training.images, paper.images)
+    assert np.array_equal(everything(training), everything(paper))
     assert torch.equal(training.points.labels, paper.points.labels)
     rows = list(training)
     assert all((row["val_error"], row["val_loss"]) == (row["test_error"], row["test_loss"]) for row in rows)

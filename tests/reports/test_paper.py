@@ -56,6 +56,8 @@ def test_every_run_of_the_papers_grids_has_a_figure(name: str) -> None:
         ("baseline", "training.weight_decay", 5e-4),
         ("baseline", "training.momentum", 0.8),
         ("baseline", "training.warmup_epochs", 4),
+        ("baseline", "training.precision", "bf16"),
+        ("baseline", "training.compile", True),
         ("baseline", "dataset.subsample", 1000),
         ("baseline", "dataset.val_share", 0.1),
         ("baseline", "augmentation.flip", True),
@@ -94,8 +96,15 @@ def test_a_setting_that_the_protocol_does_not_know_hides_the_figure(method: str)
     settings = json.loads(config("svhn", method))
     assert follows_protocol(settings)
     assert not follows_protocol({**settings, "training": {**settings["training"], "clip": 1.0}})
-    del settings["method"]["images"]  # configurations of older stores
-    for part, keys in {"points": ("precision", "square_average"), "outer": ("hessian_points",)}.items():
+    younger = {
+        "dataset": ("stream", "damaged_limit"),
+        "augmentation": ("resized_crop",),
+        "method": ("images",),
+        "points": ("precision", "square_average"),
+        "outer": ("hessian_points", "every"),
+        "training": ("precision", "compile"),
+    }
+    for part, keys in younger.items():  # configurations of older stores have none of these
         for key in keys if settings[part] else ():
             del settings[part][key]
     assert follows_protocol(settings)

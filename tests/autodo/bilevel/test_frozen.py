@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from autodo.bilevel.frozen import ChannelAffine, frozen
+from autodo.bilevel.frozen import ChannelAffine, NormedConvolution, frozen
 from autodo.models import build
 
 
@@ -35,6 +35,15 @@ def test_value_and_gradient_by_the_images_are_those_of_eval_mode(name):
     assert (fast_gradient - slow_gradient).norm() <= 1e-12 * slow_gradient.norm()
 
 
+@pytest.mark.parametrize(("name", "folded"), [("small-cnn", 1), ("wrn-10-1", 3), ("resnet-18", 20)])
+def test_norms_after_convolutions_are_part_of_them(name, folded):
+    encoder = trained_a_little(name, 2)
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in encoder.modules())
+    kinds = [type(module) for module in frozen(encoder).modules()]
+    assert kinds.count(NormedConvolution) == folded
+    assert kinds.count(ChannelAffine) == norms - folded
+
+
 def test_leaves_the_module_as_it_was_and_shares_its_weights():
     encoder = trained_a_little("resnet-18", 1)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
@@ -42,7 +51,8 @@ def test_leaves_the_module_as_it_was_and_shares_its_weights():
     copy(torch.randn(4, 1, 12, 12, dtype=torch.float64))
     assert encoder.training
     assert all(module.training for module in encoder.modules())
-    assert not any(module.training for module in copy.modules() if not isinstance(module, ChannelAffine))
+    constant = (ChannelAffine, NormedConvolution, nn.Identity)
+    assert not any(module.training for module in copy.modules() if not isinstance(module, constant))
     assert not any(isinstance(module, nn.BatchNorm2d) for module in copy.modules())
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
     own = {id(parameter) for parameter in encoder.parameters()}

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from autodo.augment.pipeline import Pipeline
 from autodo.config import DistortionConfig
 from autodo.data import load, prepare
+from autodo.data.feed import Feed
 from autodo.objectives import Objective, Setting, Step, build_objective
 from autodo.points.model import PointModel
 from autodo.recipes import build_run
@@ -27,7 +28,7 @@ def setting_of(method: str, overrides: dict | None = None, workers: Workers = AL
         config,
         data,
         torch.from_numpy(data.train.labels),
-        torch.from_numpy(data.val.images),
+        Feed(data.val.images, "cpu"),
         torch.from_numpy(data.val.labels),
         Pipeline(config.augmentation, mean, mean),
         workers,

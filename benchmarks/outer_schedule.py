@@ -1,0 +1,203 @@
+"""What cheaper outer phases do to the error: fewer passes, and other settings of a pass.
+
+    python -m benchmarks.outer_schedule run RESULTS.parquet      # what the file lacks of some hundred trainings
+    python -m benchmarks.outer_schedule show RESULTS.parquet [--figure FILE.png]
+
+12,000 images of Fashion-MNIST, small-cnn, 20 epochs, one thread. Every variant is a method of the exact solver with one
+thing changed (`outer_variants.py`). The error is that of all test images at the epoch of lowest val error. Costs are
+this process's own time, without evaluation, over that of a plain training of the same data and seed.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+
+from autodo.atomic import replacing
+from autodo.config import DistortionConfig, RunConfig
+from autodo.data import Prepared, load, prepare
+from autodo.recipes import build_run
+from autodo.task_model import best_model
+from autodo.train import Training
+from benchmarks.outer_variants import DEFAULT, PLAIN, SCHEDULES, SETTINGS, VARIANTS
+from reports.palette import COLOURS
+
+IMAGES, EPOCHS, SEEDS = 12_000, 20, 3
+DISTORTIONS = ("100-0.1", "10-0.1")
+FEW = 256
+"""Test images that are looked at after every epoch; at the end all of them are."""
+
+
+class Cell(NamedTuple):
+    """One training of the study."""
+
+    method: str
+    variant: str
+    distortion: str
+    seed: int
+
+
+def cells() -> Iterator[Cell]:
+    """In the order of what is needed first."""
+    both = ("autodo-exact-ws", "autodo-exact-aws")
+    plan = [
+        ("baseline", {PLAIN: VARIANTS[PLAIN]}),
+        *((method, part) for part in (SCHEDULES, SETTINGS) for method in both),
+    ]
+    for method, variants in plan:
+        for seed, variant, distortion in product(range(SEEDS), variants, DISTORTIONS):
+            yield Cell(method, variant, distortion, seed)
+
+
+def config_of(cell: Cell) -> RunConfig:
+    """Without what only `alter` does."""
+    variant = VARIANTS[cell.variant]
+    overrides = {"dataset.subsample": IMAGES, "training.epochs": EPOCHS, **variant.settings}
+    distortion = DistortionConfig.parse(cell.distortion)
+    return build_run(
+        "fashion-mnist", cell.method, distortion=distortion, seed=cell.seed, split=variant.split, overrides=overrides
+    )
+
+
+def run(path: Path, only: str | None) -> None:
+    """Runs what the file lacks, and writes the file after each training."""
+    rows = [] if not path.exists() else pd.read_parquet(path).to_dict("records")
+    done = {Cell(row["method"], row["variant"], row["distortion"], row["seed"]) for row in rows}
+    wanted = [cell for cell in cells() if cell not in done and (only is None or cell.method == only)]
+    dataset = load(config_of(next(cells())).dataset)
+    for number, cell in enumerate(wanted, start=1):
+        row = measure(cell, prepare(dataset, config_of(cell)))
+        rows.append(row)
+        with replacing(path) as temporary:
+            pd.DataFrame(rows).to_parquet(temporary)
+        print(f"{number}/{len(wanted)} {' | '.join(map(str, cell))}: {row['error']:.2f}%", flush=True)
+
+
+def measure(cell: Cell, data: Prepared) -> dict[str, Any]:
+    """Trains, and gives a row of the results."""
+    config = config_of(cell)
+    few = data.test.take(np.arange(FEW))
+    training = Training(config, Prepared(data.train, data.val, few, data.class_names))
+    # Own time: other programs are at work as well.
+    training._clock = time.process_time
+    alter = VARIANTS[cell.variant].alter
+    if alter is not None:
+        alter(training)
+    epochs, steps = [], [0]
+    for epoch in training:
+        epochs.append(epoch)
+        steps.append(training.points.table.steps)
+    assert training.best is not None
+    model = best_model(training.best, config, data, training.device)
+    tested = training._evaluate(*training._share(data.test), model=model).scores()
+    wrong = tested.predictions != tested.labels
+    minority = tested.labels >= len(data.class_names) // 2
+    return {
+        **cell._asdict(),
+        "run_id": config.run_id,
+        "error": 100 * float(wrong.double().mean()),
+        "minority_error": 100 * float(wrong[minority].double().mean()),
+        "val_error": 100 * training.best.val_error,
+        "passes": sum(now > before for before, now in pairwise(steps)),
+        "inner_seconds": sum(row["inner_seconds"] for row in epochs),
+        "outer_seconds": sum(row["outer_seconds"] for row in epochs),
+    }
+
+
+def summary(results: pd.DataFrame) -> pd.DataFrame:
+    """A row for each method, variant and distortion: error, what the seeds say of it, and what it costs.
+
+    Costs are of all epochs: `outer_cost` that of the outer phase, `run_cost` that of the inner and the outer phase. A
+    method without outer passes is not slower for its variant, so the outer seconds are set beside the mean inner
+    seconds of plain trainings.
+    """
+    plain = results[results.variant == PLAIN].groupby("distortion").inner_seconds.mean()
+    results = results.assign(outer_cost=results.outer_seconds / results.distortion.map(plain))
+    rows = []
+    for (method, variant, distortion), of_cell in results.groupby(["method", "variant", "distortion"], sort=False):
+        of_method = results[(results.method == method) & (results.distortion == distortion)]
+        default = of_method[of_method.variant == DEFAULT].set_index("seed").error
+        errors = of_cell.set_index("seed").error
+        changes = (errors - default).dropna()
+        rows.append(
+            {
+                **{"method": method, "variant": variant, "distortion": distortion, "n": len(errors)},
+                **{"error": errors.mean(), "std": errors.std(), "minority_error": of_cell.minority_error.mean()},
+                **{"change": changes.mean(), "change_std": changes.std(), "passes": of_cell.passes.mean()},
+                **{"outer_cost": of_cell.outer_cost.mean(), "run_cost": 1 + of_cell.outer_cost.mean()},
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def show(results: pd.DataFrame, figure: Path | None) -> None:
+    """Prints a table for each method, in Markdown, and draws errors against costs."""
+    rows = summary(results)
+    for method in rows.method.unique():
+        print(
+            f"\n{method}\n\n| variant | passes | outer / plain | error {' | error '.join(DISTORTIONS)} | change | n |"
+        )
+        print("|---|" + "---:|" * (len(DISTORTIONS) + 4))
+        of_method = rows[rows.method == method]
+        for variant in [name for name in VARIANTS if (of_method.variant == name).any()]:
+            both = of_method[of_method.variant == variant].set_index("distortion").reindex(DISTORTIONS)
+            errors = " | ".join(f"{row.error:.2f} ± {row['std']:.2f}" for _, row in both.iterrows())
+            counts = "+".join(f"{count:.0f}" for count in both.n.fillna(0))
+            print(
+                f"| {variant} | {both.passes.mean():.0f} | {both.outer_cost.mean():.2f} | {errors} | "
+                f"{both.change.mean():+.2f} | {counts} |"
+            )
+    if figure is not None:
+        draw(rows, figure)
+
+
+def draw(rows: pd.DataFrame, path: Path) -> None:
+    """Error against the cost of a run, a panel for each method and distortion; schedules stand out."""
+    methods = [method for method in rows.method.unique() if method != "baseline"]
+    shape = (len(methods), len(DISTORTIONS))
+    figure, axes = plt.subplots(*shape, figsize=(11, 4 * len(methods)), squeeze=False, layout="constrained")
+    looks = {
+        variant: {"color": COLOURS[number % len(COLOURS)], "marker": "osD^v<>PX*ph"[number % 12]}
+        for number, variant in enumerate(SCHEDULES)
+    }
+    for (line, method), (column, distortion) in product(enumerate(methods), enumerate(DISTORTIONS)):
+        axis = axes[line, column]
+        here = rows[(rows.method == method) & (rows.distortion == distortion)].set_index("variant")
+        for variant, row in here.iterrows():
+            if VARIANTS[str(variant)].split == "paper":
+                look = looks.get(str(variant), {"color": "#b0b0b0", "marker": "."})
+                axis.errorbar(row.run_cost, row.error, row["std"], label=variant, linestyle="", capsize=2, **look)
+        if DEFAULT in here.index:
+            axis.axhline(here.loc[DEFAULT, "error"], color="#b0b0b0", linewidth=0.8, zorder=0)
+        axis.set(title=f"{method}, {distortion}", xlabel="cost of a run / plain run", ylabel="test error, %")
+    marks = dict(zip(*reversed(axes[0, 0].get_legend_handles_labels()), strict=True))
+    shown = [variant for variant in SCHEDULES if variant in marks]
+    figure.legend([marks[variant] for variant in shown], shown, loc="outside right upper")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+
+
+def main() -> None:
+    """Runs or shows the study."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["run", "show"])
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--only", metavar="METHOD", help="run this method's trainings only")
+    parser.add_argument("--figure", type=Path)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    if given.what == "run":
+        run(given.results, given.only)
+    else:
+        show(pd.read_parquet(given.results), given.figure)
+
+
+if __name__ == "__main__":
+    main()

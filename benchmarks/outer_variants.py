@@ -1,0 +1,188 @@
+"""Variants of the outer phase: other settings, and what is no setting of a run, done to its training."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import autodo.train
+from autodo.bilevel.outer_pass import OuterPass
+from autodo.config import SplitName
+from autodo.data.batches import shuffled_batches
+from autodo.data.split import stratified_split
+from autodo.evaluate import Evaluation
+from autodo.points.model import PointView
+from autodo.points.table import PointTable
+from autodo.train import Training
+
+
+class Variant(NamedTuple):
+    """Settings, and what else is done to a training before it starts."""
+
+    settings: Mapping[str, Any]
+    alter: Callable[[Training], None] | None = None
+    split: SplitName = "paper"
+
+
+def replace_outer(training: Training, kind: type[OuterPass]) -> None:
+    """Outer passes of another kind from now on."""
+    assert training.outer is not None
+    training.outer.__class__ = kind
+
+
+def adapt_damping(training: Training, share: float) -> None:
+    """The damping of each solve is the mean of the diagonal of the Hessian's Gauss-Newton part, times `share`."""
+
+    class Adaptive(OuterPass):
+        def _solve(self, features: Tensor, view: PointView, count: int, gradient: Tensor) -> Tensor:
+            curvature = 1 - self.head(features).softmax(1).square().sum(1)
+            trace = (view.weights * curvature * features.square().sum(1)).sum() / count
+            self.damping = training.config.training.weight_decay + share * float(trace) / gradient.numel()
+            return super()._solve(features, view, count, gradient)
+
+    replace_outer(training, Adaptive)
+
+
+def stop_halfway(training: Training) -> None:
+    """No outer pass in the second half of the epochs."""
+
+    class Early(OuterPass):
+        def run(self, val: Evaluation, lr: float, generator: torch.Generator) -> None:
+            if training.epoch < training.config.training.epochs / 2:
+                super().run(val, lr, generator)
+
+    replace_outer(training, Early)
+
+
+def halves_of(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Positions of two stratified halves. Shape: labels [M] -> about [M / 2] each."""
+    generator = np.random.default_rng(seed)
+    names = tuple(str(name) for name in range(int(labels.max()) + 1))
+    one, other = stratified_split(labels.numpy(), 0.5, generator, class_names=names, where="val")
+    return torch.from_numpy(one), torch.from_numpy(other)
+
+
+def take_halves(training: Training) -> None:
+    """One half of val gives the gradient of a pass, the other that of the next."""
+    halves = halves_of(training.val_labels, training.config.seed)
+
+    class Halves(OuterPass):
+        def run(self, val: Evaluation, lr: float, generator: torch.Generator) -> None:
+            super().run(part_of(val, halves[training.epoch % 2]), lr, generator)
+
+    replace_outer(training, Halves)
+
+
+def part_of(val: Evaluation, chosen: Tensor) -> Evaluation:
+    """Of some of the images."""
+    return Evaluation(val.features[chosen], val.logits[chosen], val.labels[chosen], len(chosen))
+
+
+def cross_fit(training: Training) -> None:
+    """Union split: the half of val that gives an epoch's gradient is not among the points that this epoch trains on.
+
+    Until the outer phase starts all of them are.
+    """
+    take_halves(training)
+    halves = halves_of(training.val_labels, training.config.seed)
+
+    def held_out(points: Tensor, total: int, batch_size: int, generator: torch.Generator, workers: Any) -> Any:
+        if training.epoch >= training.config.outer_start:
+            held = training.train_size + halves[training.epoch % 2]
+            points = points[~torch.isin(points, held)]
+        return shuffled_batches(points, len(points), batch_size, generator, workers)
+
+    original = training._inner_phase
+
+    def inner_phase(epoch: int) -> tuple[float, float]:
+        autodo.train.shuffled_batches = held_out
+        try:
+            return original(epoch)
+        finally:
+            autodo.train.shuffled_batches = shuffled_batches
+
+    training._inner_phase = inner_phase  # type: ignore[method-assign]
+
+
+Rule = Callable[[Tensor, Tensor, float], Tensor]
+
+
+def replace_rule(training: Training, descent: Rule) -> None:
+    """Rows go down by what `descent` says of their gradients, in place of RMSprop's step."""
+    table = training.points.table
+
+    def step(index: Tensor, gradient: Tensor, lr: float) -> None:
+        table.steps += 1
+        values = table.rows(index).sub_(descent(index, gradient, lr))
+        table._written += values.sum()
+        table._seen = None
+        last = torch.full((len(index),), table.steps, dtype=torch.int32)
+        table._store.write(index, {"values": values, "last_touched": last})
+
+    table.rmsprop_step = step  # type: ignore[method-assign]
+
+
+def take_signs(training: Training) -> None:
+    """Rows go down by the learning rate, along the signs of their gradients."""
+    replace_rule(training, lambda index, gradient, lr: lr * gradient.sign())
+
+
+def take_adam(training: Training) -> None:
+    """Rows go down by Adam's step."""
+    replace_rule(training, Adam(training.points.table))
+
+
+class Adam:
+    """Adam on rows, which count their own steps. Kingma and Ba 2015; betas 0.9 and 0.999."""
+
+    def __init__(self, table: PointTable) -> None:
+        self.mean, self.square = torch.zeros_like(table.values), torch.zeros_like(table.values)
+        self.count = torch.zeros(len(table), 1)
+
+    def __call__(self, index: Tensor, gradient: Tensor, lr: float) -> Tensor:
+        """The descent. Shape: index [B], gradient [B, K] -> [B, K]."""
+        self.count[index] += 1
+        self.mean[index] = 0.9 * self.mean[index] + 0.1 * gradient
+        self.square[index] = 0.999 * self.square[index] + 0.001 * gradient.square()
+        mean = self.mean[index] / (1 - 0.9 ** self.count[index])
+        square = self.square[index] / (1 - 0.999 ** self.count[index])
+        return lr * mean / (square.sqrt() + 1e-12)
+
+
+def passes(start: float = 0.25, every: int = 1, lr: float = 0.05) -> Variant:
+    """Outer passes after every so many epochs from a share of the epochs on."""
+    return Variant({"outer.start_share": start, "outer.every": every, "outer.lr": lr})
+
+
+DEFAULT = "75% of the epochs"
+SCHEDULES = {
+    DEFAULT: Variant({}),
+    "100%": passes(start=0.0),
+    "50%": passes(start=0.5),
+    "25%": passes(start=0.75),
+    "every 2nd": passes(every=2),
+    "every 4th": passes(every=4),
+    "every 2nd, lr 0.1": passes(every=2, lr=0.1),
+    "every 4th, lr 0.2": passes(every=4, lr=0.2),
+    "100%, every 2nd": passes(start=0.0, every=2),
+    "100%, every 2nd, lr 0.1": passes(start=0.0, every=2, lr=0.1),
+    "100%, every 4th, lr 0.2": passes(start=0.0, every=4, lr=0.2),
+    "first half": Variant({"outer.start_share": 0.0}, stop_halfway),
+}
+SETTINGS = {
+    **{f"damping {damping:g}": Variant({"outer.damping": damping}) for damping in (1e-1, 1e-3, 1e-4)},
+    "damping: mean of H's diagonal": Variant({"outer.damping": 0.0}, partial(adapt_damping, share=1.0)),
+    "damping: a tenth of it": Variant({"outer.damping": 0.0}, partial(adapt_damping, share=0.1)),
+    **{f"lr {lr:g}": Variant({"outer.lr": lr}) for lr in (0.025, 0.1, 0.2)},
+    "halves of val in turn": Variant({}, take_halves),
+    "sign, lr 0.3": Variant({"outer.lr": 0.3}, take_signs),
+    "Adam, lr 0.3": Variant({"outer.lr": 0.3}, take_adam),
+    "Adam, lr 0.1": Variant({"outer.lr": 0.1}, take_adam),
+    "union": Variant({}, split="union"),
+    "union, cross-fitted halves": Variant({}, cross_fit, split="union"),
+}
+PLAIN = "plain training"
+VARIANTS = {PLAIN: Variant({}), **SCHEDULES, **SETTINGS}
