@@ -1,6 +1,6 @@
 """What reading images from their files costs: images a second, and memory over several epochs.
 
-    python -m benchmarks.streaming [--images 5000] [--workers 2] [--device cuda]
+    make bench            # or: python -m benchmarks.streaming [--images 5000] [--workers 2] [--device cuda]
 
 A made tree of JPEGs of about 500x375 in class folders, and the same in tar shards, is read in random order with
 RandomResizedCrop to 224: by torchvision's ImageFolder with ToTensor in a DataLoader, and by StreamedImages from the
@@ -27,12 +27,14 @@ from autodo.config import DatasetConfig
 from autodo.data import load
 from autodo.data.stream.pool import WORKERS_VARIABLE
 from autodo.data.streamed import Crops, StreamedImages
+from benchmarks.table import Row, machine, tell
 
 if TYPE_CHECKING:
     from PIL import Image
 
 IMAGE_SIZE = 224
 BATCH = 256
+PLAIN = "ImageFolder"
 CLASSES = 10
 SCENES = 80
 SCALE = (0.08, 1.0)
@@ -57,18 +59,23 @@ def main() -> None:
         streamed = streamed_images(tree)
         index_seconds = time.perf_counter() - started
         readers: dict[str, Epoch] = {
-            "ImageFolder": image_folder(tree, given.workers),
+            PLAIN: image_folder(tree, given.workers),
             "StreamedImages, folders": streamed_epoch(streamed),
             "StreamedImages, shards": streamed_epoch(streamed_images(shards)),
         }
         memory = memory_of(streamed_epoch(streamed), given.rounds, given.device)
         rates = measure(readers, given.rounds, given.device)
         size = sum(file.stat().st_size for file in tree.rglob("*.jpg")) / given.images
-    where = f"{given.workers} workers, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     console = Console()
-    console.print(f"{given.images:,} JPEGs of {size / 1e3:.0f} kB; looked at once in {index_seconds:.1f} s; {where}")
+    console.print(
+        f"{given.images:,} JPEGs of {size / 1e3:.0f} kB; looked at once in {index_seconds:.1f} s; "
+        f"{given.workers} workers; {machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    )
     console.print(rate_table(rates))
     console.print(memory_table(memory))
+    for name, ratio in ratios(rates).items():
+        tell(Row(f"{name}: images a second over those of {PLAIN}", ratio, "x", at_least=1.0))
+    tell(Row("memory after the last epoch over that after the first", memory[-1] / memory[0], "x", at_most=1.05))
 
 
 def memory_of(epoch: Epoch, rounds: int, device: str | None) -> list[float]:
@@ -186,20 +193,31 @@ def write_shards(tree: Path, root: Path) -> None:
             writer.write({"__key__": key, "jpg": file.read_bytes(), "cls": file.parent.name})
 
 
+def ratios(rates: dict[str, list[float]]) -> dict[str, float]:
+    """Images a second over those of the plain reader in the same round: the medians."""
+    plain = rates[PLAIN]
+    return {
+        name: statistics.median(ours / theirs for ours, theirs in zip(rounds, plain, strict=True))
+        for name, rounds in rates.items()
+        if name != PLAIN
+    }
+
+
 def rate_table(rates: dict[str, list[float]]) -> Table:
     """Medians and ranges over the rounds."""
-    table = Table(title="images a second", title_justify="left")
-    for column in ("reader", "median", "range", "over ImageFolder, median of rounds"):
-        table.add_column(column, justify="left" if column == "reader" else "right")
+    table = Table("reader", "median", "range", f"over {PLAIN}", title="images a second", title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
     for name, rounds in rates.items():
-        ratio = statistics.median(ours / plain for ours, plain in zip(rounds, rates["ImageFolder"], strict=True))
-        table.add_row(name, f"{statistics.median(rounds):.0f}", f"{min(rounds):.0f}-{max(rounds):.0f}", f"{ratio:.2f}")
+        ratio = ratios(rates).get(name)
+        range_ = f"{min(rounds):.0f}-{max(rounds):.0f}"
+        table.add_row(name, f"{statistics.median(rounds):.0f}", range_, "" if ratio is None else f"{ratio:.2f}")
     return table
 
 
 def memory_table(memory: list[float]) -> Table:
-    """Memory after every epoch of StreamedImages."""
-    table = Table(title="memory of all processes after each epoch of StreamedImages (PSS, MB)", title_justify="left")
+    """Memory after every epoch."""
+    table = Table(title="memory of all processes after each epoch, MB", title_justify="left")
     for number in range(1, len(memory) + 1):
         table.add_column(str(number), justify="right")
     table.add_row(*(f"{value:.0f}" for value in memory))

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,6 +139,13 @@ def test_an_index_that_is_no_index_is_made_anew(tree, stream, looked_at):
     index.index_file(tree).write_bytes(b"PAR1 or not")
     stream(tree)
     assert len(looked_at) == 60
+
+
+def test_a_file_name_that_is_no_text(tree, stream):
+    image = (tree / "class-0" / "00.jpg").read_bytes()
+    Path(os.fsdecode(os.fsencode(tree) + b"/class-0/\xff.jpg")).write_bytes(image)
+    with pytest.raises(DataError, match=r"the file name 'class-0/\\udcff.jpg' is not UTF-8; rename it"):
+        stream(tree)
 
 
 def test_a_cache_that_cannot_be_written(tree, stream, tmp_path, monkeypatch):
