@@ -27,9 +27,10 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "outer_phase": ("--repeat", "3"),
     "lambda_table": ("--quick",),
     "sharded_table": ("--quick",),
+    "streaming": ("--images", "1000", "--rounds", "3"),
     "report": (),
 }
-ON_DEVICE = frozenset({"augmentation", "outer_phase", "lambda_table"})
+ON_DEVICE = frozenset({"augmentation", "outer_phase", "lambda_table", "streaming"})
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ from autodo.augment.operations import NAMES, to_float
 from autodo.augment.policy import apply, build_policy
 from autodo.augment.ranges import PUBLISHED, Scale
 from autodo.policy_config import AutoAugment, PolicyConfig, RandAugment, TrivialAugment, UniformAugment
+from autodo.seeds import host_generator
 from benchmarks.table import Row, tell
 from tests import pil_policy
 
@@ -87,7 +88,7 @@ def policy_table(title: str, images: Tensor, device: torch.device, repeat: int) 
     for name, config in POLICIES.items():
         policy = build_policy(config)
         measured: dict[str, Callable[[], object]] = {
-            "engine": lambda policy=policy: apply(on_device, policy.draw(BATCH, generator)),  # type: ignore[misc]
+            "engine": lambda policy=policy: apply(on_device, policy.draw(BATCH, host_generator(generator))),  # type: ignore[misc]
             "PIL": lambda policy=policy: pil_policy.apply(  # type: ignore[misc]
                 images, policy.draw(BATCH, torch.Generator().manual_seed(0))
             ),
