@@ -45,6 +45,7 @@ class WholeBatchNorm2d(nn.BatchNorm2d):
         self.train(norm.training)
         self._sum = sum_over_workers
 
+    @torch.compiler.disable
     def forward(self, images: Tensor) -> Tensor:
         if not self.training:
             return super().forward(images)
@@ -63,7 +64,9 @@ class WholeBatchNorm2d(nn.BatchNorm2d):
     def _statistics(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean, biased variance and number of values of each channel. Shape: -> [C], [C], []."""
         # What nn.BatchNorm2d uses itself; torch.var_mean takes 15 times as long on channels-last images.
-        mean, variance = torch.batch_norm_update_stats(images, None, None, 0.0)
+        # With running statistics, which stay as they are, those of 16-bit images have 32 bits.
+        unused = torch.zeros_like(self.weight, requires_grad=False)
+        mean, variance = torch.batch_norm_update_stats(images, unused, unused, 0.0)
         # float64, in which the mean square less the squared mean keeps all digits that float32 has.
         mean, variance = mean.double(), variance.double()
         count = mean.new_full((1,), images.numel() / images.shape[1])

@@ -72,10 +72,8 @@ class DatasetConfig(Frozen):
                 "--data-dir says where the files of a named dataset are"
             )
         elif (self.image_size is not None) != (self.name in ALWAYS_STREAMED):
-            told = "is for the datasets 'folder' and 'imagenet' only" if self.image_size is not None else "is needed"
-            raise ValueError(
-                f"image_size {told}, not for {self.name!r}: the side in pixels to which images are resized"
-            )
+            told = "is needed" if self.image_size is None else f"is for 'folder' and 'imagenet', not for {self.name!r}"
+            raise ValueError(f"image_size {told}: the side in pixels to which images are resized")
         return self
 
     @property
@@ -292,6 +290,12 @@ class RunConfig(Frozen):
                     raise ValueError(f"{name} goes with methods that learn nothing per point: points.learn is set")
             if self.method.images == "val":
                 raise ValueError("method.images 'val' leaves no train point to learn lambda of")
+        plain = self.training.precision == "fp32" and not self.training.compile
+        if self.objective is not None and self.objective.differentiates_forwards and not plain:
+            raise ValueError(
+                f"objective {self.objective.kind!r} differentiates forwards through the network, which torch does with "
+                "training.precision=fp32 and training.compile=false only"
+            )
         if self.split == "test-as-val" and (self.method.images != "train" or self.finetune is not None):
             what = "finetune" if self.finetune is not None else f"method.images {self.method.images!r}"
             raise ValueError(f"{what} trains on val, which with split 'test-as-val' is the test images")

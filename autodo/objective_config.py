@@ -17,6 +17,17 @@ class _Objective(Frozen):
         """Scale of the cosines that the head gives as logits; None for the plain linear head."""
         return None
 
+    @property
+    def differentiates_forwards(self) -> bool:
+        """Whether its steps take forward-mode derivatives of the network."""
+        return False
+
+
+class _AlongVal(_Objective):
+    @property
+    def differentiates_forwards(self) -> bool:
+        return True
+
 
 class _CountsClasses(_Objective):
     oracle: bool = False
@@ -103,7 +114,7 @@ class SOP(_Objective):
     """Of the normal distribution that u and v begin from."""
 
 
-class MetaWeightNet(_Objective):
+class MetaWeightNet(_AlongVal):
     """A small network from a point's loss to its weight, learned from val (Shu et al., 2019)."""
 
     kind: Literal["meta-weight-net"] = "meta-weight-net"
@@ -113,7 +124,7 @@ class MetaWeightNet(_Objective):
     hidden: Annotated[int, Field(ge=1)] = 100
 
 
-class L2RW(_Objective):
+class L2RW(_AlongVal):
     """Weights of each batch's points by the agreement of their gradients with val's (Ren et al., 2018)."""
 
     kind: Literal["l2rw"] = "l2rw"

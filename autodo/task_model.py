@@ -62,5 +62,6 @@ def compiled(network: nn.Module, device: torch.device) -> nn.Module:
             f"training.compile: torch cannot compile here: {reason}; install what is missing (for a CPU a C++ compiler "
             "such as g++, which CXX may name), or set training.compile=false"
         ) from None
-    result: nn.Module = torch.compile(network)  # type: ignore[assignment]
+    result = torch.compile(network)
+    assert isinstance(result, nn.Module)
     return result

@@ -26,6 +26,7 @@ from autodo.augment.operations import NAMES, to_float
 from autodo.augment.policy import apply, build_policy
 from autodo.augment.ranges import PUBLISHED, Scale
 from autodo.policy_config import AutoAugment, PolicyConfig, RandAugment, TrivialAugment, UniformAugment
+from benchmarks.table import Row, tell
 from tests import pil_policy
 
 BATCH = 256
@@ -98,6 +99,8 @@ def policy_table(title: str, images: Tensor, device: torch.device, repeat: int) 
         turns = in_turns(measured, repeat, device)
         rate = {key: f"{BATCH / statistics.median(seconds) / 1000:.1f}" for key, seconds in turns.items()}
         ratios = {key: f"{ratio(seconds, turns['engine']):.1f}" for key, seconds in turns.items()}
+        for other in [key for key in turns if key != "engine"]:
+            tell(Row(f"{name}, {title}: {other}'s time over the engine's", ratio(turns[other], turns["engine"]), "x"))
         table.add_row(
             name,
             rate["engine"],

@@ -190,7 +190,7 @@ def _pictures(
 
 
 def _from_dataset(run: RunConfig, data_dir: str | None, shown: "RankedLabels") -> dict[int, bytes]:
-    from autodo.data.streamed import StreamedImages
+    from autodo.data.feed import in_memory
     from autodo.thumbnails import thumbnail
     from orchestration.execute import load_dataset
 
@@ -199,7 +199,7 @@ def _from_dataset(run: RunConfig, data_dir: str | None, shown: "RankedLabels") -
     right = np.ones(len(shown), bool) if shown.wrong is None else ~shown.wrong
     if (train.index[places] != shown.index).any() or (train.labels[places] != shown.given)[right].any():
         raise DataError(f"{run.dataset.name}: other images than those of the run")
-    images = train.images.read(places) if isinstance(train.images, StreamedImages) else train.images[places]
+    images = in_memory(train.images[places])
     return {index: thumbnail(image, SIDE) for index, image in zip(shown.index.tolist(), images, strict=True)}
 
 

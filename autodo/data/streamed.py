@@ -116,12 +116,13 @@ class StreamedImages:
             with telling_of_lost_workers(pool):
                 for positions in batches:
                     pixels = self._batch(len(positions))
-                    for part in pixels.split(at_once):
+                    for start in range(0, len(positions), at_once):
                         for some in itertools.islice(wanted, ahead - len(under_way)):
                             under_way.append(pool.read(self._files_of(some), self.image_size, crops))
                         decoded, slot = under_way[0]
                         decoded.result()
-                        part.numpy()[:] = pool.pixels(slot, len(part), self.image_size)
+                        part = pixels[start : start + at_once].numpy()
+                        part[:] = pool.pixels(slot, len(part), self.image_size)
                         pool.give_back(*under_way.popleft())
                     yield pixels
         finally:

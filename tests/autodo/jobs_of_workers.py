@@ -1,5 +1,6 @@
 """What the workers of test_workers.py do: importable, so that a process can be told to."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,13 @@ def run(
         with torch.no_grad():
             state["embeddings"] = classifier.encoder((images / 255 - classifier.mean) / classifier.std)
     return state
+
+
+def run_compiled(config: RunConfig) -> dict[str, Any]:
+    """`run` of a config with training.compile."""
+    # torch looks at images that a batch norm over all workers, which it does not compile, gave.
+    warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor that is not a leaf")
+    return run(config)
 
 
 def restored(config: RunConfig, checkpoint: Path, place: Place = ON_DEVICE) -> dict[str, Any]:

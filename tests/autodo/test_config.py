@@ -30,6 +30,15 @@ def test_the_ids_of_runs_are_what_they_were():
     assert build_run("digits", "autodo-exact-aws", overrides={"outer.hessian_points": 9}).run_id != of_all.run_id
 
 
+@pytest.mark.parametrize(("key", "same", "other"), [("precision", "fp32", "bf16"), ("compile", False, True)])
+def test_how_a_run_is_computed_is_in_its_id_if_it_is_not_as_it_always_was(key, same, other):
+    plain = build_run("digits", "autodo-aws")
+    assert build_run("digits", "autodo-aws", overrides={f"training.{key}": same}).run_id == plain.run_id
+    changed = build_run("digits", "autodo-aws", overrides={f"training.{key}": other})
+    assert changed.run_id != plain.run_id
+    assert changed.recipe_id != plain.recipe_id
+
+
 def test_points_of_the_hessian_are_refused_where_each_step_has_its_own():
     with pytest.raises(ConfigError, match=r"hessian_points \(9\) is read with val_gradient 'full' only"):
         build_run("digits", "autodo-aws", overrides={"outer.hessian_points": 9})

@@ -120,6 +120,35 @@ def test_batch_norm_does_not_lose_a_small_variance_beside_a_large_mean():
     torch.testing.assert_close(ours.running_var, plain.running_var, rtol=1e-3, atol=0)
 
 
+def test_batch_norm_of_images_in_16_bits_has_its_statistics_in_32():
+    generator = torch.Generator().manual_seed(0)
+    images = (1 + torch.randn(16, 3, 8, 8, generator=generator)).bfloat16().to(memory_format=torch.channels_last)
+    weights, found = torch.randn(images.shape, generator=generator), []
+    for norm in (torch.nn.BatchNorm2d(3), WholeBatchNorm2d(torch.nn.BatchNorm2d(3), lambda tensor: tensor)):
+        given = images.clone().requires_grad_()
+        result = norm(given)
+        assert result.dtype == torch.bfloat16
+        (result * weights).sum().backward()
+        found.append((result.float(), given.grad.float(), norm.weight.grad, norm.running_mean, norm.running_var))
+    for ours, plain, precision in zip(*reversed(found), [0.01, 0.01, 0.01, 1e-4, 1e-4], strict=True):
+        assert (ours - plain).norm() < precision * plain.norm()
+
+
+@pytest.mark.parametrize(
+    ("changes", "job"),
+    [
+        ({"training.precision": "bf16"}, jobs.run),
+        pytest.param({"training.compile": True}, jobs.run_compiled, marks=pytest.mark.slow),
+    ],
+    ids=["bf16", "compiled"],
+)
+def test_two_workers_in_16_bits_or_compiled_end_near_one_that_is_neither(pool, changes, job):
+    first, second = pool.each(2, job, config_of("baseline", {**FULL_BATCH, **changes}))
+    alone = jobs.run(config_of("baseline", FULL_BATCH))
+    for mine, others, whole in zip(first["history"], second["history"], alone["history"], strict=True):
+        assert mine["val_loss"] == others["val_loss"] == pytest.approx(whole["val_loss"], rel=0.02)
+
+
 @pytest.mark.parametrize("split", ["paper", "union"])
 @pytest.mark.parametrize("method", ["baseline", "autodo-exact-ws", *OBJECTIVES_WITHOUT_CHANCE])
 def test_a_run_of_two_workers_ends_as_that_of_one_where_nothing_is_random(pool, method, split):

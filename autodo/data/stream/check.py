@@ -30,7 +30,7 @@ def _damage_of_file(path: Path) -> str | None:
     try:
         return damage(path.read_bytes())
     except OSError as error:
-        return error.strerror or str(error)
+        return reason(error)
 
 
 def damage(content: bytes) -> str | None:

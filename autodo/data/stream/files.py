@@ -28,6 +28,9 @@ class ImageFile(NamedTuple):
     offset: int = 0
     length: int | None = None
 
+    def __str__(self) -> str:
+        return self.path if self.length is None else f"{self.path}: {self.name}"
+
     def content(self) -> bytes:
         """The bytes. Raises OSError if the file has not that many any more."""
         with Path(self.path).open("rb") as file:
@@ -99,6 +102,6 @@ def _pixels(image: ImageFile, image_size: int, crops: Crops | None) -> NDArray[n
         return pixels_of(image.content(), image_size, crops, image.number)
     except Exception as error:
         raise DataError(
-            f"{image.path}: {image.name} could be read when the dataset was indexed, and cannot now: {reason(error)}; "
-            "put it back, or start the command again, which looks at all files that have changed"
+            f"{image}: could be read when the dataset was indexed, and cannot now: {reason(error)}; put it back, or "
+            "start the command again, which looks at all files that have changed"
         ) from None

@@ -47,7 +47,7 @@ _SCHEMA = pa.schema(
         ("members", _MEMBERS),
     ]
 )
-_QUIET_SECONDS = 5.0
+_QUIET_SECONDS = 10.0
 _STATS_AT_ONCE = 16
 
 
@@ -104,6 +104,8 @@ def indexed(
         with file.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             return _Index(root, file, names, states).table(look, at_once, settle)
+    except UnicodeEncodeError as error:
+        raise DataError(f"{root}: the file name {error.object!r} is not UTF-8; rename it") from None
     except OSError as error:
         raise DataError(
             f"{error.filename or file}: {error.strerror or one_line(error)}, when the images of {root} were looked at; "

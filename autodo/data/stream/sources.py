@@ -167,7 +167,7 @@ class Shards(Sources):
         spans = Spans(self.names, shard, column["offset"].to_numpy(), column["length"].to_numpy())
         labels = column["label"].to_pylist()
         sets = {name: np.flatnonzero(self.set_of[shard] == i) for i, name in enumerate(self.sets)}
-        numbered = all(label.isdecimal() for label in labels)
+        numbered = all(labels[i].isdecimal() for i in np.flatnonzero(~bad))
         files = Files(str(self.root), names, spans)
         return self._without(bad, ClassSets(str(self.path), files, labels, sets, numbered))
 
