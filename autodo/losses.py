@@ -7,6 +7,7 @@ Everything is given as logarithms: `log_p`, `log_q` [B, C]; `tangent` [B, C] is 
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from autodo.config import LossName
@@ -26,6 +27,11 @@ class Loss(Protocol):
     @staticmethod
     def hessian_product(log_p: Tensor, log_q: Tensor, tangent: Tensor) -> Tensor:
         """(d2 value / d logits2) tangent. Shape: -> [B, C]."""
+
+
+def one_hot(labels: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
+    """1 at the label, 0 elsewhere; unlike torch's it looks at no value first. Shape: [B] int64 -> [B, classes]."""
+    return (labels[:, None] == torch.arange(classes, device=labels.device)).to(dtype)
 
 
 def softmax_curvature(p: Tensor, tangent: Tensor) -> Tensor:

@@ -25,3 +25,19 @@ def torch_generator(seed: int, *names: str | int, device: "torch.device | str" =
     import torch
 
     return torch.Generator(device=device).manual_seed(derive(seed, *names))
+
+
+def host_generator(generator: "torch.Generator") -> "torch.Generator":
+    """For numbers that the host must know: the generator itself if it is in host memory, else one that derives from it.
+
+    Asked for such a number a GPU would finish all of its work first. What derives from a GPU's generator is another
+    stream each time, and the same again in the same place of a run.
+    """
+    import torch
+
+    if generator.device.type == "cpu":
+        return generator
+    state = generator.get_state()  # seed and offset, which are kept in host memory
+    torch.rand((), generator=generator, device=generator.device)  # the offset is another one the next time
+    digest = hashlib.sha256(state.numpy().tobytes()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import BENCHMARKS, ON_DEVICE, measured
+from benchmarks.sharded_table import BATCH, measure_network, measure_whole
 from benchmarks.table import ROWS, Row, markdown, number, tell, told
 
 TELL = "from benchmarks.table import Row, tell; tell(Row('a step', {value}, 'ms', at_most=2.0)); {then}"
@@ -68,3 +69,20 @@ def test_an_unknown_name_is_answered_with_those_there_are() -> None:
     done = subprocess.run([sys.executable, "-m", "benchmarks", "nothing"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "unknown benchmark 'nothing'; known: orchestration, augmentation" in done.stderr
+
+
+def test_shards_take_the_steps_of_one_table() -> None:
+    whole = measure_whole(8, 2 * BATCH, 6)
+    assert (whole.different, whole.unowned, whole.different_read) == (0, 0, 0)
+    assert whole.spread <= 1
+
+
+@pytest.mark.slow
+def test_what_crosses_the_network_is_sums_of_the_network_and_of_the_solve() -> None:
+    counted = measure_network(2)
+    classes, width = counted.shape
+    assert counted.sent["lambda"] == 0
+    assert counted.sent["gradients"] == counted.steps * 4 * counted.parameters
+    # The gradient of the val loss, 20 products and the first worker's solution.
+    assert counted.sent["solve"] == counted.passes * 22 * 4 * classes * width
+    assert counted.sent["else"] < 100

@@ -8,6 +8,7 @@ from torch import Tensor
 from autodo.augment import affine, policy
 from autodo.augment.standard import crop_and_flip, erase
 from autodo.config import AugmentationConfig
+from autodo.seeds import host_generator
 
 
 class Pipeline:
@@ -35,7 +36,7 @@ class Pipeline:
         config = self.config
         images = crop_and_flip(images, config.crop_padding, config.flip, generator)
         if self.policy is not None:
-            images = policy.apply(images, self.policy.draw(len(images), generator))
+            images = policy.apply(images, self.policy.draw(len(images), host_generator(generator)))
         pixels = self._to_float(images)
         if lam is not None:
             noise = affine.draw_noise(len(images), generator, lam.dtype)

@@ -23,6 +23,8 @@ def apply(images: Tensor, draws: Draws) -> Tensor:
 
     Computed on whole levels 0..255, as PIL does; uint8 images save the conversion.
 
+    Draws in host memory do for images on a GPU: then the host need not wait for it.
+
     Shape:
         images [B, C, H, W] uint8, or float in [0, 1], C = 1 or 3 -> the same.
     """
@@ -38,18 +40,26 @@ def _apply_sorted(images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
     """The images after their operations, and where in them each image of the batch is."""
     # Each step has the batch sorted by operation, so that groups are slices.
     operation, order = draws.operation.T.contiguous().sort(1)
-    everywhere = counting(len(images), torch.int64, images.device).expand_as(order)
+    everywhere = counting(len(images), torch.int64, order.device).expand_as(order)
     place = torch.empty_like(order).scatter_(1, order, everywhere)
     # From the batch's order to that of the first step, and from there to the second's.
-    moves = [order[0], *place[:-1].gather(1, order[1:])]
+    moves = torch.cat([order[:1], place[:-1].gather(1, order[1:])])
     value = draws.value.T.gather(1, order)
     centre = draws.centre.transpose(0, 1).gather(1, order[..., None].expand(-1, -1, 2))
-    each = counting(len(NAMES) + 1, torch.int64, images.device).repeat(len(order), 1)
-    starts = torch.searchsorted(operation, each).tolist()  # the only point where the host waits for a GPU
+    each = counting(len(NAMES) + 1, torch.int64, order.device).repeat(len(order), 1)
+    starts = torch.searchsorted(operation, each).tolist()  # the host waits here for draws that a GPU made
+    moves, place, operation, value, centre = (
+        _sent(tensor, images.device) for tensor in (moves, place, operation, value, centre)
+    )
     for step, move in enumerate(moves):
         images = images.index_select(0, move)
         _one_step(images, starts[step], operation[step], value[step], centre[step])
     return images, place[-1]
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """On the device, without waiting for what that is at work on."""
+    return tensor if tensor.device == device else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _one_step(images: Tensor, starts: list[int], operation: Tensor, value: Tensor, centre: Tensor) -> None:

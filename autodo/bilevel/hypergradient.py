@@ -10,10 +10,9 @@ Reference: Gudovskiy et al. 2021, eq. (5); Lorraine et al., AISTATS 2020.
 """
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from autodo.bilevel.inverse_hessian import MatVec
-from autodo.losses import Loss, softmax_curvature
+from autodo.losses import Loss, one_hot, softmax_curvature
 from autodo.workers import ALONE, Workers
 
 
@@ -27,7 +26,7 @@ def validation_gradient(
     Shape:
         logits [M, C], features [M, D], labels [M] int64 -> [C, D].
     """
-    residual = logits.softmax(1) - F.one_hot(labels, logits.shape[1]).to(logits.dtype)
+    residual = logits.softmax(1) - one_hot(labels, logits.shape[1], logits.dtype)
     return workers.sum(residual.T @ features) / (count or len(labels))
 
 

@@ -92,7 +92,7 @@ class OuterPass:
         val_points = torch.arange(len(val.labels), device=self.points.labels.device)
         val_batches: list[Batch] = []
         batches = shuffled_batches(self._points(), self.total, self.batch_size, generator, self.workers)
-        for batch, images in self._with_images(batches, crops):
+        for batch, images in self._with_images(batches, crops, moves=True):
             if not val_batches:
                 val_batches = list(shuffled_batches(val_points, val.total, self.batch_size, generator, self.workers))
             chosen, size = val_batches.pop()
@@ -123,13 +123,14 @@ class OuterPass:
         )
         if self.points.learns_augmentation:
             batches = shuffled_batches(learnable, total, self.batch_size, generator, self.workers)
-            for batch, images in self._with_images(batches, crops):
+            for batch, images in self._with_images(batches, crops, moves=True):
                 rows = self._leaf(batch.points)
                 view = self.points.view(batch.points, rows)
                 self._update(batch, rows, view, self._features(images, view, generator), u, lr)
         else:
             # Without lam^A the features do not depend on lam: the ones that the solve chose from serve again.
-            for batch in ordered_batches(learnable, total, self.batch_size, self.workers):
+            batches = ordered_batches(learnable, total, self.batch_size, self.workers)
+            for batch in self.points.ahead(batches, moves=True):
                 rows = self._leaf(batch.points)
                 view = self.points.view(batch.points, rows)
                 self._update(batch, rows, view, features[batch.points], u, lr)
@@ -147,13 +148,21 @@ class OuterPass:
         return torch.cat(
             [
                 self._features(images, self.points.view(batch.points), generator)
-                for batch, images in self._with_images(batches, crops)
+                for batch, images in self._with_images(batches, crops, moves=False)
             ]
         )
 
-    def _with_images(self, batches: Iterable[Batch], crops: Crops | None) -> Iterator[tuple[Batch, Tensor]]:
+    def _with_images(
+        self, batches: Iterable[Batch], crops: Crops | None, *, moves: bool
+    ) -> Iterator[tuple[Batch, Tensor]]:
+        """The batches with their images; the next one's rows, too, come while one is worked on.
+
+        Args:
+            moves: whether each batch's rows take a step.
+        """
         coming = list(batches)
-        return zip(coming, self.images.batches([batch.points for batch in coming], crops), strict=True)
+        reading = self.images.batches([batch.points for batch in coming], crops)
+        return zip(self.points.ahead(coming, moves=moves), reading, strict=True)
 
     def _points(self) -> Tensor:
         return torch.arange(len(self.images), device=self.points.labels.device)
@@ -188,11 +197,10 @@ class OuterPass:
             self.loss, self.head(features), features, view.weights, view.log_targets, u, count=batch.size
         )
         (gradient,) = torch.autograd.grad(objective, rows)
-        index = self.points.row_index(batch.points)
+        moves = None
         if self.points.shared:
             # Every worker has a copy of the one row, and all copies take the same step. No other lam is exchanged.
             gradient = self.workers.sum(gradient)
         elif self.learnable < len(self.images):
             moves = batch.points < self.learnable
-            index, gradient = index[moves], gradient[moves]
-        self.points.table.rmsprop_step(index, gradient, lr)
+        self.points.table.rmsprop_step(self.points.row_index(batch.points), gradient, lr, moves)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from autodo import objective_config
 from autodo.objectives.base import Objective, Setting, Step, cross_entropies
+from autodo.seeds import host_generator
 
 
 class Mixed(NamedTuple):
@@ -59,7 +60,7 @@ class CutMix(Mixup):
 
     def mix(self, images: Tensor, others: Tensor, share: float, generator: torch.Generator) -> Mixed:
         height, width = images.shape[2:]
-        centre = torch.rand(2, generator=generator, device=generator.device).tolist()
+        centre = torch.rand(2, generator=host_generator(generator)).tolist()
         (top, bottom), (left, right) = (
             box_side(size, share, place) for size, place in zip((height, width), centre, strict=True)
         )
@@ -76,5 +77,5 @@ def box_side(size: int, share: float, place: float) -> tuple[int, int]:
 
 def draw_beta(alpha: float, generator: torch.Generator) -> float:
     """A number from Beta(alpha, alpha); torch has no such sampler that takes a generator."""
-    seed = torch.randint(2**62, (), generator=generator, device=generator.device)
+    seed = torch.randint(2**62, (), generator=host_generator(generator))
     return float(np.random.default_rng(int(seed)).beta(alpha, alpha))

@@ -2,9 +2,9 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from autodo import objective_config
+from autodo.losses import one_hot
 from autodo.objectives.base import Objective, Setting, Step
 
 LEAST = 1e-4  # of a probability, as in the published code
@@ -48,7 +48,7 @@ class SparseNoise(Objective):
 
 def noise(labels: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """s = u^2 onehot(y) - v^2 (1 - onehot(y)). Shape: [b] int64, [b, 1], [b, C] -> [b, C]."""
-    own = F.one_hot(labels, v.shape[1]).to(v.dtype)
+    own = one_hot(labels, v.shape[1], v.dtype)
     return u.square() * own - v.square() * (1 - own)
 
 
@@ -61,5 +61,5 @@ def corrected_cross_entropies(p: Tensor, labels: Tensor, u: Tensor, v: Tensor) -
 
 def noise_residuals(p: Tensor, labels: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """|onehot(argmax p) + s - onehot(y)|^2. Shape: p [b, C], [b] int64, [b, 1], [b, C] -> [b]."""
-    predicted, own = (F.one_hot(classes, p.shape[1]).to(p.dtype) for classes in (p.argmax(1), labels))
+    predicted, own = (one_hot(classes, p.shape[1], p.dtype) for classes in (p.argmax(1), labels))
     return (predicted + noise(labels, u, v) - own).square().sum(1)

@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from autodo.augment import affine
 from autodo.config import Part, PointsConfig
 from autodo.data.batches import Batch
+from autodo.losses import one_hot
 from autodo.points import reweight, soft_labels
 from autodo.points.place import ON_DEVICE, Place
 from autodo.points.table import PointTable
@@ -150,7 +150,7 @@ class PointModel:
         if "soft-label" in self._columns:
             log_targets = soft_labels.log_soft_label(lam[:, self._columns["soft-label"]])
         else:
-            log_targets = F.one_hot(self.labels[points], self.classes).to(lam.dtype).log()
+            log_targets = one_hot(self.labels[points], self.classes, lam.dtype).log()
         return PointView(augment, weights, log_targets)
 
 

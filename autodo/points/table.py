@@ -118,25 +118,33 @@ class PointTable:
         self._store.advise(host, _MOVED if moves else _READ)
 
     @torch.no_grad()
-    def rmsprop_step(self, index: Tensor, gradient: Tensor, lr: float) -> None:
+    def rmsprop_step(self, index: Tensor, gradient: Tensor, lr: float, moves: Tensor | None = None) -> None:
         """One optimizer step, with a gradient that is zero outside the given rows.
 
+        Args:
+            moves: which of them take the step; the others stay as if they had not been given. All if None.
         Shape:
-            index [B] int64 without duplicates, gradient [B, K].
+            index [B] int64 without duplicates, gradient [B, K], moves [B] bool.
         """
         self.steps += 1
         kept = self._kept(index)
         # In place where it can be: with a thousand columns the step is bound by memory.
         decay = torch.full((), self.alpha, dtype=self._dtype, device=self._device)
         untouched = (self.steps - kept["last_touched"]).to(self._dtype)
-        square = kept["square_average"].to(self._dtype).mul_((decay**untouched)[:, None])
+        square = kept["square_average"].to(self._dtype, copy=moves is not None)
+        square.mul_((decay**untouched)[:, None])
         square.add_(self._squared(gradient).mul_(1 - self.alpha))
         descent = (lr * gradient).div_(self._of_elements(square).sqrt().add_(self.eps))
         values = self._decoded(index, kept).sub_(descent)
-        self._written += values.sum()
         last = torch.full_like(kept["last_touched"], self.steps)
+        rows = {**self._encoded(index, values, square), "last_touched": last}
+        if moves is not None:
+            # Written as they were: to leave them out, the host would have to wait for how many there are.
+            rows = {name: _where(moves, row, kept[name]) for name, row in rows.items()}
+            values = values.masked_fill(~moves[:, None], 0)
+        self._written += values.sum()
         self._seen = None
-        self._store.write(index, {**self._encoded(index, values, square), "last_touched": last})
+        self._store.write(index, rows)
 
     def take_written(self) -> Tensor:
         """The sum of all values written since it was last taken, which is not finite if one of them is not."""
@@ -197,3 +205,8 @@ class PointTable:
             return square
         parts = zip(square.unbind(1), self._widths, strict=True)
         return torch.cat([part[:, None].expand(-1, width) for part, width in parts], 1)
+
+
+def _where(moves: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """Rows of the one or the other. Shape: [B], [B, ...] twice -> [B, ...]."""
+    return torch.where(moves.view(-1, *[1] * (new.ndim - 1)), new, old)

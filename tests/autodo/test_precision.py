@@ -92,7 +92,7 @@ def test_the_hypergradient_in_16_bits_points_where_that_in_32_does():
         training.encoder.bf16 = bf16
         val = training._evaluate(training.val_images, training.val_labels)
         taken = []
-        training.points.table.rmsprop_step = lambda index, gradient, lr, taken=taken: taken.append(gradient)
+        training.points.table.rmsprop_step = lambda index, gradient, lr, moves, taken=taken: taken.append(gradient)
         training._outer_phase(2, val)
         moved.append(torch.cat(taken))
     for columns in (slice(14), slice(14, 15), slice(15, None)):

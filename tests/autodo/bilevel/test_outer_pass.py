@@ -82,7 +82,11 @@ def test_the_gradient_of_every_row_is_that_of_double_backward(method, hessian_po
     # In place of the images their numbers, which the noise is by.
     monkeypatch.setattr(outer.images, "batches", lambda batches, crops: iter(batches))
     given: list[tuple[Tensor, Tensor]] = []
-    monkeypatch.setattr(points.table, "rmsprop_step", lambda index, gradient, lr: given.append((index, gradient)))
+
+    def step(index: Tensor, gradient: Tensor, lr: float, moves: Tensor | None) -> None:
+        given.append((index, gradient) if moves is None else (index[moves], gradient[moves]))
+
+    monkeypatch.setattr(points.table, "rmsprop_step", step)
     val = training._evaluate(training.val_images, training.val_labels)
     outer.run(val, 0.1, torch.Generator().manual_seed(7))
     assert outer.encoder is training.encoder
@@ -167,7 +171,8 @@ def gauss_newton_cg(features, weights, head, damping, b, iterations) -> Tensor:
 def test_the_shared_row_gets_the_sum_of_a_batch(monkeypatch):
     training = training_of("autodo-shared")
     given: list[Tensor] = []
-    monkeypatch.setattr(training.points.table, "rmsprop_step", lambda index, gradient, lr: given.append(gradient))
+    table = training.points.table
+    monkeypatch.setattr(table, "rmsprop_step", lambda index, gradient, lr, moves: given.append(gradient))
     val = training._evaluate(training.val_images, training.val_labels)
     assert training.outer is not None
     training.outer.run(val, 0.1, torch.Generator().manual_seed(7))
