@@ -75,9 +75,11 @@ class Feed:
 
 
 def in_memory(images: Images | StreamedImages) -> Images:
-    """Images as an array, for few of them. Shape: [n, C, H, W] uint8."""
+    """Images as an array, for as many as there is room for. Shape: [n, C, H, W] uint8."""
     if not isinstance(images, StreamedImages):
         return images
+    if len(images) <= _CHUNK_OF_STREAM:
+        return images.read(np.arange(len(images)))  # sooner done than processes are started
     pixels = np.empty(images.shape, np.uint8)
     filled = 0
     for batch in images.batches(_chunks(len(images), _CHUNK_OF_STREAM)):
