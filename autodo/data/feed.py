@@ -27,7 +27,7 @@ class Feed:
 
     def __getitem__(self, points: Tensor) -> Tensor:
         """These images, now. Shape: points [b] int64 -> [b, C, H, W] uint8, on the device."""
-        return self._images[points]
+        return self._images.index_select(0, points)
 
     def stretch(self, first: int, last: int) -> Self:
         """Those from `first` to before `last`, without a copy."""
