@@ -3,7 +3,8 @@
     make bench            # or: python -m benchmarks.throughput --device cuda
 
 All in turns, medians with quartiles of the ratios in a turn, on the wall, because the DataLoader's workers are other
-processes; their start is not counted. Both sides may use two threads. Images and labels are made up, on which the time
+processes; their start is not counted. Both sides train with the same number of threads, 2 unless --threads says more
+or less. Images and labels are made up, on which the time
 does not depend. The ordinary side does the same with the same network: crop, flip, (RandAugment,) normalise, erase; it
 trains in float32 with channels first.
 
@@ -40,7 +41,6 @@ from autodo.recipes import build_run
 from autodo.train import Training
 from benchmarks.outer_phase import machine, ratios
 
-THREADS = 2
 BATCH = 128
 SHAPES = {"3x32x32, as CIFAR": (3, 32, True), "1x28x28, as Fashion-MNIST": (1, 28, True)}
 DATA_GOAL, END_TO_END_GOAL = 6.0, 2.0
@@ -64,13 +64,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=7, help="turns")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2, help="of this process; 1 where others are at work too")
     parser.add_argument("--images", type=int, default=8192, help="of a turn of the data path")
     parser.add_argument("--no-compile", action="store_true", help="leave the compiled rows out")
     given = parser.parse_args()
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(given.threads)
     device = torch.device(given.device)
     console = Console(width=130)
-    console.print(f"{machine(device)}, {THREADS} threads, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
+    console.print(
+        f"{machine(device)}, {given.threads} threads, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}"
+    )
     console.print(data_table(given.images, device, given.repeat))
     console.print(training_table(LOADS[device.type], device, given.repeat, compiled=not given.no_compile))
     console.print(f"load {os.getloadavg()[0]:.1f} at the end")

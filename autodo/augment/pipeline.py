@@ -41,17 +41,17 @@ class Pipeline:
         if lam is not None:
             noise = affine.draw_noise(len(images), generator, lam.dtype)
             pixels = affine.warp(pixels, affine.magnitudes(lam, noise))
-        pixels = (pixels - self.mean) / self.std
+        pixels = pixels.sub_(self.mean).div_(self.std)
         if config.erase_probability:
             pixels = erase(pixels, config.erase_probability, generator)
         return pixels
 
     def test_view(self, images: Tensor) -> Tensor:
         """The images, normalised. Shape: [B, C, H, W] uint8 -> float."""
-        return (self._to_float(images) - self.mean) / self.std
+        return self._to_float(images).sub_(self.mean).div_(self.std)
 
     def _to_float(self, images: Tensor) -> Tensor:
-        return images.to(self.mean.dtype) / 255
+        return images.to(self.mean.dtype).div_(255)
 
 
 def channel_statistics(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:

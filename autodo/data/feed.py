@@ -39,7 +39,7 @@ class Feed:
     def __getitem__(self, points: Tensor) -> Tensor:
         """These images, now: streamed ones are waited for. Shape: points [b] int64 -> [b, C, H, W] uint8."""
         if isinstance(self._images, Tensor):
-            return self._images[points]
+            return self._images.index_select(0, points)
         return next(self.batches([points]))
 
     def stretch(self, first: int, last: int) -> Self:

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from autodo.augment.pipeline import Pipeline, channel_statistics
@@ -15,6 +16,20 @@ def test_every_crop_is_a_window_of_the_padded_image_and_all_windows_occur():
     windows = {padded[:, top : top + 5, left : left + 6].numpy().tobytes() for top in range(3) for left in range(3)}
     cropped = crop_and_flip(image.expand(400, -1, -1, -1), 1, flip=False, generator=generator())
     assert {each.numpy().tobytes() for each in cropped} == windows
+
+
+@pytest.mark.parametrize("shape", [(1, 7, 5), (3, 6, 9)])
+@pytest.mark.parametrize("flip", [False, True])
+def test_crops_are_those_of_image_by_image(shape, flip):
+    images, padding = torch.randint(256, (40, *shape), generator=generator(3)).to(torch.uint8), 2
+    same = generator(9)
+    cropped = crop_and_flip(images, padding, flip, generator(9))
+    tops, lefts = (torch.randint(2 * padding + 1, (40, 1), generator=same) for _ in range(2))
+    mirrored = torch.rand(40, 1, generator=same) < 0.5 if flip else torch.zeros(40, 1, dtype=torch.bool)
+    padded = torch.nn.functional.pad(images, (padding,) * 4)
+    for each, image, top, left, mirror in zip(cropped, padded, tops, lefts, mirrored, strict=True):
+        window = image[:, top : top + shape[1], left : left + shape[2]]
+        assert torch.equal(each, window.flip(2) if mirror else window)
 
 
 def test_half_of_the_images_are_mirrored():
