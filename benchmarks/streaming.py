@@ -145,12 +145,12 @@ def streamed_epoch(images: StreamedImages) -> Epoch:
 
 
 def resident_mb() -> float:
-    """Memory of this process and its children that is theirs, and their share of what they share (PSS)."""
+    """Memory of this process and its children, what they share counted once; libraries' files are not in it."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     total = 0
     for process in ("self", *children):
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-        total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        total += sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
     return total / 1024
 
 

@@ -17,7 +17,7 @@ class ImageSet:
     """Images with their labels.
 
     Shape:
-        images [N, C, H, W] uint8, contiguous; labels [N] int64.
+        images [N, C, H, W] uint8, contiguous, or StreamedImages in their place; labels [N] int64.
     """
 
     images: Images
