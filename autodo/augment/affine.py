@@ -94,6 +94,17 @@ def warp(images: Tensor, magnitude: Tensor) -> Tensor:
     Shape:
         images [B, C, H, W] float, magnitude [B, 7] -> [B, C, H, W].
     """
+    height, width = images.shape[-2:]
+    grid = sampling_grid(sampling_maps(magnitude, height, width), height, width)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def sampling_maps(magnitude: Tensor, height: int, width: int) -> Tensor:
+    """The inverse of the map of `warp`, which says where each pixel is read from.
+
+    Shape:
+        magnitude [B, 7] -> [B, 2, 3], for grid_sample's coordinates of [-1, 1] on each side.
+    """
     angle, scale_x, scale_y, shift_x, shift_y, shear_x, shear_y = magnitude.unbind(1)
     cos, sin = torch.cos(angle), torch.sin(angle)
     # Sampling needs the inverse map: undo the translation, then the rotation, the shears and the scale.
@@ -101,20 +112,17 @@ def warp(images: Tensor, magnitude: Tensor) -> Tensor:
     x_row = (cos - shear_x * sin, -sin - shear_x * cos)
     y_row = (sin - shear_y * x_row[0], cos - shear_y * x_row[1])
     shrink_x, shrink_y = torch.exp(-scale_x), torch.exp(-scale_y)
-    height, width = images.shape[-2:]
     # grid_sample works in coordinates of [-1, 1] on each side: pixels times 2/W and 2/H.
     a, b = shrink_x * x_row[0], shrink_x * x_row[1] * (height / width)
     c, d = shrink_y * y_row[0] * (width / height), shrink_y * y_row[1]
     move_x, move_y = 2 * shift_x, 2 * shift_y
-    theta = torch.stack(
+    return torch.stack(
         [
             torch.stack([a, b, -(a * move_x + b * move_y)], 1),
             torch.stack([c, d, -(c * move_x + d * move_y)], 1),
         ],
         1,
     )
-    grid = sampling_grid(theta, height, width)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
 def sampling_grid(maps: Tensor, height: int, width: int) -> Tensor:
