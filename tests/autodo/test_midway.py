@@ -203,6 +203,7 @@ def test_a_checkpoint_of_before_there_were_any_within_epochs_is_still_read(tmp_p
     assert tables(continued) == tables(start(config))
 
 
+@pytest.mark.slow
 def test_another_number_of_workers_takes_up_the_rest_of_the_epoch(tmp_path):
     config, path = short_run("autodo-exact-ws"), tmp_path / "checkpoint.pt"
     cut_before(2 * STEPS + 5, start(config, path, checkpoint_steps=EVERY))
