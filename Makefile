@@ -1,4 +1,4 @@
-# `make demo` runs the quickstart grid, `make test` the tests; both set up .venv first.
+# `make demo` runs the quickstart grid, `make test` the tests, `make bench` the benchmarks; all set up .venv first.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
@@ -29,11 +29,7 @@ check: setup
 	$(BIN)/mypy
 
 bench: setup
-	$(BIN)/python -m benchmarks.orchestration
-	$(BIN)/python -m benchmarks.augmentation
-	$(BIN)/python -m benchmarks.outer_phase
-	$(BIN)/python -m benchmarks.lambda_table
-	$(BIN)/python -m benchmarks.report
+	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -72,10 +72,8 @@ class DatasetConfig(Frozen):
                 "--data-dir says where the files of a named dataset are"
             )
         elif (self.image_size is not None) != (self.name in ALWAYS_STREAMED):
-            told = "is for the datasets 'folder' and 'imagenet' only" if self.image_size is not None else "is needed"
-            raise ValueError(
-                f"image_size {told}, not for {self.name!r}: the side in pixels to which images are resized"
-            )
+            told = "is needed" if self.image_size is None else f"is for 'folder' and 'imagenet', not for {self.name!r}"
+            raise ValueError(f"image_size {told}: the side in pixels to which images are resized")
         return self
 
     @property

@@ -9,6 +9,7 @@ from autodo.augment.pipeline import Pipeline
 from autodo.config import RunConfig
 from autodo.data.batches import shuffled_batches
 from autodo.data.feed import Feed
+from autodo.data.streamed import Crops
 from autodo.objectives.base import cross_entropies
 from autodo.schedule import learning_rate_factor
 from autodo.workers import Workers
@@ -55,15 +56,21 @@ class HeadFinetune:
             nesterov=training.momentum > 0,
         )
 
-    def run(self, epoch: int, generator: torch.Generator) -> tuple[float, float]:
-        """One pass over as many images as val has. Returns the mean loss and the last learning rate."""
+    def run(self, epoch: int, generator: torch.Generator, crops: Crops | None = None) -> tuple[float, float]:
+        """One pass over as many images as val has.
+
+        Args:
+            crops: what is cut out of streamed images; the same of an image that is drawn twice.
+        Returns:
+            the mean loss and the last learning rate.
+        """
         start, epochs = self.config.finetune_start, self.config.training.epochs
         drawn = self._draw(generator)
         batches = list(shuffled_batches(drawn, self.total, self.config.training.batch_size, generator, self.workers))
         parameters = list(self.head.parameters())
         loss_sum = torch.zeros((), device=self.labels.device)
         self.encoder.eval()
-        coming = self.images.batches([batch.points for batch in batches])
+        coming = self.images.batches([batch.points for batch in batches], crops)
         for step, ((batch, size), images) in enumerate(zip(batches, coming, strict=True), start=1):
             lr = self.lr * learning_rate_factor(epoch - start + step / len(batches), epochs - start, 0)
             for group in self.optimizer.param_groups:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
+from autodo.data.feed import in_memory
 from autodo.data.image_set import Images, Integers
 
 POINTS_PER_SIGNAL = 64
@@ -30,8 +31,9 @@ def with_thumbnails(points: pa.Table, images: Images) -> pa.Table:
     """
     assert len(points) == len(images)
     pictures: list[bytes | None] = [None] * len(points)
-    for row in suspicious_rows(points):
-        pictures[row] = thumbnail(images[row])
+    rows = suspicious_rows(points)
+    for row, image in zip(rows.tolist(), in_memory(images[rows]), strict=True):
+        pictures[row] = thumbnail(image)
     place = points.schema.get_field_index("thumbnail")
     field = points.schema.field(place)
     return points.set_column(place, field, pa.array(pictures, field.type))

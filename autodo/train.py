@@ -22,9 +22,10 @@ from autodo.classifier import Classifier
 from autodo.config import RunConfig
 from autodo.data import ImageSet, Prepared
 from autodo.data.batches import shuffled_batches
-from autodo.data.feed import Feed
+from autodo.data.feed import Feed, for_statistics
 from autodo.data.image_set import Integers
 from autodo.data.shards import shard_of
+from autodo.data.streamed import Crops
 from autodo.errors import TrainingDiverged
 from autodo.evaluate import Evaluation, Scores, evaluate, per_class_accuracy
 from autodo.finetune import HeadFinetune
@@ -36,7 +37,7 @@ from autodo.points.model import PointModel
 from autodo.points.place import ON_DEVICE, Place
 from autodo.provenance import device_name, peak_memory_bytes
 from autodo.schedule import learning_rate_factor
-from autodo.seeds import torch_generator
+from autodo.seeds import derive, torch_generator
 from autodo.task_model import best_model, classifier_of, compiled, initial_model
 from autodo.thumbnails import with_thumbnails
 from autodo.workers import ALONE, Workers
@@ -106,7 +107,7 @@ class Training:
         self.images, labels = Feed(images, self.device), self._to_device(observed)
         self.val_images, self.val_labels = self._share(data.val)
         self.test_images, self.test_labels = self._share(data.test)
-        mean, std = channel_statistics(torch.from_numpy(data.train.images))
+        mean, std = channel_statistics(for_statistics(data.train.images))
         self.policy = None if config.policy is None else build_policy(config.policy, policy)
         self.pipeline = Pipeline(config.augmentation, mean.to(self.device), std.to(self.device), self.policy)
 
@@ -157,7 +158,8 @@ class Training:
         self._started = started = self._clock() - (self.midway.seconds if self.midway is not None else 0.0)
         self.pipeline.policy = self.policy and self.policy.at(epoch / self.config.training.epochs)
         if self.finetune is not None and epoch >= self.config.finetune_start:
-            train_loss, lr = self.finetune.run(epoch, self._generator("finetune", epoch))
+            drawn = self._generator("finetune", epoch), self._crops("finetune", epoch)
+            train_loss, lr = self.finetune.run(epoch, *drawn)
             images = self.finetune.total
         else:
             train_loss, lr = self._inner_phase(epoch)
@@ -216,7 +218,7 @@ class Training:
             begin = midway.step
             midway.restore(generator, loss_sum, self.workers)
         left = batches[begin:]
-        reading = self.images.batches([batch.points for batch in left])
+        reading = self.images.batches([batch.points for batch in left], self._crops("inner", epoch))
         both = zip(self.points.ahead(left, moves=False), reading, strict=True)
         for step, ((batch, size), images) in enumerate(both, start=begin + 1):
             lr = training.lr * self._lr_factor(epoch + step / len(batches))
@@ -241,7 +243,7 @@ class Training:
         assert self.outer is not None
         assert self.config.outer is not None
         lr = self.config.outer.lr * self._lr_factor(epoch)
-        self.outer.run(val, lr, self._generator("outer", epoch))
+        self.outer.run(val, lr, self._generator("outer", epoch), self._crops("outer", epoch))
 
     def outcome(self, *, keep_embeddings: bool = False) -> Outcome:
         """The tables of a finished run; of several workers all must call this, and the first has all points.
@@ -416,6 +418,11 @@ class Training:
     def _generator(self, phase: str, epoch: int) -> torch.Generator:
         """Of a phase of an epoch, or of whatever else is counted."""
         return torch_generator(self.config.seed, phase, epoch, *self.workers.stream, device=self.device)
+
+    def _crops(self, phase: str, epoch: int) -> Crops | None:
+        """What is cut out of streamed images in a phase of an epoch, by no matter which worker."""
+        scale = self.config.augmentation.resized_crop
+        return None if scale is None else Crops(scale, seed=derive(self.config.seed, "crops", phase, epoch))
 
     @property
     def _positions(self) -> Tensor | None:

@@ -27,9 +27,12 @@ from autodo.augment.policy import apply, build_policy
 from autodo.augment.ranges import PUBLISHED, Scale
 from autodo.policy_config import AutoAugment, PolicyConfig, RandAugment, TrivialAugment, UniformAugment
 from autodo.seeds import host_generator
+from benchmarks.table import Row, tell
 from tests import pil_policy
 
 BATCH = 256
+GOAL = 10.0
+"""Times PIL."""
 SHAPES = {"32x32 colour": (3, 32), "28x28 grey": (1, 28)}
 POLICIES: dict[str, PolicyConfig] = {
     "RandAugment, paper's, N=3": RandAugment(draws=3, magnitude=15),
@@ -99,6 +102,9 @@ def policy_table(title: str, images: Tensor, device: torch.device, repeat: int) 
         turns = in_turns(measured, repeat, device)
         rate = {key: f"{BATCH / statistics.median(seconds) / 1000:.1f}" for key, seconds in turns.items()}
         ratios = {key: f"{ratio(seconds, turns['engine']):.1f}" for key, seconds in turns.items()}
+        for other in [key for key in turns if key != "engine"]:
+            what = f"{name}, {title}: {other}'s time over the engine's"
+            tell(Row(what, ratio(turns[other], turns["engine"]), "x", at_least=GOAL if other == "PIL" else None))
         table.add_row(
             name,
             rate["engine"],

@@ -1,6 +1,6 @@
 """What a step of lambda costs: time against the number of points and against dense RMSprop, and memory.
 
-    python -m benchmarks.lambda_table [--device cuda] [--repeat 20] [--most 100000000]
+    python -m benchmarks.lambda_table [--device cuda] [--repeat 20] [--most 100000000] [--quick]
 
 Every figure is of a process of its own. A step gathers the rows of a batch and writes what RMSprop makes of them.
 Times are this thread's on a CPU, on the wall beside a GPU; medians.
@@ -8,7 +8,6 @@ Times are this thread's on a CPU, on the wall beside a GPU; medians.
 
 import argparse
 import multiprocessing
-import platform
 import shutil
 import statistics
 import tempfile
@@ -23,6 +22,7 @@ from rich.table import Table
 from autodo.config import LambdaStorage, PointsConfig
 from autodo.points.model import PointModel
 from autodo.points.place import Place
+from benchmarks.table import Row, machine, tell
 
 BATCH = 256
 IMAGENET, IMAGENET_CLASSES = 1_281_167, 1000
@@ -63,13 +63,17 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeat", type=int, default=30)
     parser.add_argument("--most", type=int, default=10**8, help="Points of the largest table.")
+    parser.add_argument("--quick", action="store_true", help="no table over 3 GB, nor the memory of ImageNet's")
     given = parser.parse_args()
+    if given.quick:
+        given.most = min(given.most, 10**7)
     console = Console(width=140)
-    name = torch.cuda.get_device_name() if given.device != "cpu" else platform.machine()
+    name = torch.cuda.get_device_name() if given.device != "cpu" else machine()
     console.print(f"{name}, torch {torch.__version__}, {torch.get_num_threads()} thread(s), batch {BATCH}")
     console.print(flat(given))
     console.print(against_dense(given))
-    console.print(memory(given))
+    if not given.quick:
+        console.print(memory(given))
 
 
 def flat(given: argparse.Namespace) -> Table:
@@ -78,7 +82,8 @@ def flat(given: argparse.Namespace) -> Table:
     table.caption = "ms a step: on rows that were never touched, and on the same rows again"
     for count in (10**4, 10**5, 10**6, 10**7, 10**8):
         _row(table, given, count, SMALL - 14, ("device", "host", "file") if count <= 10**6 else ("file",))
-    _row(table, given, IMAGENET, IMAGENET_CLASSES, ("file",))
+    if not given.quick:
+        _row(table, given, IMAGENET, IMAGENET_CLASSES, ("file",))
     return table
 
 
@@ -94,6 +99,7 @@ def _row(
             continue
         measured = _alone(Asked(count, classes, storage, given.repeat, given.device))
         table.add_row(*head, f"{1e3 * measured.first:.2f}", f"{1e3 * measured.step:.2f}")
+        tell(Row(f"step of {count:,} x {columns}, {storage}", 1e3 * measured.step, "ms"))
 
 
 def against_dense(given: argparse.Namespace) -> Table:
@@ -105,6 +111,7 @@ def against_dense(given: argparse.Namespace) -> Table:
         assert measured.dense is not None
         ms = f"{1e3 * measured.step:.2f}", f"{1e3 * measured.dense:.1f}"
         table.add_row(f"{count:,}", str(SMALL), *ms, f"{measured.dense / measured.step:,.0f}")
+        tell(Row(f"dense RMSprop over a step of {count:,} x {SMALL}", measured.dense / measured.step, "x"))
     return table
 
 
@@ -138,6 +145,9 @@ def memory(given: argparse.Namespace) -> Table:
             *head, _gigabytes(measured.own_memory), _gigabytes(measured.file_memory), on_device,
             f"{1e3 * measured.step:.2f}",
         )  # fmt: skip
+        what = f"{IMAGENET:,} x {14 + IMAGENET_CLASSES}, {', '.join(head)}"
+        tell(Row(f"step of {what}", 1e3 * measured.step, "ms", at_most=3.0))
+        tell(Row(f"own memory of {what}", measured.own_memory / 1e9, "GB"))
     return table
 
 

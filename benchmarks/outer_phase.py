@@ -15,12 +15,10 @@ Neumann series of products with the Hessian by double backward, and double backw
 import argparse
 import collections
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +38,7 @@ from autodo.evaluate import Evaluation
 from autodo.points.model import PointView
 from autodo.recipes import build_run
 from autodo.train import Training
+from benchmarks.table import Row, machine, tell
 from tests.oracles import double_backward, plain_loss
 
 FULL = 48_000
@@ -82,21 +81,13 @@ def main() -> None:
     torch.set_num_threads(1)
     device = torch.device(given.device)
     console = Console(width=130)
-    console.print(f"{machine(device)}, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
+    where = (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else f"one of {os.cpu_count()} cores, {machine()}"
+    )
+    console.print(f"{where}, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
     for name in given.networks or [name for name, network in NETWORKS.items() if network.device == device.type]:
         console.print(table(name, NETWORKS[name], device, given.repeat))
     console.print(f"load {os.getloadavg()[0]:.1f} at the end")
-
-
-def machine(device: torch.device) -> str:
-    """Its name as a table should give it."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    fields = dict(reversed([line.replace("\t", "").split(": ", 1) for line in lines if ": " in line]))
-    model, number = fields.get("model name", platform.machine()), fields.get("model")
-    return f"one of {os.cpu_count()} cores, {model}" + (f" (model {number})" if number else "")
 
 
 def table(name: str, network: Network, device: torch.device, repeat: int) -> Table:
@@ -167,6 +158,12 @@ def table(name: str, network: Network, device: torch.device, repeat: int) -> Tab
             *(("", "") if run is None else ratios(run, seconds["run of baseline"])),
             "" if run_most is None else f"{run_most:.2f}",
         )
+        if key != "baseline":
+            tell(Row(f"{name}, {text}: time over a plain step's", middle(seconds[key], seconds["baseline"]), "x", most))
+        if key in METHODS:
+            tell(Row(f"{name}, {text}: peak over a plain step's", peaks[key] / peaks["baseline"], "x", MEMORY))
+        if run is not None and key in METHODS:
+            tell(Row(f"{name}, {text}: run over a plain one", middle(run, seconds["run of baseline"]), "x", run_most))
     return shown
 
 
@@ -309,6 +306,11 @@ def ratios(slow: list[float], fast: list[float]) -> tuple[str, str]:
     each = np.array(slow) / np.array(fast)
     low, middle, high = np.quantile(each, [0.25, 0.5, 0.75])
     return f"{middle:.2f}", f"{low:.2f}-{high:.2f}"
+
+
+def middle(slow: list[float], fast: list[float]) -> float:
+    """Median of the ratios in a turn."""
+    return float(np.median(np.array(slow) / np.array(fast)))
 
 
 if __name__ == "__main__":

@@ -171,7 +171,9 @@ SCHEDULES = {
     "100%, every 2nd": passes(start=0.0, every=2),
     "100%, every 2nd, lr 0.1": passes(start=0.0, every=2, lr=0.1),
     "100%, every 4th, lr 0.2": passes(start=0.0, every=4, lr=0.2),
-    "first half": Variant({"outer.start_share": 0.0}, stop_halfway),
+    "100%, every 3rd, lr 0.15": passes(start=0.0, every=3, lr=0.15),
+    "first half": Variant(passes(start=0.0).settings, stop_halfway),
+    "first half, every 2nd, lr 0.1": Variant(passes(start=0.0, every=2, lr=0.1).settings, stop_halfway),
 }
 SETTINGS = {
     **{f"damping {damping:g}": Variant({"outer.damping": damping}) for damping in (1e-1, 1e-3, 1e-4)},

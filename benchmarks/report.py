@@ -13,15 +13,17 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.synthetic_store import ALL, LIGHT, paper_grids, runs_of, write_store
+from benchmarks.table import Row, tell
 
 FORMATS = ("html", "md", "latex", "csv")
 # Runs -> seconds and GB (10^9 bytes) that the whole report may take.
-TARGETS = {384: ("15 s", ""), 10_000: ("60 s", "2 GB")}
+TARGETS: dict[int, tuple[float | None, float | None]] = {384: (15.0, None), 10_000: (60.0, 2.0)}
 
 # Each prints its wall and processor seconds, after the imports, and its peak memory in bytes.
 _MEASURE = """
@@ -60,6 +62,7 @@ def main() -> None:
         for store in given.store or [make_store(Path(folder) / str(runs), runs) for runs in TARGETS]:
             add_rows(table, store, Path(folder) / "report")
     Console().print(table)
+    sys.exit("failed" in (cell for column in table.columns for cell in column.cells))
 
 
 def make_store(root: Path, runs: int) -> Path:
@@ -72,21 +75,37 @@ def make_store(root: Path, runs: int) -> Path:
 def add_rows(table: Table, store: Path, out: Path) -> None:
     """Measures reading alone, and the report."""
     runs = sum(1 for _ in (store / "results").iterdir())
-    seconds_target, memory_target = TARGETS.get(runs, ("", ""))
     for what, program in {"reading results and epochs": READ, "the report, all formats": REPORT}.items():
-        targets = (seconds_target, memory_target) if program == REPORT else ("", "")
-        wall, used, memory = measured(program, store, out)
-        table.add_row(what, f"{runs:,}", wall, targets[0], used, memory, targets[1])
+        most_seconds, most_memory = TARGETS.get(runs, (None, None)) if program == REPORT else (None, None)
+        done = measured(program, store, out)
+        if isinstance(done, str):
+            table.add_row(what, f"{runs:,}", "failed", "", done)
+            continue
+        figures = (
+            Row(f"{what}, {runs:,} runs", done.wall, "s", most_seconds),
+            Row(f"{what}, {runs:,} runs: peak memory", done.peak_bytes / 1e9, "GB", most_memory),
+        )
+        tell(*figures)
+        wall, memory = (f"{figure.value:.1f} {figure.unit}" for figure in figures)
+        most = [f"{figure.at_most:g} {figure.unit}" if figure.at_most else "" for figure in figures]
+        table.add_row(what, f"{runs:,}", wall, most[0], f"{done.used:.1f} s", memory, most[1])
 
 
-def measured(program: str, store: Path, out: Path) -> tuple[str, str, str]:
-    """Seconds on the wall and of all cores, and peak memory, of a fresh process; why it failed, if it did."""
+class Measured(NamedTuple):
+    """Seconds on the wall and of all cores, and peak memory, of a fresh process."""
+
+    wall: float
+    used: float
+    peak_bytes: int
+
+
+def measured(program: str, store: Path, out: Path) -> Measured | str:
+    """What it took, or why it failed."""
     command = [sys.executable, "-c", program, str(store), str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        return "failed", (done.stderr.splitlines() or ["no word"])[-1], ""
-    wall, used, peak_bytes = json.loads(done.stdout.splitlines()[-1])
-    return f"{wall:.1f} s", f"{used:.1f} s", f"{peak_bytes / 1e9:.2f} GB"
+        return (done.stderr.splitlines() or ["no word"])[-1]
+    return Measured(*json.loads(done.stdout.splitlines()[-1]))
 
 
 if __name__ == "__main__":

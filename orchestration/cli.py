@@ -73,6 +73,13 @@ MemoryPerRun = Annotated[str | None, typer.Option(metavar="8GiB", help="Host mem
 LambdaStorageOption = Annotated[
     LambdaStorage | None, typer.Option(help="Where lambda is kept: with the device, in host memory, in a file.")
 ]
+LoaderWorkers = Annotated[
+    int | None,
+    typer.Option(min=0, help="Processes that decode streamed images, of each worker; 0: itself."),
+]
+CheckpointSteps = Annotated[
+    int | None, typer.Option(min=1, help="Steps between checkpoints within an epoch; none are made there without it.")
+]
 WorkersPerRun = Annotated[int | None, typer.Option(min=1, help="Processes that train one run together.")]
 Address = Annotated[str | None, typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster; else Ray starts here.")]
 Dashboard = Annotated[bool, typer.Option("--dashboard", help="Ray's web page, on localhost.")]
@@ -105,6 +112,8 @@ def launch(
     memory_per_run: MemoryPerRun = None,
     workers_per_run: WorkersPerRun = None,
     lambda_storage: LambdaStorageOption = None,
+    loader_workers: LoaderWorkers = None,
+    checkpoint_steps: CheckpointSteps = None,
     address: Address = None,
     dashboard: Dashboard = False,
     keep: KeepOption = [],  # noqa: B006
@@ -135,6 +144,8 @@ def resume(
     memory_per_run: MemoryPerRun = None,
     workers_per_run: WorkersPerRun = None,
     lambda_storage: LambdaStorageOption = None,
+    loader_workers: LoaderWorkers = None,
+    checkpoint_steps: CheckpointSteps = None,
     address: Address = None,
     dashboard: Dashboard = False,
     keep: KeepOption = [],  # noqa: B006
@@ -166,6 +177,8 @@ def retry(
     memory_per_run: MemoryPerRun = None,
     workers_per_run: WorkersPerRun = None,
     lambda_storage: LambdaStorageOption = None,
+    loader_workers: LoaderWorkers = None,
+    checkpoint_steps: CheckpointSteps = None,
     address: Address = None,
     dashboard: Dashboard = False,
     keep: KeepOption = [],  # noqa: B006
@@ -225,6 +238,8 @@ def train(
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Epochs between checkpoints.")] = 1,
     keep: Annotated[list[str], typer.Option(metavar="embeddings", help="Keep the test images' embeddings too.")] = [],  # noqa: B006
     lambda_storage: LambdaStorageOption = None,
+    loader_workers: LoaderWorkers = None,
+    checkpoint_steps: CheckpointSteps = None,
 ) -> None:
     """Train one run in this process, or continue it, and keep its classifier."""
     from orchestration import train_one
@@ -246,6 +261,8 @@ def train(
             checkpoint_every=checkpoint_every,
             keep=keep,
             lambda_storage="device" if lambda_storage is None else lambda_storage.value,
+            loader_workers=loader_workers,
+            checkpoint_steps=checkpoint_steps,
         )
     )
 

@@ -3,12 +3,12 @@
 import contextlib
 import functools
 import logging
+import os
 import socket
 from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autodo.augment.policy_file import PolicyFile
 from autodo.config import DatasetConfig, LambdaStorage, RunConfig
 from autodo.errors import DataError, StoreError
 from orchestration.keep import Keep
@@ -47,6 +47,8 @@ def execute(
     keep: Collection[Keep] = (),
     workers: "Workers | None" = None,
     lambda_storage: LambdaStorage = "device",
+    loader_workers: int | None = None,
+    checkpoint_steps: int | None = None,
 ) -> Generator[dict[str, Any], None, None]:
     """Trains one run, from its checkpoint if there is one, and saves its results.
 
@@ -57,6 +59,8 @@ def execute(
         keep: what is kept in the store besides the tables.
         workers: of which this is the first, if several train the run; the others `assist`.
         lambda_storage: where lambda is kept; see docs/lambda-storage.md.
+        loader_workers: processes that decode streamed images; None: as the environment says, see docs/streaming.md.
+        checkpoint_steps: steps between checkpoints within an epoch; None makes none there.
     Yields:
         one dict per finished epoch with the columns of `records.SCHEMAS["epochs"]`. The run is done when the iterator
         ends; one that is closed before leaves the checkpoint.
@@ -67,6 +71,7 @@ def execute(
     with contextlib.ExitStack() as stack:
         attempt = stack.enter_context(store.attempt(run_id))
         stack.enter_context(logging_to(attempt.log))
+        stack.enter_context(decoding_by(loader_workers))
         done = store.is_done(run_id)
         if workers is not None:
             workers.told_by_first(None if done else attempt.checkpoint)
@@ -76,6 +81,7 @@ def execute(
         try:
             # Here, because torch takes seconds to import.
             from autodo import data
+            from autodo.points.place import Place
             from autodo.workers import ALONE
 
             workers = workers or ALONE
@@ -84,11 +90,21 @@ def execute(
             prepared = data.prepare(dataset, config)
             policy = policy_of(config, store)
             training = _training(
-                config, prepared, policy, attempt.checkpoint, device, checkpoint_every, workers, lambda_storage
+                config,
+                prepared,
+                attempt.checkpoint,
+                device=device,
+                checkpoint_every=checkpoint_every,
+                checkpoint_steps=checkpoint_steps,
+                on_checkpoint=attempt.keep,
+                workers=workers,
+                policy=policy,
+                place=Place(lambda_storage),
             )
             logger.info(
-                "%s on %s, device %s, from epoch %d of %d",
+                "%s on %s, device %s, from epoch %d of %d, step %d",
                 run_id, " + ".join(workers.gather(here())), device, training.epoch, config.training.epochs,
+                training.midway.step if training.midway is not None else 0,
             )  # fmt: skip
             for metrics in training:
                 logger.info(
@@ -123,6 +139,8 @@ def assist(
     checkpoint_every: int = 1,
     keep: Collection[Keep] = (),
     lambda_storage: LambdaStorage = "device",
+    loader_workers: int | None = None,
+    checkpoint_steps: int | None = None,
 ) -> Generator[dict[str, Any], None, None]:
     """What the other workers do while the first one executes the run: all but to log and to save.
 
@@ -132,6 +150,7 @@ def assist(
         StoreError: if this process cannot see the checkpoint. DataError, TrainingDiverged.
     """
     from autodo import data
+    from autodo.points.place import Place
 
     nothing: Path | None = None
     path = workers.told_by_first(nothing)
@@ -142,40 +161,54 @@ def assist(
             f"{store}: {path.parent} is not there on node {socket.gethostname()}: workers of one run on several nodes "
             "need a store on a file system that all of them share"
         )
-    prepared = data.prepare(load_here(config.dataset, data_dir, download=False), config)
-    policy = policy_of(config, store)
-    training = _training(config, prepared, policy, path, device, checkpoint_every, workers, lambda_storage)
-    workers.gather(here())
-    yield from training
-    training.outcome(keep_embeddings="embeddings" in keep)
+    with decoding_by(loader_workers):
+        prepared = data.prepare(load_here(config.dataset, data_dir, download=False), config)
+        training = _training(
+            config,
+            prepared,
+            path,
+            device=device,
+            checkpoint_every=checkpoint_every,
+            checkpoint_steps=checkpoint_steps,
+            workers=workers,
+            policy=policy_of(config, store),
+            place=Place(lambda_storage),
+        )
+        workers.gather(here())
+        yield from training
+        training.outcome(keep_embeddings="embeddings" in keep)
 
 
-def _training(
-    config: RunConfig,
-    data: "Prepared",
-    policy: PolicyFile | None,
-    path: Path,
-    device: str,
-    every: int,
-    workers: "Workers",
-    lambda_storage: LambdaStorage,
-) -> "Training":
-    """The training, from its checkpoint if that can be used."""
+@contextlib.contextmanager
+def decoding_by(loader_workers: int | None) -> Iterator[None]:
+    """In the block so many processes decode streamed images; None: as many as without it."""
+    from autodo.data.stream.pool import WORKERS_VARIABLE
+
+    if loader_workers is None:
+        yield
+        return
+    before = os.environ.get(WORKERS_VARIABLE)
+    os.environ[WORKERS_VARIABLE] = str(loader_workers)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[WORKERS_VARIABLE]
+        else:
+            os.environ[WORKERS_VARIABLE] = before
+
+
+def _training(config: RunConfig, data: "Prepared", path: Path, *, workers: "Workers", **options: Any) -> "Training":
+    """The training, from its checkpoint if that can be used.
+
+    Args:
+        options: of `Training`.
+    """
     from autodo import checkpoint
-    from autodo.points.place import Place
     from autodo.train import Training
 
     def begin() -> Training:
-        return Training(
-            config,
-            data,
-            device=device,
-            checkpoint=path,
-            checkpoint_every=every,
-            workers=workers,
-            policy=policy,
-            place=Place(lambda_storage),
-        )
+        return Training(config, data, checkpoint=path, workers=workers, **options)
 
     try:
         return begin()

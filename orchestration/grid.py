@@ -93,12 +93,23 @@ class ResourcesConfig(BaseModel):
     """Processes that train one run together, each with the cpus, gpus and memory above."""
     lambda_storage: LambdaStorage = "device"
     """Where a worker keeps lambda of its points: on the device that trains, in host memory, or in a temporary file."""
+    loader_workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes of a worker that decode images which are streamed; None: one for each of several cpus, else none."""
+    checkpoint_steps: Annotated[int, Field(ge=1)] | None = None
+    """Steps between checkpoints within an epoch; None: only after epochs."""
 
     @property
     def per_worker(self) -> dict[str, float]:
         """What a worker needs, by Ray's names; nothing that it needs none of."""
         amounts = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory or 0}
         return {kind: amount for kind, amount in amounts.items() if amount}
+
+    @property
+    def decoders(self) -> int:
+        """Processes of a worker that decode images; 0: the worker does."""
+        if self.loader_workers is not None:
+            return self.loader_workers
+        return self.cpus if self.cpus > 1 else 0
 
     @field_validator("gpus")
     @classmethod

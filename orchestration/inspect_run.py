@@ -180,7 +180,7 @@ def _pictures(
     """Pictures of the points from the run's dataset, by index; of none if its files are not here."""
     try:
         run = store.config(run_id)
-        if run.dataset.path is not None:
+        if run.dataset.path is not None and not run.dataset.stream:
             return _from_files(run.dataset.path, shown)
         return _from_dataset(run, data_dir, shown)
     except UserError as error:
@@ -190,6 +190,7 @@ def _pictures(
 
 
 def _from_dataset(run: RunConfig, data_dir: str | None, shown: "RankedLabels") -> dict[int, bytes]:
+    from autodo.data.feed import in_memory
     from autodo.thumbnails import thumbnail
     from orchestration.execute import load_dataset
 
@@ -198,10 +199,8 @@ def _from_dataset(run: RunConfig, data_dir: str | None, shown: "RankedLabels") -
     right = np.ones(len(shown), bool) if shown.wrong is None else ~shown.wrong
     if (train.index[places] != shown.index).any() or (train.labels[places] != shown.given)[right].any():
         raise DataError(f"{run.dataset.name}: other images than those of the run")
-    return {
-        index: thumbnail(train.images[place], SIDE)
-        for index, place in zip(shown.index.tolist(), places.tolist(), strict=True)
-    }
+    images = in_memory(train.images[places])
+    return {index: thumbnail(image, SIDE) for index, image in zip(shown.index.tolist(), images, strict=True)}
 
 
 def _from_files(path: str, shown: "RankedLabels") -> dict[int, bytes]:
@@ -211,7 +210,8 @@ def _from_files(path: str, shown: "RankedLabels") -> dict[int, bytes]:
     if is_uri(path):
         raise DataError(f"{path}: is not on this machine")
     root = Path(path).expanduser()
-    files = {relative_to_root(item.path, root): item.path for part in list_images(root).values() for item in part}
+    listed = [item.path for part in list_images(root).values() for item in part]
+    files = dict(zip(relative_to_root(listed, root), listed, strict=True))
     found = {}
     for index, source in zip(shown.index.tolist(), shown.source.to_pylist(), strict=True):
         with contextlib.suppress(Exception):  # PIL's decoders raise exceptions of many kinds for damaged files

@@ -264,6 +264,8 @@ def _epochs(given: dict[str, Any], workers: "Workers") -> Generator[dict[str, An
         keep=given["keep"],
         workers=workers,
         lambda_storage=resources.lambda_storage,
+        loader_workers=resources.decoders,
+        checkpoint_steps=resources.checkpoint_steps,
     )
 
 

@@ -27,6 +27,8 @@ class Settings:
     memory_per_run: str | None = None
     workers_per_run: int | None = None
     lambda_storage: LambdaStorage | None = None
+    loader_workers: int | None = None
+    checkpoint_steps: int | None = None
     address: str | None = None
     dashboard: bool = False
     keep: Sequence[str] = ()
@@ -43,6 +45,8 @@ def effective(base: ResourcesConfig, settings: Settings) -> ResourcesConfig:
         "memory": settings.memory_per_run,
         "workers": settings.workers_per_run,
         "lambda_storage": settings.lambda_storage and str(settings.lambda_storage),
+        "loader_workers": settings.loader_workers,
+        "checkpoint_steps": settings.checkpoint_steps,
     }
     tree = base.model_dump() | {key: value for key, value in given.items() if value is not None}
     return parse_model(ResourcesConfig, tree, "resources")

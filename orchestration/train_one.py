@@ -35,6 +35,8 @@ def train(
     checkpoint_every: int,
     keep: Sequence[str],
     lambda_storage: LambdaStorage,
+    loader_workers: int | None,
+    checkpoint_steps: int | None,
 ) -> int:
     """Trains one run here and prints its errors; returns the exit code.
 
@@ -58,10 +60,10 @@ def train(
         say(console, f"done before; nothing to do{told}")
         show.result(console, run, place)
         return 0
-    from orchestration.execute import execute, load_dataset
+    from orchestration.execute import decoding_by, execute, load_dataset
     from orchestration.failures import record_failure
 
-    with console.status("loading"):
+    with console.status("loading"), decoding_by(loader_workers):
         device = _device(device)
         load_dataset(run.dataset, data_dir, download)
     policies.keep(found, place.create())
@@ -79,6 +81,8 @@ def train(
                 checkpoint_every=checkpoint_every,
                 keep=kept,
                 lambda_storage=lambda_storage,
+                loader_workers=loader_workers,
+                checkpoint_steps=checkpoint_steps,
             ):
                 epoch = metrics["epoch"]
                 bar.epoch(epoch, metrics["val_error"])

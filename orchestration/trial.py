@@ -75,6 +75,8 @@ class RunTrial(tune.Trainable):
             device="cuda" if resources.gpus else "cpu",
             keep=self._given["keep"],
             lambda_storage=resources.lambda_storage,
+            loader_workers=resources.decoders,
+            checkpoint_steps=resources.checkpoint_steps,
         )
 
     def cleanup(self) -> None:

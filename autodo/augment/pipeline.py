@@ -1,5 +1,7 @@
 """From uint8 images to what the network sees: augmented for training, untouched for validation and test."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -7,9 +9,6 @@ from autodo.augment import affine, policy
 from autodo.augment.standard import crop_and_flip, erase
 from autodo.config import AugmentationConfig
 from autodo.seeds import host_generator
-
-# Images counted at a time: bincount widens every pixel to eight bytes.
-STATISTICS_CHUNK = 4096
 
 
 class Pipeline:
@@ -55,18 +54,20 @@ class Pipeline:
         return images.to(self.mean.dtype).div_(255)
 
 
-def channel_statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+def channel_statistics(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel of uint8 images, in [0, 1]; a constant channel gets deviation 1.
 
     Exact sums of the 256 grey levels' counts, so the result does not depend on the order of the images.
 
+    Args:
+        chunks: the images, some thousand at a time: every pixel is widened to eight bytes. At least one.
     Shape:
-        images [N, C, H, W] uint8 -> ([C], [C]) float32.
+        chunks of [n, C, H, W] uint8 -> ([C], [C]) float32.
     """
-    counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
-    for chunk in images.split(STATISTICS_CHUNK):
-        for channel, pixels in enumerate(chunk.unbind(1)):
-            counts[channel] += torch.bincount(pixels.reshape(-1).cpu(), minlength=256)
+    counts = torch.zeros((), dtype=torch.float64)
+    for chunk in chunks:
+        channels = [torch.bincount(pixels.reshape(-1).cpu(), minlength=256) for pixels in chunk.unbind(1)]
+        counts = counts + torch.stack(channels)
     share = counts / counts.sum(1, keepdim=True)
     levels = torch.arange(256, dtype=torch.float64) / 255
     mean = share @ levels

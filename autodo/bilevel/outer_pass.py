@@ -1,5 +1,6 @@
 """One outer pass: lam of every train point moves once along the implicit gradient, theta stands still."""
 
+import dataclasses
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -12,9 +13,11 @@ from autodo.bilevel.inverse_hessian import NEEDS_POSITIVE_DEFINITE, build_solver
 from autodo.config import OuterConfig
 from autodo.data.batches import Batch, ordered_batches, shuffled_batches
 from autodo.data.feed import Feed
+from autodo.data.streamed import Crops
 from autodo.evaluate import Evaluation
 from autodo.losses import Loss
 from autodo.points.model import PointModel, PointView
+from autodo.seeds import derive
 from autodo.workers import ALONE, Workers
 
 
@@ -62,12 +65,13 @@ class OuterPass:
         self.workers = workers
         self.solver = build_solver(config, size=head.weight.numel())
 
-    def run(self, val: Evaluation, lr: float, generator: torch.Generator) -> None:
+    def run(self, val: Evaluation, lr: float, generator: torch.Generator, crops: Crops | None = None) -> None:
         """Updates the rows of the learnable points, each once. All workers run their passes together.
 
         Args:
             val: of the clean val set under the present theta, in eval mode. As theta stands still, its features and
                 logits serve the whole pass.
+            crops: what is cut out of streamed images; for the Hessian of a sample others are drawn.
         """
         parameters = [*self.encoder.parameters(), *self.head.parameters()]
         for parameter in parameters:
@@ -75,20 +79,20 @@ class OuterPass:
         trained, self.encoder = self.encoder, frozen(self.encoder)
         try:
             if self.config.val_gradient == "full":
-                self._full_pass(val, lr, generator)
+                self._full_pass(val, lr, generator, crops)
             else:
-                self._batch_pass(val, lr, generator)
+                self._batch_pass(val, lr, generator, crops)
         finally:
             self.encoder = trained
             for parameter in parameters:
                 parameter.requires_grad_(True)
 
-    def _batch_pass(self, val: Evaluation, lr: float, generator: torch.Generator) -> None:
+    def _batch_pass(self, val: Evaluation, lr: float, generator: torch.Generator, crops: Crops | None) -> None:
         """The paper's: at every step a val batch, its gradient, and a solve with the train batch's Hessian."""
         val_points = torch.arange(len(val.labels), device=self.points.labels.device)
         val_batches: list[Batch] = []
         batches = shuffled_batches(self._points(), self.total, self.batch_size, generator, self.workers)
-        for batch, images in self._with_images(batches, moves=True):
+        for batch, images in self._with_images(batches, crops, moves=True):
             if not val_batches:
                 val_batches = list(shuffled_batches(val_points, val.total, self.batch_size, generator, self.workers))
             chosen, size = val_batches.pop()
@@ -100,16 +104,17 @@ class OuterPass:
                 u = self._solve(features, view, batch.size, gradient)
             self._update(batch, rows, view, features, u, lr)
 
-    def _full_pass(self, val: Evaluation, lr: float, generator: torch.Generator) -> None:
+    def _full_pass(self, val: Evaluation, lr: float, generator: torch.Generator, crops: Crops | None) -> None:
         """u from all of val and one solve with the Hessian of the inner points, then one step for each batch."""
         points = self._points()
         sample, sample_total = self._hessian_points(generator)
+        others = crops and dataclasses.replace(crops, seed=derive(crops.seed, "hessian"))
         with torch.no_grad():
             gradient = self._validation_gradient(val.logits, val.features, val.labels, val.total)
             if self.points.learns_augmentation:
-                features = of_sample = self._all_features(sample, sample_total, generator)
+                of_sample = self._all_features(sample, sample_total, generator, others)
             else:
-                features = self._all_features(points, self.total, generator)
+                features = self._all_features(points, self.total, generator, crops)
                 of_sample = features[sample]
             u = self._solve(of_sample, self.points.view(sample), sample_total, gradient)
         # The row that all points share learns from all of them.
@@ -118,7 +123,7 @@ class OuterPass:
         )
         if self.points.learns_augmentation:
             batches = shuffled_batches(learnable, total, self.batch_size, generator, self.workers)
-            for batch, images in self._with_images(batches, moves=True):
+            for batch, images in self._with_images(batches, crops, moves=True):
                 rows = self._leaf(batch.points)
                 view = self.points.view(batch.points, rows)
                 self._update(batch, rows, view, self._features(images, view, generator), u, lr)
@@ -138,23 +143,25 @@ class OuterPass:
         order = torch.randperm(len(points), generator=generator, device=points.device)
         return points[order[: self.workers.dealt(wanted)].sort().values], wanted
 
-    def _all_features(self, points: Tensor, total: int, generator: torch.Generator) -> Tensor:
+    def _all_features(self, points: Tensor, total: int, generator: torch.Generator, crops: Crops | None) -> Tensor:
         batches = ordered_batches(points, total, self.batch_size, self.workers)
         return torch.cat(
             [
                 self._features(images, self.points.view(batch.points), generator)
-                for batch, images in self._with_images(batches, moves=False)
+                for batch, images in self._with_images(batches, crops, moves=False)
             ]
         )
 
-    def _with_images(self, batches: Iterable[Batch], *, moves: bool) -> Iterator[tuple[Batch, Tensor]]:
+    def _with_images(
+        self, batches: Iterable[Batch], crops: Crops | None, *, moves: bool
+    ) -> Iterator[tuple[Batch, Tensor]]:
         """The batches with their images; the next one's rows, too, come while one is worked on.
 
         Args:
             moves: whether each batch's rows take a step.
         """
         coming = list(batches)
-        reading = self.images.batches([batch.points for batch in coming])
+        reading = self.images.batches([batch.points for batch in coming], crops)
         return zip(self.points.ahead(coming, moves=moves), reading, strict=True)
 
     def _points(self) -> Tensor:

@@ -30,6 +30,8 @@ class ClassSets:
     files: Files
     labels: Sequence[str]
     sets: dict[SetName, Integers]
+    numbered: bool = False
+    """Whether the names of the classes are numbers, and in their order."""
 
     @classmethod
     def of(cls, listing: Listing, path: Path) -> Self:
@@ -38,7 +40,7 @@ class ClassSets:
         ends = np.cumsum([len(part) for part in listing.values()])[:-1]
         sets = dict(zip(listing, np.split(np.arange(len(items)), ends), strict=True))
         root = path if path.is_dir() else path.parent
-        files = Files(str(root), [relative_to_root(item.path, path) for item in items])
+        files = Files(str(root), relative_to_root([item.path for item in items], path))
         return cls(str(path), files, [item.label for item in items], sets)
 
     def dataset(self, config: DatasetConfig) -> Dataset:
@@ -47,7 +49,7 @@ class ClassSets:
         Raises:
             DataError: if a class is missing or has too few images, or an image is unsuitable.
         """
-        class_names = tuple(sorted(self._classes("train")))
+        class_names = tuple(sorted(self._classes("train"), key=int if self.numbered else None))
         self._check_classes(class_names)
         number = {name: i for i, name in enumerate(class_names)}
         labels = np.array([number.get(label, -1) for label in self.labels], np.int64)

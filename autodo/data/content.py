@@ -9,6 +9,7 @@ from autodo.config import DatasetConfig
 from autodo.data.files import one_line
 from autodo.data.listing import Listing, list_images, relative_to_root
 from autodo.data.remote import local_copy
+from autodo.data.stream.sources import sources_of
 from autodo.errors import DataError
 
 
@@ -27,11 +28,15 @@ def folder_content(config: DatasetConfig) -> str:
     """16 hex digits that change if an image of a `folder` is added, removed, edited, renamed, or moved to another class
     or set, and do not if the folder as a whole is copied or moved.
 
+    Of one that is streamed, an edit that leaves the file's size as it was is not seen: no file is read.
+
     Raises:
         DataError: if the images cannot be listed or read.
     """
     assert config.path is not None
     with local_copy(config.path) as path:
+        if config.stream:
+            return sources_of(path).content
         return listing_content(list_images(path), path)
 
 
@@ -43,10 +48,8 @@ def listing_content(listing: Listing, path: Path) -> str:
     items = [(name, item) for name, part in listing.items() for item in part]
     with ThreadPoolExecutor() as pool:
         digests = list(pool.map(_digest, (item.path for _, item in items)))
-    rows = [
-        (name, item.label, relative_to_root(item.path, path), digest)
-        for (name, item), digest in zip(items, digests, strict=True)
-    ]
+    files = relative_to_root([item.path for _, item in items], path)
+    rows = [(name, item.label, file, digest) for (name, item), file, digest in zip(items, files, digests, strict=True)]
     return hashlib.blake2b(json.dumps(rows).encode(), digest_size=8).hexdigest()
 
 

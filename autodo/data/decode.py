@@ -96,5 +96,7 @@ def reason(error: Exception) -> str:
     """Why a file cannot be decoded, on one line."""
     from PIL import UnidentifiedImageError
 
-    # PIL's text repeats the path.
-    return "not an image" if isinstance(error, UnidentifiedImageError) else one_line(error)
+    # The text of these repeats the path.
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
+    return (isinstance(error, OSError) and error.strerror) or one_line(error)

@@ -7,8 +7,9 @@ from autodo.data.class_sets import ClassSets
 from autodo.data.content import listing_content
 from autodo.data.files import Place
 from autodo.data.image_set import Dataset
-from autodo.data.listing import Listing, list_images
+from autodo.data.listing import list_images
 from autodo.data.remote import local_copy
+from autodo.data.stream.sources import list_shards, sources_of
 from autodo.errors import DataError
 
 
@@ -27,14 +28,20 @@ def read_folder(config: DatasetConfig, place: Place) -> Dataset:
 
 
 def _read(config: DatasetConfig, path: Path) -> Dataset:
+    if config.stream:
+        sources = sources_of(path)
+        if config.content is not None:
+            _check_content(path, config.content, sources.content)
+        return sources.class_sets(config.damaged_limit).dataset(config)
+    if list_shards(path):
+        raise DataError(f"{path}: tar shards can only be streamed: set dataset.stream=true")
     listing = list_images(path)
     if config.content is not None:
-        _check_content(path, listing, config.content)
+        _check_content(path, config.content, listing_content(listing, path))
     return ClassSets.of(listing, path).dataset(config)
 
 
-def _check_content(path: Path, listing: Listing, expected: str) -> None:
-    now = listing_content(listing, path)
+def _check_content(path: Path, expected: str, now: str) -> None:
     if now != expected:
         raise DataError(
             f"{path}: the images have changed since this run was planned (dataset.content was {expected}, now it is "

@@ -1,29 +1,37 @@
-"""ImageNet (ILSVRC 2012), as torchvision unpacks it."""
+"""ImageNet (ILSVRC 2012), as torchvision unpacks it or as tar shards."""
 
 from autodo.config import DatasetConfig
-from autodo.data.class_sets import ClassSets
 from autodo.data.files import Place
 from autodo.data.image_set import Dataset
-from autodo.data.listing import Listing, list_classes
+from autodo.data.listing import list_classes
+from autodo.data.stream.sources import ImageFiles, Shards, Sources, list_shards
 from autodo.errors import DataError
 
 
 def read_imagenet(config: DatasetConfig, place: Place) -> Dataset:
-    """DATA_DIR/train/<wnid>/*.JPEG and DATA_DIR/val/<wnid>/*.JPEG, or the same below DATA_DIR/imagenet; streamed.
+    """DATA_DIR/{train,val}/<wnid>/*.JPEG, or DATA_DIR/{train,val}-*.tar, or either in DATA_DIR/imagenet; streamed.
 
     Its "val" images are the test set: the labels of the official test images are not published. The run's own
     validation set is split off train, as the paper does it (section 5.1).
 
     Raises:
-        DataError: if a folder is missing, or a class.
+        DataError: if a folder or a class is missing, or too many images are damaged.
     """
-    folders = [place.data_dir / "imagenet", place.data_dir]
-    root = next((folder for folder in folders if (folder / "train").is_dir()), None)
-    if root is None or not (root / "val").is_dir():
-        raise DataError(
-            f"{config.name}: {(root or place.data_dir) / ('train' if root is None else 'val')}: no such folder; pass "
-            "--data-dir with the folder that holds train/<wnid>/*.JPEG and val/<wnid>/*.JPEG; image-net.org gives the "
-            "files away, and torchvision.datasets.ImageNet unpacks them"
-        )
-    listing: Listing = {"train": list_classes(root / "train"), "val": [], "test": list_classes(root / "val")}
-    return ClassSets.of(listing, root).dataset(config)
+    return _sources(config.name, place).class_sets(config.damaged_limit).dataset(config)
+
+
+def _sources(name: str, place: Place) -> Sources:
+    for root in (place.data_dir / "imagenet", place.data_dir):
+        shards = list_shards(root)
+        if shards.get("train") and shards.get("val"):
+            return Shards(root, {"train": shards["train"], "val": [], "test": shards["val"]})
+        if (root / "train").is_dir() and (root / "val").is_dir():
+            train, test = list_classes(root / "train"), list_classes(root / "val")
+            if not test:
+                raise DataError(f"{root / 'val'}: no class folders; sort its images into them, as torchvision does")
+            return ImageFiles(root, {"train": train, "val": [], "test": test})
+    raise DataError(
+        f"{name}: {place.data_dir} and a folder imagenet in it hold neither train/<wnid>/*.JPEG and "
+        "val/<wnid>/*.JPEG nor train-*.tar and val-*.tar; pass --data-dir with the folder that does: image-net.org has "
+        "the files, and torchvision.datasets.ImageNet unpacks them"
+    )

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -46,10 +46,11 @@ def list_images(path: Path) -> Listing:
     )
 
 
-def relative_to_root(file: Path, path: Path) -> str:
-    """Name of a listed file: relative to the directory, or to the CSV's folder, if it lies in it, else as it is."""
+def relative_to_root(files: Sequence[Path], path: Path) -> list[str]:
+    """Names of listed files: relative to the directory, or to the CSV's folder, if they lie in it, else as they are."""
     root = path if path.is_dir() else path.parent
-    return (file.relative_to(root) if file.is_relative_to(root) else file).as_posix()
+    start = f"{root}/" if root.parts and str(root) != "/" else ""
+    return [str(file).removeprefix(start) for file in files]
 
 
 def list_folder(root: Path) -> Listing:
@@ -119,10 +120,11 @@ def list_classes(folder: Path) -> list[Item]:
     """FOLDER/<class>/*. Raises DataError if a class folder has no images, or holds a folder."""
     items = []
     for class_folder in _visible_folders(folder):
-        inner = _visible_folders(class_folder)
-        if inner:
-            raise DataError(f"{inner[0]}: a folder in a class folder; move its images up, or the folder away")
-        files = [file for file in _visible(class_folder) if file.suffix.lower() in SUFFIXES]
+        entries = _visible(class_folder)
+        inner = next((entry for entry in entries if entry.is_dir()), None)
+        if inner is not None:
+            raise DataError(f"{inner.path}: a folder in a class folder; move its images up, or the folder away")
+        files = [Path(entry.path) for entry in entries if entry.name.lower().endswith(SUFFIXES)]
         if not files:
             raise DataError(
                 f"{class_folder}: a class folder without images ({' '.join(SUFFIXES)}); fill it or remove it"
@@ -131,12 +133,13 @@ def list_classes(folder: Path) -> list[Item]:
     return items
 
 
-def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+def _visible(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
 
 
 def _visible_folders(folder: Path) -> list[Path]:
-    return [path for path in _visible(folder) if path.is_dir()]
+    return [Path(entry.path) for entry in _visible(folder) if entry.is_dir()]
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:

@@ -6,11 +6,15 @@ from typing import NamedTuple
 import numpy as np
 
 from autodo.config import RunConfig
+from autodo.data.feed import joined
 from autodo.data.image_set import Images, Integers
 from autodo.data.prepare import Prepared
 from autodo.errors import ConfigError
 from autodo.seeds import numpy_generator
 from autodo.workers import Workers
+
+PART = 2**20
+"""Points that are dealt at a time."""
 
 
 class Shard(NamedTuple):
@@ -39,7 +43,7 @@ class Shard(NamedTuple):
         if len(self.trusted) == self.total:
             return data.val.images, data.val.labels
         train, trusted = self.train, self.trusted
-        images = np.concatenate([data.train.images[train], data.val.images[trusted]])
+        images = joined([data.train.images[train], data.val.images[trusted]])
         return images, np.concatenate([data.train.labels[train], data.val.labels[trusted]])
 
 
@@ -75,14 +79,34 @@ def deal(
     Shape:
         train_labels [N], trusted_labels [M] int64 -> [n], [m] int64, increasing.
     """
-    train, trusted = (_by_class(labels, generator) for labels in (train_labels, trusted_labels))
-    dealt = np.sort(workers.deal(np.concatenate([train, len(train) + trusted])))
-    return dealt[dealt < len(train)], dealt[dealt >= len(train)] - len(train)
+    # Trusted point j is dealt after the N train points, as number N + j.
+    after = (workers.rank - len(train_labels)) % workers.size
+    return (
+        _dealt(train_labels, workers.rank, workers.size, generator),
+        _dealt(trusted_labels, after, workers.size, generator),
+    )
 
 
-def _by_class(labels: Integers, generator: np.random.Generator) -> Integers:
-    order = generator.permutation(len(labels))
-    return order[np.argsort(labels[order], kind="stable")]
+def _dealt(labels: Integers, first: int, size: int, generator: np.random.Generator) -> Integers:
+    """The points first, first + size, ... in a random order sorted by label; their positions, increasing.
+
+    A part of the order is looked at at a time: of 10^9 points each worker may have 10^7, and has no other array of all.
+    """
+    # The same order as of 64-bit numbers, in half of the room.
+    order = np.arange(len(labels), dtype=np.int32 if len(labels) < 2**31 else np.int64)
+    generator.shuffle(order)
+    counts = np.bincount(labels)
+    place = np.cumsum(counts) - counts
+    dealt = []
+    for begin in range(0, len(order), PART):
+        part = order[begin : begin + PART]
+        # Stable sorting takes time in proportion to the points if the labels have 16 bits.
+        by_class = labels[part].astype(np.uint16 if len(counts) <= 2**16 else np.int64).argsort(kind="stable")
+        of_part = np.bincount(labels[part], minlength=len(counts))
+        places = np.repeat(place - (np.cumsum(of_part) - of_part), of_part) + np.arange(len(part))
+        dealt.append(part[by_class][places % size == first])
+        place += of_part
+    return np.sort(np.concatenate([np.empty(0, np.int64), *dealt]))
 
 
 def _check(workers: Workers, most: int, why: str) -> None:

@@ -1,6 +1,10 @@
 """Images that stay in their files, in place of the array of a set that is held in memory."""
 
+import itertools
+import math
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -10,6 +14,14 @@ from numpy.typing import NDArray
 from autodo.data.image_set import Images, Integers
 from autodo.data.stream.crop import Crops
 from autodo.data.stream.files import Files, ImageFile, read_into
+from autodo.data.stream.pool import (
+    Pool,
+    close_pools,
+    images_at_once,
+    loader_workers,
+    pool_for,
+    telling_of_lost_workers,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Crops", "StreamedImages"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class StreamedImages:
     """Some of a dataset's images, each decoded whenever it is read. Stands where an array [N, 3, S, S] uint8 does.
 
@@ -65,7 +77,9 @@ class StreamedImages:
         return pixels
 
     def batches(self, batches: Sequence[Integers], crops: Crops | None = None) -> Iterator["Tensor"]:
-        """Batches of images in the given order.
+        """Batches of images in the given order, decoded ahead by worker processes (see `loader_workers`).
+
+        Closing the iterator drops what is under way; the workers stay for the next one.
 
         Args:
             batches: positions of the images of each.
@@ -73,17 +87,54 @@ class StreamedImages:
         Shape:
             batches of [b] -> [b, 3, S, S] uint8 in host memory.
         Raises:
-            DataError: if a file cannot be read any more.
+            DataError: if a file cannot be read any more. RuntimeError: if a worker was killed.
         """
-        import torch
+        workers = loader_workers()
+        if workers == 0:
+            return self._batches_here(batches, crops)
+        return self._batches_ahead(batches, crops, pool_for(workers, self.image_size))
 
+    def close(self) -> None:
+        """Stops the workers, also those of other streamed images of this process; they start again when needed."""
+        close_pools()
+
+    def _batches_here(self, batches: Sequence[Integers], crops: Crops | None) -> Iterator["Tensor"]:
         for positions in batches:
-            pixels = torch.empty((len(positions), *self.shape[1:]), dtype=torch.uint8)
+            pixels = self._batch(len(positions))
             read_into(pixels.numpy(), self._files_of(positions), crops)
             yield pixels
 
-    def close(self) -> None:
-        """Stops the workers."""
+    def _batches_ahead(self, batches: Sequence[Integers], crops: Crops | None, pool: Pool) -> Iterator["Tensor"]:
+        at_once = images_at_once(self.image_size)
+        largest = max((len(positions) for positions in batches), default=0)
+        ahead = 2 * pool.workers + 2 * math.ceil(largest / at_once)
+        wanted = (
+            positions[start : start + at_once] for positions in batches for start in range(0, len(positions), at_once)
+        )
+        under_way: deque[tuple[Future[None], int]] = deque()
+        try:
+            with telling_of_lost_workers(pool):
+                for positions in batches:
+                    pixels = self._batch(len(positions))
+                    for start in range(0, len(positions), at_once):
+                        for some in itertools.islice(wanted, ahead - len(under_way)):
+                            under_way.append(pool.read(self._files_of(some), self.image_size, crops))
+                        decoded, slot = under_way[0]
+                        decoded.result()
+                        part = pixels[start : start + at_once].numpy()
+                        part[:] = pool.pixels(slot, len(part), self.image_size)
+                        pool.give_back(*under_way.popleft())
+                    yield pixels
+        finally:
+            for one in under_way:
+                pool.give_back(*one)
+
+    def _batch(self, count: int) -> "Tensor":
+        import torch
+
+        # Memory that a GPU can fetch from by itself; a process without one in use keeps away from CUDA.
+        pinned = torch.cuda.is_available() and torch.cuda.is_initialized()
+        return torch.empty((count, *self.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
 
     def _files_of(self, positions: Integers) -> list[ImageFile]:
         return [self.files[number] for number in self.index[positions].tolist()]

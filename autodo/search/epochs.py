@@ -15,6 +15,7 @@ from autodo.augment.pipeline import Pipeline, channel_statistics
 from autodo.augment.policy_file import PolicyFile, Step
 from autodo.augment.standard import crop_and_flip, erase
 from autodo.config import RunConfig
+from autodo.data.feed import for_statistics
 from autodo.data.prepare import Prepared
 from autodo.errors import TrainingDiverged
 from autodo.models import build
@@ -142,7 +143,7 @@ class Material:
         self.classes = len(data.class_names)
         self._config = config
         self._model = model
-        mean, std = channel_statistics(self.images)
+        mean, std = channel_statistics(for_statistics(images))
         self._pipeline = Pipeline(config.augmentation, mean.to(self.device), std.to(self.device))
 
     def pixels(self, points: Tensor, generator: torch.Generator) -> Tensor:

@@ -13,6 +13,7 @@ from autodo.augment.pipeline import Pipeline, channel_statistics
 from autodo.augment.policy import build_policy
 from autodo.augment.policy_file import PolicyFile
 from autodo.checkpoint import save_torch
+from autodo.data.feed import for_statistics
 from autodo.data.image_set import Integers
 from autodo.errors import StoreError
 from autodo.models import build
@@ -125,7 +126,7 @@ class FoldWorker:
             head.load_state_dict(state["head"])
         except (LookupError, TypeError, RuntimeError, AttributeError) as error:
             raise _Lost from error
-        mean, std = channel_statistics(torch.from_numpy(self._images[rest]))
+        mean, std = channel_statistics(for_statistics(self._images[rest]))
         pipeline = Pipeline(self._bench.config.augmentation, mean.to(device), std.to(device))
         encoder = encoder.to(device).to(memory_format=torch.channels_last)
         return Fold(encoder, head.to(device), pipeline, images, torch.from_numpy(self._labels[held]).to(device))

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from autodo.data.feed import in_memory
 from autodo.data.image_set import Images, Integers
 from autodo.data.prepare import Prepared
 from autodo.data.split import subsample
@@ -11,11 +12,13 @@ from autodo.seeds import numpy_generator
 def reduced(data: Prepared, size: int, seed: int) -> tuple[Images, Integers]:
     """Images and observed labels of a stratified subsample of the train points; all of them if there are no more.
 
+    They are held in memory, the centres of streamed ones too: a search goes through them again and again.
+
     Shape:
         -> [n, C, H, W] uint8, [n] int64.
     """
     labels = data.train.labels
     if size >= len(labels):
-        return data.train.images, labels
+        return in_memory(data.train.images), labels
     chosen = subsample(labels, max(size, len(np.unique(labels))), numpy_generator(seed, "search", "subsample"))
-    return data.train.images[chosen], labels[chosen]
+    return in_memory(data.train.images[chosen]), labels[chosen]

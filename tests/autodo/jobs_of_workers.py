@@ -66,7 +66,7 @@ def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple
             pixels = affine.warp(pixels, affine.magnitudes(augment, noise))
         return (pixels - pipeline.mean) / pipeline.std
 
-    def themselves(batches: list[Tensor]) -> Iterator[Tensor]:
+    def themselves(batches: list[Tensor], crops: None) -> Iterator[Tensor]:
         return iter(batches)
 
     def features(points: Tensor, view: PointView, generator: object) -> Tensor:

@@ -216,6 +216,8 @@ def test_sections_that_came_later_leave_the_ids_of_runs_without_them():
     assert content["dataset"].pop("stream") is False
     assert content["dataset"].pop("damaged_limit") == 0.001
     assert content["augmentation"].pop("resized_crop") is None
+    assert content["training"].pop("precision") == "fp32"
+    assert content["training"].pop("compile") is False
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     assert run.run_id.endswith(hashlib.sha256(canonical.encode()).hexdigest()[:8])
 

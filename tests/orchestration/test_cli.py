@@ -615,3 +615,48 @@ def test_what_report_cannot_do_is_told_before_anything_is_written(
     assert answer.code == 2
     assert message in answer.err
     assert not (tmp_path / "S/report/report.html").exists()
+
+
+@pytest.mark.slow
+def test_a_streamed_folder_is_trained_on_inspected_and_reported(autodo, tmp_path, monkeypatch) -> None:
+    import numpy as np
+    import pyarrow.parquet as pq
+
+    from autodo.data.stream.pool import close_pools
+
+    monkeypatch.setenv("AUTODO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("AUTODO_LOADER_WORKERS", raising=False)
+    generator = np.random.default_rng(0)
+    for label in range(3):
+        (tmp_path / "images" / f"kind{label}").mkdir(parents=True)
+        for number in range(70):
+            pixels = generator.normal(60 + 60 * label, 30, (40, 50, 3)).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / f"kind{label}" / f"{number}.jpg")
+    keys = {
+        "dataset.path": "images",
+        "dataset.stream": "true",
+        "dataset.image_size": "24",
+        "augmentation.resized_crop": "[0.3, 1]",
+        "model.name": "small-cnn",
+        "training.epochs": "3",
+        "training.warmup_epochs": "1",
+        "training.batch_size": "32",
+        "outer.start_share": "0.3",
+    }
+    overrides = [word for key, value in keys.items() for word in ("--set", f"{key}={value}")]
+    command = ("train", "--dataset", "folder", "--method", "autodo-exact-ws", "--nr", "0.3", *overrides, "--store", "S")
+    answer = autodo(*command, "--keep", "embeddings", "--loader-workers", "1", "--checkpoint-steps", "2")
+    close_pools()
+    assert answer.code == 0, answer
+    store = Store("S")
+    (run_id,) = store.done()
+    points = pq.read_table(str(store.table_file("points", run_id)))
+    assert points.num_rows == round(0.8 * 0.8 * 210)
+    assert points["thumbnail"].null_count < points.num_rows
+    assert all(source.endswith(".jpg") for source in points["source"].to_pylist())
+    shown = autodo("inspect", "S", run_id, "--out", "I")
+    assert shown.code == 0, shown
+    assert "kind" in shown.out
+    assert autodo("report", "S").code == 0
+    html = Path("S/report/report.html")
+    assert "data:image/png" in html.read_text()

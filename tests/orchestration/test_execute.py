@@ -1,5 +1,6 @@
 """One run in this process, with real training on digits."""
 
+import os
 import socket
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from autodo.classifier import Classifier
 from autodo.config import RunConfig
 from autodo.data import load
+from autodo.data.stream.pool import loader_workers
 from autodo.errors import DataError, TrainingDiverged
 from autodo.recipes import build_run
 from orchestration.execute import execute
@@ -76,6 +78,48 @@ def test_a_run_that_was_stopped_continues_and_ends_the_same(any_store: Store, ru
     assert [metrics["epoch"] for metrics in after] == [1, 2]
     assert before + [metrics["val_error"] for metrics in after] == whole
     assert "stopped" in store.log_file(run.run_id).read_text()
+
+
+def test_a_checkpoint_within_an_epoch_comes_to_the_store_before_the_epoch_ends(
+    any_store: Store, run: RunConfig, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = any_store
+    run = build_run("digits", "autodo-exact-ws", overrides={**SMALL, "training.batch_size": 32})
+    whole = [metrics["val_loss"] for metrics in execute(run, Store(tmp_path / "whole").create())]
+    taken: list[None] = []
+    take_step = torch.optim.SGD.step
+
+    def stops_at_the_fifth(*arguments: object, **options: object) -> object:
+        if len(taken) == 4:
+            deadline = time.monotonic() + 20
+            while not store.checkpoint(run.run_id).exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert store.checkpoint(run.run_id).exists()
+            raise KeyboardInterrupt
+        taken.append(None)
+        return take_step(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.SGD, "step", stops_at_the_fifth)
+        with pytest.raises(KeyboardInterrupt):
+            list(execute(run, store, checkpoint_steps=2))
+    after = [metrics["val_loss"] for metrics in execute(run, store, checkpoint_steps=2)]
+    assert after == whole
+    assert "from epoch 0 of 3, step 4" in store.log_file(run.run_id).read_text()
+
+
+def test_how_many_processes_decode_is_set_for_the_length_of_a_run(
+    store: Store, run: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTODO_LOADER_WORKERS", "5")
+    epochs = execute(run, store, loader_workers=3)
+    next(epochs)
+    assert loader_workers() == 3
+    epochs.close()
+    assert loader_workers() == 5
+    monkeypatch.delenv("AUTODO_LOADER_WORKERS")
+    list(execute(run, store, loader_workers=0))
+    assert "AUTODO_LOADER_WORKERS" not in os.environ
 
 
 def test_a_done_run_is_not_run_again(store: Store, run: RunConfig) -> None:

@@ -186,3 +186,18 @@ def test_where_lambda_is_kept_can_be_chosen_on_the_command_line(choice):
     base = ResourcesConfig(lambda_storage="host")
     resources = effective(base, Settings(lambda_storage=choice))
     assert resources.model_dump(mode="json")["lambda_storage"] == ("host" if choice is None else str(choice))
+
+
+@pytest.mark.parametrize(("cpus", "given", "decoders"), [(1, None, 0), (4, None, 4), (4, 0, 0), (1, 3, 3)])
+def test_as_many_processes_decode_as_a_run_has_cpus_unless_it_is_said(cpus, given, decoders):
+    assert ResourcesConfig(cpus=cpus, loader_workers=given).decoders == decoders
+    assert effective(ResourcesConfig(cpus=cpus), Settings(loader_workers=given)).decoders == decoders
+
+
+def test_checkpoints_within_epochs_can_be_had_by_the_grid_or_the_command_line():
+    grid = ResourcesConfig(checkpoint_steps=500)
+    assert effective(grid, Settings()).checkpoint_steps == 500
+    assert effective(grid, Settings(checkpoint_steps=20)).checkpoint_steps == 20
+    assert ResourcesConfig().checkpoint_steps is None
+    with pytest.raises(ConfigError, match=r"resources: checkpoint_steps"):
+        effective(grid, Settings(checkpoint_steps=0))

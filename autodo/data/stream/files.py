@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autodo.data.decode import reason
+from autodo.data.image_set import Integers
 from autodo.data.stream.crop import Crops, pixels_of
 from autodo.errors import DataError
 
@@ -27,6 +28,9 @@ class ImageFile(NamedTuple):
     offset: int = 0
     length: int | None = None
 
+    def __str__(self) -> str:
+        return self.path if self.length is None else f"{self.path}: {self.name}"
+
     def content(self) -> bytes:
         """The bytes. Raises OSError if the file has not that many any more."""
         with Path(self.path).open("rb") as file:
@@ -39,21 +43,41 @@ class ImageFile(NamedTuple):
         return content
 
 
-@dataclass(frozen=True, eq=False)
+class Spans(NamedTuple):
+    """Where images are in tar shards.
+
+    Shape:
+        shard, offset, length [N] int64; offset and length in bytes.
+    """
+
+    shards: Sequence[str]
+    shard: Integers
+    offset: Integers
+    length: Integers
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Files:
     """All images of a dataset, in the order of its listing.
 
     Args:
         root: folder that the names are relative to.
-        names: of each image.
+        names: of each image; in shards `<shard>/<name in it>`.
+        spans: None if every image is a file.
     """
 
     root: str
     names: Sequence[str]
+    spans: Spans | None = None
 
     def __getitem__(self, number: int) -> ImageFile:
         name = self.names[number]
-        return ImageFile(number, name, str(Path(self.root, name)))
+        if self.spans is None:
+            return ImageFile(number, name, str(Path(self.root, name)))
+        shards, shard, offset, length = self.spans
+        return ImageFile(
+            number, name, str(Path(self.root, shards[shard[number]])), int(offset[number]), int(length[number])
+        )
 
 
 def read_into(out: NDArray[np.uint8], images: Sequence[ImageFile], crops: Crops | None) -> None:
@@ -78,6 +102,6 @@ def _pixels(image: ImageFile, image_size: int, crops: Crops | None) -> NDArray[n
         return pixels_of(image.content(), image_size, crops, image.number)
     except Exception as error:
         raise DataError(
-            f"{image.path}: {image.name} could be read when the dataset was indexed, and cannot now: {reason(error)}; "
-            "put it back, or start the command again, which looks at all files that have changed"
+            f"{image}: could be read when the dataset was indexed, and cannot now: {reason(error)}; put it back, or "
+            "start the command again, which looks at all files that have changed"
         ) from None

@@ -55,7 +55,7 @@ def test_erasing_hits_its_share_of_images_with_rectangles_of_its_size():
 
 def test_views_depend_only_on_the_generator():
     images = torch.randint(256, (8, 3, 16, 16), generator=generator(1)).to(torch.uint8)
-    pipeline = Pipeline(AugmentationConfig(), *channel_statistics(images))
+    pipeline = Pipeline(AugmentationConfig(), *channel_statistics([images]))
     same = [pipeline.train_view(images, generator(seed)) for seed in (5, 5, 6)]
     assert torch.equal(same[0], same[1])
     assert not torch.equal(same[0], same[2])
@@ -66,12 +66,12 @@ def test_views_depend_only_on_the_generator():
 
 def test_test_view_is_normalised_and_untouched():
     images = torch.randint(256, (50, 2, 9, 9), generator=generator(2)).to(torch.uint8)
-    mean, std = channel_statistics(images)
+    mean, std = channel_statistics(images.split(3))
     pixels = Pipeline(AugmentationConfig(), mean, std).test_view(images)
     torch.testing.assert_close(pixels.mean((0, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)
     torch.testing.assert_close(pixels.std((0, 2, 3), correction=0), torch.ones(2), atol=1e-5, rtol=0)
 
 
 def test_a_constant_channel_does_not_divide_by_zero():
-    mean, std = channel_statistics(torch.full((3, 1, 4, 4), 255, dtype=torch.uint8))
+    mean, std = channel_statistics([torch.full((3, 1, 4, 4), 255, dtype=torch.uint8)])
     assert (mean.item(), std.item()) == (1.0, 1.0)

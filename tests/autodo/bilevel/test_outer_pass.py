@@ -79,7 +79,8 @@ def test_the_gradient_of_every_row_is_that_of_double_backward(method, hessian_po
     assert outer is not None
     noise = Noise(training)
     monkeypatch.setattr(outer, "_features", noise.features)
-    monkeypatch.setattr(outer.images, "batches", iter)  # in place of the images their numbers, which the noise is by
+    # In place of the images their numbers, which the noise is by.
+    monkeypatch.setattr(outer.images, "batches", lambda batches, crops: iter(batches))
     given: list[tuple[Tensor, Tensor]] = []
 
     def step(index: Tensor, gradient: Tensor, lr: float, moves: Tensor | None) -> None:

@@ -140,3 +140,29 @@ def test_credentials_in_a_recipe_are_refused_and_not_repeated() -> None:
 def test_a_uri_names_its_runs_as_a_folder_does() -> None:
     assert config("s3://bucket/My%20Photos?region=eu-west-1").label == "folder-my-20photos"
     assert config("s3://bucket/photos").label == config("/x/photos").label
+
+
+def test_shards_of_a_bucket_are_streamed_from_the_copy(
+    photos: Location, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from webdataset import ShardWriter
+
+    monkeypatch.setenv("AUTODO_LOADER_WORKERS", "0")
+    with ShardWriter(str(tmp_path / "train-%d.tar"), maxcount=10, verbose=0) as writer:
+        for file in sorted((tmp_path / "photos").rglob("*.png")):
+            sample = {"__key__": f"{file.parent.name}-{file.stem}", "png": file.read_bytes(), "cls": file.parent.name}
+            writer.write(sample)
+    shards = photos.parent / "shards"
+    for shard in tmp_path.glob("*.tar"):
+        (shards / shard.name).upload(shard)
+    streamed = config(shards).model_copy(update={"stream": True})
+    held = data.load(config(tmp_path / "photos"))
+    for _ in range(2):
+        dataset = data.load(data.pin_content(streamed))
+        np.testing.assert_array_equal(dataset.train.images.read(np.arange(4))[:, :1], held.train.images[:4])
+    assert len(copies()) == 1
+
+    (shards / "train-1.tar").write_bytes(b"no tar file")
+    with pytest.raises(DataError, match=rf"^{shards}: .* are damaged: train-1.tar \(") as caught:
+        data.load(streamed)
+    assert str(cache_dir() / "data") not in str(caught.value)

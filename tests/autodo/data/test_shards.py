@@ -39,6 +39,33 @@ def test_shards_are_disjoint_complete_and_alike(size, seed):
         assert len(train_part) + len(trusted_part) == Worker(rank, size).dealt(len(train) + len(trusted))
 
 
+def sorted_and_dealt(train, trusted, workers, generator):
+    """The oracle: everything sorted by label in random order, one after the other, dealt in turn."""
+
+    def by_class(labels):
+        order = generator.permutation(len(labels))
+        return order[np.argsort(labels[order], kind="stable")]
+
+    order = np.concatenate([by_class(train), len(train) + by_class(trusted)])
+    dealt = np.sort(workers.deal(order))
+    return dealt[dealt < len(train)], dealt[dealt >= len(train)] - len(train)
+
+
+@pytest.mark.parametrize("part", [1, 7, 1000])
+@pytest.mark.parametrize(("count", "trusted_count"), [(0, 23), (23, 0), (100, 23), (333, 100)])
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_dealing_part_by_part_is_sorting_everything(part, count, trusted_count, size, monkeypatch):
+    monkeypatch.setattr("autodo.data.shards.PART", part)
+    generator = np.random.default_rng(count)
+    train, trusted = generator.integers(7, size=count), generator.integers(9, size=trusted_count)
+    for rank in range(size):
+        workers = Worker(rank, size)
+        expected = sorted_and_dealt(train, trusted, workers, numpy_generator(1, "shards"))
+        for mine, theirs in zip(deal(train, trusted, workers, numpy_generator(1, "shards")), expected, strict=True):
+            assert mine.dtype == np.int64
+            assert mine.tolist() == theirs.tolist()
+
+
 def test_shards_depend_on_the_seed_and_are_the_same_each_time():
     labels = np.arange(100) % 10
     one, again, other = (shards(labels, labels[:0], 2, seed)[0][0] for seed in (0, 0, 1))

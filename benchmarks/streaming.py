@@ -1,0 +1,228 @@
+"""What reading images from their files costs: images a second, and memory over several epochs.
+
+    make bench            # or: python -m benchmarks.streaming [--images 5000] [--workers 2] [--device cuda]
+
+A made tree of JPEGs of about 500x375 in class folders, and the same in tar shards, is read in random order with
+RandomResizedCrop to 224: by torchvision's ImageFolder with ToTensor in a DataLoader, and by StreamedImages from the
+folders and from the shards. Each round reads all images by each of them in turn. Images of StreamedImages are bytes, a
+quarter of what ToTensor gives; they become floats on the device, in a batch.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from autodo.config import DatasetConfig
+from autodo.data import load
+from autodo.data.stream.pool import WORKERS_VARIABLE
+from autodo.data.streamed import Crops, StreamedImages
+from benchmarks.table import Row, machine, tell
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+IMAGE_SIZE = 224
+BATCH = 256
+PLAIN = "ImageFolder"
+CLASSES = 10
+SCENES = 80
+SCALE = (0.08, 1.0)
+Epoch = Callable[[int], Iterator[Tensor]]
+
+
+def main() -> None:
+    """Prints two tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=5000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--device", help="take every batch to this device; default: leave it in host memory")
+    given = parser.parse_args()
+    os.environ[WORKERS_VARIABLE] = str(given.workers)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["AUTODO_CACHE"] = f"{folder}/cache"
+        tree, shards = Path(folder, "tree"), Path(folder, "shards")
+        write_tree(tree, given.images)
+        write_shards(tree, shards)
+        started = time.perf_counter()
+        streamed = streamed_images(tree)
+        index_seconds = time.perf_counter() - started
+        readers: dict[str, Epoch] = {
+            PLAIN: image_folder(tree, given.workers),
+            "StreamedImages, folders": streamed_epoch(streamed),
+            "StreamedImages, shards": streamed_epoch(streamed_images(shards)),
+        }
+        memory = memory_of(streamed_epoch(streamed), given.rounds, given.device)
+        rates = measure(readers, given.rounds, given.device)
+        size = sum(file.stat().st_size for file in tree.rglob("*.jpg")) / given.images
+    console = Console()
+    console.print(
+        f"{given.images:,} JPEGs of {size / 1e3:.0f} kB; looked at once in {index_seconds:.1f} s; "
+        f"{given.workers} workers; {machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    )
+    console.print(rate_table(rates))
+    console.print(memory_table(memory))
+    for name, ratio in ratios(rates).items():
+        tell(Row(f"{name}: images a second over those of {PLAIN}", ratio, "x", at_least=1.0))
+    tell(Row("memory after the last epoch over that after the first", memory[-1] / memory[0], "x", at_most=1.05))
+
+
+def memory_of(epoch: Epoch, rounds: int, device: str | None) -> list[float]:
+    """Memory in MB of this process and its children after each of some epochs."""
+    memory = []
+    for number in range(rounds):
+        read(epoch(number), device)
+        memory.append(resident_mb())
+    return memory
+
+
+def measure(readers: dict[str, Epoch], rounds: int, device: str | None) -> dict[str, list[float]]:
+    """Images a second of each reader in each round."""
+    for epoch in readers.values():
+        read(epoch(0), device, most=4)  # processes start, files come into the page cache
+    rates: dict[str, list[float]] = {name: [] for name in readers}
+    for number in range(1, rounds + 1):
+        for name, epoch in readers.items():
+            started = time.perf_counter()
+            images = read(epoch(number), device)
+            rates[name].append(images / (time.perf_counter() - started))
+    return rates
+
+
+def read(batches: Iterator[Tensor], device: str | None, most: int | None = None) -> int:
+    """Goes through batches; how many images there were."""
+    images = 0
+    for number, batch in enumerate(batches, start=1):
+        images += len(batch if device is None else batch.to(device, non_blocking=True))
+        if number == most:
+            break
+    if device is not None and device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return images
+
+
+def image_folder(tree: Path, workers: int) -> Epoch:
+    """torchvision's reading of class folders."""
+    from torch.utils.data import DataLoader
+    from torchvision import transforms
+    from torchvision.datasets import ImageFolder
+
+    steps = transforms.Compose([transforms.RandomResizedCrop(IMAGE_SIZE, SCALE), transforms.ToTensor()])
+    dataset = ImageFolder(str(tree), steps)
+    loader: DataLoader[Tensor] = DataLoader(
+        dataset, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0
+    )
+    return lambda number: (batch for batch, _ in loader)
+
+
+def streamed_images(path: Path) -> StreamedImages:
+    """All images of class folders or shards."""
+    dataset = load(DatasetConfig(name="folder", path=str(path), image_size=IMAGE_SIZE, stream=True))
+    parts = [part.images for part in (dataset.train, dataset.test)]
+    assert all(isinstance(part, StreamedImages) for part in parts)
+    return StreamedImages.joined(parts)
+
+
+def streamed_epoch(images: StreamedImages) -> Epoch:
+    """Reading as a training does it."""
+
+    def epoch(number: int) -> Iterator[Tensor]:
+        order = np.random.default_rng(number).permutation(len(images))
+        return images.batches([order[i : i + BATCH] for i in range(0, len(order), BATCH)], Crops(SCALE, seed=number))
+
+    return epoch
+
+
+def resident_mb() -> float:
+    """Memory of this process and its children that is theirs, and their share of what they share (PSS)."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+    total = 0
+    for process in ("self", *children):
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+        total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total / 1024
+
+
+def write_tree(root: Path, count: int) -> None:
+    """Class folders of JPEGs: cut, at another place each, out of smooth noise with grain, as large as photos are."""
+    from PIL import Image
+
+    scenes = [scene(np.random.default_rng(number)) for number in range(SCENES)]
+    for number in range(count):
+        generator = np.random.default_rng((1, number))
+        left, top = generator.integers(0, 100, 2)
+        width, height = generator.integers(460, 540), generator.integers(340, 410)
+        folder = root / f"class-{number % CLASSES}"
+        folder.mkdir(parents=True, exist_ok=True)
+        part = scenes[number % SCENES].crop((left, top, left + width, top + height))
+        turned = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if number % 2 else part
+        turned.save(folder / f"{number:05}.jpg", quality=int(generator.integers(75, 96)))
+
+
+def scene(generator: np.random.Generator, width: int = 640, height: int = 510) -> "Image.Image":
+    """Noise of several sizes, of the coarse the most, as photos have it."""
+    from PIL import Image
+
+    pixels = np.full((height, width, 3), 120.0)
+    for size, strength in ((120, 60), (40, 35), (12, 20), (4, 12), (1, 10)):
+        grains = generator.normal(0, strength, (3, height // size + 1, width // size + 1)).astype(np.float32)
+        for channel, grain in enumerate(grains):
+            pixels[..., channel] += np.asarray(Image.fromarray(grain).resize((width, height), Image.Resampling.BICUBIC))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def write_shards(tree: Path, root: Path) -> None:
+    """The same images as webdataset writes them."""
+    from webdataset import ShardWriter
+
+    root.mkdir()
+    with ShardWriter(str(root / "train-%04d.tar"), maxcount=1000, verbose=0) as writer:
+        for file in sorted(tree.rglob("*.jpg")):
+            key = f"{file.parent.name}-{file.stem}"
+            writer.write({"__key__": key, "jpg": file.read_bytes(), "cls": file.parent.name})
+
+
+def ratios(rates: dict[str, list[float]]) -> dict[str, float]:
+    """Images a second over those of the plain reader in the same round: the medians."""
+    plain = rates[PLAIN]
+    return {
+        name: statistics.median(ours / theirs for ours, theirs in zip(rounds, plain, strict=True))
+        for name, rounds in rates.items()
+        if name != PLAIN
+    }
+
+
+def rate_table(rates: dict[str, list[float]]) -> Table:
+    """Medians and ranges over the rounds."""
+    table = Table("reader", "median", "range", f"over {PLAIN}", title="images a second", title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, rounds in rates.items():
+        ratio = ratios(rates).get(name)
+        range_ = f"{min(rounds):.0f}-{max(rounds):.0f}"
+        table.add_row(name, f"{statistics.median(rounds):.0f}", range_, "" if ratio is None else f"{ratio:.2f}")
+    return table
+
+
+def memory_table(memory: list[float]) -> Table:
+    """Memory after every epoch."""
+    table = Table(title="memory of all processes after each epoch, MB", title_justify="left")
+    for number in range(1, len(memory) + 1):
+        table.add_column(str(number), justify="right")
+    table.add_row(*(f"{value:.0f}" for value in memory))
+    return table
+
+
+if __name__ == "__main__":
+    main()

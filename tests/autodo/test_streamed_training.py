@@ -1,0 +1,274 @@
+"""Runs on images that stay in their files, against runs on the same images in memory."""
+
+import multiprocessing
+import os
+import signal
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from autodo.augment.pipeline import channel_statistics
+from autodo.config import RunConfig
+from autodo.data import feed, load, prepare
+from autodo.data.feed import for_statistics, in_memory
+from autodo.data.image_set import ImageSet
+from autodo.data.stream.pool import WORKERS_VARIABLE, close_pools
+from autodo.data.streamed import StreamedImages
+from autodo.recipes import build_run
+from autodo.search.reduced import reduced
+from autodo.train import Training
+from tests.autodo import jobs_of_workers as jobs
+from tests.autodo.killed_training import train_until_step
+from tests.workers import Pool
+
+SIDE, CLASSES, EACH = 16, 3, 40
+TIMINGS = {"seconds", "inner_seconds", "outer_seconds", "eval_seconds", "images_per_second", "peak_memory_bytes"}
+OF_A_CONFIG = {"finished_at", "run_id", "recipe_id", "variant_id", "config"}
+CROPS = {"augmentation.resized_crop": [0.3, 1.0]}
+
+
+def write_images(root: Path, width: int, height: int, suffix: str, each: int = EACH) -> Path:
+    """Noise, brighter and with more blue the higher the class."""
+    generator = np.random.default_rng(0)
+    for label in range(CLASSES):
+        (root / f"class{label}").mkdir(parents=True)
+        for number in range(each):
+            pixels = generator.normal([60 + 40 * label, 100, 80 + 30 * label], 40, (height, width, 3)).clip(0, 255)
+            Image.fromarray(pixels.astype(np.uint8)).save(root / f"class{label}" / f"{number:03}{suffix}")
+    return root
+
+
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """PNG files of the very size that the network sees."""
+    return write_images(tmp_path_factory.mktemp("exact"), SIDE, SIDE, ".png")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("photos"), 44, 36, ".jpg")
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Images are decoded by nobody else unless a test says so; the index of files is kept apart."""
+    monkeypatch.setenv(WORKERS_VARIABLE, "0")
+    monkeypatch.setenv("AUTODO_CACHE", str(tmp_path / "cache"))
+    yield
+    close_pools()
+
+
+def run_on(root: Path, method: str, **overrides: Any) -> RunConfig:
+    given = {
+        "dataset.path": str(root),
+        "dataset.image_size": SIDE,
+        "dataset.stream": True,
+        "model.name": "small-cnn",
+        "augmentation.crop_padding": 2,
+        "training.epochs": 3,
+        "training.warmup_epochs": 1,
+        "training.batch_size": 24,
+        **({"outer.start_share": 0.3} if method.startswith("autodo") else {}),
+        **overrides,
+    }
+    return build_run("folder", method, overrides=given)
+
+
+def start(config: RunConfig, **options: Any) -> Training:
+    return Training(config, prepare(load(config.dataset), config), **options)
+
+
+def tables(training: Training) -> dict[str, Any]:
+    """Of a training that is taken to its end, without what clocks say and what names its config."""
+    list(training)
+    outcome = training.outcome(keep_embeddings=True)
+    kept = {kind: getattr(outcome, kind) for kind in ("results", "epochs", "predictions", "points", "embeddings")}
+    return {
+        kind: table.drop_columns([name for name in table.column_names if name in TIMINGS | OF_A_CONFIG])
+        for kind, table in kept.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides"),
+    [
+        ("baseline", {}),
+        ("autodo-shared", {}),
+        ("autodo-aws", {}),
+        ("autodo-exact-ws", {"split": "union"}),
+        ("autodo-exact-aws", {"outer.hessian_points": 30}),
+        ("meta-weight-net", {}),
+        ("class-balanced-finetune-on-val", {}),
+        ("train+val", {}),
+        ("val-only", {}),
+    ],
+    ids=str,
+)
+def test_streamed_images_of_the_right_size_train_to_the_bit_as_those_in_memory(exact, method, overrides):
+    split = overrides.pop("split", "paper") if "split" in overrides else "paper"
+    streamed = run_on(exact, method, **overrides).model_copy(update={"split": split})
+    in_arrays = streamed.model_copy(update={"dataset": streamed.dataset.model_copy(update={"stream": False})})
+    one, other = start(streamed), start(in_arrays)
+    assert isinstance(one.data.train.images, StreamedImages)
+    assert isinstance(other.data.train.images, np.ndarray)
+    assert tables(one) == tables(other)
+    assert torch.equal(one.points.table.values, other.points.table.values)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["autodo-exact-aws", "autodo-exact-ws"])
+def test_the_number_of_processes_that_decode_changes_no_bit_of_the_result(photos, method, monkeypatch):
+    config = run_on(photos, method, **CROPS)
+    found = []
+    for count in ("0", "1", "2"):
+        monkeypatch.setenv(WORKERS_VARIABLE, count)
+        found.append(tables(start(config)))
+    assert found[0] == found[1] == found[2]
+
+
+def test_crops_are_drawn_anew_for_each_phase_and_epoch_and_not_for_evaluation(photos):
+    config = run_on(photos, "autodo-exact-aws", **CROPS, **{"outer.hessian_points": 30})
+    seen: list[Any] = []
+    batches = StreamedImages.batches
+
+    def watched(self: StreamedImages, wanted: Any, crops: Any = None) -> Any:
+        seen.append((len(wanted), crops and crops.seed))
+        return batches(self, wanted, crops)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StreamedImages, "batches", watched)
+        list(start(config))
+    drawn = [seed for _, seed in seen if seed is not None]
+    # Three inner phases, and two outer ones with a reading for the Hessian each.
+    assert len(drawn) == len(set(drawn)) == 3 + 2 * 2
+    assert sum(seed is None for _, seed in seen) == 1 + 3 * 2, "the statistics, and val and test after each epoch"
+
+
+@pytest.mark.slow
+def test_what_is_cut_out_of_an_image_does_not_depend_on_how_many_workers_train(photos):
+    config = run_on(photos, "autodo-exact-ws", **CROPS)
+    pool = Pool(2)
+    try:
+        apart = pool.each(2, pixels_of_inner_phases, config)
+    finally:
+        pool.close()
+    (alone,) = [pixels_of_inner_phases(config)]
+    assert len(alone) == 3 * 77
+    assert set(apart[0]).isdisjoint(apart[1])
+    assert {**apart[0], **apart[1]} == alone
+
+
+def pixels_of_inner_phases(config: RunConfig) -> dict[tuple[int, int], int]:
+    """By epoch and number of a train point, a checksum of its pixels as they come to this worker."""
+    training = jobs.start(config)
+    found, batches = {}, training.images.batches
+
+    def watched(wanted: list[torch.Tensor], crops: Any) -> Iterator[torch.Tensor]:
+        for points, pixels in zip(wanted, batches(wanted, crops), strict=True):
+            if not training.outer or training.network.training:
+                for point, image in zip(points.tolist(), pixels, strict=True):
+                    place = int(training.shard.positions[point])
+                    found[training.epoch, place] = zlib.crc32(image.numpy().tobytes())
+            yield pixels
+
+    training.images.batches = watched  # type: ignore[method-assign]
+    list(training)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["autodo-exact-ws", "elr"])
+def test_a_streamed_run_killed_within_an_epoch_ends_bit_for_bit_as_if_it_had_not(photos, method, tmp_path, monkeypatch):
+    monkeypatch.setenv(WORKERS_VARIABLE, "1")
+    config, path = run_on(photos, method, **CROPS), tmp_path / "run" / "checkpoint.pt"
+    arguments = (4 + 4, config, path, 2, tmp_path / "meeting", 0, 1)
+    process = multiprocessing.get_context("spawn").Process(target=train_until_step, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    continued = start(config, checkpoint=path, checkpoint_steps=2)
+    assert continued.epoch == 1
+    assert continued.midway is not None
+    assert continued.midway.step == 2
+    assert tables(continued) == tables(start(config))
+
+
+def test_channel_statistics_are_of_one_sample_whatever_the_method(photos, monkeypatch):
+    monkeypatch.setattr(feed, "STATISTICS_IMAGES", 20)
+    one, other = (start(run_on(photos, method)) for method in ("baseline", "autodo-exact-aws"))
+    assert torch.equal(one.pipeline.mean, other.pipeline.mean)
+    whole = in_memory(one.data.train.images)
+    sample = torch.cat(list(for_statistics(one.data.train.images)))
+    assert len(sample) == 20
+    places = [np.flatnonzero((whole == image.numpy()).all((1, 2, 3))).tolist() for image in sample]
+    assert sorted(places) == places, "each of them is a train image, and none is there twice"
+    mean, std = channel_statistics([sample])
+    assert torch.equal(one.pipeline.mean.flatten(), mean)
+    assert torch.equal(one.pipeline.std.flatten(), std)
+
+
+def test_a_search_has_its_images_in_memory_and_no_others(photos):
+    config = run_on(photos, "baseline")
+    data = prepare(load(config.dataset), config)
+    images, labels = reduced(data, 12, seed=0)
+    assert isinstance(images, np.ndarray)
+    assert images.shape == (12, 3, SIDE, SIDE)
+    whole = in_memory(data.train.images)
+    places = [int(np.flatnonzero((whole == image).all((1, 2, 3)))[0]) for image in images]
+    assert labels.tolist() == data.train.labels[places].tolist()
+    everything, _ = reduced(data, 1000, seed=0)
+    assert np.array_equal(everything, whole)
+
+
+def test_images_are_read_by_their_place_in_a_part_of_a_set(photos):
+    config = run_on(photos, "baseline")
+    data = prepare(load(config.dataset), config)
+    whole = in_memory(data.train.images)
+    images = feed.Feed(data.train.images, "cpu")
+    points = torch.tensor([5, 3, 70])
+    assert np.array_equal(images[points].numpy(), whole[[5, 3, 70]])
+    part = images.stretch(10, 40)
+    assert len(part) == 30
+    assert np.array_equal(torch.cat(list(part.in_order(7))).numpy(), whole[10:40])
+    assert np.array_equal(torch.cat(list(part.batches([points[:2], points[1:2]]))).numpy(), whole[[15, 13, 13]])
+    assert list(part.batches([])) == []
+    joined = feed.joined([data.train.images[np.array([1, 2])], data.val.images[np.array([0])]])
+    assert np.array_equal(in_memory(joined), np.concatenate([whole[1:3], in_memory(data.val.images[:1])]))
+    taken = ImageSet(data.train.images, data.train.labels).take(np.array([4, 9]))
+    assert np.array_equal(in_memory(taken.images), whole[[4, 9]])
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_from_epoch_to_epoch(tmp_path, monkeypatch):
+    """Of this process and those that decode. What is read in an epoch takes 4.5 MB."""
+    monkeypatch.setenv(WORKERS_VARIABLE, "1")
+    config = run_on(
+        write_images(tmp_path / "images", 64, 48, ".jpg", each=300),
+        "autodo-exact-ws",
+        **CROPS,
+        **{"dataset.image_size": 32, "training.epochs": 12, "outer.start_share": 0.1},
+    )
+    training = start(config)
+    used = []
+    for _ in training:
+        used.append(sum(map(resident_bytes, [os.getpid(), *descendants(os.getpid())])) / 1e6)
+    assert min(used[-3:]) - min(used[2:5]) < 10, [round(megabytes) for megabytes in used]
+
+
+def resident_bytes(process: int) -> int:
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def descendants(process: int) -> list[int]:
+    children = [
+        int(child)
+        for thread in Path(f"/proc/{process}/task").iterdir()
+        for child in (thread / "children").read_text().split()
+    ]
+    return children + [grandchild for child in children for grandchild in descendants(child)]
