@@ -39,8 +39,8 @@ from autodo.models import build
 from autodo.policy_config import RandAugment
 from autodo.recipes import build_run
 from autodo.train import Training
-from benchmarks.outer_phase import machine, ratios
-from benchmarks.table import Row, tell
+from benchmarks.outer_phase import ratios
+from benchmarks.table import Row, machine, tell
 
 BATCH = 128
 SHAPES = {"3x32x32, as CIFAR": (3, 32, True), "1x28x28, as Fashion-MNIST": (1, 28, True)}
