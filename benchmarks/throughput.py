@@ -39,7 +39,8 @@ from autodo.models import build
 from autodo.policy_config import RandAugment
 from autodo.recipes import build_run
 from autodo.train import Training
-from benchmarks.outer_phase import machine, ratios
+from benchmarks.outer_phase import ratios
+from benchmarks.table import Row, machine, tell
 
 BATCH = 128
 SHAPES = {"3x32x32, as CIFAR": (3, 32, True), "1x28x28, as Fashion-MNIST": (1, 28, True)}
@@ -172,6 +173,7 @@ def data_table(count: int, device: torch.device, repeat: int) -> Table:
             rate = {key: f"{count / statistics.median(values) / 1000:.1f}" for key, values in seconds.items()}
             ratio = ratios(seconds["ordinary"], seconds["ours"])
             table.add_row(title, name, rate["ours"], rate["ordinary"], *ratio, f"{DATA_GOAL:.0f}")
+            tell(Row(f"data path beside PIL, {title}, policy: {name}", float(ratio[0]), "x", at_least=DATA_GOAL))
     return table
 
 
@@ -226,8 +228,22 @@ def training_table(load: Load, device: torch.device, repeat: int, *, compiled: b
         column.justify = "right"
     for name in ("ordinary", *trainings):
         speed = ratios(seconds["ordinary"], seconds[name])
-        share = ratios(seconds["data"], seconds[name]) if name in trainings else ("", "")
-        table.add_row(name, f"{load.images / statistics.median(seconds[name]):.0f}", *speed, *share)
+        part = ratios(seconds["data"], seconds[name]) if name in trainings else ("", "")
+        table.add_row(name, f"{load.images / statistics.median(seconds[name]):.0f}", *speed, *part)
+    bf16 = seconds["ours, bf16"]
+    share = float(ratios(seconds["data"], bf16)[0])
+    tell(
+        Row(
+            f"{load.model}, bf16, beside ordinary",
+            float(ratios(seconds["ordinary"], bf16)[0]),
+            "x",
+            at_least=END_TO_END_GOAL,
+        ),
+        Row(f"{load.model}, bf16, data path in a step", share, "share", at_most=SHARE_GOAL[device.type]),
+    )
+    if device.type == "cuda":
+        rate = load.images / statistics.median(bf16)
+        tell(Row(f"{load.model}, bf16", rate, "images/s", at_least=IMAGES_A_SECOND_GOAL))
     return table
 
 
