@@ -164,7 +164,7 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
     shape = (len(methods), len(DISTORTIONS))
     figure, axes = plt.subplots(*shape, figsize=(11, 4 * len(methods)), squeeze=False, layout="constrained")
     looks = {
-        variant: {"color": COLOURS[number % len(COLOURS)], "marker": "osD^v<>PX*ph"[number % 12]}
+        variant: {"color": COLOURS[number % len(COLOURS)], "marker": "osD^v<>PX*phd8H"[number % 15]}
         for number, variant in enumerate(SCHEDULES)
     }
     for (line, method), (column, distortion) in product(enumerate(methods), enumerate(DISTORTIONS)):

@@ -46,12 +46,12 @@ def adapt_damping(training: Training, share: float) -> None:
     replace_outer(training, Adaptive)
 
 
-def stop_halfway(training: Training) -> None:
-    """No outer pass in the second half of the epochs."""
+def stop_early(training: Training, share: float) -> None:
+    """No outer pass after this share of the epochs."""
 
     class Early(OuterPass):
         def run(self, val: Evaluation, lr: float, generator: torch.Generator) -> None:
-            if training.epoch < training.config.training.epochs / 2:
+            if training.epoch < share * training.config.training.epochs:
                 super().run(val, lr, generator)
 
     replace_outer(training, Early)
@@ -172,8 +172,13 @@ SCHEDULES = {
     "100%, every 2nd, lr 0.1": passes(start=0.0, every=2, lr=0.1),
     "100%, every 4th, lr 0.2": passes(start=0.0, every=4, lr=0.2),
     "100%, every 3rd, lr 0.15": passes(start=0.0, every=3, lr=0.15),
-    "first half": Variant(passes(start=0.0).settings, stop_halfway),
-    "first half, every 2nd, lr 0.1": Variant(passes(start=0.0, every=2, lr=0.1).settings, stop_halfway),
+    "first half": Variant(passes(start=0.0).settings, partial(stop_early, share=0.5)),
+    "first half, every 2nd, lr 0.1": Variant(
+        passes(start=0.0, every=2, lr=0.1).settings, partial(stop_early, share=0.5)
+    ),
+    "first 70%, every 2nd, lr 0.1": Variant(
+        passes(start=0.0, every=2, lr=0.1).settings, partial(stop_early, share=0.7)
+    ),
 }
 SETTINGS = {
     **{f"damping {damping:g}": Variant({"outer.damping": damping}) for damping in (1e-1, 1e-3, 1e-4)},
