@@ -72,9 +72,8 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     device = torch.device(given.device)
     console = Console(width=130)
-    console.print(
-        f"{machine(device)}, {given.threads} threads, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}"
-    )
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else machine()
+    console.print(f"{name}, {given.threads} threads, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
     console.print(data_table(given.images, device, given.repeat))
     console.print(training_table(LOADS[device.type], device, given.repeat, compiled=not given.no_compile))
     console.print(f"load {os.getloadavg()[0]:.1f} at the end")
@@ -152,7 +151,7 @@ def data_table(count: int, device: torch.device, repeat: int) -> Table:
         generator = np.random.default_rng(0)
         images = generator.integers(256, size=(count, channels, size, size), dtype=np.uint8)
         labels = generator.integers(10, size=count)
-        mean, std = (statistic.to(device) for statistic in channel_statistics(torch.from_numpy(images)))
+        mean, std = (statistic.to(device) for statistic in channel_statistics([torch.from_numpy(images)]))
         for name, policy in (
             ("none", None),
             ("RandAugment", RandAugment(operations="original", draws=2, magnitude=9, fixed=True)),
