@@ -212,7 +212,8 @@ class OuterConfig(Frozen):
     start_share: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """The outer phase starts after this share of the epochs (the paper's E = 50 of 200)."""
     every: Positive = 1
-    """From then on, one outer pass for so many epochs; the first one at the start."""
+    """From then on, one outer pass for so many epochs; the first one at the start. 1 is the paper's algorithm, which
+    ends with a pass; with more there is none after the last epoch, which nothing is trained after."""
     solver: SolverName
     iterations: Positive = 20
     """Terms of the Neumann series, or steps of conjugate gradients."""
@@ -339,8 +340,10 @@ class RunConfig(Frozen):
 
     def has_outer_pass(self, epoch: int) -> bool:
         """Whether the epoch, counted from 0, ends with an outer pass."""
-        passed = epoch - self.outer_start
-        return self.outer is not None and passed >= 0 and passed % self.outer.every == 0
+        if self.outer is None or epoch < self.outer_start:
+            return False
+        last = epoch == self.training.epochs - 1
+        return self.outer.every == 1 or (not last and (epoch - self.outer_start) % self.outer.every == 0)
 
     @property
     def finetune_start(self) -> int:

@@ -26,7 +26,7 @@ from autodo.data import Prepared, load, prepare
 from autodo.recipes import build_run
 from autodo.task_model import best_model
 from autodo.train import Training
-from benchmarks.outer_variants import DEFAULT, PLAIN, SCHEDULES, SETTINGS, VARIANTS
+from benchmarks.outer_variants import COMBINED, DEFAULT, PLAIN, SCHEDULES, SETTINGS, VARIANTS
 from reports.palette import COLOURS
 
 IMAGES, EPOCHS, SEEDS = 12_000, 20, 3
@@ -49,7 +49,7 @@ def cells() -> Iterator[Cell]:
     both = ("autodo-exact-ws", "autodo-exact-aws")
     plan = [
         ("baseline", {PLAIN: VARIANTS[PLAIN]}),
-        *((method, part) for part in (SCHEDULES, SETTINGS) for method in both),
+        *((method, part) for part in (SCHEDULES, COMBINED, SETTINGS) for method in both),
     ]
     for method, variants in plan:
         for seed, variant, distortion in product(range(SEEDS), variants, DISTORTIONS):

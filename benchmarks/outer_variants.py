@@ -153,9 +153,10 @@ class Adam:
         return lr * mean / (square.sqrt() + 1e-12)
 
 
-def passes(start: float = 0.25, every: int = 1, lr: float = 0.05) -> Variant:
+def passes(start: float = 0.25, every: int = 1, lr: float = 0.05, damping: float = 0.01) -> Variant:
     """Outer passes after every so many epochs from a share of the epochs on."""
-    return Variant({"outer.start_share": start, "outer.every": every, "outer.lr": lr})
+    settings = {"outer.start_share": start, "outer.every": every, "outer.lr": lr, "outer.damping": damping}
+    return Variant(settings)
 
 
 DEFAULT = "75% of the epochs"
@@ -192,5 +193,9 @@ SETTINGS = {
     "union": Variant({}, split="union"),
     "union, cross-fitted halves": Variant({}, cross_fit, split="union"),
 }
+COMBINED = {
+    "every 2nd, lr 0.1, damping 0.001": passes(every=2, lr=0.1, damping=1e-3),
+    "every 2nd, lr 0.1, damping 0.0001": passes(every=2, lr=0.1, damping=1e-4),
+}
 PLAIN = "plain training"
-VARIANTS = {PLAIN: Variant({}), **SCHEDULES, **SETTINGS}
+VARIANTS = {PLAIN: Variant({}), **SCHEDULES, **COMBINED, **SETTINGS}

@@ -236,14 +236,14 @@ def test_outer_phase_starts_at_its_share_of_the_epochs():
 
 
 def test_outer_passes_can_be_apart():
-    training = start(short_run(overrides={"training.epochs": 9, "outer.start_share": 0.3, "outer.every": 3}))
+    training = start(short_run(overrides={"training.epochs": 10, "outer.start_share": 0.3, "outer.every": 3}))
     passes, steps = [], []
     for row in training:
         passes.append(row["outer_phase"])
         steps.append(training.points.table.steps)
-    assert passes == [False] * 3 + [True, False, False, True, False, False]
+    assert passes == [False] * 3 + [True, False, False, True, False, False, False], "none after the last epoch"
     of_one = steps[3]
-    assert steps == [0, 0, 0, of_one, of_one, of_one, 2 * of_one, 2 * of_one, 2 * of_one]
+    assert steps == [0] * 3 + [of_one] * 3 + [2 * of_one] * 4
 
 
 def test_embeddings_are_those_of_the_test_images_at_the_epoch_of_lowest_val_error():
