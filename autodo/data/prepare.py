@@ -29,7 +29,7 @@ class Points:
     index: Integers
     """Position in the original train set, before subsample and split."""
     sources: tuple[str, ...] | None
-    """File of each image, for `folder`."""
+    """File of each image, for `folder` and `imagenet`."""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -369,6 +369,8 @@ def test_imagenet_in_shards(tree, tmp_path, write_shards):
 def test_imagenet_that_is_not_there(tree, tmp_path):
     with pytest.raises(DataError, match=rf"^imagenet: {tree} and a folder imagenet in it hold neither train/<wnid>"):
         imagenet(tree)
+    with pytest.raises(DataError, match=r"^imagenet: there is no directory \S+nowhere; pass --data-dir"):
+        imagenet(tmp_path / "nowhere")
     (tmp_path / "train").mkdir()
     (tmp_path / "val").mkdir()
     (tmp_path / "val" / "ILSVRC2012_val_1.JPEG").touch()
