@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from autodo.atomic import replacing
+from autodo.errors import DataError
 from autodo.points.place import ON_DEVICE
 from autodo.workers import ALONE, Workers
 
@@ -100,6 +101,8 @@ def load(
     positions: Tensor | None = None,
     workers: Workers = ALONE,
     empty: Empty = ON_DEVICE.empty,
+    *,
+    data: str | None = None,
 ) -> dict[str, Any] | None:
     """The state that was saved for this run, or None, with a warning, if there is none that can be used.
 
@@ -109,8 +112,11 @@ def load(
     Args:
         positions: of this worker's points; None if all workers have the same rows.
         empty: makes tables for rows that are collected from several parts, of a shape and a type.
+        data: fingerprint of the images that the run has now; None if a state is of no images.
     Shape:
         positions [n] int64, increasing.
+    Raises:
+        DataError: if the state is of other images: its rows would be taken for those of other points.
     Returns:
         `state` as it was given to `save`, and as `points` the rows of this worker's points, whichever workers wrote
         them; all tensors are on the CPU.
@@ -121,10 +127,17 @@ def load(
     if path.exists():
         try:
             state = _read(path, run_id)
+            if data not in (None, state.get("data", data)):
+                raise DataError(
+                    f"{path}: of other images than there are now: files were added, lost or damaged since this run "
+                    "began; put them back as they were, or delete the checkpoint to begin anew"
+                )
             parts = [path.with_name(name) for name in state.pop("parts", [])]
             tables = (_read(part, run_id, moment=_moment(state)) for part in parts) if parts else [state["points"]]
             if positions is not None:
                 state["points"] = _rows(tables, positions, empty)
+        except DataError:
+            raise
         except Exception as error:
             # torch.load raises many kinds of error on damaged files.
             log.warning("%s cannot be used, the run starts anew: %s", path, error)

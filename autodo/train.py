@@ -26,7 +26,7 @@ from autodo.data.feed import Feed, for_statistics
 from autodo.data.image_set import Integers
 from autodo.data.shards import shard_of
 from autodo.data.streamed import Crops
-from autodo.errors import TrainingDiverged
+from autodo.errors import DataError, TrainingDiverged
 from autodo.evaluate import Evaluation, Scores, evaluate, per_class_accuracy
 from autodo.finetune import HeadFinetune
 from autodo.losses import LOSSES
@@ -68,6 +68,7 @@ class Training:
         policy: what a file or a search gave, if the config's policy is one of these.
         place: where lambda is kept; any gives the same result, and a checkpoint of one can be continued with another.
     Raises:
+        DataError: if the workers have different images, or the checkpoint is of others than there are now.
         ConfigError: if there are too many workers, the solver cannot take a problem of this size, there is no room
             for lambda, or the network shall be compiled and cannot be on this machine.
         checkpoint.Unusable: if the checkpoint is one of this run and holds something else than a training keeps.
@@ -101,6 +102,12 @@ class Training:
 
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
+        # Each has looked at the files by itself, and positions mean the same images on all or nothing at all.
+        if not workers.all(data.fingerprint == workers.told_by_first(data.fingerprint)):
+            raise DataError(
+                f"{config.dataset.path or config.dataset.name}: the images are not the same on all nodes that train "
+                "this run: files are missing, other or damaged on some; make the copies equal"
+            )
         self.shard = shard_of(data, config, workers)
         self.train_size = len(self.shard.train)
         images, observed = self.shard.points(data)
@@ -354,6 +361,7 @@ class Training:
         return {
             "epoch": self.epoch,
             "step": 0 if self.midway is None else self.midway.step,
+            "data": self.data.fingerprint,
             "midway": None if self.midway is None else dataclasses.asdict(self.midway),
             "encoder": self.encoder.state_dict(),
             "head": self.head.state_dict(),
@@ -400,7 +408,8 @@ class Training:
         self.midway = None
 
     def _restore(self, path: Path) -> None:
-        state = checkpoints.load(path, self.config.run_id, self._positions, self.workers, self.place.empty)
+        run_id, data = self.config.run_id, self.data.fingerprint
+        state = checkpoints.load(path, run_id, self._positions, self.workers, self.place.empty, data=data)
         if state is None:
             return
         try:

@@ -49,7 +49,7 @@ class ClassSets:
         Raises:
             DataError: if a class is missing or has too few images, or an image is unsuitable.
         """
-        class_names = tuple(sorted(self._classes("train"), key=int if self.numbered else None))
+        class_names = tuple(sorted(self._classes("train"), key=self._order))
         self._check_classes(class_names)
         number = {name: i for i, name in enumerate(class_names)}
         labels = np.array([number.get(label, -1) for label in self.labels], np.int64)
@@ -75,6 +75,9 @@ class ClassSets:
 
     def _classes(self, name: SetName) -> set[str]:
         return {self.labels[i] for i in self.sets[name]}
+
+    def _order(self, name: str) -> tuple[int, str]:
+        return int(name) if self.numbered else 0, name
 
     def _check_classes(self, class_names: tuple[str, ...]) -> None:
         if not class_names:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MEMORY_LIMIT_BYTES = 8 * 10**9
-"""All sets are held in memory."""
+"""Of all sets together, if they are not streamed."""
 _THREADS = 4
 _NAMED_FILES = 3
 

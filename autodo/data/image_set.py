@@ -1,4 +1,4 @@
-"""Images in memory: one uint8 array per set."""
+"""Images in memory, one uint8 array per set, or such as stay in their files."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -23,7 +23,7 @@ class ImageSet:
     images: Images
     labels: Integers
     sources: tuple[str, ...] | None = None
-    """File of each image, relative to the dataset's root; only for `folder`."""
+    """File of each image, relative to the dataset's root; only for `folder` and `imagenet`."""
     kept: Integers | None = None
     """Of a subset: positions [N] in the set it was taken from. None for a whole set."""
 

@@ -30,6 +30,8 @@ def _sources(name: str, place: Place) -> Sources:
             if not test:
                 raise DataError(f"{root / 'val'}: no class folders; sort its images into them, as torchvision does")
             return ImageFiles(root, {"train": train, "val": [], "test": test})
+    if not place.data_dir.is_dir():
+        raise DataError(f"{name}: there is no directory {place.data_dir}; pass --data-dir with the folder of its files")
     raise DataError(
         f"{name}: {place.data_dir} and a folder imagenet in it hold neither train/<wnid>/*.JPEG and "
         "val/<wnid>/*.JPEG nor train-*.tar and val-*.tar; pass --data-dir with the folder that does: image-net.org has "

@@ -1,6 +1,7 @@
 """From a dataset to what a run trains on: the split, then imbalance, then wrong labels on the train part."""
 
 import functools
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,7 @@ class Points:
     index: Integers
     """Position in the original train set, before subsample and split."""
     sources: tuple[str, ...] | None
-    """File of each image, for `folder`."""
+    """File of each image, for `folder` and `imagenet`."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -42,6 +43,20 @@ class Prepared:
     val: ImageSet
     test: ImageSet
     class_names: tuple[str, ...]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that change if another image, or an image of another label, is at any position of a set.
+
+        By the images' files and labels; what is in the files is not looked at.
+        """
+        digest = hashlib.blake2b(digest_size=8)
+        for part in (self.train, self.val, self.test):
+            digest.update(f"{len(part)}\n".encode())
+            digest.update(part.labels.tobytes())
+            digest.update(part.index.tobytes())
+            digest.update("\n".join(part.sources or ()).encode(errors="surrogateescape"))
+        return digest.hexdigest()
 
 
 def prepare(dataset: Dataset, config: RunConfig) -> Prepared:

@@ -1,11 +1,13 @@
 """What the workers of test_workers.py do: importable, so that a process can be told to."""
 
+import dataclasses
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +29,13 @@ from autodo.workers import joined
 
 def start(config: RunConfig, **options: Any) -> Training:
     return Training(config, prepare(load(config.dataset), config), workers=joined(), **options)
+
+
+def start_with_one_image_less_on_the_second(config: RunConfig) -> None:
+    dataset = load(config.dataset)
+    if joined().rank == 1:
+        dataset = dataclasses.replace(dataset, test=dataset.test.take(np.arange(1, len(dataset.test))))
+    Training(config, prepare(dataset, config), workers=joined())
 
 
 # ----- the same batches on several workers and on one

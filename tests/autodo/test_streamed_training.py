@@ -1,5 +1,6 @@
 """Runs on images that stay in their files, against runs on the same images in memory."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -20,6 +21,7 @@ from autodo.data.feed import for_statistics, in_memory
 from autodo.data.image_set import ImageSet
 from autodo.data.stream.pool import WORKERS_VARIABLE, close_pools
 from autodo.data.streamed import StreamedImages
+from autodo.errors import DataError
 from autodo.recipes import build_run
 from autodo.search.reduced import reduced
 from autodo.train import Training
@@ -197,6 +199,32 @@ def test_a_streamed_run_killed_within_an_epoch_ends_bit_for_bit_as_if_it_had_not
     assert continued.midway is not None
     assert continued.midway.step == 2
     assert tables(continued) == tables(start(config))
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_run_does_not_go_on_with_other_images_than_it_began_with(lost, tmp_path, monkeypatch):
+    photos = write_images(tmp_path / "photos", 20, 20, ".jpg")
+    config = run_on(photos, "autodo-exact-ws", **{"dataset.damaged_limit": 0.1})
+    next(iter(start(config, checkpoint=tmp_path / "checkpoint.pt")))
+    if lost:
+        (photos / "class0" / "007.jpg").write_text("damaged")
+    else:
+        (photos / "class0" / "007.jpg").rename(photos / "class1" / "007a.jpg")
+    kept = (tmp_path / "checkpoint.pt").read_bytes()
+    with pytest.raises(DataError, match=r"checkpoint\.pt: of other images than there are now.*; put them back"):
+        start(config, checkpoint=tmp_path / "checkpoint.pt")
+    assert (tmp_path / "checkpoint.pt").read_bytes() == kept
+
+
+@pytest.mark.slow
+def test_workers_whose_nodes_have_other_images_are_told(tmp_path):
+    photos = write_images(tmp_path / "photos", 20, 20, ".jpg")
+    config = run_on(photos, "baseline", **{"dataset.damaged_limit": 0.1})
+    with contextlib.closing(Pool(2)) as pool:
+        answers = pool.run(2, jobs.start_with_one_image_less_on_the_second, config)
+    for told in answers:
+        assert isinstance(told, DataError)
+        assert "the images are not the same on all nodes" in str(told)
 
 
 def test_channel_statistics_are_of_one_sample_whatever_the_method(photos, monkeypatch):

@@ -23,14 +23,14 @@ _LABELS = (".cls", ".json")
 
 def look_at_images(paths: Sequence[str]) -> list[Found]:
     """Of image files: whether they can be decoded."""
-    return [Found(_damage_of_file(Path(path))) for path in paths]
+    return [_look_at_image(Path(path)) for path in paths]
 
 
-def _damage_of_file(path: Path) -> str | None:
+def _look_at_image(path: Path) -> Found:
     try:
-        return damage(path.read_bytes())
+        return Found(damage(path.read_bytes()))
     except OSError as error:
-        return reason(error)
+        return Found(reason(error), read=False)
 
 
 def damage(content: bytes) -> str | None:
@@ -62,8 +62,10 @@ def _look_at_shard(path: Path) -> Found:
                     text = content.decode(errors="replace") if suffix in _LABELS else ""
                     problem = damage(content) if suffix in SUFFIXES else None
                     members.append(Member(part.name, part.offset_data, part.size, text, problem))
-    except (OSError, tarfile.TarError) as error:
+    except tarfile.TarError as error:
         return Found(one_line(error), members)
+    except OSError as error:
+        return Found(one_line(error), members, read=False)
     return Found(None, members)
 
 
@@ -93,8 +95,8 @@ def with_labels(shard: Found) -> Found:
                 problem = image.damage if label else "no .cls or .json that gives its class"
                 images.append(image._replace(label=label, damage=problem))
     except ValueError as error:
-        return Found(one_line(error), images)
-    return Found(shard.damage, images)
+        return shard._replace(damage=one_line(error), members=images)
+    return shard._replace(members=images)
 
 
 def _label(sample: Mapping[str, Any]) -> str:

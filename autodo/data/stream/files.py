@@ -102,6 +102,6 @@ def _pixels(image: ImageFile, image_size: int, crops: Crops | None) -> NDArray[n
         return pixels_of(image.content(), image_size, crops, image.number)
     except Exception as error:
         raise DataError(
-            f"{image}: could be read when the dataset was indexed, and cannot now: {reason(error)}; put it back, or "
-            "start the command again, which looks at all files that have changed"
+            f"{image}: could be read when the dataset was indexed, and cannot now: {reason(error)}; put it back "
+            "and start the command again: the run goes on from its checkpoint"
         ) from None

@@ -66,19 +66,22 @@ class Found(NamedTuple):
 
     damage: str | None
     members: list[Member] | None = None
+    read: bool = True
+    """False if the file could not be read, which may be another time."""
 
 
 Look = Callable[[Sequence[str]], list[Found]]
 """Looks at the files of these paths, in a worker."""
 
 
-def index_file(root: Path, suffix: str = ".parquet") -> Path:
-    """Where the index of a folder's files is kept."""
-    name = hashlib.blake2b(os.fsencode(root.resolve()), digest_size=8).hexdigest()
+def index_file(path: Path, suffix: str = ".parquet") -> Path:
+    """Where the index of the files of a folder, or of those that a CSV lists, is kept."""
+    name = hashlib.blake2b(os.fsencode(path.resolve()), digest_size=8).hexdigest()
     return cache_dir() / "index" / f"{name}{suffix}"
 
 
 def indexed(
+    path: Path,
     root: Path,
     names: Sequence[str],
     states: Integers,
@@ -91,6 +94,7 @@ def indexed(
     Processes of one node that want the same index wait for the first of them.
 
     Args:
+        path: what the index is kept for: a folder or a CSV.
         names: of the files, relative to `root`; `states`: from `states_of`.
         look: a function of a module.
         at_once: files that `look` is given at a time.
@@ -98,7 +102,7 @@ def indexed(
     Raises:
         DataError: if the cache cannot be written.
     """
-    file = index_file(root)
+    file = index_file(path)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.with_suffix(".lock").open("w") as lock:
@@ -150,14 +154,16 @@ class _Index:
             for some in self._looked_at(todo, look, at_once):
                 found += map(settle, some)
         finally:
-            # Also of a start that is interrupted: the next one goes on from here.
             rows = self._now.take(pa.array(todo[: len(found)]))
             rows = rows.append_column(_SCHEMA.field("damage"), pa.array([one.damage for one in found], pa.string()))
             members = [None if one.members is None else [member._asdict() for member in one.members] for one in found]
             rows = rows.append_column(_SCHEMA.field("members"), pa.array(members, _MEMBERS))
-            together = pa.concat_tables([kept.cast(_SCHEMA), rows.cast(_SCHEMA)])
+            kept, rows = kept.cast(_SCHEMA), rows.cast(_SCHEMA)
+            lasting = rows.filter(pa.array([one.read for one in found], pa.bool_()))
+            # Also of a start that is interrupted: the next one goes on from here.
             with replacing(self._file) as temporary:
-                pq.write_table(together, temporary)
+                pq.write_table(pa.concat_tables([kept, lasting]), temporary)
+        together = pa.concat_tables([kept, rows])
         place = np.argsort(np.concatenate([np.flatnonzero(known), todo]))
         return together.take(pa.array(place))
 

@@ -130,7 +130,7 @@ class ImageFiles(Sources):
         return self._labels
 
     def class_sets(self, damaged_limit: float) -> ClassSets:
-        damage = indexed(self.root, self.names, self.states, look_at_images, _IMAGES_AT_ONCE)["damage"]
+        damage = indexed(self.path, self.root, self.names, self.states, look_at_images, _IMAGES_AT_ONCE)["damage"]
         bad = pc.is_valid(damage).to_numpy(zero_copy_only=False)
         told = [f"{self.names[i]} ({damage[i]})" for i in np.flatnonzero(bad).tolist()]
         _tell(self, told, len(told), len(bad), damaged_limit)
@@ -149,7 +149,7 @@ class Shards(Sources):
         return [""] * len(self.names)
 
     def class_sets(self, damaged_limit: float) -> ClassSets:
-        table = indexed(self.root, self.names, self.states, look_at_shards, 1, with_labels)
+        table = indexed(self.path, self.root, self.names, self.states, look_at_shards, 1, with_labels)
         members = table["members"].combine_chunks()
         counts = pc.fill_null(pc.list_value_length(members), 0).to_numpy()
         shard = np.repeat(np.arange(len(self.names)), counts)
@@ -178,7 +178,7 @@ def _tell(sources: Sources, told: Sequence[str], lost: int, total: int, limit: f
     Args:
         told: what is damaged, and why; `lost` of `total` images.
     """
-    file = index_file(sources.root, ".damaged.txt")
+    file = index_file(sources.path, ".damaged.txt")
     if not told:
         file.unlink(missing_ok=True)
         return

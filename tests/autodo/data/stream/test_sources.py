@@ -1,5 +1,6 @@
 """What is found when files are looked at: damage, shards, and what is looked at again."""
 
+import errno
 import io
 import json
 import os
@@ -117,6 +118,36 @@ def test_only_files_that_have_changed_are_looked_at_again(tree, stream, looked_a
     assert not index.index_file(tree, ".damaged.txt").exists()
 
 
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_file_that_could_not_be_read_is_read_again_at_the_next_start(
+    shards, tree, tmp_path, stream, write_shards, monkeypatch
+):
+    path = write_shards(tree, tmp_path / "shards") if shards else tree
+    opened, one = Path.open, sorted(file for file in path.rglob("*") if file.is_file())[0]
+
+    def no_answer(file, *arguments, **options):
+        if file == one:
+            raise OSError(errno.EIO, "Input/output error", str(one))
+        return opened(file, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", no_answer)
+        with pytest.raises(DataError, match=rf"images are damaged: \S*{one.name} \(.*Input/output error"):
+            stream(path)
+    dataset = stream(path)
+    assert len(dataset.train) + len(dataset.test) == 30
+
+
+def test_each_of_two_lists_of_the_same_folder_has_an_index_of_its_own(tree, stream, looked_at):
+    for name in ("a", "b"):
+        files = sorted(tree.glob("*/*.jpg"))[name == "b" :: 2]
+        rows = [f"{file.relative_to(tree)},{file.parent.name}" for file in files]
+        (tree / f"{name}.csv").write_text("\n".join(["path,label", *rows]))
+    for name in ("a", "b", "a", "b"):
+        stream(tree / f"{name}.csv")
+    assert len(looked_at) == 30
+
+
 def test_looking_that_was_interrupted_goes_on(tree, stream, looked_at, monkeypatch):
     monkeypatch.setattr("autodo.data.stream.sources._IMAGES_AT_ONCE", 4)
     counted = check.damage
@@ -230,6 +261,11 @@ def test_classes_that_are_numbers_are_in_the_order_of_numbers(extra, tree, tmp_p
     assert dataset.class_names == tuple(str(number) for number in range(5, 15))
 
 
+def test_classes_of_the_same_number_have_an_order_too(tree, tmp_path, stream, write_shards):
+    dataset = stream(write_shards(tree, tmp_path / "shards", cls=lambda file: "0" * (int(file.stem) % 3) + "7"))
+    assert dataset.class_names == ("007", "07", "7")
+
+
 def test_a_shard_that_is_cut_off_is_not_used_at_all(tree, tmp_path, stream, write_shards):
     shards = write_shards(tree, tmp_path / "shards")
     last = sorted(shards.glob("*.tar"))[-1]
@@ -333,6 +369,8 @@ def test_imagenet_in_shards(tree, tmp_path, write_shards):
 def test_imagenet_that_is_not_there(tree, tmp_path):
     with pytest.raises(DataError, match=rf"^imagenet: {tree} and a folder imagenet in it hold neither train/<wnid>"):
         imagenet(tree)
+    with pytest.raises(DataError, match=r"^imagenet: there is no directory \S+nowhere; pass --data-dir"):
+        imagenet(tmp_path / "nowhere")
     (tmp_path / "train").mkdir()
     (tmp_path / "val").mkdir()
     (tmp_path / "val" / "ILSVRC2012_val_1.JPEG").touch()
