@@ -212,8 +212,9 @@ class OuterConfig(Frozen):
     start_share: Annotated[float, Field(ge=0, lt=1)] = 0.25
     """The outer phase starts after this share of the epochs (the paper's E = 50 of 200)."""
     every: Positive = 1
-    """From then on, one outer pass for so many epochs; the first one at the start. 1 is the paper's algorithm, which
-    ends with a pass; with more there is none after the last epoch, which nothing is trained after."""
+    """From then on, one outer pass for so many epochs, with steps so many times as long; the first one at the start.
+    1 is the paper's algorithm, which ends with a pass; with more there is none after the last epoch, because nothing
+    is trained after it."""
     solver: SolverName
     iterations: Positive = 20
     """Terms of the Neumann series, or steps of conjugate gradients."""

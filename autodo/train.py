@@ -249,7 +249,7 @@ class Training:
         """Alg. 1, lines 10 to 19: lam of the distorted train points moves; trusted val points keep theirs."""
         assert self.outer is not None
         assert self.config.outer is not None
-        lr = self.config.outer.lr * self._lr_factor(epoch)
+        lr = self.config.outer.every * self.config.outer.lr * self._lr_factor(epoch)
         self.outer.run(val, lr, self._generator("outer", epoch), self._crops("outer", epoch))
 
     def outcome(self, *, keep_embeddings: bool = False) -> Outcome:

@@ -101,7 +101,6 @@ def measure(cell: Cell, data: Prepared) -> dict[str, Any]:
     minority = tested.labels >= len(data.class_names) // 2
     return {
         **cell._asdict(),
-        "run_id": config.run_id,
         "error": 100 * float(wrong.double().mean()),
         "minority_error": 100 * float(wrong[minority].double().mean()),
         "val_error": 100 * training.best.val_error,

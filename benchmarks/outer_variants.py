@@ -154,8 +154,8 @@ class Adam:
 
 
 def passes(start: float = 0.25, every: int = 1, lr: float = 0.05, damping: float = 0.01) -> Variant:
-    """Outer passes after every so many epochs from a share of the epochs on."""
-    settings = {"outer.start_share": start, "outer.every": every, "outer.lr": lr, "outer.damping": damping}
+    """Outer passes after every so many epochs from a share of the epochs on, with steps of the learning rate `lr`."""
+    settings = {"outer.start_share": start, "outer.every": every, "outer.lr": lr / every, "outer.damping": damping}
     return Variant(settings)
 
 

@@ -246,6 +246,16 @@ def test_outer_passes_can_be_apart():
     assert steps == [0] * 3 + [of_one] * 3 + [2 * of_one] * 4
 
 
+def test_the_steps_of_passes_that_are_apart_are_longer():
+    trainings = [start(short_run(overrides={"outer.every": every})) for every in (1, 3)]
+    distances = []
+    for training in trainings:
+        before = training.points.table.values
+        next(row for row in training if row["outer_phase"])
+        distances.append(training.points.table.values - before)
+    torch.testing.assert_close(distances[1], 3 * distances[0], rtol=1e-4, atol=1e-6)
+
+
 def test_embeddings_are_those_of_the_test_images_at_the_epoch_of_lowest_val_error():
     training = start(short_run("baseline"))
     list(training)
