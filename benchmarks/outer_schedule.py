@@ -147,18 +147,24 @@ def show(results: pd.DataFrame, figure: Path | None) -> None:
         of_method = rows[rows.method == method]
         for variant in [name for name in VARIANTS if (of_method.variant == name).any()]:
             both = of_method[of_method.variant == variant].set_index("distortion").reindex(DISTORTIONS)
-            errors = " | ".join(f"{row.error:.2f} ± {row['std']:.2f}" for _, row in both.iterrows())
+            errors = " | ".join(spread(row.error, row["std"]) for _, row in both.iterrows())
             counts = "+".join(f"{count:.0f}" for count in both.n.fillna(0))
-            print(
-                f"| {variant} | {both.passes.mean():.0f} | {both.outer_cost.mean():.2f} | {errors} | "
-                f"{both.change.mean():+.2f} | {counts} |"
-            )
+            change = "" if both.change.isna().any() else f"{both.change.mean():+.2f}"
+            costs = f"{both.passes.mean():.0f} | {both.outer_cost.mean():.2f}"
+            print(f"| {variant} | {costs} | {errors} | {change} | {counts} |")
     if figure is not None:
         draw(rows, figure)
 
 
+def spread(mean: float, deviation: float) -> str:
+    """`25.00 ± 1.00`; without a deviation if it is that of one seed, and `–` for none."""
+    if np.isnan(mean):
+        return "–"
+    return f"{mean:.2f}" if np.isnan(deviation) else f"{mean:.2f} ± {deviation:.2f}"
+
+
 def draw(rows: pd.DataFrame, path: Path) -> None:
-    """Error against the cost of a run, a panel for each method and distortion; schedules stand out."""
+    """Error against the cost of a run, a panel for each method and distortion; other settings are gray."""
     methods = [method for method in rows.method.unique() if method != "baseline"]
     shape = (len(methods), len(DISTORTIONS))
     figure, axes = plt.subplots(*shape, figsize=(11, 4 * len(methods)), squeeze=False, layout="constrained")
@@ -166,6 +172,7 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
         variant: {"color": COLOURS[number % len(COLOURS)], "marker": "osD^v<>PX*phd8H"[number % 15]}
         for number, variant in enumerate(SCHEDULES)
     }
+    looks |= {variant: {"color": "black", "marker": marker} for variant, marker in zip(COMBINED, "*x", strict=True)}
     for (line, method), (column, distortion) in product(enumerate(methods), enumerate(DISTORTIONS)):
         axis = axes[line, column]
         here = rows[(rows.method == method) & (rows.distortion == distortion)].set_index("variant")
@@ -177,7 +184,7 @@ def draw(rows: pd.DataFrame, path: Path) -> None:
             axis.axhline(here.loc[DEFAULT, "error"], color="#b0b0b0", linewidth=0.8, zorder=0)
         axis.set(title=f"{method}, {distortion}", xlabel="cost of a run / plain run", ylabel="test error, %")
     marks = dict(zip(*reversed(axes[0, 0].get_legend_handles_labels()), strict=True))
-    shown = [variant for variant in SCHEDULES if variant in marks]
+    shown = [variant for variant in looks if variant in marks]
     figure.legend([marks[variant] for variant in shown], shown, loc="outside right upper")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=110)

@@ -24,10 +24,14 @@ def test_the_same_config_has_the_same_id_and_any_change_another():
 def test_the_ids_of_runs_are_what_they_were():
     ids = {split: build_run("digits", "autodo-aws", split=split).run_id for split in ("paper", "union")}
     assert ids == {"paper": "digits_ir1_nr0_autodo-aws_s0_31c2174b", "union": "digits_ir1_nr0_autodo-aws_s0_12cac7dc"}
-    assert build_run("digits", "autodo-exact-ws").run_id == "digits_ir1_nr0_autodo-exact-ws_s0_4ad4587f"
-    of_all = build_run("digits", "autodo-exact-aws", overrides={"outer.hessian_points": None})
+    first = {"outer.every": 1, "outer.damping": 0.01}  # as the presets had them
+    exact = build_run("digits", "autodo-exact-ws", overrides=first)
+    assert exact.run_id == "digits_ir1_nr0_autodo-exact-ws_s0_4ad4587f"
+    of_all = build_run("digits", "autodo-exact-aws", overrides={**first, "outer.hessian_points": None})
     assert of_all.run_id == "digits_ir1_nr0_autodo-exact-aws_s0_d6096e1c"
-    assert build_run("digits", "autodo-exact-aws", overrides={"outer.hessian_points": 9}).run_id != of_all.run_id
+    assert (
+        build_run("digits", "autodo-exact-aws", overrides={**first, "outer.hessian_points": 9}).run_id != of_all.run_id
+    )
 
 
 @pytest.mark.parametrize(("key", "same", "other"), [("precision", "fp32", "bf16"), ("compile", False, True)])
