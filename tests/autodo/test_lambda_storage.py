@@ -17,7 +17,13 @@ from tests.autodo import jobs_of_workers as jobs
 from tests.autodo.killed_training import MOMENTS, train_until
 from tests.workers import Pool
 
-SHORT = {"training.epochs": 6, "training.warmup_epochs": 1, "outer.start_share": 0.3, "dataset.subsample": 300}
+SHORT = {
+    "training.epochs": 6,
+    "training.warmup_epochs": 1,
+    "outer.start_share": 0.3,
+    "outer.every": 1,
+    "dataset.subsample": 300,
+}
 TIMINGS = {"seconds", "inner_seconds", "outer_seconds", "eval_seconds", "images_per_second", "peak_memory_bytes"}
 HALF = {"points.precision": "fp16"}
 

@@ -15,7 +15,13 @@ from autodo.fit import fit
 from autodo.recipes import build_run, method_names
 from autodo.train import Training
 
-SHORT = {"training.epochs": 6, "training.warmup_epochs": 1, "outer.start_share": 0.3, "dataset.subsample": 500}
+SHORT = {
+    "training.epochs": 6,
+    "training.warmup_epochs": 1,
+    "outer.start_share": 0.3,
+    "outer.every": 1,
+    "dataset.subsample": 500,
+}
 TIMINGS = {"seconds", "inner_seconds", "outer_seconds", "eval_seconds", "images_per_second", "peak_memory_bytes"}
 
 

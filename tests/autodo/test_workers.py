@@ -28,7 +28,13 @@ UNEVEN = {
     "training.epochs": 2,
     "training.warmup_epochs": 0,
 }
-SHORT = {"dataset.subsample": 301, "training.epochs": 4, "training.warmup_epochs": 1, "outer.start_share": 0.3}
+SHORT = {
+    "dataset.subsample": 301,
+    "training.epochs": 4,
+    "training.warmup_epochs": 1,
+    "outer.start_share": 0.3,
+    "outer.every": 1,
+}
 # A batch of everything and nothing random: how the points are dealt makes no difference.
 FULL_BATCH = {
     **SHORT,
