@@ -135,7 +135,7 @@ def test_the_number_of_processes_that_decode_changes_no_bit_of_the_result(photos
 
 
 def test_crops_are_drawn_anew_for_each_phase_and_epoch_and_not_for_evaluation(photos):
-    config = run_on(photos, "autodo-exact-aws", **CROPS, **{"outer.hessian_points": 30})
+    config = run_on(photos, "autodo-exact-aws", **CROPS, **{"outer.hessian_points": 30, "outer.every": 1})
     seen: list[Any] = []
     batches = StreamedImages.batches
 
