@@ -196,9 +196,8 @@ def config_of(method: str, name: str, network: Network, points: int) -> RunConfi
         return config
     whole = config.outer.hessian_points
     few = None if whole is None else max(1, round(whole * points / FULL))
-    return build_run(
-        "fashion-mnist", method, overrides={**given, "outer.start_share": 0.5, "outer.hessian_points": few}
-    )
+    half = {"outer.start_share": 0.5, "outer.every": 1, "outer.hessian_points": few}
+    return build_run("fashion-mnist", method, overrides={**given, **half})
 
 
 def outer_pass(training: Training, val: Evaluation) -> None:
