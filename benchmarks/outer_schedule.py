@@ -26,7 +26,7 @@ from autodo.data import Prepared, load, prepare
 from autodo.recipes import build_run
 from autodo.task_model import best_model
 from autodo.train import Training
-from benchmarks.outer_variants import COMBINED, DEFAULT, PLAIN, SCHEDULES, SETTINGS, VARIANTS
+from benchmarks.outer_variants import BEFORE, COMBINED, DEFAULT, PLAIN, SCHEDULES, SETTINGS, VARIANTS
 from reports.palette import COLOURS
 
 IMAGES, EPOCHS, SEEDS = 12_000, 20, 3
@@ -59,7 +59,7 @@ def cells() -> Iterator[Cell]:
 def config_of(cell: Cell) -> RunConfig:
     """Without what only `alter` does."""
     variant = VARIANTS[cell.variant]
-    overrides = {"dataset.subsample": IMAGES, "training.epochs": EPOCHS, **variant.settings}
+    overrides = {"dataset.subsample": IMAGES, "training.epochs": EPOCHS, **BEFORE, **variant.settings}
     distortion = DistortionConfig.parse(cell.distortion)
     return build_run(
         "fashion-mnist", cell.method, distortion=distortion, seed=cell.seed, split=variant.split, overrides=overrides

@@ -159,6 +159,8 @@ def passes(start: float = 0.25, every: int = 1, lr: float = 0.05, damping: float
     return Variant(settings)
 
 
+BEFORE = {"outer.start_share": 0.25, "outer.every": 1, "outer.lr": 0.05, "outer.damping": 0.01}
+"""What the presets of the exact solver had when they were studied; each variant changes something of it."""
 DEFAULT = "75% of the epochs"
 SCHEDULES = {
     DEFAULT: Variant({}),
