@@ -58,7 +58,7 @@ class Feed:
         """
         images = self._images
         if isinstance(images, Tensor):
-            return (images[points] for points in batches)
+            return (images.index_select(0, points) for points in batches)
         # Once for all, because the host would wait for the device at each of them.
         hosts = torch.cat(list(batches)).cpu().split([len(points) for points in batches]) if batches else ()
         return self._sent(images.batches([points.numpy() for points in hosts], crops))
