@@ -39,6 +39,17 @@ def s3_server() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
             process.kill()
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As many threads of torch as a run has on Ray and in the processes of tests: sums of several threads round otherwise."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def _s3() -> Iterator[str]:
     with s3_server() as (url, _):

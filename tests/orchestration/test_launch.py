@@ -50,17 +50,13 @@ def test_a_failed_run_is_recorded_and_the_others_go_on(launch: Launch, store: St
     assert "4 of 5 runs done" in out.getvalue()
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_a_run_on_ray_has_the_results_of_a_run_in_process(launch: Launch, store: Store, tmp_path: Path) -> None:
-    import torch
-
     from orchestration.execute import execute
 
     run, alone = small("autodo-exact-aws"), Store(tmp_path / "alone").create()
     launch([run], store, keep=("embeddings",))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums of several threads round otherwise
     list(execute(run, alone, keep=["embeddings"]))
-    torch.set_num_threads(threads)
     embeddings = [pq.read_table(s.table_file("embeddings", run.run_id), partitioning=None) for s in (store, alone)]
     assert embeddings[0].equals(embeddings[1])
     tables = [pq.read_table(s.table_file("epochs", run.run_id), partitioning=None) for s in (store, alone)]
