@@ -41,7 +41,7 @@ def s3_server() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """As many threads of torch as a run has on Ray and in the processes of tests: sums of several threads round otherwise."""
+    """Torch has one thread, as in runs on Ray and in processes that tests start: sums of several round otherwise."""
     import torch
 
     threads = torch.get_num_threads()
