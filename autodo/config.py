@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+from autodo.added_settings import without_added
 from autodo.errors import ConfigError
 from autodo.objective_config import FinetuneConfig, InnerImages, ObjectiveConfig
 from autodo.policy_config import PolicyConfig, SearchedPolicy
@@ -393,32 +394,8 @@ def _plain(number: float) -> str:
     return f"{Decimal(repr(float(number))).normalize():f}"
 
 
-# What a RunConfig had not from the beginning, with the values that change nothing: left out where it has these, so that
-# the ids of runs without it are what they were.
-_ADDED: dict[str, Any] = {
-    "dataset": {"stream": False, "damaged_limit": 0.001},
-    "augmentation": {"resized_crop": None},
-    "policy": None,
-    "objective": None,
-    "finetune": None,
-    "method": {"images": "train"},
-    "outer": {"hessian_points": None, "every": 1},
-    "points": {"precision": "fp32", "square_average": "element"},
-    "training": {"precision": "fp32", "compile": False},
-}
-
-
 def fingerprint(config: BaseModel, **fields: Any) -> str:
     """First 8 hex digits of the sha256 of the canonical JSON (sorted keys, no spaces)."""
-    content = _without(config.model_dump(mode="json", **fields), _ADDED)
+    content = without_added(config.model_dump(mode="json", **fields))
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]
-
-
-def _without(content: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    inner = {
-        key: _without(content[key], value)
-        for key, value in values.items()
-        if isinstance(value, dict) and isinstance(content.get(key), dict)
-    }
-    return {key: value for key, value in (content | inner).items() if key not in values or values[key] != value}

@@ -7,20 +7,19 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
+from autodo.added_settings import ADDED, with_added
 from reports.comparison import flat
 from reports.document import Reference
 
 # The protocol of tables 1 to 3 (appendix A; section 5.1), as settings of a run by dotted key. Every setting of a run
-# must be here with its value: one that nobody thought of is no reason to show a figure.
+# must be here with its value, or have that which changes nothing (`autodo/added_settings.py`): one that nobody thought
+# of is no reason to show a figure.
 _ALL: dict[str, Any] = {
     "dataset.path": None,
     "dataset.image_size": None,
     "dataset.content": None,
     "dataset.subsample": None,
-    "dataset.stream": False,
-    "dataset.damaged_limit": 0.001,
     "model.name": "wrn-28-10",
-    "augmentation.resized_crop": None,
     "augmentation.crop_padding": 4,
     "augmentation.erase_probability": 0.5,
     "training.epochs": 200,
@@ -28,11 +27,6 @@ _ALL: dict[str, Any] = {
     "training.momentum": 0.9,
     "training.weight_decay": 1e-4,
     "training.warmup_epochs": 5,
-    "training.precision": "fp32",
-    "training.compile": False,
-    "method.images": "train",
-    "objective": None,
-    "finetune": None,
 }
 _CIFAR: dict[str, Any] = {"dataset.val_share": 0.2, "augmentation.flip": True, "training.lr": 0.1}
 _DATASETS: dict[str, dict[str, Any]] = {
@@ -56,17 +50,13 @@ _AUTODO: dict[str, Any] = {
     "points.shared": False,
     "points.label_smoothing": 0.1,
     "points.gate_probability": 0.25,
-    "points.precision": "fp32",
-    "points.square_average": "element",
     "outer.lr": 0.05,
     "outer.start_share": 0.25,
-    "outer.every": 1,
     "outer.solver": "neumann",
     "outer.iterations": 5,
     "outer.step": 0.01,
     "outer.damping": 0.0,
     "outer.val_gradient": "batch",
-    "outer.hessian_points": None,
 }
 _FAST_AUTOAUGMENT: dict[str, Any] = {
     **{"algorithm": "fast-autoaugment", "folds": 5, "held_share": 0.4, "model": "wrn-40-2", "epochs": 200},
@@ -126,12 +116,6 @@ _STRENGTHS = {
 # Not compared: they name the run or its place in a table, or a policy's file, which the method's name speaks for.
 _AXES = ("dataset.name", "method.name", "split", "seed", "distortion.imbalance_ratio", "distortion.noise_ratio")
 _FILE = ("policy.path", "policy.content")
-# What came later into configurations, with the value that older ones had.
-_OLDER = {
-    **{"method.images": "train", "training.precision": "fp32", "training.compile": False},
-    **{"dataset.stream": False, "dataset.damaged_limit": 0.001, "augmentation.resized_crop": None},
-}
-_OLDER_POINTS = {"points.precision": "fp32", "points.square_average": "element", "outer.every": 1}
 
 _SPLITS = {"paper": "train_i", "union": "train_all", "test-as-val": "test_as_val"}
 
@@ -144,15 +128,16 @@ SEARCHED = "Beside policies that were searched here stand the paper's figures of
 
 def follows_protocol(config: Mapping[str, Any]) -> bool:
     """Whether a run's configuration is the paper's in everything but seed, split and distortion."""
-    found = flat(config)
-    found = {**_OLDER, **(_OLDER_POINTS if "points.learn" in found else {}), **found}
+    found = flat(with_added(dict(config)))
     dataset, method = found.get("dataset.name"), found.get("method.name")
     if dataset not in _DATASETS or method not in _METHODS:
         return False
     settings = _METHODS[method][1]
     strengths = _STRENGTHS[dataset].get(settings.get("policy.kind", ""), {})
     outer = _OUTER.get(dataset, {}) if "outer.lr" in settings else {}
-    wanted = {**_ALL, **_DATASETS[dataset], **settings, **outer, **strengths}
+    protocol = {**_ALL, **_DATASETS[dataset], **settings, **outer, **strengths}
+    added = {key: value for key, value in flat(ADDED).items() if key in found}
+    wanted = {**added, **protocol}
     ignored = {*_AXES, *(_FILE if settings.get("policy.kind") == "file" else ())}
     keys = (wanted.keys() | found.keys()) - ignored
     return all(wanted.get(key) == found.get(key) for key in keys)
