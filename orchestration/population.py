@@ -306,6 +306,7 @@ class _Member(tune.Trainable):
         save_torch(self._member.state_dict(), Path(checkpoint_dir) / "member.pt")
         # Tune 2.60 may ask for a checkpoint twice and count it once; then the next one would lie in its place, and an
         # heir that has yet to read it would go on from a later epoch.
+        assert self._storage is not None
         self._storage.current_checkpoint_index = self._member.epoch
 
     def load_checkpoint(self, checkpoint: Any) -> None:
