@@ -10,7 +10,7 @@ import numpy as np
 from autodo.config import DatasetConfig
 from autodo.data.decode import decode_images
 from autodo.data.image_set import Dataset, Images, ImageSet, Integers
-from autodo.data.listing import Listing, SetName, relative_to_root
+from autodo.data.listing import Listing, SetName, root_of
 from autodo.data.split import fixed_test_split, require_images
 from autodo.data.stream.files import Files
 from autodo.data.streamed import StreamedImages
@@ -36,12 +36,11 @@ class ClassSets:
     @classmethod
     def of(cls, listing: Listing, path: Path) -> Self:
         """What was listed at a path."""
-        items = [item for part in listing.values() for item in part]
-        ends = np.cumsum([len(part) for part in listing.values()])[:-1]
-        sets = dict(zip(listing, np.split(np.arange(len(items)), ends), strict=True))
-        root = path if path.is_dir() else path.parent
-        files = Files(str(root), relative_to_root([item.path for item in items], path))
-        return cls(str(path), files, [item.label for item in items], sets)
+        names = [name for part in listing.values() for name in part.names]
+        labels = [label for part in listing.values() for label in part.labels]
+        ends = np.cumsum([len(part.names) for part in listing.values()])[:-1]
+        sets = dict(zip(listing, np.split(np.arange(len(names)), ends), strict=True))
+        return cls(str(path), Files(str(root_of(path)), names), labels, sets)
 
     def dataset(self, config: DatasetConfig) -> Dataset:
         """The images of all sets. Without a test set, a fixed stratified fifth of the train images is it.
@@ -62,7 +61,7 @@ class ClassSets:
         start = 0
         for name, numbers in sets.items():
             rows = slice(start, start + len(numbers))
-            sources = tuple(self.files.names[i] for i in numbers)
+            sources = tuple([self.files.names[i] for i in numbers.tolist()])
             parts[name] = ImageSet(images[rows], labels[numbers], sources)
             start = rows.stop
         val = parts["val"] if len(sets["val"]) else None
@@ -74,7 +73,7 @@ class ClassSets:
         return decode_images([Path(self.files[i].path) for i in order], image_size, root=Path(self.where))
 
     def _classes(self, name: SetName) -> set[str]:
-        return {self.labels[i] for i in self.sets[name]}
+        return {self.labels[i] for i in self.sets[name].tolist()}
 
     def _order(self, name: str) -> tuple[int, str]:
         return int(name) if self.numbered else 0, name
