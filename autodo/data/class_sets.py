@@ -1,5 +1,6 @@
 """From image files with names of classes to a dataset, held in memory or streamed."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,15 @@ from autodo.data.split import fixed_test_split, require_images
 from autodo.data.stream.files import Files
 from autodo.data.streamed import StreamedImages
 from autodo.errors import DataError
+
+logger = logging.getLogger("autodo")
+
+_NAMED_CLASSES = 5
+_WITHOUT: dict[SetName, str] = {
+    "val": "nothing clean tells their labels or weights right from wrong, nor counts in the choice of the best epoch; "
+    "add some",
+    "test": "the test errors say nothing of them; add some",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +63,7 @@ class ClassSets:
         number = {name: i for i, name in enumerate(class_names)}
         labels = np.array([number.get(label, -1) for label in self.labels], np.int64)
         sets = self._with_test(labels, class_names)
+        self._tell_of_missing_classes(sets, labels, class_names)
 
         order = np.concatenate(list(sets.values()))
         assert config.image_size is not None
@@ -93,6 +104,21 @@ class ClassSets:
                     f"{self.where}: {name} has the class {unknown[0]!r}, that train does not have; "
                     f"add it to train or remove it from {name}; classes of train: {', '.join(class_names)}"
                 )
+
+    def _tell_of_missing_classes(
+        self, sets: dict[SetName, Integers], labels: Integers, class_names: tuple[str, ...]
+    ) -> None:
+        """A set that a person gave may lack classes, which is seldom meant."""
+        for name in ("val", "test"):
+            there = np.bincount(labels[sets[name]], minlength=len(class_names)) > 0
+            missing = [class_names[i] for i in np.flatnonzero(~there)]
+            if not there.any() or not missing:
+                continue
+            named = ", ".join(map(repr, missing[:_NAMED_CLASSES])) + (", ..." if len(missing) > _NAMED_CLASSES else "")
+            logger.warning(
+                "%s: %s has no image of %d of the %d classes: %s; %s",
+                self.where, name, len(missing), len(class_names), named, _WITHOUT[name],
+            )  # fmt: skip
 
     def _with_test(self, labels: Integers, class_names: tuple[str, ...]) -> dict[SetName, Integers]:
         """The sets; a fixed stratified fifth of train moves to test if there is none."""
