@@ -21,7 +21,6 @@ from autodo.validation import Frozen, parse_model
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
-AreaShare = Annotated[float, Field(gt=0, le=1)]
 Part = Literal["augment", "weight", "soft-label"]
 LossName = Literal["cross-entropy", "kl", "symmetric-kl"]
 SolverName = Literal["identity", "neumann", "conjugate-gradient", "exact"]
@@ -139,7 +138,7 @@ class ModelConfig(Frozen):
 class AugmentationConfig(Frozen):
     """Standard augmentation: crop, flip, erase."""
 
-    resized_crop: tuple[AreaShare, AreaShare] | None = None
+    resized_crop: tuple[float, float] | None = None
     """Least and largest share of an image's area that is cut out at random and resized, of streamed images; None: the
     centre, as where nothing is drawn."""
     crop_padding: Annotated[int, Field(ge=0)] = 4
@@ -147,11 +146,20 @@ class AugmentationConfig(Frozen):
     flip: bool = True
     erase_probability: Annotated[float, Field(ge=0, le=1)] = 0.5
 
-    @model_validator(mode="after")
-    def _least_comes_first(self) -> Self:
-        if self.resized_crop is not None and self.resized_crop[0] > self.resized_crop[1]:
-            raise ValueError(f"resized_crop: {list(self.resized_crop)}: the least share comes first")
-        return self
+    @field_validator("resized_crop", mode="before")
+    @classmethod
+    def _two_shares(cls, given: Any) -> Any:
+        if given is None:
+            return given
+        values = list(given) if isinstance(given, list | tuple) else []
+        numbers = [value for value in values if type(value) in (int, float)]
+        if not (len(values) == len(numbers) == 2 and 0 < numbers[0] <= numbers[1] <= 1):
+            told = list(given) if isinstance(given, tuple) else given
+            raise ValueError(
+                "two numbers are needed, the smallest and the largest share of an image's area that is cut out, "
+                f"0 < smallest <= largest <= 1, such as [0.08, 1.0], or null for the centre; not {told!r}"
+            )
+        return given
 
 
 class TrainingConfig(Frozen):

@@ -13,6 +13,10 @@ class DataError(UserError):
     """A data file is missing, damaged or unsuitable."""
 
 
+class ImageLost(DataError):
+    """An image that could be read when a run began cannot be read any more."""
+
+
 class StoreError(UserError):
     """A store cannot be read or written."""
 

@@ -1,5 +1,6 @@
 """Algorithm 1: train the task model, and from the outer start on move lambda once after every epoch."""
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -26,7 +27,7 @@ from autodo.data.feed import Feed, for_statistics
 from autodo.data.image_set import Integers
 from autodo.data.shards import shard_of
 from autodo.data.streamed import Crops
-from autodo.errors import DataError, TrainingDiverged
+from autodo.errors import DataError, ImageLost, TrainingDiverged
 from autodo.evaluate import Evaluation, Scores, evaluate, per_class_accuracy
 from autodo.finetune import HeadFinetune
 from autodo.losses import LOSSES
@@ -97,7 +98,7 @@ class Training:
         self._checkpoint_every = checkpoint_every
         self._checkpoint_steps = checkpoint_steps
         self._on_checkpoint = on_checkpoint
-        self._checkpoint_epoch = 0
+        self._checkpoint_epoch = self._checkpoint_step = 0
         self._checkpoint_due = False
 
         if self.device.type == "cuda":
@@ -150,7 +151,8 @@ class Training:
 
     def __iter__(self) -> Iterator[Row]:
         while self.epoch < self.config.training.epochs:
-            row = self._run_epoch(self.epoch)
+            with self._telling_where_it_goes_on():
+                row = self._run_epoch(self.epoch)
             self.history.append(row)
             self.epoch += 1
             last = self.epoch == self.config.training.epochs
@@ -158,7 +160,7 @@ class Training:
             if self._checkpoint is not None and self._checkpoint_due:
                 self._checkpoint_due = not self._save(self._checkpoint)
                 if not self._checkpoint_due:
-                    self._checkpoint_epoch = self.epoch
+                    self._checkpoint_epoch, self._checkpoint_step = self.epoch, 0
             yield row
 
     def _run_epoch(self, epoch: int) -> Row:
@@ -262,11 +264,12 @@ class Training:
         """
         assert self.epoch == self.config.training.epochs, f"the run stands at epoch {self.epoch}"
         assert self.best is not None
-        own = self._train_points()
-        points = merged(self.workers.gather(own) or [own])
-        if self.workers.is_first:
-            points = with_thumbnails(points, self.data.train.images)
-        embeddings = self._embeddings() if keep_embeddings else None
+        with self._telling_where_it_goes_on():
+            own = self._train_points()
+            points = merged(self.workers.gather(own) or [own])
+            if self.workers.is_first:
+                points = with_thumbnails(points, self.data.train.images)
+            embeddings = self._embeddings() if keep_embeddings else None
         device = device_name(self.device, self.workers.size)
         return build_outcome(
             self.config, self.data, self.history, self.best, points, embeddings, device, self.classifier()
@@ -331,6 +334,19 @@ class Training:
         if self.best is None or (val.error, val.loss) < (self.best.val_error, self.best.val_loss):
             self.best = Best.of(epoch, val, test, self.encoder, self.head)
 
+    @contextlib.contextmanager
+    def _telling_where_it_goes_on(self) -> Iterator[None]:
+        """Completes what is said of an image that cannot be read any more."""
+        try:
+            yield
+        except ImageLost as error:
+            epoch, step, epochs = self._checkpoint_epoch, self._checkpoint_step, self.config.training.epochs
+            place = f"step {step} of epoch {epoch + 1}/{epochs}" if step else f"epoch {epoch}/{epochs}"
+            kept = (
+                f"goes on from its checkpoint after {place}" if epoch or step else "has no checkpoint and begins anew"
+            )
+            raise ImageLost(f"{error}: the run {kept}") from None
+
     def _stop_unless_finite(self, what: str, value: float, epoch: int) -> None:
         if not math.isfinite(value):
             raise TrainingDiverged(what, epoch, self._checkpoint_epoch)
@@ -387,6 +403,7 @@ class Training:
         midway = state.get("midway")
         self.midway = None if midway is None else Midway(**midway)
         self.epoch = self._checkpoint_epoch = state["epoch"]
+        self._checkpoint_step = 0 if self.midway is None else self.midway.step
 
     def _save(self, path: Path) -> bool:
         """Writes a checkpoint of what there is now; returns whether it could be."""
@@ -404,6 +421,7 @@ class Training:
         self._stop_unless_finite("train loss", float(self.workers.sum(loss_sum) + weights), self.epoch)
         self.midway = Midway.of(step, self._clock() - self._started, generator, loss_sum, self.workers)
         if self._save(self._checkpoint):
+            self._checkpoint_epoch, self._checkpoint_step = self.epoch, step
             self._on_checkpoint()
         self.midway = None
 

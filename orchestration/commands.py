@@ -29,6 +29,15 @@ def launch(
     console: Console, settings: Settings, *, grid: str, store: Path | str | None, overrides: Sequence[str]
 ) -> int:
     """Runs what a grid still lacks, prints its table; returns the exit code."""
+    from autodo import data
+
+    with data.listed_once():
+        return _launch(console, settings, grid=grid, store=store, overrides=overrides)
+
+
+def _launch(
+    console: Console, settings: Settings, *, grid: str, store: Path | str | None, overrides: Sequence[str]
+) -> int:
     config = pin_content(load_grid(grid).override(parse_overrides(overrides)))
     config, found = policies.pin_policies(config)
     place = Store(store or config.store_path)

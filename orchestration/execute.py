@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autodo.config import DatasetConfig, LambdaStorage, RunConfig
-from autodo.errors import DataError, StoreError
+from autodo.errors import DataError, StoreError, UserError
 from orchestration.keep import Keep
 from orchestration.policies import policy_of
 from orchestration.run_state import RunBusy
@@ -123,6 +123,9 @@ def execute(
             raise
         except RunBusy as error:
             logger.info("stopped: %s", error)
+            raise
+        except UserError as error:
+            logger.error("failed: %s", error)  # which says all
             raise
         except Exception:
             logger.exception("failed")

@@ -205,17 +205,17 @@ def _from_dataset(run: RunConfig, data_dir: str | None, shown: "RankedLabels") -
 
 def _from_files(path: str, shown: "RankedLabels") -> dict[int, bytes]:
     """Of a person's own images those that the dataset's folder or CSV lists, so that a store names no others."""
-    from autodo.data.listing import list_images, relative_to_root
+    from autodo.data.listing import list_images, root_of
 
     if is_uri(path):
         raise DataError(f"{path}: is not on this machine")
-    root = Path(path).expanduser()
-    listed = [item.path for part in list_images(root).values() for item in part]
-    files = dict(zip(relative_to_root(listed, root), listed, strict=True))
+    given = Path(path).expanduser()
+    listed = {name for part in list_images(given).values() for name in part.names}
     found = {}
     for index, source in zip(shown.index.tolist(), shown.source.to_pylist(), strict=True):
         with contextlib.suppress(Exception):  # PIL's decoders raise exceptions of many kinds for damaged files
-            found[index] = _picture(files[source])
+            if source in listed:
+                found[index] = _picture(root_of(given) / source)
     return found
 
 

@@ -52,20 +52,21 @@ def train(
     )
     from autodo import data
 
-    run, found = policies.pin_policy(run.model_copy(update={"dataset": data.pin_content(run.dataset)}))
-    place = Store(store)
-    if place.is_done(run.run_id):
-        lacking = " and ".join(not_kept(place, [run.run_id], kept))
-        told = f". It has not kept its {lacking}: the same command with another --store does" if lacking else ""
-        say(console, f"done before; nothing to do{told}")
-        show.result(console, run, place)
-        return 0
-    from orchestration.execute import decoding_by, execute, load_dataset
-    from orchestration.failures import record_failure
+    with data.listed_once():
+        run, found = policies.pin_policy(run.model_copy(update={"dataset": data.pin_content(run.dataset)}))
+        place = Store(store)
+        if place.is_done(run.run_id):
+            lacking = " and ".join(not_kept(place, [run.run_id], kept))
+            told = f". It has not kept its {lacking}: the same command with another --store does" if lacking else ""
+            say(console, f"done before; nothing to do{told}")
+            show.result(console, run, place)
+            return 0
+        from orchestration.execute import decoding_by, execute, load_dataset
+        from orchestration.failures import record_failure
 
-    with console.status("loading"), decoding_by(loader_workers):
-        device = _device(device)
-        load_dataset(run.dataset, data_dir, download)
+        with console.status("loading"), decoding_by(loader_workers):
+            device = _device(device)
+            load_dataset(run.dataset, data_dir, download)
     policies.keep(found, place.create())
     epoch = None
     try:

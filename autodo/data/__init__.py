@@ -4,6 +4,7 @@ from autodo.data.content import folder_content, pin_content
 from autodo.data.datasets import DATASETS, DatasetSpec, default_data_dir, load
 from autodo.data.image_set import Dataset, ImageSet
 from autodo.data.prepare import Points, Prepared, prepare
+from autodo.data.stream.sources import listed_once
 
 __all__ = [
     "DATASETS",
@@ -14,6 +15,7 @@ __all__ = [
     "Prepared",
     "default_data_dir",
     "folder_content",
+    "listed_once",
     "load",
     "pin_content",
     "prepare",

@@ -1,5 +1,6 @@
 """From image files with names of classes to a dataset, held in memory or streamed."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,20 @@ import numpy as np
 from autodo.config import DatasetConfig
 from autodo.data.decode import decode_images
 from autodo.data.image_set import Dataset, Images, ImageSet, Integers
-from autodo.data.listing import Listing, SetName, relative_to_root
+from autodo.data.listing import Listing, SetName, root_of
 from autodo.data.split import fixed_test_split, require_images
 from autodo.data.stream.files import Files
 from autodo.data.streamed import StreamedImages
 from autodo.errors import DataError
+
+logger = logging.getLogger("autodo")
+
+_NAMED_CLASSES = 5
+_WITHOUT: dict[SetName, str] = {
+    "val": "nothing clean tells their labels or weights right from wrong, nor counts in the choice of the best epoch; "
+    "add some",
+    "test": "the test errors say nothing of them; add some",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +46,11 @@ class ClassSets:
     @classmethod
     def of(cls, listing: Listing, path: Path) -> Self:
         """What was listed at a path."""
-        items = [item for part in listing.values() for item in part]
-        ends = np.cumsum([len(part) for part in listing.values()])[:-1]
-        sets = dict(zip(listing, np.split(np.arange(len(items)), ends), strict=True))
-        root = path if path.is_dir() else path.parent
-        files = Files(str(root), relative_to_root([item.path for item in items], path))
-        return cls(str(path), files, [item.label for item in items], sets)
+        names = [name for part in listing.values() for name in part.names]
+        labels = [label for part in listing.values() for label in part.labels]
+        ends = np.cumsum([len(part.names) for part in listing.values()])[:-1]
+        sets = dict(zip(listing, np.split(np.arange(len(names)), ends), strict=True))
+        return cls(str(path), Files(str(root_of(path)), names), labels, sets)
 
     def dataset(self, config: DatasetConfig) -> Dataset:
         """The images of all sets. Without a test set, a fixed stratified fifth of the train images is it.
@@ -54,6 +63,7 @@ class ClassSets:
         number = {name: i for i, name in enumerate(class_names)}
         labels = np.array([number.get(label, -1) for label in self.labels], np.int64)
         sets = self._with_test(labels, class_names)
+        self._tell_of_missing_classes(sets, labels, class_names)
 
         order = np.concatenate(list(sets.values()))
         assert config.image_size is not None
@@ -62,7 +72,7 @@ class ClassSets:
         start = 0
         for name, numbers in sets.items():
             rows = slice(start, start + len(numbers))
-            sources = tuple(self.files.names[i] for i in numbers)
+            sources = tuple([self.files.names[i] for i in numbers.tolist()])
             parts[name] = ImageSet(images[rows], labels[numbers], sources)
             start = rows.stop
         val = parts["val"] if len(sets["val"]) else None
@@ -74,7 +84,7 @@ class ClassSets:
         return decode_images([Path(self.files[i].path) for i in order], image_size, root=Path(self.where))
 
     def _classes(self, name: SetName) -> set[str]:
-        return {self.labels[i] for i in self.sets[name]}
+        return {self.labels[i] for i in self.sets[name].tolist()}
 
     def _order(self, name: str) -> tuple[int, str]:
         return int(name) if self.numbered else 0, name
@@ -94,6 +104,21 @@ class ClassSets:
                     f"{self.where}: {name} has the class {unknown[0]!r}, that train does not have; "
                     f"add it to train or remove it from {name}; classes of train: {', '.join(class_names)}"
                 )
+
+    def _tell_of_missing_classes(
+        self, sets: dict[SetName, Integers], labels: Integers, class_names: tuple[str, ...]
+    ) -> None:
+        """A set that a person gave may lack classes, which is seldom meant."""
+        for name in ("val", "test"):
+            there = np.bincount(labels[sets[name]], minlength=len(class_names)) > 0
+            missing = [class_names[i] for i in np.flatnonzero(~there)]
+            if not there.any() or not missing:
+                continue
+            named = ", ".join(map(repr, missing[:_NAMED_CLASSES])) + (", ..." if len(missing) > _NAMED_CLASSES else "")
+            logger.warning(
+                "%s: %s has no image of %d of the %d classes: %s; %s",
+                self.where, name, len(missing), len(class_names), named, _WITHOUT[name],
+            )  # fmt: skip
 
     def _with_test(self, labels: Integers, class_names: tuple[str, ...]) -> dict[SetName, Integers]:
         """The sets; a fixed stratified fifth of train moves to test if there is none."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from autodo.config import DatasetConfig
 from autodo.data.files import one_line
-from autodo.data.listing import Listing, list_images, relative_to_root
+from autodo.data.listing import Listing, list_images, root_of
 from autodo.data.remote import local_copy
 from autodo.data.stream.sources import sources_of
 from autodo.errors import DataError
@@ -45,11 +45,11 @@ def listing_content(listing: Listing, path: Path) -> str:
 
     In the order of the listing, because the split depends on it: a CSV with its rows in another order is another one.
     """
-    items = [(name, item) for name, part in listing.items() for item in part]
+    root = root_of(path)
+    files = [(part, label, name) for part, listed in listing.items() for name, label in zip(*listed, strict=True)]
     with ThreadPoolExecutor() as pool:
-        digests = list(pool.map(_digest, (item.path for _, item in items)))
-    files = relative_to_root([item.path for _, item in items], path)
-    rows = [(name, item.label, file, digest) for (name, item), file, digest in zip(items, files, digests, strict=True)]
+        digests = pool.map(_digest, [root / name for _, _, name in files])
+        rows = [(*file, digest) for file, digest in zip(files, digests, strict=True)]
     return hashlib.blake2b(json.dumps(rows).encode(), digest_size=8).hexdigest()
 
 

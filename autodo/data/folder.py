@@ -29,7 +29,7 @@ def read_folder(config: DatasetConfig, place: Place) -> Dataset:
 
 def _read(config: DatasetConfig, path: Path) -> Dataset:
     if config.stream:
-        sources = sources_of(path)
+        sources = sources_of(path, to_load=True)
         if config.content is not None:
             _check_content(path, config.content, sources.content)
         return sources.class_sets(config.damaged_limit).dataset(config)

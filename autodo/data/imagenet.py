@@ -3,7 +3,7 @@
 from autodo.config import DatasetConfig
 from autodo.data.files import Place
 from autodo.data.image_set import Dataset
-from autodo.data.listing import list_classes
+from autodo.data.listing import Listed, list_classes
 from autodo.data.stream.sources import ImageFiles, Shards, Sources, list_shards
 from autodo.errors import DataError
 
@@ -26,10 +26,10 @@ def _sources(name: str, place: Place) -> Sources:
         if shards.get("train") and shards.get("val"):
             return Shards(root, {"train": shards["train"], "val": [], "test": shards["val"]})
         if (root / "train").is_dir() and (root / "val").is_dir():
-            train, test = list_classes(root / "train"), list_classes(root / "val")
-            if not test:
+            train, test = list_classes(root, "train"), list_classes(root, "val")
+            if not test.names:
                 raise DataError(f"{root / 'val'}: no class folders; sort its images into them, as torchvision does")
-            return ImageFiles(root, {"train": train, "val": [], "test": test})
+            return ImageFiles(root, {"train": train, "val": Listed([], []), "test": test})
     if not place.data_dir.is_dir():
         raise DataError(f"{name}: there is no directory {place.data_dir}; pass --data-dir with the folder of its files")
     raise DataError(

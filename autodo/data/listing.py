@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -16,14 +16,20 @@ SET_NAMES: tuple[SetName, ...] = get_args(SetName)
 _COLUMNS = ("path", "label", "split")
 
 
-class Item(NamedTuple):
-    """An image file and the name of its class."""
+class Listed(NamedTuple):
+    """Image files of a set, as text: a Path each would take longer than to find them.
 
-    path: Path
-    label: str
+    Shape:
+        names, labels [N].
+    """
+
+    names: list[str]
+    """Relative to `root_of` the path that was listed, if the file lies in it, else as it is."""
+    labels: list[str]
+    """Name of each one's class."""
 
 
-Listing = dict[SetName, list[Item]]
+Listing = dict[SetName, Listed]
 """The files of every set, sorted within class folders, in the order of rows in a CSV."""
 
 
@@ -46,11 +52,9 @@ def list_images(path: Path) -> Listing:
     )
 
 
-def relative_to_root(files: Sequence[Path], path: Path) -> list[str]:
-    """Names of listed files: relative to the directory, or to the CSV's folder, if they lie in it, else as they are."""
-    root = path if path.is_dir() else path.parent
-    start = f"{root}/" if root.parts and str(root) != "/" else ""
-    return [str(file).removeprefix(start) for file in files]
+def root_of(path: Path) -> Path:
+    """What names of listed files are relative to: the directory, or the CSV's folder."""
+    return path if path.is_dir() else path.parent
 
 
 def list_folder(root: Path) -> Listing:
@@ -61,19 +65,18 @@ def list_folder(root: Path) -> Listing:
     Raises:
         DataError: if there are no class folders, one holds no images, or a folder is at a place that has no meaning.
     """
-    listing: Listing = {name: [] for name in SET_NAMES}
-    folders = _visible_folders(root)
-    if not any(folder.name == "train" and _visible_folders(folder) for folder in folders):
-        listing["train"] = list_classes(root)
-        return listing
+    folders = _folders_in(root)
+    if "train" not in folders or not _folders_in(root / "train"):
+        return _nothing() | {"train": list_classes(root)}
+    listing = _nothing()
     for folder in folders:
-        name = next((name for name in SET_NAMES if name == folder.name), None)
+        name = next((name for name in SET_NAMES if name == folder), None)
         if name is None:
             raise DataError(
-                f"{folder}: beside {root / 'train'} only 'val' and 'test' have a meaning"
-                f"{hint(folder.name, SET_NAMES)}; rename it or move it away"
+                f"{root / folder}: beside {root / 'train'} only 'val' and 'test' have a meaning"
+                f"{hint(folder, SET_NAMES)}; rename it or move it away"
             )
-        listing[name] = list_classes(folder)
+        listing[name] = list_classes(root, name)
     return listing
 
 
@@ -85,7 +88,8 @@ def list_csv(path: Path) -> Listing:
     Raises:
         DataError: if the file is not such a CSV, a row's file is missing or a file stands in two rows; with the line.
     """
-    listing: Listing = {name: [] for name in SET_NAMES}
+    listing = _nothing()
+    start = f"{path.parent}/" if path.parent.parts and str(path.parent) != "/" else ""
     line_of: dict[str, int] = {}
     missing: list[str] = []
     for line, row in _rows(path):
@@ -102,7 +106,8 @@ def list_csv(path: Path) -> Listing:
             raise DataError(f"{where}: {row['path']} stands in line {earlier} already; remove one of the rows")
         if not file.is_file():
             missing.append(f"line {line}: {row['path']}")
-        listing[name].append(Item(file, row["label"]))
+        listing[name].names.append(str(file).removeprefix(start))
+        listing[name].labels.append(row["label"])
     if missing:
         more = f" (one of {len(missing)} such rows)" if len(missing) > 1 else ""
         raise DataError(
@@ -116,30 +121,41 @@ def csv_paths(path: Path) -> list[str]:
     return [row["path"] for _, row in _rows(path) if row["path"]]
 
 
-def list_classes(folder: Path) -> list[Item]:
-    """FOLDER/<class>/*. Raises DataError if a class folder has no images, or holds a folder."""
-    items = []
-    for class_folder in _visible_folders(folder):
-        entries = _visible(class_folder)
-        inner = next((entry for entry in entries if entry.is_dir()), None)
-        if inner is not None:
-            raise DataError(f"{inner.path}: a folder in a class folder; move its images up, or the folder away")
-        files = [Path(entry.path) for entry in entries if entry.name.lower().endswith(SUFFIXES)]
-        if not files:
-            raise DataError(
-                f"{class_folder}: a class folder without images ({' '.join(SUFFIXES)}); fill it or remove it"
-            )
-        items += [Item(file, class_folder.name) for file in files]
-    return items
+def list_classes(root: Path, part: SetName | None = None) -> Listed:
+    """ROOT/<class>/*, or ROOT/<part>/<class>/*; the names begin at ROOT.
+
+    Raises:
+        DataError: if a class folder has no images, or holds a folder.
+    """
+    listed = Listed([], [])
+    folder, start = (root, "") if part is None else (root / part, f"{part}/")
+    for label in _folders_in(folder):
+        files = _images_in(folder / label)
+        listed.names.extend([f"{start}{label}/{file}" for file in files])
+        listed.labels.extend([label] * len(files))
+    return listed
 
 
-def _visible(folder: Path) -> list[os.DirEntry[str]]:
+def _nothing() -> Listing:
+    return {name: Listed([], []) for name in SET_NAMES}
+
+
+def _images_in(class_folder: Path) -> list[str]:
+    with os.scandir(class_folder) as entries:
+        visible = [entry for entry in entries if not entry.name.startswith(".")]
+    inner = min((entry.name for entry in visible if entry.is_dir()), default=None)
+    if inner is not None:
+        raise DataError(f"{class_folder / inner}: a folder in a class folder; move its images up, or the folder away")
+    files = sorted([entry.name for entry in visible if entry.name.lower().endswith(SUFFIXES)])
+    if not files:
+        raise DataError(f"{class_folder}: a class folder without images ({' '.join(SUFFIXES)}); fill it or remove it")
+    return files
+
+
+def _folders_in(folder: Path) -> list[str]:
+    """Names of the folders that are not hidden, sorted."""
     with os.scandir(folder) as entries:
-        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
-
-
-def _visible_folders(folder: Path) -> list[Path]:
-    return [Path(entry.path) for entry in _visible(folder) if entry.is_dir()]
+        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:

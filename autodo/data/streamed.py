@@ -1,6 +1,7 @@
 """Images that stay in their files, in place of the array of a set that is held in memory."""
 
 import itertools
+import logging
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from autodo.data.image_set import Images, Integers
 from autodo.data.stream.crop import Crops
 from autodo.data.stream.files import Files, ImageFile, read_into
 from autodo.data.stream.pool import (
+    Filled,
     Pool,
     close_pools,
     images_at_once,
@@ -22,11 +24,14 @@ from autodo.data.stream.pool import (
     pool_for,
     telling_of_lost_workers,
 )
+from autodo.errors import ImageLost
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["Crops", "StreamedImages"]
+
+logger = logging.getLogger("autodo")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,10 +75,10 @@ class StreamedImages:
         Shape:
             positions [n] -> [n, 3, S, S].
         Raises:
-            DataError: if a file cannot be read any more.
+            ImageLost: if a file cannot be read any more, also when it is tried again.
         """
         pixels = np.empty((len(positions), *self.shape[1:]), np.uint8)
-        read_into(pixels, self._files_of(positions), None)
+        _tell(read_into(pixels, self._files_of(positions), None))
         return pixels
 
     def batches(self, batches: Sequence[Integers], crops: Crops | None = None) -> Iterator["Tensor"]:
@@ -87,7 +92,8 @@ class StreamedImages:
         Shape:
             batches of [b] -> [b, 3, S, S] uint8 in host memory.
         Raises:
-            DataError: if a file cannot be read any more. RuntimeError: if a worker was killed.
+            ImageLost: if a file cannot be read any more, also when it is tried again.
+            RuntimeError: if a worker was killed.
         """
         workers = loader_workers()
         if workers == 0:
@@ -101,7 +107,7 @@ class StreamedImages:
     def _batches_here(self, batches: Sequence[Integers], crops: Crops | None) -> Iterator["Tensor"]:
         for positions in batches:
             pixels = self._batch(len(positions))
-            read_into(pixels.numpy(), self._files_of(positions), crops)
+            _tell(read_into(pixels.numpy(), self._files_of(positions), crops))
             yield pixels
 
     def _batches_ahead(self, batches: Sequence[Integers], crops: Crops | None, pool: Pool) -> Iterator["Tensor"]:
@@ -111,7 +117,7 @@ class StreamedImages:
         wanted = (
             positions[start : start + at_once] for positions in batches for start in range(0, len(positions), at_once)
         )
-        under_way: deque[tuple[Future[None], int]] = deque()
+        under_way: deque[tuple[Future[Filled], int]] = deque()
         try:
             with telling_of_lost_workers(pool):
                 for positions in batches:
@@ -120,7 +126,10 @@ class StreamedImages:
                         for some in itertools.islice(wanted, ahead - len(under_way)):
                             under_way.append(pool.read(self._files_of(some), self.image_size, crops))
                         decoded, slot = under_way[0]
-                        decoded.result()
+                        filled = decoded.result()
+                        _tell(filled.tried_again)
+                        if filled.lost is not None:
+                            raise ImageLost(filled.lost)
                         part = pixels[start : start + at_once].numpy()
                         part[:] = pool.pixels(slot, len(part), self.image_size)
                         pool.give_back(*under_way.popleft())
@@ -138,3 +147,8 @@ class StreamedImages:
 
     def _files_of(self, positions: Integers) -> list[ImageFile]:
         return [self.files[number] for number in self.index[positions].tolist()]
+
+
+def _tell(tried_again: Sequence[str]) -> None:
+    for line in tried_again:
+        logger.warning("%s", line)

@@ -21,7 +21,7 @@ from autodo.data.feed import for_statistics, in_memory
 from autodo.data.image_set import ImageSet
 from autodo.data.stream.pool import WORKERS_VARIABLE, close_pools
 from autodo.data.streamed import StreamedImages
-from autodo.errors import DataError
+from autodo.errors import DataError, ImageLost
 from autodo.recipes import build_run
 from autodo.search.reduced import reduced
 from autodo.train import Training
@@ -215,6 +215,50 @@ def test_a_run_does_not_go_on_with_other_images_than_it_began_with(lost, tmp_pat
     with pytest.raises(DataError, match=r"checkpoint\.pt: of other images than there are now.*; put them back"):
         start(config, checkpoint=tmp_path / "checkpoint.pt")
     assert (tmp_path / "checkpoint.pt").read_bytes() == kept
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        Path.unlink,
+        lambda file: os.truncate(file, file.stat().st_size - 20),
+        lambda file: file.write_bytes(b"text"),
+    ],
+    ids=["removed", "truncated", "overwritten"],
+)
+@pytest.mark.parametrize(("steps", "told"), [(None, "epoch 1/3"), (2, "step 4 of epoch 2/3")])
+def test_a_run_that_loses_an_image_says_where_it_goes_on_and_does(spoil, steps, told, tmp_path, monkeypatch):
+    monkeypatch.setenv(WORKERS_VARIABLE, "1")
+    photos = write_images(tmp_path / "photos", 20, 20, ".jpg")
+    config, path = run_on(photos, "autodo-exact-ws", **CROPS), tmp_path / "checkpoint.pt"
+    undisturbed = tables(start(config))
+    training = start(config, checkpoint=path, checkpoint_steps=steps)
+    next(iter(training))
+    # One of val is read when all steps of the next epoch have been kept.
+    lost = photos / (training.data.val if steps else training.data.train).sources[5]
+    content, times = lost.read_bytes(), lost.stat()
+    spoil(lost)
+    with pytest.raises(ImageLost) as error:
+        list(training)
+    before, after = str(error.value).split(
+        "(tried 3 times in 1.1 s); put it back as it was and start the command again: "
+    )
+    assert before.startswith(f"{lost}: could be read when the dataset was indexed, and cannot now: ")
+    assert after == f"the run goes on from its checkpoint after {told}"
+    assert error.value.__cause__ is None
+    lost.write_bytes(content)
+    os.utime(lost, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert tables(start(config, checkpoint=path)) == undisturbed
+
+
+def test_a_run_without_a_checkpoint_that_loses_an_image_begins_anew(tmp_path):
+    photos = write_images(tmp_path / "photos", 20, 20, ".jpg")
+    training = start(run_on(photos, "baseline"))
+    (photos / training.data.train.sources[5]).unlink()
+    with pytest.raises(ImageLost, match=r"start the command again: the run has no checkpoint and begins anew$"):
+        list(training)
 
 
 @pytest.mark.slow

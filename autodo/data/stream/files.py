@@ -1,5 +1,6 @@
 """Where the bytes of every listed image are: in a file of its own, or within a tar shard."""
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,10 +13,13 @@ from numpy.typing import NDArray
 from autodo.data.decode import reason
 from autodo.data.image_set import Integers
 from autodo.data.stream.crop import Crops, pixels_of
-from autodo.errors import DataError
+from autodo.errors import ImageLost
 
-_PAUSES_SECONDS = (0.1, 1.0)
-"""Before a file that could not be read is tried again: a file server may have a bad moment."""
+_PAUSES_SECONDS = (0.1, 1.0, 4.0, 15.0)
+"""Before a file that could not be read is tried again: a file server may be down for a moment."""
+_CERTAIN = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_TRIES_OF_CERTAIN = 2
+"""Further tries after these, or of bytes that are no image: somebody may be replacing the file."""
 
 
 class ImageFile(NamedTuple):
@@ -80,28 +84,44 @@ class Files:
         )
 
 
-def read_into(out: NDArray[np.uint8], images: Sequence[ImageFile], crops: Crops | None) -> None:
-    """Fills `out` with the images' pixels, gray ones as RGB.
+def read_into(out: NDArray[np.uint8], images: Sequence[ImageFile], crops: Crops | None) -> list[str]:
+    """Fills `out` with the images' pixels, gray ones as RGB; a line on each file that had to be tried again.
 
     Shape:
         out [n, 3, S, S].
     Raises:
-        DataError: if a file cannot be read, also when it is tried again.
+        ImageLost: if a file cannot be read, also when it is tried again.
     """
+    tried_again: list[str] = []
     for row, image in zip(out, images, strict=True):
-        row[:] = _pixels(image, out.shape[-1], crops)
+        row[:] = _pixels(image, out.shape[-1], crops, tried_again)
+    return tried_again
 
 
-def _pixels(image: ImageFile, image_size: int, crops: Crops | None) -> NDArray[np.uint8]:
-    for pause in _PAUSES_SECONDS:
+def _pixels(image: ImageFile, image_size: int, crops: Crops | None, tried_again: list[str]) -> NDArray[np.uint8]:
+    waited, why = 0.0, ""
+    for tries in itertools.count():
         try:
-            return pixels_of(image.content(), image_size, crops, image.number)
-        except Exception:  # PIL's decoders raise exceptions of many kinds for damaged files
-            time.sleep(pause)
-    try:
-        return pixels_of(image.content(), image_size, crops, image.number)
-    except Exception as error:
-        raise DataError(
-            f"{image}: could be read when the dataset was indexed, and cannot now: {reason(error)}; put it back "
-            "and start the command again: the run goes on from its checkpoint"
-        ) from None
+            pixels = pixels_of(image.content(), image_size, crops, image.number)
+        except MemoryError:
+            raise
+        except Exception as error:  # PIL's decoders raise exceptions of many kinds for damaged files
+            why, pauses = reason(error), _pauses(error)
+        else:
+            if tries:
+                tried_again.append(f"{image}: {why}; it could be read when it was tried again {waited:.1f} s later")
+            return pixels
+        if tries >= len(pauses):
+            break
+        time.sleep(pauses[tries])
+        waited += pauses[tries]
+    raise ImageLost(
+        f"{image}: could be read when the dataset was indexed, and cannot now: {why} (tried {tries + 1} times in "
+        f"{waited:.1f} s); put it back as it was and start the command again"
+    )
+
+
+def _pauses(error: Exception) -> Sequence[float]:
+    """PIL's own errors have no number, and what is certain needs no patience."""
+    passes = isinstance(error, OSError) and error.errno is not None and not isinstance(error, _CERTAIN)
+    return _PAUSES_SECONDS if passes else _PAUSES_SECONDS[:_TRIES_OF_CERTAIN]

@@ -14,14 +14,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autodo.data.stream.crop import Crops
 from autodo.data.stream.files import ImageFile, read_into
-from autodo.errors import ConfigError
+from autodo.errors import ConfigError, ImageLost
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -50,6 +50,14 @@ def loader_workers() -> int:
     if not text.isdecimal():
         raise ConfigError(f"{WORKERS_VARIABLE}: {text!r} is not a number of processes, such as 8, or 0 for none")
     return int(text)
+
+
+class Filled(NamedTuple):
+    """What a worker says when it is done with a slot. An exception would bring its traceback along."""
+
+    tried_again: list[str]
+    lost: str | None = None
+    """Why there are no pixels: an image cannot be read any more."""
 
 
 class Pool:
@@ -93,7 +101,7 @@ class Pool:
             for one in under_way:
                 one.cancel()
 
-    def read(self, images: Sequence[ImageFile], image_size: int, crops: Crops | None) -> "tuple[Future[None], int]":
+    def read(self, images: Sequence[ImageFile], image_size: int, crops: Crops | None) -> "tuple[Future[Filled], int]":
         """Has a worker decode images into a slot: what tells that it has, and the slot, which is to be given back."""
         slot = self._free.pop() if self._free else self._new_slot()
         return self.submit(_fill, slot, images, image_size, crops), slot
@@ -102,7 +110,7 @@ class Pool:
         """What was decoded, until the slot is given back. Shape: [count, 3, S, S]."""
         return _images_in(self._slots[slot], count, image_size)
 
-    def give_back(self, future: "Future[None]", slot: int) -> None:
+    def give_back(self, future: "Future[Filled]", slot: int) -> None:
         """Lets a slot be used again, when nobody writes to it any more."""
         future.cancel()
         future.add_done_callback(lambda _: self._free.append(slot))
@@ -176,11 +184,14 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _fill(slot: int, images: Sequence[ImageFile], image_size: int, crops: Crops | None) -> None:
+def _fill(slot: int, images: Sequence[ImageFile], image_size: int, crops: Crops | None) -> Filled:
     if slot not in _mapped:
         memory, stride = _shared
         _mapped[slot] = mmap.mmap(memory, stride, offset=slot * stride)
-    read_into(_images_in(_mapped[slot], len(images), image_size), images, crops)
+    try:
+        return Filled(read_into(_images_in(_mapped[slot], len(images), image_size), images, crops))
+    except ImageLost as error:
+        return Filled([], str(error))
 
 
 def _images_in(memory: mmap.mmap, count: int, image_size: int) -> NDArray[np.uint8]:

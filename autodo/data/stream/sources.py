@@ -1,12 +1,13 @@
 """Where streamed images come from: class folders, a CSV or tar shards, without those that are damaged."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from autodo.atomic import replacing
 from autodo.data.class_sets import ClassSets
 from autodo.data.files import one_line
 from autodo.data.image_set import Integers
-from autodo.data.listing import SET_NAMES, Listing, SetName, list_images, relative_to_root
+from autodo.data.listing import SET_NAMES, Listing, SetName, list_images, root_of
 from autodo.data.stream.check import look_at_images, look_at_shards, with_labels
 from autodo.data.stream.files import Files, Spans
 from autodo.data.stream.index import index_file, indexed, states_of
@@ -58,14 +59,38 @@ def list_shards(root: Path) -> dict[SetName, list[str]]:
     return of_set if shards else {}
 
 
-def sources_of(path: Path) -> "Sources":
+_kept: dict[Path, "Sources"] | None = None
+
+
+@contextlib.contextmanager
+def listed_once() -> Iterator[None]:
+    """In the block, files that were listed for their fingerprint are not listed again when they are loaded next.
+
+    A listing serves one `load`, so that none outlives the start of a run.
+    """
+    global _kept  # noqa: PLW0603
+    before, _kept = _kept, {}
+    try:
+        yield
+    finally:
+        _kept = before
+
+
+def sources_of(path: Path, *, to_load: bool = False) -> "Sources":
     """The files of `dataset.path`: tar shards if the folder holds some, else the images of class folders or a CSV.
 
+    Args:
+        to_load: they are listed to be read, and not for their fingerprint alone; see `listed_once`.
     Raises:
         DataError: if it is none of these.
     """
-    shards = list_shards(path)
-    return Shards(path, shards) if shards else ImageFiles(path, list_images(path))
+    found = None if _kept is None else _kept.pop(path, None)
+    if found is None:
+        shards = list_shards(path)
+        found = Shards(path, shards) if shards else ImageFiles(path, list_images(path))
+    if _kept is not None and not to_load:
+        _kept[path] = found
+    return found
 
 
 class Sources(ABC):
@@ -103,7 +128,7 @@ class Sources(ABC):
             DataError: if more than a share of `damaged_limit` of the images are damaged.
         """
 
-    @property
+    @functools.cached_property
     def content(self) -> str:
         """16 hex digits that change with the names, sizes, classes or sets of the files. No file is read."""
         digest = hashlib.blake2b(digest_size=8)
@@ -121,9 +146,8 @@ class ImageFiles(Sources):
     """Class folders, or what a CSV lists."""
 
     def __init__(self, path: Path, listing: Listing) -> None:
-        names = {name: relative_to_root([item.path for item in part], path) for name, part in listing.items()}
-        super().__init__(path, path if path.is_dir() else path.parent, names)
-        self._labels = [item.label for part in listing.values() for item in part]
+        super().__init__(path, root_of(path), {name: part.names for name, part in listing.items()})
+        self._labels = [label for part in listing.values() for label in part.labels]
 
     @property
     def labels(self) -> Sequence[str]:

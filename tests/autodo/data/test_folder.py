@@ -56,6 +56,26 @@ def test_train_val_and_test_folders(tmp_path, write_classes):
         assert_pixels_match_sources(part, tmp_path)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("part", "told"), [("val", "nothing clean tells"), ("test", "the test errors say nothing")])
+def test_a_class_that_val_or_test_lacks_is_named(part, told, stream, tmp_path, write_classes, caplog, monkeypatch):
+    monkeypatch.setenv("AUTODO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("AUTODO_LOADER_WORKERS", "0")
+    root = tmp_path / "pets"
+    write_classes(root / "train", cat=4, dog=4, **{f"rare{i}": 4 for i in range(6)})
+    write_classes(root / part, cat=1, dog=1)
+    settings = config(root).model_copy(update={"stream": stream})
+    assert len(load(settings).class_names) == 8
+    (message,) = caplog.messages
+    assert message.startswith(
+        f"{root}: {part} has no image of 6 of the 8 classes: 'rare0', 'rare1', 'rare2', 'rare3', 'rare4', ...; {told}"
+    )
+    caplog.clear()
+    write_classes(root / part, **{f"rare{i}": 1 for i in range(6)})
+    load(settings)
+    assert caplog.messages == []
+
+
 def test_train_without_test_gives_a_fifth_of_it(tmp_path, write_classes):
     write_classes(tmp_path / "train", cat=10, dog=10)
     dataset = load(config(tmp_path))

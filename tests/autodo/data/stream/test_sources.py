@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import math
 import os
 import tarfile
 from pathlib import Path
@@ -399,6 +400,36 @@ def test_random_crops_are_for_streamed_images():
     assert build_run("imagenet", "baseline").augmentation.resized_crop == (0.08, 1.0)
     with pytest.raises(ConfigError, match="it is for images that are streamed, which those of 'digits' are not"):
         build_run("digits", "baseline", overrides={"augmentation.resized_crop": [0.2, 1]})
-    for wrong in ([0.5, 0.2], [0.0, 1.0], [0.5, 1.5]):
-        with pytest.raises(ConfigError, match="resized_crop"):
-            build_run("imagenet", "baseline", overrides={"augmentation.resized_crop": wrong})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        0.5,
+        [0.5],
+        [0.9, 0.1],
+        [0, 2],
+        [0.0, 1.0],
+        "0.08,1",
+        ["a", "b"],
+        ["0.1", "0.5"],
+        [0.1, 0.5, 1],
+        [0.1, True],
+        {},
+        True,
+        [0.1, math.inf],
+        [math.nan, 1],
+        [],
+    ],
+    ids=str,
+)
+def test_what_is_wanted_of_random_crops_is_told_whatever_was_given(wrong):
+    from autodo.recipes import build_run
+
+    with pytest.raises(ConfigError) as error:
+        build_run("imagenet", "baseline", overrides={"augmentation.resized_crop": wrong})
+    assert str(error.value) == (
+        "imagenet x baseline: augmentation.resized_crop: two numbers are needed, the smallest and the largest share of "
+        "an image's area that is cut out, 0 < smallest <= largest <= 1, such as [0.08, 1.0], or null for the centre; "
+        f"not {wrong!r}"
+    )

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from autodo.data.stream import files, pool
 from autodo.data.stream.pool import WORKERS_VARIABLE, loader_workers
 from autodo.data.streamed import Crops, StreamedImages
-from autodo.errors import ConfigError, DataError
+from autodo.errors import ConfigError, ImageLost
 
 CROPS = Crops((0.08, 1.0), seed=11)
 
@@ -144,7 +145,7 @@ def test_a_file_that_cannot_be_read_any_more_is_named(workers, spoil, tree, stre
     monkeypatch.setenv(WORKERS_VARIABLE, workers)
     lost = tree / images.files.names[images.index[5]]
     spoil(lost)
-    with pytest.raises(DataError, match=rf"^{lost}: could be read when the dataset was indexed, and cannot now: \w"):
+    with pytest.raises(ImageLost, match=rf"^{lost}: could be read when the dataset was indexed, and cannot now: \w"):
         pixels_of(images)
 
 
@@ -156,6 +157,87 @@ def test_a_file_that_comes_back_is_read(tree, stream, monkeypatch):
     lost.unlink()
     monkeypatch.setattr(files.time, "sleep", lambda seconds: lost.write_bytes(content))
     np.testing.assert_array_equal(images.read(np.array([5])), expected)
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_a_file_that_the_system_fails_to_read_for_a_while_is_read_and_told(
+    workers, tree, stream, pixels_of, monkeypatch, caplog
+):
+    images = stream(tree).train.images
+    monkeypatch.setenv(WORKERS_VARIABLE, workers)
+    expected = pixels_of(images)
+    lost = tree / images.files.names[images.index[5]]
+    whole = lost.rename(tree / "kept")
+    lost.symlink_to("/proc/self/mem")  # the system's own EIO: nothing is at its beginning
+    with pytest.raises(OSError, match="Input/output error"):
+        lost.read_bytes()
+    mended = threading.Timer(0.4, lambda: whole.replace(lost))
+    mended.start()
+    np.testing.assert_array_equal(pixels_of(images), expected)
+    mended.join()
+    (told,) = caplog.messages
+    assert told.startswith(f"{lost}: Input/output error; it could be read when it was tried again ")
+
+
+def test_a_file_that_was_being_written_is_read_when_it_is_whole(tree, stream, caplog):
+    images = stream(tree).train.images
+    expected = images.read(np.array([5]))
+    pipe = tree / images.files.names[images.index[5]]
+    content = pipe.read_bytes()
+    pipe.unlink()
+    os.mkfifo(pipe)
+
+    def write_twice():
+        for part in (content[: len(content) // 2], content):
+            pipe.write_bytes(part)
+            time.sleep(0.05)  # the reader has seen its end
+
+    writer = threading.Thread(target=write_twice)
+    writer.start()
+    np.testing.assert_array_equal(images.read(np.array([5])), expected)
+    writer.join()
+    (told,) = caplog.messages
+    assert "truncated" in told
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changes its user")
+def test_a_file_that_must_not_be_read_any_more_is_named(tree, stream, monkeypatch):
+    images = stream(tree).train.images
+    lost = tree / images.files.names[images.index[5]]
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
+    os.seteuid(65534)  # to whom the test's folder is closed
+    try:
+        with pytest.raises(
+            ImageLost, match=rf"^{lost}: .*, and cannot now: Permission denied \(tried 3 times in 1.1 s"
+        ):
+            images.read(np.array([5]))
+    finally:
+        os.seteuid(0)
+
+
+def test_patience_with_what_may_pass_ends_too(tree, stream, monkeypatch):
+    images = stream(tree).train.images
+    lost = tree / images.files.names[images.index[5]]
+    lost.unlink()
+    lost.symlink_to("/proc/self/mem")
+    waited = []
+    monkeypatch.setattr(files.time, "sleep", waited.append)
+    with pytest.raises(ImageLost, match=r"Input/output error \(tried 5 times in 20.1 s\); put it back as it was"):
+        images.read(np.array([5]))
+    assert waited == sorted(waited)
+
+
+def test_an_image_of_a_shard_that_was_cut_off_is_named_with_the_shard(
+    tree, tmp_path, stream, write_shards, monkeypatch
+):
+    shards = write_shards(tree, tmp_path / "shards")
+    images = stream(shards).train.images
+    place = int(np.argmax(images.index))
+    file = images.files[int(images.index[place])]
+    os.truncate(file.path, file.offset + 10)
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
+    with pytest.raises(ImageLost, match=rf"^{file.path}: {file.name}: .* cannot now: the file is shorter than it was"):
+        images.read(np.array([place]))
 
 
 def test_a_killed_worker_is_one_clear_error_and_the_next_reading_starts_new_ones(tree, stream, pixels_of, monkeypatch):
