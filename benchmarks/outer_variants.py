@@ -200,4 +200,13 @@ COMBINED = {
     "every 2nd, lr 0.1, damping 0.0001": passes(every=2, lr=0.1, damping=1e-4),
 }
 PLAIN = "plain training"
-VARIANTS = {PLAIN: Variant({}), **SCHEDULES, **COMBINED, **SETTINGS}
+SMALL = {
+    DEFAULT: Variant({}),
+    "damping 0.003": passes(damping=3e-3),
+    "damping 0.001": passes(damping=1e-3),
+    "every 2nd, lr 0.1": passes(every=2, lr=0.1),
+    "every 2nd, lr 0.1, damping 0.003": passes(every=2, lr=0.1, damping=3e-3),
+    "every 2nd, lr 0.1, damping 0.001": passes(every=2, lr=0.1, damping=1e-3),
+}
+"""For sets of a thousand images."""
+VARIANTS = {PLAIN: Variant({}), **SCHEDULES, **COMBINED, **SETTINGS, **SMALL}
