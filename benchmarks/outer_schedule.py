@@ -10,7 +10,7 @@ epoch of lowest val error. Costs are this process's own time, without evaluation
 
 import argparse
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,18 @@ from autodo.data import Prepared, load, prepare
 from autodo.recipes import build_run
 from autodo.task_model import best_model
 from autodo.train import Training
-from benchmarks.outer_variants import BEFORE, COMBINED, DEFAULT, PLAIN, SCHEDULES, SETTINGS, SMALL, VARIANTS, Variant
+from benchmarks.outer_variants import (
+    BEFORE,
+    BY_VAL,
+    COMBINED,
+    DEFAULT,
+    PLAIN,
+    SCHEDULES,
+    SETTINGS,
+    SMALL,
+    VARIANTS,
+    Variant,
+)
 from reports.palette import COLOURS
 
 METHODS = ("autodo-exact-ws", "autodo-exact-aws")
@@ -51,9 +62,25 @@ STUDIES = {
         {"dataset.subsample": 12_000, "training.epochs": 20},
         ("100-0.1", "10-0.1"),
         3,
-        (SCHEDULES, COMBINED, SETTINGS),
+        (SCHEDULES, COMBINED, BY_VAL, SETTINGS),
     ),
-    "digits": Study("digits", {"training.epochs": 40}, ("10-0.1", "1-0.0", "1-0.3"), 10, (SMALL,)),
+    "digits": Study("digits", {"training.epochs": 40}, ("10-0.1", "1-0.0", "1-0.3"), 10, (SMALL, BY_VAL)),
+    # As few images as digits has, and a large test set.
+    "fashion-mnist-1500": Study(
+        "fashion-mnist",
+        {"dataset.subsample": 1500, "training.epochs": 40, "training.batch_size": 64, "training.lr": 0.05},
+        ("10-0.1", "1-0.0", "1-0.3"),
+        5,
+        (SMALL, BY_VAL),
+    ),
+    # A small val set beside a large train set.
+    "fashion-mnist-val-300": Study(
+        "fashion-mnist",
+        {"dataset.subsample": 12_000, "training.epochs": 20, "dataset.val_share": 0.025},
+        ("100-0.1", "10-0.1"),
+        3,
+        (SMALL, BY_VAL),
+    ),
 }
 
 
@@ -85,11 +112,15 @@ def config_of(study: Study, cell: Cell) -> RunConfig:
     )
 
 
-def run(study: Study, path: Path, only: str | None) -> None:
+def run(study: Study, path: Path, only: str | None, variants: Sequence[str] | None) -> None:
     """Runs what the file lacks, and writes the file after each training."""
     rows = [] if not path.exists() else pd.read_parquet(path).to_dict("records")
     done = {Cell(row["method"], row["variant"], row["distortion"], row["seed"]) for row in rows}
-    wanted = [cell for cell in cells(study) if cell not in done and (only is None or cell.method == only)]
+    wanted = [
+        cell
+        for cell in cells(study)
+        if cell not in done and (only is None or cell.method == only) and cell.variant in (variants or VARIANTS)
+    ]
     dataset = load(config_of(study, next(cells(study))).dataset)
     for number, cell in enumerate(wanted, start=1):
         config = config_of(study, cell)
@@ -223,11 +254,12 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("--study", choices=STUDIES, default="fashion-mnist")
     parser.add_argument("--only", metavar="METHOD", help="run this method's trainings only")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, metavar="VARIANT", help="run these only")
     parser.add_argument("--figure", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.what == "run":
-        run(STUDIES[given.study], given.results, given.only)
+        run(STUDIES[given.study], given.results, given.only, given.variants)
     else:
         show(STUDIES[given.study], pd.read_parquet(given.results), given.figure)
 
