@@ -62,7 +62,7 @@ STUDIES = {
         {"dataset.subsample": 12_000, "training.epochs": 20},
         ("100-0.1", "10-0.1"),
         3,
-        (SCHEDULES, COMBINED, BY_VAL, SETTINGS),
+        (SCHEDULES, COMBINED, SETTINGS),
     ),
     "digits": Study("digits", {"training.epochs": 40}, ("10-0.1", "1-0.0", "1-0.3"), 10, (SMALL, BY_VAL)),
     # As few images as digits has, and a large test set.
