@@ -3,14 +3,14 @@
     python -m benchmarks.outer_schedule run RESULTS.parquet      # what the file lacks of some hundred trainings
     python -m benchmarks.outer_schedule show RESULTS.parquet [--figure FILE.png]
 
-12,000 images of Fashion-MNIST, small-cnn, 20 epochs, one thread. Every variant is a method of the exact solver with one
-thing changed (`outer_variants.py`). The error is that of all test images at the epoch of lowest val error. Costs are
-this process's own time, without evaluation, over that of a plain training of the same data and seed.
+12,000 images of Fashion-MNIST, small-cnn, 20 epochs, one thread; with `--study`, others (`STUDIES`). Every variant is a
+method of the exact solver with one thing changed (`outer_variants.py`). The error is that of all test images at the
+epoch of lowest val error. Costs are this process's own time, without evaluation, over that of a plain training.
 """
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import ttest_1samp
 
 from autodo.atomic import replacing
 from autodo.config import DistortionConfig, RunConfig
@@ -26,17 +27,65 @@ from autodo.data import Prepared, load, prepare
 from autodo.recipes import build_run
 from autodo.task_model import best_model
 from autodo.train import Training
-from benchmarks.outer_variants import BEFORE, COMBINED, DEFAULT, PLAIN, SCHEDULES, SETTINGS, VARIANTS
+from benchmarks.outer_variants import (
+    BEFORE,
+    BY_VAL,
+    COMBINED,
+    DEFAULT,
+    PLAIN,
+    SCHEDULES,
+    SETTINGS,
+    SMALL,
+    VARIANTS,
+    Variant,
+)
 from reports.palette import COLOURS
 
-IMAGES, EPOCHS, SEEDS = 12_000, 20, 3
-DISTORTIONS = ("100-0.1", "10-0.1")
+METHODS = ("autodo-exact-ws", "autodo-exact-aws")
 FEW = 256
 """Test images that are looked at after every epoch; at the end all of them are."""
 
 
+class Study(NamedTuple):
+    """What is trained on, and which variants; the parts in the order of what is needed first."""
+
+    dataset: str
+    settings: Mapping[str, Any]
+    distortions: tuple[str, ...]
+    seeds: int
+    parts: tuple[Mapping[str, Variant], ...]
+
+
+STUDIES = {
+    "fashion-mnist": Study(
+        "fashion-mnist",
+        {"dataset.subsample": 12_000, "training.epochs": 20},
+        ("100-0.1", "10-0.1"),
+        3,
+        (SCHEDULES, COMBINED, SETTINGS),
+    ),
+    "digits": Study("digits", {"training.epochs": 40}, ("10-0.1", "1-0.0", "1-0.3"), 10, (SMALL, BY_VAL)),
+    # As few images as digits has, and a large test set.
+    "fashion-mnist-1500": Study(
+        "fashion-mnist",
+        {"dataset.subsample": 1500, "training.epochs": 40, "training.batch_size": 64, "training.lr": 0.05},
+        ("10-0.1", "1-0.0", "1-0.3"),
+        5,
+        (SMALL, BY_VAL),
+    ),
+    # A small val set beside a large train set.
+    "fashion-mnist-val-300": Study(
+        "fashion-mnist",
+        {"dataset.subsample": 12_000, "training.epochs": 20, "dataset.val_share": 0.025},
+        ("100-0.1", "10-0.1"),
+        3,
+        (SMALL, BY_VAL),
+    ),
+}
+
+
 class Cell(NamedTuple):
-    """One training of the study."""
+    """One training of a study."""
 
     method: str
     variant: str
@@ -44,45 +93,46 @@ class Cell(NamedTuple):
     seed: int
 
 
-def cells() -> Iterator[Cell]:
+def cells(study: Study) -> Iterator[Cell]:
     """In the order of what is needed first."""
-    both = ("autodo-exact-ws", "autodo-exact-aws")
-    plan = [
-        ("baseline", {PLAIN: VARIANTS[PLAIN]}),
-        *((method, part) for part in (SCHEDULES, COMBINED, SETTINGS) for method in both),
-    ]
-    for method, variants in plan:
-        for seed, variant, distortion in product(range(SEEDS), variants, DISTORTIONS):
+    for seed, distortion in product(range(study.seeds), study.distortions):
+        yield Cell("baseline", PLAIN, distortion, seed)
+    for part in study.parts:
+        for seed, method, variant, distortion in product(range(study.seeds), METHODS, part, study.distortions):
             yield Cell(method, variant, distortion, seed)
 
 
-def config_of(cell: Cell) -> RunConfig:
+def config_of(study: Study, cell: Cell) -> RunConfig:
     """Without what only `alter` does."""
     variant = VARIANTS[cell.variant]
-    overrides = {"dataset.subsample": IMAGES, "training.epochs": EPOCHS, **BEFORE, **variant.settings}
+    overrides = {**study.settings, **BEFORE, **variant.settings}
     distortion = DistortionConfig.parse(cell.distortion)
     return build_run(
-        "fashion-mnist", cell.method, distortion=distortion, seed=cell.seed, split=variant.split, overrides=overrides
+        study.dataset, cell.method, distortion=distortion, seed=cell.seed, split=variant.split, overrides=overrides
     )
 
 
-def run(path: Path, only: str | None) -> None:
+def run(study: Study, path: Path, only: str | None, variants: Sequence[str] | None) -> None:
     """Runs what the file lacks, and writes the file after each training."""
     rows = [] if not path.exists() else pd.read_parquet(path).to_dict("records")
     done = {Cell(row["method"], row["variant"], row["distortion"], row["seed"]) for row in rows}
-    wanted = [cell for cell in cells() if cell not in done and (only is None or cell.method == only)]
-    dataset = load(config_of(next(cells())).dataset)
+    wanted = [
+        cell
+        for cell in cells(study)
+        if cell not in done and (only is None or cell.method == only) and cell.variant in (variants or VARIANTS)
+    ]
+    dataset = load(config_of(study, next(cells(study))).dataset)
     for number, cell in enumerate(wanted, start=1):
-        row = measure(cell, prepare(dataset, config_of(cell)))
+        config = config_of(study, cell)
+        row = measure(cell, config, prepare(dataset, config))
         rows.append(row)
         with replacing(path) as temporary:
             pd.DataFrame(rows).to_parquet(temporary)
         print(f"{number}/{len(wanted)} {' | '.join(map(str, cell))}: {row['error']:.2f}%", flush=True)
 
 
-def measure(cell: Cell, data: Prepared) -> dict[str, Any]:
+def measure(cell: Cell, config: RunConfig, data: Prepared) -> dict[str, Any]:
     """Trains, and gives a row of the results."""
-    config = config_of(cell)
     few = data.test.take(np.arange(FEW))
     training = Training(config, Prepared(data.train, data.val, few, data.class_names))
     # Own time: other programs are at work as well.
@@ -111,7 +161,7 @@ def measure(cell: Cell, data: Prepared) -> dict[str, Any]:
 
 
 def summary(results: pd.DataFrame) -> pd.DataFrame:
-    """A row for each method, variant and distortion: error, what the seeds say of it, and what it costs.
+    """A row for each method, variant and distortion: error, its deviation over seeds, and what it costs.
 
     Costs are of all epochs: `outer_cost` that of the outer phase, `run_cost` that of the inner and the outer phase. A
     method without outer passes is not slower for its variant, so the outer seconds are set beside the mean inner
@@ -121,39 +171,46 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
     results = results.assign(outer_cost=results.outer_seconds / results.distortion.map(plain))
     rows = []
     for (method, variant, distortion), of_cell in results.groupby(["method", "variant", "distortion"], sort=False):
-        of_method = results[(results.method == method) & (results.distortion == distortion)]
-        default = of_method[of_method.variant == DEFAULT].set_index("seed").error
-        errors = of_cell.set_index("seed").error
-        changes = (errors - default).dropna()
         rows.append(
             {
-                **{"method": method, "variant": variant, "distortion": distortion, "n": len(errors)},
-                **{"error": errors.mean(), "std": errors.std(), "minority_error": of_cell.minority_error.mean()},
-                **{"change": changes.mean(), "change_std": changes.std(), "passes": of_cell.passes.mean()},
+                **{"method": method, "variant": variant, "distortion": distortion, "n": len(of_cell)},
+                **{"error": of_cell.error.mean(), "std": of_cell.error.std(), "passes": of_cell.passes.mean()},
                 **{"outer_cost": of_cell.outer_cost.mean(), "run_cost": 1 + of_cell.outer_cost.mean()},
             }
         )
     return pd.DataFrame(rows)
 
 
-def show(results: pd.DataFrame, figure: Path | None) -> None:
+def pooled_change(results: pd.DataFrame, method: str, variant: str) -> str:
+    """Of the error from `DEFAULT`, over the pairs of both that share distortion and seed.
+
+    Mean, its standard error and the p of a paired t-test; without them if there are fewer than three pairs.
+    """
+    errors = results[results.method == method].pivot(index=["distortion", "seed"], columns="variant", values="error")
+    if variant == DEFAULT or DEFAULT not in errors:
+        return ""
+    changes = (errors[variant] - errors[DEFAULT]).dropna()
+    if len(changes) < 3:
+        return f"{changes.mean():+.2f}" if len(changes) else ""
+    return f"{changes.mean():+.2f} ± {changes.sem():.2f}, p = {ttest_1samp(changes, 0).pvalue:.2g}"
+
+
+def show(study: Study, results: pd.DataFrame, figure: Path | None) -> None:
     """Prints a table for each method, in Markdown, and draws errors against costs."""
     rows = summary(results)
     for method in rows.method.unique():
-        print(
-            f"\n{method}\n\n| variant | passes | outer / plain | error {' | error '.join(DISTORTIONS)} | change | n |"
-        )
-        print("|---|" + "---:|" * (len(DISTORTIONS) + 4))
+        errors = " | ".join(f"error {distortion}" for distortion in study.distortions)
+        print(f"\n{method}\n\n| variant | passes | outer / plain | {errors} | change | n |")
+        print("|---|" + "---:|" * (len(study.distortions) + 4))
         of_method = rows[rows.method == method]
         for variant in [name for name in VARIANTS if (of_method.variant == name).any()]:
-            both = of_method[of_method.variant == variant].set_index("distortion").reindex(DISTORTIONS)
-            errors = " | ".join(spread(row.error, row["std"]) for _, row in both.iterrows())
-            counts = "+".join(f"{count:.0f}" for count in both.n.fillna(0))
-            change = "" if both.change.isna().any() else f"{both.change.mean():+.2f}"
-            costs = f"{both.passes.mean():.0f} | {both.outer_cost.mean():.2f}"
-            print(f"| {variant} | {costs} | {errors} | {change} | {counts} |")
+            cells_of = of_method[of_method.variant == variant].set_index("distortion").reindex(study.distortions)
+            errors = " | ".join(spread(row.error, row["std"]) for _, row in cells_of.iterrows())
+            counts = "+".join(f"{count:.0f}" for count in cells_of.n.fillna(0))
+            costs = f"{cells_of.passes.mean():.0f} | {cells_of.outer_cost.mean():.2f}"
+            print(f"| {variant} | {costs} | {errors} | {pooled_change(results, method, variant)} | {counts} |")
     if figure is not None:
-        draw(rows, figure)
+        draw(study, rows, figure)
 
 
 def spread(mean: float, deviation: float) -> str:
@@ -163,17 +220,17 @@ def spread(mean: float, deviation: float) -> str:
     return f"{mean:.2f}" if np.isnan(deviation) else f"{mean:.2f} ± {deviation:.2f}"
 
 
-def draw(rows: pd.DataFrame, path: Path) -> None:
+def draw(study: Study, rows: pd.DataFrame, path: Path) -> None:
     """Error against the cost of a run, a panel for each method and distortion; other settings are gray."""
     methods = [method for method in rows.method.unique() if method != "baseline"]
-    shape = (len(methods), len(DISTORTIONS))
-    figure, axes = plt.subplots(*shape, figsize=(11, 4 * len(methods)), squeeze=False, layout="constrained")
+    shape = (len(methods), len(study.distortions))
+    figure, axes = plt.subplots(*shape, figsize=(2 + 4.5 * shape[1], 4 * shape[0]), squeeze=False, layout="constrained")
     looks = {
         variant: {"color": COLOURS[number % len(COLOURS)], "marker": "osD^v<>PX*phd8H"[number % 15]}
         for number, variant in enumerate(SCHEDULES)
     }
     looks |= {variant: {"color": "black", "marker": marker} for variant, marker in zip(COMBINED, "*x", strict=True)}
-    for (line, method), (column, distortion) in product(enumerate(methods), enumerate(DISTORTIONS)):
+    for (line, method), (column, distortion) in product(enumerate(methods), enumerate(study.distortions)):
         axis = axes[line, column]
         here = rows[(rows.method == method) & (rows.distortion == distortion)].set_index("variant")
         for variant, row in here.iterrows():
@@ -195,14 +252,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["run", "show"])
     parser.add_argument("results", type=Path)
+    parser.add_argument("--study", choices=STUDIES, default="fashion-mnist")
     parser.add_argument("--only", metavar="METHOD", help="run this method's trainings only")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, metavar="VARIANT", help="run these only")
     parser.add_argument("--figure", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
     if given.what == "run":
-        run(given.results, given.only)
+        run(STUDIES[given.study], given.results, given.only, given.variants)
     else:
-        show(pd.read_parquet(given.results), given.figure)
+        show(STUDIES[given.study], pd.read_parquet(given.results), given.figure)
 
 
 if __name__ == "__main__":

@@ -37,11 +37,10 @@ def adapt_damping(training: Training, share: float) -> None:
     """The damping of each solve is the mean of the diagonal of the Hessian's Gauss-Newton part, times `share`."""
 
     class Adaptive(OuterPass):
-        def _solve(self, features: Tensor, view: PointView, count: int, gradient: Tensor) -> Tensor:
+        def _solve(self, features: Tensor, view: PointView, count: int, gradient: Tensor, damping: float) -> Tensor:
             curvature = 1 - self.head(features).softmax(1).square().sum(1)
             trace = (view.weights * curvature * features.square().sum(1)).sum() / count
-            self.damping = training.config.training.weight_decay + share * float(trace) / gradient.numel()
-            return super()._solve(features, view, count, gradient)
+            return super()._solve(features, view, count, gradient, share * float(trace) / gradient.numel())
 
     replace_outer(training, Adaptive)
 
@@ -159,7 +158,10 @@ def passes(start: float = 0.25, every: int = 1, lr: float = 0.05, damping: float
     return Variant(settings)
 
 
-BEFORE = {"outer.start_share": 0.25, "outer.every": 1, "outer.lr": 0.05, "outer.damping": 0.01}
+BEFORE = {
+    **{"outer.start_share": 0.25, "outer.every": 1, "outer.lr": 0.05},
+    **{"outer.damping": 0.01, "outer.damping_over_val": 0.0},
+}
 """What the presets of the exact solver had when they were studied; each variant changes something of it."""
 DEFAULT = "75% of the epochs"
 SCHEDULES = {
@@ -200,4 +202,19 @@ COMBINED = {
     "every 2nd, lr 0.1, damping 0.0001": passes(every=2, lr=0.1, damping=1e-4),
 }
 PLAIN = "plain training"
-VARIANTS = {PLAIN: Variant({}), **SCHEDULES, **COMBINED, **SETTINGS}
+SMALL = {
+    DEFAULT: Variant({}),
+    "damping 0.003": passes(damping=3e-3),
+    "damping 0.001": passes(damping=1e-3),
+    "every 2nd, lr 0.1": passes(every=2, lr=0.1),
+    "every 2nd, lr 0.1, damping 0.003": passes(every=2, lr=0.1, damping=3e-3),
+    "every 2nd, lr 0.1, damping 0.001": passes(every=2, lr=0.1, damping=1e-3),
+}
+"""For sets of a thousand images."""
+BY_VAL = {
+    "every 2nd, lr 0.1, damping 2.4 / M": Variant(
+        {**passes(every=2, lr=0.1, damping=0.0).settings, "outer.damping_over_val": 2.4}
+    ),
+}
+"""M: number of val images."""
+VARIANTS = {PLAIN: Variant({}), **SCHEDULES, **COMBINED, **BY_VAL, **SETTINGS, **SMALL}
