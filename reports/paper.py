@@ -65,7 +65,6 @@ _AUTODO: dict[str, Any] = {
     "outer.iterations": 5,
     "outer.step": 0.01,
     "outer.damping": 0.0,
-    "outer.damping_over_val": 0.0,
     "outer.val_gradient": "batch",
     "outer.hessian_points": None,
 }
@@ -132,10 +131,7 @@ _OLDER = {
     **{"method.images": "train", "training.precision": "fp32", "training.compile": False},
     **{"dataset.stream": False, "dataset.damaged_limit": 0.001, "augmentation.resized_crop": None},
 }
-_OLDER_POINTS = {
-    **{"points.precision": "fp32", "points.square_average": "element"},
-    **{"outer.every": 1, "outer.damping_over_val": 0.0},
-}
+_OLDER_POINTS = {"points.precision": "fp32", "points.square_average": "element", "outer.every": 1}
 
 _SPLITS = {"paper": "train_i", "union": "train_all", "test-as-val": "test_as_val"}
 

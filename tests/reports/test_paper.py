@@ -103,7 +103,7 @@ def test_a_setting_that_the_protocol_does_not_know_hides_the_figure(method: str)
         "augmentation": ("resized_crop",),
         "method": ("images",),
         "points": ("precision", "square_average"),
-        "outer": ("hessian_points", "every", "damping_over_val"),
+        "outer": ("hessian_points", "every"),
         "training": ("precision", "compile"),
     }
     for part, keys in younger.items():  # configurations of older stores have none of these
