@@ -13,7 +13,7 @@ ADDED: dict[str, Any] = {
     "objective": None,
     "finetune": None,
     "method": {"images": "train"},
-    "outer": {"hessian_points": None, "every": 1, "damping_over_val": 0.0},
+    "outer": {"hessian_points": None, "every": 1},
     "points": {"precision": "fp32", "square_average": "element"},
     "training": {"precision": "fp32", "compile": False},
 }

@@ -231,9 +231,6 @@ class OuterConfig(Frozen):
     """Step of the Neumann series; only for `neumann`."""
     damping: Annotated[float, Field(ge=0)] = 0.0
     """Added to the Hessian's diagonal, besides the weight decay that is part of the inner problem."""
-    damping_over_val: Annotated[float, Field(ge=0)] = 0.0
-    """Over the number of val images, added as well: the fewer they are, the noisier is their gradient, and the less far
-    may a solve go along what the Hessian hardly tells. Only with `full`."""
     val_gradient: Literal["batch", "full"] = "batch"
     """`batch`: a val batch and a solve at every step (the paper). `full`: all of val, one solve per pass."""
     hessian_points: Positive | None = None
@@ -245,11 +242,6 @@ class OuterConfig(Frozen):
             raise ValueError(
                 f"hessian_points ({self.hessian_points}) is read with val_gradient 'full' only: with "
                 f"{self.val_gradient!r} every step has the Hessian of its batch"
-            )
-        if self.damping_over_val and self.val_gradient != "full":
-            raise ValueError(
-                f"damping_over_val ({self.damping_over_val}) is read with val_gradient 'full' only: with "
-                f"{self.val_gradient!r} every step has the gradient of a val batch; set outer.damping"
             )
         return self
 

@@ -59,7 +59,7 @@ class OuterPass:
         self.points = points
         self.images = images
         self.learnable = learnable
-        self.weight_decay = weight_decay
+        self.damping = config.damping + weight_decay
         self.batch_size = batch_size
         self.total, self.total_learnable = totals or (len(images), learnable)
         self.workers = workers
@@ -101,7 +101,7 @@ class OuterPass:
             view = self.points.view(batch.points, rows)
             features = self._features(images, view, generator)
             with torch.no_grad():
-                u = self._solve(features, view, batch.size, gradient, self.config.damping)
+                u = self._solve(features, view, batch.size, gradient)
             self._update(batch, rows, view, features, u, lr)
 
     def _full_pass(self, val: Evaluation, lr: float, generator: torch.Generator, crops: Crops | None) -> None:
@@ -116,8 +116,7 @@ class OuterPass:
             else:
                 features = self._all_features(points, self.total, generator, crops)
                 of_sample = features[sample]
-            damping = self.config.damping + self.config.damping_over_val / val.total
-            u = self._solve(of_sample, self.points.view(sample), sample_total, gradient, damping)
+            u = self._solve(of_sample, self.points.view(sample), sample_total, gradient)
         # The row that all points share learns from all of them.
         learnable, total = (
             (points, self.total) if self.points.shared else (points[: self.learnable], self.total_learnable)
@@ -178,7 +177,7 @@ class OuterPass:
     def _validation_gradient(self, logits: Tensor, features: Tensor, labels: Tensor, count: int) -> Tensor:
         return validation_gradient(logits, features, labels, count=count, workers=self.workers)
 
-    def _solve(self, features: Tensor, view: PointView, count: int, gradient: Tensor, damping: float) -> Tensor:
+    def _solve(self, features: Tensor, view: PointView, count: int, gradient: Tensor) -> Tensor:
         """u = H^-1 gradient; every worker solves the same equation, and all go on with the first one's solution."""
         matvec = hessian_matvec(
             self.loss,
@@ -186,7 +185,7 @@ class OuterPass:
             features,
             view.weights,
             view.log_targets,
-            damping=damping + self.weight_decay,
+            damping=self.damping,
             gauss_newton=self.config.solver in NEEDS_POSITIVE_DEFINITE,
             count=count,
             workers=self.workers,

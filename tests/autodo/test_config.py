@@ -24,7 +24,7 @@ def test_the_same_config_has_the_same_id_and_any_change_another():
 def test_the_ids_of_runs_are_what_they_were():
     ids = {split: build_run("digits", "autodo-aws", split=split).run_id for split in ("paper", "union")}
     assert ids == {"paper": "digits_ir1_nr0_autodo-aws_s0_31c2174b", "union": "digits_ir1_nr0_autodo-aws_s0_12cac7dc"}
-    first = {"outer.every": 1, "outer.damping": 0.01, "outer.damping_over_val": 0.0}  # as the presets had them
+    first = {"outer.every": 1, "outer.damping": 0.01}  # as the presets had them
     exact = build_run("digits", "autodo-exact-ws", overrides=first)
     assert exact.run_id == "digits_ir1_nr0_autodo-exact-ws_s0_4ad4587f"
     of_all = build_run("digits", "autodo-exact-aws", overrides={**first, "outer.hessian_points": None})
@@ -46,11 +46,6 @@ def test_how_a_run_is_computed_is_in_its_id_if_it_is_not_as_it_always_was(key, s
 def test_points_of_the_hessian_are_refused_where_each_step_has_its_own():
     with pytest.raises(ConfigError, match=r"hessian_points \(9\) is read with val_gradient 'full' only"):
         build_run("digits", "autodo-aws", overrides={"outer.hessian_points": 9})
-
-
-def test_damping_by_the_size_of_val_is_refused_where_each_step_has_a_val_batch():
-    with pytest.raises(ConfigError, match=r"damping_over_val \(1.0\) is read with val_gradient 'full' only"):
-        build_run("digits", "autodo-aws", overrides={"outer.damping_over_val": 1.0})
 
 
 @pytest.mark.parametrize("method", ["val-only", "train+val", "finetune-head-on-val", "class-balanced-finetune-on-val"])

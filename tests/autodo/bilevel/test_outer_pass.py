@@ -96,7 +96,7 @@ def test_the_gradient_of_every_row_is_that_of_double_backward(method, hessian_po
     assert len(given) >= 3, "several batches, so that a mix-up of their rows shows"
 
     everything = torch.arange(len(training.images))
-    damping = config.outer.damping + config.outer.damping_over_val / len(val.labels) + config.training.weight_decay
+    damping = config.outer.damping + config.training.weight_decay
     weight = head.weight.detach().clone()
 
     def val_gradient(chosen: Tensor) -> Tensor:
