@@ -36,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=1000, help="short runs to launch")
     parser.add_argument("--repeat", type=int, default=3, help="how often everything is measured")
+    parser.add_argument("--epochs", type=int, help="of the 16 runs for Ray's share; default: as in quickstart")
     given = parser.parse_args()
     console = Console()
     table = Table(title=f"orchestration, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", title_justify="left")
@@ -66,16 +67,19 @@ def main() -> None:
         table.add_row("a bare trivial run, in this process", f"{1000 * statistics.median(bare):.0f} ms", "")
         ratios = [wall * slots / given.runs / one for wall, one in zip(launched, bare, strict=True)]
         table.add_row("slot time per launched run / bare run", f"{statistics.median(ratios):.2f}", "")
-        for row in ray_share(given.repeat, Path(folder)):
+        for row in ray_share(given.repeat, given.epochs, Path(folder)):
             table.add_row(row.what, f"{row.value:.2f} {row.unit}", "" if row.at_most is None else f"{row.at_most:g}")
             tell(row)
     console.print(table)
 
 
-def ray_share(repeat: int, folder: Path) -> list[Row]:
+def ray_share(repeat: int, epochs: int | None, folder: Path) -> list[Row]:
     """Of 16 short runs, and what of it any launch pays once."""
     slots = os.cpu_count() or 1
-    runs = expand(load_grid("quickstart"))
+    grid = load_grid("quickstart")
+    if epochs is not None:
+        grid = grid.model_copy(update={"set": {**grid.set, "training.epochs": epochs}})
+    runs = expand(grid)
     over_bare, over_training, once = [], [], []
     for turn in range(repeat):
         store = folder / f"short{turn}"
