@@ -175,12 +175,12 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def pooled_change(results: pd.DataFrame, method: str, variant: str) -> str:
-    """Of the error from `DEFAULT`, over the pairs of both that share distortion and seed.
+def pooled_change(results: pd.DataFrame, variant: str) -> str:
+    """Of the error from `DEFAULT`, over the pairs of both that share method, distortion and seed.
 
     Mean, its standard error and the p of a paired t-test; without them if there are fewer than three pairs.
     """
-    errors = results[results.method == method].pivot(index=["distortion", "seed"], columns="variant", values="error")
+    errors = results.pivot(index=["method", "distortion", "seed"], columns="variant", values="error")
     if variant == DEFAULT or DEFAULT not in errors:
         return ""
     changes = (errors[variant] - errors[DEFAULT]).dropna()
@@ -196,13 +196,16 @@ def show(study: Study, results: pd.DataFrame, figure: Path | None) -> None:
         errors = " | ".join(f"error {distortion}" for distortion in study.distortions)
         print(f"\n{method}\n\n| variant | passes | outer / plain | {errors} | change | n |")
         print("|---|" + "---:|" * (len(study.distortions) + 4))
-        of_method = rows[rows.method == method]
+        of_method, all_of_method = rows[rows.method == method], results[results.method == method]
         for variant in [name for name in VARIANTS if (of_method.variant == name).any()]:
             cells_of = of_method[of_method.variant == variant].set_index("distortion").reindex(study.distortions)
             errors = " | ".join(spread(row.error, row["std"]) for _, row in cells_of.iterrows())
             counts = "+".join(f"{count:.0f}" for count in cells_of.n.fillna(0))
             costs = f"{cells_of.passes.mean():.0f} | {cells_of.outer_cost.mean():.2f}"
-            print(f"| {variant} | {costs} | {errors} | {pooled_change(results, method, variant)} | {counts} |")
+            print(f"| {variant} | {costs} | {errors} | {pooled_change(all_of_method, variant)} | {counts} |")
+    print("\nall methods\n\n| variant | change |\n|---|---:|")
+    for variant in [name for name in VARIANTS if name not in (PLAIN, DEFAULT) and (rows.variant == name).any()]:
+        print(f"| {variant} | {pooled_change(results, variant)} |")
     if figure is not None:
         draw(study, rows, figure)
 
@@ -258,7 +261,8 @@ def main() -> None:
     else:
         results = pd.read_parquet(given.results)
         if given.last:
-            results = results.assign(error=results.last_error).dropna(subset="error")
+            kept = results.last_error.notna() | (results.variant == PLAIN)  # whose time is what costs are told by
+            results = results[kept].assign(error=results.last_error)
         show(STUDIES[given.study], results, given.figure)
 
 

@@ -4,9 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from scipy.stats import ttest_rel
 
 from benchmarks.__main__ import BENCHMARKS, ON_DEVICE, measured
+from benchmarks.outer_schedule import pooled_change
+from benchmarks.outer_variants import DEFAULT
 from benchmarks.sharded_table import BATCH, measure_network, measure_whole
 from benchmarks.table import ROWS, Row, markdown, number, tell, told
 
@@ -86,3 +90,18 @@ def test_what_crosses_the_network_is_sums_of_the_network_and_of_the_solve() -> N
     # The gradient of the val loss, 20 products and the first worker's solution.
     assert counted.sent["solve"] == counted.passes * 22 * 4 * classes * width
     assert counted.sent["else"] < 100
+
+
+def test_changes_are_pooled_over_the_pairs_that_both_variants_have() -> None:
+    before, after = [20.0, 21.0, 5.0, 6.5], [21.0, 21.5, 5.5, 8.5]
+    cells = [("10-0.1", 0), ("10-0.1", 1), ("1-0.0", 0), ("1-0.0", 1)]
+    rows = [
+        {"method": "m", "variant": variant, "distortion": distortion, "seed": seed, "error": error}
+        for variant, errors in ((DEFAULT, before), ("other", after))
+        for (distortion, seed), error in zip(cells, errors, strict=True)
+    ]
+    alone = {"method": "m", "variant": "other", "distortion": "1-0.0", "seed": 9, "error": 99.0}
+    p = ttest_rel(after, before).pvalue
+    # Changes 1, 0.5, 0.5, 2: mean 1, squared deviations 0, 0.25, 0.25, 1, so a standard error of sqrt(0.5 / 4).
+    assert pooled_change(pd.DataFrame([*rows, alone]), "other") == f"+1.00 ± 0.35, p = {p:.2g}"
+    assert pooled_change(pd.DataFrame(rows), DEFAULT) == ""
