@@ -206,6 +206,7 @@ SETTINGS = {
     "union, cross-fitted halves": Variant({}, cross_fit, split="union"),
 }
 COMBINED = {
+    "every 2nd, lr 0.1, damping 0.003": passes(every=2, lr=0.1, damping=3e-3),
     "every 2nd, lr 0.1, damping 0.001": passes(every=2, lr=0.1, damping=1e-3),
     "every 2nd, lr 0.1, damping 0.0001": passes(every=2, lr=0.1, damping=1e-4),
 }

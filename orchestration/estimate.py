@@ -2,13 +2,17 @@
 
 import collections
 import dataclasses
+import functools
 import heapq
 import json
+import math
 import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from autodo.config import RunConfig
+from autodo.errors import ConfigError
+from autodo.recipes import method_parts, method_text
 from orchestration.run_queue import Work
 from orchestration.store import Store
 
@@ -69,6 +73,19 @@ class Estimates:
             if (per_epoch := kinds.get(alike(run))) is not None:
                 return per_epoch * run.training.epochs
         return None
+
+
+def rough_cost(run: RunConfig) -> float:
+    """Epochs times what the files of its methods say of a run's time over that of `baseline`, for want of a measure."""
+    return run.training.epochs * _cost(run.method.name)
+
+
+@functools.cache
+def _cost(method: str) -> float:
+    try:
+        return math.prod(float(method_text(part).cost) for part in method_parts(method))
+    except (ConfigError, ValueError):
+        return 1.0  # a method of the user's own, or one whose file does not say
 
 
 def measure(store: Store, runs: Iterable[RunConfig]) -> Estimates:

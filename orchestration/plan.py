@@ -10,7 +10,7 @@ from typing import Any
 from autodo.config import RunConfig
 from autodo.errors import ConfigError
 from autodo.validation import parse_selection
-from orchestration.estimate import measure
+from orchestration.estimate import measure, rough_cost
 from orchestration.grid import GridConfig, ResourcesConfig, expand
 from orchestration.run_queue import Work
 from orchestration.run_state import State
@@ -87,7 +87,9 @@ def works(plan: Plan, store: Store, resources: Callable[[str], ResourcesConfig])
     """
     left = plan.left
     estimates = measure(store, left.values())
-    return [Work(run_id, run, resources(run_id), estimates.seconds(run)) for run_id, run in left.items()]
+    return [
+        Work(run_id, run, resources(run_id), estimates.seconds(run), rough_cost(run)) for run_id, run in left.items()
+    ]
 
 
 def select(runs: Sequence[RunConfig], text: str) -> list[RunConfig]:

@@ -25,13 +25,15 @@ class Work:
     resources: ResourcesConfig
     expected_seconds: float | None = None
     """From earlier runs of its kind; None if there are none."""
+    rough_cost: float = 1.0
+    """Tells which of the runs of unknown length are probably the longest; see `estimate.rough_cost`."""
 
 
 class RunQueue:
     """The runs of a launch: waiting, at work, or over.
 
     The longest starts first, since a long run that starts last would keep every other machine waiting; a run of unknown
-    length may be long. A run that fails goes to the end and is tried again as long as `Failure.given_up` allows.
+    length may be long, the more so the more its method costs. A run that fails goes to the end and is tried again as long as `Failure.given_up` allows.
 
     Args:
         retries: how many further attempts a failed run has; losses of its node are not counted.
@@ -50,7 +52,7 @@ class RunQueue:
         patience_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._waiting = sorted(works, key=lambda work: -_length(work))
+        self._waiting = sorted(works, key=lambda work: (-_length(work), -work.rough_cost))
         self._at_work: dict[str, Work] = {}
         self._busy: dict[str, Work] = {}
         self._failed_here: dict[str, int] = {}

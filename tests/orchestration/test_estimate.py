@@ -3,7 +3,8 @@
 import pytest
 
 from autodo.config import RunConfig
-from orchestration.estimate import Bill, Estimates, Measured, measure, wall_seconds
+from autodo.recipes import method_names, method_text
+from orchestration.estimate import Bill, Estimates, Measured, measure, rough_cost, wall_seconds
 from orchestration.grid import GridConfig, ResourcesConfig, expand
 from orchestration.run_queue import Work
 from orchestration.store import Store
@@ -44,6 +45,20 @@ def test_a_store_is_measured_by_a_few_of_its_results(store: Store) -> None:
     estimates = measure(store, cells.values())
     assert estimates.seconds(cells["baseline", "1-0.0"]) == 10.0
     assert measure(store, []).seconds(cells["baseline", "1-0.0"]) is None
+
+
+def test_for_want_of_a_measure_a_run_costs_what_its_methods_files_say() -> None:
+    methods = ["baseline", "autodo-exact-aws", "mixup", "randaugment", "mixup+randaugment"]
+    cost = {method: rough_cost(run) for (method, _), run in runs(methods=methods, distortions=["1-0.0"]).items()}
+    assert cost["baseline"] == 10.0, "its epochs"
+    assert cost["autodo-exact-aws"] > cost["randaugment"] > cost["baseline"]
+    assert cost["mixup+randaugment"] * cost["baseline"] == pytest.approx(cost["mixup"] * cost["randaugment"])
+    assert rough_cost(runs(set={"training.epochs": 20})["baseline", "1-0.0"]) == 20.0
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_every_methods_file_says_its_cost_as_a_number(method: str) -> None:
+    assert float(method_text(method).cost) > 0
 
 
 def test_a_damaged_result_makes_the_time_unknown_and_nothing_worse(store: Store) -> None:

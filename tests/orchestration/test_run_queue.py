@@ -45,6 +45,13 @@ def test_unknown_runs_come_first_then_the_longest_and_equals_in_their_order() ->
     assert taken(queue) == ["unknown", "long", "long2", "middle", "short"]
 
 
+def test_of_runs_of_unknown_length_the_dearest_comes_first() -> None:
+    costs = {"baseline": 40.0, "exact": 80.0, "aws": 72.0}
+    unknown = [Work(name, RUN, ResourcesConfig(), None, cost) for name, cost in costs.items()]
+    queue = RunQueue([*works(known=500.0), *unknown], retries=2)
+    assert taken(queue) == ["exact", "aws", "baseline", "known"]
+
+
 def test_no_more_are_at_work_than_allowed() -> None:
     queue = RunQueue(works(a=None, b=None, c=None), retries=2, at_most=2)
     assert taken(queue) == ["a", "b"]
