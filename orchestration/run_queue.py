@@ -33,7 +33,8 @@ class RunQueue:
     """The runs of a launch: waiting, at work, or over.
 
     The longest starts first, since a long run that starts last would keep every other machine waiting; a run of unknown
-    length may be long, the more so the more its method costs. A run that fails goes to the end and is tried again as long as `Failure.given_up` allows.
+    length may be long, the more so the more its method costs. A run that fails goes to the end and is tried again as
+    long as `Failure.given_up` allows.
 
     Args:
         retries: how many further attempts a failed run has; losses of its node are not counted.
