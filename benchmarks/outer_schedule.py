@@ -226,7 +226,7 @@ def draw(study: Study, rows: pd.DataFrame, path: Path) -> None:
         variant: {"color": COLOURS[number % len(COLOURS)], "marker": "osD^v<>PX*phd8H"[number % 15]}
         for number, variant in enumerate(SCHEDULES)
     }
-    looks |= {variant: {"color": "black", "marker": marker} for variant, marker in zip(COMBINED, "*x", strict=True)}
+    looks |= {variant: {"color": "black", "marker": marker} for variant, marker in zip(COMBINED, "+*x", strict=True)}
     for (line, method), (column, distortion) in product(enumerate(methods), enumerate(study.distortions)):
         axis = axes[line, column]
         here = rows[(rows.method == method) & (rows.distortion == distortion)].set_index("variant")
