@@ -211,13 +211,11 @@ COMBINED = {
     "every 2nd, lr 0.1, damping 0.0001": passes(every=2, lr=0.1, damping=1e-4),
 }
 PLAIN = "plain training"
+_ALL = {**SCHEDULES, **COMBINED, **SETTINGS}
 SMALL = {
-    DEFAULT: Variant({}),
+    DEFAULT: _ALL[DEFAULT],
     "damping 0.003": passes(damping=3e-3),
-    "damping 0.001": passes(damping=1e-3),
-    "every 2nd, lr 0.1": passes(every=2, lr=0.1),
-    "every 2nd, lr 0.1, damping 0.003": passes(every=2, lr=0.1, damping=3e-3),
-    "every 2nd, lr 0.1, damping 0.001": passes(every=2, lr=0.1, damping=1e-3),
+    **{name: _ALL[name] for name in ("damping 0.001", "every 2nd, lr 0.1", *list(COMBINED)[:2])},
 }
 """For sets of a thousand images."""
 BY_VAL = {
@@ -226,4 +224,4 @@ BY_VAL = {
     ),
 }
 """M: number of val images."""
-VARIANTS = {PLAIN: Variant({}), **SCHEDULES, **COMBINED, **BY_VAL, **SETTINGS, **SMALL}
+VARIANTS = {PLAIN: Variant({}), **_ALL, **BY_VAL, **SMALL}

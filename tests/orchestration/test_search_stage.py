@@ -23,6 +23,7 @@ from tests.orchestration.test_searches import SEARCH
 # Ray 2.60 leaves sockets and files of its own processes to the garbage collector.
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*"),
@@ -34,14 +35,7 @@ def searched(**overrides: object) -> RunConfig:
 
 
 def policy_alone(run: RunConfig, tmp_path: Path):
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # sums of several threads round otherwise
-    try:
-        return search_alone(run, Store(tmp_path / "alone").create())
-    finally:
-        torch.set_num_threads(threads)
+    return search_alone(run, Store(tmp_path / "alone").create())
 
 
 def test_searches_on_ray_find_what_one_process_finds(launch: Launch, store: Store, tmp_path: Path) -> None:
