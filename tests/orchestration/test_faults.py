@@ -24,6 +24,7 @@ from tests.orchestration.undisturbed import alone, check_no_epoch_was_lost, metr
 
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("AUTODO_DRIVER_KILLS", "3"))
+EPOCHS = 150
 
 
 @pytest.fixture
@@ -66,9 +67,9 @@ def stamps(store: Store) -> dict[str, tuple[int, int]]:
     return found
 
 
-def attempts_begun(store: Path) -> int:
-    """How many attempts at runs the logs tell of."""
-    return sum(log.read_text().count(" from epoch ") for log in store.glob("runs/*/log.txt"))
+def logged(store: Path, what: str) -> int:
+    """How often the logs of all runs say so."""
+    return sum(log.read_text().count(what) for log in store.glob("runs/*/log.txt"))
 
 
 def wait_until(happened: Callable[[], bool]) -> None:
@@ -81,18 +82,19 @@ def wait_until(happened: Callable[[], bool]) -> None:
 def test_a_driver_that_is_killed_again_and_again_finishes_the_grid(
     tmp_path: Path, launching: list[subprocess.Popen[str]]
 ) -> None:
-    runs = write_grid(tmp_path / "g.yaml", epochs=150, seeds=max(2, KILLS // 2))
+    runs = write_grid(tmp_path / "g.yaml", epochs=EPOCHS, seeds=max(2, KILLS // 2))
     store, draw = Store(tmp_path / "S"), random.Random(0)
     done: dict[str, tuple[int, int]] = {}
     in_writing = 0
     for kill in range(KILLS):
-        begun = attempts_begun(tmp_path / "S")
+        begun = logged(tmp_path / "S", "from epoch")
         process = start(tmp_path / "g.yaml", store.root, tmp_path)
         launching.append(process)
-        # Starting takes as long as it takes; the moment that counts is one of the work.
-        wait_until(lambda before=begun: attempts_begun(tmp_path / "S") > before)
+        # Starting takes as long as it takes; the moment that counts is one of the work, on any machine.
+        wait_until(lambda before=begun: logged(tmp_path / "S", "from epoch") > before)
         if kill % 3:
-            time.sleep(draw.uniform(0.0, 6.0))
+            epochs = logged(tmp_path / "S", "train loss") + draw.randrange(EPOCHS)
+            wait_until(lambda least=epochs: logged(tmp_path / "S", "train loss") >= least)
         else:  # a run writes its tables: the first is there, the last is not
             tables = len(list((tmp_path / "S" / "points").glob("*")))
             wait_until(lambda before=tables: len(list((tmp_path / "S" / "points").glob("*"))) > before)

@@ -17,8 +17,8 @@ from reports.load import load_results
 
 ROOT = Path(__file__).parents[2]
 GRID = (
-    "name: g\ndatasets: [digits]\ndistortions: ['1-0.0']\nmethods: [baseline, autodo-exact-aws]\nseeds: 2\n"
-    "set: {training.epochs: 60, dataset.subsample: 300}\n"
+    "name: g\ndatasets: [digits]\ndistortions: ['1-0.0']\nmethods: [autodo-exact-aws]\nseeds: 3\n"
+    "set: {training.epochs: 100, dataset.subsample: 300}\n"
 )
 
 
@@ -60,7 +60,8 @@ def test_a_killed_launch_continues_and_ends_as_on_a_local_store(
 
     with autodo("launch", str(grid), "--store", store.uri) as first:
         deadline = time.monotonic() + 200
-        while time.monotonic() < deadline and not (store.done() and unfinished()):
+        # Two run at once: the third begins when they are done, and has seconds to go on any machine.
+        while time.monotonic() < deadline and not (len(store.done()) == 2 and unfinished()):
             assert first.poll() is None, first.communicate()[0]
             time.sleep(0.2)
         # The driver and every process of Ray's, as when the machine goes down.
@@ -68,7 +69,7 @@ def test_a_killed_launch_continues_and_ends_as_on_a_local_store(
             os.kill(pid, signal.SIGKILL)
         first.communicate()
     done, interrupted = store.done(), unfinished()
-    assert done
+    assert len(done) == 2
     assert interrupted
     deadline = time.monotonic() + 60
     while any(store.at_work(run_id) for run_id in interrupted):
@@ -77,7 +78,7 @@ def test_a_killed_launch_continues_and_ends_as_on_a_local_store(
     written = {run_id: store.log_file(run_id).read_text() for run_id in done}
 
     out = run("launch", str(grid), "--store", store.uri)
-    assert "all 4 runs are done" in out
+    assert "all 3 runs are done" in out
     assert f"{store}/report/report.md" in out
     ids = [run.run_id for run in expand(load_grid(str(grid)))]
     assert set(store.states(ids).values()) == {State.DONE}
@@ -91,9 +92,9 @@ def test_a_killed_launch_continues_and_ends_as_on_a_local_store(
         assert not store.at_work(run_id)
 
     row = next(line for line in run("status", store.uri).splitlines() if " g " in line)
-    assert [cell.strip() for cell in row.strip("│").split("│")] == ["g", "4", "·", "·", "·"]
+    assert [cell.strip() for cell in row.strip("│").split("│")] == ["g", "3", "·", "·", "·"]
     assert f"report: {store}/report/report.md" in run("report", store.uri)
-    assert "4 runs done" in (store.report_dir / "report.md").read_text()
+    assert "3 runs done" in (store.report_dir / "report.md").read_text()
 
     run("launch", str(grid), "--store", str(local))
     columns = ["run_id", "error_best_val", "error_last", "error_best_test", "best_val_epoch", "wrong_labels"]
