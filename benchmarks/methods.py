@@ -2,7 +2,7 @@
 
     python -m benchmarks.methods [--dataset digits] [--device cuda] [METHOD ...]
 
-Every round trains each method once, for a few epochs, outer passes in three quarters of them, as in the recipes, with
+Every round trains each method once, for a few epochs, outer passes as often as in the recipes, with
 one thread. The time is this process's own, so that other work on the machine counts little (wall time on a GPU); there
 is nearly no evaluation in it, and no search. Medians over rounds of the ratios in a round.
 """
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("methods", nargs="*", metavar="METHOD")
     parser.add_argument("--dataset", default="fashion-mnist")
     parser.add_argument("--images", type=int, default=3000)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     given = parser.parse_args()
