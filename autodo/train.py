@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -345,7 +346,8 @@ class Training:
             kept = (
                 f"goes on from its checkpoint after {place}" if epoch or step else "has no checkpoint and begins anew"
             )
-            raise ImageLost(f"{error}: the run {kept}") from None
+            node = f"node {socket.gethostname()}: " if self.workers.size > 1 else ""  # each has files of its own
+            raise ImageLost(f"{node}{error}: the run {kept}") from None
 
     def _stop_unless_finite(self, what: str, value: float, epoch: int) -> None:
         if not math.isfinite(value):

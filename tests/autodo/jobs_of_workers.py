@@ -38,6 +38,15 @@ def start_with_one_image_less_on_the_second(config: RunConfig) -> None:
     Training(config, prepare(dataset, config), workers=joined())
 
 
+def start_and_lose_the_images(config: RunConfig, photos: Path) -> None:
+    training = start(config)
+    training.workers.gather(None)
+    training.workers.told_by_first(None)  # only now has each of them begun
+    for file in photos.rglob("*.jpg"):
+        file.unlink(missing_ok=True)
+    list(training)
+
+
 # ----- the same batches on several workers and on one
 
 Recording = list[list[tuple[list[int], int]]]

@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import socket
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -270,6 +271,16 @@ def test_workers_whose_nodes_have_other_images_are_told(tmp_path):
     for told in answers:
         assert isinstance(told, DataError)
         assert "the images are not the same on all nodes" in str(told)
+
+
+@pytest.mark.slow
+def test_workers_that_lose_an_image_name_their_node(tmp_path):
+    photos = write_images(tmp_path / "photos", 20, 20, ".jpg")
+    with contextlib.closing(Pool(2)) as pool:
+        answers = pool.run(2, jobs.start_and_lose_the_images, run_on(photos, "baseline"), photos)
+    for told in answers:
+        assert isinstance(told, ImageLost)
+        assert str(told).startswith(f"node {socket.gethostname()}: {photos}")
 
 
 def test_channel_statistics_are_of_one_sample_whatever_the_method(photos, monkeypatch):

@@ -14,6 +14,7 @@ from orchestration.grid import expand, load_grid
 from orchestration.run_state import State
 from orchestration.store import Store
 from reports.load import load_results
+from tests.orchestration.undisturbed import alone
 
 ROOT = Path(__file__).parents[2]
 GRID = (
@@ -38,7 +39,7 @@ def test_a_killed_launch_continues_and_ends_as_on_a_local_store(
 ) -> None:
     grid = tmp_path / "g.yaml"
     grid.write_text(GRID)
-    store, local = Store(f"{bucket}/team/S"), Store(tmp_path / "S")
+    store = Store(f"{bucket}/team/S")
     for name in ("home", "tmp"):
         (tmp_path / name).mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # for Ray's token
@@ -96,7 +97,7 @@ def test_a_killed_launch_continues_and_ends_as_on_a_local_store(
     assert f"report: {store}/report/report.md" in run("report", store.uri)
     assert "3 runs done" in (store.report_dir / "report.md").read_text()
 
-    run("launch", str(grid), "--store", str(local))
+    local = alone(expand(load_grid(str(grid))), tmp_path / "S")
     columns = ["run_id", "error_best_val", "error_last", "error_best_test", "best_val_epoch", "wrong_labels"]
     remote_frame, local_frame = (load_results(s.root).frame[columns] for s in (store, local))
     assert remote_frame.equals(local_frame)

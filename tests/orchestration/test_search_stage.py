@@ -147,7 +147,13 @@ def test_when_the_time_is_over_searches_stop_and_the_next_launch_goes_on(launch:
     assert (folder / "fold-0" / "checkpoint.pt").exists()
 
 
-@pytest.mark.parametrize(("stop", "kind"), [(signal.SIGINT, "local"), (signal.SIGKILL, "s3")], ids=["Ctrl-C", "killed"])
+@pytest.mark.parametrize(
+    ("stop", "kind"),
+    [
+        pytest.param(signal.SIGINT, "local", marks=pytest.mark.long, id="Ctrl-C"),
+        pytest.param(signal.SIGKILL, "s3", id="killed"),
+    ],
+)
 def test_a_stopped_launch_goes_on_with_its_searches(
     stop: signal.Signals, kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
