@@ -96,7 +96,7 @@ def test_a_killed_trial_leaves_nothing_that_the_next_attempt_waits_for(launch: L
     """Its workers, and the CPUs that are set aside for them, are not its own: Ray has to take them back."""
     from ray.util.state import list_actors
 
-    run = small(**{"training.epochs": 60})
+    run = small(**{"training.epochs": 200})
     log = store.log_file(run.run_id)
 
     def kill() -> None:
