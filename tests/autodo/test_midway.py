@@ -105,7 +105,14 @@ def count_steps(training: Training) -> list[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "storage"), [("autodo-exact-ws", "file"), ("elr", "device"), ("mixup", "device")])
+@pytest.mark.parametrize(
+    ("method", "storage"),
+    [
+        ("autodo-exact-ws", "file"),
+        pytest.param("elr", "device", marks=pytest.mark.long),
+        pytest.param("mixup", "device", marks=pytest.mark.long),
+    ],
+)
 def test_workers_killed_within_an_epoch_go_on_from_there(method, storage, tmp_path):
     config, path = short_run(method), tmp_path / "run" / "checkpoint.pt"
     path.parent.mkdir()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -341,18 +342,6 @@ def test_memory_does_not_grow_from_epoch_to_epoch(tmp_path, monkeypatch):
     training = start(config)
     used = []
     for _ in training:
-        used.append(sum(map(resident_bytes, [os.getpid(), *descendants(os.getpid())])) / 1e6)
+        this = psutil.Process()
+        used.append(sum(each.memory_info().rss for each in [this, *this.children(recursive=True)]) / 1e6)
     assert min(used[-3:]) - min(used[2:5]) < 10, [round(megabytes) for megabytes in used]
-
-
-def resident_bytes(process: int) -> int:
-    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def descendants(process: int) -> list[int]:
-    children = [
-        int(child)
-        for thread in Path(f"/proc/{process}/task").iterdir()
-        for child in (thread / "children").read_text().split()
-    ]
-    return children + [grandchild for child in children for grandchild in descendants(child)]

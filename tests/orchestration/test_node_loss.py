@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from rich.console import Console
 
@@ -86,7 +87,7 @@ def node_of(process: int, cluster: Any) -> Any:
     """The node whose raylet is an ancestor of the process."""
     raylets = {info.process.pid: node for node in cluster.worker_nodes for info in node.all_processes["raylet"]}
     while process not in raylets:
-        process = int(Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[1])
+        process = psutil.Process(process).ppid()
     return raylets[process]
 
 

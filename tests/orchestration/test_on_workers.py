@@ -39,6 +39,7 @@ def starts_of(store: Store, run: RunConfig) -> list[int]:
     return [int(epoch) for epoch in re.findall(r"from epoch (\d+)", store.log_file(run.run_id).read_text())]
 
 
+@pytest.mark.long
 def test_runs_by_two_workers_one_after_another(launch: Launch, store: Store) -> None:
     runs = [small(), small("autodo-exact-aws")]
     progress = launch(runs, store, keep=("embeddings",))
@@ -92,6 +93,7 @@ def test_a_killed_worker_costs_an_attempt_and_no_bit_of_the_result(launch: Launc
         assert values == [row[name] for row in undisturbed["history"]], name
 
 
+@pytest.mark.long
 def test_a_killed_trial_leaves_nothing_that_the_next_attempt_waits_for(launch: Launch, store: Store) -> None:
     """Its workers, and the CPUs that are set aside for them, are not its own: Ray has to take them back."""
     from ray.util.state import list_actors

@@ -23,6 +23,7 @@ def test_runs_that_wait_for_each_others_cpus_all_end(store: Store) -> None:
         check_results(store, run)
 
 
+@pytest.mark.long
 def test_a_run_that_gets_no_room_ends_with_the_time_and_leaves_nothing(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

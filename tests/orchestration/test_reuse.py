@@ -39,8 +39,9 @@ def actors() -> Iterator[Any]:
 
         class Watched(RunTrial):  # type: ignore[misc]
             def resident_mib(self) -> float:
-                pages = int(Path("/proc/self/statm").read_text().split()[1])
-                return pages * 4096 / 2**20
+                import psutil
+
+                return psutil.Process().memory_info().rss / 2**20
 
             def global_state(self) -> dict[str, Any]:
                 """All that a run could leave changed in its process."""

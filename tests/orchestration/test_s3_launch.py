@@ -1,13 +1,11 @@
 """The command line and Ray on an object store: launch, kill, resume, report."""
 
-import contextlib
-import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from orchestration.grid import expand, load_grid
@@ -21,16 +19,6 @@ GRID = (
     "name: g\ndatasets: [digits]\ndistortions: ['1-0.0']\nmethods: [autodo-exact-aws]\nseeds: 3\n"
     "set: {training.epochs: 100, dataset.subsample: 300}\n"
 )
-
-
-def descendants(pid: int) -> list[int]:
-    """Processes that a process started, and those that they started."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-    found = [child for child, parent in parents.items() if parent == pid]
-    return found + [below for child in found for below in descendants(child)]
 
 
 @pytest.mark.slow
@@ -66,8 +54,9 @@ def test_a_killed_launch_continues_and_ends_as_on_a_local_store(
             assert first.poll() is None, first.communicate()[0]
             time.sleep(0.2)
         # The driver and every process of Ray's, as when the machine goes down.
-        for pid in [first.pid, *descendants(first.pid)]:
-            os.kill(pid, signal.SIGKILL)
+        driver = psutil.Process(first.pid)
+        for process in [driver, *driver.children(recursive=True)]:
+            process.kill()
         first.communicate()
     done, interrupted = store.done(), unfinished()
     assert len(done) == 2

@@ -147,10 +147,11 @@ def test_when_the_time_is_over_searches_stop_and_the_next_launch_goes_on(launch:
     assert (folder / "fold-0" / "checkpoint.pt").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("stop", "kind"),
     [
-        pytest.param(signal.SIGINT, "local", marks=pytest.mark.long, id="Ctrl-C"),
+        pytest.param(signal.SIGINT, "local", id="Ctrl-C"),
         pytest.param(signal.SIGKILL, "s3", id="killed"),
     ],
 )

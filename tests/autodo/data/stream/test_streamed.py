@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from autodo.data.stream import files, pool
@@ -275,7 +276,7 @@ def test_workers_end_with_the_process_that_started_them(ended_by, tree, tmp_path
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "read\n"
-        workers = children_of(process.pid)
+        workers = psutil.Process(process.pid).children()
         assert len(workers) >= 2
         if ended_by == signal.SIGINT:
             os.killpg(process.pid, ended_by)  # as a terminal does it: to all of them
@@ -284,10 +285,8 @@ def test_workers_end_with_the_process_that_started_them(ended_by, tree, tmp_path
         _, errors = process.communicate(timeout=60)
     if ended_by == signal.SIGINT:
         assert errors.count("Traceback") == errors.count("KeyboardInterrupt") == 1
-    deadline = time.monotonic() + 30
-    while any(is_alive(worker) for worker in workers):
-        assert time.monotonic() < deadline, "a worker is left"
-        time.sleep(0.1)
+    _, left = psutil.wait_procs(workers, timeout=30)
+    assert left == []
 
 
 def test_number_of_workers(monkeypatch):
@@ -302,18 +301,10 @@ def test_number_of_workers(monkeypatch):
         loader_workers()
 
 
-def children_of(process: int) -> list[int]:
-    tasks = Path(f"/proc/{process}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
-
-
 def workers_of_this_process() -> list[int]:
-    commands = {child: Path(f"/proc/{child}/cmdline").read_bytes() for child in children_of(os.getpid())}
-    return sorted(child for child, command in commands.items() if b"popen_loky" in command)
-
-
-def is_alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+    children = psutil.process_iter(["ppid", "cmdline"])
+    return sorted(
+        child.pid
+        for child in children
+        if child.info["ppid"] == os.getpid() and any("popen_loky" in word for word in child.info["cmdline"] or [])
+    )
