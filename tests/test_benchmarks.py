@@ -8,9 +8,12 @@ import pandas as pd
 import pytest
 from scipy.stats import ttest_rel
 
+from autodo.data import load, prepare
+from autodo.recipes import build_run
+from autodo.train import Training
 from benchmarks.__main__ import BENCHMARKS, ON_DEVICE, measured
 from benchmarks.outer_schedule import pooled_change
-from benchmarks.outer_variants import DEFAULT
+from benchmarks.outer_variants import BEFORE, DEFAULT, VARIANTS
 from benchmarks.sharded_table import BATCH, measure_network, measure_whole
 from benchmarks.table import ROWS, Row, markdown, number, tell, told
 
@@ -73,6 +76,19 @@ def test_an_unknown_name_is_answered_with_those_there_are() -> None:
     done = subprocess.run([sys.executable, "-m", "benchmarks", "nothing"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "unknown benchmark 'nothing'; known: orchestration, augmentation" in done.stderr
+
+
+@pytest.mark.parametrize("name", [name for name, variant in VARIANTS.items() if variant.alter is not None])
+def test_a_variant_of_the_outer_phase_trains(name: str) -> None:
+    variant = VARIANTS[name]
+    overrides = {"training.epochs": 4, "training.batch_size": 64, **BEFORE, **variant.settings}
+    config = build_run("digits", "autodo-exact-ws", split=variant.split, overrides=overrides)
+    training = Training(config, prepare(load(config.dataset), config))
+    assert variant.alter is not None
+    variant.alter(training)
+    for _ in training:
+        pass
+    assert training.points.table.steps > 0
 
 
 def test_shards_take_the_steps_of_one_table() -> None:
