@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from autodo.config import DatasetConfig
 from autodo.data import DATASETS, default_data_dir, load
@@ -45,6 +46,23 @@ def test_digits():
     counts = np.bincount(dataset.test.labels)
     assert counts.min() >= 34
     assert dataset.class_names == tuple("0123456789")
+
+
+def test_digits_are_those_of_scikit_learn():
+    dataset, bunch = load(DatasetConfig(name="digits")), load_digits()
+    images = np.concatenate([dataset.train.images, dataset.test.images])[:, 0]
+    labels = np.concatenate([dataset.train.labels, dataset.test.labels])
+    ours = sorted((label, *image.ravel()) for label, image in zip(labels, images, strict=True))
+    theirs = np.rint(bunch.images * 255 / 16).astype(np.uint8).reshape(-1, 64)
+    assert ours == sorted((label, *image) for label, image in zip(bunch.target, theirs, strict=True))
+
+
+def test_digits_are_read_without_importing_scikit_learn():
+    code = (
+        "import sys; from autodo.config import DatasetConfig as D; from autodo.data import load; load(D(name='digits'))"
+    )
+    code += "; assert 'sklearn' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ)
 
 
 def test_subsample_is_fixed_and_stratified():
