@@ -15,7 +15,6 @@ from autodo.data.batches import shuffled_batches
 from autodo.data.split import stratified_split
 from autodo.data.streamed import Crops
 from autodo.evaluate import Evaluation
-from autodo.points.model import PointView
 from autodo.points.table import PointTable
 from autodo.train import Training
 
@@ -38,11 +37,13 @@ def adapt_damping(training: Training, share: float) -> None:
     """The damping of each solve is the mean of the diagonal of the Hessian's Gauss-Newton part, times `share`."""
 
     class Adaptive(OuterPass):
-        def _solve(self, features: Tensor, view: PointView, count: int, gradient: Tensor) -> Tensor:
+        def _solve(
+            self, features: Tensor, weights: Tensor, log_targets: Tensor | None, count: int, gradient: Tensor
+        ) -> Tensor:
             curvature = 1 - self.head(features).softmax(1).square().sum(1)
-            trace = (view.weights * curvature * features.square().sum(1)).sum() / count
+            trace = (weights * curvature * features.square().sum(1)).sum() / count
             self.damping = training.config.training.weight_decay + share * float(trace) / gradient.numel()
-            return super()._solve(features, view, count, gradient)
+            return super()._solve(features, weights, log_targets, count, gradient)
 
     replace_outer(training, Adaptive)
 

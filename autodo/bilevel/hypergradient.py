@@ -35,17 +35,17 @@ def hessian_matvec(
     logits: Tensor,
     features: Tensor,
     weights: Tensor,
-    log_targets: Tensor,
+    log_targets: Tensor | None,
     *,
     damping: float,
-    gauss_newton: bool,
     count: int | None = None,
     workers: Workers = ALONE,
 ) -> MatVec:
     """V -> H V, with H the Hessian in W of the inner loss mean_i w_i loss_i + damping |W|^2 / 2.
 
     Args:
-        gauss_newton: use the positive semi-definite part, where the loss is not convex in the logits.
+        log_targets: None for the Gauss-Newton part of H alone, which is positive semi-definite also where the loss is
+            not convex in the logits, and does not depend on the targets.
         count: points of all workers, over which the mean is; those given if None.
     Shape:
         logits, log_targets [B, C], features [B, D], weights [B]; V [C, D] -> [C, D].
@@ -56,7 +56,10 @@ def hessian_matvec(
 
     def matvec(direction: Tensor) -> Tensor:
         tangent = features @ direction.T
-        curved = softmax_curvature(p, tangent) if gauss_newton else loss.hessian_product(log_p, log_targets, tangent)
+        if log_targets is None:
+            curved = softmax_curvature(p, tangent)
+        else:
+            curved = loss.hessian_product(log_p, log_targets, tangent)
         return workers.sum((scale * curved).T @ features) + damping * direction
 
     return matvec

@@ -64,6 +64,7 @@ class OuterPass:
         self.total, self.total_learnable = totals or (len(images), learnable)
         self.workers = workers
         self.solver = build_solver(config, size=head.weight.numel())
+        self.gauss_newton = config.solver in NEEDS_POSITIVE_DEFINITE
 
     def run(self, val: Evaluation, lr: float, generator: torch.Generator, crops: Crops | None = None) -> None:
         """Updates the rows of the learnable points, each once. All workers run their passes together.
@@ -99,9 +100,10 @@ class OuterPass:
             gradient = self._validation_gradient(val.logits[chosen], val.features[chosen], val.labels[chosen], size)
             rows = self._leaf(batch.points)
             view = self.points.view(batch.points, rows)
-            features = self._features(images, view, generator)
+            features = self._features(images, view.augment, generator)
             with torch.no_grad():
-                u = self._solve(features, view, batch.size, gradient)
+                targets = None if self.gauss_newton else view.log_targets
+                u = self._solve(features, view.weights, targets, batch.size, gradient)
             self._update(batch, rows, view, features, u, lr)
 
     def _full_pass(self, val: Evaluation, lr: float, generator: torch.Generator, crops: Crops | None) -> None:
@@ -115,8 +117,9 @@ class OuterPass:
                 of_sample = self._all_features(sample, sample_total, generator, others)
             else:
                 features = self._all_features(points, self.total, generator, crops)
-                of_sample = features[sample]
-            u = self._solve(of_sample, self.points.view(sample), sample_total, gradient)
+                of_sample = features if sample is points else features[sample]
+            targets = None if self.gauss_newton else self.points.view(sample).log_targets
+            u = self._solve(of_sample, self.points.weights(sample), targets, sample_total, gradient)
         # The row that all points share learns from all of them.
         learnable, total = (
             (points, self.total) if self.points.shared else (points[: self.learnable], self.total_learnable)
@@ -126,7 +129,7 @@ class OuterPass:
             for batch, images in self._with_images(batches, crops, moves=True):
                 rows = self._leaf(batch.points)
                 view = self.points.view(batch.points, rows)
-                self._update(batch, rows, view, self._features(images, view, generator), u, lr)
+                self._update(batch, rows, view, self._features(images, view.augment, generator), u, lr)
         else:
             # Without lam^A the features do not depend on lam: the ones that the solve chose from serve again.
             batches = ordered_batches(learnable, total, self.batch_size, self.workers)
@@ -144,10 +147,13 @@ class OuterPass:
         return points[order[: self.workers.dealt(wanted)].sort().values], wanted
 
     def _all_features(self, points: Tensor, total: int, generator: torch.Generator, crops: Crops | None) -> Tensor:
-        batches = ordered_batches(points, total, self.batch_size, self.workers)
+        batches = list(ordered_batches(points, total, self.batch_size, self.workers))
+        if not self.points.learns_augmentation:
+            reading = self.images.batches([batch.points for batch in batches], crops)
+            return torch.cat([self._features(images, None, generator) for images in reading])
         return torch.cat(
             [
-                self._features(images, self.points.view(batch.points), generator)
+                self._features(images, self.points.view(batch.points).augment, generator)
                 for batch, images in self._with_images(batches, crops, moves=False)
             ]
         )
@@ -170,23 +176,24 @@ class OuterPass:
     def _leaf(self, batch: Tensor) -> Tensor:
         return self.points.table.rows(self.points.row_index(batch)).requires_grad_()
 
-    def _features(self, images: Tensor, view: PointView, generator: torch.Generator) -> Tensor:
-        features: Tensor = self.encoder(self.pipeline.train_view(images, generator, view.augment))
+    def _features(self, images: Tensor, augment: Tensor | None, generator: torch.Generator) -> Tensor:
+        features: Tensor = self.encoder(self.pipeline.train_view(images, generator, augment))
         return features
 
     def _validation_gradient(self, logits: Tensor, features: Tensor, labels: Tensor, count: int) -> Tensor:
         return validation_gradient(logits, features, labels, count=count, workers=self.workers)
 
-    def _solve(self, features: Tensor, view: PointView, count: int, gradient: Tensor) -> Tensor:
+    def _solve(
+        self, features: Tensor, weights: Tensor, log_targets: Tensor | None, count: int, gradient: Tensor
+    ) -> Tensor:
         """u = H^-1 gradient; every worker solves the same equation, and all go on with the first one's solution."""
         matvec = hessian_matvec(
             self.loss,
             self.head(features),
             features,
-            view.weights,
-            view.log_targets,
+            weights,
+            log_targets,
             damping=self.damping,
-            gauss_newton=self.config.solver in NEEDS_POSITIVE_DEFINITE,
             count=count,
             workers=self.workers,
         )

@@ -15,7 +15,7 @@ from autodo.points import reweight, soft_labels
 from autodo.points.place import ON_DEVICE, Place
 from autodo.points.table import PointTable
 
-PART = 2**16
+PART = 2**14
 """Points whose rows are on the device at a time when all are asked for."""
 
 
@@ -130,6 +130,14 @@ class PointModel:
             torch.cat([view.weights for view in views]),
             torch.cat([view.log_targets for view in views]),
         )
+
+    def weights(self, points: Tensor) -> Tensor:
+        """Loss weights of any number of points; only a part of their rows is on the device at a time.
+
+        Shape:
+            points [B] int64 -> [B].
+        """
+        return torch.cat([self.view(part).weights for part in points.split(PART)])
 
     def view(self, points: Tensor, rows: Tensor | None = None) -> PointView:
         """What lam says of these points.

@@ -72,9 +72,8 @@ class Problem:
         logits = features @ weight.T + self.bias
         loss = LOSSES[self.loss]
         with torch.no_grad():
-            matvec = hessian_matvec(
-                loss, logits, features, view.weights, view.log_targets, damping=DAMPING, gauss_newton=gauss_newton
-            )
+            targets = None if gauss_newton else view.log_targets
+            matvec = hessian_matvec(loss, logits, features, view.weights, targets, damping=DAMPING)
             val_logits = self.val_features @ weight.T + self.bias
             u = solver(matvec, validation_gradient(val_logits, self.val_features, self.val_labels))
         objective = implicit_objective(loss, logits, features, view.weights, view.log_targets, u)
@@ -157,9 +156,8 @@ def test_gauss_newton_part_is_positive_definite_where_the_hessian_is_not():
             features @ weight.T + problem.bias,
             features,
             view.weights,
-            view.log_targets,
+            None if gauss_newton else view.log_targets,
             damping=0.0,
-            gauss_newton=gauss_newton,
         )
         basis = torch.eye(weight.numel(), dtype=torch.float64).view(-1, CLASSES, FEATURES)
         matrix = torch.stack([matvec(column).reshape(-1) for column in basis])

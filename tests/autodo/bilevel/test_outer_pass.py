@@ -8,7 +8,6 @@ from autodo.augment import affine
 from autodo.config import DistortionConfig, SplitName
 from autodo.data import load, prepare
 from autodo.data.batches import epoch_batches
-from autodo.points.model import PointView
 from autodo.points.table import PointTable
 from autodo.recipes import build_run
 from autodo.train import Training
@@ -48,14 +47,14 @@ class Noise:
         generator = torch.Generator().manual_seed(5)
         self.draws = affine.draw_noise(len(training.images), generator, torch.float64)
 
-    def features(self, batch: Tensor, view: PointView, generator: object = None) -> Tensor:
+    def features(self, batch: Tensor, augment: Tensor | None, generator: object = None) -> Tensor:
         assert self.training.outer is not None
         # During a pass the frozen copy, otherwise the network itself.
         pipeline, encoder = self.training.pipeline, self.training.outer.encoder
         pixels = self.training.images[batch].double() / 255
-        if view.augment is not None:
+        if augment is not None:
             noise = affine.Noise(self.draws.normal[batch], self.draws.logistic[batch])
-            pixels = affine.warp(pixels, affine.magnitudes(view.augment, noise))
+            pixels = affine.warp(pixels, affine.magnitudes(augment, noise))
         result: Tensor = encoder((pixels - pipeline.mean) / pipeline.std)
         return result
 
@@ -107,7 +106,7 @@ def test_the_gradient_of_every_row_is_that_of_double_backward(method, hessian_po
 
     def inner_of(batch: Tensor, lam: Tensor):
         view = points.view(batch, lam)
-        features = noise.features(batch, view)
+        features = noise.features(batch, view.augment)
 
         def inner(w: Tensor) -> Tensor:
             targets = view.log_targets.exp().clamp(min=1e-300)
@@ -122,7 +121,7 @@ def test_the_gradient_of_every_row_is_that_of_double_backward(method, hessian_po
         sampled = hessian_points is not None and hessian_points < len(everything)
         sample = torch.randperm(len(everything), generator=generator)[:hessian_points] if sampled else everything
         view = points.view(sample)
-        features = noise.features(sample, view)
+        features = noise.features(sample, view.augment)
         all_of_val = torch.arange(len(val.labels))
         u = gauss_newton_cg(features, view.weights, head, damping, val_gradient(all_of_val), config.outer.iterations)
         solved = [(index, index, u) for index, _ in given]
@@ -166,6 +165,18 @@ def gauss_newton_cg(features, weights, head, damping, b, iterations) -> Tensor:
         x, r_next = x + alpha * d, r - alpha * (matrix @ d)
         d, r = r_next + (r_next @ r_next) / (r @ r) * d, r_next
     return x.view_as(b)
+
+
+def test_a_pass_asks_for_a_few_rows_at_a_time(monkeypatch):
+    training = training_of("autodo-exact-ws")
+    monkeypatch.setattr("autodo.points.model.PART", 20)
+    table, asked = training.points.table, []
+    rows = table.rows
+    monkeypatch.setattr(table, "rows", lambda index: asked.append(len(index)) or rows(index))
+    val = training._evaluate(training.val_images, training.val_labels)
+    assert training.outer is not None
+    training.outer.run(val, 0.1, torch.Generator().manual_seed(7))
+    assert asked == [20, 20, 8, 16, 16, 16], "weights in parts for the solve, then a step for each batch"
 
 
 def test_the_shared_row_gets_the_sum_of_a_batch(monkeypatch):

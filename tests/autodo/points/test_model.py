@@ -39,6 +39,20 @@ def test_what_is_not_learned_is_plain():
     assert view.log_targets.exp().tolist() == [[0, 0, 0, 1], [0, 1, 0, 0]]
 
 
+@pytest.mark.parametrize(
+    "config", [None, PointsConfig(learn=("weight",)), PointsConfig(learn=("augment",), shared=True)]
+)
+def test_weights_come_in_parts(config, monkeypatch):
+    model = PointModel(config, LABELS, CLASSES)
+    moved = model.row_index(torch.tensor([1]))
+    model.table.rmsprop_step(moved, torch.ones_like(model.table.rows(moved)), lr=0.5)
+    points = torch.tensor([4, 1, 2, 0])
+    expected = model.view(points).weights
+    monkeypatch.setattr("autodo.points.model.PART", 3)
+    assert torch.equal(model.weights(points), expected)
+    assert model.weights(points[:0]).shape == (0,)
+
+
 def test_shared_augmentation_is_one_row():
     model = PointModel(PointsConfig(learn=("augment",), shared=True), LABELS, CLASSES)
     points = torch.tensor([4, 0, 2])
