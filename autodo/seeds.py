@@ -1,6 +1,8 @@
 """Every random stream derives from the run's seed and a name, so a resumed run needs no saved generator state."""
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +27,20 @@ def torch_generator(seed: int, *names: str | int, device: "torch.device | str" =
     import torch
 
     return torch.Generator(device=device).manual_seed(derive(seed, *names))
+
+
+@contextlib.contextmanager
+def initial_weights(seed: int) -> Iterator[None]:
+    """Layers that are made here, in host memory, draw their initial weights from this seed.
+
+    They draw from torch's global generator, which is afterwards as it was. Those of GPUs are left alone: to ask for
+    their state would start CUDA, also where a run trains on the CPU.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def host_generator(generator: "torch.Generator") -> "torch.Generator":

@@ -11,15 +11,13 @@ from autodo.errors import ConfigError
 from autodo.models import build
 from autodo.models.encoder import Encoder
 from autodo.outcome import Best
-from autodo.seeds import derive
+from autodo.seeds import derive, initial_weights
 
 
 def initial_model(config: RunConfig, data: Prepared, device: torch.device) -> tuple[Encoder, nn.Linear]:
     """Encoder and head with the first weights of the run's seed."""
     channels, size = data.train.images.shape[1], data.train.images.shape[-1]
-    # Layers draw their initial weights from torch's global generator; the fork leaves it as it was.
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(derive(config.seed, "network"))
+    with initial_weights(derive(config.seed, "network")):
         encoder, head = build(
             config.model.name,
             in_channels=channels,
@@ -27,8 +25,7 @@ def initial_model(config: RunConfig, data: Prepared, device: torch.device) -> tu
             classes=len(data.class_names),
             cosine_scale=config.cosine_scale,
         )
-    # Channels last suits convolutions on CPUs and GPUs alike; from the weights on everything follows.
-    return encoder.to(device).to(memory_format=torch.channels_last), head.to(device)
+    return encoder.to(device), head.to(device)
 
 
 def best_model(best: Best, config: RunConfig, data: Prepared, device: torch.device) -> tuple[Encoder, nn.Linear]:

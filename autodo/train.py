@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import math
 import socket
 import time
@@ -103,6 +102,7 @@ class Training:
         self._checkpoint_due = False
 
         if self.device.type == "cuda":
+            torch.cuda.init()  # which a device with a number does not do by itself here
             torch.cuda.reset_peak_memory_stats(self.device)
         # Each has looked at the files by itself, and positions mean the same images on all or nothing at all.
         if not workers.all(data.fingerprint == workers.told_by_first(data.fingerprint)):
@@ -133,7 +133,12 @@ class Training:
             nesterov=config.training.momentum > 0,
         )
         self.place = place
-        rounding = functools.partial(self._generator, "rounding of lambda")
+
+        # Not a method: a table that held its training would keep it, and all that it has on a GPU, until Python looks
+        # for cycles.
+        def rounding(step: int) -> torch.Generator:
+            return torch_generator(config.seed, "rounding of lambda", step, *workers.stream, device=labels.device)
+
         self.points = PointModel(config.points, labels, self.classes, place=place, rounding=rounding)
         self.outer = self._build_outer()
         val = self.val_images, self.val_labels

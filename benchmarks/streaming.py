@@ -59,7 +59,7 @@ def main() -> None:
         streamed = streamed_images(tree)
         index_seconds = time.perf_counter() - started
         readers: dict[str, Epoch] = {
-            PLAIN: image_folder(tree, given.workers),
+            PLAIN: image_folder(tree, given.workers, pinned=given.device is not None and given.device != "cpu"),
             "StreamedImages, folders": streamed_epoch(streamed),
             "StreamedImages, shards": streamed_epoch(streamed_images(shards)),
         }
@@ -108,11 +108,11 @@ def read(batches: Iterator[Tensor], device: str | None, most: int | None = None)
         if number == most:
             break
     if device is not None and device.startswith("cuda"):
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     return images
 
 
-def image_folder(tree: Path, workers: int) -> Epoch:
+def image_folder(tree: Path, workers: int, *, pinned: bool) -> Epoch:
     """torchvision's reading of class folders."""
     from torch.utils.data import DataLoader
     from torchvision import transforms
@@ -121,7 +121,7 @@ def image_folder(tree: Path, workers: int) -> Epoch:
     steps = transforms.Compose([transforms.RandomResizedCrop(IMAGE_SIZE, SCALE), transforms.ToTensor()])
     dataset = ImageFolder(str(tree), steps)
     loader: DataLoader[Tensor] = DataLoader(
-        dataset, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0
+        dataset, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0, pin_memory=pinned
     )
     return lambda number: (batch for batch, _ in loader)
 

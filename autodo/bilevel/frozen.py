@@ -102,9 +102,10 @@ class _Affine(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         ctx.save_for_backward(scale)
-        return torch.addcmul(shift, images, scale).to(images.dtype)
+        # Into a tensor of their type: by itself autocast would make float32 of 16-bit images and back.
+        return torch.addcmul(shift, images, scale, out=torch.empty_like(images))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (scale,) = ctx.saved_tensors
-        return (gradients[0] * scale).to(gradients[0].dtype), None, None
+        return torch.mul(gradients[0], scale, out=torch.empty_like(gradients[0])), None, None

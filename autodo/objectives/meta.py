@@ -19,6 +19,7 @@ from torch.func import functional_call, jvp
 from autodo import objective_config
 from autodo.errors import ConfigError
 from autodo.objectives.base import Objective, Setting, Step, cross_entropies
+from autodo.seeds import initial_weights
 
 Parameters = dict[str, Tensor]
 
@@ -59,9 +60,7 @@ class MetaWeightNet(_FromVal):
 
     def __init__(self, config: objective_config.MetaWeightNet, setting: Setting) -> None:
         super().__init__(setting)
-        # Layers draw their initial weights from torch's global generator; the fork leaves it as it was.
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(setting.generator.initial_seed())
+        with initial_weights(setting.generator.initial_seed()):
             layers = [nn.Linear(1, config.hidden), nn.ReLU(), nn.Linear(config.hidden, 1), nn.Sigmoid(), nn.Flatten(0)]
             self.weigh = nn.Sequential(*layers).to(setting.labels.device)
         self.optimizer = torch.optim.Adam(self.weigh.parameters(), lr=config.lr, weight_decay=config.weight_decay)

@@ -84,8 +84,8 @@ class PointModel:
             widths,
             dtype=dtype,
             device=labels.device,
-            # One row is read by every batch, so it stays where they are.
-            place=ON_DEVICE if self.shared else place,
+            # One row is read by every batch, so it stays where they are; so do rows of no columns.
+            place=place if self.learned and not self.shared else ON_DEVICE,
             precision=config.precision if config is not None else "fp32",
             square_average=config.square_average if config is not None else "element",
             rounding=rounding,
@@ -102,8 +102,8 @@ class PointModel:
             return
         coming = list(batches)
         index = [batch.points for batch in coming]
-        # Once for all, because the host would wait for the device at each of them.
-        hosts = torch.cat(index).cpu().split([len(points) for points in index]) if self.labels.is_cuda else index
+        # Once for all, because the host would wait for a GPU at each of them. There may be none left of an epoch.
+        hosts = torch.cat(index).cpu().split([len(points) for points in index]) if index else ()
         for step, batch in enumerate(coming):
             if step + 2 < len(coming):
                 self.table.soon(hosts[step + 2], moves=moves)

@@ -35,7 +35,7 @@ from autodo.search.epochs import Found, Material, Stateful, search_by_epochs, st
 from autodo.search.smooth_operations import SEARCHED, Setting, apply_each
 from autodo.search.tasks import Tell
 from autodo.search.unrolled import Parameters, derivative_along, val_direction
-from autodo.seeds import torch_generator
+from autodo.seeds import initial_weights, torch_generator
 
 PAIRS = tuple(itertools.combinations(range(len(SEARCHED)), 2))
 # Of the network's SGD: as in the trainings that the policy is for.
@@ -94,8 +94,7 @@ class Dada:
         self.train, self.val = (part.to(device) for part in halves(self.material.labels.cpu(), start))
         self.network = self.material.network()
         self.policy = Policy(start).to(device)
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(int(torch.randint(2**31, (), generator=start)))
+        with initial_weights(int(torch.randint(2**31, (), generator=start))):
             self.control = pair_policy.Control(len(PAIRS)).to(device)
         self.setting = Setting()
         self.pairs = torch.tensor(PAIRS, device=device)

@@ -23,7 +23,7 @@ from autodo.policy_config import SearchedPolicy
 from autodo.search.reduced import reduced
 from autodo.search.smooth_operations import SEARCHED
 from autodo.search.tasks import Tell
-from autodo.seeds import derive
+from autodo.seeds import derive, initial_weights
 
 log = logging.getLogger(__name__)
 SubPolicies = tuple[tuple[Step, ...], ...]
@@ -164,14 +164,11 @@ class Material:
 
     def network(self, *heads: int) -> "Network":
         """An encoder with linear heads of these widths; its initial weights derive from the seed."""
-        # Layers draw their initial weights from torch's global generator; the fork leaves it as it was.
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            torch.manual_seed(derive(self._config.seed, "search", "network"))
+        with initial_weights(derive(self._config.seed, "search", "network")):
             channels, size = self.images.shape[1], self.images.shape[-1]
             encoder, head = build(self._model, in_channels=channels, image_size=size, classes=self.classes)
             rest = [nn.Linear(head.in_features, width) for width in heads]
-        # Channels last suits convolutions and pooling on CPUs and GPUs alike; from the weights on everything follows.
-        return Network(encoder.to(memory_format=torch.channels_last), [head, *rest]).to(self.device)
+        return Network(encoder, [head, *rest]).to(self.device)
 
 
 class Network(nn.Module):

@@ -128,8 +128,9 @@ class FoldWorker:
             raise _Lost from error
         mean, std = channel_statistics(for_statistics(self._images[rest]))
         pipeline = Pipeline(self._bench.config.augmentation, mean.to(device), std.to(device))
-        encoder = encoder.to(device).to(memory_format=torch.channels_last)
-        return Fold(encoder, head.to(device), pipeline, images, torch.from_numpy(self._labels[held]).to(device))
+        return Fold(
+            encoder.to(device), head.to(device), pipeline, images, torch.from_numpy(self._labels[held]).to(device)
+        )
 
     def _place(self, number: int) -> Location:
         return self._bench.files / f"fold-{number}" / MODEL

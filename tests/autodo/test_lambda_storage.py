@@ -163,9 +163,12 @@ def test_the_options_that_keep_lambda_smaller_have_other_run_ids_and_their_defau
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.filterwarnings("ignore:.*deterministic")
 @pytest.mark.parametrize("storage", ["host", "file"])
-def test_beside_a_gpu_no_table_is_on_it_and_the_rows_are_the_same(storage):
+def test_beside_a_gpu_no_table_is_on_it_and_the_rows_are_the_same(storage, monkeypatch, request):
     config = short_run("autodo-exact-aws")
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    request.addfinalizer(lambda: torch.use_deterministic_algorithms(False))
     torch.use_deterministic_algorithms(True, warn_only=True)
     on_device, apart = (start(config, device="cuda", place=Place(place)) for place in ("device", storage))
     for training in (on_device, apart):

@@ -166,7 +166,11 @@ METHODS = [
 def test_the_waits_of_a_phase_do_not_depend_on_the_number_of_its_steps(method, split):
     few, many = (waits_of_phases(training_of(method, split, batch_size)) for batch_size in (100, 20))
     assert few == many
-    assert all(sum(seen.values()) <= 1 for seen in many.values()), "the mean loss of the phase"
+    learns = training_of(method, split, 100).points.learned
+    at_most = (
+        2 if learns else 1
+    )  # which points its batches have, if rows are read ahead, and the mean loss of the phase
+    assert all(sum(seen.values()) <= at_most for seen in many.values())
 
 
 def waits_of_phases(training: Training) -> dict[str, Counter[str]]:

@@ -37,7 +37,6 @@ def distance(one: Tensor, other: Tensor) -> float:
 def encoder_of(name: str) -> nn.Module:
     torch.manual_seed(0)
     encoder, _ = build(name, in_channels=3, image_size=16, classes=3)
-    encoder.to(memory_format=torch.channels_last)
     with torch.no_grad():
         for _ in range(3):
             encoder(torch.randn(8, 3, 16, 16))

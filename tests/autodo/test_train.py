@@ -1,6 +1,8 @@
 """Algorithm 1 on real digits."""
 
 import dataclasses
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -173,6 +175,23 @@ def test_methods_of_a_seed_share_the_split_the_wrong_labels_and_the_first_weight
     assert np.array_equal(runs[0].data.train.index, runs[1].data.train.index)
     assert np.array_equal(runs[0].data.train.labels, runs[1].data.train.labels)
     assert not np.array_equal(runs[0].data.train.index, other_seed.data.train.index)
+
+
+@pytest.mark.parametrize(
+    "method", ["baseline", "autodo-aws", "autodo-exact-ws", "randaugment", "meta-weight-net", "sop"]
+)
+def test_nothing_keeps_a_training_that_is_done(method):
+    training = start(short_run(method, overrides={"training.epochs": 2}))
+    gc.collect()
+    gc.disable()  # which alone frees what refers to itself, and which a full GPU does not call
+    try:
+        list(training)
+        training.outcome()
+        kept = weakref.ref(training)
+        del training
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 def test_the_global_generator_is_left_alone():

@@ -10,7 +10,7 @@ def trained_a_little(name: str, channels: int) -> nn.Module:
     """In float64 and train mode, with statistics, weights and biases of batch norms moved from where they begin."""
     torch.manual_seed(0)
     encoder, _ = build(name, in_channels=channels, image_size=12, classes=3)
-    encoder.double().to(memory_format=torch.channels_last)
+    encoder.double()
     for module in encoder.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight)  # of either sign

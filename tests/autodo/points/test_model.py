@@ -5,6 +5,8 @@ from autodo.augment import affine
 from autodo.config import PointsConfig
 from autodo.points import soft_labels
 from autodo.points.model import PointModel
+from autodo.points.place import Place
+from autodo.points.row_store import build_store
 
 LABELS = torch.tensor([0, 3, 2, 2, 1])
 CLASSES = 4
@@ -51,6 +53,31 @@ def test_weights_come_in_parts(config, monkeypatch):
     monkeypatch.setattr("autodo.points.model.PART", 3)
     assert torch.equal(model.weights(points), expected)
     assert model.weights(points[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("config", [None, PointsConfig(learn=("weight",))])
+def test_of_no_batches_none_comes(config):
+    assert list(PointModel(config, LABELS, CLASSES).ahead([], moves=True)) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "storage"),
+    [
+        (None, "device"),
+        (PointsConfig(learn=("augment",), shared=True), "device"),
+        (PointsConfig(learn=("augment",)), "file"),
+    ],
+)
+def test_rows_that_all_points_share_and_rows_of_nothing_stay_with_the_device(config, storage, monkeypatch):
+    places = []
+
+    def build(place, *given):
+        places.append(place.storage)
+        return build_store(place, *given)
+
+    monkeypatch.setattr("autodo.points.table.build_store", build)
+    PointModel(config, LABELS, CLASSES, place=Place("file"))
+    assert places == [storage]
 
 
 def test_shared_augmentation_is_one_row():
