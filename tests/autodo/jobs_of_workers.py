@@ -76,10 +76,14 @@ def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple
 
     everyone = affine.draw_noise(shard.total, generator, torch.float64)
 
+    # Strokes of digits are the same over several pixels: without texture the largest of a pooling window is chosen by
+    # rounding, and with it the pixel that the gradient goes to.
+    texture = torch.rand(shard.total, *data.train.images.shape[1:], generator=generator, dtype=torch.float64) / 10
+
     def pixels_of(points: Tensor, augment: Tensor | None) -> Tensor:
-        pixels = training.images[points].double() / 255
+        mine = torch.from_numpy(shard.positions)[points]
+        pixels = training.images[points].double() / 255 + texture[mine]
         if augment is not None:
-            mine = torch.from_numpy(shard.positions)[points]
             noise = affine.Noise(everyone.normal[mine], everyone.logistic[mine])
             pixels = affine.warp(pixels, affine.magnitudes(augment, noise))
         return (pixels - pipeline.mean) / pipeline.std
@@ -87,8 +91,8 @@ def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple
     def themselves(batches: list[Tensor], crops: None) -> Iterator[Tensor]:
         return iter(batches)
 
-    def features(points: Tensor, view: PointView, generator: object) -> Tensor:
-        result: Tensor = training.encoder(pixels_of(points, view.augment))
+    def features(points: Tensor, augment: Tensor | None, generator: object) -> Tensor:
+        result: Tensor = training.encoder(pixels_of(points, augment))
         return result
 
     recording: Recording = []

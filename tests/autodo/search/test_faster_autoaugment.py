@@ -65,14 +65,28 @@ def test_every_number_of_the_policy_gets_a_gradient() -> None:
 
 
 @pytest.mark.parametrize("what", ["class", "brightness"])
-def test_operations_that_harm_lose(what: str) -> None:
+def test_operations_that_harm_lose(what: str, one_thread: None) -> None:
     """Dark images that get bright and bright ones that get dark.
 
     If the two are the classes, these images are like the given ones, and only the cross-entropy can tell. If only
-    bright images are given, the critic alone must tell.
+    bright images are given, the critic alone must tell. The mean of three searches, since the game of policy and critic
+    carries every rounding on: one of them says little.
     """
+    changes, distances = zip(*(search_of(what, seed) for seed in range(3)), strict=True)
+    change = {name: sum(one[name] for one in changes) / len(changes) for name in SEARCHED}
+    assert change["Invert"] < 0.4
+    assert change["Solarize"] < 0.7
+    # On grey images this one does nothing.
+    assert change["Color"] > 1
+    first, last = (sum(ends) for ends in zip(*distances, strict=True))
+    assert last < first
+
+
+def search_of(what: str, seed: int) -> tuple[dict[str, float], tuple[float, float]]:
+    """How the share of each operation has changed, and the distances of the first and the last epoch."""
     run = search_run(
         "faster-autoaugment",
+        seed=seed,
         images=256,
         epochs=20,
         batch_size=64,
@@ -88,11 +102,7 @@ def test_operations_that_harm_lose(what: str) -> None:
     rows = [search.run_epoch(epoch) for epoch in range(search.epochs)]
     after = search.policy.shares().detach().mean((0, 1))
     change = {name: float(after[number] / before[number]) for number, name in enumerate(SEARCHED)}
-    assert change["Invert"] < 0.4
-    assert change["Solarize"] < 0.7
-    # On grey images this one does nothing.
-    assert change["Color"] > 1
-    assert rows[-1]["distance"] < rows[0]["distance"]
+    return change, (rows[0]["distance"], rows[-1]["distance"])
 
 
 def test_the_policy_is_the_largest_share_of_each_stage() -> None:
