@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 import re
 import tarfile
 import warnings
@@ -15,7 +14,11 @@ from autodo.data.files import one_line
 from autodo.data.listing import SUFFIXES
 from autodo.data.stream.index import Found, Member
 
-_BLOCK_BYTES = 512
+_END_BYTES = 1024
+"""Of zeros, behind the last file of a tar file."""
+_RECORD_BYTES = 10240
+_LARGEST_RECORD_BYTES = 2**20
+"""A tar file's size is a multiple of a record: tar's own by default, or any other power of two up to this."""
 _META = re.compile(r"__[^/]*__($|/)")
 """Names that webdataset passes over."""
 _LABELS = (".cls", ".json")
@@ -70,15 +73,22 @@ def _look_at_shard(path: Path) -> Found:
 
 
 def _parts_of(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """The files in a tar file. Raises TarError if it is none, or its end is missing."""
-    end = 0
+    """The files in a tar file. Raises TarError if it is none, or not whole."""
     with tarfile.open(fileobj=file, mode="r:") as tar:
         for part in tar:
-            end = part.offset_data + math.ceil(part.size / _BLOCK_BYTES) * _BLOCK_BYTES
             if part.isreg() and not _META.match(part.name):
                 yield part
-    if file.seek(0, io.SEEK_END) <= end:
-        raise tarfile.ReadError("its end is missing")
+        # A header that is damaged or cut off ends the loop like the end of the archive does.
+        if not _ends_at(file, tar.offset):
+            raise tarfile.ReadError("its end is missing, or a header in it is damaged")
+
+
+def _ends_at(file: BinaryIO, offset: int) -> bool:
+    """Whether the end of a tar file stands there: zeros, and no more of them than fill its last record."""
+    size = file.seek(0, io.SEEK_END)
+    record = max(_RECORD_BYTES, min(size & -size, _LARGEST_RECORD_BYTES))
+    file.seek(offset)
+    return _END_BYTES <= size - offset < _END_BYTES + record and not any(file.read(size - offset))
 
 
 def with_labels(shard: Found) -> Found:

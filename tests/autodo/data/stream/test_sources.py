@@ -281,6 +281,64 @@ def test_a_shard_that_is_cut_off_is_not_used_at_all(tree, tmp_path, stream, writ
     assert len(names) > 8
 
 
+def flip_a_bit_of_a_header(content, start):
+    content[start + 5] ^= 1
+
+
+def cut_within_a_header(content, start):
+    del content[start + 100 :]
+
+
+def cut_before_a_header(content, start):
+    del content[start:]
+
+
+def zeros_from_a_header_on(content, start):
+    content[start:] = bytes(len(content) - start)
+
+
+def a_second_archive_in_place_of_a_header(content, start):
+    content[start:] = bytes(1024) + content[start:]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        flip_a_bit_of_a_header,
+        cut_within_a_header,
+        cut_before_a_header,
+        zeros_from_a_header_on,
+        a_second_archive_in_place_of_a_header,
+    ],
+)
+def test_a_shard_whose_headers_are_damaged_is_not_used_at_all(spoil, tree, tmp_path, stream, write_shards):
+    for file in tree.glob("*/*.jpg"):  # as large as photographs are: more is lost than fills a record
+        file.write_bytes(file.read_bytes() + bytes(4000))
+    shards = write_shards(tree, tmp_path / "shards")
+    spoilt = sorted(shards.glob("*.tar"))[1]
+    content = bytearray(spoilt.read_bytes())
+    with tarfile.open(spoilt) as tar:
+        spoil(content, tar.getmembers()[6].offset)
+    spoilt.write_bytes(content)
+    why = "its end is missing, or a header in it is damaged"
+    with pytest.raises(DataError, match=rf"of \d+ images are damaged: {spoilt.name} \({why}; lists 3 images\)"):
+        stream(shards)
+    dataset = stream(shards, damaged_limit=0.9)
+    assert not any(source.startswith(spoilt.name) for source in (*dataset.train.sources, *dataset.test.sources))
+
+
+@pytest.mark.parametrize("record", [512, 10240, 2**18, 2**20])
+def test_a_shard_may_be_filled_up_to_a_record_of_any_common_size(record, tree, tmp_path, stream, write_shards):
+    shards = write_shards(tree, tmp_path / "shards")
+    for shard in shards.glob("*.tar"):
+        with tarfile.open(shard) as tar:
+            last = tar.getmembers()[-1]
+        end = last.offset_data + -(-last.size // 512) * 512
+        shard.write_bytes(shard.read_bytes()[:end].ljust(-(-(end + 1024) // record) * record, b"\0"))
+    dataset = stream(shards)
+    assert len(dataset.train) + len(dataset.test) == 30
+
+
 def add(shard, **files):
     """Puts files at the end of a shard."""
     with tarfile.open(shard, "a") as tar:
