@@ -5,6 +5,9 @@ import io
 import json
 import math
 import os
+import signal
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from PIL import Image
 
 from autodo.config import DatasetConfig
 from autodo.data import DATASETS, load, pin_content
-from autodo.data.stream import check, index
+from autodo.data.stream import check, files, index
 from autodo.data.stream.pool import WORKERS_VARIABLE
 from autodo.errors import ConfigError, DataError
 from tests.autodo.data.stream.conftest import picture
@@ -119,24 +122,55 @@ def test_only_files_that_have_changed_are_looked_at_again(tree, stream, looked_a
     assert not index.index_file(tree, ".damaged.txt").exists()
 
 
+@pytest.fixture
+def fails(monkeypatch):
+    """Has a file fail to be opened for some times; the pauses before it is tried again take no time."""
+    waited, opened = [], Path.open
+
+    def fail(one, times, error=errno.EIO):
+        left = iter(range(times))
+
+        def no_answer(file, *arguments, **options):
+            if file == one and next(left, None) is not None:
+                raise OSError(error, os.strerror(error), str(one))
+            return opened(file, *arguments, **options)
+
+        monkeypatch.setattr(Path, "open", no_answer)
+        monkeypatch.setattr(files.time, "sleep", waited.append)
+        waited.clear()
+        return waited
+
+    return fail
+
+
 @pytest.mark.parametrize("shards", [False, True])
-def test_a_file_that_could_not_be_read_is_read_again_at_the_next_start(
-    shards, tree, tmp_path, stream, write_shards, monkeypatch
+def test_a_file_that_the_system_fails_to_read_for_a_while_is_looked_at(
+    shards, tree, tmp_path, stream, write_shards, fails, caplog
 ):
     path = write_shards(tree, tmp_path / "shards") if shards else tree
-    opened, one = Path.open, sorted(file for file in path.rglob("*") if file.is_file())[0]
-
-    def no_answer(file, *arguments, **options):
-        if file == one:
-            raise OSError(errno.EIO, "Input/output error", str(one))
-        return opened(file, *arguments, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", no_answer)
-        with pytest.raises(DataError, match=rf"images are damaged: \S*{one.name} \(.*Input/output error"):
-            stream(path)
+    waited = fails(sorted(file for file in path.rglob("*") if file.is_file())[0], times=4)
     dataset = stream(path)
     assert len(dataset.train) + len(dataset.test) == 30
+    assert sum(waited) > 20
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_file_that_cannot_be_read_is_an_error_whatever_the_limit_and_looking_goes_on_from_there(
+    shards, tree, tmp_path, stream, write_shards, fails, looked_at
+):
+    path = write_shards(tree, tmp_path / "shards") if shards else tree
+    one = sorted(file for file in path.rglob("*") if file.is_file())[-1]
+    for error, tries in ((errno.EIO, "5 times in 20.1 s"), (errno.EACCES, "3 times in 1.1 s")):
+        fails(one, times=5, error=error)
+        why = rf"{os.strerror(error)} \(tried {tries}\)"
+        with pytest.raises(DataError, match=rf"^{one}: cannot be read: {why}; once it can be, start the command again"):
+            stream(path, damaged_limit=0.9)
+    before = len(looked_at)
+    fails(one, times=0)
+    dataset = stream(path)
+    assert len(dataset.train) + len(dataset.test) == 30
+    assert before == 30 - (len(looked_at) - before) == (24 if shards else 29)
 
 
 def test_each_of_two_lists_of_the_same_folder_has_an_index_of_its_own(tree, stream, looked_at):
@@ -164,6 +198,35 @@ def test_looking_that_was_interrupted_goes_on(tree, stream, looked_at, monkeypat
     monkeypatch.setattr(check, "damage", counted)
     stream(tree)
     assert len(looked_at) == 10 + 30 - 8
+
+
+LOOK_SLOWLY = """
+import sys, time
+from autodo.config import DatasetConfig
+from autodo.data import load
+from autodo.data.stream import check, index, sources
+index._KEPT_EVERY_SECONDS, sources._IMAGES_AT_ONCE = 0.1, 1
+decode = check.damage
+def damage(content):
+    time.sleep(0.1)
+    print("looked", flush=True)
+    return decode(content)
+check.damage = damage
+load(DatasetConfig(name="folder", path=sys.argv[1], image_size=24, stream=True))
+"""
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGTERM])
+def test_looking_that_was_killed_goes_on(ended_by, tree, stream, looked_at):
+    command = [sys.executable, "-c", LOOK_SLOWLY, str(tree)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for _ in range(15):
+            assert process.stdout.readline() == "looked\n"
+        process.send_signal(ended_by)
+    assert process.returncode == -ended_by
+    stream(tree)
+    assert 10 < len(looked_at) < 25
 
 
 def test_an_index_that_is_no_index_is_made_anew(tree, stream, looked_at):
@@ -369,6 +432,54 @@ def test_damaged_images_and_samples_without_a_class_are_left_out(tree, tmp_path,
     damaged = index.index_file(shards, ".damaged.txt").read_text().splitlines()
     assert [line.split(" (")[0] for line in damaged] == [f"train-00.tar/{name}.jpg" for name in "abd"]
     assert damaged[1].endswith("(no .cls or .json that gives its class)")
+
+
+def test_images_in_shards_that_belong_to_no_sample_are_counted(tree, tmp_path, stream, write_shards):
+    shards = write_shards(tree, tmp_path / "shards")
+    image, shard = (tree / "class-0" / "00.jpg").read_bytes(), min(shards.glob("*.tar"))
+    more = {
+        "a.v2.jpg": image,
+        "a.v2.cls": b"class-0",
+        "b.jpg": image,
+        "b.mask.png": image,
+        "b.cls": b"class-1",
+        "e.cls": b"class-2",
+        "g.cls": b"class-2",
+    }
+    add(shard, **more)
+    with tarfile.open(shard, "a") as tar:
+        for name, kind in (("c.jpg", tarfile.LNKTYPE), ("d.jpg", tarfile.SYMTYPE), ("d.cls", tarfile.LNKTYPE)):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, "b" + name[1:]
+            tar.addfile(link)
+    with pytest.raises(DataError, match="3 of 34 images are damaged"):
+        stream(shards)
+    dataset = stream(shards, damaged_limit=0.2)
+    assert len(dataset.train) + len(dataset.test) == 31
+    damaged = index.index_file(shards, ".damaged.txt").read_text().splitlines()
+    assert damaged == [
+        "train-00.tar/a.v2.jpg (its name has two dots, and ends at the first one for its class)",
+        "train-00.tar/c.jpg (a link; put the file in its place)",
+        "train-00.tar/d.jpg (a link; put the file in its place)",
+    ]
+
+
+def test_a_name_that_a_shard_holds_twice(tree, tmp_path, stream, write_shards):
+    shards = write_shards(tree, tmp_path / "shards")
+    last = max(shards.glob("*.tar"))
+    with tarfile.open(last) as tar:
+        name = tar.getnames()[-1]
+    add(last, **{name: b"class-0"})
+    with pytest.raises(DataError, match=rf"{last.name} \(holds {name} twice; lists 5 images\); all are"):
+        stream(shards)
+
+
+def test_shards_that_were_looked_at_in_another_way_are_looked_at_again(tree, stream, looked_at, monkeypatch):
+    stream(tree)
+    monkeypatch.setattr(index, "_SCHEMA", index._SCHEMA.with_metadata({"look": "another"}))
+    stream(tree)
+    stream(tree)
+    assert len(looked_at) == 60
 
 
 def test_what_is_wrong_with_the_names_of_shards(tree, tmp_path, stream, write_shards):
