@@ -19,6 +19,7 @@ from autodo.config import DatasetConfig
 from autodo.data import DATASETS, load, pin_content
 from autodo.data.stream import check, files, index
 from autodo.data.stream.pool import WORKERS_VARIABLE
+from autodo.data.stream.sources import list_shards
 from autodo.errors import ConfigError, DataError
 from tests.autodo.data.stream.conftest import picture
 
@@ -89,13 +90,15 @@ def test_many_damaged_files_are_counted_and_all_named_in_a_file(tree, stream):
     assert len(index.index_file(tree, ".damaged.txt").read_text().splitlines()) == 10
 
 
-def test_a_class_that_is_damaged_as_a_whole_is_answered_like_one_with_too_few_images(tree, stream):
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_class_that_is_damaged_as_a_whole_is_named_whatever_the_limit(shards, tree, tmp_path, stream, write_shards):
     for file in (tree / "class-2").glob("*.jpg"):
         truncate(file)
-    assert stream(tree, damaged_limit=0.5).class_names == ("class-0", "class-1")
-    (tree / "class-2" / "00.png").write_bytes((tree / "class-1" / "01.jpg").read_bytes())
-    with pytest.raises(DataError, match="class 'class-2' has too few images for the split"):
-        stream(tree, damaged_limit=0.5)
+    path = write_shards(tree, tmp_path / "shards") if shards else tree
+    with pytest.raises(
+        DataError, match=rf"^{path}: all images of class 'class-2', of which there are 10, are damaged; "
+    ):
+        stream(path, damaged_limit=0.5)
 
 
 def test_only_files_that_have_changed_are_looked_at_again(tree, stream, looked_at):
@@ -482,23 +485,67 @@ def test_shards_that_were_looked_at_in_another_way_are_looked_at_again(tree, str
     assert len(looked_at) == 60
 
 
+def test_a_shard_that_is_gone_counts_with_as_many_images_as_the_others(tree, tmp_path, stream, write_shards):
+    shards = write_shards(tree, tmp_path / "shards")
+    min(shards.glob("*.tar")).write_bytes(b"")
+    with pytest.raises(DataError, match=r"8 of 30 images are damaged: train-00.tar \(empty file; lists 0 images\)"):
+        stream(shards)
+
+
 def test_what_is_wrong_with_the_names_of_shards(tree, tmp_path, stream, write_shards):
     shards = write_shards(tree, tmp_path / "shards")
     (shards / "x.tar").touch()
     with pytest.raises(DataError, match=r"/x.tar: not named by its set, as others are: train-\*.tar"):
         stream(shards)
-    packed = tmp_path / "packed"
-    packed.mkdir()
-    (packed / "a.tar.gz").touch()
-    with pytest.raises(DataError, match=r"/a.tar.gz: a compressed shard, .*; unpack it"):
-        stream(packed)
-    (shards / "x.tar").unlink()
+    (shards / "x.tar").rename(shards / "train-99.tar.gz")
+    with pytest.raises(DataError, match=r"/train-99.tar.gz: a compressed shard, .*; unpack it"):
+        stream(shards)
+    (shards / "train-99.tar.gz").rename(shards / ".hidden.tar.gz")
     with pytest.raises(DataError, match=r"tar shards can only be streamed: set dataset.stream=true"):
         stream(shards, stream=False)
+    (shards / "lost+found").mkdir()
+    told = rf"^{shards}/train-00.tar: lies beside the folder lost\+found, .*; move one of them away$"
+    for settings in ({}, {"stream": False}):
+        with pytest.raises(DataError, match=told):
+            stream(shards, **settings)
 
 
-def test_tar_files_beside_class_folders_are_not_shards(tree, stream):
-    (tree / "images.tar").write_bytes(b"the archive that they came in")
+@pytest.mark.parametrize("name", ["values-{}.tar", "trainees-{}.tar"])
+def test_names_of_shards_that_only_begin_like_a_set(name, tree, tmp_path, stream, write_shards):
+    shards = write_shards(tree, tmp_path / "shards")
+    for number, shard in enumerate(sorted(shards.glob("*.tar"))):
+        shard.rename(shards / name.format(number))
+    dataset = stream(shards)
+    assert dataset.val is None
+    assert len(dataset.train) + len(dataset.test) == 30
+
+
+@pytest.mark.parametrize("names", ["{}.tar", "{}_0.tar", "{}000.tar", "{}ing-0.tar", "{}idation-0.tar"])
+def test_names_of_shards_that_are_of_a_set(names, tmp_path):
+    for name in ("train", "val", "test"):
+        (tmp_path / names.format(name)).touch()
+    assert list_shards(tmp_path) == {name: [names.format(name)] for name in ("train", "val", "test")}
+
+
+def test_a_link_to_itself_is_told_in_a_line(tree, tmp_path, stream, write_shards):
+    shards = write_shards(tree, tmp_path / "data")
+    (shards / "loop").symlink_to("loop")
+    with pytest.raises(DataError, match=rf"^{shards}: cannot be read: .*Too many levels of symbolic links"):
+        stream(shards)
+    with pytest.raises(DataError, match=rf"^{shards}: cannot be read: .*Too many levels of symbolic links"):
+        imagenet(shards)
+    for shard in (shards / "loop", *shards.glob("*.tar")):
+        shard.unlink()
+    for part in ("train", "val"):
+        (shards / part).mkdir()
+        (shards / part / "loop").symlink_to("loop")
+    with pytest.raises(DataError, match=rf"^{shards}: cannot be read: .*Too many levels of symbolic links"):
+        imagenet(shards)
+
+
+@pytest.mark.parametrize("name", ["images.tar", "images.tar.gz", "train.tar"])
+def test_tar_files_beside_class_folders_are_not_shards(name, tree, stream):
+    (tree / name).write_bytes(b"the archive that they came in")
     assert len(stream(tree).train) == 24
 
 
@@ -530,10 +577,17 @@ def test_imagenets_val_images_are_the_test_set(below, tree, tmp_path):
 
 
 def test_imagenet_in_shards(tree, tmp_path, write_shards):
+    shards = tmp_path / "shards"
     for part in ("train", "val"):
-        write_shards(tree, tmp_path / "shards", part)
-    dataset = imagenet(tmp_path / "shards")
+        write_shards(tree, shards, part)
+    (shards / "devkit").mkdir()
+    (shards / "ILSVRC2012_devkit_t12.tar.gz").touch()
+    (shards / "meta.tar").touch()
+    dataset = imagenet(shards)
     assert (len(dataset.train), dataset.val, len(dataset.test)) == (30, None, 30)
+    (shards / "val").mkdir()
+    with pytest.raises(DataError, match=r"/train-00.tar: lies beside the folder val, "):
+        imagenet(shards)
 
 
 def test_imagenet_that_is_not_there(tree, tmp_path):
