@@ -13,10 +13,11 @@ Times are this thread's. Parts run in processes of their own.
 import argparse
 import collections
 import multiprocessing
+import pickle
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -326,7 +327,7 @@ class Counting(Group):
 
     def __init__(self, shape: tuple[int, int], columns: int) -> None:
         super().__init__()
-        self.sent = dict.fromkeys(("gradients", "batch norm", "solve", "scores", "lambda", "else"), 0)
+        self.sent = dict.fromkeys(("gradients", "batch norm", "solve", "scores", "lambda", "points table", "else"), 0)
         self.calls = dict(self.sent)
         self._shape, self._columns = shape, columns
 
@@ -343,6 +344,10 @@ class Counting(Group):
     def collect(self, dealt: Tensor, total: int) -> Tensor:
         self._count("scores", dealt.nbytes)
         return super().collect(dealt, total)
+
+    def gather(self, thing: T) -> Sequence[T]:
+        self._count("points table", len(pickle.dumps(thing)))
+        return super().gather(thing)
 
     def train_together(self, encoder: nn.Module, head: nn.Module) -> nn.Module:
         network = super().train_together(encoder, head)
@@ -383,6 +388,7 @@ def count_network() -> Counted:
     workers = Counting(shape, probe.points.table.values.shape[1])
     training = Training(config, data, workers=workers)
     collections.deque(training, maxlen=0)
+    training.outcome()
     parameters = sum(one.numel() for one in [*training.encoder.parameters(), *training.head.parameters()])
     passes = sum(row["outer_phase"] for row in training.history)
     return Counted(
@@ -399,7 +405,8 @@ def network_table(counted: Counted) -> Table:
         "batch norm": f"{counted.steps} train steps, there and back",
         "solve": f"{counted.passes} pass(es) x 4 bytes x {classes} x {width}, each sum",
         "scores": "24 bytes for each of the worker's val and test images, each epoch",
-        "lambda": "never sent",
+        "lambda": "never sent while it trains",
+        "points table": "with what lambda says of each point, once at the end",
         "else": "train loss, sum of lambda",
     }
     for kind, text in texts.items():

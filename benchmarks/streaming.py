@@ -6,9 +6,13 @@ A made tree of JPEGs of about 500x375 in class folders, and the same in tar shar
 RandomResizedCrop to 224: by torchvision's ImageFolder with ToTensor in a DataLoader, and by StreamedImages from the
 folders and from the shards. Each round reads all images by each of them in turn. Images of StreamedImages are bytes, a
 quarter of what ToTensor gives; they become floats on the device, in a batch.
+
+What a processor takes for the pixels of a file, as training and as evaluation want them, is this thread's own time: for
+files of about 55 kB, and as large as those of ImageNet's train set.
 """
 
 import argparse
+import io
 import os
 import statistics
 import tempfile
@@ -25,6 +29,7 @@ from torch import Tensor
 
 from autodo.config import DatasetConfig
 from autodo.data import load
+from autodo.data.stream.crop import pixels_of
 from autodo.data.stream.pool import WORKERS_VARIABLE
 from autodo.data.streamed import Crops, StreamedImages
 from benchmarks.table import Row, machine, tell
@@ -42,7 +47,7 @@ Epoch = Callable[[int], Iterator[Tensor]]
 
 
 def main() -> None:
-    """Prints two tables."""
+    """Prints three tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=5)
@@ -65,6 +70,7 @@ def main() -> None:
         }
         memory = memory_of(streamed_epoch(streamed), given.rounds, given.device)
         rates = measure(readers, given.rounds, given.device)
+        own = decoding_ms()
         size = sum(file.stat().st_size for file in tree.rglob("*.jpg")) / given.images
     console = Console()
     console.print(
@@ -73,8 +79,11 @@ def main() -> None:
     )
     console.print(rate_table(rates))
     console.print(memory_table(memory))
+    console.print(decoding_table(own))
     for name, ratio in ratios(rates).items():
         tell(Row(f"{name}: images a second over those of {PLAIN}", ratio, "x", at_least=1.0))
+    for (kilobytes, what), milliseconds in own.items():
+        tell(Row(f"pixels of a JPEG of {kilobytes} kB for {what}, one processor", milliseconds, "ms"))
     tell(Row("memory after the last epoch over that after the first", memory[-1] / memory[0], "x", at_most=1.05))
 
 
@@ -154,6 +163,31 @@ def resident_mb() -> float:
     return total / 1024
 
 
+def decoding_ms(count: int = 60, turns: int = 5) -> dict[tuple[int, str], float]:
+    """This thread's milliseconds for the pixels of one of some JPEGs of 500x375, by kB and purpose: medians."""
+    scenes = [scene(np.random.default_rng(number)).crop((0, 0, 500, 375)) for number in range(count)]
+    files = {size: [_jpeg(image, 1000 * size) for image in scenes] for size in (55, 110)}
+    purposes = {"training": Crops(SCALE, seed=0), "evaluation": None}
+    taken: dict[tuple[int, str], list[float]] = {(size, what): [] for size in files for what in purposes}
+    for _ in range(turns):
+        for (size, what), milliseconds in taken.items():
+            started = time.thread_time()
+            for number, content in enumerate(files[size]):
+                pixels_of(content, IMAGE_SIZE, purposes[what], number)
+            milliseconds.append(1e3 * (time.thread_time() - started) / count)
+    return {key: statistics.median(milliseconds) for key, milliseconds in taken.items()}
+
+
+def _jpeg(image: "Image.Image", size: int) -> bytes:
+    """An image as JPEG of the quality whose size is nearest to so many bytes."""
+    files = []
+    for quality in range(70, 100):
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=quality)
+        files.append(file.getvalue())
+    return min(files, key=lambda content: abs(len(content) - size))
+
+
 def write_tree(root: Path, count: int) -> None:
     """Class folders of JPEGs: cut, at another place each, out of smooth noise with grain, as large as photos are."""
     from PIL import Image
@@ -212,6 +246,14 @@ def rate_table(rates: dict[str, list[float]]) -> Table:
         ratio = ratios(rates).get(name)
         range_ = f"{min(rounds):.0f}-{max(rounds):.0f}"
         table.add_row(name, f"{statistics.median(rounds):.0f}", range_, "" if ratio is None else f"{ratio:.2f}")
+    return table
+
+
+def decoding_table(own: dict[tuple[int, str], float]) -> Table:
+    """Of one processor."""
+    table = Table("JPEG", "for", "ms", "images/s", title="pixels of a file, one processor", title_justify="left")
+    for (kilobytes, what), milliseconds in own.items():
+        table.add_row(f"{kilobytes} kB", what, f"{milliseconds:.2f}", f"{1e3 / milliseconds:.0f}")
     return table
 
 

@@ -223,11 +223,19 @@ def _training(config: RunConfig, data: "Prepared", path: Path, *, workers: "Work
 
 
 def load_here(config: DatasetConfig, data_dir: Path | str | None, download: bool) -> "Dataset":
-    """The dataset; an error names this node, because data can be on one node of a cluster and not on another."""
+    """The dataset, whose warnings stand in the log of every run.
+
+    An error names this node, because data can be on one node of a cluster and not on another.
+    """
+    loaded = load_dataset.cache_info().misses
     try:
-        return load_dataset(config, data_dir, download)
+        dataset = load_dataset(config, data_dir, download)
     except DataError as error:
         raise DataError(f"node {socket.gethostname()}: {error}") from None
+    if load_dataset.cache_info().misses == loaded:
+        for warning in dataset.warnings:
+            logger.warning("%s", warning)
+    return dataset
 
 
 @contextlib.contextmanager

@@ -102,6 +102,10 @@ def test_what_crosses_the_network_is_sums_of_the_network_and_of_the_solve() -> N
     counted = measure_network(2)
     classes, width = counted.shape
     assert counted.sent["lambda"] == 0
+    # With what lambda says of each point: only when all is done.
+    assert counted.calls["points table"] == 1
+    points = counted.steps / 2 * 64 / counted.size
+    assert 100 < counted.sent["points table"] / points < 400
     assert counted.sent["gradients"] == counted.steps * 4 * counted.parameters
     # The gradient of the val loss, 20 products and the first worker's solution.
     assert counted.sent["solve"] == counted.passes * 22 * 4 * classes * width

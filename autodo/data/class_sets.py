@@ -1,7 +1,6 @@
 """From image files with names of classes to a dataset, held in memory or streamed."""
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, cast
@@ -16,8 +15,6 @@ from autodo.data.split import fixed_test_split, require_images
 from autodo.data.stream.files import Files
 from autodo.data.streamed import StreamedImages
 from autodo.errors import DataError
-
-logger = logging.getLogger("autodo")
 
 _NAMED_CLASSES = 5
 _WITHOUT: dict[SetName, str] = {
@@ -42,6 +39,8 @@ class ClassSets:
     sets: dict[SetName, Integers]
     numbered: bool = False
     """Whether the names of the classes are numbers, and in their order."""
+    warnings: tuple[str, ...] = ()
+    """Of the dataset."""
 
     @classmethod
     def of(cls, listing: Listing, path: Path) -> Self:
@@ -63,7 +62,7 @@ class ClassSets:
         number = {name: i for i, name in enumerate(class_names)}
         labels = np.array([number.get(label, -1) for label in self.labels], np.int64)
         sets = self._with_test(labels, class_names)
-        self._tell_of_missing_classes(sets, labels, class_names)
+        warnings = (*self.warnings, *self._missing_classes(sets, labels, class_names))
 
         order = np.concatenate(list(sets.values()))
         assert config.image_size is not None
@@ -76,7 +75,7 @@ class ClassSets:
             parts[name] = ImageSet(images[rows], labels[numbers], sources)
             start = rows.stop
         val = parts["val"] if len(sets["val"]) else None
-        return Dataset(parts["train"], parts["test"], class_names, val=val)
+        return Dataset(parts["train"], parts["test"], class_names, val=val, warnings=warnings)
 
     def _images(self, order: Integers, image_size: int, streams: bool) -> Images:
         if streams:
@@ -105,20 +104,20 @@ class ClassSets:
                     f"add it to train or remove it from {name}; classes of train: {', '.join(class_names)}"
                 )
 
-    def _tell_of_missing_classes(
+    def _missing_classes(
         self, sets: dict[SetName, Integers], labels: Integers, class_names: tuple[str, ...]
-    ) -> None:
-        """A set that a person gave may lack classes, which is seldom meant."""
+    ) -> Iterator[str]:
+        """Lines on classes that a set which a person gave lacks, which is seldom meant."""
         for name in ("val", "test"):
             there = np.bincount(labels[sets[name]], minlength=len(class_names)) > 0
             missing = [class_names[i] for i in np.flatnonzero(~there)]
             if not there.any() or not missing:
                 continue
             named = ", ".join(map(repr, missing[:_NAMED_CLASSES])) + (", ..." if len(missing) > _NAMED_CLASSES else "")
-            logger.warning(
-                "%s: %s has no image of %d of the %d classes: %s; %s",
-                self.where, name, len(missing), len(class_names), named, _WITHOUT[name],
-            )  # fmt: skip
+            yield (
+                f"{self.where}: {name} has no image of {len(missing)} of the {len(class_names)} classes: {named}; "
+                f"{_WITHOUT[name]}"
+            )
 
     def _with_test(self, labels: Integers, class_names: tuple[str, ...]) -> dict[SetName, Integers]:
         """The sets; a fixed stratified fifth of train moves to test if there is none."""

@@ -1,6 +1,7 @@
 """The table of datasets, and `load`. A new dataset is a reader, an entry here and a recipe in configs/datasets/."""
 
 import dataclasses
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from autodo.data.torchvision_sets import read_cifar10, read_cifar100, read_svhn
 from autodo.seeds import numpy_generator
 from autodo.storage import is_uri
 from autodo.validation import check_name
+
+logger = logging.getLogger("autodo")
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ def default_data_dir() -> Path:
 
 
 def load(config: DatasetConfig, *, data_dir: Path | str | None = None, download: bool = False) -> Dataset:
-    """The dataset, its train set subsampled if the config says so.
+    """The dataset, its train set subsampled if the config says so. Its warnings are logged.
 
     Args:
         data_dir: where the files of a named dataset are, in torchvision's layout: a path, or a URI that this node
@@ -69,6 +72,8 @@ def load(config: DatasetConfig, *, data_dir: Path | str | None = None, download:
         # Who says where the files are wants those and no others; nothing is downloaded into a copy.
         with local_copy(data_dir) as folder:
             dataset = spec.read(config, Place(folder, download and not is_uri(str(data_dir))))
+    for warning in dataset.warnings:
+        logger.warning("%s", warning)
     if config.subsample is None:
         return dataset
     # The seed is fixed: a subsample is a smaller dataset, the same for every run.

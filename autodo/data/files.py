@@ -1,12 +1,13 @@
 """Where a named dataset's files are looked for, how they are downloaded, and what can go wrong in reading them."""
 
+import contextlib
 import http.client
 import pickle
 import struct
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +78,15 @@ def fetch(name: str, download: Callable[[Path], object], files: Iterable[str], d
             f"{name}: cannot be downloaded to {data_dir}: {one_line(error)}; "
             "check the network, or pass --data-dir with the folder that holds the files"
         ) from None
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """In the block, a folder or file that the system fails to read is a DataError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {one_line(error)}") from None
 
 
 def unreadable(path: Path, reason: str) -> DataError:

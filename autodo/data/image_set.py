@@ -56,6 +56,8 @@ class Dataset:
     class_names: tuple[str, ...]
     val: ImageSet | None = None
     """A trusted val set that the person gave; None where it is to be split off the train set."""
+    warnings: tuple[str, ...] = ()
+    """A line each on what is odd about the files, such as damaged ones that were left out."""
 
 
 def checked_set(images: NDArray[Any], labels: NDArray[Any], *, classes: int, where: str) -> ImageSet:

@@ -1,7 +1,7 @@
 """ImageNet (ILSVRC 2012), as torchvision unpacks it or as tar shards."""
 
 from autodo.config import DatasetConfig
-from autodo.data.files import Place
+from autodo.data.files import Place, reading
 from autodo.data.image_set import Dataset
 from autodo.data.listing import Listed, list_classes
 from autodo.data.stream.sources import ImageFiles, Shards, Sources, list_shards
@@ -22,11 +22,12 @@ def read_imagenet(config: DatasetConfig, place: Place) -> Dataset:
 
 def _sources(name: str, place: Place) -> Sources:
     for root in (place.data_dir / "imagenet", place.data_dir):
-        shards = list_shards(root)
+        shards = list_shards(root, among_others=True)
         if shards.get("train") and shards.get("val"):
             return Shards(root, {"train": shards["train"], "val": [], "test": shards["val"]})
         if (root / "train").is_dir() and (root / "val").is_dir():
-            train, test = list_classes(root, "train"), list_classes(root, "val")
+            with reading(root):
+                train, test = list_classes(root, "train"), list_classes(root, "val")
             if not test.names:
                 raise DataError(f"{root / 'val'}: no class folders; sort its images into them, as torchvision does")
             return ImageFiles(root, {"train": train, "val": Listed([], []), "test": test})

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from autodo.data.files import one_line
+from autodo.data.files import reading
 from autodo.errors import DataError
 from autodo.validation import hint
 
@@ -39,16 +39,15 @@ def list_images(path: Path) -> Listing:
     Raises:
         DataError: if it is neither, or cannot be read.
     """
-    try:
+    with reading(path):
         if path.is_dir():
             return list_folder(path)
         if path.is_file() and path.suffix.lower() == ".csv":
             return list_csv(path)
         problem = "neither a directory nor a .csv file" if path.exists() else "no such directory or file"
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {one_line(error)}") from None
     raise DataError(
-        f"{path}: {problem}; dataset.path is the directory of class folders, or the CSV of path,label, of your images"
+        f"{path}: {problem}; dataset.path is the directory of class folders, or the CSV of path,label, of your images, "
+        "or the directory of their tar shards, if they are streamed"
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from autodo.classifier import Classifier
 from autodo.config import RunConfig
@@ -33,6 +34,25 @@ def test_a_run_is_done_with_its_four_tables_and_its_log(any_store: Store, run: R
     assert log.rstrip().endswith("done")
     assert not store.checkpoint(run.run_id).exists()
     assert not store.model_file(run.run_id).exists()
+
+
+def test_what_is_odd_about_the_files_stands_in_the_log_of_every_run(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTODO_CACHE", str(tmp_path / "cache"))
+    for number in range(40):
+        file = tmp_path / "images" / f"class{number % 2}" / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 6 * number, 9)).save(file)
+    file.write_text("no image")
+    settings = {"path": str(tmp_path / "images"), "image_size": 8, "stream": True, "damaged_limit": 0.1}
+    overrides = {f"dataset.{name}": value for name, value in settings.items()}
+    overrides |= {"model.name": "small-cnn", "training.epochs": 2, "training.warmup_epochs": 1}
+    for seed in (0, 1):
+        run = build_run("folder", "baseline", seed=seed, overrides=overrides)
+        list(execute(run, store, loader_workers=0))
+        log = store.log_file(run.run_id).read_text()
+        assert log.count("left out: 1 of 40 images are damaged: class1/39.png (not an image)") == 1
 
 
 def test_the_classifier_is_kept_if_asked_for(any_store: Store, run: RunConfig, tmp_path: Path) -> None:

@@ -1,36 +1,54 @@
 """Looks at every file once: is it an image, whole and readable, and what is in a tar shard?"""
 
+import functools
 import io
 import json
-import math
 import re
 import tarfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from autodo.data.decode import decode, reason
 from autodo.data.files import one_line
 from autodo.data.listing import SUFFIXES
+from autodo.data.stream.files import StillFails, patiently
 from autodo.data.stream.index import Found, Member
 
-_BLOCK_BYTES = 512
+_END_BYTES = 1024
+"""Of zeros, behind the last file of a tar file."""
+_RECORD_BYTES = 10240
+_LARGEST_RECORD_BYTES = 2**20
+"""A tar file's size is a multiple of a record: tar's own by default, or any other power of two up to this."""
 _META = re.compile(r"__[^/]*__($|/)")
 """Names that webdataset passes over."""
 _LABELS = (".cls", ".json")
+_TWO_DOTS = "its name has two dots, and ends at the first one for its class"
 
 
 def look_at_images(paths: Sequence[str]) -> list[Found]:
     """Of image files: whether they can be decoded."""
-    return [_look_at_image(Path(path)) for path in paths]
+    return _look_at_each(_image, paths)
 
 
-def _look_at_image(path: Path) -> Found:
-    try:
-        return Found(damage(path.read_bytes()))
-    except OSError as error:
-        return Found(reason(error), read=False)
+def look_at_shards(paths: Sequence[str]) -> list[Found]:
+    """Of tar files: the images in them and whether they can be decoded, and the texts that may say of which class."""
+    return _look_at_each(_shard, paths)
+
+
+def _look_at_each(look: Callable[[Path], Found], paths: Sequence[str]) -> list[Found]:
+    found: list[Found] = []
+    for path in paths:
+        try:
+            found.append(patiently(functools.partial(look, Path(path)))[0])
+        except StillFails as error:
+            return [*found, Found(str(error), read=False)]
+    return found
+
+
+def _image(path: Path) -> Found:
+    return Found(damage(path.read_bytes()))
 
 
 def damage(content: bytes) -> str | None:
@@ -45,44 +63,53 @@ def damage(content: bytes) -> str | None:
     return None
 
 
-def look_at_shards(paths: Sequence[str]) -> list[Found]:
-    """Of tar files: the images in them and whether they can be decoded, and the texts that may say of which class."""
-    return [_look_at_shard(Path(path)) for path in paths]
-
-
-def _look_at_shard(path: Path) -> Found:
+def _shard(path: Path) -> Found:
     members: list[Member] = []
-    try:
-        with path.open("rb") as file:
+    with path.open("rb") as file:
+        try:
             for part in _parts_of(file):
-                suffix = PurePosixPath(part.name).suffix.lower()
-                if suffix in SUFFIXES or suffix in _LABELS:
-                    file.seek(part.offset_data)
-                    content = file.read(part.size)
-                    text = content.decode(errors="replace") if suffix in _LABELS else ""
-                    problem = damage(content) if suffix in SUFFIXES else None
-                    members.append(Member(part.name, part.offset_data, part.size, text, problem))
-    except tarfile.TarError as error:
-        return Found(one_line(error), members)
-    except OSError as error:
-        return Found(one_line(error), members, read=False)
+                members.append(_member(file, part))
+        except tarfile.TarError as error:
+            return Found(one_line(error), members)
     return Found(None, members)
 
 
+def _member(file: BinaryIO, part: tarfile.TarInfo) -> Member:
+    """An image or a text that may say of which class one is."""
+    if not part.isreg():
+        return Member(part.name, part.offset_data, 0, "", "a link; put the file in its place")
+    file.seek(part.offset_data)
+    content = file.read(part.size)
+    if _is_image(part.name):
+        return Member(part.name, part.offset_data, part.size, "", damage(content))
+    return Member(part.name, part.offset_data, part.size, content.decode(errors="replace"), None)
+
+
 def _parts_of(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """The files in a tar file. Raises TarError if it is none, or its end is missing."""
-    end = 0
+    """What is named like an image or its class in a tar file. Raises TarError if it is none, or not whole."""
     with tarfile.open(fileobj=file, mode="r:") as tar:
         for part in tar:
-            end = part.offset_data + math.ceil(part.size / _BLOCK_BYTES) * _BLOCK_BYTES
-            if part.isreg() and not _META.match(part.name):
+            wanted = _is_image(part.name) or PurePosixPath(part.name).suffix.lower() in _LABELS
+            if wanted and not _META.match(part.name) and not part.isdir():
                 yield part
-    if file.seek(0, io.SEEK_END) <= end:
-        raise tarfile.ReadError("its end is missing")
+        # A header that is damaged or cut off ends the loop like the end of the archive does.
+        if not _ends_at(file, tar.offset):
+            raise tarfile.ReadError("its end is missing, or a header in it is damaged")
+
+
+def _ends_at(file: BinaryIO, offset: int) -> bool:
+    """Whether the end of a tar file stands there: zeros, and no more of them than fill its last record."""
+    size = file.seek(0, io.SEEK_END)
+    record = max(_RECORD_BYTES, min(size & -size, _LARGEST_RECORD_BYTES))
+    file.seek(offset)
+    return _END_BYTES <= size - offset < _END_BYTES + record and not any(file.read(size - offset))
 
 
 def with_labels(shard: Found) -> Found:
-    """The images of a shard with their classes, found by webdataset's rule: the same name up to the first dot."""
+    """The images of a shard with their classes, found by webdataset's rule: the same name up to the first dot.
+
+    Further images of a sample, such as masks, are left out; those of a sample without one of its own are damaged.
+    """
     from webdataset.tariterators import group_by_keys
 
     parts = [{"fname": member.name, "data": member, "__url__": ""} for member in shard.members or ()]
@@ -92,11 +119,19 @@ def with_labels(shard: Found) -> Found:
             image = next((part for suffix, part in sample.items() if f".{suffix}" in SUFFIXES), None)
             if image is not None:
                 label = _label(sample)
-                problem = image.damage if label else "no .cls or .json that gives its class"
+                problem = image.damage or (None if label else "no .cls or .json that gives its class")
                 images.append(image._replace(label=label, damage=problem))
+            else:
+                others = (part for part in sample.values() if isinstance(part, Member) and _is_image(part.name))
+                images += [part._replace(damage=part.damage or _TWO_DOTS) for part in others]
     except ValueError as error:
-        return shard._replace(damage=one_line(error), members=images)
+        twice = str(error.args[0]).partition(": duplicate")[0]
+        return shard._replace(damage=f"holds {twice} twice", members=images)
     return shard._replace(members=images)
+
+
+def _is_image(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
 def _label(sample: Mapping[str, Any]) -> str:

@@ -2,10 +2,10 @@
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,8 @@ from autodo.data.decode import reason
 from autodo.data.image_set import Integers
 from autodo.data.stream.crop import Crops, pixels_of
 from autodo.errors import ImageLost
+
+T = TypeVar("T")
 
 _PAUSES_SECONDS = (0.1, 1.0, 4.0, 15.0)
 """Before a file that could not be read is tried again: a file server may be down for a moment."""
@@ -99,26 +101,43 @@ def read_into(out: NDArray[np.uint8], images: Sequence[ImageFile], crops: Crops 
 
 
 def _pixels(image: ImageFile, image_size: int, crops: Crops | None, tried_again: list[str]) -> NDArray[np.uint8]:
+    try:
+        pixels, why = patiently(lambda: pixels_of(image.content(), image_size, crops, image.number))
+    except StillFails as error:
+        raise ImageLost(
+            f"{image}: could be read when the dataset was indexed, and cannot now: {error}; put it back as it was and "
+            "start the command again"
+        ) from None
+    if why:
+        tried_again.append(f"{image}: {why}")
+    return pixels
+
+
+class StillFails(Exception):
+    """What failed still does when it is tried again; the text says why and for how long."""
+
+
+def patiently(read: Callable[[], T]) -> tuple[T, str]:
+    """What `read` gives, which is tried again for a while if it raises; and what was wrong then, empty if nothing.
+
+    Raises:
+        StillFails: if it raises every time.
+    """
     waited, why = 0.0, ""
     for tries in itertools.count():
         try:
-            pixels = pixels_of(image.content(), image_size, crops, image.number)
+            given = read()
         except MemoryError:
             raise
         except Exception as error:  # PIL's decoders raise exceptions of many kinds for damaged files
             why, pauses = reason(error), _pauses(error)
         else:
-            if tries:
-                tried_again.append(f"{image}: {why}; it could be read when it was tried again {waited:.1f} s later")
-            return pixels
+            return given, f"{why}; it could be read when it was tried again {waited:.1f} s later" if tries else ""
         if tries >= len(pauses):
             break
         time.sleep(pauses[tries])
         waited += pauses[tries]
-    raise ImageLost(
-        f"{image}: could be read when the dataset was indexed, and cannot now: {why} (tried {tries + 1} times in "
-        f"{waited:.1f} s); put it back as it was and start the command again"
-    )
+    raise StillFails(f"{why} (tried {tries + 1} times in {waited:.1f} s)")
 
 
 def _pauses(error: Exception) -> Sequence[float]:

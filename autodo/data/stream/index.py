@@ -45,9 +45,12 @@ _SCHEMA = pa.schema(
         ("mtime_ns", pa.int64()),
         ("damage", pa.string()),
         ("members", _MEMBERS),
-    ]
+    ],
+    metadata={"look": "2"},  # another number when files are looked at in another way: what was found is of no use then
 )
 _QUIET_SECONDS = 10.0
+_KEPT_EVERY_SECONDS = 60.0
+"""What was found is written so often while files are looked at, which may be ended at any time."""
 _STATS_AT_ONCE = 16
 
 
@@ -67,11 +70,11 @@ class Found(NamedTuple):
     damage: str | None
     members: list[Member] | None = None
     read: bool = True
-    """False if the file could not be read, which may be another time."""
+    """False if the file could not be read, also when it was tried again: nothing can be said of it."""
 
 
 Look = Callable[[Sequence[str]], list[Found]]
-"""Looks at the files of these paths, in a worker."""
+"""Looks at the files of these paths in a worker, up to one that cannot be read."""
 
 
 def index_file(path: Path, suffix: str = ".parquet") -> Path:
@@ -100,7 +103,7 @@ def indexed(
         at_once: files that `look` is given at a time.
         settle: what is kept of what `look` found; called in this process.
     Raises:
-        DataError: if the cache cannot be written.
+        DataError: if a file cannot be read, also when it is tried again, or the cache cannot be written.
     """
     file = index_file(path)
     try:
@@ -149,23 +152,38 @@ class _Index:
         todo = np.flatnonzero(~known)
         if len(todo) == 0 and len(old) == len(kept):
             return kept
-        found: list[Found] = []
+        kept, found, written = kept.cast(_SCHEMA), list[Found](), time.monotonic()
         try:
             for some in self._looked_at(todo, look, at_once):
-                found += map(settle, some)
+                for one in some:
+                    if not one.read:
+                        name = self._now["file"][int(todo[len(found)])].as_py()
+                        raise DataError(
+                            f"{self._root / name}: cannot be read: {one.damage}; once it can be, start the command "
+                            "again, which goes on from here, or replace or remove it"
+                        )
+                    found.append(settle(one))
+                if time.monotonic() - written > _KEPT_EVERY_SECONDS:
+                    self._keep(kept, self._rows(todo, found))
+                    written = time.monotonic()
         finally:
-            rows = self._now.take(pa.array(todo[: len(found)]))
-            rows = rows.append_column(_SCHEMA.field("damage"), pa.array([one.damage for one in found], pa.string()))
-            members = [None if one.members is None else [member._asdict() for member in one.members] for one in found]
-            rows = rows.append_column(_SCHEMA.field("members"), pa.array(members, _MEMBERS))
-            kept, rows = kept.cast(_SCHEMA), rows.cast(_SCHEMA)
-            lasting = rows.filter(pa.array([one.read for one in found], pa.bool_()))
             # Also of a start that is interrupted: the next one goes on from here.
-            with replacing(self._file) as temporary:
-                pq.write_table(pa.concat_tables([kept, lasting]), temporary)
+            rows = self._rows(todo, found)
+            self._keep(kept, rows)
         together = pa.concat_tables([kept, rows])
         place = np.argsort(np.concatenate([np.flatnonzero(known), todo]))
         return together.take(pa.array(place))
+
+    def _rows(self, todo: Integers, found: Sequence[Found]) -> pa.Table:
+        """Of the first of the files that were to be looked at: what was found."""
+        rows = self._now.take(pa.array(todo[: len(found)]))
+        rows = rows.append_column(_SCHEMA.field("damage"), pa.array([one.damage for one in found], pa.string()))
+        members = [None if one.members is None else [member._asdict() for member in one.members] for one in found]
+        return rows.append_column(_SCHEMA.field("members"), pa.array(members, _MEMBERS)).cast(_SCHEMA)
+
+    def _keep(self, *parts: pa.Table) -> None:
+        with replacing(self._file) as temporary:
+            pq.write_table(pa.concat_tables(parts).replace_schema_metadata(_SCHEMA.metadata), temporary)
 
     def _kept(self) -> pa.Table:
         """The index as it is; empty if there is none, or it is from elsewhere."""
@@ -173,7 +191,8 @@ class _Index:
             table = pq.read_table(self._file)
         except (OSError, pa.ArrowInvalid):
             return _SCHEMA.empty_table()
-        return table if table.schema.equals(_SCHEMA) else _SCHEMA.empty_table()
+        known = table.schema.equals(_SCHEMA) and table.schema.metadata == _SCHEMA.metadata
+        return table if known else _SCHEMA.empty_table()
 
     def _looked_at(self, todo: Integers, look: Look, at_once: int) -> Iterator[list[Found]]:
         paths = [str(self._root / name) for name in self._now["file"].take(pa.array(todo)).to_pylist()]

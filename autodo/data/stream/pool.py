@@ -160,7 +160,7 @@ def telling_of_lost_workers(pool: Pool) -> Iterator[None]:
         close_pools()
         raise RuntimeError(
             "a process that decodes images was ended from outside, by the system if memory ran out; "
-            f"{WORKERS_VARIABLE} sets how many there are (now {pool.workers})"
+            f"--loader-workers, or {WORKERS_VARIABLE}, sets how many there are (now {pool.workers})"
         ) from error
 
 

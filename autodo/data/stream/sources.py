@@ -4,8 +4,9 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import logging
+import math
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from autodo.atomic import replacing
 from autodo.data.class_sets import ClassSets
-from autodo.data.files import one_line
+from autodo.data.files import reading
 from autodo.data.image_set import Integers
 from autodo.data.listing import SET_NAMES, Listing, SetName, list_images, root_of
 from autodo.data.stream.check import look_at_images, look_at_shards, with_labels
@@ -24,39 +25,49 @@ from autodo.data.stream.files import Files, Spans
 from autodo.data.stream.index import index_file, indexed, states_of
 from autodo.errors import DataError
 
-logger = logging.getLogger("autodo")
-
+_TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+_SET = re.compile(r"(train|val|test)(ing|idation)?(?![A-Za-z])")
+"""How the name of a set's shard begins."""
 _IMAGES_AT_ONCE = 64
 _NAMED_FILES = 3
 
 
-def list_shards(root: Path) -> dict[SetName, list[str]]:
+def list_shards(root: Path, *, among_others: bool = False) -> dict[SetName, list[str]]:
     """ROOT/train-*.tar and optionally val-*.tar and test-*.tar; all are train if none is named so.
 
-    Empty if there are none, or folders beside them: those of the classes then.
+    Empty if there are none, or folders beside some that are not named by a set: those of the classes then.
 
+    Args:
+        among_others: only files and folders that are named by a set count; else there must be no others.
     Raises:
-        DataError: if some are named by a set and some are not, or they are compressed.
+        DataError: if there are folders beside those of sets, only some are named by a set, or they are compressed.
     """
-    try:
-        entries = [entry for entry in os.scandir(root) if not entry.name.startswith(".")] if root.is_dir() else []
-    except OSError as error:
-        raise DataError(f"{root}: cannot be read: {one_line(error)}") from None
-    names = [] if any(entry.is_dir() for entry in entries) else sorted(entry.name for entry in entries)
-    shards = [name for name in names if name.endswith(".tar")]
-    packed = [name for name in names if name.endswith((".tar.gz", ".tgz"))]
-    if packed and not shards:
-        raise DataError(f"{root / packed[0]}: a compressed shard, of which no part can be read by itself; unpack it")
-    of_set: dict[SetName, list[str]] = {
-        name: [shard for shard in shards if shard.startswith(name)] for name in SET_NAMES
-    }
-    named = sum(map(len, of_set.values()))
-    if named == 0 and shards:
-        return of_set | {"train": shards}
-    if named < len(shards):
-        other = next(shard for shard in shards if not shard.startswith(SET_NAMES))
+    with reading(root):
+        entries = sorted(os.scandir(root), key=lambda entry: entry.name) if root.is_dir() else []
+        folders = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+    shards = [entry.name for entry in entries if entry.name.endswith(_TARS) and entry.name[0] != "."]
+    set_of = {shard: _SET.match(shard) for shard in shards}
+    named = [shard for shard in shards if set_of[shard]]
+    if among_others:
+        shards, folders = named, [folder for folder in folders if folder in ("train", "val")]
+    # Without a number it is the archive that the folders came in.
+    numbered = next((shard for shard in named if re.search(r"\d", shard)), None)
+    if folders and numbered is not None:
+        raise DataError(
+            f"{root / numbered}: lies beside the folder {folders[0]}, and images are in shards or in folders; move one "
+            "of them away"
+        )
+    if folders or not shards:
+        return {}
+    packed = next((shard for shard in shards if not shard.endswith(".tar")), None)
+    if packed is not None:
+        raise DataError(f"{root / packed}: a compressed shard, of which no part can be read by itself; unpack it")
+    if not named:
+        return {name: shards if name == "train" else [] for name in SET_NAMES}
+    if len(named) < len(shards):
+        other = next(shard for shard in shards if not set_of[shard])
         raise DataError(f"{root / other}: not named by its set, as others are: train-*.tar, val-*.tar or test-*.tar")
-    return of_set if shards else {}
+    return {name: [shard for shard in shards if shard.startswith(name)] for name in SET_NAMES}
 
 
 _kept: dict[Path, "Sources"] | None = None
@@ -122,10 +133,10 @@ class Sources(ABC):
 
     @abstractmethod
     def class_sets(self, damaged_limit: float) -> ClassSets:
-        """The images without those that are damaged, which a warning names.
+        """The images without those that are damaged, which one of its warnings names.
 
         Raises:
-            DataError: if more than a share of `damaged_limit` of the images are damaged.
+            DataError: if more than a share of `damaged_limit` of the images are damaged, or all of a class.
         """
 
     @functools.cached_property
@@ -137,9 +148,18 @@ class Sources(ABC):
             digest.update(f"{self.sets[part]}\0{label}\0{name}\0{size}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
-    def _without(self, bad: NDArray[np.bool_], sets: ClassSets) -> ClassSets:
+    def _without(self, bad: NDArray[np.bool_], sets: ClassSets, told: tuple[str, ...]) -> ClassSets:
+        classes = np.asarray(sets.labels, object)
+        gone = sorted({*classes[bad]} - {*classes[~bad], ""}) if bad.any() else []
+        if gone:
+            count = int((classes[bad] == gone[0]).sum())
+            more = f" (one of {len(gone)} such classes)" if len(gone) > 1 else ""
+            raise DataError(
+                f"{self.path}: all images of class {gone[0]!r}{more}, of which there are {count}, are damaged; replace "
+                "them, or remove them if the class is to be left out"
+            )
         left = {name: numbers[~bad[numbers]] for name, numbers in sets.sets.items()}
-        return dataclasses.replace(sets, sets=left)
+        return dataclasses.replace(sets, sets=left, warnings=told)
 
 
 class ImageFiles(Sources):
@@ -156,10 +176,11 @@ class ImageFiles(Sources):
     def class_sets(self, damaged_limit: float) -> ClassSets:
         damage = indexed(self.path, self.root, self.names, self.states, look_at_images, _IMAGES_AT_ONCE)["damage"]
         bad = pc.is_valid(damage).to_numpy(zero_copy_only=False)
-        told = [f"{self.names[i]} ({damage[i]})" for i in np.flatnonzero(bad).tolist()]
-        _tell(self, told, len(told), len(bad), damaged_limit)
+        named = [f"{self.names[i]} ({damage[i]})" for i in np.flatnonzero(bad).tolist()]
+        told = _told(self, named, len(named), len(bad), damaged_limit)
         sets = {name: np.flatnonzero(self.set_of == i) for i, name in enumerate(self.sets)}
-        return self._without(bad, ClassSets(str(self.path), Files(str(self.root), self.names), self.labels, sets))
+        files = Files(str(self.root), self.names)
+        return self._without(bad, ClassSets(str(self.path), files, self.labels, sets), told)
 
 
 class Shards(Sources):
@@ -183,36 +204,39 @@ class Shards(Sources):
 
         cut = pc.is_valid(table["damage"]).to_numpy(zero_copy_only=False)
         bad = pc.is_valid(column["damage"]).to_numpy(zero_copy_only=False) | cut[shard]
-        told = [f"{self.names[i]} ({table['damage'][i]}; lists {counts[i]} images)" for i in np.flatnonzero(cut)]
-        told += [f"{names[i]} ({column['damage'][i]})" for i in np.flatnonzero(bad & ~cut[shard])]
-        lost = int(bad.sum()) + int((cut & (counts == 0)).sum())
-        _tell(self, told, lost, len(names), damaged_limit)
+        named = [f"{self.names[i]} ({table['damage'][i]}; lists {counts[i]} images)" for i in np.flatnonzero(cut)]
+        named += [f"{names[i]} ({column['damage'][i]})" for i in np.flatnonzero(bad & ~cut[shard])]
+        # What a shard that is not whole held is not known: at least what it lists, and as much as the others.
+        others = 1 if cut.all() else max(1, math.ceil(counts[~cut].mean()))
+        held = np.where(cut, np.maximum(counts, others), counts)
+        lost = int(held[cut].sum()) + int(bad[~cut[shard]].sum())
+        told = _told(self, named, lost, int(held.sum()), damaged_limit)
 
         spans = Spans(self.names, shard, column["offset"].to_numpy(), column["length"].to_numpy())
         labels = column["label"].to_pylist()
         sets = {name: np.flatnonzero(self.set_of[shard] == i) for i, name in enumerate(self.sets)}
         numbered = all(labels[i].isdecimal() for i in np.flatnonzero(~bad))
         files = Files(str(self.root), names, spans)
-        return self._without(bad, ClassSets(str(self.path), files, labels, sets, numbered))
+        return self._without(bad, ClassSets(str(self.path), files, labels, sets, numbered), told)
 
 
-def _tell(sources: Sources, told: Sequence[str], lost: int, total: int, limit: float) -> None:
-    """Warns of damaged images and writes a file that names all; raises DataError if they are too many.
+def _told(sources: Sources, damaged: Sequence[str], lost: int, total: int, limit: float) -> tuple[str, ...]:
+    """A line on the damaged images, if there are any. Writes a file that names all; raises DataError if too many are.
 
     Args:
-        told: what is damaged, and why; `lost` of `total` images.
+        damaged: what is damaged, and why; `lost` of `total` images.
     """
     file = index_file(sources.path, ".damaged.txt")
-    if not told:
+    if not damaged:
         file.unlink(missing_ok=True)
-        return
+        return ()
     with replacing(file) as temporary:
-        temporary.write_text("\n".join(told) + "\n")
-    named = ", ".join(told[:_NAMED_FILES]) + (", ..." if len(told) > _NAMED_FILES else "")
+        temporary.write_text("\n".join(damaged) + "\n")
+    named = ", ".join(damaged[:_NAMED_FILES]) + (", ..." if len(damaged) > _NAMED_FILES else "")
     what = f"{lost} of {total} images are damaged: {named}; all are named in {file}"
     if lost > limit * total:
         raise DataError(
             f"{sources.path}: {what}; replace or remove them, or raise dataset.damaged_limit, the share that is left "
             f"out (now {limit:g})"
         )
-    logger.warning("%s: left out: %s", sources.path, what)
+    return (f"{sources.path}: left out: {what}",)

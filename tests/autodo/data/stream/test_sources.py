@@ -5,6 +5,9 @@ import io
 import json
 import math
 import os
+import signal
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -14,8 +17,9 @@ from PIL import Image
 
 from autodo.config import DatasetConfig
 from autodo.data import DATASETS, load, pin_content
-from autodo.data.stream import check, index
+from autodo.data.stream import check, files, index
 from autodo.data.stream.pool import WORKERS_VARIABLE
+from autodo.data.stream.sources import list_shards
 from autodo.errors import ConfigError, DataError
 from tests.autodo.data.stream.conftest import picture
 
@@ -86,13 +90,15 @@ def test_many_damaged_files_are_counted_and_all_named_in_a_file(tree, stream):
     assert len(index.index_file(tree, ".damaged.txt").read_text().splitlines()) == 10
 
 
-def test_a_class_that_is_damaged_as_a_whole_is_answered_like_one_with_too_few_images(tree, stream):
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_class_that_is_damaged_as_a_whole_is_named_whatever_the_limit(shards, tree, tmp_path, stream, write_shards):
     for file in (tree / "class-2").glob("*.jpg"):
         truncate(file)
-    assert stream(tree, damaged_limit=0.5).class_names == ("class-0", "class-1")
-    (tree / "class-2" / "00.png").write_bytes((tree / "class-1" / "01.jpg").read_bytes())
-    with pytest.raises(DataError, match="class 'class-2' has too few images for the split"):
-        stream(tree, damaged_limit=0.5)
+    path = write_shards(tree, tmp_path / "shards") if shards else tree
+    with pytest.raises(
+        DataError, match=rf"^{path}: all images of class 'class-2', of which there are 10, are damaged; "
+    ):
+        stream(path, damaged_limit=0.5)
 
 
 def test_only_files_that_have_changed_are_looked_at_again(tree, stream, looked_at):
@@ -119,24 +125,55 @@ def test_only_files_that_have_changed_are_looked_at_again(tree, stream, looked_a
     assert not index.index_file(tree, ".damaged.txt").exists()
 
 
+@pytest.fixture
+def fails(monkeypatch):
+    """Has a file fail to be opened for some times; the pauses before it is tried again take no time."""
+    waited, opened = [], Path.open
+
+    def fail(one, times, error=errno.EIO):
+        left = iter(range(times))
+
+        def no_answer(file, *arguments, **options):
+            if file == one and next(left, None) is not None:
+                raise OSError(error, os.strerror(error), str(one))
+            return opened(file, *arguments, **options)
+
+        monkeypatch.setattr(Path, "open", no_answer)
+        monkeypatch.setattr(files.time, "sleep", waited.append)
+        waited.clear()
+        return waited
+
+    return fail
+
+
 @pytest.mark.parametrize("shards", [False, True])
-def test_a_file_that_could_not_be_read_is_read_again_at_the_next_start(
-    shards, tree, tmp_path, stream, write_shards, monkeypatch
+def test_a_file_that_the_system_fails_to_read_for_a_while_is_looked_at(
+    shards, tree, tmp_path, stream, write_shards, fails, caplog
 ):
     path = write_shards(tree, tmp_path / "shards") if shards else tree
-    opened, one = Path.open, sorted(file for file in path.rglob("*") if file.is_file())[0]
-
-    def no_answer(file, *arguments, **options):
-        if file == one:
-            raise OSError(errno.EIO, "Input/output error", str(one))
-        return opened(file, *arguments, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", no_answer)
-        with pytest.raises(DataError, match=rf"images are damaged: \S*{one.name} \(.*Input/output error"):
-            stream(path)
+    waited = fails(sorted(file for file in path.rglob("*") if file.is_file())[0], times=4)
     dataset = stream(path)
     assert len(dataset.train) + len(dataset.test) == 30
+    assert sum(waited) > 20
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("shards", [False, True])
+def test_a_file_that_cannot_be_read_is_an_error_whatever_the_limit_and_looking_goes_on_from_there(
+    shards, tree, tmp_path, stream, write_shards, fails, looked_at
+):
+    path = write_shards(tree, tmp_path / "shards") if shards else tree
+    one = sorted(file for file in path.rglob("*") if file.is_file())[-1]
+    for error, tries in ((errno.EIO, "5 times in 20.1 s"), (errno.EACCES, "3 times in 1.1 s")):
+        fails(one, times=5, error=error)
+        why = rf"{os.strerror(error)} \(tried {tries}\)"
+        with pytest.raises(DataError, match=rf"^{one}: cannot be read: {why}; once it can be, start the command again"):
+            stream(path, damaged_limit=0.9)
+    before = len(looked_at)
+    fails(one, times=0)
+    dataset = stream(path)
+    assert len(dataset.train) + len(dataset.test) == 30
+    assert before == 30 - (len(looked_at) - before) == (24 if shards else 29)
 
 
 def test_each_of_two_lists_of_the_same_folder_has_an_index_of_its_own(tree, stream, looked_at):
@@ -164,6 +201,35 @@ def test_looking_that_was_interrupted_goes_on(tree, stream, looked_at, monkeypat
     monkeypatch.setattr(check, "damage", counted)
     stream(tree)
     assert len(looked_at) == 10 + 30 - 8
+
+
+LOOK_SLOWLY = """
+import sys, time
+from autodo.config import DatasetConfig
+from autodo.data import load
+from autodo.data.stream import check, index, sources
+index._KEPT_EVERY_SECONDS, sources._IMAGES_AT_ONCE = 0.1, 1
+decode = check.damage
+def damage(content):
+    time.sleep(0.1)
+    print("looked", flush=True)
+    return decode(content)
+check.damage = damage
+load(DatasetConfig(name="folder", path=sys.argv[1], image_size=24, stream=True))
+"""
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGTERM])
+def test_looking_that_was_killed_goes_on(ended_by, tree, stream, looked_at):
+    command = [sys.executable, "-c", LOOK_SLOWLY, str(tree)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for _ in range(15):
+            assert process.stdout.readline() == "looked\n"
+        process.send_signal(ended_by)
+    assert process.returncode == -ended_by
+    stream(tree)
+    assert 10 < len(looked_at) < 25
 
 
 def test_an_index_that_is_no_index_is_made_anew(tree, stream, looked_at):
@@ -281,6 +347,64 @@ def test_a_shard_that_is_cut_off_is_not_used_at_all(tree, tmp_path, stream, writ
     assert len(names) > 8
 
 
+def flip_a_bit_of_a_header(content, start):
+    content[start + 5] ^= 1
+
+
+def cut_within_a_header(content, start):
+    del content[start + 100 :]
+
+
+def cut_before_a_header(content, start):
+    del content[start:]
+
+
+def zeros_from_a_header_on(content, start):
+    content[start:] = bytes(len(content) - start)
+
+
+def a_second_archive_in_place_of_a_header(content, start):
+    content[start:] = bytes(1024) + content[start:]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        flip_a_bit_of_a_header,
+        cut_within_a_header,
+        cut_before_a_header,
+        zeros_from_a_header_on,
+        a_second_archive_in_place_of_a_header,
+    ],
+)
+def test_a_shard_whose_headers_are_damaged_is_not_used_at_all(spoil, tree, tmp_path, stream, write_shards):
+    for file in tree.glob("*/*.jpg"):  # as large as photographs are: more is lost than fills a record
+        file.write_bytes(file.read_bytes() + bytes(4000))
+    shards = write_shards(tree, tmp_path / "shards")
+    spoilt = sorted(shards.glob("*.tar"))[1]
+    content = bytearray(spoilt.read_bytes())
+    with tarfile.open(spoilt) as tar:
+        spoil(content, tar.getmembers()[6].offset)
+    spoilt.write_bytes(content)
+    why = "its end is missing, or a header in it is damaged"
+    with pytest.raises(DataError, match=rf"of \d+ images are damaged: {spoilt.name} \({why}; lists 3 images\)"):
+        stream(shards)
+    dataset = stream(shards, damaged_limit=0.9)
+    assert not any(source.startswith(spoilt.name) for source in (*dataset.train.sources, *dataset.test.sources))
+
+
+@pytest.mark.parametrize("record", [512, 10240, 2**18, 2**20])
+def test_a_shard_may_be_filled_up_to_a_record_of_any_common_size(record, tree, tmp_path, stream, write_shards):
+    shards = write_shards(tree, tmp_path / "shards")
+    for shard in shards.glob("*.tar"):
+        with tarfile.open(shard) as tar:
+            last = tar.getmembers()[-1]
+        end = last.offset_data + -(-last.size // 512) * 512
+        shard.write_bytes(shard.read_bytes()[:end].ljust(-(-(end + 1024) // record) * record, b"\0"))
+    dataset = stream(shards)
+    assert len(dataset.train) + len(dataset.test) == 30
+
+
 def add(shard, **files):
     """Puts files at the end of a shard."""
     with tarfile.open(shard, "a") as tar:
@@ -313,23 +437,115 @@ def test_damaged_images_and_samples_without_a_class_are_left_out(tree, tmp_path,
     assert damaged[1].endswith("(no .cls or .json that gives its class)")
 
 
+def test_images_in_shards_that_belong_to_no_sample_are_counted(tree, tmp_path, stream, write_shards):
+    shards = write_shards(tree, tmp_path / "shards")
+    image, shard = (tree / "class-0" / "00.jpg").read_bytes(), min(shards.glob("*.tar"))
+    more = {
+        "a.v2.jpg": image,
+        "a.v2.cls": b"class-0",
+        "b.jpg": image,
+        "b.mask.png": image,
+        "b.cls": b"class-1",
+        "e.cls": b"class-2",
+        "g.cls": b"class-2",
+    }
+    add(shard, **more)
+    with tarfile.open(shard, "a") as tar:
+        for name, kind in (("c.jpg", tarfile.LNKTYPE), ("d.jpg", tarfile.SYMTYPE), ("d.cls", tarfile.LNKTYPE)):
+            link = tarfile.TarInfo(name)
+            link.type, link.linkname = kind, "b" + name[1:]
+            tar.addfile(link)
+    with pytest.raises(DataError, match="3 of 34 images are damaged"):
+        stream(shards)
+    dataset = stream(shards, damaged_limit=0.2)
+    assert len(dataset.train) + len(dataset.test) == 31
+    damaged = index.index_file(shards, ".damaged.txt").read_text().splitlines()
+    assert damaged == [
+        "train-00.tar/a.v2.jpg (its name has two dots, and ends at the first one for its class)",
+        "train-00.tar/c.jpg (a link; put the file in its place)",
+        "train-00.tar/d.jpg (a link; put the file in its place)",
+    ]
+
+
+def test_a_name_that_a_shard_holds_twice(tree, tmp_path, stream, write_shards):
+    shards = write_shards(tree, tmp_path / "shards")
+    last = max(shards.glob("*.tar"))
+    with tarfile.open(last) as tar:
+        name = tar.getnames()[-1]
+    add(last, **{name: b"class-0"})
+    with pytest.raises(DataError, match=rf"{last.name} \(holds {name} twice; lists 5 images\); all are"):
+        stream(shards)
+
+
+def test_shards_that_were_looked_at_in_another_way_are_looked_at_again(tree, stream, looked_at, monkeypatch):
+    stream(tree)
+    monkeypatch.setattr(index, "_SCHEMA", index._SCHEMA.with_metadata({"look": "another"}))
+    stream(tree)
+    stream(tree)
+    assert len(looked_at) == 60
+
+
+def test_a_shard_that_is_gone_counts_with_as_many_images_as_the_others(tree, tmp_path, stream, write_shards):
+    shards = write_shards(tree, tmp_path / "shards")
+    min(shards.glob("*.tar")).write_bytes(b"")
+    with pytest.raises(DataError, match=r"8 of 30 images are damaged: train-00.tar \(empty file; lists 0 images\)"):
+        stream(shards)
+
+
 def test_what_is_wrong_with_the_names_of_shards(tree, tmp_path, stream, write_shards):
     shards = write_shards(tree, tmp_path / "shards")
     (shards / "x.tar").touch()
     with pytest.raises(DataError, match=r"/x.tar: not named by its set, as others are: train-\*.tar"):
         stream(shards)
-    packed = tmp_path / "packed"
-    packed.mkdir()
-    (packed / "a.tar.gz").touch()
-    with pytest.raises(DataError, match=r"/a.tar.gz: a compressed shard, .*; unpack it"):
-        stream(packed)
-    (shards / "x.tar").unlink()
+    (shards / "x.tar").rename(shards / "train-99.tar.gz")
+    with pytest.raises(DataError, match=r"/train-99.tar.gz: a compressed shard, .*; unpack it"):
+        stream(shards)
+    (shards / "train-99.tar.gz").rename(shards / ".hidden.tar.gz")
     with pytest.raises(DataError, match=r"tar shards can only be streamed: set dataset.stream=true"):
         stream(shards, stream=False)
+    (shards / "lost+found").mkdir()
+    told = rf"^{shards}/train-00.tar: lies beside the folder lost\+found, .*; move one of them away$"
+    for settings in ({}, {"stream": False}):
+        with pytest.raises(DataError, match=told):
+            stream(shards, **settings)
 
 
-def test_tar_files_beside_class_folders_are_not_shards(tree, stream):
-    (tree / "images.tar").write_bytes(b"the archive that they came in")
+@pytest.mark.parametrize("name", ["values-{}.tar", "trainees-{}.tar"])
+def test_names_of_shards_that_only_begin_like_a_set(name, tree, tmp_path, stream, write_shards):
+    shards = write_shards(tree, tmp_path / "shards")
+    for number, shard in enumerate(sorted(shards.glob("*.tar"))):
+        shard.rename(shards / name.format(number))
+    dataset = stream(shards)
+    assert dataset.val is None
+    assert len(dataset.train) + len(dataset.test) == 30
+
+
+@pytest.mark.parametrize("names", ["{}.tar", "{}_0.tar", "{}000.tar", "{}ing-0.tar", "{}idation-0.tar"])
+def test_names_of_shards_that_are_of_a_set(names, tmp_path):
+    for name in ("train", "val", "test"):
+        (tmp_path / names.format(name)).touch()
+    assert list_shards(tmp_path) == {name: [names.format(name)] for name in ("train", "val", "test")}
+
+
+def test_a_link_to_itself_is_told_in_a_line(tree, tmp_path, stream, write_shards):
+    shards = write_shards(tree, tmp_path / "data")
+    (shards / "loop").symlink_to("loop")
+    with pytest.raises(DataError, match=rf"^{shards}: cannot be read: .*Too many levels of symbolic links"):
+        stream(shards)
+    with pytest.raises(DataError, match=rf"^{shards}: cannot be read: .*Too many levels of symbolic links"):
+        imagenet(shards)
+    for shard in (shards / "loop", *shards.glob("*.tar")):
+        shard.unlink()
+    for part in ("train", "val"):
+        (shards / part).mkdir()
+        (shards / part / "loop").symlink_to("loop")
+    with pytest.raises(DataError, match=rf"^{shards}: cannot be read: .*Too many levels of symbolic links"):
+        imagenet(shards)
+
+
+@pytest.mark.parametrize("name", ["images.tar", "images.tar.gz", "train.tar"])
+def test_tar_files_beside_class_folders_are_not_shards(name, tree, stream):
+    (tree / name).write_bytes(b"the archive that they came in")
     assert len(stream(tree).train) == 24
 
 
@@ -361,10 +577,17 @@ def test_imagenets_val_images_are_the_test_set(below, tree, tmp_path):
 
 
 def test_imagenet_in_shards(tree, tmp_path, write_shards):
+    shards = tmp_path / "shards"
     for part in ("train", "val"):
-        write_shards(tree, tmp_path / "shards", part)
-    dataset = imagenet(tmp_path / "shards")
+        write_shards(tree, shards, part)
+    (shards / "devkit").mkdir()
+    (shards / "ILSVRC2012_devkit_t12.tar.gz").touch()
+    (shards / "meta.tar").touch()
+    dataset = imagenet(shards)
     assert (len(dataset.train), dataset.val, len(dataset.test)) == (30, None, 30)
+    (shards / "val").mkdir()
+    with pytest.raises(DataError, match=r"/train-00.tar: lies beside the folder val, "):
+        imagenet(shards)
 
 
 def test_imagenet_that_is_not_there(tree, tmp_path):

@@ -247,7 +247,9 @@ def test_a_killed_worker_is_one_clear_error_and_the_next_reading_starts_new_ones
     monkeypatch.setenv(WORKERS_VARIABLE, "2")
     pixels_of(images)
     os.kill(workers_of_this_process()[0], signal.SIGKILL)
-    with pytest.raises(RuntimeError, match=rf"ended from outside, .* {WORKERS_VARIABLE} .*\(now 2\)"):
+    with pytest.raises(
+        RuntimeError, match=rf"ended from outside, .*; --loader-workers, or {WORKERS_VARIABLE}, .*\(now 2\)"
+    ):
         list(itertools.chain.from_iterable(images.batches([np.arange(24)] * 100) for _ in range(10)))
     np.testing.assert_array_equal(pixels_of(images), expected)
 
