@@ -135,7 +135,7 @@ def test_no_such_path(tmp_path):
 
 def test_neither_folder_nor_csv(tmp_path):
     (tmp_path / "images.zip").write_bytes(b"PK")
-    fails(tmp_path / "images.zip", "neither a directory nor a .csv file")
+    fails(tmp_path / "images.zip", "neither a directory nor a .csv file; .*, or the directory of their tar shards")
 
 
 @pytest.mark.parametrize("part", ["val", "test"])
