@@ -1,6 +1,7 @@
 # `make demo` runs the quickstart grid, `make test` the tests, `make bench` the benchmarks; all set up .venv first.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+SIDE_BY_SIDE := --numprocesses 2 --dist loadgroup
 
 .PHONY: setup demo test test-slow check bench clean
 
@@ -18,10 +19,10 @@ demo: setup
 	$(BIN)/autodo launch quickstart
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(SIDE_BY_SIDE)
 
 check: setup
 	$(BIN)/ruff check .

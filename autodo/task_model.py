@@ -43,6 +43,13 @@ def classifier_of(best: Best, config: RunConfig, data: Prepared, pipeline: Pipel
     return Classifier(config.model.name, encoder, head, mean, std, data.train.images.shape[-1], data.class_names)
 
 
+def computes_in_bf16(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16; a CPU without takes many times as long as in float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def compiled(network: nn.Module, device: torch.device) -> nn.Module:
     """The network with the same parameters, made by torch.compile for the batches that it is given.
 

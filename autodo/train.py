@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import math
 import socket
 import time
@@ -39,9 +40,11 @@ from autodo.points.place import ON_DEVICE, Place
 from autodo.provenance import device_name, peak_memory_bytes
 from autodo.schedule import learning_rate_factor
 from autodo.seeds import derive, torch_generator
-from autodo.task_model import best_model, classifier_of, compiled, initial_model
+from autodo.task_model import best_model, classifier_of, compiled, computes_in_bf16, initial_model
 from autodo.thumbnails import with_thumbnails
 from autodo.workers import ALONE, Workers
+
+logger = logging.getLogger("autodo")
 
 Row = dict[str, Any]
 STRETCH = 2**17
@@ -123,6 +126,10 @@ class Training:
         self.loss = LOSSES[config.method.loss]
         self.encoder, self.head = initial_model(config, data, self.device)
         self.encoder.bf16 = config.training.precision == "bf16"
+        if self.encoder.bf16 and not computes_in_bf16(self.device):
+            logger.warning(
+                "training.precision: bf16 takes many times as long as fp32 here: %s lacks it", device_name(self.device)
+            )
         network = workers.train_together(self.encoder, self.head)
         self.network = compiled(network, self.device) if config.training.compile else network
         self.optimizer = torch.optim.SGD(

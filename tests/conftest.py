@@ -1,4 +1,4 @@
-"""Real data that the tests of several packages use."""
+"""How tests run side by side, and real data that those of several packages use."""
 
 import contextlib
 import itertools
@@ -15,6 +15,19 @@ import pytest
 
 from autodo.config import DatasetConfig
 from autodo.data import DATASETS, Dataset, default_data_dir, load
+
+# Before torch is imported, here and in processes that tests start: several threads round otherwise than one does, and
+# on small tensors, beside the other tests, they mostly wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the orchestration come first and one after the other, since two Rays on a machine disturb each other."""
+    package = Path(__file__).parent / "orchestration"
+    for item in items:
+        if package in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("orchestration"))
+    items.sort(key=lambda item: package not in item.path.parents)
 
 
 @contextlib.contextmanager
@@ -37,17 +50,6 @@ def s3_server() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
             yield f"http://127.0.0.1:{port}", process
         finally:
             process.kill()
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Torch has one thread, as in runs on Ray and in processes that tests start: sums of several round otherwise."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

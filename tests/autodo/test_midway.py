@@ -18,8 +18,6 @@ from tests.autodo import jobs_of_workers as jobs
 from tests.autodo.killed_training import train_until_step
 from tests.workers import Pool
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 # 240 train points: 8 steps an epoch, with a checkpoint after 3, 6 and 8.
 STEPS, EVERY = 8, 3
 SHORT = {

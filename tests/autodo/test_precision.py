@@ -129,6 +129,17 @@ def test_trains_nearly_as_without_and_continues_and_is_saved(method, changes, tm
     assert torch.allclose(loaded.amax(1), whole.best.probabilities, atol=0.02)
 
 
+@pytest.mark.parametrize("slow", [True, False])
+def test_a_processor_that_only_emulates_bf16_is_told_of(slow, monkeypatch, caplog):
+    monkeypatch.setattr("autodo.train.computes_in_bf16", lambda device: not slow)
+    start(run_of())
+    assert not caplog.records
+    start(run_of(**BF16))
+    assert [record.message.split(" here")[0] for record in caplog.records] == slow * [
+        "training.precision: bf16 takes many times as long as fp32"
+    ]
+
+
 @pytest.mark.parametrize("method", ["l2rw", "meta-weight-net"])
 @pytest.mark.parametrize("changes", [BF16, COMPILE], ids=["bf16", "compiled"])
 def test_what_differentiates_forwards_is_refused(method, changes):

@@ -187,7 +187,6 @@ def pixels_of_inner_phases(config: RunConfig) -> dict[tuple[int, int], int]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("method", ["autodo-exact-ws", "elr"])
 def test_a_streamed_run_killed_within_an_epoch_ends_bit_for_bit_as_if_it_had_not(photos, method, tmp_path, monkeypatch):
     monkeypatch.setenv(WORKERS_VARIABLE, "1")
@@ -220,7 +219,6 @@ def test_a_run_does_not_go_on_with_other_images_than_it_began_with(lost, tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     "spoil",
     [

@@ -50,7 +50,6 @@ def test_a_failed_run_is_recorded_and_the_others_go_on(launch: Launch, store: St
     assert "4 of 5 runs done" in out.getvalue()
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_a_run_on_ray_has_the_results_of_a_run_in_process(launch: Launch, store: Store, tmp_path: Path) -> None:
     from orchestration.execute import execute
 

@@ -23,7 +23,6 @@ from tests.orchestration.test_searches import SEARCH
 # Ray 2.60 leaves sockets and files of its own processes to the garbage collector.
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*"),

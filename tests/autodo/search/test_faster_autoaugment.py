@@ -65,7 +65,7 @@ def test_every_number_of_the_policy_gets_a_gradient() -> None:
 
 
 @pytest.mark.parametrize("what", ["class", "brightness"])
-def test_operations_that_harm_lose(what: str, one_thread: None) -> None:
+def test_operations_that_harm_lose(what: str) -> None:
     """Dark images that get bright and bright ones that get dark.
 
     If the two are the classes, these images are like the given ones, and only the cross-entropy can tell. If only
