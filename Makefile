@@ -1,7 +1,6 @@
 # `make demo` runs the quickstart grid, `make test` the tests, `make bench` the benchmarks; all set up .venv first.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-SIDE_BY_SIDE := --numprocesses 2 --dist loadgroup
 
 .PHONY: setup demo test test-slow check bench clean
 
@@ -19,10 +18,10 @@ demo: setup
 	$(BIN)/autodo launch quickstart
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow" $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadgroup
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest -m slow
 
 check: setup
 	$(BIN)/ruff check .

@@ -21,6 +21,7 @@ from autodo.data import DATASETS, Dataset, default_data_dir, load
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of the orchestration come first and one after the other, since two Rays on a machine disturb each other."""
     package = Path(__file__).parent / "orchestration"
