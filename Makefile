@@ -18,7 +18,8 @@ demo: setup
 	$(BIN)/autodo launch quickstart
 
 test: setup
-	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadgroup
+	$(BIN)/python -m pytest -m "not slow" tests/orchestration
+	$(BIN)/python -m pytest -m "not slow" --ignore tests/orchestration --numprocesses 2
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

@@ -1,4 +1,4 @@
-"""How tests run side by side, and real data that those of several packages use."""
+"""Threads of tests, and real data that those of several packages use."""
 
 import contextlib
 import itertools
@@ -19,16 +19,6 @@ from autodo.data import DATASETS, Dataset, default_data_dir, load
 # Before torch is imported, here and in processes that tests start: several threads round otherwise than one does, and
 # on small tensors, beside the other tests, they mostly wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
-
-
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in a hook of the same name
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of the orchestration come first and one after the other, since two Rays on a machine disturb each other."""
-    package = Path(__file__).parent / "orchestration"
-    for item in items:
-        if package in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("orchestration"))
-    items.sort(key=lambda item: package not in item.path.parents)
 
 
 @contextlib.contextmanager
