@@ -45,7 +45,8 @@ def test_a_killed_launch_continues_and_ends_as_on_a_local_store(
 
     def unfinished() -> list[str]:
         names = (store.root / "runs").names_in(store.run_ids() - store.done())
-        return [run_id for run_id, files in names.items() if "checkpoint.pt" in files]
+        # The log of a run is sent to the bucket apart from its checkpoint, and tells below that it had begun before.
+        return [run_id for run_id, files in names.items() if {"checkpoint.pt", "log.txt"} <= set(files)]
 
     with autodo("launch", str(grid), "--store", store.uri) as first:
         deadline = time.monotonic() + 200
