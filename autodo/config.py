@@ -10,9 +10,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import from_json
 
-from autodo.added_settings import without_added
+from autodo.added_settings import with_added, without_added
 from autodo.errors import ConfigError
 from autodo.objective_config import FinetuneConfig, InnerImages, ObjectiveConfig
 from autodo.policy_config import PolicyConfig, SearchedPolicy
@@ -25,6 +26,7 @@ Part = Literal["augment", "weight", "soft-label"]
 LossName = Literal["cross-entropy", "kl", "symmetric-kl"]
 SolverName = Literal["identity", "neumann", "conjugate-gradient", "exact"]
 SplitName = Literal["paper", "union", "test-as-val"]
+Minority = Literal["total", "total-proportional", "class"]
 LambdaStorage = Literal["device", "host", "file"]
 """Where lambda lies during a training. No part of a RunConfig: it changes no result."""
 
@@ -95,20 +97,31 @@ class DistortionConfig(Frozen):
 
     imbalance_ratio: Annotated[float, Field(ge=1)] = 1.0
     noise_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    minority: Annotated[Minority, Field(validate_default=True)] = "total"
+    """How the upper half of the classes is reduced. `total`, as in the paper's published code: together they keep
+    int(L / IR) images, drawn at random over them, where L is the number of images of the lower half.
+    `total-proportional`: as many, in proportion to the classes' counts. `class`: each keeps 1 / IR of its own. At
+    ratio 1 nothing is removed, and the value is always `class`."""
+
+    @field_validator("minority")
+    @classmethod
+    def _nothing_to_choose_at_ratio_1(cls, minority: Minority, given: ValidationInfo) -> Minority:
+        return "class" if given.data.get("imbalance_ratio") == 1 else minority
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str, minority: Minority | None = None) -> Self:
         """The paper's notation: `100-0.1` is imbalance ratio 100 and noise ratio 0.1.
 
+        Args:
+            minority: how classes are reduced; the default if None.
         Raises:
             ConfigError: if the text is not IR-NR, or a value is out of range.
         """
         match = re.fullmatch(r"(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)", text)
         if match is None:
             raise ConfigError(f"distortion {text!r} is not IR-NR, such as '100-0.1' or '1-0.0'")
-        return parse_model(
-            cls, {"imbalance_ratio": float(match[1]), "noise_ratio": float(match[2])}, f"distortion {text!r}"
-        )
+        ratios = {"imbalance_ratio": float(match[1]), "noise_ratio": float(match[2])}
+        return parse_model(cls, ratios | ({} if minority is None else {"minority": minority}), f"distortion {text!r}")
 
     def __str__(self) -> str:
         return f"{_plain(self.imbalance_ratio)}-{_plain(self.noise_ratio) if self.noise_ratio else '0.0'}"
@@ -224,17 +237,31 @@ class OuterConfig(Frozen):
     """From then on, one outer pass for so many epochs, with steps so many times as long; the first one at the start.
     1 is the paper's algorithm, which ends with a pass; with more there is none after the last epoch, because nothing
     is trained after it."""
+    schedule: Literal["restart", "shared"] = "shared"
+    """Of the steps' length. `restart`: a warm-up and a cosine of its own over the epochs from the outer start on, as in
+    the published code. `shared`: the inner schedule, which is nearly over where the outer start is late."""
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    """RMSprop's epsilon. Gradients far below ten times as much hardly move anything: those of soft labels of a thousand
+    classes are."""
     solver: SolverName
     iterations: Positive = 20
     """Terms of the Neumann series, or steps of conjugate gradients."""
     step: Annotated[float, Field(gt=0)] | None = None
     """Step of the Neumann series; only for `neumann`."""
+    neumann_scale: Literal["sum", "step"] = "step"
+    """`sum`: u is the sum of the Neumann series' terms, as in the published code. `step`: the sum times the step, which
+    tends to H^-1 v. Another solver than `neumann` has always `step`, which means nothing to it."""
     damping: Annotated[float, Field(ge=0)] = 0.0
     """Added to the Hessian's diagonal, besides the weight decay that is part of the inner problem."""
     val_gradient: Literal["batch", "full"] = "batch"
     """`batch`: a val batch and a solve at every step (the paper). `full`: all of val, one solve per pass."""
     hessian_points: Positive | None = None
     """The solve's Hessian is that of as many inner points, drawn for each pass; None: of all. Only with `full`."""
+
+    @field_validator("neumann_scale")
+    @classmethod
+    def _read_by_neumann_only(cls, scale: str, given: ValidationInfo) -> str:
+        return scale if given.data.get("solver") == "neumann" else "step"
 
     @model_validator(mode="after")
     def _one_solve_for_many_points(self) -> Self:
@@ -282,6 +309,18 @@ class RunConfig(Frozen):
     points: PointsConfig | None = None
     outer: OuterConfig | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    @classmethod
+    def from_stored(cls, text: str | bytes) -> Self:
+        """A configuration that a store has kept as JSON, perhaps before some settings were there.
+
+        Unlike `model_validate_json` it takes what is missing for the old default, not for the present one.
+
+        Raises:
+            ValueError: if it is not JSON (pydantic's ValidationError is one too, where it is no configuration).
+        """
+        content = from_json(text)
+        return cls.model_validate(with_added(content) if isinstance(content, dict) else content)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

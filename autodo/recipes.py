@@ -6,6 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from autodo.added_settings import PROTOCOL, defaults_before
 from autodo.config import DistortionConfig, OuterConfig, PointsConfig, RunConfig, SplitName
 from autodo.errors import ConfigError
 from autodo.models import known_model_names, parse_model_name
@@ -24,6 +25,7 @@ def build_run(
     split: SplitName = "paper",
     seed: int = 0,
     overrides: Mapping[str, Any] | None = None,
+    protocol: int = PROTOCOL,
 ) -> RunConfig:
     """A run from the dataset's recipe, the method's preset and dotted overrides, later ones winning.
 
@@ -31,19 +33,20 @@ def build_run(
         dataset: a key of `autodo.data.DATASETS`, with a recipe in `configs/datasets/`.
         method: the name of a file in `configs/methods/`.
         overrides: values by dotted key, such as `{"training.epochs": 20}`.
+        protocol: 1 for the defaults and presets as they first were (`autodo/added_settings.py`).
     Raises:
         ConfigError: naming the bad key or value, where it stands and what is allowed.
     """
     method = canonical_method(method)
     recipe, preset = dict(dataset_recipe(dataset)), method_preset(method)
     strengths = recipe.pop("policies", {})
-    tree = _merge(recipe, preset)
+    tree = _merge(_merge(recipe, preset), _nest(defaults_before(protocol)))
     tree = _merge(
         tree,
         {
             "dataset": {"name": dataset},
             "method": {"name": method},
-            "distortion": (distortion or DistortionConfig()).model_dump(),
+            "distortion": (distortion or DistortionConfig()).model_dump(exclude_unset=True),
             "split": split,
             "seed": seed,
         },

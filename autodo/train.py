@@ -21,7 +21,7 @@ from autodo.augment.policy import build_policy
 from autodo.augment.policy_file import PolicyFile
 from autodo.bilevel.outer_pass import OuterPass
 from autodo.classifier import Classifier
-from autodo.config import RunConfig
+from autodo.config import OuterConfig, RunConfig
 from autodo.data import ImageSet, Prepared
 from autodo.data.batches import shuffled_batches
 from autodo.data.feed import Feed, for_statistics
@@ -38,7 +38,7 @@ from autodo.outcome import Best, Outcome, build_outcome, embeddings_table, merge
 from autodo.points.model import PointModel
 from autodo.points.place import ON_DEVICE, Place
 from autodo.provenance import device_name, peak_memory_bytes
-from autodo.schedule import learning_rate_factor
+from autodo.schedule import learning_rate_factor, restarted_factor
 from autodo.seeds import derive, torch_generator
 from autodo.task_model import best_model, classifier_of, compiled, computes_in_bf16, initial_model
 from autodo.thumbnails import with_thumbnails
@@ -146,7 +146,8 @@ class Training:
         def rounding(step: int) -> torch.Generator:
             return torch_generator(config.seed, "rounding of lambda", step, *workers.stream, device=labels.device)
 
-        self.points = PointModel(config.points, labels, self.classes, place=place, rounding=rounding)
+        eps = 1e-8 if config.outer is None else config.outer.eps
+        self.points = PointModel(config.points, labels, self.classes, place=place, rounding=rounding, eps=eps)
         self.outer = self._build_outer()
         val = self.val_images, self.val_labels
         drawn = self._generator("objective", 0)
@@ -264,7 +265,7 @@ class Training:
         """Alg. 1, lines 10 to 19: lam of the distorted train points moves; trusted val points keep theirs."""
         assert self.outer is not None
         assert self.config.outer is not None
-        lr = self.config.outer.every * self.config.outer.lr * self._lr_factor(epoch)
+        lr = self.config.outer.every * self.config.outer.lr * self._outer_lr_factor(epoch, self.config.outer)
         self.outer.run(val, lr, self._generator("outer", epoch), self._crops("outer", epoch))
 
     def outcome(self, *, keep_embeddings: bool = False) -> Outcome:
@@ -455,6 +456,17 @@ class Training:
     def _lr_factor(self, progress: float) -> float:
         training = self.config.training
         return learning_rate_factor(progress, self.config.finetune_start, training.warmup_epochs)
+
+    def _outer_lr_factor(self, epoch: int, outer: OuterConfig) -> float:
+        if outer.schedule == "shared":
+            return self._lr_factor(epoch)
+        return restarted_factor(
+            epoch,
+            start=self.config.outer_start,
+            epochs=self.config.finetune_start,
+            warmup_epochs=self.config.training.warmup_epochs,
+            every=outer.every,
+        )
 
     def _generator(self, phase: str, epoch: int) -> torch.Generator:
         """Of a phase of an epoch, or of whatever else is counted."""

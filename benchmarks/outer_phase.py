@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autodo.bilevel.frozen import frozen
-from autodo.bilevel.inverse_hessian import neumann
+from autodo.bilevel.inverse_hessian import build_solver
 from autodo.config import RunConfig
 from autodo.data import ImageSet, Prepared
 from autodo.data.batches import epoch_batches
@@ -220,7 +220,6 @@ def oracle_pass(training: Training, generator: torch.Generator) -> None:
     """The same as the paper's outer pass, by plain autograd through the whole network; draws in the same order."""
     config, encoder, head, points = training.config, training.encoder, training.head, training.points
     assert config.outer is not None
-    assert config.outer.step is not None
     encoder.eval()
     weight = head.weight
     everything = torch.arange(len(training.images), device=training.device)
@@ -240,7 +239,7 @@ def oracle_pass(training: Training, generator: torch.Generator) -> None:
         inner = partial(inner_loss, training, view, features)
         (slope,) = torch.autograd.grad(inner(weight), weight, create_graph=True)
         product = partial(hessian_product, slope, weight)
-        u = neumann(product, gradient, iterations=config.outer.iterations, step=config.outer.step)
+        u = build_solver(config.outer, size=weight.numel())(product, gradient)
         points.table.rmsprop_step(batch, double_backward(inner, weight, rows, u), config.outer.lr)
 
 

@@ -33,8 +33,11 @@ from benchmarks.outer_variants import (
     COMBINED,
     DEFAULT,
     PLAIN,
+    PRESENT,
+    RESTARTED,
     SCHEDULES,
     SETTINGS,
+    SHARED,
     SMALL,
     VARIANTS,
     Variant,
@@ -54,24 +57,33 @@ class Study(NamedTuple):
     distortions: tuple[str, ...]
     seeds: int
     parts: tuple[Mapping[str, Variant], ...]
+    base: str = DEFAULT
+    """The variant that the others are compared with."""
 
 
 STUDIES = {
     "fashion-mnist": Study(
         "fashion-mnist",
-        {"dataset.subsample": 12_000, "training.epochs": 20},
+        {**BEFORE, "dataset.subsample": 12_000, "training.epochs": 20},
         ("100-0.1", "10-0.1"),
         3,
-        (SCHEDULES, COMBINED, SETTINGS),
+        (SCHEDULES, COMBINED, SETTINGS, RESTARTED),
     ),
-    "digits": Study("digits", {"training.epochs": 40}, ("10-0.1", "1-0.0", "1-0.3"), 20, (SMALL | BY_VAL,)),
+    "digits": Study("digits", {**BEFORE, "training.epochs": 40}, ("10-0.1", "1-0.0", "1-0.3"), 20, (SMALL | BY_VAL,)),
     # As few images as digits has, and a large test set.
     "fashion-mnist-1500": Study(
         "fashion-mnist",
-        {"dataset.subsample": 1500, "training.epochs": 40, "training.batch_size": 64, "training.lr": 0.05},
+        {**BEFORE, "dataset.subsample": 1500, "training.epochs": 40, "training.batch_size": 64, "training.lr": 0.05},
         ("10-0.1", "1-0.0", "1-0.3"),
         5,
         (SMALL | BY_VAL,),
+    ),
+    # Which schedule the presets of the exact solver should have: many images and few epochs, and the reverse.
+    "restart-12000": Study(
+        "fashion-mnist", {"dataset.subsample": 12_000, "training.epochs": 20}, ("100-0.1",), 5, (PRESENT,), SHARED
+    ),
+    "restart-5000": Study(
+        "fashion-mnist", {"dataset.subsample": 5000, "training.epochs": 100}, ("100-0.1",), 5, (PRESENT,), SHARED
     ),
 }
 
@@ -97,7 +109,7 @@ def cells(study: Study) -> Iterator[Cell]:
 def config_of(study: Study, cell: Cell) -> RunConfig:
     """Without what only `alter` does."""
     variant = VARIANTS[cell.variant]
-    overrides = {**study.settings, **BEFORE, **variant.settings}
+    overrides = {**study.settings, **variant.settings}
     distortion = DistortionConfig.parse(cell.distortion)
     return build_run(
         study.dataset, cell.method, distortion=distortion, seed=cell.seed, split=variant.split, overrides=overrides
@@ -144,6 +156,7 @@ def measure(cell: Cell, config: RunConfig, data: Prepared) -> dict[str, Any]:
     minority = tested.labels >= len(data.class_names) // 2
     return {
         **cell._asdict(),
+        "run_id": config.run_id,
         "error": 100 * float(wrong.double().mean()),
         "last_error": 100 * last.error,
         "minority_error": 100 * float(wrong[minority].double().mean()),
@@ -175,15 +188,15 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def pooled_change(results: pd.DataFrame, variant: str) -> str:
-    """Of the error from `DEFAULT`, over the pairs of both that share method, distortion and seed.
+def pooled_change(results: pd.DataFrame, variant: str, base: str = DEFAULT) -> str:
+    """Of the error from that of `base`, over the pairs of both that share method, distortion and seed.
 
     Mean, its standard error and the p of a paired t-test; without them if there are fewer than three pairs.
     """
     errors = results.pivot(index=["method", "distortion", "seed"], columns="variant", values="error")
-    if variant == DEFAULT or DEFAULT not in errors:
+    if variant == base or base not in errors:
         return ""
-    changes = (errors[variant] - errors[DEFAULT]).dropna()
+    changes = (errors[variant] - errors[base]).dropna()
     if len(changes) < 3:
         return f"{changes.mean():+.2f}" if len(changes) else ""
     return f"{changes.mean():+.2f} ± {changes.sem():.2f}, p = {ttest_1samp(changes, 0).pvalue:.2g}"
@@ -202,10 +215,13 @@ def show(study: Study, results: pd.DataFrame, figure: Path | None) -> None:
             errors = " | ".join(spread(row.error, row["std"]) for _, row in cells_of.iterrows())
             counts = "+".join(f"{count:.0f}" for count in cells_of.n.fillna(0))
             costs = f"{cells_of.passes.mean():.0f} | {cells_of.outer_cost.mean():.2f}"
-            print(f"| {variant} | {costs} | {errors} | {pooled_change(all_of_method, variant)} | {counts} |")
+            change = pooled_change(all_of_method, variant, study.base)
+            print(f"| {variant} | {costs} | {errors} | {change} | {counts} |")
     print("\nall methods\n\n| variant | change |\n|---|---:|")
-    for variant in [name for name in VARIANTS if name not in (PLAIN, DEFAULT) and (rows.variant == name).any()]:
-        print(f"| {variant} | {pooled_change(results, variant)} |")
+    for variant in [name for name in VARIANTS if name not in (PLAIN, study.base) and (rows.variant == name).any()]:
+        print(f"| {variant} | {pooled_change(results, variant, study.base)} |")
+    wanted = list(cells(study))
+    print(f"\n{len(results)} of {len(wanted)} trainings are done; n: seeds at {', '.join(study.distortions)}")
     if figure is not None:
         draw(study, rows, figure)
 

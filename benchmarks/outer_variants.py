@@ -171,8 +171,11 @@ def passes(start: float = 0.25, every: int = 1, lr: float = 0.05, damping: float
     return Variant(settings)
 
 
-BEFORE = {"outer.start_share": 0.25, "outer.every": 1, "outer.lr": 0.05, "outer.damping": 0.01}
-"""What the presets of the exact solver had when they were studied; each variant changes something of it."""
+BEFORE = {
+    **{"outer.start_share": 0.25, "outer.every": 1, "outer.lr": 0.05, "outer.damping": 0.01},
+    **{"outer.schedule": "shared", "distortion.minority": "class"},
+}
+"""What runs of the exact solver had when its presets were studied; each variant changes something of it."""
 DEFAULT = "75% of the epochs"
 SCHEDULES = {
     DEFAULT: Variant({}),
@@ -212,6 +215,14 @@ COMBINED = {
     "every 2nd, lr 0.1, damping 0.001": passes(every=2, lr=0.1, damping=1e-3),
     "every 2nd, lr 0.1, damping 0.0001": passes(every=2, lr=0.1, damping=1e-4),
 }
+RESTARTED = {
+    f"{name}, restart": Variant({**_of.settings, "outer.schedule": "restart"})
+    for name, _of in ((name, SCHEDULES[name]) for name in ("50%", "25%", DEFAULT))
+}
+"""With a schedule of the outer optimizer's own."""
+SHARED = "shared"
+PRESENT = {name: Variant({"outer.schedule": name}) for name in (SHARED, "restart")}
+"""Of the presets as they are now."""
 PLAIN = "plain training"
 _ALL = {**SCHEDULES, **COMBINED, **SETTINGS}
 SMALL = {
@@ -226,4 +237,4 @@ BY_VAL = {
     ),
 }
 """M: number of val images."""
-VARIANTS = {PLAIN: Variant({}), **_ALL, **BY_VAL, **SMALL}
+VARIANTS = {PLAIN: Variant({}), **_ALL, **RESTARTED, **BY_VAL, **SMALL, **PRESENT}

@@ -312,7 +312,7 @@ def _train_labels(
     generator = np.random.default_rng([seed, images.classes, images.train])
     index = np.sort(generator.permutation(images.train)[val_points:])
     clean = generator.integers(images.classes, size=len(index))
-    kept = imbalance(clean, images.classes, distortion.imbalance_ratio, generator)
+    kept = imbalance(clean, images.classes, distortion.imbalance_ratio, generator, distortion.minority)
     index, clean = index[kept], clean[kept]
     return index, flip_labels(clean, images.classes, distortion.noise_ratio, generator), clean
 

@@ -15,7 +15,7 @@ from orchestration.address import check_address
 from orchestration.grid import ResourcesConfig, expand, load_grid, pin_content
 from orchestration.keep import Keep, not_kept, parse_keep
 from orchestration.overview import failures, say, searches_line
-from orchestration.plan import Plan, launched, make_plan, select, works
+from orchestration.plan import Plan, continued, launched, make_plan, select, works
 from orchestration.run_state import State
 from orchestration.settings import Settings, effective, parse_duration
 from orchestration.sinks import Tracking
@@ -41,6 +41,9 @@ def _launch(
     config = pin_content(load_grid(grid).override(parse_overrides(overrides)))
     config, found = policies.pin_policies(config)
     place = Store(store or config.store_path)
+    config, remark = continued(config, place)
+    if remark:
+        say(console, remark)
     resources = effective(config.resources, settings)
     keep = parse_keep([*config.keep, *settings.keep])
 

@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import functools
 import heapq
-import json
 import math
 import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -138,6 +137,6 @@ def _read(store: Store, run_id: str) -> Measured | None:
     try:
         table = store.table_file("results", run_id).read_parquet(["seconds", "config"])
         row = table.to_pylist()[0]
-        return Measured(RunConfig.model_validate(json.loads(row["config"])), float(row["seconds"]))
+        return Measured(RunConfig.from_stored(row["config"]), float(row["seconds"]))
     except (OSError, pa.ArrowException, LookupError, TypeError, ValueError):
         return None  # a damaged file; the report names it

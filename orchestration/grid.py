@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from autodo.added_settings import PROTOCOL, defaults_before
 from autodo.config import DistortionConfig, LambdaStorage, RunConfig, SplitName
 from autodo.errors import ConfigError
 from autodo.recipes import build_run, canonical_method, dataset_names, grid_names, method_preset, shipped_file
@@ -30,6 +31,9 @@ _AXES = {
     "dataset.name": "datasets",
     "method.name": "methods",
 }
+_NO_AXES = ("distortion.minority",)
+FIRST_PROTOCOL = 1
+"""That of grids that were kept before they had a `protocol`."""
 
 
 def _known_dataset(name: str) -> str:
@@ -67,7 +71,7 @@ def _not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
 def _check_axes(overrides: Mapping[str, Any]) -> None:
     for key in overrides:
         for axis, field in _AXES.items():
-            if key == axis or key.startswith(f"{axis}."):
+            if key not in _NO_AXES and (key == axis or key.startswith(f"{axis}.")):
                 raise ConfigError(f"{key}: is spanned by the grid; change its {field} instead")
 
 
@@ -150,6 +154,8 @@ class GridConfig(BaseModel):
     """Overrides of every run by dotted key, such as `training.epochs: 5`."""
     policies: Annotated[dict[str, str], Field(default_factory=dict)]
     """Content of the policy from a file of each `<dataset> <method>`, as a launch has found it."""
+    protocol: Literal[1, 2] = PROTOCOL
+    """Which defaults and presets its runs have: 1 those as they first were (see `autodo/added_settings.py`)."""
     resources: ResourcesConfig = ResourcesConfig()
     keep: tuple[Keep, ...] = ()
     """What every run leaves in the store besides its tables."""
@@ -241,11 +247,14 @@ def cell(grid: GridConfig, dataset: str, method: str) -> dict[str, Any]:
 
 def expand(grid: GridConfig) -> list[RunConfig]:
     """The grid's runs without duplicates; seeds vary slowest, so that every cell soon has one result."""
-    distortions = [DistortionConfig.parse(text) for text in grid.distortions]
+    minority = {**defaults_before(grid.protocol), **grid.set}.get("distortion.minority")
+    distortions = [DistortionConfig.parse(text, minority) for text in grid.distortions]
     # Distortion and seed are checked by GridConfig and independent of the rest, so that each (dataset, method, split)
     # is validated once and copied: 10,000 runs in less than a second.
     templates = {
-        (dataset, method, split): build_run(dataset, method, split=split, overrides=cell(grid, dataset, method))
+        (dataset, method, split): build_run(
+            dataset, method, split=split, overrides=cell(grid, dataset, method), protocol=grid.protocol
+        )
         for dataset, method, split in itertools.product(grid.datasets, grid.methods, grid.splits)
     }
     axes = itertools.product(grid.seeds, grid.datasets, grid.splits, distortions, grid.methods)

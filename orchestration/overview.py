@@ -16,7 +16,7 @@ from autodo.errors import StoreError
 from autodo.validation import parse_overrides
 from orchestration.estimate import Bill, wall_seconds
 from orchestration.grid import ResourcesConfig, expand, load_grid, pin_content
-from orchestration.plan import launched, local_slots, make_plan, select, works
+from orchestration.plan import continued, launched, local_slots, make_plan, select, works
 from orchestration.policies import pin_policies, searches_left
 from orchestration.progress import duration
 from orchestration.run_queue import Work
@@ -43,6 +43,9 @@ def plan(
     """Prints the runs of a grid by state, and the time that the rest takes."""
     config, _ = pin_policies(pin_content(load_grid(grid).override(parse_overrides(overrides))))
     place = Store(store or config.store_path)
+    config, remark = continued(config, place)
+    if remark and not list_runs:
+        say(console, remark)
     resources = effective(config.resources, settings)
     runs = expand(config)
     planned = make_plan(runs if settings.only is None else select(runs, settings.only), place, settings.retries)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
+from autodo.added_settings import defaults_before
 from autodo.config import RunConfig
 from autodo.errors import ConfigError
 from autodo.validation import parse_selection
@@ -64,6 +65,22 @@ def make_plan(runs: Iterable[RunConfig], store: Store, retries: int = RETRIES, f
     failures = {run_id: store.failure(run_id) for run_id, state in states.items() if state is State.FAILED}
     given_up = {run_id for run_id, failure in failures.items() if failure and failure.given_up(retries)}
     return Plan(by_id, states, frozenset(given_up.difference(forgiven)))
+
+
+def continued(grid: GridConfig, store: Store) -> tuple[GridConfig, str]:
+    """The grid with the defaults under which a store has launched it, and a line that says so if they are older ones.
+
+    So the command that was interrupted goes on with the same runs after defaults have changed. A grid that names its
+    `protocol` keeps it.
+    """
+    before = store.grids().get(grid.name)
+    if not isinstance(before, GridConfig) or "protocol" in grid.model_fields_set or before.protocol == grid.protocol:
+        return grid, ""
+    old = ", ".join(f"{key}: {value}" for key, value in defaults_before(before.protocol).items())
+    return grid.model_copy(update={"protocol": before.protocol}), (
+        f"{store}: {grid.name} was launched on it under protocol {before.protocol} ({old}) and continues under it; "
+        f"another --store, or `protocol: {grid.protocol}` in the grid's file, takes the present defaults"
+    )
 
 
 def launched(store: Store) -> tuple[dict[str, tuple[GridConfig, list[RunConfig]]], list[ConfigError]]:

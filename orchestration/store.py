@@ -23,7 +23,7 @@ from autodo.storage import LocalLocation, Location, locate
 from autodo.validation import parse_model, parse_yaml
 from orchestration import lease
 from orchestration.attempt import CHECKPOINT, Attempt, is_checkpoint, is_locked, local_attempt, remote_attempt
-from orchestration.grid import GridConfig
+from orchestration.grid import FIRST_PROTOCOL, GridConfig
 from orchestration.run_state import Cause, Failure, State
 
 if TYPE_CHECKING:
@@ -226,10 +226,10 @@ class Store:
         """
         path = self.config_file(run_id)
         try:
-            run = RunConfig.model_validate_json(path.read_bytes())
+            run = RunConfig.from_stored(path.read_bytes())
         except FileNotFoundError:
             raise StoreError(f"{path}: cannot be read: No such file or directory") from None
-        except ValidationError:
+        except ValueError:
             raise StoreError(f"{path}: damaged") from None
         if run.run_id != run_id:
             raise StoreError(f"{path}: is the configuration of {run.run_id}")
@@ -288,7 +288,8 @@ class Store:
         for name in sorted(name for name in folder.names() if name.endswith(".yaml")):
             file = folder / name
             try:
-                found[file.stem] = parse_model(GridConfig, parse_yaml(file.read_bytes(), str(file)), str(file))
+                tree = parse_yaml(file.read_bytes(), str(file))
+                found[file.stem] = parse_model(GridConfig, {"protocol": FIRST_PROTOCOL, **tree}, str(file))
             except ConfigError as error:
                 found[file.stem] = error
             except (StoreError, FileNotFoundError) as error:

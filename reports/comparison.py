@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from autodo.added_settings import with_added
 from reports.damage import printable
 
 IDENTITY = (
@@ -33,7 +34,9 @@ def named(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = ()) -> 
         `results` with the columns
         `group`: such as `svhn (wrn-28-10, 200 epochs)`; only runs of one group can be compared.
         `name`: of the method in its group, with the split and whatever tells it from others of its name.
-        `distortion`: IR-NR in the paper's notation, such as `100-0.1`.
+        `distortion`: IR-NR in the paper's notation, such as `100-0.1`; with how minority classes were reduced, such as
+        `100-0.1 (class)`, if that is not the same in all runs.
+        `minority`: how they were reduced (`distortion.minority`); empty where the imbalance ratio is 1.
         `is_expected`: whether the run is among those that should be there.
         In order of group, distortion, name (baselines first) and seed.
     """
@@ -46,11 +49,15 @@ def named(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = ()) -> 
     if missing:
         added = pd.DataFrame(missing).reindex(columns=results.columns)
         frame = pd.concat([results, added], ignore_index=True) if len(results) else added
-    ratios = zip(frame["imbalance_ratio"], frame["noise_ratio"], strict=True)
+    ratios = list(zip(frame["imbalance_ratio"], frame["noise_ratio"], strict=True))
+    kinds = [minority_of(*pair) for pair in zip(frame["imbalance_ratio"], frame["config"], strict=True)]
+    several = len({*kinds} - {""}) > 1
+    suffixes = [f" ({kind})" if kind and several else "" for kind in kinds]
     frame = frame.assign(
         group="",
         name="",
-        distortion=[distortion_name(*pair) for pair in ratios],
+        distortion=[f"{distortion_name(*pair)}{suffix}" for pair, suffix in zip(ratios, suffixes, strict=True)],
+        minority=kinds,
         is_expected=frame["run_id"].isin(list(wanted)),
     )
     for dataset, of_dataset in frame.groupby("dataset", sort=True):
@@ -59,7 +66,7 @@ def named(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = ()) -> 
             frame.loc[runs.index, "group"] = printable(f"{dataset} ({_describe(recipes, str(recipe))})")
             frame.loc[runs.index, "name"] = [printable(name) for name in _method_names(runs)]
     order = frame.assign(other=~frame["name"].str.startswith("baseline").astype(bool)).sort_values(
-        ["group", "imbalance_ratio", "noise_ratio", "other", "name", "seed"]
+        ["group", "imbalance_ratio", "noise_ratio", "minority", "other", "name", "seed"]
     )
     return order.drop(columns="other").reset_index(drop=True)
 
@@ -77,6 +84,12 @@ def distortion_name(imbalance_ratio: float, noise_ratio: float) -> str:
     """The paper's notation, as grids spell it: no exponent, nothing rounded away."""
     ratio = np.format_float_positional(imbalance_ratio, trim="-")
     return f"{ratio}-{np.format_float_positional(noise_ratio, trim='0')}"
+
+
+def minority_of(imbalance_ratio: float, config: str) -> str:
+    """How the minority classes of a run were reduced, from its configuration as JSON; empty at ratio 1."""
+    distortion = with_added(json.loads(config)).get("distortion") if imbalance_ratio > 1 else None
+    return printable(str(distortion.get("minority", ""))) if isinstance(distortion, Mapping) else ""
 
 
 def _method_names(runs: pd.DataFrame) -> list[str]:
@@ -109,7 +122,8 @@ def _differing_keys(settings: Collection[Mapping[str, Any]]) -> list[str]:
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """A method's own settings by dotted key: what variant_id is the hash of."""
-    return flat({part: config.get(part) for part in _METHOD})
+    full = with_added(dict(config))
+    return flat({part: full.get(part) for part in _METHOD})
 
 
 def _describe(recipes: Mapping[str, Mapping[str, Any]], recipe: str) -> str:

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-from autodo.added_settings import ADDED, with_added
+from autodo.added_settings import ADDED, PAPER, with_added
 from reports.comparison import flat
 from reports.document import Reference
 
 # The protocol of tables 1 to 3 (appendix A; section 5.1), as settings of a run by dotted key. Every setting of a run
-# must be here with its value, or have that which changes nothing (`autodo/added_settings.py`): one that nobody thought
-# of is no reason to show a figure.
+# must be here with its value, or have the paper's value in `autodo/added_settings.py`: one that nobody thought of is no
+# reason to show a figure.
 _ALL: dict[str, Any] = {
     "dataset.path": None,
     "dataset.image_size": None,
@@ -136,9 +136,11 @@ def follows_protocol(config: Mapping[str, Any]) -> bool:
     strengths = _STRENGTHS[dataset].get(settings.get("policy.kind", ""), {})
     outer = _OUTER.get(dataset, {}) if "outer.lr" in settings else {}
     protocol = {**_ALL, **_DATASETS[dataset], **settings, **outer, **strengths}
-    added = {key: value for key, value in flat(ADDED).items() if key in found}
-    wanted = {**added, **protocol}
+    later = {key: value for key, value in {**flat(ADDED), **flat(PAPER)}.items() if key in found}
+    wanted = {**later, **protocol}
     ignored = {*_AXES, *(_FILE if settings.get("policy.kind") == "file" else ())}
+    if found.get("distortion.imbalance_ratio") == 1:
+        ignored.add("distortion.minority")  # nothing is removed
     keys = (wanted.keys() | found.keys()) - ignored
     return all(wanted.get(key) == found.get(key) for key in keys)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from reports.comparison import minority_of
 from reports.damage import RANGES, Rows, fault, out_of_range, printable, with_control_characters
 
 ESSENTIAL = (
@@ -16,7 +17,7 @@ ESSENTIAL = (
 )
 """Columns without one of which a run cannot be put beside others."""
 
-# The id of a run is a hash of what these stand for.
+# The id of a run is a hash of what these stand for, and of how its minority classes were reduced.
 _SAME_RUN = ("dataset", "recipe_id", "variant_id", "split", "imbalance_ratio", "noise_ratio", "seed")
 
 _MOST_NESTED = 500  # brackets that a configuration opens: about 20; whoever walks through it calls itself as often
@@ -115,8 +116,12 @@ class CheckedRows:
     def _check_twice(self) -> None:
         columns = [self.rows[name].to_pylist() for name in _SAME_RUN]
         first: dict[tuple[Any, ...], int] = {}
-        for i, identity in enumerate(zip(*columns, strict=True)):
-            if i not in self.refused and first.setdefault(identity, i) != i:
+        ratios, configs = self.rows["imbalance_ratio"].to_pylist(), self.rows["config"].to_pylist()
+        for i, columns_of_run in enumerate(zip(*columns, strict=True)):
+            if i in self.refused:
+                continue
+            identity = (*columns_of_run, minority_of(ratios[i], configs[i]))
+            if first.setdefault(identity, i) != i:
                 self.refused[i] = f"it claims to be the run of {self.rows['run_id'][first[identity]]} too"
 
 

@@ -12,8 +12,8 @@ from autodo.data import load, prepare
 from autodo.recipes import build_run
 from autodo.train import Training
 from benchmarks.__main__ import BENCHMARKS, ON_DEVICE, measured
-from benchmarks.outer_schedule import pooled_change
-from benchmarks.outer_variants import BEFORE, DEFAULT, VARIANTS
+from benchmarks.outer_schedule import STUDIES, cells, config_of, pooled_change
+from benchmarks.outer_variants import BEFORE, DEFAULT, PRESENT, SHARED, VARIANTS
 from benchmarks.sharded_table import BATCH, measure_network, measure_whole
 from benchmarks.table import ROWS, Row, markdown, number, tell, told
 
@@ -89,6 +89,16 @@ def test_a_variant_of_the_outer_phase_trains(name: str) -> None:
     for _ in training:
         pass
     assert training.points.table.steps > 0
+
+
+def test_the_studies_of_the_presets_compare_schedules_and_nothing_else() -> None:
+    for study in (STUDIES["restart-12000"], STUDIES["restart-5000"]):
+        shared = [cell for cell in cells(study) if cell.variant == SHARED]
+        assert len(shared) == 2 * 5, "methods and seeds"
+        for cell in shared:
+            one, other = (config_of(study, cell._replace(variant=name)).model_dump() for name in PRESENT)
+            assert (one["outer"].pop("schedule"), other["outer"].pop("schedule")) == ("shared", "restart")
+            assert one == other
 
 
 def test_shards_take_the_steps_of_one_table() -> None:

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,10 +24,15 @@ def identity(matvec: MatVec, b: Tensor) -> Tensor:
     return b
 
 
-def neumann(matvec: MatVec, b: Tensor, *, iterations: int, step: float) -> Tensor:
+def neumann(
+    matvec: MatVec, b: Tensor, *, iterations: int, step: float, scale: Literal["sum", "step"] = "step"
+) -> Tensor:
     """x = step * sum_{j=0..iterations} (I - step H)^j b, which tends to H^-1 b if 0 < step H < 2.
 
     With a step far under 1 / |H| and few terms this is nearly step * (iterations + 1) * b.
+
+    Args:
+        scale: `sum` leaves the factor `step` in front of the sum out, as the published code of the paper does.
     Reference: Lorraine et al., AISTATS 2020, algorithm 3; Gudovskiy et al. 2021, T = 5.
     """
     term = b
@@ -34,7 +40,7 @@ def neumann(matvec: MatVec, b: Tensor, *, iterations: int, step: float) -> Tenso
     for _ in range(iterations):
         term = term - step * matvec(term)
         total = total + term
-    return step * total
+    return total if scale == "sum" else step * total
 
 
 def conjugate_gradient(matvec: MatVec, b: Tensor, *, iterations: int) -> Tensor:
@@ -74,7 +80,9 @@ def exact(matvec: MatVec, b: Tensor) -> Tensor:
 # part stands in for the Hessian, which can be indefinite for the symmetric KL.
 SOLVERS: dict[SolverName, Callable[[OuterConfig], Solver]] = {
     "identity": lambda config: identity,
-    "neumann": lambda config: partial(neumann, iterations=config.iterations, step=config.step or 0.0),
+    "neumann": lambda config: partial(
+        neumann, iterations=config.iterations, step=config.step or 0.0, scale=config.neumann_scale
+    ),
     "conjugate-gradient": lambda config: partial(conjugate_gradient, iterations=config.iterations),
     "exact": lambda config: exact,
 }

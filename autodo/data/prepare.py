@@ -85,7 +85,8 @@ def prepare(dataset: Dataset, config: RunConfig) -> Prepared:
         rest, val = np.arange(len(labels)), dataset.val
     if config.split == "test-as-val":
         val = dataset.test
-    kept = rest[imbalance(labels[rest], classes, config.distortion.imbalance_ratio, generator("imbalance"))]
+    ratio, minority = config.distortion.imbalance_ratio, config.distortion.minority
+    kept = rest[imbalance(labels[rest], classes, ratio, generator("imbalance"), minority)]
     train = dataset.train.take(kept)
     points = Points(
         images=train.images,

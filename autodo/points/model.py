@@ -39,6 +39,7 @@ class PointModel:
         labels: observed label of each point. Shape: [N] int64, on the training device.
         place: where lam is kept; nothing else about it depends on that.
         rounding: bits of a step for values that are kept in 16 bits, from the number of the step.
+        eps: RMSprop's epsilon.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class PointModel:
         *,
         place: Place = ON_DEVICE,
         rounding: Callable[[int], torch.Generator] | None = None,
+        eps: float = 1e-8,
     ) -> None:
         self.labels = labels
         self.classes = classes
@@ -89,6 +91,7 @@ class PointModel:
             precision=config.precision if config is not None else "fp32",
             square_average=config.square_average if config is not None else "element",
             rounding=rounding,
+            eps=eps,
         )
 
     def ahead(self, batches: Iterable[Batch], *, moves: bool) -> Iterator[Batch]:

@@ -35,11 +35,11 @@ class PointTable:
         square_average: of each element, as RMSprop has it; or of each part of a row, sq_i <- ... mean_k(g_k^2), of
             which only a number for each part is kept.
         rounding: bits of a step for the stochastic rounding, from the number of the step.
+        eps: what RMSprop adds to the root of the mean of squares.
     Reference: Tieleman and Hinton 2012 (RMSprop).
     """
 
     alpha = 0.99
-    eps = 1e-8
 
     def __init__(
         self,
@@ -53,8 +53,10 @@ class PointTable:
         precision: Literal["fp32", "fp16"] = "fp32",
         square_average: Literal["element", "part"] = "element",
         rounding: Callable[[int], torch.Generator] | None = None,
+        eps: float = 1e-8,
     ) -> None:
         self._initial = initial
+        self._eps = eps
         self._rounding = rounding
         self._dtype = dtype
         self._device = torch.device(device)
@@ -134,7 +136,7 @@ class PointTable:
         square = kept["square_average"].to(self._dtype, copy=moves is not None)
         square.mul_((decay**untouched)[:, None])
         square.add_(self._squared(gradient).mul_(1 - self.alpha))
-        descent = (lr * gradient).div_(self._of_elements(square).sqrt().add_(self.eps))
+        descent = (lr * gradient).div_(self._of_elements(square).sqrt().add_(self._eps))
         values = self._decoded(index, kept).sub_(descent)
         last = torch.full_like(kept["last_touched"], self.steps)
         rows = {**self._encoded(index, values, square), "last_touched": last}

@@ -93,6 +93,7 @@ def provenance(config: RunConfig, **found: Any) -> Json:
         "search": search_config(config).model_dump(mode="json"),
         "dataset": config.dataset.model_dump(mode="json", exclude_none=True),
         "distortion": str(config.distortion),
+        "minority": config.distortion.minority,
         "augmentation": config.augmentation.model_dump(mode="json"),
         "seed": config.seed,
         "versions": versions(),

@@ -56,15 +56,15 @@ def choose(runs: pd.DataFrame, methods: Sequence[str] | None = None, at_most: in
         wanted = of_group if methods is None else of_group[of_group["name"].isin(list(methods))]
         if wanted.empty:
             continue
-        size = wanted.groupby(["imbalance_ratio", "noise_ratio"])["name"].nunique()
-        ratios = max(size[size >= min(2, size.max())].index)
-        cell = wanted[(wanted["imbalance_ratio"] == ratios[0]) & (wanted["noise_ratio"] == ratios[1])]
+        size = wanted.groupby(["imbalance_ratio", "noise_ratio", "distortion"])["name"].nunique()
+        most = max(size[size >= min(2, size.max())].index)
+        cell = wanted[wanted["distortion"] == most[2]]
         error = cell.groupby("name")["error_best_val"].mean().sort_values(kind="stable")
         families = {str(name): _family(str(name), config) for name, config in _configs(cell).items()}
         chosen = _best_of_families(error, families, at_most) if methods is None else list(methods)
         chosen = [name for name in chosen if name in error.index]
-        cells = of_group.groupby(["imbalance_ratio", "noise_ratio"]).ngroups
-        further = ratios != max(size.index)
+        cells = of_group["distortion"].nunique()
+        further = most != max(size.index)
         remark = _remark(cells, further, len(error) - len(chosen), methods is None)
         kept = cell[cell["name"].isin(chosen)]
         choices.append(Choice(str(group), str(cell["distortion"].iloc[0]), tuple(chosen), kept, remark))

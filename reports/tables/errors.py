@@ -18,6 +18,12 @@ METRICS = {
     "error_best_test": "lowest test error over all epochs (optimistic)",
     "minority_error": "test error of the minority classes at the epoch of lowest val error",
 }
+MINORITY = {
+    "total": "together the minority classes keep 1/IR of the number of images of the others, drawn at random over them",
+    "total-proportional": "the minority classes keep as many images as with total, in proportion to their sizes",
+    "class": "each minority class keeps 1/IR of its own images",
+}
+"""What the values of `distortion.minority` mean."""
 OPTIMISTIC = (
     "The lowest test error over all epochs chooses the epoch on the test set itself, as the published code does: "
     "it is lower than what anybody can get without test labels."
@@ -51,6 +57,7 @@ def error_tables(
             *([OPTIMISTIC] if metric == "error_best_test" else []),
             *cells.mark_notes(rows, columns),
             *aside_notes,
+            *minority_notes(runs),
             *paper_notes(papers, metric),
             *run_notes(runs),
         ]
@@ -83,6 +90,19 @@ def paper_errors(
         if reference is not None:
             found[str(name), str(place)] = reference
     return found
+
+
+def minority_notes(runs: pd.DataFrame) -> list[str]:
+    """How minority classes were reduced, unless it is as in the paper everywhere.
+
+    Args:
+        runs: from `comparison.named`.
+    """
+    kinds = sorted({*runs["minority"]} - {""})
+    if kinds in ([], ["total"]):
+        return []
+    meanings = "; ".join(f"{kind}: {MINORITY.get(kind, 'unknown to this version')}" for kind in kinds)
+    return [f"How classes were made rare (distortion.minority): {meanings}. The paper's figures are of total only."]
 
 
 def paper_notes(papers: Iterable[tuple[str, str]], metric: str) -> list[str]:

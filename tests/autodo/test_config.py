@@ -22,7 +22,7 @@ def test_the_same_config_has_the_same_id_and_any_change_another():
 
 
 def test_the_ids_of_runs_are_what_they_were():
-    ids = {split: build_run("digits", "autodo-aws", split=split).run_id for split in ("paper", "union")}
+    ids = {split: build_run("digits", "autodo-aws", split=split, protocol=1).run_id for split in ("paper", "union")}
     assert ids == {"paper": "digits_ir1_nr0_autodo-aws_s0_31c2174b", "union": "digits_ir1_nr0_autodo-aws_s0_12cac7dc"}
     first = {"outer.every": 1, "outer.damping": 0.01}  # as the presets had them
     exact = build_run("digits", "autodo-exact-ws", overrides=first)

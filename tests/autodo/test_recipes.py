@@ -218,6 +218,7 @@ def test_sections_that_came_later_leave_the_ids_of_runs_without_them():
     assert content["augmentation"].pop("resized_crop") is None
     assert content["training"].pop("precision") == "fp32"
     assert content["training"].pop("compile") is False
+    assert content["distortion"].pop("minority") == "class"
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     assert run.run_id.endswith(hashlib.sha256(canonical.encode()).hexdigest()[:8])
 

@@ -14,7 +14,9 @@ from autodo.config import DistortionConfig, RunConfig
 from autodo.data import load, prepare
 from autodo.errors import ConfigError, TrainingDiverged
 from autodo.fit import fit
+from autodo.points.table import PointTable
 from autodo.recipes import build_run, method_names
+from autodo.schedule import learning_rate_factor, restarted_factor
 from autodo.train import Training
 
 SHORT = {
@@ -279,6 +281,35 @@ def test_the_steps_of_passes_that_are_apart_are_longer():
         next(row for row in training if row["outer_phase"])
         distances.append(training.points.table.values - before)
     torch.testing.assert_close(distances[1], 3 * distances[0], rtol=1e-4, atol=1e-6)
+
+
+def test_epsilon_of_the_outer_optimizer_is_that_of_the_config():
+    moved = []
+    for eps in (1e-8, 1e8):
+        training = start(short_run(overrides={"training.epochs": 2, "outer.start_share": 0, "outer.eps": eps}))
+        before = training.points.table.values
+        list(training)
+        moved.append(float((training.points.table.values - before).abs().max()))
+    assert moved[0] > 0.01
+    assert 0 < moved[1] < 1e-6
+
+
+@pytest.mark.parametrize(("schedule", "last_is_small"), [("shared", True), ("restart", False)])
+def test_a_late_start_has_short_steps_with_the_shared_schedule_only(schedule, last_is_small, monkeypatch):
+    steps = []
+    monkeypatch.setattr(PointTable, "rmsprop_step", lambda table, index, gradient, lr, moves: steps.append(lr))
+    overrides = {"training.epochs": 10, "outer.start_share": 0.8, "outer.schedule": schedule}
+    run = short_run("autodo-exact-ws", overrides=overrides)
+    training = start(run)
+    for _ in training:
+        pass
+    used = list(dict.fromkeys(steps))
+    wanted = {
+        "shared": [learning_rate_factor(epoch, 10, 1) for epoch in (8, 9)],
+        "restart": [restarted_factor(epoch, start=8, epochs=10, warmup_epochs=1) for epoch in (8, 9)],
+    }[schedule]
+    assert used == [0.05 * factor for factor in wanted]
+    assert (max(used) < 0.01) == last_is_small
 
 
 def test_embeddings_are_those_of_the_test_images_at_the_epoch_of_lowest_val_error():

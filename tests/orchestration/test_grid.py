@@ -201,3 +201,17 @@ def test_checkpoints_within_epochs_can_be_had_by_the_grid_or_the_command_line():
     assert ResourcesConfig().checkpoint_steps is None
     with pytest.raises(ConfigError, match=r"resources: checkpoint_steps"):
         effective(grid, Settings(checkpoint_steps=0))
+
+
+def test_how_classes_are_made_rare_is_set_for_all_runs_of_a_grid(tmp_path: Path) -> None:
+    path = write(tmp_path, GRID)
+    grid = load_grid(path)
+    assert {run.distortion.minority for run in expand(grid)} == {"class", "total"}
+    each = grid.override(parse_overrides(["distortion.minority=class"]))
+    assert {run.distortion.minority for run in expand(each)} == {"class"}
+    ids = [{run.run_id for run in expand(one) if run.distortion.imbalance_ratio > 1} for one in (grid, each)]
+    assert not ids[0] & ids[1]
+    with pytest.raises(ConfigError, match=r"--set: digits x baseline: distortion.minority: input should be 'total',"):
+        grid.override({"distortion.minority": "classes"})
+    with pytest.raises(ConfigError, match=r"distortion\.noise_ratio: is spanned by the grid; change its distortions"):
+        grid.override({"distortion.noise_ratio": 0.2})

@@ -4,7 +4,7 @@ import pytest
 
 from autodo.errors import ConfigError
 from orchestration.grid import GridConfig, ResourcesConfig, expand
-from orchestration.plan import expected_rows, local_slots, make_plan, select, works
+from orchestration.plan import continued, expected_rows, launched, local_slots, make_plan, select, works
 from orchestration.run_state import Cause, State
 from orchestration.store import Store
 from tests.runs import outcome, result_row
@@ -98,3 +98,31 @@ def test_expected_rows_are_the_identity_of_the_results() -> None:
     assert {key: row[key] for key in expected if key != "config"} == {
         key: value for key, value in expected.items() if key != "config"
     }
+
+
+def test_a_grid_that_was_launched_before_defaults_changed_means_the_same_runs(store: Store) -> None:
+    given = grid(distortions=["1-0.0", "10-0.1"])
+    store.save_grid(given)
+    lines = store.grid_file("g").read_text().splitlines(keepends=True)
+    store.grid_file("g").write_text("".join(line for line in lines if not line.startswith("protocol")))
+    ((_, runs),) = launched(store)[0].values()
+    ids = {run.run_id for run in runs if run.seed == 0}
+    assert ids == {
+        *("digits_ir1_nr0_baseline_s0_9f659809", "digits_ir10_nr0.1_baseline_s0_2c82c927"),
+        *("digits_ir1_nr0_autodo-aws_s0_31c2174b", "digits_ir10_nr0.1_autodo-aws_s0_6c637237"),
+    }
+    assert len(ids & {run.run_id for run in expand(given)}) == 1, "of the undistorted baseline nothing has changed"
+
+    again, remark = continued(given, store)
+    assert expand(again) == runs
+    assert "g was launched on it under protocol 1 (distortion.minority: class, outer.schedule: shared" in remark
+    assert continued(grid(protocol=2), store) == (grid(protocol=2), "")
+    store.save_grid(again)
+    assert expand(store.grids()["g"]) == runs  # type: ignore[arg-type]
+
+
+def test_a_new_grid_goes_by_the_present_defaults(store: Store) -> None:
+    assert continued(grid(), store) == (grid(), "")
+    store.save_grid(grid())
+    assert continued(grid(), store) == (grid(), "")
+    assert {run.run_id for run in launched(store)[0]["g"][1]} == {run.run_id for run in expand(grid())}

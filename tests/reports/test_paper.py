@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from autodo.added_settings import ADDED
+from autodo.added_settings import ADDED, PAPER
 from orchestration.grid import expand, load_grid
 from reports.document import Reference
 from reports.paper import _METHODS, follows_protocol, paper_accuracies, paper_error, paper_hours, paper_outer_hours
@@ -70,6 +70,9 @@ def test_every_run_of_the_papers_grids_has_a_figure(name: str) -> None:
         ("dada-searched", "policy.search.epochs", 2),
         ("autodo-aws", "outer.start_share", 0.75),
         ("autodo-aws", "outer.solver", "identity"),
+        ("autodo-aws", "outer.schedule", "shared"),
+        ("autodo-aws", "outer.neumann_scale", "step"),
+        ("autodo-aws", "outer.eps", 1e-12),
         ("autodo-aws", "points.label_smoothing", 0.05),
         ("autodo-aws", "points.learn", ["weight", "soft-label"]),
     ],
@@ -102,16 +105,34 @@ def test_a_setting_that_the_protocol_does_not_know_hides_the_figure(method: str)
 
 
 @pytest.mark.parametrize("method", ["baseline", "autodo-aws"])
-def test_settings_that_were_added_later_need_not_be_there_but_have_one_value(method: str) -> None:
-    settings = json.loads(config("svhn", method))
+def test_settings_that_were_added_later_have_the_papers_value(method: str) -> None:
+    """One that is not there has its old default, and so hides the figure where the paper has another."""
+    settings = json.loads(config("svhn", method, "100-0.0"))
+    assert follows_protocol(settings)
     older = {name: value for name, value in settings.items() if ADDED.get(name, ...) is not None}
+    older["policy"] = settings["policy"]
     for part, added in ADDED.items():
         for key in added or () if settings[part] else ():
-            assert settings[part][key] == added[key]
+            differs = key in PAPER.get(part, {})
+            assert settings[part][key] == (PAPER[part] if differs else added)[key]
             changed = {**settings, part: {**settings[part], key: "another"}}
             assert not follows_protocol(changed), f"{part}.{key}"
-            older[part] = {name: value for name, value in older[part].items() if name != key}
-    assert follows_protocol({**older, "policy": settings["policy"]})
+            lacking = {**settings, part: {name: value for name, value in settings[part].items() if name != key}}
+            assert follows_protocol(lacking) != differs, f"{part}.{key}"
+            if not differs:
+                older[part] = {name: value for name, value in older[part].items() if name != key}
+    assert follows_protocol(older)
+
+
+@pytest.mark.parametrize(("distortion", "shown"), [("1-0.0", True), ("100-0.0", False)])
+def test_another_way_to_make_classes_rare_has_no_figure_where_any_is(distortion: str, shown: bool) -> None:
+    assert (paper_error(config("svhn", "baseline", distortion, distortion__minority="class")) is not None) == shown
+    assert paper_error(config("svhn", "baseline", distortion)) is not None
+
+
+def test_old_runs_of_the_papers_solver_have_no_figure() -> None:
+    old = run("svhn", "autodo-aws", "1-0.0", protocol=1).model_dump_json()
+    assert paper_error(old) is None
 
 
 def test_hours_are_those_of_the_epochs_from_e_on() -> None:

@@ -54,6 +54,8 @@ def test_neumann_is_its_finite_sum_with_the_step_in_it(iterations):
     total = sum(torch.linalg.matrix_power(damped, j) for j in range(iterations + 1))
     expected = (step * total @ B.reshape(-1)).view_as(B)
     torch.testing.assert_close(neumann(matvec, B, iterations=iterations, step=step), expected, rtol=1e-12, atol=1e-14)
+    published = neumann(matvec, B, iterations=iterations, step=step, scale="sum")
+    torch.testing.assert_close(published, expected / step, rtol=1e-12, atol=1e-14)
 
 
 def test_neumann_converges_to_exact():
@@ -68,3 +70,5 @@ def test_identity():
 def test_config_reaches_the_solver():
     built = build_solver(OuterConfig(solver="neumann", iterations=2, step=0.25), size=12)
     assert torch.equal(built(matvec, B), neumann(matvec, B, iterations=2, step=0.25))
+    built = build_solver(OuterConfig(solver="neumann", iterations=2, step=0.25, neumann_scale="sum"), size=12)
+    assert torch.equal(built(matvec, B), neumann(matvec, B, iterations=2, step=0.25, scale="sum"))

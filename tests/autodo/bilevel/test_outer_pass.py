@@ -139,7 +139,7 @@ def test_the_gradient_of_every_row_is_that_of_double_backward(method, hessian_po
             damped = torch.eye(len(hessian), dtype=torch.float64) - config.outer.step * hessian
             series = sum(torch.linalg.matrix_power(damped, j) for j in range(config.outer.iterations + 1))
             b = val_gradient(val_batches.pop())
-            u = config.outer.step * (series @ b.reshape(-1)).view_as(weight)
+            u = (series @ b.reshape(-1)).view_as(weight)
             solved.append((batch[batch < training.train_size], batch, u))
 
     for (index, fast), (expected_index, batch, u) in zip(given, solved, strict=True):

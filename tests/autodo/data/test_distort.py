@@ -1,29 +1,87 @@
+import itertools
+import logging
+
 import numpy as np
 import pytest
 
+from autodo.config import Minority
 from autodo.data.distort import flip_labels, imbalance
+from autodo.data.split import stratified_split
 
 LABELS = np.arange(5000) % 10
+KINDS = Minority.__args__
+SVHN = [4948, 13861, 10585, 8497, 7458, 6882, 5727, 5595, 5045, 4659]
+"""Train images of each digit."""
 
 
-@pytest.mark.parametrize(("ratio", "minority"), [(1, 500), (3, 167), (100, 5), (10_000, 1)])
-def test_imbalance_keeps_one_in_ratio_of_the_upper_half(ratio, minority, generator):
-    kept = imbalance(LABELS, 10, ratio, generator)
-    assert np.bincount(LABELS[kept]).tolist() == [500] * 5 + [minority] * 5
+def counts(ratio: float, minority: Minority, labels=LABELS, seed: int = 0) -> list[int]:
+    kept = imbalance(labels, 10, ratio, np.random.default_rng(seed), minority)
     assert (np.diff(kept) > 0).all()
+    return np.bincount(labels[kept], minlength=10).tolist()
 
 
-def test_odd_number_of_classes(generator):
+@pytest.mark.parametrize(("ratio", "upper"), [(1, 27_911), (10, 3_083), (100, 308)])
+def test_svhn_has_the_papers_ratio_in_total(ratio, upper):
+    labels = np.repeat(np.arange(10), SVHN)
+    rest, _ = stratified_split(labels, 0.32, np.random.default_rng(0))
+    labels = labels[rest]
+    upper = min(upper, int((labels >= 5).sum()))  # at ratio 1 nothing is removed
+    for minority in ("total", "total-proportional"):
+        found = counts(ratio, minority, labels)
+        assert (sum(found[:5]), sum(found[5:])) == (30_837, upper)
+    given = np.bincount(labels, minlength=10)[5:]
+    assert np.abs(found[5:] - given * upper / given.sum()).max() < 1, "in proportion, to a whole image"
+
+
+def test_each_class_by_itself_keeps_one_in_ratio():
+    for ratio, upper in ((1, 500), (3, 167), (100, 5)):
+        assert counts(ratio, "class") == [500] * 5 + [upper] * 5
+
+
+def test_of_an_odd_number_of_classes_the_upper_half_is_the_larger():
     labels = np.arange(300) % 3
-    assert np.bincount(labels[imbalance(labels, 3, 10, generator)]).tolist() == [100, 10, 10]
+    for kind, upper in (("class", [10, 10]), ("total-proportional", [5, 5])):
+        kept = imbalance(labels, 3, 10, np.random.default_rng(0), kind)
+        assert np.bincount(labels[kept]).tolist() == [100, *upper]
 
 
-def test_minority_is_drawn_and_higher_ratios_are_nested():
-    kept = [
-        set(imbalance(LABELS, 10, ratio, np.random.default_rng(seed))) for ratio, seed in ((10, 0), (100, 0), (100, 1))
+def test_in_total_is_drawn_over_all_classes():
+    found = np.array([counts(10, "total", seed=seed)[5:] for seed in range(200)])
+    assert (found.sum(1) == 250).all()
+    assert found.mean(0) == pytest.approx([50] * 5, abs=2)
+    # A draw without replacement of 250 out of 5 x 500: the variance of a class's count is 250 / 5 * 4 / 5 * 0.9.
+    assert found.var(0).mean() == pytest.approx(36, rel=0.25)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_are_drawn_and_higher_ratios_are_nested(kind):
+    rng = np.random.default_rng(5)
+    labels = rng.choice(10, size=3000, p=rng.dirichlet(np.full(10, 2.0)))
+    kept = [set(imbalance(labels, 10, ratio, np.random.default_rng(0), kind)) for ratio in (1, 1.3, 2, 7, 50, 2000)]
+    assert len(kept[0]) == len(labels)
+    assert all(higher <= lower for lower, higher in itertools.pairwise(kept))
+    assert kept[3] != set(imbalance(labels, 10, 7, np.random.default_rng(1), kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_class_vanishes_and_none_is_given_more_than_it_has(kind, caplog):
+    with caplog.at_level(logging.WARNING, logger="autodo"):
+        assert counts(10_000, kind) == [500] * 5 + [1] * 5
+    assert caplog.messages == [
+        "imbalance ratio 10000 leaves no image to 5 of the 5 minority classes: each of them keeps one"
     ]
-    assert kept[1] < kept[0]
-    assert kept[1] != kept[2]
+    caplog.clear()
+    lower_is_larger = np.repeat(np.arange(4), [900, 900, 3, 5])
+    kept = imbalance(lower_is_larger, 4, 1.5, np.random.default_rng(0), kind)
+    assert np.bincount(lower_is_larger[kept]).tolist() == [900, 900, *([2, 3] if kind == "class" else [3, 5])]
+    assert caplog.messages == []
+
+
+def test_a_class_that_the_draw_leaves_out_keeps_one_within_the_total():
+    rare = np.repeat(np.arange(4), [500, 500, 995, 5])
+    found = [np.bincount(rare[imbalance(rare, 4, 100, np.random.default_rng(s), "total")])[2:] for s in range(50)]
+    assert {tuple(one) for one in found} >= {(9, 1)}
+    assert {sum(one) for one in found} == {10}
 
 
 def test_true_flip_rate_is_noise_ratio_times_c_minus_1_over_c(generator):

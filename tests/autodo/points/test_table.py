@@ -26,6 +26,19 @@ def staged(table: PointTable) -> PointTable:
     return table
 
 
+def test_epsilon_is_what_torchs_rmsprop_has():
+    initial = torch.zeros(3, 2, dtype=torch.float64)
+    gradient = torch.tensor([[1e-9, -3e-9], [2e-8, 1e-12], [0.1, 1.0]], dtype=torch.float64)
+    for eps, small in ((1e-8, 0.1), (1e-12, 10)):
+        table, dense = table_of(initial, eps=eps), initial.clone().requires_grad_()
+        optimizer = torch.optim.RMSprop([dense], lr=1.0, eps=eps)
+        dense.grad = gradient
+        optimizer.step()
+        table.rmsprop_step(torch.arange(3), gradient, 1.0)
+        torch.testing.assert_close(table.values, dense.detach(), rtol=1e-12, atol=0)
+        assert -table.values[0, 0] == pytest.approx(small, rel=0.02)
+
+
 @pytest.mark.parametrize("storage", [*STORAGES, "staged"])
 @pytest.mark.parametrize("columns", [1, 14])
 def test_row_sparse_rmsprop_is_torchs_rmsprop(columns, storage):

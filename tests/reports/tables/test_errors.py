@@ -6,7 +6,9 @@ import pytest
 from autodo.config import RunConfig
 from orchestration.plan import expected_rows
 from reports.cell_text import cell_text
+from reports.comparison import named
 from reports.document import Cell, Table
+from reports.figures import choose
 from reports.load import load_results
 from reports.tables import error_tables
 from tests.reports.conftest import make
@@ -173,3 +175,34 @@ def test_what_read_the_test_images_is_shown_and_never_the_best(root: Path, add: 
     }
     assert not any(row.cells[0].tied for row in shown.rows)
     assert any("are not compared" in note for note in shown.notes)
+
+
+def test_kinds_of_imbalance_are_never_pooled_and_are_named(root: Path, add: Add) -> None:
+    def make_of(minority: str, seed: int, distortion: str = "10-0.1") -> RunConfig:
+        return make(distortion=distortion, seed=seed, overrides={"distortion.minority": minority})
+
+    for seed in (0, 1):
+        add(make_of("class", seed), error_best_val=0.4)
+        add(make_of("class", seed, "1-0.0"), error_best_val=0.1)
+    one_kind = table(root)
+    assert [column.name for column in one_kind.columns] == ["1-0.0", "10-0.1"]
+    assert any("(distortion.minority): class: each minority class keeps 1/IR" in note for note in one_kind.notes)
+
+    for seed in (0, 1):
+        add(make_of("total", seed), error_best_val=0.2)
+    both = table(root)
+    assert [column.name for column in both.columns] == ["1-0.0", "10-0.1 (class)", "10-0.1 (total)"]
+    assert [(cell.mean, cell.n) for cell in both.rows[0].cells] == [
+        (pytest.approx(mean), 2) for mean in (10.0, 40.0, 20.0)
+    ]
+    frame = named(load_results(root).frame)
+    assert [choice.runs["distortion"].unique().tolist() for choice in choose(frame)] == [["10-0.1 (total)"]]
+
+
+def test_old_variants_are_told_by_what_they_meant(root: Path, add: Add) -> None:
+    add(make("autodo-aws", protocol=1), error_best_val=0.2)
+    add(make("autodo-aws"), error_best_val=0.1)
+    assert {row.name for row in table(root).rows} == {
+        "autodo-aws, outer.schedule=shared, outer.neumann_scale=step",
+        "autodo-aws, outer.schedule=restart, outer.neumann_scale=sum",
+    }
