@@ -18,7 +18,7 @@ def learning_rate_factor(progress: float, epochs: int, warmup_epochs: float) -> 
 
 
 def restarted_factor(epoch: int, *, start: int, epochs: int, warmup_epochs: int, every: int = 1) -> float:
-    """Factor of an outer pass whose schedule begins anew at the outer start: warm-up from 0, then a cosine to 0.
+    """Learning-rate factor of an outer pass whose schedule restarts at the outer start: warm-up, then a cosine to 0.
 
     A pass has the factor in the middle of the epochs that it stands for, so that neither the first pass nor the last
     one is for nothing.

@@ -189,7 +189,7 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def pooled_change(results: pd.DataFrame, variant: str, base: str = DEFAULT) -> str:
-    """Of the error from that of `base`, over the pairs of both that share method, distortion and seed.
+    """Change of the error from that of `base`, over the pairs of both that share method, distortion and seed.
 
     Mean, its standard error and the p of a paired t-test; without them if there are fewer than three pairs.
     """
