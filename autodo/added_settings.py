@@ -14,7 +14,7 @@ ADDED: dict[str, Any] = {
     "finetune": None,
     "method": {"images": "train"},
     "outer": {"hessian_points": None, "every": 1},
-    "points": {"precision": "fp32", "square_average": "element"},
+    "points": {"precision": "fp32", "square_average": "element", "warp": "fused"},
     "training": {"precision": "fp32", "compile": False},
 }
 

@@ -116,6 +116,8 @@ _STRENGTHS = {
 # Not compared: they name the run or its place in a table, or a policy's file, which the method's name speaks for.
 _AXES = ("dataset.name", "method.name", "split", "seed", "distortion.imbalance_ratio", "distortion.noise_ratio")
 _FILE = ("policy.path", "policy.content")
+# Nor these: who computes what is the same, up to rounding.
+_SAME = ("points.warp", "policy.search.implementation")
 
 _SPLITS = {"paper": "train_i", "union": "train_all", "test-as-val": "test_as_val"}
 
@@ -138,7 +140,7 @@ def follows_protocol(config: Mapping[str, Any]) -> bool:
     protocol = {**_ALL, **_DATASETS[dataset], **settings, **outer, **strengths}
     added = {key: value for key, value in flat(ADDED).items() if key in found}
     wanted = {**added, **protocol}
-    ignored = {*_AXES, *(_FILE if settings.get("policy.kind") == "file" else ())}
+    ignored = {*_AXES, *_SAME, *(_FILE if settings.get("policy.kind") == "file" else ())}
     keys = (wanted.keys() | found.keys()) - ignored
     return all(wanted.get(key) == found.get(key) for key in keys)
 
