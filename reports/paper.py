@@ -116,8 +116,8 @@ _STRENGTHS = {
 # Not compared: they name the run or its place in a table, or a policy's file, which the method's name speaks for.
 _AXES = ("dataset.name", "method.name", "split", "seed", "distortion.imbalance_ratio", "distortion.noise_ratio")
 _FILE = ("policy.path", "policy.content")
-# Nor these: who computes what is the same, up to rounding.
-_SAME = ("points.warp", "policy.search.implementation")
+# Nor this: who computes the same operations.
+_SAME = ("policy.search.implementation",)
 
 _SPLITS = {"paper": "train_i", "union": "train_all", "test-as-val": "test_as_val"}
 
