@@ -22,7 +22,7 @@ ADDED: dict[str, Any] = {
     "finetune": None,
     "method": {"images": "train"},
     "outer": {"hessian_points": None, "every": 1, "schedule": "shared", "neumann_scale": "step", "eps": 1e-8},
-    "points": {"precision": "fp32", "square_average": "element"},
+    "points": {"precision": "fp32", "square_average": "element", "warp": "fused"},
     "training": {"precision": "fp32", "compile": False},
 }
 """Old defaults by section and key."""
@@ -36,8 +36,15 @@ PAPER: dict[str, Any] = {
 PROTOCOL: Literal[2] = 2
 """Number of the present defaults and presets; a grid keeps the number under which it was launched."""
 
-CHANGED: dict[int, tuple[str, ...]] = {2: ("distortion.minority", "outer.schedule", "outer.neumann_scale")}
-"""By protocol, the settings that since then have another default, or another value in presets, than the old default."""
+CHANGED: dict[int, dict[str, Any]] = {
+    2: {
+        "distortion.minority": "class",
+        "outer.schedule": "shared",
+        "outer.neumann_scale": "step",
+        "policy.search.implementation": "own",
+    }
+}
+"""By protocol, the settings that since then have another default, or another value in presets, with their old value."""
 
 
 def with_added(config: dict[str, Any]) -> dict[str, Any]:
@@ -62,7 +69,5 @@ def without_added(config: dict[str, Any], added: dict[str, Any] = ADDED) -> dict
 
 
 def defaults_before(protocol: int) -> dict[str, Any]:
-    """Old defaults, by dotted key, of the settings that have changed since a protocol; empty for the present one."""
-    changed = [key for number, keys in CHANGED.items() if number > protocol for key in keys]
-    parts = (key.split(".") for key in changed)
-    return {f"{section}.{name}": ADDED[section][name] for section, name in parts}
+    """Old values, by dotted key, of the settings that have changed since a protocol; empty for the present one."""
+    return {key: value for number in CHANGED if number > protocol for key, value in CHANGED[number].items()}

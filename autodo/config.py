@@ -25,6 +25,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Part = Literal["augment", "weight", "soft-label"]
 LossName = Literal["cross-entropy", "kl", "symmetric-kl"]
 SolverName = Literal["identity", "neumann", "conjugate-gradient", "exact"]
+WarpName = Literal["fused", "kornia"]
 SplitName = Literal["paper", "union", "test-as-val"]
 Minority = Literal["total", "total-proportional", "class"]
 LambdaStorage = Literal["device", "host", "file"]
@@ -207,6 +208,9 @@ class PointsConfig(Frozen):
     """alpha of the initial soft labels; 0.1 in the paper, 0.05 in its published code."""
     gate_probability: Share = 0.25
     """Initial probability of each augmentation operation; 0.25 in the paper, 0.2 in its published code."""
+    warp: WarpName = "fused"
+    """What computes the learned augmentation: `fused`, one product of matrices and one sampling, or `kornia`, the same
+    warp by kornia.geometry, which takes longer. They agree up to rounding errors."""
     precision: Literal["fp32", "fp16"] = "fp32"
     """`fp16` keeps lambda as differences from its initial value in 16 bits, stochastically rounded."""
     square_average: Literal["element", "part"] = "element"

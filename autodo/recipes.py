@@ -40,7 +40,8 @@ def build_run(
     method = canonical_method(method)
     recipe, preset = dict(dataset_recipe(dataset)), method_preset(method)
     strengths = recipe.pop("policies", {})
-    tree = _merge(_merge(recipe, preset), _nest(defaults_before(protocol)))
+    tree = _merge(recipe, preset)
+    tree = _merge(tree, _of_the_method(_nest(defaults_before(protocol)), tree))
     tree = _merge(
         tree,
         {

@@ -121,7 +121,8 @@ class Training:
         self.test_images, self.test_labels = self._share(data.test)
         mean, std = channel_statistics(for_statistics(data.train.images))
         self.policy = None if config.policy is None else build_policy(config.policy, policy)
-        self.pipeline = Pipeline(config.augmentation, mean.to(self.device), std.to(self.device), self.policy)
+        warp = "fused" if config.points is None else config.points.warp
+        self.pipeline = Pipeline(config.augmentation, mean.to(self.device), std.to(self.device), self.policy, warp)
 
         self.loss = LOSSES[config.method.loss]
         self.encoder, self.head = initial_model(config, data, self.device)

@@ -116,6 +116,8 @@ _STRENGTHS = {
 # Not compared: they name the run or its place in a table, or a policy's file, which the method's name speaks for.
 _AXES = ("dataset.name", "method.name", "split", "seed", "distortion.imbalance_ratio", "distortion.noise_ratio")
 _FILE = ("policy.path", "policy.content")
+# Nor this: who computes the same operations.
+_SAME = ("policy.search.implementation",)
 
 _SPLITS = {"paper": "train_i", "union": "train_all", "test-as-val": "test_as_val"}
 
@@ -138,7 +140,7 @@ def follows_protocol(config: Mapping[str, Any]) -> bool:
     protocol = {**_ALL, **_DATASETS[dataset], **settings, **outer, **strengths}
     later = {key: value for key, value in {**flat(ADDED), **flat(PAPER)}.items() if key in found}
     wanted = {**later, **protocol}
-    ignored = {*_AXES, *(_FILE if settings.get("policy.kind") == "file" else ())}
+    ignored = {*_AXES, *_SAME, *(_FILE if settings.get("policy.kind") == "file" else ())}
     if found.get("distortion.imbalance_ratio") == 1:
         ignored.add("distortion.minority")  # nothing is removed
     keys = (wanted.keys() | found.keys()) - ignored

@@ -44,3 +44,31 @@ def test_imports_point_one_way(path: Path) -> None:
         assert [name for name in offending(path, "autodo") if not name.startswith(allowed)] == []
     if package == "orchestration" and path.stem not in RAY:
         assert offending(path, "ray") == [], "Ray is imported where it is used and nowhere else"
+
+
+def at_import(path: Path) -> set[str]:
+    """What of `imported` is imported as soon as the file is: outside of functions, anywhere else."""
+    tree = ast.parse(path.read_text())
+    inside = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for inner in ast.walk(node)
+    }
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and id(node) not in inside:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Import) and id(node) not in inside:
+            names |= {alias.name for alias in node.names}
+    return names
+
+
+def test_kornia_is_imported_where_it_is_used_and_no_sooner() -> None:
+    """It takes half a second, which a plan, a report or a baseline should not pay."""
+    importing = {
+        str(path.relative_to(ROOT))
+        for path in FILES
+        if any(name.split(".")[0] == "kornia" or name.endswith(".kornia_operations") for name in at_import(path))
+    }
+    assert importing == {"autodo/search/kornia_operations.py"}

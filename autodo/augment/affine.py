@@ -8,11 +8,14 @@ Reference: Gudovskiy et al. 2021, section 4.1 and 5.1.
 
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from autodo.config import WarpName
 
 # Operation -> largest standard deviation of its magnitude, in order of a row's columns.
 # Angles in radians, translations in shares of the side, scales as logarithms, shears as slopes.
@@ -97,6 +100,45 @@ def warp(images: Tensor, magnitude: Tensor) -> Tensor:
     height, width = images.shape[-2:]
     grid = sampling_grid(sampling_maps(magnitude, height, width), height, width)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def warp_with_kornia(images: Tensor, magnitude: Tensor) -> Tensor:
+    """The same warp, composed of kornia's matrices and sampled by kornia's `warp_affine`.
+
+    kornia works in pixels, where the first one's centre is (0, 0). It turns counter-clockwise by degrees and shears by
+    the negative tangent of an angle, along x before y; its shears are applied one at a time here, in the order of
+    `warp`.
+
+    Shape:
+        images [B, C, H, W] float, magnitude [B, 7] -> [B, C, H, W].
+    """
+    # Imported here because it takes half a second, which only runs with this setting should pay.
+    from kornia.geometry.conversions import convert_affinematrix_to_homography
+    from kornia.geometry.transform import (
+        get_rotation_matrix2d,
+        get_shear_matrix2d,
+        get_translation_matrix2d,
+        warp_affine,
+    )
+
+    height, width = images.shape[-2:]
+    angle, scale_x, scale_y, shift_x, shift_y, shear_x, shear_y = magnitude.unbind(1)
+    middle = torch.stack([torch.full_like(angle, (width - 1) / 2), torch.full_like(angle, (height - 1) / 2)], 1)
+    scale = torch.stack([scale_x, scale_y], 1).exp()
+    rotate = get_rotation_matrix2d(middle, torch.rad2deg(angle), torch.ones_like(scale))
+    enlarge = get_rotation_matrix2d(middle, torch.zeros_like(angle), scale)
+    matrix = (
+        get_translation_matrix2d(torch.stack([width * shift_x, height * shift_y], 1))
+        @ convert_affinematrix_to_homography(rotate)
+        @ get_shear_matrix2d(middle, sx=-torch.atan(shear_x))
+        @ get_shear_matrix2d(middle, sy=-torch.atan(shear_y))
+        @ convert_affinematrix_to_homography(enlarge)
+    )
+    return warp_affine(images, matrix[:, :2], (height, width), padding_mode="zeros", align_corners=False)
+
+
+WARPS: dict[WarpName, Callable[[Tensor, Tensor], Tensor]] = {"fused": warp, "kornia": warp_with_kornia}
+"""What computes the warp: `points.warp`."""
 
 
 def sampling_maps(magnitude: Tensor, height: int, width: int) -> Tensor:

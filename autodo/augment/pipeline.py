@@ -7,7 +7,7 @@ from torch import Tensor
 
 from autodo.augment import affine, policy
 from autodo.augment.standard import crop_and_flip, erase
-from autodo.config import AugmentationConfig
+from autodo.config import AugmentationConfig, WarpName
 from autodo.seeds import host_generator
 
 
@@ -17,13 +17,20 @@ class Pipeline:
     Args:
         mean, std: of each channel over the train images, in [0, 1]. Shape: [C].
         policy: None for standard augmentation only; may be exchanged between epochs.
+        warp: what computes the per-point warp; a key of `affine.WARPS`.
     """
 
     def __init__(
-        self, config: AugmentationConfig, mean: Tensor, std: Tensor, policy: "policy.Policy | None" = None
+        self,
+        config: AugmentationConfig,
+        mean: Tensor,
+        std: Tensor,
+        policy: "policy.Policy | None" = None,
+        warp: WarpName = "fused",
     ) -> None:
         self.config = config
         self.policy = policy
+        self._warp = affine.WARPS[warp]
         self.mean = mean.view(1, -1, 1, 1)
         self.std = std.view(1, -1, 1, 1)
 
@@ -40,7 +47,7 @@ class Pipeline:
         pixels = self._to_float(images)
         if lam is not None:
             noise = affine.draw_noise(len(images), generator, lam.dtype)
-            pixels = affine.warp(pixels, affine.magnitudes(lam, noise))
+            pixels = self._warp(pixels, affine.magnitudes(lam, noise))
         pixels = pixels.sub_(self.mean).div_(self.std)
         if config.erase_probability:
             pixels = erase(pixels, config.erase_probability, generator)

@@ -185,9 +185,7 @@ class Dada:
         noise = pair_policy.noise(batch, len(PAIRS), generator)
         drawn = pair_policy.draw(weights, probability, noise)
         level = policy.level.detach()[drawn.pair].requires_grad_()
-        augmented = apply_each(
-            pixels, self.pairs[drawn.pair], level, drawn.is_open.to(pixels.dtype), self.setting, generator
-        )
+        augmented = self._apply(pixels, drawn.pair, level, drawn.is_open.to(pixels.dtype), generator)
         same_erased = generator.clone_state()
         reward = effect(self.material.train_view(augmented, generator))
         with torch.no_grad():
@@ -229,9 +227,7 @@ class Dada:
         one_hot = relaxed.gumbel_softmax(policy.weights.expand(batch, -1), noise.pair, temperature)
         pair = one_hot.argmax(1)
         gate = relaxed.hard_gate(torch.logit(policy.probability[pair]), noise.gate, temperature)
-        augmented = apply_each(
-            pixels, self.pairs[pair], policy.level[pair], gate, self.setting, generator, closed_too=True
-        )
+        augmented = self._apply(pixels, pair, policy.level[pair], gate, generator, closed_too=True)
         weight = one_hot.gather(1, pair[:, None]).view(-1, 1, 1, 1)
         mixed = pixels + weight * (augmented - pixels)
         loss = scale * effect(self.material.train_view(mixed, generator)).mean()
@@ -250,8 +246,30 @@ class Dada:
         noise = pair_policy.noise(len(pixels), len(PAIRS), generator)
         drawn = pair_policy.draw(policy.weights, policy.probability, noise)
         gate = drawn.is_open.to(pixels.dtype)
-        augmented = apply_each(pixels, self.pairs[drawn.pair], policy.level[drawn.pair], gate, self.setting, generator)
+        augmented = self._apply(pixels, drawn.pair, policy.level[drawn.pair], gate, generator)
         return self.material.train_view(augmented, generator)
+
+    def _apply(
+        self,
+        pixels: Tensor,
+        pair: Tensor,
+        level: Tensor,
+        gate: Tensor,
+        generator: torch.Generator,
+        *,
+        closed_too: bool = False,
+    ) -> Tensor:
+        """Each image after its own pair of operations. Shape: pixels [B, C, H, W], pair [B], level, gate [B, 2]."""
+        return apply_each(
+            pixels,
+            self.pairs[pair],
+            level,
+            gate,
+            self.setting,
+            generator,
+            implementation=self.settings.implementation,
+            closed_too=closed_too,
+        )
 
     def _logits(self, parameters: Parameters, images: Tensor) -> Tensor:
         result: Tensor = functional_call(self.network, dict(parameters), (images,))

@@ -82,7 +82,9 @@ class Policy(nn.Module):
             centre = centres(batch, generator)
             mixed = images
             for number, name in enumerate(SEARCHED):
-                changed = apply_smooth(name, images, level[:, number], value[:, number], centre)
+                changed = apply_smooth(
+                    name, images, level[:, number], value[:, number], centre, self.settings.implementation
+                )
                 mixed = mixed + amount[:, number].view(-1, 1, 1, 1) * (changed - images)
             images = mixed.clamp(0, 1)
         return images

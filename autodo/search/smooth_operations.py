@@ -1,12 +1,14 @@
 """The operations of a policy with derivatives in the images and in the level, for searches that follow a gradient.
 
 Where an operation has a derivative, that is it: of the geometric ones by bilinear sampling, of the enhancements, of
-Invert and of Solarize's pixels. Elsewhere gradients go straight through: d output / d image = 1 for AutoContrast,
-Equalize, Posterize and Cutout, and d pixel / d level = 1 for Solarize, Posterize and Cutout.
+Invert and of Solarize's pixels; kornia computes these, or code of our own (`implementation`). Elsewhere gradients go
+straight through: d output / d image = 1 for AutoContrast, Equalize, Posterize and Cutout, and d pixel / d level = 1 for
+Solarize, Posterize and Cutout.
 Reference: Hataya et al., ECCV 2020; Li et al., ECCV 2020.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -14,15 +16,32 @@ from torch import Tensor
 from autodo.augment.operations import NAMES, OPERATIONS, operate
 from autodo.augment.policy_file import OPERATION_NAMES, OperationName
 from autodo.augment.ranges import PUBLISHED, Scale
+from autodo.policy_config import Implementation
 
 SEARCHED = OPERATION_NAMES
 """The 15 operations that a search chooses from."""
 
+Differentiable = Callable[[Tensor, Tensor], Tensor]
+"""(images [b, C, H, W] float in [0, 1], value [b] in the operation's units) -> like images."""
+
+_OWN: dict[str, Differentiable] = {
+    name: functools.partial(operate, name) for name in SEARCHED if OPERATIONS[name].differentiable
+}
 # Differentiable in the images, of which `operate` gives whole levels without a derivative.
-_BY_PIXEL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+_OWN |= {
     "Invert": lambda images, value: 1 - images,
     "Solarize": lambda images, value: torch.where(images * 255 < value.view(-1, 1, 1, 1), images, 1 - images),
 }
+
+
+def differentiable(implementation: Implementation) -> Mapping[str, Differentiable]:
+    """The operations that have a derivative in the images, by name."""
+    if implementation == "own":
+        return _OWN
+    # Imported here because kornia takes half a second, which a search by our own operations need not pay.
+    from autodo.search import kornia_operations
+
+    return kornia_operations.OPERATIONS
 
 
 class Setting:
@@ -47,7 +66,14 @@ def centres(batch: int, generator: torch.Generator) -> Tensor:
     return torch.rand(batch, 2, generator=generator, device=generator.device)
 
 
-def apply_smooth(name: OperationName, images: Tensor, level: Tensor, value: Tensor, centre: Tensor) -> Tensor:
+def apply_smooth(
+    name: OperationName,
+    images: Tensor,
+    level: Tensor,
+    value: Tensor,
+    centre: Tensor,
+    implementation: Implementation = "own",
+) -> Tensor:
     """One operation, with the derivatives that the module's docstring names.
 
     Args:
@@ -56,13 +82,12 @@ def apply_smooth(name: OperationName, images: Tensor, level: Tensor, value: Tens
         images [b, C, H, W] float in [0, 1], level, value [b], centre [b, 2] -> like images.
     """
     operation = OPERATIONS[name]
-    if operation.differentiable:
-        return operate(name, images, value.to(images.dtype), centre)
-    if name in _BY_PIXEL:
-        result = _BY_PIXEL[name](images, value)
+    smooth = differentiable(implementation).get(name)
+    if smooth is not None:
+        result = smooth(images, value.to(images.dtype))
     else:
         result = images + (operate(name, images.detach(), value.detach(), centre) - images).detach()
-    if operation.has_magnitude:
+    if operation.has_magnitude and not operation.differentiable:
         # The value stays as it is; every pixel gets the derivative 1 (straight-through).
         result = result + (level - level.detach()).to(images.dtype).view(-1, 1, 1, 1)
     return result
@@ -76,6 +101,7 @@ def apply_each(
     setting: Setting,
     generator: torch.Generator,
     *,
+    implementation: Implementation = "own",
     closed_too: bool = False,
 ) -> Tensor:
     """Each image after its own sequence of operations: x + gate (O(x) - x), step by step, grouped by operation.
@@ -96,7 +122,7 @@ def apply_each(
             if len(own) == 0:
                 continue
             before = images[own]
-            after = apply_smooth(name, before, level[own, step], value[own, step], centre[own])
+            after = apply_smooth(name, before, level[own, step], value[own, step], centre[own], implementation)
             rows.append(own)
             results.append(before + gate[own, step].view(-1, 1, 1, 1) * (after - before))
         if rows:

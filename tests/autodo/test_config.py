@@ -43,6 +43,22 @@ def test_how_a_run_is_computed_is_in_its_id_if_it_is_not_as_it_always_was(key, s
     assert changed.recipe_id != plain.recipe_id
 
 
+def test_ids_name_kornia_where_it_computes_and_are_what_they_were_where_it_does_not():
+    plain = build_run("digits", "autodo-aws")
+    assert build_run("digits", "autodo-aws", overrides={"points.warp": "fused"}).run_id == plain.run_id
+    assert build_run("digits", "autodo-aws", overrides={"points.warp": "kornia"}).run_id != plain.run_id
+    before = {"dada-searched": "dada-2ce8ba7f", "faster-autoaugment": "faster-autoaugment-9537ca36"}
+    for method, search_id in before.items():
+        own = build_run("digits", method, overrides={"policy.search.implementation": "own"})
+        assert own.search_id == search_id
+        assert "implementation" not in own.model_dump_json(), "as the configurations that were kept"
+        assert type(own).model_validate_json(own.model_dump_json()) == own
+        new = build_run("digits", method)
+        assert new.policy.search.implementation == "kornia"
+        assert new.search_id != search_id
+        assert type(new).model_validate_json(new.model_dump_json()) == new
+
+
 def test_points_of_the_hessian_are_refused_where_each_step_has_its_own():
     with pytest.raises(ConfigError, match=r"hessian_points \(9\) is read with val_gradient 'full' only"):
         build_run("digits", "autodo-aws", overrides={"outer.hessian_points": 9})

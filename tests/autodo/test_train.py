@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from autodo import records
+from autodo.augment import affine
 from autodo.augment.policy_file import PolicyFile
 from autodo.config import DistortionConfig, RunConfig
 from autodo.data import load, prepare
@@ -51,6 +52,17 @@ def test_a_policy_that_a_method_has_no_use_for_is_refused():
     found = PolicyFile.model_validate({"sub_policies": [[["Rotate", 0.5, 0.4]]]})
     with pytest.raises(ConfigError, match="'baseline' draws no operations"):
         fit(short_run("baseline"), policy=found)
+
+
+def test_the_warp_of_the_setting_is_trained_with():
+    lam = affine.initial_row(0.5).expand(8, -1)
+    made = {}
+    for name in affine.WARPS:
+        training = start(short_run(overrides={"points.warp": name}))
+        images, generator = training.images[torch.arange(8)], torch.Generator().manual_seed(0)
+        made[name] = training.pipeline.train_view(images, generator, lam)
+    assert not torch.equal(made["fused"], made["kornia"])
+    torch.testing.assert_close(made["fused"], made["kornia"], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("method", method_names())

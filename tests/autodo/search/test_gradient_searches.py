@@ -29,7 +29,7 @@ def data() -> Prepared:
 
 
 def run_of(algorithm: str) -> RunConfig:
-    return search_run(algorithm, images=300, epochs=EPOCHS, batch_size=50)
+    return search_run(algorithm, images=300, epochs=EPOCHS, batch_size=50, implementation="kornia")  # the presets'
 
 
 def search(

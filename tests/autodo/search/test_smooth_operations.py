@@ -6,8 +6,11 @@ from torch import Tensor
 
 from autodo.augment.operations import OPERATIONS, operate
 from autodo.augment.policy_file import OperationName
-from autodo.search.smooth_operations import SEARCHED, Setting, apply_each, apply_smooth, centres
+from autodo.policy_config import Implementation
+from autodo.search.smooth_operations import SEARCHED, Setting, apply_each, apply_smooth, centres, differentiable
+from tests import pil_policy
 
+BOTH = pytest.mark.parametrize("implementation", ["own", "kornia"])
 BY_IMAGE_TOO = ("Invert", "Solarize")
 
 
@@ -27,8 +30,44 @@ def test_the_image_is_the_operations(name: OperationName, channels: int) -> None
     assert torch.allclose(found, operate(name, images(channels), value.double(), centre), atol=1e-12)
 
 
+@pytest.mark.parametrize("name", list(differentiable("kornia")))
+def test_kornia_gives_the_same_images_within_two_levels(name: OperationName) -> None:
+    """On photographs and on flat images, for the whole range of values and both signs."""
+    operation = OPERATIONS[name]
+    for channels, height, width in [(3, 32, 32), (3, 20, 36), (1, 28, 28), (1, 9, 8)]:
+        pictures = pil_policy.photographs(height, width, channels).float() / 255
+        # Not whole levels only: an operation gets what others made.
+        pictures = (pictures + 0.002 * torch.rand(pictures.shape, generator=torch.Generator().manual_seed(0))).clamp(
+            0, 1
+        )
+        for share in torch.linspace(0, 1, 11).tolist():
+            for sign in (1, -1) if operation.signed else (1,):
+                value = torch.full((len(pictures),), sign * (operation.low + share * (operation.high - operation.low)))
+                own, kornia = (
+                    apply_smooth(name, pictures, value, value, torch.zeros(len(pictures), 2), implementation)
+                    for implementation in ("own", "kornia")
+                )
+                assert (own - kornia).abs().max() <= 2 / 255, (channels, height, width, value[0])
+
+
+def test_kornia_has_the_operations_that_have_a_derivative() -> None:
+    assert set(differentiable("kornia")) == set(differentiable("own"))
+    assert set(SEARCHED) - set(differentiable("kornia")) == {"AutoContrast", "Equalize", "Posterize", "Cutout"}
+
+
+@pytest.mark.parametrize("name", list(differentiable("kornia")))
+def test_kornias_operations_have_true_derivatives(name: OperationName) -> None:
+    """In images and values, against central differences; inside of (0, 1), so that nothing is clipped."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = (0.3 + 0.4 * torch.rand(3, 3, 5, 6, generator=generator, dtype=torch.float64)).requires_grad_()
+    middle = 128.0 if name == "Solarize" else 0.9 if OPERATIONS[name].base else 0.13
+    value = torch.tensor([middle, middle + 0.02, middle - 0.05], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(differentiable("kornia")[name], (pixels, value))
+
+
+@BOTH
 @pytest.mark.parametrize("name", ["Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY", "Contrast", "Sharpness"])
-def test_the_level_has_its_true_derivative(name: OperationName) -> None:
+def test_the_level_has_its_true_derivative(name: OperationName, implementation: Implementation) -> None:
     """Against a central difference, for a smooth image, with the drawn sign."""
     x = torch.linspace(-2, 2, 16, dtype=torch.float64)
     picture = (0.5 + 0.3 * torch.sin(2 * x[:, None] + x)).expand(4, 1, 16, 16)
@@ -38,7 +77,8 @@ def test_the_level_has_its_true_derivative(name: OperationName) -> None:
     def total(level: Tensor) -> Tensor:
         value = setting.values(number, level, torch.Generator().manual_seed(3))
         # Of the inner pixels: zeros move in at the border.
-        return (apply_smooth(name, picture, level, value, torch.zeros(4, 2))[..., 5:11, 5:11] * x[5:11]).sum((1, 2, 3))
+        found = apply_smooth(name, picture, level, value, torch.zeros(4, 2), implementation)
+        return (found[..., 5:11, 5:11] * x[5:11]).sum((1, 2, 3))
 
     level = torch.tensor([0.31, 0.42, 0.57, 0.66], dtype=torch.float64, requires_grad=True)
     (found,) = torch.autograd.grad(total(level).sum(), level)
@@ -65,13 +105,15 @@ def test_operations_without_a_derivative_pass_gradients_straight_through() -> No
             assert by_level is None
 
 
-def test_inverted_pixels_have_a_negative_derivative() -> None:
+@BOTH
+def test_inverted_pixels_have_a_negative_derivative(implementation: Implementation) -> None:
     pixels = images().requires_grad_()
     for name, threshold in (("Invert", 0.0), ("Solarize", 128.0)):
-        level = torch.zeros(4, dtype=torch.float64)
-        result = apply_smooth(name, pixels, level, torch.full((4,), threshold), torch.zeros(4, 2))
-        (found,) = torch.autograd.grad(result.sum(), pixels)
+        level = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+        result = apply_smooth(name, pixels, level, torch.full((4,), threshold), torch.zeros(4, 2), implementation)
+        found, by_level = torch.autograd.grad(result.sum(), (pixels, level), allow_unused=True)
         assert torch.equal(found, torch.where(pixels * 255 < threshold, 1.0, -1.0).double())
+        assert by_level is None if name == "Invert" else torch.equal(by_level, torch.full_like(level, 3 * 36))
 
 
 def test_each_image_gets_its_own_operations() -> None:
