@@ -7,8 +7,8 @@ Prints seconds, and the ratio of a launch to the bare training of the same runs 
 Ray's share is that ratio for the 16 runs of `quickstart`, per core. Two cores that share caches and memory train two
 runs more slowly than one, for which no launcher is to blame; so the wall time is also set against the training times
 within the launch. What is over 1 then is Ray's start and end, loading, saving, and a core that has no run left.
-`--parts` measures only the parts of the command `autodo launch` with two trivial runs; with `--before`, the folder of an
-earlier version, in turns with it.
+`--parts` measures only the parts of the command `autodo launch` with two trivial runs; with `--before`, the folder of
+an earlier version, in turns with it.
 """
 
 import argparse

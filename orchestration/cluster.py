@@ -20,6 +20,7 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the device is chosen by name, no warning about it
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere unless the user asks for it
     "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # else Tune itself starts a preempted run again, and nobody is told
+    "RAY_worker_niceness": "0",  # 15 is Ray's: beside two other busy processes a run has next to nothing of two cores
     "RAY_prestart_worker_first_driver": "0",  # Tune's actors have an environment of their own and take none of these
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard copies of what the store has
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours

@@ -17,6 +17,7 @@ from autodo.validation import hint, parse_overrides
 from orchestration import launch_times, policies, show
 from orchestration.address import check_address
 from orchestration.grid import ResourcesConfig, expand, load_grid, pin_content
+from orchestration.job_folder import check_outlasts_job
 from orchestration.keep import Keep, not_kept, parse_keep
 from orchestration.overview import failures, say, searches_line
 from orchestration.plan import Plan, launched, make_plan, select, works
@@ -120,6 +121,7 @@ def _run(
         forgiven: ids of runs that are tried again although they were given up.
     """
     begun = time.monotonic()
+    check_outlasts_job(store)
     seconds = None if settings.time_budget is None else parse_duration(settings.time_budget)
     tracking = Tracking(settings.tensorboard, settings.mlflow, settings.wandb)
     tracking.check()

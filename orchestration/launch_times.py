@@ -106,4 +106,4 @@ def _read(place: Location) -> list[LaunchTimes]:
 
 
 def _machine_file() -> Location:
-    return LocalLocation(cache_dir() / "launches.json")
+    return LocalLocation(cache_dir()) / "launches.json"

@@ -101,9 +101,7 @@ def comparison(console: Console, planned: Plan, store: Store, *, ran: bool = Tru
     for path in kept or _write(console, store, results, rows, warnings, made_from):
         console.print(f"report:  {path}", **_LINE)
     if kept:
-        console.print(
-            f"         of before, since no result has changed; `autodo report {store}` writes it anew", **_LINE
-        )
+        console.print(f"  as it was, of the same results; `autodo report {store}` writes it anew", **_LINE)
 
 
 _MADE_FROM = "made_from.txt"
@@ -145,7 +143,7 @@ def _made_from(results: "Results", rows: list[dict[str, Any]], warnings: list[st
 
     parts = [
         version("autodo"),
-        results.frame.sort_values("run_id").to_json(orient="records", default_handler=str),
+        results.frame.sort_values("run_id").to_json(orient="records", date_format="iso", default_handler=str),
         json.dumps([sorted(row["run_id"] for row in rows), warnings, list(results.warnings)]),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
