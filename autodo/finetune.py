@@ -12,6 +12,7 @@ from autodo.data.feed import Feed
 from autodo.data.streamed import Crops
 from autodo.objectives.base import cross_entropies
 from autodo.schedule import learning_rate_factor
+from autodo.sgd import SGD
 from autodo.workers import Workers
 
 
@@ -48,12 +49,8 @@ class HeadFinetune:
         self.workers = workers
         self.class_balanced = config.finetune.class_balanced
         self.lr = config.finetune.lr or training.lr
-        self.optimizer = torch.optim.SGD(
-            head.parameters(),
-            lr=self.lr,
-            momentum=training.momentum,
-            weight_decay=training.weight_decay,
-            nesterov=training.momentum > 0,
+        self.optimizer = SGD(
+            head.parameters(), lr=self.lr, momentum=training.momentum, weight_decay=training.weight_decay
         )
 
     def run(self, epoch: int, generator: torch.Generator, crops: Crops | None = None) -> tuple[float, float]:

@@ -40,6 +40,7 @@ from autodo.points.place import ON_DEVICE, Place
 from autodo.provenance import device_name, peak_memory_bytes
 from autodo.schedule import learning_rate_factor, restarted_factor
 from autodo.seeds import derive, torch_generator
+from autodo.sgd import SGD
 from autodo.task_model import best_model, classifier_of, compiled, computes_in_bf16, initial_model
 from autodo.thumbnails import with_thumbnails
 from autodo.workers import ALONE, Workers
@@ -133,12 +134,11 @@ class Training:
             )
         network = workers.train_together(self.encoder, self.head)
         self.network = compiled(network, self.device) if config.training.compile else network
-        self.optimizer = torch.optim.SGD(
+        self.optimizer = SGD(
             [*self.encoder.parameters(), *self.head.parameters()],
             lr=config.training.lr,
             momentum=config.training.momentum,
             weight_decay=config.training.weight_decay,
-            nesterov=config.training.momentum > 0,
         )
         self.place = place
 
@@ -254,7 +254,7 @@ class Training:
             # The workers' gradients are averaged: over the mean size of their parts that is the whole batch's mean.
             part = size / self.workers.size
             loss = self.objective.losses(self.network, now).sum() / part
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
             loss_sum += loss.detach() * part

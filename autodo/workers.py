@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from autodo.batch_norm import share_statistics
-
 T = TypeVar("T")
 
 
@@ -143,6 +141,9 @@ class Group(Workers):
         return things or []
 
     def train_together(self, encoder: nn.Module, head: nn.Module) -> nn.Module:
+        # Here, because it imports torch's compiler, which takes a second.
+        from autodo.batch_norm import share_statistics
+
         network = nn.Sequential(share_statistics(encoder, self.sum), head)
         # Statistics of the whole batch are the same everywhere, so no buffer need be sent at each step. The option has
         # a new name since torch 2.15.

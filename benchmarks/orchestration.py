@@ -1,21 +1,28 @@
 """What the orchestration costs: planning a large grid, and Ray's share of many short runs.
 
     make bench            # or: python -m benchmarks.orchestration --runs 1000
+    python -m benchmarks.orchestration --parts --before CHECKOUT
 
 Prints seconds, and the ratio of a launch to the bare training of the same runs in this process, measured in turns.
 Ray's share is that ratio for the 16 runs of `quickstart`, per core. Two cores that share caches and memory train two
 runs more slowly than one, for which no launcher is to blame; so the wall time is also set against the training times
 within the launch. What is over 1 then is Ray's start and end, loading, saving, and a core that has no run left.
+`--parts` measures only the parts of the command `autodo launch` with two trivial runs; with `--before`, the folder of
+an earlier version, in turns with it.
 """
 
 import argparse
+import datetime
 import io
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow.parquet as pq
 from rich.console import Console
@@ -37,8 +44,16 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1000, help="short runs to launch")
     parser.add_argument("--repeat", type=int, default=3, help="how often everything is measured")
     parser.add_argument("--epochs", type=int, help="of the 16 runs for Ray's share; default: as in quickstart")
+    parser.add_argument("--parts", action="store_true", help="only the parts of a launch of two trivial runs")
+    parser.add_argument("--before", type=Path, help="folder of an earlier version, whose launches take turns with ours")
     given = parser.parse_args()
     console = Console()
+    if given.parts:
+        with tempfile.TemporaryDirectory() as folder:
+            for row in launch_parts(given.repeat, given.before, Path(folder)):
+                console.print(f"{row.what}: {row.value:.2f} {row.unit}", highlight=False)
+                tell(row)
+        return
     table = Table(title=f"orchestration, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", title_justify="left")
     table.add_column("what")
     table.add_column("median", justify="right")
@@ -67,7 +82,10 @@ def main() -> None:
         table.add_row("a bare trivial run, in this process", f"{1000 * statistics.median(bare):.0f} ms", "")
         ratios = [wall * slots / given.runs / one for wall, one in zip(launched, bare, strict=True)]
         table.add_row("slot time per launched run / bare run", f"{statistics.median(ratios):.2f}", "")
-        for row in ray_share(given.repeat, given.epochs, Path(folder)):
+        for row in [
+            *ray_share(given.repeat, given.epochs, Path(folder)),
+            *launch_parts(given.repeat, given.before, Path(folder)),
+        ]:
             table.add_row(row.what, f"{row.value:.2f} {row.unit}", "" if row.at_most is None else f"{row.at_most:g}")
             tell(row)
     console.print(table)
@@ -96,6 +114,63 @@ def ray_share(repeat: int, epochs: int | None, folder: Path) -> list[Row]:
         Row(f"{what} over the training times within", statistics.median(over_training), "x", at_most=1.15),
         Row(f"launch of {slots} trivial runs: start and end of Ray", statistics.median(once), "s"),
     ]
+
+
+class Parts(NamedTuple):
+    """Wall seconds of the command `autodo launch`."""
+
+    first_step: float
+    """From its start until the first run trains."""
+    end: float
+    """From the end of the last run until the command has ended."""
+    in_all: float
+    nothing: float
+    """The same command once more, with nothing left to do: in all."""
+
+
+def launch_parts(repeat: int, before: Path | None, folder: Path) -> list[Row]:
+    """The parts of the command with two trivial runs; with an earlier version, what they are beside its parts."""
+    here = Path(__file__).parents[1]
+    ours, theirs = [], []
+    for turn in range(repeat):
+        if before is not None:
+            theirs.append(command_parts(before, folder / f"before{turn}"))
+        ours.append(command_parts(here, folder / f"parts{turn}"))
+    names = {
+        "first_step": "until the first run trains",
+        "end": "after the last run",
+        "in_all": "in all",
+        "nothing": "with nothing left to do",
+    }
+    rows = []
+    for field, name in names.items():
+        what = f"autodo launch, 2 trivial runs: {name}"
+        rows.append(Row(what, statistics.median(getattr(parts, field) for parts in ours), "s"))
+        if theirs:
+            ratios = [getattr(our, field) / getattr(their, field) for our, their in zip(ours, theirs, strict=True)]
+            rows.append(Row(f"{what}, over before", statistics.median(ratios), "x", at_most=0.6))
+    return rows
+
+
+def command_parts(checkout: Path, store: Path) -> Parts:
+    """Two launches by the code in a folder. The runs' logs say when they began and ended, in every version."""
+    sets = [option for key, value in TRIVIAL.items() for option in ("--set", f"{key}={value}")]
+    only = ["--only", "method=baseline,seed=0"]
+    command = [sys.executable, "-m", "orchestration.cli", "launch", "quickstart", "--store", str(store), *sets, *only]
+    environment = {**os.environ, "PYTHONPATH": str(checkout), "RAY_USAGE_STATS_ENABLED": "0"}
+
+    def launch_once() -> tuple[float, float]:
+        begun = time.time()
+        subprocess.run(command, cwd=checkout, env=environment, check=True, stdout=subprocess.DEVNULL)
+        return begun, time.time()
+
+    begun, ended = launch_once()
+    lines = sorted(line for log in store.glob("runs/*/log.txt") for line in log.read_text().splitlines())
+    first, last = (
+        datetime.datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f").timestamp() for line in lines[:: len(lines) - 1]
+    )
+    again, done = launch_once()
+    return Parts(first - begun, ended - last, ended - begun, done - again)
 
 
 def median(measure: Callable[[], object], repeat: int) -> float:

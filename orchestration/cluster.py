@@ -6,9 +6,9 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 # Ray reads these when it is imported or when its processes start, so they come before the import.
 _ENVIRONMENT = {
@@ -20,6 +20,8 @@ _ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # the device is chosen by name, no warning about it
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent anywhere unless the user asks for it
     "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",  # else Tune itself starts a preempted run again, and nobody is told
+    "RAY_worker_niceness": "0",  # 15 is Ray's: beside two other busy processes a run has next to nothing of two cores
+    "RAY_prestart_worker_first_driver": "0",  # Tune's actors have an environment of their own and take none of these
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # CSV, JSON and TensorBoard copies of what the store has
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours
     # Deaths of processes and nodes, which are told as failures of runs. Anything else that Ray says is let through.
@@ -31,7 +33,6 @@ for _name, _value in _ENVIRONMENT.items():
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
-from ray.air.execution._internal import actor_manager  # noqa: E402
 from ray.exceptions import RayActorError, RayError, RayTaskError  # noqa: E402
 
 from autodo.errors import ConfigError  # noqa: E402
@@ -51,6 +52,13 @@ class Cluster:
     address: str | None = None
     dashboard: bool = False
 
+    def for_runs_of(self, resources: Iterable[ResourcesConfig]) -> Self:
+        """This cluster, with what runs of these resources need.
+
+        Without its dashboard Ray does not take back what the workers of a killed trial held.
+        """
+        return dataclasses.replace(self, dashboard=self.dashboard or any(one.workers > 1 for one in resources))
+
 
 @contextlib.contextmanager
 def deaths_are_told() -> Iterator[None]:
@@ -59,6 +67,9 @@ def deaths_are_told() -> Iterator[None]:
     An actor that was ended for lack of memory is told by ActorDiedError or, when that is known first, by
     OutOfMemoryError, which is no RayActorError: Tune 2.60 takes it as an error of its own and ends the whole launch.
     """
+    # Here, because it imports half of Tune, which `orchestration.session` does while Ray starts.
+    from ray.air.execution._internal import actor_manager
+
     manager = actor_manager.RayActorManager
     failed = manager._actor_task_failed
 

@@ -1,6 +1,10 @@
 """What `launch`, `resume` and `retry` do, apart from how their options are spelled."""
 
+import contextlib
 import dataclasses
+import datetime
+import socket
+import time
 from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
@@ -10,9 +14,10 @@ from rich.console import Console
 from autodo.config import RunConfig
 from autodo.errors import ConfigError
 from autodo.validation import hint, parse_overrides
-from orchestration import policies, show
+from orchestration import launch_times, policies, show
 from orchestration.address import check_address
 from orchestration.grid import ResourcesConfig, expand, load_grid, pin_content
+from orchestration.job_folder import check_outlasts_job
 from orchestration.keep import Keep, not_kept, parse_keep
 from orchestration.overview import failures, say, searches_line
 from orchestration.plan import Plan, continued, launched, make_plan, select, works
@@ -118,6 +123,8 @@ def _run(
         before: done when all is known to be in order, just before the first run starts.
         forgiven: ids of runs that are tried again although they were given up.
     """
+    begun = time.monotonic()
+    check_outlasts_job(store)
     seconds = None if settings.time_budget is None else parse_duration(settings.time_budget)
     tracking = Tracking(settings.tensorboard, settings.mlflow, settings.wandb)
     tracking.check()
@@ -125,24 +132,34 @@ def _run(
         check_address(settings.address)
     part = runs if settings.only is None else select(runs, settings.only)
     planned = make_plan(part, store, settings.retries, forgiven)
+    part_ids = planned.runs.keys()
     done = [run_id for run_id, state in planned.states.items() if state is State.DONE]
     for name, count in not_kept(store, done, keep).items():
         told = f"{count} of the {len(done)} runs that are done have not kept their {name}, and are not run again"
         say(console, f"warning: {told}; --keep {name} with another --store runs them anew", "yellow")
-    reason = None
-    if planned.left:
-        # Before anything is written and before Ray starts: a missing file is one line, not a failure per run.
-        _check_data(console, list(planned.left.values()), settings)
-        curves = _curves(store) if settings.tensorboard else Path()
-        before()
-        before_them = searches_line(planned.left.values(), store)
-        say(console, f"{title}: {len(planned.left)} runs to do, {planned.counts()[State.DONE]} done; store {store}")
-        if before_them:
-            say(console, before_them)
+    if not planned.left:
+        return _summary(console, make_plan(runs, store, settings.retries), store, None, part=part_ids, ran=False)
+    # Before anything is written and before Ray starts: a missing file is one line, not a failure per run.
+    _check_data(console, list(planned.left.values()), settings)
+    curves = _curves(store) if settings.tensorboard else Path()
+    before()
+    searches = searches_line(planned.left.values(), store)
+    say(console, f"{title}: {len(planned.left)} runs to do, {planned.counts()[State.DONE]} done; store {store}")
+    if searches:
+        say(console, searches)
+    left = works(planned, store, resources)
+    several, joined = any(work.resources.workers > 1 for work in left), settings.address is not None
+    with contextlib.ExitStack() as stack:
         with console.status("starting Ray"):
+            from orchestration.cluster import Cluster
+            from orchestration.session import starting_ray
+
+            cluster = Cluster(settings.address, settings.dashboard).for_runs_of(work.resources for work in left)
+            session = stack.enter_context(starting_ray(cluster))
+
             from orchestration import launch as on_ray
             from orchestration import trackers
-            from orchestration.cluster import Cluster
+        started = time.monotonic()
         options = on_ray.Options(
             max_concurrent=settings.max_concurrent,
             retries=settings.retries,
@@ -151,22 +168,42 @@ def _run(
             keep=keep,
         )
         follow = trackers.callbacks(tracking, grid=title, directory=curves, tell=lambda text: say(console, text))
+        progress = None
         try:
             with follow as callbacks:
                 progress = on_ray.launch(
-                    works(planned, store, resources),
+                    left,
                     store,
                     console,
-                    cluster=Cluster(settings.address, settings.dashboard),
+                    cluster=cluster,
                     options=options,
                     done_before=planned.counts()[State.DONE],
                     callbacks=callbacks,
+                    overhead=launch_times.expected(store, several_workers=several, joined=joined),
                 )
             reason = progress.stop_reason
         except KeyboardInterrupt:
             reason = "interrupted"
-    after = make_plan(runs, store, settings.retries)
-    return _summary(console, after, store, reason, part=planned.runs.keys())
+        session.end()
+        trained = time.monotonic()
+        code = _summary(console, make_plan(runs, store, settings.retries), store, reason, part=part_ids)
+        reported = time.monotonic()
+        session.wait()
+    if progress is not None and progress.first_step_at and progress.last_end_at and not searches:
+        times = launch_times.LaunchTimes(
+            time=datetime.datetime.now(datetime.UTC),
+            host=socket.gethostname(),
+            several_workers=several,
+            joined=joined,
+            start=started - begun,
+            first_step=max(0.0, progress.first_step_at - started),
+            runs=progress.last_end_at - progress.first_step_at,
+            shutdown=session.end_seconds,
+            report=reported - trained,
+            end=time.monotonic() - progress.last_end_at,
+        )
+        launch_times.record(store, times)
+    return code
 
 
 def _curves(store: Store) -> Path:
@@ -188,15 +225,18 @@ def _check_data(console: Console, runs: Sequence[RunConfig], settings: Settings)
     load_dataset.cache_clear()
 
 
-def _summary(console: Console, after: Plan, store: Store, reason: str | None, *, part: Set[str]) -> int:
+def _summary(
+    console: Console, after: Plan, store: Store, reason: str | None, *, part: Set[str], ran: bool = True
+) -> int:
     """Prints the results, and what is left and why; returns the exit code.
 
     Args:
         part: ids of the runs that this launch was to run.
+        ran: whether it has run any.
     """
     counts, total = after.counts(), len(after.runs)
     if counts[State.DONE]:
-        show.comparison(console, after, store)
+        show.comparison(console, after, store, ran=ran)
     failed = {run_id for run_id, state in after.states.items() if state is State.FAILED}
     if failed:
         failures(console, store, failed)

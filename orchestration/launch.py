@@ -28,6 +28,7 @@ from orchestration.cluster import Cluster
 from orchestration.failures import record, record_death
 from orchestration.grid import ResourcesConfig
 from orchestration.keep import Keep
+from orchestration.launch_times import Overhead
 from orchestration.on_workers import AnyRunTrial, request
 from orchestration.plan import RETRIES
 from orchestration.policies import searches_left
@@ -72,6 +73,7 @@ def launch(
     options: Options,
     done_before: int = 0,
     callbacks: Sequence[tune.Callback] = (),
+    overhead: Overhead | None = None,
 ) -> GridProgress:
     """Executes every run, a failure of one leaving the others alone, and shows how far they are.
 
@@ -83,6 +85,7 @@ def launch(
     Args:
         done_before: runs of the grid that were done before, for the display.
         callbacks: further receivers of Tune's events.
+        overhead: what a launch is expected to take besides its runs, for the display.
     Returns:
         how the runs ended.
     Raises:
@@ -93,14 +96,19 @@ def launch(
     # Directly in /tmp: a socket's path in it must stay below about 100 characters, and TMPDIR can be long.
     sweep(Path("/tmp"))
     several = any(work.resources.workers > 1 for work in works)
-    # Without its dashboard Ray does not take back what the workers of a killed trial held.
-    cluster = dataclasses.replace(cluster, dashboard=cluster.dashboard or several)
+    cluster = cluster.for_runs_of(work.resources for work in works)
     with scratch_directory(Path("/tmp")) as scratch, clusters.running_ray(cluster, scratch):
         local = cluster.address is None
         slots = min(clusters.slots(resources, local=local) for resources in {work.resources for work in works})
         slots = min(slots, options.max_concurrent or slots, len(works))
         _point_to_gpus(works, console)
-        progress = GridProgress(works, done_before=done_before, slots=slots)
+        progress = GridProgress(
+            works,
+            done_before=done_before,
+            slots=slots,
+            first_step_seconds=overhead.first_step if overhead else 0.0,
+            end_seconds=overhead.end if overhead else 0.0,
+        )
         begun = time.monotonic()
         shared: Location = LocalLocation(scratch) if local else store.root / "searches" / "scratch"
         ready = _with_policies(

@@ -16,6 +16,7 @@ from autodo.errors import StoreError
 from autodo.validation import parse_overrides
 from orchestration.estimate import Bill, wall_seconds
 from orchestration.grid import ResourcesConfig, expand, load_grid, pin_content
+from orchestration.launch_times import Overhead, expected
 from orchestration.plan import continued, launched, local_slots, make_plan, select, works
 from orchestration.policies import pin_policies, searches_left
 from orchestration.progress import duration
@@ -68,6 +69,9 @@ def plan(
     console.print(table)
     left = works(planned, place, functools.partial(_same, resources))
     say(console, f"left: {_bill(left, local_slots(resources), 'here')}")
+    if left:
+        overhead = expected(place, several_workers=resources.workers > 1, joined=settings.address is not None)
+        say(console, _in_all(left, local_slots(resources), overhead))
     if line := searches_line(planned.left.values(), place):
         say(console, line)
     if planned.given_up:
@@ -91,6 +95,16 @@ def _bill(left: Sequence[Work], slots: int, where: str) -> str:
     elif slots == 1 < bill.runs:
         text += f", one at a time {where}"
     return text + (f"; without {_runs(bill.unknown)} of unknown length" if bill.unknown else "")
+
+
+def _in_all(left: Sequence[Work], slots: int, overhead: Overhead) -> str:
+    """`start-up and report take about 12 s more: about 5 min 10 s in all here`."""
+    text = f"start-up and report take about {duration(overhead.seconds)} more"
+    seconds = [work.expected_seconds for work in left if work.expected_seconds is not None]
+    if len(seconds) < len(left) or not slots:
+        return text
+    in_all = overhead.seconds + wall_seconds(sorted(seconds, reverse=True), min(slots, len(seconds)))
+    return f"{text}: about {duration(in_all)} in all here"
 
 
 def searches_line(runs: Iterable[RunConfig], store: Store) -> str:

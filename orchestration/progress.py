@@ -53,9 +53,20 @@ class GridProgress:
         works: what is to run.
         done_before: runs of the grid that were done before this launch.
         slots: how many runs can be at work at the same time.
+        first_step_seconds: expected until the first run trains.
+        end_seconds: expected from the end of the last run until the launch has ended.
     """
 
-    def __init__(self, works: Iterable[Work], *, done_before: int = 0, slots: int = 1) -> None:
+    def __init__(
+        self,
+        works: Iterable[Work],
+        *,
+        done_before: int = 0,
+        slots: int = 1,
+        first_step_seconds: float = 0.0,
+        end_seconds: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._works = {work.run_id: work for work in works}
         self._waiting = dict.fromkeys(self._works)
         self.running: dict[str, _Running] = {}
@@ -71,6 +82,12 @@ class GridProgress:
         self.stop_reason: Literal["interrupted", "out of time"] | None = None
         self.slots = slots
         self._begun = False
+        self._first_step_seconds, self._end_seconds = first_step_seconds, end_seconds
+        self._clock, self._made_at = clock, clock()
+        self.first_step_at: float | None = None
+        """When the first run began to train, by the clock."""
+        self.last_end_at: float | None = None
+        """When the last attempt so far ended."""
         # (recipe_id, method) -> [epochs, seconds], as measured in this launch.
         self._cost: dict[tuple[str, str], list[float]] = collections.defaultdict(lambda: [0, 0.0])
 
@@ -96,6 +113,8 @@ class GridProgress:
 
     def epoch(self, run_id: str, epoch: int, val_error: float, seconds: float) -> None:
         """An epoch ended; `epoch` counts from 0."""
+        if self.first_step_at is None:
+            self.first_step_at = self._clock() - seconds
         row = self.running[run_id]
         row.epochs_done, row.val_error = epoch + 1, val_error
         cost = self._cost[_kind(row.run)]
@@ -104,6 +123,7 @@ class GridProgress:
 
     def ended(self, run_id: str, state: EndState, message: str = "") -> None:
         """An attempt is over: see EndState. A run that fails and is tried again waits again."""
+        self.last_end_at = self._clock()
         # A worker that dies before it has begun is only heard of now.
         self._waiting.pop(run_id, None)
         self.running.pop(run_id, None)
@@ -120,7 +140,7 @@ class GridProgress:
         self.attempts_failed += state in ("failed", "again")
 
     def remaining_seconds(self) -> float | None:
-        """Epochs left times what an epoch of that dataset and method takes, shared among the slots.
+        """Epochs left times what an epoch of that dataset and method takes, shared among the slots; start and end too.
 
         As measured in this launch, else as it was in earlier ones, else as the others take on average; None if nothing
         was measured at all.
@@ -142,8 +162,11 @@ class GridProgress:
         known = [one for one in work if one is not None]
         if len(known) < len(work):
             return None
+        start = 0.0
+        if self.first_step_at is None:
+            start = max(0.0, self._first_step_seconds - (self._clock() - self._made_at))
         # At the end fewer runs than slots are left, and the longest of them decides.
-        return max(sum(known) / self.slots, max(known, default=0.0))
+        return start + max(sum(known) / self.slots, max(known, default=0.0)) + self._end_seconds
 
     def headline(self) -> str:
         """`5 of 16 runs done, 2 running, 1 failed`."""

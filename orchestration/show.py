@@ -1,6 +1,9 @@
 """What the commands print of results: tables and reports. Nothing here runs anything."""
 
+import contextlib
 import dataclasses
+import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +15,7 @@ from rich.text import Text
 from autodo.config import RunConfig
 from autodo.errors import StoreError
 from autodo.recipes import method_names, method_preset, method_text
-from autodo.storage import locate
+from autodo.storage import Location, locate
 from orchestration.plan import Plan, expected_rows, launched
 from orchestration.progress import duration, label
 from orchestration.store import Store
@@ -66,6 +69,7 @@ def report(
     store = Store(root).open()
     folder = store.report_dir if out is None else locate(out)
     folder.make_folder()  # what cannot be written is told before anything is computed
+    (folder / _MADE_FROM).delete()
     rows, warnings = expected(store)
     with console.status("reading the store"):
         built = build_report(store.root, rows, metric=metric, select=selection, warnings=warnings)
@@ -76,11 +80,14 @@ def report(
         console.print(f"report: {path}", **_LINE)
 
 
-def comparison(console: Console, planned: Plan, store: Store) -> None:
-    """Prints the headline table of one grid, writes the report of its store, and says where everything lies."""
+def comparison(console: Console, planned: Plan, store: Store, *, ran: bool = True) -> None:
+    """Prints the headline table of one grid, writes the report of its store, and says where everything lies.
+
+    Args:
+        ran: whether anything was run; if not, a report of the same results stays as it is.
+    """
     from reports.tables import error_tables
     from reports.terminal import table_terminal
-    from reports.write import write_report
 
     results = load_results(console, store)
     mine = results.frame[results.frame["run_id"].isin(list(planned.states))]
@@ -89,12 +96,57 @@ def comparison(console: Console, planned: Plan, store: Store) -> None:
     _warn_of_optimism(console, planned.runs.values())
     console.print(f"Parquet: {store.results_dir}/*.parquet; epochs/, predictions/, points/ beside it", **_LINE)
     rows, warnings = expected(store)
-    with console.status("writing the report"):
-        files = write_report(
-            store.root, store.report_dir, rows, formats=("html", "md"), results=results, warnings=warnings
-        )
-    for path in files:
+    made_from = _made_from(results, rows, warnings)
+    kept = [] if ran else _report_of(store, made_from)
+    for path in kept or _write(console, store, results, rows, warnings, made_from):
         console.print(f"report:  {path}", **_LINE)
+    if kept:
+        console.print(f"  as it was, of the same results; `autodo report {store}` writes it anew", **_LINE)
+
+
+_MADE_FROM = "made_from.txt"
+"""In the report's folder: a hash of the results that a launch wrote it from."""
+_FORMATS = ("html", "md")
+
+
+def _write(
+    console: Console,
+    store: Store,
+    results: "Results",
+    rows: list[dict[str, Any]],
+    warnings: list[str],
+    made_from: str,
+) -> list[Location]:
+    """Writes the report of a store, and what it is made from; returns the files that a person opens."""
+    from reports.write import write_report
+
+    with console.status("writing the report"):
+        files = write_report(store.root, store.report_dir, rows, formats=_FORMATS, results=results, warnings=warnings)
+    with contextlib.suppress(StoreError):  # then it is written anew the next time
+        (store.report_dir / _MADE_FROM).write_text(made_from)
+    return files
+
+
+def _report_of(store: Store, made_from: str) -> list[Location]:
+    """The files of the store's report if it was made from the same; else none."""
+    files = [store.report_dir / f"report.{kind}" for kind in _FORMATS]
+    try:
+        same = (store.report_dir / _MADE_FROM).read_text() == made_from
+    except (StoreError, FileNotFoundError):
+        return []
+    return files if same and all(file.exists() for file in files) else []
+
+
+def _made_from(results: "Results", rows: list[dict[str, Any]], warnings: list[str]) -> str:
+    """A hash of all that a report depends on but the program itself, of which only the version counts."""
+    from importlib.metadata import version
+
+    parts = [
+        version("autodo"),
+        results.frame.sort_values("run_id").to_json(orient="records", date_format="iso", default_handler=str),
+        json.dumps([sorted(row["run_id"] for row in rows), warnings, list(results.warnings)]),
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 # What a preset sets -> the heading that it stands under; the first that fits.

@@ -113,6 +113,11 @@ class Store:
         return self.root / "grids" / f"{_checked(name)}.yaml"
 
     @property
+    def launches_file(self) -> Location:
+        """What the last launches took besides their runs; see `orchestration.launch_times`."""
+        return self.root / "launches.json"
+
+    @property
     def results_dir(self) -> Location:
         """One Parquet file for each run that is done."""
         return self.root / "results"

@@ -11,6 +11,7 @@ from autodo.errors import ConfigError, TrainingDiverged, UserError
 from autodo.recipes import build_run
 from autodo.validation import parse_model, parse_overrides
 from orchestration import policies, show
+from orchestration.job_folder import check_outlasts_job
 from orchestration.keep import not_kept, parse_keep
 from orchestration.overview import say
 from orchestration.progress import RunBar
@@ -55,6 +56,7 @@ def train(
     with data.listed_once():
         run, found = policies.pin_policy(run.model_copy(update={"dataset": data.pin_content(run.dataset)}))
         place = Store(store)
+        check_outlasts_job(place)
         if place.is_done(run.run_id):
             lacking = " and ".join(not_kept(place, [run.run_id], kept))
             told = f". It has not kept its {lacking}: the same command with another --store does" if lacking else ""

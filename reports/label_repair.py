@@ -5,7 +5,6 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 REPAIR_COLUMNS = ("label", "clean_label", "weight", "soft_label", "loss")
 """What `label_repair` reads of points."""
@@ -82,6 +81,8 @@ def finding(score: Floats, wrong: NDArray[np.bool_]) -> Finding | None:
     count = int(wrong.sum())
     if count in (0, len(wrong)):
         return None
+    from scipy.stats import rankdata  # takes a second to import
+
     ranks = rankdata(score)
     # The Mann-Whitney statistic over all pairs is the area under the ROC curve; ties count half.
     pairs_in_order = ranks[wrong].sum() - count * (count + 1) / 2

@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-import scipy.stats
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
@@ -61,6 +60,8 @@ def paired_t_tests(samples: Sequence[Floats]) -> list[float | None]:
     Shape:
         each sample [n], n its own.
     """
+    import scipy.stats  # takes a second, and most tables are made without it
+
     found: list[float | None] = [None] * len(samples)
     by_size: dict[int, list[int]] = {}
     for i, paired in enumerate(samples):
@@ -108,6 +109,8 @@ def bootstrap_intervals(samples: Sequence[Floats]) -> list[tuple[float, float] |
 
 
 def _bootstrap(stacked: Floats, method: str) -> tuple[Floats, Floats]:
+    import scipy.stats
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)  # NaN then, which the caller sees
         found = scipy.stats.bootstrap(
@@ -179,6 +182,7 @@ def rank(values: pd.DataFrame, left_out: tuple[str, ...] = ()) -> Ranks | None:
     if values.shape[1] < 3 or values.shape[0] < 2:
         return None
     import scikit_posthocs  # here, because it brings pyplot and takes seconds
+    import scipy.stats
 
     values = values.round(9)  # equal up to the order of a sum is equal
     average = values.rank(axis=1).mean(axis=0)

@@ -15,6 +15,7 @@ from autodo.data import load
 from autodo.data.stream.pool import loader_workers
 from autodo.errors import DataError, TrainingDiverged
 from autodo.recipes import build_run
+from autodo.sgd import SGD
 from orchestration.execute import execute
 from orchestration.failures import record_failure
 from orchestration.run_state import RunBusy, State
@@ -107,7 +108,7 @@ def test_a_checkpoint_within_an_epoch_comes_to_the_store_before_the_epoch_ends(
     run = build_run("digits", "autodo-exact-ws", overrides={**SMALL, "training.batch_size": 32})
     whole = [metrics["val_loss"] for metrics in execute(run, Store(tmp_path / "whole").create())]
     taken: list[None] = []
-    take_step = torch.optim.SGD.step
+    take_step = SGD.step
 
     def stops_at_the_fifth(*arguments: object, **options: object) -> object:
         if len(taken) == 4:
@@ -120,7 +121,7 @@ def test_a_checkpoint_within_an_epoch_comes_to_the_store_before_the_epoch_ends(
         return take_step(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(torch.optim.SGD, "step", stops_at_the_fifth)
+        patch.setattr(SGD, "step", stops_at_the_fifth)
         with pytest.raises(KeyboardInterrupt):
             list(execute(run, store, checkpoint_steps=2))
     after = [metrics["val_loss"] for metrics in execute(run, store, checkpoint_steps=2)]

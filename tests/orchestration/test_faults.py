@@ -147,7 +147,6 @@ from autodo.config import RunConfig
 from orchestration.execute import execute
 from orchestration.store import Store
 
-torch.optim.SGD([torch.zeros(1, requires_grad=True)])  # imports the half of torch that it needs by itself
 run = RunConfig.model_validate_json(sys.argv[1])
 count, replace = 0, Path.replace
 
