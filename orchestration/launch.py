@@ -31,7 +31,7 @@ from orchestration.keep import Keep
 from orchestration.on_workers import AnyRunTrial, request
 from orchestration.plan import RETRIES
 from orchestration.policies import searches_left
-from orchestration.progress import Display, GridProgress, display, label
+from orchestration.progress import Display, GridProgress, display, label, parse_log_line
 from orchestration.run_queue import PATIENCE_SECONDS, RunQueue, Work
 from orchestration.run_state import Failure
 from orchestration.scratch import scratch_directory, sweep
@@ -42,6 +42,8 @@ AUTOSCALING_DEMAND = 200
 
 IDLE_SECONDS = 60.0
 """After so long without a single run at work the user is told what the runs wait for."""
+LOOK_SECONDS = 5.0
+"""Between two looks at the logs of the runs at work."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,6 +291,7 @@ class _Events(tune.Callback):
         self._begun: set[str] = set()
         self._told: set[str] = set()
         self._idle_since: float | None = time.monotonic()  # None once told
+        self._looked_at = time.monotonic()
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks into a state that nobody reads, and a display cannot be pickled.
@@ -360,7 +363,19 @@ class _Events(tune.Callback):
             self._progress.stop_reason = "out of time"
             self.display.say("the time budget is over: each run ends its epoch and leaves a checkpoint")
         self._tell_if_nothing_fits(trials)
+        self._look_within_epochs()
         self.display.refresh()
+
+    def _look_within_epochs(self) -> None:
+        """Shows where slow runs are in their epochs, by their logs; those of an object store only come with epochs."""
+        if self._store.root.local is None or time.monotonic() - self._looked_at < LOOK_SECONDS:
+            return
+        self._looked_at = time.monotonic()
+        for run_id in list(self._progress.running):
+            with contextlib.suppress(StoreError, OSError):  # of a store that is out of reach for a while
+                within = parse_log_line(self._store.last_log_line(run_id))
+                if within is not None:
+                    self._progress.within(run_id, within)
 
     def _tell_if_nothing_fits(self, trials: list[Trial]) -> None:
         """Says once that runs wait for a node that has room, which may never come."""
