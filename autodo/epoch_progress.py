@@ -139,17 +139,15 @@ class ProgressClock:
         Args:
             rate: seconds a step of this phase; None before the first one.
         """
-        seconds = dict(self._seconds)
-        if rate is None and phase not in seconds:
+        # The steps of an outer pass are not all of it; an earlier pass was of the same length.
+        by_earlier = phase == "outer" and phase in self._seconds
+        measured = {} if rate is None or by_earlier else {phase: rate * total}
+        seconds = {**self._seconds, **measured}
+        if not seconds:
             return None
-        of_phase = seconds[phase] if rate is None else rate * total
-        if phase == "outer" and phase in seconds:
-            # Its steps are not all of it, and an earlier pass was of the same length.
-            rest = max(seconds[phase] - elapsed, 0.0)
-        else:
-            rest = of_phase * (1 - step / total)
-            seconds[phase] = of_phase
         durations = self._completed(seconds)
+        of_phase: float = getattr(durations, phase)
+        rest = max(of_phase - elapsed, 0.0) if by_earlier else of_phase * (1 - step / total)
         if phase != "outer":
             rest += durations.evaluation + (durations.outer if self._config.has_outer_pass(epoch) else 0.0)
         return rest + durations.left(self._config, epoch + 1)

@@ -128,7 +128,7 @@ def dataset_preset(name: str, preset: str | None) -> dict[str, Any]:
     known = dataset_presets(name)
     if preset is None:
         return {}
-    if preset not in known:
+    if preset not in list(known):
         has = f"its recipe has {', '.join(known)}" if known else "its recipe has none"
         raise ConfigError(f"preset {preset!r}: dataset {name!r} has no such preset; {has}")
     return known[preset]

@@ -61,7 +61,7 @@ def _timed(config: RunConfig, data: Prepared, images: int, device: str, policy: 
     return Durations(
         inner=last["inner_seconds"] * inner_ratio,
         evaluation=last["eval_seconds"] * (len(data.val) + len(data.test)) / (len(some.val) + len(some.test)),
-        outer=last["outer_seconds"] * inner_ratio,
+        outer=last["outer_seconds"] * inner_ratio if few.outer is not None else 0.0,
         finetune=rows[-1]["inner_seconds"] * finetune_ratio if few.finetune is not None else 0.0,
     )
 
