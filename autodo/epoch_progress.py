@@ -141,7 +141,7 @@ class ProgressClock:
         """
         # The steps of an outer pass are not all of it; an earlier pass was of the same length.
         by_earlier = phase == "outer" and phase in self._seconds
-        measured = {} if rate is None or by_earlier else {phase: rate * total}
+        measured: dict[str, float] = {} if rate is None or by_earlier else {phase: rate * total}
         seconds = {**self._seconds, **measured}
         if not seconds:
             return None

@@ -12,12 +12,20 @@ from rich.console import Console
 from autodo import epoch_progress
 from autodo.config import RunConfig
 from autodo.epoch_progress import Durations, Progress
-from autodo.recipes import build_run
+from autodo.recipes import build_run, dataset_preset
 from orchestration import progress as displays
 from orchestration import train_one
 from orchestration.execute import execute
 from orchestration.grid import ResourcesConfig
-from orchestration.progress import GridProgress, LiveDisplay, RunDisplay, log_line, parse_log_line, roughly
+from orchestration.progress import (
+    GridProgress,
+    LiveDisplay,
+    PlainDisplay,
+    RunDisplay,
+    log_line,
+    parse_log_line,
+    roughly,
+)
 from orchestration.run_queue import Work
 from orchestration.store import Store
 
@@ -185,6 +193,40 @@ def test_a_launch_looks_into_the_logs_of_the_runs_at_work(
     assert progress.running[work.run_id].within == within()
     monkeypatch.setattr(store, "last_log_line", lambda run_id: (_ for _ in ()).throw(OSError("stale file handle")))
     events._look_within_epochs()
+
+
+@pytest.mark.parametrize(
+    ("seconds_left", "resources", "overrides", "told"),
+    [
+        (4000.0, ResourcesConfig(), {}, True),
+        (1000.0, ResourcesConfig(), {}, False),
+        (4000.0, ResourcesConfig(gpus=1), {}, False),
+        (4000.0, ResourcesConfig(), dataset_preset("folder", "cpu"), False),
+    ],
+)
+def test_a_long_launch_on_cpus_is_pointed_to_the_preset_once(
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds_left: float,
+    resources: ResourcesConfig,
+    overrides: dict[str, Any],
+    told: bool,
+) -> None:
+    from orchestration import launch
+
+    run = build_run("folder", "baseline", overrides={"dataset.path": "photos", **overrides, **TEN_EPOCHS})
+    work = Work(run.run_id, run, resources)
+    progress = GridProgress([work])
+    progress.started(work.run_id)
+    progress.within(work.run_id, within(seconds_left=seconds_left))
+    now = itertools.count(step=10.0)
+    monkeypatch.setattr(launch.time, "monotonic", lambda: next(now))
+    shown = PlainDisplay(progress, Console(file=(out := io.StringIO()), width=200))
+    events = launch._Events(None, progress, store, shown, launch._smaller_preset([work]))  # type: ignore[arg-type]
+    for _ in range(2):
+        events._look_within_epochs()
+    line = "about 67 min left on CPUs: `preset: cpu` in the grid makes the runs smaller, see docs/own-images.md\n"
+    assert out.getvalue() == (line if told else "")
 
 
 @pytest.fixture
