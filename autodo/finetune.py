@@ -10,6 +10,7 @@ from autodo.config import RunConfig
 from autodo.data.batches import shuffled_batches
 from autodo.data.feed import Feed
 from autodo.data.streamed import Crops
+from autodo.epoch_progress import Watch, unwatched
 from autodo.objectives.base import cross_entropies
 from autodo.schedule import learning_rate_factor
 from autodo.sgd import SGD
@@ -53,11 +54,18 @@ class HeadFinetune:
             head.parameters(), lr=self.lr, momentum=training.momentum, weight_decay=training.weight_decay
         )
 
-    def run(self, epoch: int, generator: torch.Generator, crops: Crops | None = None) -> tuple[float, float]:
+    def run(
+        self,
+        epoch: int,
+        generator: torch.Generator,
+        crops: Crops | None = None,
+        watch: Watch = unwatched,
+    ) -> tuple[float, float]:
         """One pass over as many images as val has.
 
         Args:
             crops: what is cut out of streamed images; the same of an image that is drawn twice.
+            watch: given the steps, reports where they are.
         Returns:
             the mean loss and the last learning rate.
         """
@@ -68,7 +76,8 @@ class HeadFinetune:
         loss_sum = torch.zeros((), device=self.labels.device)
         self.encoder.eval()
         coming = self.images.batches([batch.points for batch in batches], crops)
-        for step, ((batch, size), images) in enumerate(zip(batches, coming, strict=True), start=1):
+        both = watch(zip(batches, coming, strict=True), total=len(batches))
+        for step, ((batch, size), images) in enumerate(both, start=1):
             lr = self.lr * learning_rate_factor(epoch - start + step / len(batches), epochs - start, 0)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr

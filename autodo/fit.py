@@ -9,6 +9,7 @@ from autodo.augment.policy_file import PolicyFile
 from autodo.augment.read_policy import read_policy
 from autodo.config import RunConfig
 from autodo.data import Prepared, load, prepare
+from autodo.epoch_progress import Progress
 from autodo.errors import ConfigError
 from autodo.outcome import Outcome
 from autodo.policy_config import FilePolicy, SearchedPolicy
@@ -26,6 +27,7 @@ def fit(
     data_dir: Path | None = None,
     device: str | None = None,
     on_epoch: Callable[[Row], None] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
     on_search: Callable[[str], None] | None = None,
     policy: PolicyFile | None = None,
 ) -> Outcome:
@@ -35,6 +37,7 @@ def fit(
 
     Args:
         on_epoch: called with each epoch's row.
+        on_progress: called every few seconds within an epoch, with its step, loss and the seconds left of the run.
         on_search: called with a line for people whenever the search of a policy is a step further.
         policy: of an earlier search, or from elsewhere, in place of the one that would be searched or read.
     Raises:
@@ -47,7 +50,7 @@ def fit(
         raise ConfigError(f"policy: method {config.method.name!r} draws no operations, so no policy can be given to it")
     if policy is None:
         policy = _policy(config, data, device, on_search)
-    training = Training(config, data, device=device, policy=policy)
+    training = Training(config, data, device=device, policy=policy, on_progress=on_progress)
     for row in training:
         if on_epoch is not None:
             on_epoch(row)

@@ -24,6 +24,7 @@ def build_run(
     distortion: DistortionConfig | None = None,
     split: SplitName = "paper",
     seed: int = 0,
+    preset: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     protocol: int = PROTOCOL,
 ) -> RunConfig:
@@ -32,15 +33,17 @@ def build_run(
     Args:
         dataset: a key of `autodo.data.DATASETS`, with a recipe in `configs/datasets/`.
         method: the name of a file in `configs/methods/`.
+        preset: one of the recipe's `presets`, such as `cpu` of `folder`: overrides, which `overrides` win over.
         overrides: values by dotted key, such as `{"training.epochs": 20}`.
         protocol: 1 for the defaults and presets as they first were (`autodo/added_settings.py`).
     Raises:
         ConfigError: naming the bad key or value, where it stands and what is allowed.
     """
     method = canonical_method(method)
-    recipe, preset = dict(dataset_recipe(dataset)), method_preset(method)
+    recipe = dict(dataset_recipe(dataset))
     strengths = recipe.pop("policies", {})
-    tree = _merge(recipe, preset)
+    overrides = {**dataset_preset(dataset, preset), **(overrides or {})}
+    tree = _merge(recipe, method_preset(method))
     tree = _merge(tree, _of_the_method(_nest(defaults_before(protocol)), tree))
     tree = _merge(
         tree,
@@ -53,7 +56,7 @@ def build_run(
         },
     )
     where = f"{dataset} x {method}"
-    given = _nest(overrides or {})
+    given = _nest(overrides)
     given = _of_the_method(given, tree)
     tree = _merge(tree, given)
     if isinstance(tree.get("policy"), Mapping):
@@ -108,9 +111,31 @@ def _check_unused(tree: Mapping[str, Any], where: str) -> None:
 
 
 def dataset_recipe(name: str) -> dict[str, Any]:
-    """The shipped recipe of a dataset: `configs/datasets/<name>.yaml`."""
+    """The shipped recipe of a dataset: `configs/datasets/<name>.yaml`, without its presets."""
     check_name(name, dataset_names(), "dataset")
-    return _shipped("datasets", name)
+    return {key: value for key, value in _shipped("datasets", name).items() if key != "presets"}
+
+
+def dataset_presets(name: str) -> dict[str, dict[str, Any]]:
+    """Overrides by dotted key of each preset of a dataset's recipe, such as `cpu` of `folder`."""
+    check_name(name, dataset_names(), "dataset")
+    presets: dict[str, dict[str, Any]] = _shipped("datasets", name).get("presets", {})
+    return presets
+
+
+def dataset_preset(name: str, preset: str | None) -> dict[str, Any]:
+    """Overrides by dotted key of one preset of a dataset's recipe; none if `preset` is None.
+
+    Raises:
+        ConfigError: if the recipe has no such preset.
+    """
+    known = dataset_presets(name)
+    if preset is None:
+        return {}
+    if preset not in list(known):
+        has = f"its recipe has {', '.join(known)}" if known else "its recipe has none"
+        raise ConfigError(f"preset {preset!r}: dataset {name!r} has no such preset; {has}")
+    return known[preset]
 
 
 def method_preset(name: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import math
 import socket
@@ -28,6 +29,7 @@ from autodo.data.feed import Feed, for_statistics
 from autodo.data.image_set import Integers
 from autodo.data.shards import shard_of
 from autodo.data.streamed import Crops
+from autodo.epoch_progress import Durations, Progress, ProgressClock
 from autodo.errors import DataError, ImageLost, TrainingDiverged
 from autodo.evaluate import Evaluation, Scores, evaluate, per_class_accuracy
 from autodo.finetune import HeadFinetune
@@ -72,6 +74,8 @@ class Training:
         workers: from `autodo.workers.joined`; each must iterate to the same epoch, or to the end.
         policy: what a file or a search gave, if the config's policy is one of these.
         place: where lambda is kept; any gives the same result, and a checkpoint of one can be continued with another.
+        on_progress: called every few seconds within an epoch, with where it stands.
+        expected: what the parts of an epoch take, for the remaining time before the first one has ended.
     Raises:
         DataError: if the workers have different images, or the checkpoint is of others than there are now.
         ConfigError: if there are too many workers, the solver cannot take a problem of this size, there is no room
@@ -92,6 +96,8 @@ class Training:
         workers: Workers = ALONE,
         policy: PolicyFile | None = None,
         place: Place = ON_DEVICE,
+        on_progress: Callable[[Progress], object] | None = None,
+        expected: Durations | None = None,
     ) -> None:
         self.config = config
         self.data = data
@@ -116,6 +122,9 @@ class Training:
             )
         self.shard = shard_of(data, config, workers)
         self.train_size = len(self.shard.train)
+        self._progress = ProgressClock(
+            config, on_progress, sizes=(self.shard.total, len(data.val) + len(data.test)), expected=expected
+        )
         images, observed = self.shard.points(data)
         self.images, labels = Feed(images, self.device), self._to_device(observed)
         self.val_images, self.val_labels = self._share(data.val)
@@ -142,13 +151,7 @@ class Training:
         )
         self.place = place
 
-        # Not a method: a table that held its training would keep it, and all that it has on a GPU, until Python looks
-        # for cycles.
-        def rounding(step: int) -> torch.Generator:
-            return torch_generator(config.seed, "rounding of lambda", step, *workers.stream, device=labels.device)
-
-        eps = 1e-8 if config.outer is None else config.outer.eps
-        self.points = PointModel(config.points, labels, self.classes, place=place, rounding=rounding, eps=eps)
+        self.points = self._build_points(labels)
         self.outer = self._build_outer()
         val = self.val_images, self.val_labels
         drawn = self._generator("objective", 0)
@@ -169,6 +172,7 @@ class Training:
             with self._telling_where_it_goes_on():
                 row = self._run_epoch(self.epoch)
             self.history.append(row)
+            self._progress.epoch_ended(row)
             self.epoch += 1
             last = self.epoch == self.config.training.epochs
             self._checkpoint_due |= self.epoch % self._checkpoint_every == 0 or last
@@ -183,7 +187,8 @@ class Training:
         self.pipeline.policy = self.policy and self.policy.at(epoch / self.config.training.epochs)
         if self.finetune is not None and epoch >= self.config.finetune_start:
             drawn = self._generator("finetune", epoch), self._crops("finetune", epoch)
-            train_loss, lr = self.finetune.run(epoch, *drawn)
+            watch = functools.partial(self._progress.steps, phase="finetune", epoch=epoch)
+            train_loss, lr = self.finetune.run(epoch, *drawn, watch)
             images = self.finetune.total
         else:
             train_loss, lr = self._inner_phase(epoch)
@@ -244,7 +249,12 @@ class Training:
         left = batches[begin:]
         reading = self.images.batches([batch.points for batch in left], self._crops("inner", epoch))
         both = zip(self.points.ahead(left, moves=False), reading, strict=True)
-        for step, ((batch, size), images) in enumerate(both, start=begin + 1):
+
+        def mean_loss(share: float) -> float:
+            return float(loss_sum) / (share * len(self.images))
+
+        watched = self._progress.steps(both, "inner", epoch, total=len(batches), done=begin, mean_loss=mean_loss)
+        for step, ((batch, size), images) in enumerate(watched, start=begin + 1):
             lr = training.lr * self._lr_factor(epoch + step / len(batches))
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
@@ -267,7 +277,8 @@ class Training:
         assert self.outer is not None
         assert self.config.outer is not None
         lr = self.config.outer.every * self.config.outer.lr * self._outer_lr_factor(epoch, self.config.outer)
-        self.outer.run(val, lr, self._generator("outer", epoch), self._crops("outer", epoch))
+        watch = functools.partial(self._progress.steps, phase="outer", epoch=epoch)
+        self.outer.run(val, lr, self._generator("outer", epoch), self._crops("outer", epoch), watch)
 
     def outcome(self, *, keep_embeddings: bool = False) -> Outcome:
         """The tables of a finished run; of several workers all must call this, and the first has all points.
@@ -326,6 +337,18 @@ class Training:
         return embeddings_table(self.config, self.data, self.best, self.workers.undealt(hands))
 
     # --- setting up, keeping and continuing ---
+
+    def _build_points(self, labels: Tensor) -> PointModel:
+        """The per-point model of this worker's train points, with the given labels."""
+        config, stream, device = self.config, self.workers.stream, self.device
+
+        # It holds nothing of this training: a table that did would keep it, and all that it has on a GPU, until Python
+        # looks for cycles.
+        def rounding(step: int) -> torch.Generator:
+            return torch_generator(config.seed, "rounding of lambda", step, *stream, device=device)
+
+        eps = 1e-8 if config.outer is None else config.outer.eps
+        return PointModel(config.points, labels, self.classes, place=self.place, rounding=rounding, eps=eps)
 
     def _build_outer(self) -> OuterPass | None:
         if self.config.outer is None:
@@ -415,6 +438,8 @@ class Training:
         if self.finetune is not None:
             self.finetune.load_state_dict(state["finetune"])
         self.history = list(state["history"])
+        for row in self.history:
+            self._progress.epoch_ended(row)
         self.best = None if state["best"] is None else Best(**state["best"])
         midway = state.get("midway")
         self.midway = None if midway is None else Midway(**midway)

@@ -1,5 +1,6 @@
 """The `autodo` command. torch, ray and pandas are imported by the commands that need them, when they do."""
 
+import io
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -231,6 +232,9 @@ def train(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     split: Annotated[Split, typer.Option(help=_SPLIT)] = Split.PAPER,
     store: Annotated[str, typer.Option(help="Directory or URI of the results.")] = "outputs/single",
+    preset: Annotated[
+        str | None, typer.Option(help="Smaller settings of the dataset's recipe: `cpu` of `folder`.")
+    ] = None,
     overrides: Set = [],  # noqa: B006
     data_dir: DataDir = None,
     download: Download = False,
@@ -254,6 +258,7 @@ def train(
             seed=seed,
             split=split.value,
             store=store,
+            preset=preset,
             overrides=overrides,
             data_dir=data_dir,
             download=download,
@@ -367,6 +372,9 @@ def main() -> None:
 
     Exit codes: 0 all is done, 1 a run failed, 2 a user's error, 124 the time budget is over, 130 stopped by Ctrl-C.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without UTF-8 shows a ? in place of, say, a dash
     try:
         code = app(standalone_mode=False)
     except (UserError, TyperException) as error:

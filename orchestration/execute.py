@@ -5,7 +5,7 @@ import functools
 import logging
 import os
 import socket
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,14 @@ from autodo.config import DatasetConfig, LambdaStorage, RunConfig
 from autodo.errors import DataError, StoreError, UserError
 from orchestration.keep import Keep
 from orchestration.policies import policy_of
+from orchestration.progress import ProgressLog
 from orchestration.run_state import RunBusy
 from orchestration.store import Store, here
 
 if TYPE_CHECKING:
+    from autodo.augment.policy_file import PolicyFile
     from autodo.data import Dataset, Prepared
+    from autodo.epoch_progress import Durations, Progress
     from autodo.train import Training
     from autodo.workers import Workers
 
@@ -49,6 +52,8 @@ def execute(
     lambda_storage: LambdaStorage = "device",
     loader_workers: int | None = None,
     checkpoint_steps: int | None = None,
+    estimate: "Callable[[Prepared, PolicyFile | None], Durations] | None" = None,
+    on_progress: "Callable[[Progress], object] | None" = None,
 ) -> Generator[dict[str, Any], None, None]:
     """Trains one run, from its checkpoint if there is one, and saves its results.
 
@@ -61,6 +66,9 @@ def execute(
         lambda_storage: where lambda is kept; see docs/lambda-storage.md.
         loader_workers: processes that decode streamed images; None: as the environment says, see docs/streaming.md.
         checkpoint_steps: steps between checkpoints within an epoch; None makes none there.
+        estimate: called before the first epoch of a run without a checkpoint, with what it trains on and its policy;
+            says what the parts of an epoch will take.
+        on_progress: called every few seconds within an epoch. The log has a line about every half minute.
     Yields:
         one dict per finished epoch with the columns of `records.SCHEMAS["epochs"]`. The run is done when the iterator
         ends; one that is closed before leaves the checkpoint.
@@ -89,10 +97,13 @@ def execute(
             dataset = load_here(config.dataset, data_dir, download)
             prepared = data.prepare(dataset, config)
             policy = policy_of(config, store)
+            progress_log = ProgressLog(logger, on_progress)
             training = _training(
                 config,
                 prepared,
                 attempt.checkpoint,
+                on_progress=progress_log.within,
+                expected=None if estimate is None or attempt.checkpoint.exists() else estimate(prepared, policy),
                 device=device,
                 checkpoint_every=checkpoint_every,
                 checkpoint_steps=checkpoint_steps,
@@ -112,13 +123,14 @@ def execute(
                     metrics["epoch"], metrics["train_loss"], metrics["val_error"], metrics["test_error"],
                 )  # fmt: skip
                 attempt.keep()
+                progress_log.epoch_ended()
                 yield metrics
             outcome = training.outcome(keep_embeddings="embeddings" in keep)
             attempt.settle()
             store.save(outcome, run_id, keep_model="models" in keep)
             attempt.saved = True
             logger.info("done")
-        except (GeneratorExit, KeyboardInterrupt):
+        except (GeneratorExit, KeyboardInterrupt, SystemExit):
             logger.info("stopped; the next attempt continues from the checkpoint")
             raise
         except RunBusy as error:

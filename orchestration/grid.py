@@ -19,7 +19,15 @@ from pydantic import (
 from autodo.added_settings import PROTOCOL, defaults_before
 from autodo.config import DistortionConfig, LambdaStorage, RunConfig, SplitName
 from autodo.errors import ConfigError
-from autodo.recipes import build_run, canonical_method, dataset_names, grid_names, method_preset, shipped_file
+from autodo.recipes import (
+    build_run,
+    canonical_method,
+    dataset_names,
+    dataset_preset,
+    grid_names,
+    method_preset,
+    shipped_file,
+)
 from autodo.validation import check_name, hint, load_yaml, parse_model
 from orchestration.keep import Keep
 
@@ -151,7 +159,8 @@ class GridConfig(BaseModel):
     seeds: Annotated[tuple[Seed, ...], BeforeValidator(_seed_list), NotEmpty]
     """A count n, which means 0..n-1, or a list."""
     set: Annotated[dict[str, Any], Field(default_factory=dict)]
-    """Overrides of every run by dotted key, such as `training.epochs: 5`."""
+    """Overrides of every run by dotted key, such as `training.epochs: 5`. In a file, `preset: cpu` puts those of the
+    dataset's preset below them."""
     policies: Annotated[dict[str, str], Field(default_factory=dict)]
     """Content of the policy from a file of each `<dataset> <method>`, as a launch has found it."""
     protocol: Literal[1, 2] = PROTOCOL
@@ -206,10 +215,29 @@ def load_grid(name_or_path: str) -> GridConfig:
             f"unknown grid {name_or_path!r}{hint(name_or_path, known)}; "
             f"known: {', '.join(known)}; or the path of a YAML file"
         )
-    grid = parse_model(GridConfig, load_yaml(path), where)
+    grid = _with_preset(load_yaml(path), where)
     _check_overrides(grid, f"{where}: set", ["paper"])
     _check_overrides(grid, f"{where}: splits", grid.splits)
     return grid
+
+
+def _with_preset(tree: dict[str, Any], where: str) -> GridConfig:
+    """The grid of a file, whose `preset` becomes a part of its `set`: so a store says what each run really was.
+
+    Raises:
+        ConfigError: if the grid has other datasets than one with this preset.
+    """
+    preset = tree.pop("preset", None)
+    grid = parse_model(GridConfig, tree, where)
+    if preset is None:
+        return grid
+    if len(grid.datasets) > 1:
+        raise ConfigError(f"{where}: preset: is of one dataset, but the grid has {', '.join(grid.datasets)}")
+    try:
+        overrides = dataset_preset(grid.datasets[0], preset)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return grid.model_copy(update={"set": {**overrides, **grid.set}})
 
 
 def pin_content(grid: GridConfig) -> GridConfig:

@@ -22,6 +22,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from autodo.errors import StoreError
+from autodo.recipes import dataset_presets
 from autodo.storage import LocalLocation, Location, absolute
 from orchestration import lease
 from orchestration.cluster import Cluster
@@ -32,7 +33,7 @@ from orchestration.launch_times import Overhead
 from orchestration.on_workers import AnyRunTrial, request
 from orchestration.plan import RETRIES
 from orchestration.policies import searches_left
-from orchestration.progress import Display, GridProgress, display, label
+from orchestration.progress import Display, GridProgress, display, label, parse_log_line, roughly
 from orchestration.run_queue import PATIENCE_SECONDS, RunQueue, Work
 from orchestration.run_state import Failure
 from orchestration.scratch import scratch_directory, sweep
@@ -43,6 +44,10 @@ AUTOSCALING_DEMAND = 200
 
 IDLE_SECONDS = 60.0
 """After so long without a single run at work the user is told what the runs wait for."""
+LOOK_SECONDS = 5.0
+"""Between two looks at the logs of the runs at work."""
+LONG_SECONDS = 30 * 60.0
+"""If the runs take longer on CPUs, the user is pointed to a smaller preset."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +132,7 @@ def launch(
         )
         # Of those that wait for a place in a small cluster Tune starts any; so let it know of no more than it needs.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots + 1 if local else max(slots + 1, AUTOSCALING_DEMAND))
-        events = _Events(queue, progress, store, display(progress, console))
+        events = _Events(queue, progress, store, display(progress, console), _smaller_preset(works))
         tuner = tune.Tuner(
             tune.with_resources(AnyRunTrial, request),
             tune_config=tune.TuneConfig(
@@ -291,12 +296,17 @@ class _NoPrinting(TrialProgressCallback):
 class _Events(tune.Callback):
     """Hands what Tune reports to the queue, the display and, deaths of processes, to the store."""
 
-    def __init__(self, queue: RunQueue, progress: GridProgress, store: Store, shown: Display) -> None:
+    def __init__(
+        self, queue: RunQueue, progress: GridProgress, store: Store, shown: Display, smaller: str | None = None
+    ) -> None:
+        """Takes the preset to point to if the runs take long, or None."""
         self._queue, self._progress, self._store, self.display = queue, progress, store, shown
         # Ids of Tune's trials: those that have begun, and those whose end was told by a result.
         self._begun: set[str] = set()
         self._told: set[str] = set()
         self._idle_since: float | None = time.monotonic()  # None once told
+        self._looked_at = time.monotonic()
+        self._smaller = smaller  # None once told
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks into a state that nobody reads, and a display cannot be pickled.
@@ -368,7 +378,26 @@ class _Events(tune.Callback):
             self._progress.stop_reason = "out of time"
             self.display.say("the time budget is over: each run ends its epoch and leaves a checkpoint")
         self._tell_if_nothing_fits(trials)
+        self._look_within_epochs()
         self.display.refresh()
+
+    def _look_within_epochs(self) -> None:
+        """Shows where slow runs are in their epochs, by their logs; those of an object store only come with epochs."""
+        if self._store.root.local is None or time.monotonic() - self._looked_at < LOOK_SECONDS:
+            return
+        self._looked_at = time.monotonic()
+        for run_id in list(self._progress.running):
+            with contextlib.suppress(StoreError, OSError):  # of a store that is out of reach for a while
+                within = parse_log_line(self._store.last_log_line(run_id))
+                if within is not None:
+                    self._progress.within(run_id, within)
+        seconds = self._progress.remaining_seconds()
+        if self._smaller and seconds is not None and seconds > LONG_SECONDS:
+            self.display.say(
+                f"about {roughly(seconds)} left on CPUs: `preset: {self._smaller}` in the grid makes the runs smaller, "
+                "see docs/own-images.md"
+            )
+            self._smaller = None
 
     def _tell_if_nothing_fits(self, trials: list[Trial]) -> None:
         """Says once that runs wait for a node that has room, which may never come."""
@@ -381,6 +410,15 @@ class _Events(tune.Callback):
                 self._idle_since = None
                 resources = ResourcesConfig.model_validate(waiting[0].config["resources"])
                 self.display.say(f"no node has had room for a run for {IDLE_SECONDS:.0f} s: {clusters.need(resources)}")
+
+
+def _smaller_preset(works: Sequence[Work]) -> str | None:
+    """The first preset that a dataset's recipe has for runs on CPUs, unless their network is the preset's already."""
+    for work in (work for work in works if not work.resources.gpus):
+        for name, overrides in dataset_presets(work.run.dataset.name).items():
+            if overrides.get("model.name") != work.run.model.name:
+                return name
+    return None
 
 
 def _point_to_gpus(works: Sequence[Work], console: Console) -> None:

@@ -2,6 +2,8 @@
 
 import collections
 import dataclasses
+import logging
+import re
 import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
@@ -9,12 +11,12 @@ from typing import Literal, Protocol, Self
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from autodo.config import RunConfig
+from autodo.epoch_progress import Phase, Progress
 from orchestration.run_queue import Work
 
 EndState = Literal["done", "failed", "again", "busy", "stopped"]
@@ -38,12 +40,27 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def roughly(seconds: float) -> str:
+    """`40 s`, `4 min`, `3 h`, `2 days`: an estimate, in the largest unit of which there are at least 1.5."""
+    for unit, name in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * unit - unit / 2:
+            return f"{max(2, round(seconds / unit))} {name}"
+    return f"{max(1, round(seconds))} s"
+
+
 @dataclasses.dataclass
 class _Running:
     run: RunConfig
     epochs_done: int | None = None  # None until the first epoch ends: a resumed run starts anywhere
     val_error: float | None = None
     waits: bool = False  # its workers have no room
+    within: Progress | None = None  # where it is in its present epoch, if it has said so
+
+    @property
+    def epochs_left(self) -> float:
+        """Epochs that are left, the present one in part."""
+        done = (self.epochs_done or 0) if self.within is None else self.within.epochs_done
+        return self.run.training.epochs - done
 
 
 class GridProgress:
@@ -90,6 +107,8 @@ class GridProgress:
         """When the last attempt so far ended."""
         # (recipe_id, method) -> [epochs, seconds], as measured in this launch.
         self._cost: dict[tuple[str, str], list[float]] = collections.defaultdict(lambda: [0, 0.0])
+        # (recipe_id, method) -> seconds an epoch, as a run says before its first one has ended.
+        self._expected_epoch: dict[tuple[str, str], float] = {}
 
     def run(self, run_id: str) -> RunConfig:
         """One of the launch's runs."""
@@ -116,10 +135,17 @@ class GridProgress:
         if self.first_step_at is None:
             self.first_step_at = self._clock() - seconds
         row = self.running[run_id]
-        row.epochs_done, row.val_error = epoch + 1, val_error
+        row.epochs_done, row.val_error, row.within = epoch + 1, val_error, None
         cost = self._cost[_kind(row.run)]
         cost[0] += 1
         cost[1] += seconds
+
+    def within(self, run_id: str, progress: Progress) -> None:
+        """A run says where it is within an epoch."""
+        row = self.running[run_id]
+        row.epochs_done, row.within = progress.epoch, progress
+        if progress.seconds_left is not None and row.epochs_left:
+            self._expected_epoch[_kind(row.run)] = progress.seconds_left / row.epochs_left
 
     def ended(self, run_id: str, state: EndState, message: str = "") -> None:
         """An attempt is over: see EndState. A run that fails and is tried again waits again."""
@@ -142,23 +168,25 @@ class GridProgress:
     def remaining_seconds(self) -> float | None:
         """Epochs left times what an epoch of that dataset and method takes, shared among the slots; start and end too.
 
-        As measured in this launch, else as it was in earlier ones, else as the others take on average; None if nothing
-        was measured at all.
+        As measured in this launch, else as a run says within its first epoch, else as it was in earlier launches, else
+        as the others take on average; None if nothing was measured at all.
         """
         # Copies, here and below: the live display asks from its own thread.
         epochs, seconds = (sum(cost[i] for cost in list(self._cost.values())) for i in (0, 1))
 
-        def cost(run_id: str, epochs_done: int) -> float | None:
+        def cost(run_id: str, epochs_left: float) -> float | None:
             run, expected = self._works[run_id].run, self._works[run_id].expected_seconds
             n, spent = self._cost.get(_kind(run), (0, 0.0))
-            if not n and expected is not None:
+            if not n and _kind(run) in self._expected_epoch:
+                n, spent = 1, self._expected_epoch[_kind(run)]
+            elif not n and expected is not None:
                 n, spent = run.training.epochs, expected
             elif not n:
                 n, spent = epochs, seconds
-            return (run.training.epochs - epochs_done) * spent / n if n else None
+            return epochs_left * spent / n if n else None
 
-        work = [cost(run_id, 0) for run_id in list(self._waiting)]
-        work += [cost(run_id, row.epochs_done or 0) for run_id, row in list(self.running.items())]
+        work = [cost(run_id, self._works[run_id].run.training.epochs) for run_id in list(self._waiting)]
+        work += [cost(run_id, row.epochs_left) for run_id, row in list(self.running.items())]
         known = [one for one in work if one is not None]
         if len(known) < len(work):
             return None
@@ -250,10 +278,10 @@ class LiveDisplay:
             epochs = row.run.training.epochs
             rows.add_row(
                 Text("  " + label(row.run), style="cyan", no_wrap=True, overflow="ellipsis"),
-                ProgressBar(total=epochs, completed=row.epochs_done or 0, width=16),
+                ProgressBar(total=epochs, completed=epochs - row.epochs_left, width=16),
                 Text("waiting for room" if row.waits else "starting", style="dim")
                 if row.epochs_done is None
-                else f"epoch {row.epochs_done}/{epochs}",
+                else (f"epoch {row.epochs_done}/{epochs}" if row.within is None else within_epoch(row.within)),
                 "" if row.val_error is None else f"val error {100 * row.val_error:.1f}%",
             )
         more = len(running) - len(shown)
@@ -299,37 +327,172 @@ class PlainDisplay:
         self._console.print(Text(text), soft_wrap=True)
 
 
-class RunBar:
-    """The progress bar of a single run."""
+class RunDisplay:
+    """One run on the terminal: a live line, redrawn in place; elsewhere a line per epoch, and some within long ones."""
 
-    def __init__(self, run: RunConfig, console: Console) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("epochs {task.fields[note]}"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
+    def __init__(self, run: RunConfig, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._run, self._console, self._clock = run, console, clock
+        self._doing = "starting"
+        self._progress: Progress | None = None
+        self._epochs_done = 0.0
+        self._val_error: float | None = None
+        self._ends_at: float | None = None
+        self._pause = Pause(clock)
+        self._live = (
+            Live(console=console, get_renderable=self._render, refresh_per_second=4, transient=True)
+            if console.is_terminal
+            else None
         )
-        self._console, self._total = console, run.training.epochs
-        self._task = self._progress.add_task(label(run), total=self._total, note="")
-        self._last_seconds = time.monotonic()
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        if self._live is not None:
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if self._live is not None:
+            self._live.stop()
 
-    def epoch(self, epoch: int, val_error: float) -> None:
-        """An epoch ended; `epoch` counts from 0. Where there is no terminal, a line every 15 seconds."""
-        note = f"val error {100 * val_error:.1f}%"
-        self._progress.update(self._task, completed=epoch + 1, note=note)
-        if not self._console.is_terminal and time.monotonic() - self._last_seconds >= 15:
-            self._last_seconds = time.monotonic()
-            self._console.print(f"epoch {epoch + 1}/{self._total}, {note}", highlight=False)
+    def say(self, text: str) -> None:
+        """Prints a line that stays."""
+        self._console.print(Text(text), soft_wrap=True)
+
+    def doing(self, text: str) -> None:
+        """Shows what goes on before the first epoch."""
+        self._doing = text
+
+    def within(self, progress: Progress) -> None:
+        """Shows where the training is within an epoch."""
+        self._progress, self._epochs_done = progress, progress.epochs_done
+        if progress.seconds_left is not None:
+            self._ends_at = self._clock() + progress.seconds_left
+        if self._live is None and self._pause.over():
+            self.say(self._line(within_epoch(progress)))
+
+    def epoch(self, epoch: int, train_loss: float, val_error: float) -> None:
+        """An epoch ended; `epoch` counts from 0."""
+        self._progress, self._epochs_done, self._val_error = None, epoch + 1.0, val_error
+        if self._live is None:
+            self._pause.restart()
+            self.say(self._line(f"{self._epoch_of(epoch)}, train loss {train_loss:.4f}"))
+
+    def _epoch_of(self, epoch: int) -> str:
+        return f"epoch {epoch + 1}/{self._run.training.epochs}"
+
+    def _line(self, begin: str) -> str:
+        error = "" if self._val_error is None else f", val error {100 * self._val_error:.1f}%"
+        left = "" if self._ends_at is None else f", {time_left(max(self._ends_at - self._clock(), 0.0))}"
+        return begin + error + (left if self._epochs_done < self._run.training.epochs else "")
+
+    def _render(self) -> Group:
+        epochs, progress = self._run.training.epochs, self._progress
+        done = int(self._epochs_done)
+        between = f"epoch {done}/{epochs}" if done else self._doing
+        begin = between if progress is None else within_epoch(progress)
+        bar = ProgressBar(total=epochs, completed=self._epochs_done, width=max(1, min(24, self._console.width // 4)))
+        line = Table.grid(padding=(0, 1))
+        line.add_row(bar, Text(self._line(begin), no_wrap=True, overflow="ellipsis"))
+        return Group(Text(label(self._run), style="cyan", no_wrap=True, overflow="ellipsis"), line)
+
+
+LINE_SECONDS = 30.0
+"""Between two lines within an epoch, in a log and where there is no terminal."""
+
+
+class Pause:
+    """Keeps lines within an epoch apart by `LINE_SECONDS`."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._begun = clock()
+
+    def restart(self) -> None:
+        """Begins the pause anew."""
+        self._begun = self._clock()
+
+    def over(self) -> bool:
+        """Whether the pause is over, which begins it anew."""
+        if self._clock() - self._begun < LINE_SECONDS:
+            return False
+        self.restart()
+        return True
+
+
+class ProgressLog:
+    """Keeps the log of a run: a line within an epoch now and then.
+
+    Args:
+        also: called with each report.
+    """
+
+    def __init__(self, log: logging.Logger, also: Callable[[Progress], object] | None = None) -> None:
+        self._log, self._also = log, also
+        self._pause = Pause()
+
+    def within(self, progress: Progress) -> None:
+        """Takes a report of the training."""
+        if self._pause.over():
+            self._log.info("%s", log_line(progress))
+        if self._also is not None:
+            self._also(progress)
+
+    def epoch_ended(self) -> None:
+        """An epoch ended, of which the log has a line anyway."""
+        self._pause.restart()
+
+
+def within_epoch(progress: Progress) -> str:
+    """`epoch 3/100, step 4/11, train loss 1.2345`, as a display says it: the first epoch is 1/100."""
+    return f"epoch {progress.epoch + 1}/{progress.epochs}, {_phase(progress)}step {progress.step}/{progress.steps}" + (
+        "" if progress.train_loss is None else f", train loss {progress.train_loss:.4f}"
+    )
+
+
+def _phase(progress: Progress) -> str:
+    phase = _PHASES[progress.phase]
+    return f"{phase}, " if phase else ""
+
+
+def time_left(seconds: float) -> str:
+    """`about 2 h 05 min left`."""
+    return f"about {duration(seconds)} left"
+
+
+def log_line(progress: Progress) -> str:
+    """`in epoch 2 of 100: step 4 of 11, train loss 1.2345, about 2 h 05 min left`, as the log of a run says it.
+
+    As elsewhere in the log, the first epoch is 0. `parse_log_line` reads the line.
+    """
+    loss = "" if progress.train_loss is None else f", train loss {progress.train_loss:.4f}"
+    left = "" if progress.seconds_left is None else f", {time_left(progress.seconds_left)}"
+    steps = f"{_phase(progress)}step {progress.step} of {progress.steps}"
+    return f"in epoch {progress.epoch} of {progress.epochs}: {steps}{loss}{left}"
+
+
+_PHASES: dict[Phase, str] = {"inner": "", "outer": "outer pass", "finetune": "head alone"}
+_LOG_LINE = re.compile(
+    r"in epoch (?P<epoch>\d+) of (?P<epochs>\d+): (?:(?P<phase>outer pass|head alone), )?"
+    r"step (?P<step>\d+) of (?P<steps>\d+)(?:, train loss (?P<loss>[^ ,]+))?"
+    r"(?:, about (?:(?P<h>\d+) h ?)?(?:(?P<min>\d+) min ?)?(?:(?P<s>\d+) s ?)?left)?$"
+)
+
+
+def parse_log_line(line: str) -> Progress | None:
+    """Where a run at work is, by the last line of its log; None if that line says something else."""
+    found = _LOG_LINE.search(line)
+    if found is None:
+        return None
+    phases = {words: phase for phase, words in _PHASES.items()}
+    parts = [found[unit] for unit in ("h", "min", "s")]
+    seconds = sum(int(part or 0) * unit for part, unit in zip(parts, (3600, 60, 1), strict=True))
+    return Progress(
+        epoch=int(found["epoch"]),
+        epochs=int(found["epochs"]),
+        phase=phases[found["phase"] or ""],
+        step=int(found["step"]),
+        steps=int(found["steps"]),
+        train_loss=None if found["loss"] is None else float(found["loss"]),
+        seconds_left=None if parts == [None] * 3 else float(seconds),
+    )

@@ -1,22 +1,35 @@
 """What `train` does: one run in this process."""
 
+import contextlib
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from autodo.config import DistortionConfig, LambdaStorage, RunConfig, SplitName
 from autodo.errors import ConfigError, TrainingDiverged, UserError
-from autodo.recipes import build_run
+from autodo.recipes import build_run, dataset_presets
 from autodo.validation import parse_model, parse_overrides
 from orchestration import policies, show
 from orchestration.job_folder import check_outlasts_job
 from orchestration.keep import not_kept, parse_keep
 from orchestration.overview import say
-from orchestration.progress import RunBar
+from orchestration.progress import RunDisplay, roughly
 from orchestration.run_state import RunBusy
 from orchestration.store import Store
+
+if TYPE_CHECKING:
+    from autodo.augment.policy_file import PolicyFile
+    from autodo.data import Prepared
+    from autodo.epoch_progress import Durations
+
+WORTH_SAYING_SECONDS = 60.0
+"""A shorter run is not announced."""
+LONG_SECONDS = 30 * 60.0
+"""Of a longer run on CPUs it is said how long a smaller one would take."""
 
 
 def train(
@@ -29,6 +42,7 @@ def train(
     seed: int,
     split: SplitName,
     store: Path | str,
+    preset: str | None = None,
     overrides: Sequence[str],
     data_dir: Path | str | None,
     download: bool,
@@ -48,9 +62,20 @@ def train(
     distortion = parse_model(
         DistortionConfig, {"imbalance_ratio": imbalance_ratio, "noise_ratio": noise_ratio}, "--ir, --nr"
     )
-    run = build_run(
-        dataset, method, distortion=distortion, split=split, seed=seed, overrides=parse_overrides(overrides)
-    )
+    given = parse_overrides(overrides)
+
+    def build(preset: str | None, more: Mapping[str, Any] = {}) -> RunConfig:
+        return build_run(
+            dataset,
+            method,
+            distortion=distortion,
+            split=split,
+            seed=seed,
+            preset=preset,
+            overrides={**given, **more},
+        )
+
+    run = build(preset)
     from autodo import data
 
     with data.listed_once():
@@ -74,7 +99,7 @@ def train(
     try:
         if run.search_id is not None and run.search_id not in place.policies():
             _search(console, run, place, data_dir, device)
-        with RunBar(run, console) as bar:
+        with RunDisplay(run, console) as shown:
             for metrics in execute(
                 run,
                 place,
@@ -86,9 +111,11 @@ def train(
                 lambda_storage=lambda_storage,
                 loader_workers=loader_workers,
                 checkpoint_steps=checkpoint_steps,
+                estimate=functools.partial(_estimate, shown, run, _smaller(build, dataset, preset), device),
+                on_progress=shown.within,
             ):
                 epoch = metrics["epoch"]
-                bar.epoch(epoch, metrics["val_error"])
+                shown.epoch(epoch, metrics["train_loss"], metrics["val_error"])
     except KeyboardInterrupt:
         told = "before the first epoch ended" if epoch is None else f"after epoch {epoch + 1}/{run.training.epochs}"
         if run.search_id is not None and run.search_id not in place.policies():
@@ -105,6 +132,57 @@ def train(
         return 1
     show.result(console, run, place)
     return 0
+
+
+def _smaller(build: Callable[..., RunConfig], dataset: str, preset: str | None) -> dict[str, RunConfig]:
+    """Runs that a CPU can do in less time, by the options that make them of the present one.
+
+    Args:
+        build: the run with a preset and further overrides.
+    """
+    wanted: dict[str, tuple[str | None, dict[str, Any]]] = {
+        f"--preset {name}": (name, {}) for name in dataset_presets(dataset) if preset is None
+    }
+    smaller = {}
+    for option, how in {**wanted, "--set model.name=small-cnn": (preset, {"model.name": "small-cnn"})}.items():
+        with contextlib.suppress(ConfigError):  # an override that does not go with the preset
+            smaller[option] = build(*how)
+    return smaller
+
+
+def _estimate(
+    shown: RunDisplay,
+    run: RunConfig,
+    smaller: Mapping[str, RunConfig],
+    device: str,
+    data: "Prepared",
+    policy: "PolicyFile | None",
+) -> "Durations":
+    """Says how long the run will take and, if that is long and there is no GPU, which smaller one takes how long.
+
+    Args:
+        smaller: runs by the options that make them; the first that takes less than half as long is offered.
+    """
+    import torch
+
+    from autodo.step_timing import time_steps
+
+    shown.doing("timing a few steps")
+    durations = time_steps(run, data, device=device, policy=policy)
+    seconds = durations.left(run)
+    threads = torch.get_num_threads()
+    on = f" on {threads} CPU thread{'' if threads == 1 else 's'}" if device == "cpu" else ""
+    included = ", outer passes included" if run.outer is not None else ""
+    text = f"training takes about {roughly(seconds)}{on}{included}"
+    if device == "cpu" and seconds > LONG_SECONDS:
+        for option, other in smaller.items():
+            other_seconds = time_steps(other, data, device=device, policy=policy).left(other)
+            if other_seconds < seconds / 2:
+                text += f"; with `{option}` about {roughly(other_seconds)}"
+                break
+    if seconds >= WORTH_SAYING_SECONDS:
+        shown.say(text)
+    return durations
 
 
 def _search(console: Console, run: RunConfig, store: Store, data_dir: Path | str | None, device: str) -> None:

@@ -14,6 +14,7 @@ from autodo.config import OuterConfig
 from autodo.data.batches import Batch, ordered_batches, shuffled_batches
 from autodo.data.feed import Feed
 from autodo.data.streamed import Crops
+from autodo.epoch_progress import Watch, unwatched
 from autodo.evaluate import Evaluation
 from autodo.losses import Loss
 from autodo.points.model import PointModel, PointView
@@ -65,15 +66,25 @@ class OuterPass:
         self.workers = workers
         self.solver = build_solver(config, size=head.weight.numel())
         self.gauss_newton = config.solver in NEEDS_POSITIVE_DEFINITE
+        self._watch: Watch = unwatched
 
-    def run(self, val: Evaluation, lr: float, generator: torch.Generator, crops: Crops | None = None) -> None:
+    def run(
+        self,
+        val: Evaluation,
+        lr: float,
+        generator: torch.Generator,
+        crops: Crops | None = None,
+        watch: Watch = unwatched,
+    ) -> None:
         """Updates the rows of the learnable points, each once. All workers run their passes together.
 
         Args:
             val: of the clean val set under the present theta, in eval mode. As theta stands still, its features and
                 logits serve the whole pass.
             crops: what is cut out of streamed images; for the Hessian of a sample others are drawn.
+            watch: given the steps through the encoder, reports where they are.
         """
+        self._watch = watch
         parameters = [*self.encoder.parameters(), *self.head.parameters()]
         for parameter in parameters:
             parameter.requires_grad_(False)
@@ -84,7 +95,7 @@ class OuterPass:
             else:
                 self._batch_pass(val, lr, generator, crops)
         finally:
-            self.encoder = trained
+            self.encoder, self._watch = trained, unwatched
             for parameter in parameters:
                 parameter.requires_grad_(True)
 
@@ -149,7 +160,7 @@ class OuterPass:
     def _all_features(self, points: Tensor, total: int, generator: torch.Generator, crops: Crops | None) -> Tensor:
         batches = list(ordered_batches(points, total, self.batch_size, self.workers))
         if not self.points.learns_augmentation:
-            reading = self.images.batches([batch.points for batch in batches], crops)
+            reading = self._watch(self.images.batches([batch.points for batch in batches], crops), total=len(batches))
             return torch.cat([self._features(images, None, generator) for images in reading])
         return torch.cat(
             [
@@ -168,7 +179,7 @@ class OuterPass:
         """
         coming = list(batches)
         reading = self.images.batches([batch.points for batch in coming], crops)
-        return zip(self.points.ahead(coming, moves=moves), reading, strict=True)
+        return self._watch(zip(self.points.ahead(coming, moves=moves), reading, strict=True), total=len(coming))
 
     def _points(self) -> Tensor:
         return torch.arange(len(self.images), device=self.points.labels.device)

@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from autodo import epoch_progress
 from autodo.augment import pipeline, policy
 from autodo.augment.policy_file import PolicyFile
 from autodo.config import DistortionConfig
@@ -24,6 +25,13 @@ from autodo.data import load, prepare
 from autodo.objectives import mixing
 from autodo.recipes import build_run
 from autodo.train import Training
+
+
+@pytest.fixture(autouse=True)
+def _only_the_first_step_is_due(monkeypatch):
+    """Progress is reported, and the loss read for it, every few seconds: not within these."""
+    monkeypatch.setattr(epoch_progress, "EVERY_SECONDS", float("inf"))
+
 
 COPIES = {Tensor.tolist, Tensor.numpy, Tensor.cpu}
 # Operators whose result, or the size of it, the host must know.
@@ -120,7 +128,8 @@ def training_of(method: str, split: str, batch_size: int) -> Training:
     }
     config = build_run("digits", method, distortion=DistortionConfig(noise_ratio=0.1), split=split, overrides=overrides)
     found = PolicyFile.model_validate({"sub_policies": [[["Rotate", 0.5, 0.4], ["Contrast", 0.5, 0.5]]]})
-    return Training(config, prepare(load(config.dataset), config), policy=config.policy and found)
+    data = prepare(load(config.dataset), config)
+    return Training(config, data, policy=config.policy and found, on_progress=lambda progress: None)
 
 
 def test_what_waits_is_seen():

@@ -8,7 +8,7 @@ import pytest
 from autodo.config import DistortionConfig
 from autodo.data import DATASETS
 from autodo.errors import ConfigError
-from autodo.recipes import build_run, dataset_names, method_names, method_text
+from autodo.recipes import build_run, dataset_names, dataset_preset, method_names, method_text
 from autodo.validation import load_yaml, parse_overrides
 
 
@@ -243,3 +243,17 @@ def test_runs_share_a_search_if_all_that_it_reads_is_the_same():
     assert build_run("digits", "pba", seed=1).search_id != run.search_id
     assert build_run("digits", "pba", distortion=DistortionConfig(noise_ratio=0.1)).search_id != run.search_id
     assert build_run("digits", "baseline").search_id is None
+
+
+def test_a_preset_is_overrides_of_its_recipe_that_go_with_every_method():
+    cpu = dataset_preset("folder", "cpu")
+    for method in method_names():
+        given = {"dataset.path": "photos", "policy.content": "0" * 16, "training.epochs": 9}
+        run = build_run("folder", method, preset="cpu", overrides=given)
+        assert run.run_id == build_run("folder", method, overrides={**cpu, **given}).run_id
+        assert (run.model.name, run.training.epochs) == (cpu["model.name"], 9)
+        if run.search_id is not None:
+            assert run.policy.search.model == cpu["policy.search.model"]
+    assert build_run("folder", "baseline", overrides={"dataset.path": "photos"}).model.name == "resnet-18"
+    with pytest.raises(ConfigError, match="preset 'gpu': dataset 'folder' has no such preset; its recipe has cpu"):
+        build_run("folder", "baseline", preset="gpu", overrides={"dataset.path": "photos"})

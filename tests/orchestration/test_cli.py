@@ -153,6 +153,7 @@ def instead_of_ray(monkeypatch: pytest.MonkeyPatch) -> list[Launched]:
         (["status", "s4://bucket/S"], "s4://bucket/S: unknown scheme 's4'"),
         (["launch", "quickstart", "--store", "s3://AKIA:c2Vj@bucket/S"], "s3://***@bucket/S: holds credentials"),
         ([*TRAIN, "--store", "s3://AKIA:c2Vj@bucket/S"], "s3://***@bucket/S: holds credentials"),
+        ([*TRAIN, "--preset", "cpu"], "preset 'cpu': dataset 'digits' has no such preset; its recipe has none"),
     ],
 )
 def test_an_error_of_the_user_is_one_line_and_exit_code_2(autodo, arguments: list[str], message: str) -> None:

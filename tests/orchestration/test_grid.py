@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 import time
@@ -6,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autodo.errors import ConfigError
-from autodo.recipes import grid_names, method_names
+from autodo.recipes import dataset_preset, grid_names, method_names
 from autodo.validation import parse_overrides
 from orchestration.cli import LambdaStorage
 from orchestration.grid import GridConfig, ResourcesConfig, expand, load_grid
@@ -215,3 +216,24 @@ def test_how_classes_are_made_rare_is_set_for_all_runs_of_a_grid(tmp_path: Path)
         grid.override({"distortion.minority": "classes"})
     with pytest.raises(ConfigError, match=r"distortion\.noise_ratio: is spanned by the grid; change its distortions"):
         grid.override({"distortion.noise_ratio": 0.2})
+
+
+def test_a_preset_becomes_a_part_of_what_the_grid_sets(tmp_path: Path) -> None:
+    text = GRID.replace("datasets: [digits]", "datasets: [folder]") + "preset: cpu\n"
+    grid = load_grid(write(tmp_path, text + "set: {dataset.path: photos, training.epochs: 7}\n"))
+    assert grid.set == {**dataset_preset("folder", "cpu"), "dataset.path": "photos", "training.epochs": 7}
+    written = load_grid(write(tmp_path, text.replace("preset: cpu\n", "") + f"set: {json.dumps(grid.set)}\n"))
+    assert [run.run_id for run in expand(written)] == [run.run_id for run in expand(grid)]
+
+
+@pytest.mark.parametrize(
+    ("datasets", "preset", "message"),
+    [
+        ("[digits]", "cpu", "preset 'cpu': dataset 'digits' has no such preset; its recipe has none"),
+        ("[digits, mnist]", "cpu", "preset: is of one dataset, but the grid has digits, mnist"),
+        ("[folder]", "[cpu]", "preset ['cpu']: dataset 'folder' has no such preset; its recipe has cpu"),
+    ],
+)
+def test_a_preset_that_the_dataset_lacks_is_named(tmp_path: Path, datasets: str, preset: str, message: str) -> None:
+    text = GRID.replace("datasets: [digits]", f"datasets: {datasets}") + f"preset: {preset}\n"
+    assert errors(write(tmp_path, text)) == [message]
