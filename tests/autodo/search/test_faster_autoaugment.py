@@ -66,7 +66,7 @@ def test_every_number_of_the_policy_gets_a_gradient() -> None:
 
 
 class Judge(nn.Module):
-    """A critic that is known, and that no step moves: it takes bright images for class 1, and scores brightness or nothing.
+    """A critic that no step moves: it takes bright images for class 1, and scores brightness or nothing.
 
     Shape:
         images [B, C, H, W] -> [B, 3]: two classes and the score.
