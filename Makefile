@@ -1,8 +1,9 @@
 # `make demo` runs the quickstart grid, `make test` the tests, `make bench` the benchmarks; all set up .venv first.
+# CONTRIBUTING.md says what `make test-slow` and `make test-portable` add.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: setup demo test test-slow check mutants bench clean
+.PHONY: setup demo test test-slow test-portable check mutants bench clean
 
 setup: .venv/ready
 
@@ -17,12 +18,20 @@ setup: .venv/ready
 demo: setup
 	$(BIN)/autodo launch quickstart
 
+# Two processes side by side, of which one has all tests that start Ray.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
 test: setup
-	$(BIN)/python -m pytest -m "not slow" tests/orchestration
-	$(BIN)/python -m pytest -m "not slow" --ignore tests/orchestration --numprocesses 2
+	$(PYTEST) -m "not slow"
 
 test-slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
+
+# Tests that compute, under each instruction set of this processor, with one thread and with two.
+PORTABLE ?= tests/autodo
+
+test-portable: setup
+	.ci/portable $(PORTABLE)
 
 check: setup
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""Threads of tests, and real data that those of several packages use."""
+"""Threads of tests, which of them one process runs, and real data that those of several packages use."""
 
 import contextlib
 import itertools
@@ -16,9 +16,18 @@ import pytest
 from autodo.config import DatasetConfig
 from autodo.data import DATASETS, Dataset, default_data_dir, load
 
-# Before torch is imported, here and in processes that tests start: several threads round otherwise than one does, and
-# on small tensors, beside the other tests, they mostly wait for each other.
-os.environ["OMP_NUM_THREADS"] = "1"
+# Before torch is imported, here and in processes that tests start. One, unless a person asks for more as
+# `make test-portable` does: on small tensors, beside the other tests, several threads mostly wait for each other.
+os.environ["OMP_NUM_THREADS"] = os.environ.get("AUTODO_TEST_THREADS", "1")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `--dist loadgroup` a file is run by one process, and all that may start Ray by the same one."""
+    for item in items:
+        file = item.path.relative_to(Path(__file__).parent)
+        ray = file.parts[0] == "orchestration" or item.get_closest_marker("ray") is not None
+        item.add_marker(pytest.mark.xdist_group("ray" if ray else str(file)))
 
 
 @contextlib.contextmanager

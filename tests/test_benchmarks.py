@@ -81,7 +81,8 @@ def test_an_unknown_name_is_answered_with_those_there_are() -> None:
 @pytest.mark.parametrize("name", [name for name, variant in VARIANTS.items() if variant.alter is not None])
 def test_a_variant_of_the_outer_phase_trains(name: str) -> None:
     variant = VARIANTS[name]
-    overrides = {"training.epochs": 4, "training.batch_size": 64, **BEFORE, **variant.settings}
+    short = {"training.epochs": 4, "training.batch_size": 64, "dataset.subsample": 250}
+    overrides = {**short, **BEFORE, **variant.settings}
     config = build_run("digits", "autodo-exact-ws", split=variant.split, overrides=overrides)
     training = Training(config, prepare(load(config.dataset), config))
     assert variant.alter is not None

@@ -7,6 +7,7 @@ from autodo.fit import fit
 from autodo.recipes import build_run
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fashion_mnist")
 def test_autodo_beats_the_baseline_on_imbalanced_and_noisy_clothes():
     overrides = {"dataset.subsample": 3000, "training.epochs": 6, "outer.start_share": 0.3}

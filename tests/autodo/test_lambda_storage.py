@@ -15,7 +15,6 @@ from autodo.recipes import build_run
 from autodo.train import Training
 from tests.autodo import jobs_of_workers as jobs
 from tests.autodo.killed_training import MOMENTS, train_until
-from tests.workers import Pool
 
 SHORT = {
     "training.epochs": 6,
@@ -61,7 +60,7 @@ def tables(training: Training) -> dict:
     ids=str,
 )
 def test_where_lambda_is_kept_changes_no_bit_of_the_result(method, overrides, tmp_path):
-    config = short_run(method, **overrides)
+    config = short_run(method, **overrides, **{"training.epochs": 4})
     device, host, file = (
         tables(start(config, place=place)) for place in (Place(), Place("host"), Place("file", tmp_path))
     )
@@ -79,8 +78,15 @@ def test_rows_that_come_ahead_and_go_back_behind_change_no_bit_of_the_result():
     assert there.points.table.values.shape == (there.train_size, 25)
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-@pytest.mark.parametrize("overrides", [{}, HALF], ids=str)
+KILLS = [({}, MOMENTS[0]), (HALF, MOMENTS[1]), ({}, MOMENTS[2])]
+OTHER_KILLS = [(HALF, MOMENTS[0]), ({}, MOMENTS[1]), (HALF, MOMENTS[2])]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "moment"),
+    [*KILLS, *(pytest.param(*kill, marks=[pytest.mark.slow, pytest.mark.long]) for kill in OTHER_KILLS)],
+    ids=str,
+)
 def test_a_run_killed_at_a_bad_moment_ends_bit_for_bit_as_if_it_had_not(moment, overrides, tmp_path):
     config, path, scratch = short_run(**overrides), tmp_path / "run" / "checkpoint.pt", tmp_path / "scratch"
     scratch.mkdir()
@@ -133,21 +139,17 @@ def test_a_checkpoint_of_before_rows_could_be_left_out_is_still_read(tmp_path):
     assert tables(continued) == tables(start(config))
 
 
-@pytest.mark.parametrize("read_by", [1, 3])
-def test_workers_keep_their_rows_in_files_and_others_take_them_over(read_by, tmp_path):
+def test_workers_keep_their_rows_in_files_and_others_take_them_over(pool, tmp_path):
     config, path = short_run("autodo-exact-ws"), tmp_path / "checkpoint.pt"
-    pool = Pool(3)
-    try:
-        in_files = pool.each(2, jobs.run, config, path, 4, Place("file", tmp_path))
-        plain = pool.each(2, jobs.run, config, None, 4)
-        read = pool.each(read_by, jobs.restored, config, path, Place("file", tmp_path))
-    finally:
-        pool.close()
+    in_files = pool.each(2, jobs.run, config, path, 4, Place("file", tmp_path))
+    plain = pool.each(2, jobs.run, config, None, 4)
     for ours, theirs in zip(in_files, plain, strict=True):
         assert all(torch.equal(ours[name], theirs[name]) for name in jobs.TABLE)
-    written, found = (in_order(states) for states in (in_files, read))
-    assert all(torch.equal(written[name], found[name]) for name in jobs.TABLE)
+    written = in_order(in_files)
     assert written["square_average"].abs().max() > 0
+    for read_by in (1, 3):
+        found = in_order(pool.each(read_by, jobs.restored, config, path, Place("file", tmp_path)))
+        assert all(torch.equal(written[name], found[name]) for name in jobs.TABLE)
 
 
 def in_order(states: list[dict]) -> dict:

@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,15 +66,55 @@ def test_the_warp_of_the_setting_is_trained_with():
     torch.testing.assert_close(made["fused"], made["kornia"], rtol=0, atol=1e-4)
 
 
+# In place of a search or a file, which have tests of their own.
+POLICY = PolicyFile.model_validate({"sub_policies": [[["Rotate", 0.5, 0.4], ["Contrast", 0.5, 0.5]]]})
+
+
 @pytest.mark.parametrize("method", method_names())
+def test_every_method_takes_steps_in_all_that_it_learns(method):
+    """One short epoch, with an outer pass if there are any; of each family one method learns below."""
+    overrides = {
+        "training.epochs": 3,
+        "training.warmup_epochs": 0,
+        "outer.start_share": 0.0,
+        "dataset.subsample": 150,
+        "training.batch_size": 40,
+        "policy.content": "0" * 16,
+    }
+    run = short_run(method, overrides=overrides)
+    training = start(run, policy=None if run.policy is None else POLICY)
+    assert (training.policy is None) == (run.policy is None)
+    weights = [parameter.clone() for parameter in (*training.encoder.parameters(), *training.head.parameters())]
+    lam = training.points.table.values.clone()
+    row = next(iter(training))
+    assert all(np.isfinite([row[name] for name in ("train_loss", "val_loss", "test_loss")]))
+    assert row["images_per_second"] * row["inner_seconds"] == pytest.approx(training.shard.total)
+    parameters = [*training.encoder.parameters(), *training.head.parameters()]
+    assert all((new.isfinite() & (new != old)).any() for old, new in zip(weights, parameters, strict=True))
+    assert row["outer_phase"] == bool(training.points.learned)
+    assert (training.points.table.values != lam).any(0).all(), "every column"
+
+
+FAMILIES = ["autodo-aws", "autodo-exact-aws", "autodo-shared", "randaugment"]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        *FAMILIES,
+        *(
+            pytest.param(method, marks=[pytest.mark.slow, pytest.mark.long])
+            for method in method_names()
+            if method not in FAMILIES
+        ),
+    ],
+)
 def test_every_method_learns(method):
     mild = DistortionConfig(imbalance_ratio=2, noise_ratio=0.1)
     # Points that are not yet recognised weigh little in the generalised cross-entropy.
     overrides = {"training.epochs": 40 if method == "gce" else 20, "policy.content": "0" * 16}
     run = short_run(method, distortion=mild, overrides=overrides)
-    # In place of a search or a file, which have tests of their own.
-    found = PolicyFile.model_validate({"sub_policies": [[["Rotate", 0.5, 0.4], ["Contrast", 0.5, 0.5]]]})
-    outcome = fit(run, policy=None if run.policy is None else found)
+    outcome = fit(run, policy=None if run.policy is None else POLICY)
     # Not the train loss: lam moves its weights and targets.
     val_losses = outcome.epochs["val_loss"].to_pylist()
     assert val_losses[-1] < 0.7 * val_losses[0]
@@ -81,13 +122,26 @@ def test_every_method_learns(method):
 
 
 @pytest.mark.parametrize("method", ["autodo-aws", "autodo-exact-aws", "autodo-shared"])
-@pytest.mark.parametrize("steps_before_the_cut", [1, 3])
-def test_a_run_cut_inside_an_outer_pass_ends_bit_for_bit_as_if_it_had_not(method, steps_before_the_cut, tmp_path):
-    config = short_run(method)
+def test_a_run_cut_inside_an_outer_pass_ends_bit_for_bit_as_if_it_had_not(method, tmp_path):
+    config = short_run(method, overrides={"dataset.subsample": 200, "training.batch_size": 16})
     whole = start(config)
     list(whole)
+    for steps_before_the_cut in (1, 3):
+        path = tmp_path / f"{steps_before_the_cut}.pt"
+        cut_inside_an_outer_pass(config, steps_before_the_cut, path)
+        continued = start(config, checkpoint=path)
+        assert continued.epoch == config.outer_start + 1
+        list(continued)
+        for name, value in whole.encoder.state_dict().items():
+            assert torch.equal(value, continued.encoder.state_dict()[name]), name
+        assert torch.equal(whole.points.table.values, continued.points.table.values)
+        one, other = (training.outcome(keep_embeddings=True) for training in (whole, continued))
+        for kind in records.SCHEMAS:
+            assert untimed(getattr(one, kind)).equals(untimed(getattr(other, kind))), kind
 
-    cut = start(config, checkpoint=tmp_path / "checkpoint.pt")
+
+def cut_inside_an_outer_pass(config: RunConfig, steps_before_the_cut: int, path: Path) -> None:
+    cut = start(config, checkpoint=path)
     rmsprop_step = cut.points.table.rmsprop_step
     steps = 0
 
@@ -103,16 +157,6 @@ def test_a_run_cut_inside_an_outer_pass_ends_bit_for_bit_as_if_it_had_not(method
     with pytest.raises(KeyboardInterrupt):
         list(cut)
     assert steps == steps_before_the_cut
-
-    continued = start(config, checkpoint=tmp_path / "checkpoint.pt")
-    assert continued.epoch == config.outer_start + 1
-    list(continued)
-    for name, value in whole.encoder.state_dict().items():
-        assert torch.equal(value, continued.encoder.state_dict()[name]), name
-    assert torch.equal(whole.points.table.values, continued.points.table.values)
-    one, other = (training.outcome(keep_embeddings=True) for training in (whole, continued))
-    for kind in records.SCHEMAS:
-        assert untimed(getattr(one, kind)).equals(untimed(getattr(other, kind))), kind
 
 
 def test_checkpoint_every_so_many_epochs(tmp_path):
@@ -195,7 +239,7 @@ def test_methods_of_a_seed_share_the_split_the_wrong_labels_and_the_first_weight
     "method", ["baseline", "autodo-aws", "autodo-exact-ws", "randaugment", "meta-weight-net", "sop"]
 )
 def test_nothing_keeps_a_training_that_is_done(method):
-    training = start(short_run(method, overrides={"training.epochs": 2}))
+    training = start(short_run(method, overrides={"training.epochs": 2, "dataset.subsample": 150}))
     gc.collect()
     gc.disable()  # which alone frees what refers to itself, and which a full GPU does not call
     try:

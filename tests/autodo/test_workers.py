@@ -1,7 +1,7 @@
 """Several real processes that train one run, against one process that does."""
 
 import io
-from collections.abc import Iterator
+import itertools
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,6 @@ from autodo.data import load
 from autodo.recipes import build_run
 from autodo.seeds import derive
 from tests.autodo import jobs_of_workers as jobs
-from tests.workers import Pool
 
 TIMINGS = {"seconds", "inner_seconds", "outer_seconds", "eval_seconds", "images_per_second", "peak_memory_bytes"}
 # 45 train and 11 val points: of two workers the one has 23 and 6, the other 22 and 5.
@@ -47,13 +46,6 @@ FULL_BATCH = {
 OBJECTIVES_WITHOUT_CHANCE = ["class-balanced", "ldam-drw", "elr", "sop", "finetune-head-on-val", "val-only"]
 
 
-@pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    pool = Pool(3)
-    yield pool
-    pool.close()
-
-
 def config_of(method: str, overrides: dict, split: str = "paper") -> RunConfig:
     return build_run(
         "digits", method, distortion=DistortionConfig(noise_ratio=0.3), split=split, overrides=dict(overrides)
@@ -64,10 +56,27 @@ def untimed(table: pa.Table) -> pa.Table:
     return table.drop_columns([name for name in table.column_names if name in TIMINGS | {"finished_at", "device"}])
 
 
-@pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize("split", ["paper", "union"])
+# Every method with either split and either number of workers, but not with all combinations.
+FEW = [
+    ("baseline", "paper", 2),
+    ("baseline", "union", 3),
+    ("ldam-drw", "paper", 3),
+    ("autodo-shared", "union", 2),
+    ("autodo-shared", "paper", 3),
+    ("autodo-aws", "union", 3),
+    ("autodo-aws", "paper", 2),
+    ("autodo-exact-ws", "union", 2),
+    ("autodo-exact-ws", "paper", 3),
+    ("autodo-exact-aws", "union", 3),
+    ("autodo-exact-aws", "paper", 2),
+]
+METHODS = ["baseline", "ldam-drw", "autodo-shared", "autodo-aws", "autodo-exact-ws", "autodo-exact-aws"]
+REST = [case for case in itertools.product(METHODS, ("paper", "union"), (2, 3)) if case not in FEW]
+
+
 @pytest.mark.parametrize(
-    "method", ["baseline", "ldam-drw", "autodo-shared", "autodo-aws", "autodo-exact-ws", "autodo-exact-aws"]
+    ("method", "split", "size"),
+    [*FEW, *(pytest.param(*case, marks=[pytest.mark.slow, pytest.mark.long]) for case in REST)],
 )
 def test_workers_take_the_steps_of_one_process_with_the_same_batches(pool, method, split, size):
     config = config_of(method, UNEVEN, split)
@@ -155,8 +164,27 @@ def test_two_workers_in_16_bits_or_compiled_end_near_one_that_is_neither(pool, c
         assert mine["val_loss"] == others["val_loss"] == pytest.approx(whole["val_loss"], rel=0.02)
 
 
-@pytest.mark.parametrize("split", ["paper", "union"])
-@pytest.mark.parametrize("method", ["baseline", "autodo-exact-ws", *OBJECTIVES_WITHOUT_CHANCE])
+LIKE_ONE = [
+    ("baseline", "paper"),
+    ("autodo-exact-ws", "paper"),
+    ("autodo-exact-ws", "union"),
+    ("ldam-drw", "union"),
+    ("sop", "paper"),
+    ("elr", "union"),
+    ("finetune-head-on-val", "paper"),
+    ("val-only", "paper"),
+]
+LIKE_ONE_TOO = [
+    case
+    for case in itertools.product(["baseline", "autodo-exact-ws", *OBJECTIVES_WITHOUT_CHANCE], ("paper", "union"))
+    if case not in LIKE_ONE
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "split"),
+    [*LIKE_ONE, *(pytest.param(*case, marks=[pytest.mark.slow, pytest.mark.long]) for case in LIKE_ONE_TOO)],
+)
 def test_a_run_of_two_workers_ends_as_that_of_one_where_nothing_is_random(pool, method, split):
     config = config_of(method, FULL_BATCH, split)
     first, second = pool.each(2, jobs.run, config)
@@ -237,8 +265,17 @@ def table_of(states: list[dict], shared: bool) -> dict[str, torch.Tensor]:
     return {name: torch.cat([state[name] for state in states])[order] for name in jobs.TABLE}
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (3, 2)])
-@pytest.mark.parametrize("method", ["autodo-shared", "autodo-exact-ws"])
+@pytest.mark.parametrize(
+    ("method", "before", "after"),
+    [
+        ("autodo-exact-ws", 2, 1),
+        ("autodo-exact-ws", 1, 2),
+        ("autodo-exact-ws", 3, 2),
+        ("autodo-shared", 2, 1),
+        pytest.param("autodo-shared", 1, 2, marks=[pytest.mark.slow, pytest.mark.long]),
+        pytest.param("autodo-shared", 3, 2, marks=[pytest.mark.slow, pytest.mark.long]),
+    ],
+)
 def test_other_workers_go_on_from_a_checkpoint(pool, method, before, after, tmp_path):
     config = config_of(method, FULL_BATCH, "union")
     shared = method == "autodo-shared"

@@ -1,6 +1,7 @@
 """The whole report of a store, whole and broken."""
 
 import dataclasses
+import itertools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -100,8 +101,21 @@ def _of_another_run(file: Path) -> None:
     shutil.copyfile(other, file)
 
 
-@pytest.mark.parametrize("kind", ["results", "epochs", "predictions", "points"])
-@pytest.mark.parametrize("damage", [_truncated, _folder, _of_another_run])
+DAMAGES = [
+    ("results", _truncated),
+    ("epochs", _folder),
+    ("predictions", _truncated),
+    ("points", _of_another_run),
+    ("results", _of_another_run),
+]
+KINDS = ("results", "epochs", "predictions", "points")
+OTHERS = [case for case in itertools.product(KINDS, (_truncated, _folder, _of_another_run)) if case not in DAMAGES]
+
+
+@pytest.mark.parametrize(
+    ("kind", "damage"),
+    [*DAMAGES, *(pytest.param(*case, marks=[pytest.mark.slow, pytest.mark.long]) for case in OTHERS)],
+)
 def test_a_broken_file_is_named_and_changes_no_mean_but_its_own(
     whole: Path, report: Report, tmp_path: Path, kind: str, damage: Callable[[Path], None]
 ) -> None:

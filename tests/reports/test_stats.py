@@ -6,15 +6,24 @@ import pytest
 import scipy.stats
 
 from reports.stats import (
+    CONFIDENCE,
+    FEWEST,
+    SAME,
+    SIGNIFICANT,
     bootstrap_intervals,
     differences,
     mean_std,
     paired_t_test,
+    paired_t_tests,
     rank,
     smallest_wilcoxon_p,
     too_few_pairs,
 )
 from reports.tables.differences import COVERAGE
+
+
+def test_constants_are_those_that_the_reports_speak_of() -> None:
+    assert (SIGNIFICANT, CONFIDENCE, FEWEST, SAME) == (0.05, 0.95, 3, 1e-9)
 
 
 def test_mean_and_sample_standard_deviation() -> None:
@@ -42,6 +51,21 @@ def test_the_paired_t_test_is_scipys() -> None:
 )
 def test_without_variance_there_is_an_answer_and_under_two_pairs_none(paired: list[float], p: float | None) -> None:
     assert paired_t_test(np.array(paired)) == p
+
+
+def test_samples_of_several_sizes_keep_their_places() -> None:
+    samples = [np.arange(n) + 0.1 * np.arange(n) ** 2 - 1 for n in (4, 1, 3, 4, 0, 2, 3)]
+    assert paired_t_tests(samples) == [paired_t_test(sample) for sample in samples]
+    assert [p is None for p in paired_t_tests(samples)] == [False, True, False, False, True, False, False]
+    equal = [np.full(3, 0.2), samples[0], np.full(2, 1e-10)]
+    assert paired_t_tests(equal) == [0.0, paired_t_test(samples[0]), 1.0]
+
+
+def test_more_samples_than_are_resampled_at_once_have_the_intervals_of_each() -> None:
+    samples = list(np.random.default_rng(0).normal(size=(600, 4)))
+    together = bootstrap_intervals(samples)
+    for i in (0, 255, 256, 257, 511, 512, 599):
+        assert together[i] == bootstrap_intervals([samples[i]])[0]
 
 
 def test_an_interval_does_not_depend_on_its_neighbours_and_is_the_same_each_time() -> None:
@@ -87,6 +111,8 @@ def test_it_is_said_when_there_are_too_few_seeds() -> None:
         "With 4 common seeds a two-sided Wilcoxon signed-rank test cannot go under p = 0.125"
     )
     assert (too_few_pairs([2, 5, 9]) or "").startswith("With 5 common seeds or fewer a two-sided")
+    assert (too_few_pairs([1]) or "").startswith("With 1 common seed a two-sided")
+    assert "cannot go under p = 1:" in (too_few_pairs([0]) or "")
 
 
 def errors(rows: list[list[float]], names: str = "abc") -> pd.DataFrame:
@@ -121,6 +147,9 @@ def test_equal_methods_have_equal_ranks_and_are_not_different() -> None:
     assert found.average_rank.tolist() == [2.0] * 3
     assert (found.friedman_p, found.different) == (1.0, False)
     assert np.array_equal(found.p_values, np.ones((3, 3)))
+    named = rank(errors([[1, 1, 1], [2, 2, 2]], "cba"))
+    assert named is not None
+    assert named.names == ("a", "b", "c"), "equal ones by name"
 
 
 def test_two_methods_or_one_block_are_not_ranked() -> None:

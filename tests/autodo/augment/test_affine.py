@@ -120,3 +120,41 @@ def test_sampling_grid_and_its_gradient_are_those_of_affine_grid():
     gradients = [torch.autograd.grad(grid, map_, upstream)[0] for grid, map_ in zip(grids, maps, strict=True)]
     torch.testing.assert_close(grids[0], grids[1], rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-12, atol=1e-14)
+
+
+def test_ranges_are_the_papers_and_the_temperature_is_ours():
+    names = ["rotate", "scale-x", "scale-y", "translate-x", "translate-y", "shear-x", "shear-y"]
+    assert list(affine.OPERATIONS) == names
+    assert list(affine.OPERATIONS.values()) == pytest.approx([math.pi / 6, 0.5, 0.5, 0.45, 0.45, 0.3, 0.3])
+    assert affine.COLUMNS == 14
+    assert affine.GATE_TEMPERATURE == 0.5
+
+
+def test_a_row_is_magnitudes_and_then_gates():
+    row = affine.initial_row(0.25)
+    assert row.tolist() == pytest.approx([0.0] * 7 + [-math.log(3)] * 7)
+    lam = torch.arange(14, dtype=torch.float64)[None] / 10
+    assert affine.gate_probability(lam)[0].tolist() == pytest.approx(
+        [1 / (1 + math.exp(-x / 10)) for x in range(7, 14)]
+    )
+    deviation = [size / (1 + math.exp(-x / 10)) for x, size in enumerate(affine.OPERATIONS.values())]
+    assert affine.magnitude_deviation(lam)[0].tolist() == pytest.approx(deviation)
+
+
+def test_a_gate_is_open_from_its_threshold_on_and_scales_the_noise():
+    lam = torch.zeros(2, 14, dtype=torch.float64)
+    lam[:, 7:] = 0.3
+    noise = affine.Noise(torch.full((2, 7), -2.0).double(), torch.tensor([[-0.29] * 7, [-0.31] * 7]).double())
+    drawn = affine.magnitudes(lam, noise)
+    assert drawn[0].tolist() == pytest.approx([-size for size in affine.OPERATIONS.values()])
+    assert drawn[1].tolist() == [0.0] * 7
+
+
+def test_noise_is_normal_and_logistic_and_finite():
+    noise = affine.draw_noise(5000, torch.Generator().manual_seed(0))
+    assert noise.normal.shape == noise.logistic.shape == (5000, 7)
+    assert noise.normal.dtype == noise.logistic.dtype == torch.float32
+    assert float(noise.normal.std()) == pytest.approx(1, abs=0.02)
+    assert float(noise.logistic.std()) == pytest.approx(math.pi / 3**0.5, abs=0.05)
+    for values in noise:
+        assert float(values.mean()) == pytest.approx(0, abs=0.05)

@@ -100,6 +100,12 @@ def test_at_most_the_ratio_is_redrawn(generator):
     assert 80 < (flip_labels(labels, 100, 0.1, generator) != labels).sum() <= 100
 
 
+@pytest.mark.parametrize(("noise_ratio", "count"), [(0.0996, 100), (0.0994, 99), (0.9, 900)])
+def test_the_ratio_is_rounded_and_no_label_is_redrawn_twice(noise_ratio, count, generator):
+    """Of so many classes that none is drawn as it was."""
+    assert (flip_labels(np.zeros(1000, np.int64), 10**9, noise_ratio, generator) != 0).sum() == count
+
+
 def test_no_noise_changes_nothing_and_the_input_is_never_written(generator):
     labels = LABELS.copy()
     assert (flip_labels(labels, 10, 0.0, generator) == LABELS).all()

@@ -1,8 +1,11 @@
 """Every point has one worker, and all workers' points are alike."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from autodo.data.image_set import ImageSet
 from autodo.data.shards import deal, shard_of
 from autodo.errors import ConfigError
 from autodo.recipes import build_run
@@ -113,3 +116,34 @@ def test_more_workers_than_can_have_work_are_refused(overrides, size, why):
         shard_of(data, config, Worker(0, size))
     most = int(why.split("at most ")[1].split()[0])
     assert shard_of(data, config, Worker(0, most)).total == 48
+
+
+def test_a_worker_has_the_images_and_labels_of_its_positions():
+    from autodo.data import load, prepare
+
+    config = build_run("digits", "baseline", split="union", overrides={"dataset.subsample": 60})
+    data = prepare(load(config.dataset), config)
+    everything = np.concatenate([data.train.images, data.val.images])
+    labels = np.concatenate([data.train.labels, data.val.labels])
+    for size in (1, 3):
+        positions = []
+        for rank in range(size):
+            shard = shard_of(data, config, Worker(rank, size))
+            assert (shard.train_total, shard.total) == (48, 60)
+            assert len(shard.trusted) > 0
+            images, observed = shard.points(data)
+            assert np.array_equal(images, everything[shard.positions])
+            assert np.array_equal(observed, labels[shard.positions])
+            positions += shard.positions.tolist()
+        assert sorted(positions) == list(range(60))
+
+
+def test_workers_need_images_of_val_and_of_test_to_evaluate():
+    from autodo.data import load, prepare
+
+    config = build_run("digits", "baseline", overrides={"dataset.subsample": 60})
+    data = prepare(load(config.dataset), config)
+    few = dataclasses.replace(data, test=ImageSet(data.test.images[:2], data.test.labels[:2]))
+    with pytest.raises(ConfigError, match=r"workers: 3 are too many, at most 2 .* there are 2 test images"):
+        shard_of(few, config, Worker(0, 3))
+    assert shard_of(few, config, Worker(0, 2)).total == 48

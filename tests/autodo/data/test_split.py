@@ -30,6 +30,20 @@ def test_every_class_is_on_both_sides(share, generator):
         assert (np.bincount(labels[side], minlength=3) >= 1).all()
 
 
+@pytest.mark.parametrize(("share", "held_of_each"), [(0.05, [8, 1, 1]), (0.5, [100, 1, 1]), (0.95, [192, 1, 2])])
+def test_what_small_classes_cannot_give_others_do(share, held_of_each, generator):
+    labels = np.repeat([0, 1, 2], [200, 2, 3])
+    _, held = stratified_split(labels, share, generator)
+    assert np.bincount(labels[held]).tolist() == held_of_each
+
+
+def test_as_many_are_held_out_as_both_sides_allow(generator):
+    labels = np.arange(6) % 3
+    for share in (0.01, 0.5, 0.99):
+        rest, held = stratified_split(labels, share, generator)
+        assert sorted(labels[held]) == sorted(labels[rest]) == [0, 1, 2]
+
+
 def test_class_with_too_few_images_is_named(generator):
     labels = np.array([0, 0, 1, 2, 2])
     with pytest.raises(DataError, match=r"^photos: class 'dog' has too few images for the split: 1, but at least 2"):
@@ -66,6 +80,13 @@ def test_subsample_may_take_almost_all_or_one_of_each(generator):
 def test_subsample_size_that_does_not_fit(size, generator):
     with pytest.raises(ConfigError, match=rf"dataset.subsample: {size} is out of range: .* 3\.\.112 is possible"):
         subsample(LABELS, size, generator)
+
+
+def test_subsample_of_labels_with_a_gap(generator):
+    labels = np.array([0, 0, 0, 2, 2, 2])
+    assert sorted(labels[subsample(labels, 2, generator)]) == [0, 2]
+    with pytest.raises(ConfigError, match=r"has 6 images of 2 classes, so 2\.\.6 is possible"):
+        subsample(labels, 1, generator)
 
 
 def test_members():

@@ -1,14 +1,19 @@
 """DADA: its pairs and halves, and whether it turns away from an operation that is known to harm."""
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.func import functional_call
+from torch.nn import functional as F
 
 from autodo.search import dada
 from autodo.search.dada import PAIRS, Dada, halves
 from autodo.search.smooth_operations import SEARCHED, apply_each
+from autodo.search.unrolled import Parameters
 from tests.autodo.search.toys import brightness_classes, search_run
 
 INVERT = SEARCHED.index("Invert")
@@ -75,20 +80,90 @@ def test_the_gradient_that_the_policy_gets_is_unbiased(monkeypatch: pytest.Monke
         assert ((draws.mean(0) - right).abs() < 4.5 * error).all()
 
 
+def test_the_effect_of_an_image_is_what_it_does_to_the_val_loss() -> None:
+    """-lr <v, gradient of its train loss>, v the gradient of the val loss after the step, against autograd."""
+    search = Dada(search_run("dada", images=64), brightness_classes(64), "cpu")
+    material, network, labels = search.material, search.network, search.material.labels
+    train, val, lr = search.train[:16], search.val[:16], 0.05
+    found: list[tuple[Tensor, Tensor]] = []
+
+    def recorded(pixels: Tensor, effect: Callable[[Tensor], Tensor], scale: Tensor, generator: object) -> Tensor:
+        theta = list(network.parameters())
+        images = material.train_view(1 - pixels, torch.Generator().manual_seed(1))
+        losses = F.cross_entropy(network(images), labels[train], reduction="none")
+        gradients = [
+            torch.cat([g.flatten() for g in torch.autograd.grad(loss, theta, retain_graph=True)]) for loss in losses
+        ]
+        moved = {name: value - lr * step[name] for name, value in network.named_parameters()}
+        val_loss = F.cross_entropy(functional_call(network, moved, (material.test_view(val),)), labels[val])
+        v = torch.cat([g.flatten() for g in torch.autograd.grad(val_loss, list(moved.values()))])
+        found.append((scale * effect(images), -lr * torch.stack(gradients) @ v))
+        return torch.zeros(())
+
+    step: dict[str, Tensor] = {}
+    val_direction = dada.val_direction
+
+    def kept(theta: Parameters, gradient: Parameters, *rest: Any) -> Any:
+        step.update(gradient)
+        return val_direction(theta, gradient, *rest)
+
+    search._by_relax = recorded  # type: ignore[assignment, method-assign]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dada, "val_direction", kept)
+        search._step(train, val, lr, torch.Generator().manual_seed(0))
+    ((effect, exact),) = found
+    assert (effect - exact).norm() < 0.02 * exact.norm()
+
+
+@pytest.mark.parametrize("estimator", ["relax", "gumbel-softmax"])
+def test_an_operation_that_harms_loses(estimator: str) -> None:
+    """Where an image costs as much as its brightness has changed: Invert's pairs lose weight, and its gates close."""
+    run = search_run("dada", images=256, policy_lr=0.03, estimator=estimator)
+    search = Dada(run, brightness_classes(256), "cpu")
+    pixels = search.material.pixels(torch.arange(64), torch.Generator().manual_seed(0))
+    original = search.material.train_view(pixels, torch.Generator()).mean((1, 2, 3))
+
+    def effect(images: Tensor) -> Tensor:
+        return (images.mean((1, 2, 3)) - original).square()
+
+    estimate = search._by_relax if estimator == "relax" else search._by_gumbel_softmax
+    for step in range(40):
+        estimate(pixels, effect, torch.tensor(1.0), torch.Generator().manual_seed(step))
+        search.outer.step()
+        search.policy.project()
+    by_share, by_probability = advantages(search)
+    assert by_share > 0.2
+    assert by_probability > 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("estimator", ["relax", "gumbel-softmax"])
 def test_an_operation_that_changes_the_class_loses(estimator: str) -> None:
-    """On dark and bright classes Invert teaches the wrong label: its pairs lose weight, its gates close."""
-    run = search_run("dada", images=256, epochs=10, batch_size=64, lr=0.05, policy_lr=0.03, estimator=estimator)
-    search = Dada(run, brightness_classes(256), "cpu")
-    for epoch in range(search.epochs):
-        search.run_epoch(epoch)
+    """On dark and bright classes Invert teaches the wrong label. The mean of three whole searches, as in their game."""
+    found = []
+    for seed in range(3):
+        run = search_run(
+            "dada", seed=seed, images=256, epochs=10, batch_size=64, lr=0.05, policy_lr=0.03, estimator=estimator
+        )
+        search = Dada(run, brightness_classes(256), "cpu")
+        for epoch in range(search.epochs):
+            search.run_epoch(epoch)
+        found.append(advantages(search))
+    by_share, by_probability = torch.tensor(found).mean(0).tolist()
+    assert by_share > 0.1
+    assert by_probability > 0.03
+
+
+def advantages(search: Dada) -> tuple[float, float]:
+    """By how much the pairs of operations that do no harm are ahead of those of Invert: in share and in probability."""
     shares = len(PAIRS) * torch.softmax(search.policy.weights.detach(), 0)
     probability = search.policy.probability.detach()
     is_invert = torch.tensor(PAIRS) == INVERT
     harmful = torch.tensor([SEARCHED.index(name) for name in HARMFUL])
     is_harmless = ~torch.isin(torch.tensor(PAIRS), harmful)
-    assert shares[is_invert.any(1)].mean() < min(0.9, shares[is_harmless.all(1)].mean() - 0.1)
-    assert probability[is_invert].mean() < min(0.45, probability[is_harmless].mean() - 0.03)
+    by_share = shares[is_harmless.all(1)].mean() - shares[is_invert.any(1)].mean()
+    return float(by_share), float(probability[is_harmless].mean() - probability[is_invert].mean())
 
 
 def test_the_policy_is_the_pairs_of_the_largest_weights() -> None:

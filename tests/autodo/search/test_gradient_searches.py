@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,7 +53,9 @@ def test_a_search_gives_a_policy_and_says_how(algorithm: str, data: Prepared) ->
     assert len(lines) == EPOCHS
     assert lines[0].startswith(f"{algorithm} search, epoch 1 of {EPOCHS}: ")
     rows = found.provenance["epochs"]
-    assert rows[-1]["train_loss"] < rows[0]["train_loss"]
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    if algorithm == "dada":  # the other one is a game
+        assert rows[-1]["train_loss"] < rows[0]["train_loss"]
     assert found.provenance["seconds"] == sum(row["seconds"] for row in rows) > 0
 
 

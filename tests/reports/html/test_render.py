@@ -274,6 +274,7 @@ def test_the_paper_grid_fits_into_five_megabytes() -> None:
     assert len(to_html(report, no_picture).encode()) < 5_000_000
 
 
+@pytest.mark.slow
 def test_the_paper_grid_fits_into_five_megabytes_with_pictures_of_its_embeddings() -> None:
     grid = reports.paper_grid()
     figures = tuple(reports.clusters(f"clusters-{classes}-{i}", classes) for i, classes in enumerate((10, 10, 100)))
