@@ -1,8 +1,9 @@
-"""Ray Tune without Ray: a launch whose runs are trained, or only acted, in this process one step after another.
+"""Launches without Ray: their runs are trained, or only acted, in this process one step after another.
 
 `Tuner` stands in for `ray.tune.Tuner`. It calls the search, the schedule and the callbacks in the order of the
 controller of Tune 2.60, and calls the trainable itself. So every decision of `orchestration.launch` and of
 `RunTrial` is made by the code that makes it on Ray, and a test of retries, signals or time budgets takes milliseconds.
+`Pool` does the same for the searches that come before the runs.
 """
 
 import dataclasses
@@ -10,18 +11,20 @@ import itertools
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from autodo import records
 from autodo.config import RunConfig
+from orchestration.grid import ResourcesConfig
 from orchestration.store import Store
 from tests.runs import outcome
 
 # First of all that touches Ray: it sets the environment that Ray reads at its import.
-from orchestration import cluster as _  # noqa: F401  isort: skip
+from orchestration import search_pool  # isort: skip
 
+from ray.exceptions import RayActorError, RayError
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
@@ -44,9 +47,7 @@ class Trial:
 
 
 class Tuner:
-    """In the place of Tune's class of this name.
-
-    """
+    """In the place of Tune's class of this name."""
 
     room = 2
     """How many trials can be at work at a time; 0 where no node has room for one."""
@@ -142,6 +143,57 @@ class Tuner:
     def _call(self, name: str, **arguments: Any) -> None:
         for callback in self._callbacks:
             getattr(callback, name)(trials=self._trials, **arguments)
+
+
+class Pool:
+    """In the place of `search_pool.Pool`: an actor that would be a process on Ray is an object here.
+
+    One job is done at each look for answers.
+    """
+
+    room = True
+    """Whether there is any for an actor."""
+    dies: ClassVar[dict[str, list[str]]] = {}
+    """Of a task by its name, what Ray says of the death of the process that does it, once each."""
+    done: ClassVar[list[str]] = []
+    """Names of the tasks that were done."""
+    before_each: Callable[[], object] = staticmethod(lambda: None)
+    """Called before a job is done."""
+
+    def __init__(self, given: dict[str, Any], resources: ResourcesConfig, slots: int) -> None:
+        self._given, self._slots = given, slots
+        self._hand: search_pool._Hand | None = None
+        self.jobs: list[search_pool.Job] = []
+
+    def has_begun(self) -> bool:
+        return self.room and bool(self.jobs)
+
+    def need(self) -> str:
+        return "a search needs more"
+
+    def start(self, jobs: Sequence[search_pool.Job]) -> list[search_pool.Job]:
+        free = self._slots - len(self.jobs)
+        self.jobs += jobs[:free]
+        return list(jobs[free:])
+
+    def answers(self, seconds: float) -> list[tuple[search_pool.Job, search_pool.Answer | RayError]]:
+        if not self.jobs or not self.room:
+            time.sleep(0.001)
+            return []
+        self.before_each()
+        job = self.jobs.pop(0)
+        if deaths := self.dies.get(job.task.name):
+            return [(job, RayActorError(error_msg=deaths.pop(0)))]
+        self._hand = self._hand or search_pool._Hand(self._given)
+        answer = self._hand.perform(job.config, job.task)
+        if answer[0] == "failed":
+            self._hand = None
+        else:
+            self.done.append(job.task.name)
+        return [(job, answer)]
+
+    def end(self) -> None:
+        self.jobs = []
 
 
 # ----- runs that are acted

@@ -232,9 +232,7 @@ def test_a_signal_lets_the_runs_end_their_epoch(
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_signal_stops_at_once(
-    launch_here: Launch, store: Store, actor: Actor, signum: signal.Signals
-) -> None:
+def test_a_second_signal_stops_at_once(launch_here: Launch, store: Store, actor: Actor, signum: signal.Signals) -> None:
     run = small()
 
     def twice() -> None:

@@ -14,7 +14,7 @@ import pytest
 from autodo.config import RunConfig
 from autodo.recipes import build_run
 from orchestration.store import Store
-from tests.orchestration.conftest import SMALL
+from tests.orchestration.conftest import ROOT, SMALL
 from tests.orchestration.undisturbed import metrics
 
 pytestmark = [
@@ -26,16 +26,13 @@ GROWTH_MIB = 30.0
 
 
 @pytest.fixture(scope="module")
-def actors() -> Iterator[Any]:
-    """The class that Tune makes its actors of, on a local Ray; with a look into its process."""
+def actors(shared_ray: None) -> Iterator[Any]:
+    """The class that Tune makes its actors of, with a look into its process."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(Path(__file__).parents[2])
-        # Before Ray: it sets the environment that Ray reads at its import.
-        from orchestration.cluster import Cluster, running_ray
-        from orchestration.scratch import scratch_directory
-        from orchestration.trial import RunTrial
+        patch.chdir(ROOT)
+        import ray
 
-        import ray  # isort: skip
+        from orchestration.trial import RunTrial
 
         class Watched(RunTrial):  # type: ignore[misc]
             def resident_mib(self) -> float:
@@ -63,8 +60,7 @@ def actors() -> Iterator[Any]:
                     "folder": str(Path.cwd()),
                 }
 
-        with scratch_directory(Path("/tmp")) as scratch, running_ray(Cluster(), scratch):
-            yield ray.remote(num_cpus=1)(Watched)
+        yield ray.remote(num_cpus=1)(Watched)
 
 
 def given(run: RunConfig, store: Store) -> dict[str, Any]:

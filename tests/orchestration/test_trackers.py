@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +16,11 @@ from autodo.config import RunConfig
 from autodo.errors import ConfigError
 from autodo.recipes import build_run
 from orchestration import sinks
-from orchestration.scratch import scratch_directory
+from orchestration.run_queue import RunQueue
+from orchestration.run_state import RunBusy
 from orchestration.sinks import Delivery, Tracking, identity
+from orchestration.store import Store
+from tests.orchestration.conftest import Launch
 
 ROOT = Path(__file__).parents[2]
 RUN = build_run("digits", "baseline", seed=3, overrides={"training.epochs": 3})
@@ -361,60 +364,16 @@ def test_wandb_without_a_key_is_told_before_anything_starts(tmp_path: Path) -> N
     assert "--wandb: no API key; `wandb login`, or WANDB_API_KEY, or WANDB_MODE=offline" in done.stderr
 
 
-# ----- Tune
+# ----- a launch
 
 
-@pytest.fixture
-def local_ray() -> Iterator[None]:
-    # Before Ray: it sets the environment that Ray reads at its import.
-    from orchestration import cluster as _  # noqa: F401
-
-    import ray  # isort: skip
-
-    with scratch_directory(Path("/tmp")) as scratch:
-        ray.init(
-            address="local",
-            num_cpus=1,
-            include_dashboard=False,
-            _temp_dir=str(scratch),
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
-        yield
-        ray.shutdown()
-
-
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*")
-def test_tune_feeds_the_trackers(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ray import tune
-
+def test_a_launch_feeds_the_trackers(
+    launch_here: Launch, store: Store, actor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from orchestration import trackers
+    from tests.orchestration.in_process import ProcessDied
 
-    class Attempt(tune.Trainable):
-        """Reports as RunTrial does; the run's seed says how it goes."""
-
-        def setup(self, config: dict[str, Any]) -> None:
-            self.seed, self.epoch = config["run"]["seed"], 0
-
-        def step(self) -> dict[str, Any]:
-            if self.seed == 3:
-                return {"state": "busy", "done": True}
-            if self.epoch == 2:
-                if self.seed == 2:
-                    os.kill(os.getpid(), 9)
-                self.epoch += 1
-                # As after an error that may have spoilt the process, which Tune then ends by the next step.
-                failed = {"state": "failed", "failure": {"last_line": "too hot"}, "done": False}
-                return failed if self.seed == 1 else {"state": "done", "done": True}
-            if self.epoch == 3:
-                raise RuntimeError("spoilt")
-            row = {"epoch": self.epoch, "val_error": 0.5, "test_error": None, "outer_phase": True, "seed": self.seed}
-            self.epoch += 1
-            return {"state": "running", "metrics": row, "done": False}
-
-    told, recorder = [], Recorder()
+    told, over, recorder = [], [], Recorder()
     monkeypatch.setattr(
         Tracking,
         "sinks",
@@ -426,28 +385,23 @@ def test_tune_feeds_the_trackers(local_ray: None, tmp_path: Path, monkeypatch: p
     )
     monkeypatch.setattr(Delivery, "RETRY_AFTER_SECONDS", ())
     runs = [RUN.model_copy(update={"seed": seed}) for seed in range(5)]
+    steps: list[list[Any]] = [
+        [0, 1, 2],
+        [0, 1, RuntimeError("too hot")],  # after which the process ends by itself
+        [0, 1, ProcessDied("its node has died")],
+        [RunBusy("elsewhere")],
+        [0, lambda: over.append(True), 1, 2],  # stopped after its second epoch, at the end of a time budget
+    ]
+    actor.scripts = {run.run_id: [attempt] for run, attempt in zip(runs, steps, strict=True)}
+    monkeypatch.setattr(RunQueue, "out_of_time", property(lambda _: bool(over)))
     with trackers.callbacks(Tracking(tensorboard=True), grid="g", directory=tmp_path / "tb", tell=told.append) as found:
-        tuner = tune.Tuner(
-            Attempt,
-            param_space={"run": tune.grid_search([run.model_dump(mode="json") for run in runs])},
-            run_config=tune.RunConfig(
-                storage_path=str(tmp_path / "tune"),
-                verbose=0,
-                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                callbacks=found,
-                # The last run is stopped after its first epoch, as at the end of a time budget.
-                stop=lambda _, result: result["state"] == "running" and result["metrics"]["seed"] == 4,
-            ),
-        )
-        tuner.fit()
+        launch_here(runs, store, callbacks=found, max_concurrent=1, retries=0)
     by_seed = {seed: [call for call in recorder.calls if call[1:2] == (seed,)] for seed in range(5)}
-    epochs = [[("epoch", seed, epoch) for epoch in range(2)] for seed in range(4)]
+    epochs = [[("epoch", seed, epoch) for epoch in range(3)] for seed in range(5)]
     assert by_seed[0] == [*epochs[0], ("ended", 0, "done", None)]
-    assert by_seed[1] == [*epochs[1], ("ended", 1, "failed", "too hot")]
-    assert by_seed[2][:-1] == epochs[2]
-    assert by_seed[2][-1][2] == "failed"
-    assert "the process of the run died: " in by_seed[2][-1][3]
+    assert by_seed[1] == [*epochs[1][:2], ("ended", 1, "failed", "RuntimeError: too hot")]
+    assert by_seed[2] == [*epochs[2][:2], ("ended", 2, "failed", "the process of the run died: node lost")]
     assert by_seed[3] == []
-    assert by_seed[4] == [("epoch", 4, 0), ("ended", 4, "interrupted", None)]
-    assert curve(tmp_path / "tb" / runs[0].run_id, "val_error") == [(0, 0.5), (1, 0.5)]
+    assert by_seed[4] == [*epochs[4][:2], ("ended", 4, "interrupted", None)]
+    assert curve(tmp_path / "tb" / runs[0].run_id, "val_error") == [(0, 0.25), (1, 0.25), (2, 0.25)]
     assert [line.split(":")[0] for line in told] == ["Broken does not take reports, the runs go on", "Broken"]
