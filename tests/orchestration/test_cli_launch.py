@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 
 from autodo.errors import DataError
+from orchestration import lease
 from orchestration.grid import expand, load_grid
 from orchestration.run_queue import RunQueue
 from orchestration.run_state import State
 from orchestration.store import Store
 from tests.orchestration.test_cli import GRID, Answer, autodo
+from tests.orchestration.undisturbed import alone, metrics
 
 __all__ = ["autodo"]
+SETTINGS = "set: {training.epochs: 6, dataset.subsample: 300}\n"
 Autodo = Callable[..., Answer]
 pytestmark = pytest.mark.usefixtures("without_ray")
 
@@ -112,3 +115,37 @@ def test_a_run_of_another_launch_is_left_to_it(
     answer = autodo("launch", grid, "--store", "S")
     assert answer.code == 0
     assert "1 of 4 runs are left; another launch is at work on them, or they are still to do" in answer.out
+
+
+def test_a_launch_on_an_object_store_continues_and_ends_as_on_a_local_one(
+    autodo: Autodo, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "SETTLE_SECONDS", 0.05)
+    grid = tmp_path / "mine.yaml"
+    grid.write_text(GRID.replace("autodo-aws", "autodo-exact-aws").replace("seeds: 2", "seeds: 1") + SETTINGS)
+    store = Store(f"{bucket}/team/S")
+    runs = expand(load_grid(str(grid)))
+    begun = property(lambda _: any(store.checkpoint(run.run_id).exists() for run in runs))
+    with monkeypatch.context() as patch:
+        patch.setattr(RunQueue, "out_of_time", begun)
+        answer = autodo("launch", str(grid), "--store", store.uri, "--max-concurrent", "1")
+    assert answer.code == 124
+    interrupted = [run_id for run_id, state in store.states([run.run_id for run in runs]).items() if state == "started"]
+    assert interrupted
+    assert not any(store.at_work(run_id) for run_id in interrupted)
+    # One at a time, since what a process logs goes to the logs of all runs that it is at work on.
+    answer = autodo("launch", str(grid), "--store", store.uri, "--max-concurrent", "1")
+    assert answer.code == 0
+    assert "all 2 runs are done" in answer.out
+    assert f"{store}/report/report.md" in answer.out
+    for run_id in interrupted:
+        starts = store.log_file(run_id).read_text().split("from epoch ")[1:]
+        assert (len(starts), starts[-1].startswith("0 ")) == (2, False)
+    assert all(store.run_dir(run.run_id).names() == {"config.json", "log.txt"} for run in runs)
+    row = next(line for line in autodo("status", store.uri).out.splitlines() if " mine " in line)
+    assert [cell.strip() for cell in row.strip("│").split("│")] == ["mine", "2", "·", "·", "·"]
+    assert f"report: {store}/report/report.md" in autodo("report", store.uri).out
+    assert "2 runs done" in (store.report_dir / "report.md").read_text()
+    local = alone(runs, tmp_path / "S")
+    for run in runs:
+        assert metrics(store, run.run_id) == metrics(local, run.run_id)
