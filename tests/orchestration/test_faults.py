@@ -19,7 +19,6 @@ from autodo.config import RunConfig
 from autodo.recipes import build_run
 from orchestration.grid import expand, load_grid
 from orchestration.store import Store
-from tests.orchestration.conftest import SMALL
 from tests.orchestration.undisturbed import alone, check_no_epoch_was_lost, metrics
 
 ROOT = Path(__file__).parents[2]
