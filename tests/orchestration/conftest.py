@@ -1,9 +1,9 @@
-"""A store, a run that is small and real, and a Ray."""
+"""A store, a run that is small and real, the one Ray of all tests, and launches on it or without any Ray."""
 
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from rich.console import Console
@@ -15,6 +15,9 @@ from orchestration.grid import ResourcesConfig
 from orchestration.progress import GridProgress
 from orchestration.run_queue import Work
 from orchestration.store import Store
+
+if TYPE_CHECKING:  # not here, since it imports Ray
+    from tests.orchestration.in_process import Actor, Tuner
 
 ROOT = Path(__file__).parents[2]
 Launch = Callable[..., GridProgress]
@@ -50,34 +53,98 @@ def run() -> RunConfig:
     return build_run("digits", "baseline", overrides=SMALL)
 
 
-@pytest.fixture(scope="module")
-def launch() -> Iterator[Launch]:
-    """`launch(runs, store)` on one local Ray with two CPUs; `launch.out` is not kept."""
+@pytest.fixture(scope="session")
+def ray_nodes(_home_of_ray: None) -> Iterator[str]:
+    """The address of a Ray of this machine with two CPUs, the one Ray of the whole test run.
+
+    It is no process of ours that has to be connected to it, so that a module that needs a Ray of its own has one.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         # Before Ray: it sets the environment that Ray reads at its import.
-        from orchestration import launch as on_ray
-        from orchestration.cluster import Cluster
+        from orchestration import cluster as _  # noqa: F401
         from orchestration.scratch import scratch_directory
 
-        import ray  # isort: skip
+        from ray import cluster_utils  # isort: skip
 
+        # Directly in /tmp: the path of a socket in it must stay below about 100 characters.
         with scratch_directory(Path("/tmp")) as scratch:
-            ray.init(
-                address="local",
-                num_cpus=2,
-                include_dashboard=False,
-                _temp_dir=str(scratch),
-                log_to_driver=False,
-                logging_level="ERROR",
+            patch.setenv("RAY_TMPDIR", str(scratch))
+            nodes = cluster_utils.Cluster(
+                initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False, "dashboard_port": 0}
             )
+            yield nodes.address
+            nodes.shutdown()
 
-            def call(
-                runs: list[RunConfig], store: Store, out: io.StringIO | None = None, **options: Any
-            ) -> GridProgress:
-                console = Console(file=out or io.StringIO(), width=200)
-                works = [Work(run.run_id, run, ResourcesConfig()) for run in runs]
-                return on_ray.launch(works, store, console, cluster=Cluster(), options=on_ray.Options(**options))
 
-            yield call
-            ray.shutdown()
+@pytest.fixture(scope="module")
+def shared_ray(ray_nodes: str) -> Iterator[None]:
+    """This process is connected to the Ray of the test run, and what it left there goes with the module."""
+    import ray
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        ray.init(address=ray_nodes, log_to_driver=False, logging_level="ERROR")
+        yield
+        ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def launch(shared_ray: None) -> Iterator[Launch]:
+    """`launch(runs, store)` on the Ray of the test run; what it prints is not kept."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        yield _launch
+
+
+@pytest.fixture
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> "type[Tuner]":
+    """Launches take place in this process, on two CPUs that are not there; see `in_process`."""
+    from orchestration import launch as on_ray
+    from orchestration import search_stage
+    from tests.orchestration.in_process import Pool, Tuner
+
+    import ray  # isort: skip
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(search_stage, "Pool", type("Pool", (Pool,), {"dies": {}, "done": []}))
+    monkeypatch.setattr(search_stage, "LOOK_SECONDS", 0.0)
+    tuner = type("Tuner", (Tuner,), {})
+    monkeypatch.setattr(on_ray.tune, "Tuner", tuner)
+    return tuner
+
+
+@pytest.fixture
+def actor(monkeypatch: pytest.MonkeyPatch) -> "Actor":
+    """In the place of every training, one that only acts."""
+    from orchestration import trial
+    from tests.orchestration.in_process import Actor
+
+    actor = Actor()
+    monkeypatch.setattr(trial, "execute", actor)
+    return actor
+
+
+@pytest.fixture
+def launch_here(without_ray: "type[Tuner]") -> Launch:
+    """`launch(runs, store)` in this process."""
+    return _launch
+
+
+def _launch(runs: list[RunConfig], store: Store, out: io.StringIO | None = None, **options: Any) -> GridProgress:
+    from orchestration import launch as on_ray
+    from orchestration.cluster import Cluster
+
+    callbacks, address = options.pop("callbacks", ()), options.pop("address", None)
+    resources = options.pop("resources", ResourcesConfig())
+    works = [Work(run.run_id, run, resources) for run in runs]
+    return on_ray.launch(
+        works,
+        store,
+        Console(file=out or io.StringIO(), width=200),
+        cluster=Cluster(address),
+        options=on_ray.Options(**options),
+        callbacks=callbacks,
+    )

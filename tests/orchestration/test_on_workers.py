@@ -39,11 +39,13 @@ def starts_of(store: Store, run: RunConfig) -> list[int]:
     return [int(epoch) for epoch in re.findall(r"from epoch (\d+)", store.log_file(run.run_id).read_text())]
 
 
-@pytest.mark.long
-def test_runs_by_two_workers_one_after_another(launch: Launch, store: Store) -> None:
-    runs = [small(), small("autodo-exact-aws")]
+@pytest.mark.parametrize(
+    "methods", [["autodo-exact-aws"], pytest.param(["baseline", "autodo-exact-aws"], marks=pytest.mark.long)]
+)
+def test_runs_by_two_workers_one_after_another(methods: list[str], launch: Launch, store: Store) -> None:
+    runs = [small(method) for method in methods]
     progress = launch(runs, store, keep=("embeddings",))
-    assert (progress.done, progress.failed) == (2, {})
+    assert (progress.done, progress.failed) == (len(runs), {})
     for run in runs:
         check_results(store, run)
         embeddings, predictions = (
@@ -75,6 +77,7 @@ class Killer(threading.Thread):
                 self.killed.append(pid)
 
 
+@pytest.mark.long
 def test_a_killed_worker_costs_an_attempt_and_no_bit_of_the_result(launch: Launch, store: Store) -> None:
     run = small("autodo-exact-ws", **{"training.epochs": 40, "outer.start_share": 0.1})
     pool = Pool(2)
@@ -138,17 +141,12 @@ def test_a_killed_worker_is_told_as_what_it_is(launch: Launch, store: Store) -> 
     assert "worker" in failure.traceback
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("overrides", "kind", "cause", "message"),
     [
         ({"training.lr": 1e20}, "TrainingDiverged", Cause.DIVERGED, "is not finite in epoch 0"),
-        pytest.param(
-            {"training.batch_size": 1},
-            "ConfigError",
-            Cause.ERROR,
-            "workers: 2 are too many, at most 1 can train",
-            marks=pytest.mark.long,
-        ),
+        ({"training.batch_size": 1}, "ConfigError", Cause.ERROR, "workers: 2 are too many, at most 1 can train"),
     ],
 )
 def test_a_run_fails_with_the_error_of_its_workers(

@@ -33,9 +33,7 @@ def test_a_run_that_gets_no_room_ends_with_the_time_and_leaves_nothing(
 
         from orchestration import launch as on_ray
 
-        begun = time.monotonic()
         progress = launch([run], store, joins=True, seconds=5)
-        assert time.monotonic() - begun < 60, "most of it is the start of the processes"
         assert progress.stop_reason == "out of time"
         assert (progress.done, progress.failed, progress.stopped) == (0, {}, {run.run_id})
         assert not store.log_file(run.run_id).exists()

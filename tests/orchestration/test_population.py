@@ -1,4 +1,4 @@
-"""Population-based augmentation on a Ray of this machine."""
+"""Population-based augmentation on Ray."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ from autodo.recipes import build_run
 from autodo.storage import locate
 from orchestration.grid import ResourcesConfig
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_ray")]
 
 RUN = build_run(
     "digits",
@@ -63,27 +63,17 @@ def members_of_this_process() -> list[int]:
     return [pid for pid in members if ours(pid)]
 
 
-@pytest.fixture
-def on_ray(tmp_path_factory):
-
-    from orchestration.cluster import Cluster, running_ray
-    from orchestration.scratch import scratch_directory
-
-    with scratch_directory(Path("/tmp")) as scratch, running_ray(Cluster(None, False), scratch):
-        yield scratch
-
-
-def test_the_best_members_schedule_is_found_and_a_search_that_is_cut_continues(on_ray, tmp_path):
+def test_the_best_members_schedule_is_found_and_a_search_that_is_cut_continues(tmp_path):
     folder = locate(tmp_path / "search")
     folder.make_folder()
     told: list[str] = []
-    stopped = search(folder, on_ray / "one", told, stop=lambda: any("epoch 3" in line for line in told))
+    stopped = search(folder, tmp_path / "one", told, stop=lambda: any("epoch 3" in line for line in told))
     assert stopped is None, told
     assert folder.names() >= {f"member-{number}-epoch-2.pt" for number in range(4)}
     if "member-2-epoch-4.pt" in folder.names():  # what cannot be read does not count
         (folder / "member-2-epoch-4.pt").write_bytes(b"damaged")
     told.clear()
-    policy = search(folder, on_ray / "two", told)
+    policy = search(folder, tmp_path / "two", told)
     assert told[0] == "continues from epoch 2 of 10"
     epochs = [f"epoch {epoch} of 10" for epoch in range(3, 11)]
     assert [line.partition(",")[0] for line in told[1:]] == epochs, "nobody skips one, whoever it is the heir of"
@@ -97,7 +87,7 @@ def test_the_best_members_schedule_is_found_and_a_search_that_is_cut_continues(o
 
 
 @pytest.mark.long
-def test_a_member_whose_process_dies_goes_on_from_the_last_perturbation(on_ray, store):
+def test_a_member_whose_process_dies_goes_on_from_the_last_perturbation(store, tmp_path):
     """And when that happens too often, the search has failed."""
     from orchestration import population
 
@@ -119,7 +109,7 @@ def test_a_member_whose_process_dies_goes_on_from_the_last_perturbation(on_ray, 
             store,
             console,
             resources=ResourcesConfig(),
-            scratch=locate(on_ray / f"scratch{retries}"),
+            scratch=locate(tmp_path / f"scratch{retries}"),
             retries=retries,
         )
 
@@ -135,12 +125,12 @@ def test_a_member_whose_process_dies_goes_on_from_the_last_perturbation(on_ray, 
 
 
 @pytest.mark.long
-def test_some_members_become_heirs_of_better_ones(on_ray, tmp_path):
+def test_some_members_become_heirs_of_better_ones(tmp_path):
     import torch
 
     folder = locate(tmp_path / "search")
     folder.make_folder()
-    search(folder, on_ray / "one", [])
+    search(folder, tmp_path / "one", [])
     states = [torch.load(tmp_path / "search" / f"member-{n}-epoch-10.pt", weights_only=True) for n in range(4)]
     histories = [state["member"]["history"] for state in states]
     # The worst quarter of four is one, at each of four perturbations.

@@ -4,7 +4,6 @@ import itertools
 import logging
 import random
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,46 +24,69 @@ pytestmark = [
 GROWTH_MIB = 30.0
 
 
-@pytest.fixture(scope="module")
-def actors() -> Iterator[Any]:
-    """The class that Tune makes its actors of, on a local Ray; with a look into its process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(Path(__file__).parents[2])
-        # Before Ray: it sets the environment that Ray reads at its import.
-        from orchestration.cluster import Cluster, running_ray
-        from orchestration.scratch import scratch_directory
-        from orchestration.trial import RunTrial
+def watched() -> type[Any]:
+    """The class that Tune makes its actors of, with a look into its process."""
+    from orchestration.trial import RunTrial
 
-        import ray  # isort: skip
+    class Watched(RunTrial):  # type: ignore[misc]
+        def resident_mib(self) -> float:
+            import psutil
 
-        class Watched(RunTrial):  # type: ignore[misc]
-            def resident_mib(self) -> float:
-                import psutil
+            return psutil.Process().memory_info().rss / 2**20
 
-                return psutil.Process().memory_info().rss / 2**20
+        def global_state(self) -> dict[str, Any]:
+            """All that a run could leave changed in its process."""
+            import torch
 
-            def global_state(self) -> dict[str, Any]:
-                """All that a run could leave changed in its process."""
-                import torch
+            return {
+                "torch generator": torch.get_rng_state().numpy().tobytes(),
+                "numpy generator": str(np.random.get_state()),  # noqa: NPY002
+                "python generator": hash(random.getstate()),
+                "threads": torch.get_num_threads(),
+                "dtype": torch.get_default_dtype(),
+                "deterministic": torch.are_deterministic_algorithms_enabled(),
+                "cudnn": (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic),
+                "float32 precision": torch.get_float32_matmul_precision(),
+                "gradients": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
+                "anomalies": torch.is_anomaly_enabled(),
+                "warnings": list(map(str, warnings.filters)),
+                "log": (logging.getLogger("autodo").level, len(logging.getLogger("autodo").handlers)),
+                "folder": str(Path.cwd()),
+            }
 
-                return {
-                    "torch generator": torch.get_rng_state().numpy().tobytes(),
-                    "numpy generator": str(np.random.get_state()),  # noqa: NPY002
-                    "python generator": hash(random.getstate()),
-                    "threads": torch.get_num_threads(),
-                    "dtype": torch.get_default_dtype(),
-                    "deterministic": torch.are_deterministic_algorithms_enabled(),
-                    "cudnn": (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic),
-                    "float32 precision": torch.get_float32_matmul_precision(),
-                    "gradients": (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
-                    "anomalies": torch.is_anomaly_enabled(),
-                    "warnings": list(map(str, warnings.filters)),
-                    "log": (logging.getLogger("autodo").level, len(logging.getLogger("autodo").handlers)),
-                    "folder": str(Path.cwd()),
-                }
+    return Watched
 
-        with scratch_directory(Path("/tmp")) as scratch, running_ray(Cluster(), scratch):
-            yield ray.remote(num_cpus=1)(Watched)
+
+class Here:
+    """An actor that is an object of this process."""
+
+    def __init__(self, run: RunConfig, store: Store) -> None:
+        self._actor = watched()(config=given(run, store))
+
+    def ask(self, method: str, *arguments: object) -> Any:
+        return getattr(self._actor, method)(*arguments)
+
+    def end(self) -> None:
+        self._actor.stop()
+
+
+class OnRay:
+    """An actor that is a process of Ray's."""
+
+    def __init__(self, run: RunConfig, store: Store) -> None:
+        import ray
+
+        self._actor = ray.remote(num_cpus=1)(watched()).remote(given(run, store))
+
+    def ask(self, method: str, *arguments: object) -> Any:
+        import ray
+
+        return ray.get(getattr(self._actor, method).remote(*arguments))
+
+    def end(self) -> None:
+        import ray
+
+        ray.kill(self._actor)
 
 
 def given(run: RunConfig, store: Store) -> dict[str, Any]:
@@ -78,12 +100,10 @@ def given(run: RunConfig, store: Store) -> dict[str, Any]:
     }
 
 
-def finish(actor: Any, epochs: int | None = None) -> str:
+def finish(actor: Here | OnRay, epochs: int | None = None) -> str:
     """Trains to the end, or so many epochs; returns the last state."""
-    import ray
-
     for epoch in itertools.count(1):
-        result = ray.get(actor.train.remote())
+        result = actor.ask("train")
         if result["done"] or epoch == epochs:
             return str(result["state"])
     raise AssertionError
@@ -93,27 +113,37 @@ def small(method: str, seed: int = 0, **overrides: object) -> RunConfig:
     return build_run("digits", method, seed=seed, overrides={**SMALL, **overrides})
 
 
-def one_after_another(actors: Any, store: Store, runs: list[tuple[RunConfig, str]]) -> list[dict[str, Any]]:
+def one_after_another(
+    where: type[Here | OnRay], store: Store, runs: list[tuple[RunConfig, str]]
+) -> list[dict[str, Any]]:
     """Each run to the state that is given, all in one process; returns the global state after each."""
-    import ray
-
-    actor, states = actors.remote(given(runs[0][0], store)), []
+    actor, states = where(runs[0][0], store), []
     for run, state in runs:
-        assert ray.get(actor.reset.remote(given(run, store)))
+        assert actor.ask("reset", given(run, store))
         assert finish(actor, epochs=1 if state == "running" else None) == state
-        states.append(ray.get(actor.global_state.remote()))
-    ray.kill(actor)
+        states.append(actor.ask("global_state"))
+    actor.end()
     return states
 
 
-@pytest.mark.slow
-def test_a_run_in_a_used_process_is_the_run_in_a_fresh_one(actors: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("where", "model"),
+    [
+        pytest.param(Here, "small-cnn", id="objects"),
+        pytest.param(OnRay, "resnet-18", id="processes", marks=[pytest.mark.slow, pytest.mark.long]),
+    ],
+)
+def test_a_run_in_a_used_process_is_the_run_in_a_fresh_one(
+    where: type[Here | OnRay], model: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    if where is OnRay:
+        request.getfixturevalue("shared_ray")
     first, second = small("autodo-exact-aws"), small("baseline")
-    third = build_run("digits", "autodo-aws", split="union", seed=3, overrides={**SMALL, "model.name": "resnet-18"})
+    third = build_run("digits", "autodo-aws", split="union", seed=3, overrides={**SMALL, "model.name": model})
     diverging, impossible = small("baseline", **{"training.lr": 1e20}), small("baseline", **{"dataset.subsample": 7})
     fresh = Store(tmp_path / "fresh").create()
     for run in (first, second, third):
-        one_after_another(actors, fresh, [(run, "done")])
+        one_after_another(where, fresh, [(run, "done")])
 
     orders = [
         [(first, "done"), (second, "done"), (third, "done")],
@@ -130,7 +160,7 @@ def test_a_run_in_a_used_process_is_the_run_in_a_fresh_one(actors: Any, tmp_path
     ]
     for number, order in enumerate(orders):
         store = Store(tmp_path / f"used-{number}").create()
-        states = one_after_another(actors, store, order)
+        states = one_after_another(where, store, order)
         for run in (first, second, third):
             assert metrics(store, run.run_id) == metrics(fresh, run.run_id)
         # A run that was put aside is still there, with its handler of log lines, until the next comes.
@@ -139,9 +169,8 @@ def test_a_run_in_a_used_process_is_the_run_in_a_fresh_one(actors: Any, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_memory_stays_flat_over_many_runs(actors: Any, tmp_path: Path) -> None:
-    import ray
-
+@pytest.mark.usefixtures("shared_ray")
+def test_memory_stays_flat_over_many_runs(tmp_path: Path) -> None:
     store = Store(tmp_path / "S").create()
     overrides = {"training.epochs": 1, "training.warmup_epochs": 0, "dataset.subsample": 200}
     # Several datasets and networks in turn, as in a grid: what is kept of them must be bounded.
@@ -151,12 +180,12 @@ def test_memory_stays_flat_over_many_runs(actors: Any, tmp_path: Path) -> None:
         for seed in range(67)
         for method, n, model in kinds
     ][:200]
-    actor, resident = actors.remote(given(runs[0], store)), []
+    actor, resident = OnRay(runs[0], store), []
     for run in runs:
-        assert ray.get(actor.reset.remote(given(run, store)))
+        assert actor.ask("reset", given(run, store))
         assert finish(actor) == "done"
-        resident.append(ray.get(actor.resident_mib.remote()))
-    ray.kill(actor)
+        resident.append(actor.ask("resident_mib"))
+    actor.end()
     assert len(store.done()) == len(runs)
     slope = float(np.polyfit(range(50, 200), resident[50:], 1)[0])
     print(f"resident MiB after 1, 50, 100, 150, 200 runs: {[round(resident[i]) for i in (0, 49, 99, 149, 199)]}; ")

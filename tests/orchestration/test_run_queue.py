@@ -6,7 +6,7 @@ import pytest
 
 from autodo.recipes import build_run
 from orchestration.grid import ResourcesConfig
-from orchestration.run_queue import RunQueue, Work
+from orchestration.run_queue import BUSY_PAUSE_SECONDS, PATIENCE_SECONDS, RunQueue, Work
 from orchestration.run_state import Cause, Failure
 
 RUN = build_run("digits", "baseline")
@@ -50,6 +50,11 @@ def test_of_runs_of_unknown_length_the_dearest_comes_first() -> None:
     unknown = [Work(name, RUN, ResourcesConfig(), None, cost) for name, cost in costs.items()]
     queue = RunQueue([*works(known=500.0), *unknown], retries=2)
     assert taken(queue) == ["exact", "aws", "baseline", "known"]
+
+
+def test_a_run_of_unknown_length_and_cost_costs_an_epoch() -> None:
+    more, less = (Work(name, RUN, ResourcesConfig(), None, cost) for name, cost in (("more", 1.5), ("less", 0.5)))
+    assert taken(RunQueue([less, *works(unknown=None), more], retries=2)) == ["more", "unknown", "less"]
 
 
 def test_no_more_are_at_work_than_allowed() -> None:
@@ -127,11 +132,12 @@ def test_a_busy_run_is_looked_at_again_when_nothing_else_waits_and_left_in_the_e
     queue.is_busy("a")
     assert taken(queue) == ["b"]
     queue.ended("b")
-    clock.now = 3.0
+    clock.now = 2.0
     assert taken(queue) == ["a"]
     queue.is_busy("a")
+    clock.now = 3.9
     assert queue.take() is None, "not at once"
-    clock.now = 6.0
+    clock.now = 4.0
     assert taken(queue) == ["a"]
     queue.is_busy("a")
     assert not queue.finished
@@ -140,11 +146,69 @@ def test_a_busy_run_is_looked_at_again_when_nothing_else_waits_and_left_in_the_e
     assert queue.busy == ("a",)
 
 
+def test_of_several_busy_runs_the_one_that_has_waited_longest_is_looked_at_first(clock: Clock) -> None:
+    queue = RunQueue(works(a=None, b=None, c=1.0), retries=2, clock=clock)
+    assert taken(queue) == ["a", "b", "c"]
+    queue.is_busy("b")
+    queue.is_busy("a")
+    queue.ended("c")
+    assert queue.busy == ("b", "a")
+    clock.now = BUSY_PAUSE_SECONDS
+    assert taken(queue) == ["b"], "one at a time"
+    queue.is_busy("b")
+    clock.now = 2 * BUSY_PAUSE_SECONDS
+    assert taken(queue) == ["a"]
+
+
+@pytest.mark.parametrize("patience", [None, 7.0])
+@pytest.mark.parametrize("end", ["done", "failed"])
+def test_patience_with_a_busy_run_begins_when_the_last_of_ours_ends(
+    clock: Clock, patience: float | None, end: str
+) -> None:
+    seconds = PATIENCE_SECONDS if patience is None else patience
+    queue = RunQueue(works(a=None, b=None), retries=0, clock=clock, patience_seconds=patience)
+    assert taken(queue) == ["a", "b"]
+    queue.is_busy("a")
+    clock.now = 1000.0
+    assert not queue.finished, "b is at work"
+    if end == "done":
+        queue.ended("b")
+    else:
+        assert not queue.failed("b", failure())
+    assert not queue.finished
+    clock.now = 1000.0 + seconds - 0.5
+    assert not queue.finished
+    clock.now = 1000.0 + seconds
+    assert queue.finished
+
+
+def test_patience_is_counted_from_the_start_of_the_queue(clock: Clock) -> None:
+    clock.now = 500.0
+    queue = RunQueue(works(a=None), retries=0, clock=clock)
+    queue.take()
+    queue.is_busy("a")
+    clock.now = 500.0 + BUSY_PAUSE_SECONDS - 0.1
+    assert queue.take() is None
+    clock.now = 500.0 + PATIENCE_SECONDS - 0.1
+    assert not queue.finished
+    clock.now = 500.0 + PATIENCE_SECONDS
+    assert queue.finished
+
+
+def test_the_time_is_counted_from_the_start_of_the_queue(clock: Clock) -> None:
+    clock.now = 500.0
+    queue = RunQueue(works(a=None), retries=0, seconds=10, clock=clock)
+    clock.now = 509.9
+    assert not queue.out_of_time
+    clock.now = 510.0
+    assert queue.out_of_time
+
+
 def test_a_run_that_was_busy_and_is_free_now_is_run(clock: Clock) -> None:
     queue = RunQueue(works(a=None), retries=2, clock=clock)
     queue.take()
     queue.is_busy("a")
-    clock.now = 3.0
+    clock.now = BUSY_PAUSE_SECONDS
     assert taken(queue) == ["a"]
     queue.ended("a")
     assert queue.finished

@@ -22,6 +22,7 @@ GRID = (
 
 
 @pytest.mark.slow
+@pytest.mark.long  # test_cli_launch.py shows it without Ray, and test_faults.py a kill on a local store
 def test_a_killed_launch_continues_and_ends_as_on_a_local_store(
     bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +16,11 @@ from autodo.config import RunConfig
 from autodo.errors import ConfigError
 from autodo.recipes import build_run
 from orchestration import sinks
-from orchestration.scratch import scratch_directory
+from orchestration.run_queue import RunQueue
+from orchestration.run_state import RunBusy
 from orchestration.sinks import Delivery, Tracking, identity
+from orchestration.store import Store
+from tests.orchestration.conftest import Launch
 
 ROOT = Path(__file__).parents[2]
 RUN = build_run("digits", "baseline", seed=3, overrides={"training.epochs": 3})
@@ -57,6 +60,13 @@ def report_epochs(delivery: Delivery, count: int) -> None:
 # ----- delivery
 
 
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 def test_reports_arrive_in_order_and_closing_waits_for_them() -> None:
     sink, told = Recorder(), []
     delivery = Delivery("T", lambda: sink, told.append)
@@ -73,25 +83,27 @@ def test_an_outage_is_told_once_and_nothing_is_lost(monkeypatch: pytest.MonkeyPa
     sink.broken = away.is_set
     delivery = Delivery("T", lambda: sink, told.append)
     report_epochs(delivery, 5)
-    time.sleep(0.3)
+    wait_until(lambda: bool(told))
     away.clear()
-    time.sleep(0.3)
+    wait_until(lambda: len(sink.calls) == 5)
     delivery.close()
     assert [call[2] for call in sink.calls[:-1]] == [0, 1, 2, 3, 4]
     assert told == ["T does not take reports, the runs go on: no answer"]
 
 
-def test_a_server_that_stays_away_costs_the_grid_nothing() -> None:
+def test_a_server_that_stays_away_costs_the_grid_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Delivery, "RETRY_AFTER_SECONDS", (1e6,))  # the end of the grid does not wait for it
     told: list[str] = []
+    tries: list[None] = []
 
     def opened() -> sinks.Sink:
+        tries.append(None)
         raise ConnectionError("refused")
 
-    begun = time.monotonic()
     delivery = Delivery("T", opened, told.append)
     report_epochs(delivery, 1000)
-    delivery.close()
-    assert time.monotonic() - begun < 5
+    delivery.close(patience_seconds=300)
+    assert len(tries) <= 1001 + 1, "each once, and the one that waited once more"
     assert told == [
         "T does not take reports, the runs go on: refused",
         "T: 1001 reports were not delivered; the store has every value",
@@ -110,10 +122,10 @@ def test_a_tracker_that_hangs_is_left_behind() -> None:
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Delivery, "HELD", 10)
-    told, sink, hang = [], Recorder(), threading.Event()
+    told, sink, taken, hang = [], Recorder(), threading.Event(), threading.Event()
     delivery = Delivery("T", lambda: sink, told.append)
-    delivery.put(lambda _: hang.wait())  # type: ignore[arg-type, return-value]
-    time.sleep(0.1)
+    delivery.put(lambda _: taken.set() or hang.wait())  # type: ignore[arg-type, func-returns-value, return-value]
+    assert taken.wait(60)
     report_epochs(delivery, 30)
     hang.set()
     delivery.close()
@@ -361,60 +373,16 @@ def test_wandb_without_a_key_is_told_before_anything_starts(tmp_path: Path) -> N
     assert "--wandb: no API key; `wandb login`, or WANDB_API_KEY, or WANDB_MODE=offline" in done.stderr
 
 
-# ----- Tune
+# ----- a launch
 
 
-@pytest.fixture
-def local_ray() -> Iterator[None]:
-    # Before Ray: it sets the environment that Ray reads at its import.
-    from orchestration import cluster as _  # noqa: F401
-
-    import ray  # isort: skip
-
-    with scratch_directory(Path("/tmp")) as scratch:
-        ray.init(
-            address="local",
-            num_cpus=1,
-            include_dashboard=False,
-            _temp_dir=str(scratch),
-            log_to_driver=False,
-            logging_level="ERROR",
-        )
-        yield
-        ray.shutdown()
-
-
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*")
-def test_tune_feeds_the_trackers(local_ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ray import tune
-
+def test_a_launch_feeds_the_trackers(
+    launch_here: Launch, store: Store, actor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from orchestration import trackers
+    from tests.orchestration.in_process import ProcessDied
 
-    class Attempt(tune.Trainable):
-        """Reports as RunTrial does; the run's seed says how it goes."""
-
-        def setup(self, config: dict[str, Any]) -> None:
-            self.seed, self.epoch = config["run"]["seed"], 0
-
-        def step(self) -> dict[str, Any]:
-            if self.seed == 3:
-                return {"state": "busy", "done": True}
-            if self.epoch == 2:
-                if self.seed == 2:
-                    os.kill(os.getpid(), 9)
-                self.epoch += 1
-                # As after an error that may have spoilt the process, which Tune then ends by the next step.
-                failed = {"state": "failed", "failure": {"last_line": "too hot"}, "done": False}
-                return failed if self.seed == 1 else {"state": "done", "done": True}
-            if self.epoch == 3:
-                raise RuntimeError("spoilt")
-            row = {"epoch": self.epoch, "val_error": 0.5, "test_error": None, "outer_phase": True, "seed": self.seed}
-            self.epoch += 1
-            return {"state": "running", "metrics": row, "done": False}
-
-    told, recorder = [], Recorder()
+    told, over, recorder = [], [], Recorder()
     monkeypatch.setattr(
         Tracking,
         "sinks",
@@ -426,28 +394,23 @@ def test_tune_feeds_the_trackers(local_ray: None, tmp_path: Path, monkeypatch: p
     )
     monkeypatch.setattr(Delivery, "RETRY_AFTER_SECONDS", ())
     runs = [RUN.model_copy(update={"seed": seed}) for seed in range(5)]
+    steps: list[list[Any]] = [
+        [0, 1, 2],
+        [0, 1, RuntimeError("too hot")],  # after which the process ends by itself
+        [0, 1, ProcessDied("its node has died")],
+        [RunBusy("elsewhere")],
+        [0, lambda: over.append(True), 1, 2],  # stopped after its second epoch, at the end of a time budget
+    ]
+    actor.scripts = {run.run_id: [attempt] for run, attempt in zip(runs, steps, strict=True)}
+    monkeypatch.setattr(RunQueue, "out_of_time", property(lambda _: bool(over)))
     with trackers.callbacks(Tracking(tensorboard=True), grid="g", directory=tmp_path / "tb", tell=told.append) as found:
-        tuner = tune.Tuner(
-            Attempt,
-            param_space={"run": tune.grid_search([run.model_dump(mode="json") for run in runs])},
-            run_config=tune.RunConfig(
-                storage_path=str(tmp_path / "tune"),
-                verbose=0,
-                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                callbacks=found,
-                # The last run is stopped after its first epoch, as at the end of a time budget.
-                stop=lambda _, result: result["state"] == "running" and result["metrics"]["seed"] == 4,
-            ),
-        )
-        tuner.fit()
+        launch_here(runs, store, callbacks=found, max_concurrent=1, retries=0)
     by_seed = {seed: [call for call in recorder.calls if call[1:2] == (seed,)] for seed in range(5)}
-    epochs = [[("epoch", seed, epoch) for epoch in range(2)] for seed in range(4)]
+    epochs = [[("epoch", seed, epoch) for epoch in range(3)] for seed in range(5)]
     assert by_seed[0] == [*epochs[0], ("ended", 0, "done", None)]
-    assert by_seed[1] == [*epochs[1], ("ended", 1, "failed", "too hot")]
-    assert by_seed[2][:-1] == epochs[2]
-    assert by_seed[2][-1][2] == "failed"
-    assert "the process of the run died: " in by_seed[2][-1][3]
+    assert by_seed[1] == [*epochs[1][:2], ("ended", 1, "failed", "RuntimeError: too hot")]
+    assert by_seed[2] == [*epochs[2][:2], ("ended", 2, "failed", "the process of the run died: node lost")]
     assert by_seed[3] == []
-    assert by_seed[4] == [("epoch", 4, 0), ("ended", 4, "interrupted", None)]
-    assert curve(tmp_path / "tb" / runs[0].run_id, "val_error") == [(0, 0.5), (1, 0.5)]
+    assert by_seed[4] == [*epochs[4][:2], ("ended", 4, "interrupted", None)]
+    assert curve(tmp_path / "tb" / runs[0].run_id, "val_error") == [(0, 0.25), (1, 0.25), (2, 0.25)]
     assert [line.split(":")[0] for line in told] == ["Broken does not take reports, the runs go on", "Broken"]

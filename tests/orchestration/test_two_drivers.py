@@ -18,7 +18,7 @@ GRID = GridConfig.model_validate(
         "datasets": ["digits"],
         "distortions": ["1-0.0"],
         "methods": ["baseline"],
-        "seeds": 6,
+        "seeds": 4,
         "set": {"training.epochs": 3, "dataset.subsample": 300},
     }
 )
@@ -44,7 +44,7 @@ for run in expand(grid):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["local", "s3"])
+@pytest.mark.parametrize("kind", [pytest.param("local", marks=pytest.mark.long), "s3"])
 def test_every_run_is_done_once(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     uri = str(tmp_path / "S") if kind == "local" else f"{request.getfixturevalue('bucket')}/S"
     store = Store(uri).create()

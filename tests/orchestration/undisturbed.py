@@ -1,11 +1,13 @@
 """What runs that were disturbed are compared with."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from autodo import records
 from autodo.config import RunConfig
 from orchestration.execute import execute
+from orchestration.keep import Keep
 from orchestration.store import Store
 
 TIMES = {"seconds", "inner_seconds", "outer_seconds", "eval_seconds", "images_per_second", "finished_at"}
@@ -19,7 +21,7 @@ def metrics(store: Store, run_id: str) -> list[object]:
     return [table.drop_columns([name for name in table.column_names if name in TIMES]).to_pylist() for table in tables]
 
 
-def alone(runs: list[RunConfig], folder: Path) -> Store:
+def alone(runs: list[RunConfig], folder: Path, keep: Sequence[Keep] = ()) -> Store:
     """The same runs in this process, one after another, undisturbed."""
     import torch
 
@@ -27,7 +29,7 @@ def alone(runs: list[RunConfig], folder: Path) -> Store:
     torch.set_num_threads(1)  # as many as a run has on Ray: sums of several threads round otherwise
     try:
         for run in runs:
-            list(execute(run, store))
+            list(execute(run, store, keep=keep))
     finally:
         torch.set_num_threads(threads)
     return store
