@@ -3,8 +3,9 @@
     python -m benchmarks.outer_schedule run RESULTS.parquet      # what the file lacks of some hundred trainings
     python -m benchmarks.outer_schedule show RESULTS.parquet [--figure FILE.png]
 
-12,000 images of Fashion-MNIST, small-cnn, 20 epochs, one thread; with `--study`, others (`STUDIES`). Every variant is a
-method of the exact solver with one thing changed (`outer_variants.py`). The error is that of all test images at the
+12,000 images of Fashion-MNIST, small-cnn, 20 epochs, one thread; with `--study`, others (`STUDIES`), of which
+`restart-12000` and `restart-5000` compare the schedules of the outer optimizer. Every variant is a method of the exact
+solver with one thing changed (`outer_variants.py`). The error is that of all test images at the
 epoch of lowest val error. Costs are this process's own time, without evaluation, over that of a plain training.
 """
 
@@ -214,7 +215,8 @@ def show(study: Study, results: pd.DataFrame, figure: Path | None) -> None:
             cells_of = of_method[of_method.variant == variant].set_index("distortion").reindex(study.distortions)
             errors = " | ".join(spread(row.error, row["std"]) for _, row in cells_of.iterrows())
             counts = "+".join(f"{count:.0f}" for count in cells_of.n.fillna(0))
-            costs = f"{cells_of.passes.mean():.0f} | {cells_of.outer_cost.mean():.2f}"
+            cost = cells_of.outer_cost.mean()
+            costs = f"{cells_of.passes.mean():.0f} | {'–' if np.isnan(cost) else f'{cost:.2f}'}"
             change = pooled_change(all_of_method, variant, study.base)
             print(f"| {variant} | {costs} | {errors} | {change} | {counts} |")
     print("\nall methods\n\n| variant | change |\n|---|---:|")

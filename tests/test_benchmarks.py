@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import ttest_rel
@@ -12,6 +13,7 @@ from autodo.data import load, prepare
 from autodo.recipes import build_run
 from autodo.train import Training
 from benchmarks.__main__ import BENCHMARKS, ON_DEVICE, measured
+from benchmarks.neumann_scale import cut_classes
 from benchmarks.outer_schedule import STUDIES, cells, config_of, pooled_change
 from benchmarks.outer_variants import BEFORE, DEFAULT, PRESENT, SHARED, VARIANTS
 from benchmarks.sharded_table import BATCH, measure_network, measure_whole
@@ -136,3 +138,12 @@ def test_changes_are_pooled_over_the_pairs_that_both_variants_have() -> None:
     # Changes 1, 0.5, 0.5, 2: mean 1, squared deviations 0, 0.25, 0.25, 1, so a standard error of sqrt(0.5 / 4).
     assert pooled_change(pd.DataFrame([*rows, alone]), "other") == f"+1.00 ± 0.35, p = {p:.2g}"
     assert pooled_change(pd.DataFrame(rows), DEFAULT) == ""
+
+
+def test_classes_are_cut_into_equal_parts() -> None:
+    images = np.random.default_rng(0).integers(256, size=(600, 1, 4, 4)).astype(np.uint8)
+    labels = np.arange(600) % 3
+    for parts in (1, 10, 100):
+        cut = cut_classes(images, labels, parts)
+        assert (cut // parts == labels).all()
+        assert (np.bincount(cut) == 200 // parts).all()

@@ -101,8 +101,8 @@ def minority_notes(runs: pd.DataFrame) -> list[str]:
     kinds = sorted({*runs["minority"]} - {""})
     if kinds in ([], ["total"]):
         return []
-    meanings = "; ".join(f"{kind}: {MINORITY.get(kind, 'unknown to this version')}" for kind in kinds)
-    return [f"How classes were made rare (distortion.minority): {meanings}. The paper's figures are of total only."]
+    meanings = "; ".join(f"{kind} ({MINORITY.get(kind, 'unknown to this version')})" for kind in kinds)
+    return [f"Classes were made rare by distortion.minority = {meanings}. The paper's figures are of total only."]
 
 
 def paper_notes(papers: Iterable[tuple[str, str]], metric: str) -> list[str]:

@@ -186,7 +186,7 @@ def test_kinds_of_imbalance_are_never_pooled_and_are_named(root: Path, add: Add)
         add(make_of("class", seed, "1-0.0"), error_best_val=0.1)
     one_kind = table(root)
     assert [column.name for column in one_kind.columns] == ["1-0.0", "10-0.1"]
-    assert any("(distortion.minority): class: each minority class keeps 1/IR" in note for note in one_kind.notes)
+    assert any("by distortion.minority = class (each minority class keeps 1/IR" in note for note in one_kind.notes)
 
     for seed in (0, 1):
         add(make_of("total", seed), error_best_val=0.2)
