@@ -114,6 +114,7 @@ def main() -> None:
 def run(tree: Path, files: Sequence[str], count: int, seed: int, out: Path, *, slow: bool) -> None:
     """Appends a row of JSON to `out` for every sampled mutant that is not there."""
     done = {row["key"] for row in rows_of(out)}
+    os.environ["OMP_NUM_THREADS"] = "1"  # as in the tests, and before torch is imported
     for name in HEAVY:
         importlib.import_module(name)
     with tempfile.TemporaryDirectory() as folder, out.open("a") as results:
@@ -139,7 +140,8 @@ def run(tree: Path, files: Sequence[str], count: int, seed: int, out: Path, *, s
             for number, mutant in enumerate(wanted, 1):
                 code = mutated(source, mutant)
                 (copy / file).write_text(code)
-                found = run_tests(copy, tests, cpu_seconds=20 + 4 * whole.cpu_seconds, seconds=60 + 10 * whole.seconds)
+                # Seconds of the clock are many, because other programs may take the processors meanwhile.
+                found = run_tests(copy, tests, cpu_seconds=20 + 4 * whole.cpu_seconds, seconds=120 + 20 * whole.seconds)
                 was, becomes = changed_lines(source, code)
                 row = {**mutant._asdict(), "was": was, "becomes": becomes, **found._asdict()}
                 results.write(json.dumps(row) + "\n")
