@@ -1,4 +1,4 @@
-"""Where a training stands within an epoch, reported every few seconds, and how long the rest of the run takes."""
+"""Progress of a training within an epoch, reported every few seconds, and the time that the rest of the run takes."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +24,7 @@ class Watch(Protocol):
 
 
 def unwatched(items: Iterable[T], *, total: int) -> Iterator[T]:
-    """The items; nobody is told of them."""
+    """The items, without reports."""
     return iter(items)
 
 

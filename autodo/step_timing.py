@@ -45,7 +45,7 @@ def time_steps(
 
 
 def _timed(config: RunConfig, data: Prepared, images: int, device: str, policy: PolicyFile | None) -> Durations:
-    """Durations from an epoch on so many images of each set, after one that warms up."""
+    """Durations from an epoch on this many images of each set, after one that warms up."""
     size = config.dataset.image_size
     some = Prepared(
         train=_some_points(data.train, images, size),

@@ -306,7 +306,7 @@ class _Events(tune.Callback):
         self._told: set[str] = set()
         self._idle_since: float | None = time.monotonic()  # None once told
         self._looked_at = time.monotonic()
-        self._smaller = smaller  # None once told
+        self._smaller = smaller  # None once said
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks into a state that nobody reads, and a display cannot be pickled.

@@ -409,11 +409,11 @@ class Pause:
         self._begun = clock()
 
     def restart(self) -> None:
-        """Begins the pause anew."""
+        """Starts the pause again."""
         self._begun = self._clock()
 
     def over(self) -> bool:
-        """Whether the pause is over, which begins it anew."""
+        """Whether the pause is over; if so, the next one starts."""
         if self._clock() - self._begun < LINE_SECONDS:
             return False
         self.restart()
@@ -480,7 +480,7 @@ _LOG_LINE = re.compile(
 
 
 def parse_log_line(line: str) -> Progress | None:
-    """Where a run at work is, by the last line of its log; None if that line says something else."""
+    """Reads the progress of a run from the last line of its log; None if that line says something else."""
     found = _LOG_LINE.search(line)
     if found is None:
         return None
