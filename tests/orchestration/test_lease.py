@@ -2,14 +2,19 @@
 
 import datetime
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from autodo.config import RunConfig
+from autodo.errors import StoreError
+from autodo.storage import Location
 from orchestration import lease
 from orchestration.execute import execute
 from orchestration.run_state import RunBusy, State
@@ -42,7 +47,7 @@ def test_a_fresh_lease_of_another_machine_is_respected(store: Store, run: RunCon
     assert store.at_work(run.run_id)
 
 
-@pytest.mark.parametrize("content", [holder(seconds_ago=61), "", "{", '{"owner": 3}'])
+@pytest.mark.parametrize("content", [holder(seconds_ago=60), "", "{", '{"owner": 3}'])
 def test_a_stale_or_damaged_lease_is_taken_over(store: Store, run: RunConfig, content: lease.Holder | str) -> None:
     put(store, run, content)
     assert not store.at_work(run.run_id)
@@ -74,6 +79,94 @@ def test_a_killed_process_of_this_machine_leaves_the_run_free_at_once(store: Sto
 def test_a_process_id_that_was_given_again_is_another_process(store: Store, run: RunConfig) -> None:
     put(store, run, holder(machine=lease._machine(), pid=os.getpid(), process_start="12"))
     assert not store.at_work(run.run_id)
+
+
+def test_a_process_that_has_ended_and_was_not_waited_for_is_not_alive() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        start = lease._process_start(other.pid)
+        claim = holder(machine=lease._machine(), pid=other.pid, process_start=start)
+        assert start
+        assert claim.alive
+        other.kill()
+        os.waitid(os.P_PID, other.pid, os.WEXITED | os.WNOWAIT)
+        assert lease._process_start(other.pid) == ""
+        assert not claim.alive
+    assert lease._process_start(other.pid) == "", "not even its number is known"
+
+
+def test_a_machine_is_known_by_its_name_its_boot_and_its_namespace() -> None:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    namespace = Path("/proc/self/ns/pid").readlink()
+    assert lease._machine() == f"{socket.gethostname()} {boot} {namespace}"
+
+
+def test_a_claim_says_who_we_are_and_its_end_ends_the_renewal(
+    store: Store, run: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.001)
+    place = store.run_dir(run.run_id) / "lease.json"
+    claim = lease.Lease(place)
+    claim.acquire()
+    found = lease.read(place)
+    assert found is not None
+    ours = (socket.gethostname(), lease._machine(), os.getpid(), lease._process_start(os.getpid()))
+    assert (found.host, found.machine, found.pid, found.process_start) == ours
+    assert found.alive
+    claim.check()
+    claim.release()
+    assert "lease" not in {thread.name for thread in threading.enumerate()}
+    assert lease.read(place) is None, "and no late renewal brings it back"
+
+
+def test_a_claim_that_was_made_before_is_its_own(store: Store, run: RunConfig) -> None:
+    """An earlier try may have been written although the storage did not say so."""
+    claim = lease.Lease(store.run_dir(run.run_id) / "lease.json")
+    claim._write()
+    claim.acquire()
+    claim.release()
+
+
+def test_a_lease_that_another_has_taken_over_is_not_released(store: Store, run: RunConfig) -> None:
+    place = store.run_dir(run.run_id) / "lease.json"
+    claim = lease.Lease(place)
+    claim.acquire()
+    put(store, run, holder())
+    claim.release()
+    assert lease.read(place) is not None
+
+
+def test_a_storage_that_does_not_answer_ends_neither_the_renewal_nor_the_release(
+    store: Store, run: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.001)
+    claim, asked, away = lease.Lease(store.run_dir(run.run_id) / "lease.json"), [], threading.Event()
+    read = lease.read
+
+    def answers_not(place: Location) -> lease.Holder | None:
+        asked.append(away.is_set())
+        if away.is_set():
+            raise StoreError("no answer")
+        return read(place)
+
+    monkeypatch.setattr(lease, "read", answers_not)
+    claim.acquire()
+    away.set()
+    wait_until(lambda: asked.count(True) > 2)
+    claim.check()
+    put(store, run, holder())  # now, when no renewal can be between its look and its claim
+    away.clear()
+    wait_until(lambda: not claim._thread.is_alive())
+    with pytest.raises(RunBusy, match=r"far:1 has taken this run over \(s3://"):
+        claim.check()
+    away.set()
+    claim.release()
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
 
 
 def test_a_lease_is_renewed(store: Store, run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,10 +211,22 @@ def test_who_loses_the_lease_stops_and_leaves_all_to_the_other(
 def test_of_two_that_claim_at_once_the_last_writer_goes_on(
     store: Store, run: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claim = lease.Lease(store.run_dir(run.run_id) / "lease.json")
-    monkeypatch.setattr(time, "sleep", lambda _: put(store, run, holder()))
-    with pytest.raises(RunBusy, match="far:1 began at the same moment"):
+    place, slept = store.run_dir(run.run_id) / "lease.json", []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        put(store, run, holder())
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    claim = lease.Lease(place)
+    with pytest.raises(RunBusy, match="far:1 began at the same moment; see s3://"):
         claim.acquire()
+    assert slept == [lease.SETTLE_SECONDS]
+    assert not claim._thread.is_alive()
+    place.delete()
+    monkeypatch.setattr(time, "sleep", lambda _: place.delete())
+    with pytest.raises(RunBusy, match="another process began at the same moment"):
+        lease.Lease(place).acquire()
 
 
 def test_asking_who_is_at_work_on_a_local_store_disturbs_nobody(tmp_path: Path, run: RunConfig) -> None:
