@@ -78,13 +78,16 @@ def test_rows_that_come_ahead_and_go_back_behind_change_no_bit_of_the_result():
     assert there.points.table.values.shape == (there.train_size, 25)
 
 
-KILLS = [({}, MOMENTS[0]), (HALF, MOMENTS[1]), ({}, MOMENTS[2])]
-OTHER_KILLS = [(HALF, MOMENTS[0]), ({}, MOMENTS[1]), (HALF, MOMENTS[2])]
-
-
 @pytest.mark.parametrize(
     ("overrides", "moment"),
-    [*KILLS, *(pytest.param(*kill, marks=[pytest.mark.slow, pytest.mark.long]) for kill in OTHER_KILLS)],
+    [
+        (HALF, MOMENTS[1]),
+        pytest.param({}, MOMENTS[0], marks=pytest.mark.slow),
+        pytest.param({}, MOMENTS[2], marks=pytest.mark.slow),
+        pytest.param(HALF, MOMENTS[0], marks=[pytest.mark.slow, pytest.mark.long]),
+        pytest.param({}, MOMENTS[1], marks=[pytest.mark.slow, pytest.mark.long]),
+        pytest.param(HALF, MOMENTS[2], marks=[pytest.mark.slow, pytest.mark.long]),
+    ],
     ids=str,
 )
 def test_a_run_killed_at_a_bad_moment_ends_bit_for_bit_as_if_it_had_not(moment, overrides, tmp_path):

@@ -64,24 +64,38 @@ def kill_before(step: int, config: RunConfig, path: Path, workers: int = 1) -> N
         assert process.exitcode == -signal.SIGKILL
 
 
+CUTS = [
+    ("baseline", 5, 0, 3),  # before anything was evaluated
+    ("autodo-exact-aws", 2 * STEPS + 8, 2, 6),  # after an outer pass
+    ("autodo-exact-ws", 2 * STEPS + 3, 2, 0),  # before the first checkpoint of the epoch
+    ("autodo-shared", 2 * STEPS + 7, 2, 6),
+    ("elr", STEPS + 5, 1, 3),
+    ("sop", STEPS + 5, 1, 3),
+    ("meta-weight-net", STEPS + 5, 1, 3),
+    ("mixup", STEPS + 5, 1, 3),
+    ("randaugment", STEPS + 5, 1, 3),
+]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "step", "epoch", "kept"),
-    [
-        ("baseline", 5, 0, 3),  # before anything was evaluated
-        ("autodo-exact-aws", 2 * STEPS + 8, 2, 6),  # after an outer pass
-        ("autodo-exact-ws", 2 * STEPS + 3, 2, 0),  # before the first checkpoint of the epoch
-        ("autodo-shared", 2 * STEPS + 7, 2, 6),
-        ("elr", STEPS + 5, 1, 3),
-        ("sop", STEPS + 5, 1, 3),
-        ("meta-weight-net", STEPS + 5, 1, 3),
-        ("mixup", STEPS + 5, 1, 3),
-        ("randaugment", STEPS + 5, 1, 3),
-    ],
+    [*CUTS[:2], *(pytest.param(*cut, marks=pytest.mark.long) for cut in CUTS[2:])],
 )
 def test_a_run_killed_within_an_epoch_ends_bit_for_bit_as_if_it_had_not(method, step, epoch, kept, tmp_path):
     config, path = short_run(method), tmp_path / "run" / "checkpoint.pt"
     kill_before(step, config, path)
+    goes_on_as_if_it_had_not_stopped(config, path, epoch, kept)
+
+
+@pytest.mark.parametrize(("method", "step", "epoch", "kept"), CUTS)
+def test_a_run_cut_within_an_epoch_ends_bit_for_bit_as_if_it_had_not(method, step, epoch, kept, tmp_path):
+    config, path = short_run(method), tmp_path / "checkpoint.pt"
+    cut_before(step, start(config, path, checkpoint_steps=EVERY))
+    goes_on_as_if_it_had_not_stopped(config, path, epoch, kept)
+
+
+def goes_on_as_if_it_had_not_stopped(config: RunConfig, path: Path, epoch: int, kept: int) -> None:
     continued = start(config, path, checkpoint_steps=EVERY)
     assert continued.epoch == epoch
     assert (continued.midway.step if continued.midway else 0) == kept

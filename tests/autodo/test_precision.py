@@ -18,6 +18,7 @@ from autodo.recipes import build_run
 from autodo.train import Training
 
 SHORT = {"training.epochs": 4, "training.warmup_epochs": 1, "outer.start_share": 0.25, "dataset.subsample": 500}
+METHODS = ["autodo-exact-aws", "mixup", "elr", "sop", "finetune-head-on-val"]
 BF16, COMPILE = {"training.precision": "bf16"}, {"training.compile": True}
 
 
@@ -101,8 +102,15 @@ def test_the_hypergradient_in_16_bits_points_where_that_in_32_does():
         assert abs(fast.norm() / slow.norm() - 1) < 0.05
 
 
-@pytest.mark.parametrize("changes", [BF16, pytest.param(COMPILE, marks=pytest.mark.slow)], ids=["bf16", "compiled"])
-@pytest.mark.parametrize("method", ["autodo-exact-aws", "mixup", "elr", "sop", "finetune-head-on-val"])
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        *((method, BF16) for method in METHODS),
+        pytest.param("autodo-exact-aws", COMPILE, marks=pytest.mark.slow),
+        *(pytest.param(method, COMPILE, marks=[pytest.mark.slow, pytest.mark.long]) for method in METHODS[1:]),
+    ],
+    ids=str,
+)
 def test_trains_nearly_as_without_and_continues_and_is_saved(method, changes, tmp_path):
     plain, whole = start(run_of(method)), start(run_of(method, **changes))
     losses = [[row["val_loss"] for row in training] for training in (plain, whole)]

@@ -126,7 +126,7 @@ def test_streamed_images_of_the_right_size_train_to_the_bit_as_those_in_memory(e
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["autodo-exact-aws", "autodo-exact-ws"])
+@pytest.mark.parametrize("method", ["autodo-exact-aws", pytest.param("autodo-exact-ws", marks=pytest.mark.long)])
 def test_the_number_of_processes_that_decode_changes_no_bit_of_the_result(photos, method, monkeypatch):
     config = run_on(photos, method, **CROPS)
     found = []
@@ -218,17 +218,34 @@ def test_a_run_does_not_go_on_with_other_images_than_it_began_with(lost, tmp_pat
     assert (tmp_path / "checkpoint.pt").read_bytes() == kept
 
 
+def _truncate(file: Path) -> None:
+    os.truncate(file, file.stat().st_size - 20)
+
+
+def _overwrite(file: Path) -> None:
+    file.write_bytes(b"text")
+
+
+OF_EPOCHS, OF_STEPS = (None, "epoch 1/3"), (2, "step 4 of epoch 2/3")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "spoil",
+    ("spoil", "steps", "told"),
     [
-        Path.unlink,
-        lambda file: os.truncate(file, file.stat().st_size - 20),
-        lambda file: file.write_bytes(b"text"),
+        (Path.unlink, *OF_EPOCHS),
+        (_truncate, *OF_STEPS),
+        *(
+            pytest.param(*case, marks=pytest.mark.long)
+            for case in (
+                (Path.unlink, *OF_STEPS),
+                (_truncate, *OF_EPOCHS),
+                (_overwrite, *OF_EPOCHS),
+                (_overwrite, *OF_STEPS),
+            )
+        ),
     ],
-    ids=["removed", "truncated", "overwritten"],
 )
-@pytest.mark.parametrize(("steps", "told"), [(None, "epoch 1/3"), (2, "step 4 of epoch 2/3")])
 def test_a_run_that_loses_an_image_says_where_it_goes_on_and_does(spoil, steps, told, tmp_path, monkeypatch):
     monkeypatch.setenv(WORKERS_VARIABLE, "1")
     photos = write_images(tmp_path / "photos", 20, 20, ".jpg")

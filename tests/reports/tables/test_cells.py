@@ -32,6 +32,7 @@ def test_values_are_by_seed_and_several_of_a_seed_are_averaged() -> None:
         ("b", "g", "x", 3, 1.0), ("a", "g", "x", 0, 2.0), ("a", "g", "x", 0, 4.0), ("a", "g", "y", 1, math.nan)
     )
     found = cells.grid(frame, "distortion", "error")
+    assert list(found) == [("b", "x"), ("a", "x"), ("a", "y")], "in the order of the runs"
     assert found.pop(("a", "y")).keys() == {1}
     assert found == {("b", "x"): {3: 1.0}, ("a", "x"): {0: 3.0}}
 
