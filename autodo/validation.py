@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autodo.errors import ConfigError
+from autodo.storage import StrPath
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -20,12 +21,13 @@ class Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def load_yaml(path: Path) -> dict[str, Any]:
+def load_yaml(path: StrPath) -> dict[str, Any]:
     """A YAML file that holds a mapping.
 
     Raises:
         ConfigError: if the file is missing, is not YAML or is not a mapping.
     """
+    path = Path(path)
     try:
         text = path.read_bytes()
     except FileNotFoundError:

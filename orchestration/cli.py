@@ -3,7 +3,6 @@
 import io
 import sys
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -347,7 +346,7 @@ app.add_typer(policy_app, name="policy")
 @policy_app.command("import")
 def policy_import(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="JSON, or a Python file with literal lists.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT.json")],
+    target: Annotated[str, typer.Argument(metavar="OUT.json")],
     name: Annotated[str | None, typer.Option(help="Which list, if a Python file holds several.")] = None,
 ) -> None:
     """Convert a published policy to JSON; nothing of a Python file is executed."""

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from autodo.config import RunConfig
 from autodo.errors import ConfigError
+from autodo.storage import StrPath
 from autodo.validation import hint, parse_overrides
 from orchestration import launch_times, policies, show
 from orchestration.address import check_address
@@ -30,9 +31,7 @@ OUT_OF_TIME = 124
 """Exit code when the time budget ended a launch, as of coreutils' `timeout`."""
 
 
-def launch(
-    console: Console, settings: Settings, *, grid: str, store: Path | str | None, overrides: Sequence[str]
-) -> int:
+def launch(console: Console, settings: Settings, *, grid: str, store: StrPath | None, overrides: Sequence[str]) -> int:
     """Runs what a grid still lacks, prints its table; returns the exit code."""
     from autodo import data
 
@@ -40,9 +39,7 @@ def launch(
         return _launch(console, settings, grid=grid, store=store, overrides=overrides)
 
 
-def _launch(
-    console: Console, settings: Settings, *, grid: str, store: Path | str | None, overrides: Sequence[str]
-) -> int:
+def _launch(console: Console, settings: Settings, *, grid: str, store: StrPath | None, overrides: Sequence[str]) -> int:
     config = pin_content(load_grid(grid).override(parse_overrides(overrides)))
     config, found = policies.pin_policies(config)
     place = Store(store or config.store_path)
@@ -61,7 +58,7 @@ def _launch(
     return _run(console, settings, place, runs, lambda _: resources, keep=keep, title=config.name, before=create)
 
 
-def resume(console: Console, settings: Settings, *, root: Path | str) -> int:
+def resume(console: Console, settings: Settings, *, root: StrPath) -> int:
     """Runs what the grids that were launched on a store still lack."""
     place = Store(root).open()
     runs, resources, keep, title = _launched(console, place, settings)
@@ -70,7 +67,7 @@ def resume(console: Console, settings: Settings, *, root: Path | str) -> int:
     return _run(console, settings, place, list(runs.values()), resources, keep=keep, title=title)
 
 
-def retry(console: Console, settings: Settings, *, root: Path | str, run_ids: Sequence[str], failed: bool) -> int:
+def retry(console: Console, settings: Settings, *, root: StrPath, run_ids: Sequence[str], failed: bool) -> int:
     """Tries failed runs again, with their failures forgotten."""
     place = Store(root).open()
     if bool(run_ids) == failed:

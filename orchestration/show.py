@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -15,7 +14,7 @@ from rich.text import Text
 from autodo.config import RunConfig
 from autodo.errors import StoreError
 from autodo.recipes import method_names, method_preset, method_text
-from autodo.storage import Location, locate
+from autodo.storage import Location, StrPath, locate
 from orchestration.plan import Plan, expected_rows, launched
 from orchestration.progress import duration, label
 from orchestration.store import Store
@@ -53,7 +52,7 @@ def result(console: Console, run: RunConfig, store: Store) -> None:
 
 
 def report(
-    console: Console, root: Path | str, *, out: str | None, formats: str, selection: str | None, metric: str
+    console: Console, root: StrPath, *, out: str | None, formats: str, selection: str | None, metric: str
 ) -> None:
     """Prints what a store's report says first, and writes the report.
 

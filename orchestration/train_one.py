@@ -4,7 +4,6 @@ import contextlib
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -12,6 +11,7 @@ from rich.console import Console
 from autodo.config import DistortionConfig, LambdaStorage, RunConfig, SplitName
 from autodo.errors import ConfigError, TrainingDiverged, UserError
 from autodo.recipes import build_run, dataset_presets
+from autodo.storage import StrPath
 from autodo.validation import parse_model, parse_overrides
 from orchestration import policies, show
 from orchestration.job_folder import check_outlasts_job
@@ -41,10 +41,10 @@ def train(
     noise_ratio: float,
     seed: int,
     split: SplitName,
-    store: Path | str,
+    store: StrPath,
     preset: str | None = None,
     overrides: Sequence[str],
-    data_dir: Path | str | None,
+    data_dir: str | None,
     download: bool,
     device: str,
     checkpoint_every: int,
@@ -185,7 +185,7 @@ def _estimate(
     return durations
 
 
-def _search(console: Console, run: RunConfig, store: Store, data_dir: Path | str | None, device: str) -> None:
+def _search(console: Console, run: RunConfig, store: Store, data_dir: str | None, device: str) -> None:
     from orchestration.search_board import SearchBoard
     from orchestration.searches import search_alone
 
