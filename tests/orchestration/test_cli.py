@@ -15,6 +15,7 @@ from PIL import Image
 import orchestration
 from autodo import data
 from autodo.errors import DataError
+from autodo.recipes import build_run
 from orchestration import cli
 from orchestration.execute import load_dataset
 from orchestration.grid import expand, load_grid
@@ -408,6 +409,39 @@ def test_status_tells_runs_at_work_from_interrupted_ones(autodo, grid: str) -> N
     assert f"  {working.run_id}: 2026-01-01 epoch 7: train loss 0.1\n" in out
     assert "1 run interrupted" in out
     assert "left: 3 runs, about 3 min 00 s of training (0.05 core-hours), one at a time now" in out
+
+
+def test_a_run_that_begins_or_ends_while_status_looks_is_not_called_interrupted(
+    autodo, grid: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(Store("S"), grid, n=1)
+    store = Store("S")
+    _, ends, begins, _ = expand(load_grid(grid))
+    store.begin(ends)
+    store.begin(begins)
+    at_work = Store.at_work
+    looks: list[str] = []
+
+    def look(self: Store, run_id: str) -> bool:
+        looks.append(run_id)
+        if run_id == ends.run_id and len(looks) <= 2:
+            store.save(outcome(ends, error_best_val=0.1, error_last=0.1, versions=[]), run_id)
+        return at_work(self, run_id) or (run_id == begins.run_id and len(looks) > 2)
+
+    monkeypatch.setattr(Store, "at_work", look)
+    out = autodo("status", "S").out
+    assert "interrupted" not in out
+
+
+def test_a_run_whose_policy_train_searches_is_at_work(autodo, grid: str) -> None:
+    store = Store("S").create()
+    run = build_run("digits", "dada-searched", overrides={"training.epochs": 2})
+    store.begin(run)
+    assert "1 run interrupted: `autodo resume S` continues" in autodo("status", "S").out
+    with store.search_attempt(str(run.search_id)):
+        out = autodo("status", "S").out
+    assert "interrupted" not in out
+    assert f"1 run at work:\n  {run.run_id}: starting\n" in out
 
 
 def test_a_watched_store_is_shown_until_nothing_is_left(autodo, grid: str, monkeypatch: pytest.MonkeyPatch) -> None:
