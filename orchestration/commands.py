@@ -42,7 +42,7 @@ def launch(console: Console, settings: Settings, *, grid: str, store: StrPath | 
 def _launch(console: Console, settings: Settings, *, grid: str, store: StrPath | None, overrides: Sequence[str]) -> int:
     config = pin_content(load_grid(grid).override(parse_overrides(overrides)))
     config, found = policies.pin_policies(config)
-    place = Store(store or config.store_path)
+    place = Store(store or config.store_path).supported()
     config, remark = continued(config, place)
     if remark:
         say(console, remark)
@@ -64,7 +64,8 @@ def resume(console: Console, settings: Settings, *, root: StrPath) -> int:
     runs, resources, keep, title = _launched(console, place, settings)
     if not runs:
         raise ConfigError(f"{place}: no grid was launched on it")
-    return _run(console, settings, place, list(runs.values()), resources, keep=keep, title=title)
+    before = place.create
+    return _run(console, settings, place, list(runs.values()), resources, keep=keep, title=title, before=before)
 
 
 def retry(console: Console, settings: Settings, *, root: StrPath, run_ids: Sequence[str], failed: bool) -> int:
@@ -92,6 +93,7 @@ def retry(console: Console, settings: Settings, *, root: StrPath, run_ids: Seque
     forgiven = frozenset(run.run_id for run in runs)
 
     def forget() -> None:
+        place.create()
         for run_id in forgiven:
             place.forget_failures(run_id)
 
@@ -110,7 +112,7 @@ def _run(
     *,
     keep: tuple[Keep, ...],
     title: str,
-    before: Callable[[], None] = lambda: None,
+    before: Callable[[], object] = lambda: None,
     forgiven: frozenset[str] = frozenset(),
 ) -> int:
     """Runs what is left.

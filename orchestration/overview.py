@@ -43,7 +43,7 @@ def plan(
 ) -> None:
     """Prints the runs of a grid by state, and the time that the rest takes."""
     config, _ = pin_policies(pin_content(load_grid(grid).override(parse_overrides(overrides))))
-    place = Store(store or config.store_path)
+    place = Store(store or config.store_path).supported()
     config, remark = continued(config, place)
     if remark and not list_runs:
         say(console, remark)

@@ -20,6 +20,7 @@ from autodo.augment.policy_file import PolicyFile, fingerprint
 from autodo.config import RunConfig
 from autodo.errors import ConfigError, StoreError, StoreRefused
 from autodo.storage import LocalLocation, Location, StrPath, locate
+from autodo.store_format import check_format, mark_format
 from autodo.validation import parse_model, parse_yaml
 from orchestration import lease
 from orchestration.attempt import CHECKPOINT, Attempt, is_checkpoint, is_locked, local_attempt, remote_attempt
@@ -138,24 +139,30 @@ class Store:
         """This store, which must exist.
 
         Raises:
-            StoreError: if the root is missing or is not a store, or does not answer.
+            StoreError: if the root is missing or is not a store, is one of a later format, or does not answer.
         """
         if self.exists:
-            return self
+            return self.supported()
         if not self.root.exists():
             raise StoreError(f"{self}: no such store; `autodo launch` and `autodo train` make one")
         raise StoreError(f"{self}: is not a store: it holds none of {', '.join(f'{f}/' for f in _FOLDERS)}")
 
+    def supported(self) -> "Store":
+        """This store, which may not exist yet. Raises StoreError if it is of a later format than this program knows."""
+        check_format(self.root)
+        return self
+
     def create(self) -> "Store":
-        """This store, made if need be.
+        """This store, made if need be, and marked as one of this program's format.
 
         Raises:
-            StoreError: if it cannot be written, or the root holds something else.
+            StoreError: if it cannot be written, is of a later format, or the root holds something else.
         """
         if not self.exists and _holds_something(self.root):
             raise StoreError(f"{self}: is not a store and not empty; give --store another directory")
         for folder in _FOLDERS:
             (self.root / folder).make_folder()
+        mark_format(self.root)
         return self
 
     # ----- what is done
@@ -450,6 +457,7 @@ class Store:
 
     @contextlib.contextmanager
     def _attempt(self, folder: Location, name: str) -> Iterator[Attempt]:
+        self._patiently(self.supported)
         begin = (
             local_attempt(folder, name, self._patiently)
             if isinstance(folder, LocalLocation)

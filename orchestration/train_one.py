@@ -80,7 +80,7 @@ def train(
 
     with data.listed_once():
         run, found = policies.pin_policy(run.model_copy(update={"dataset": data.pin_content(run.dataset)}))
-        place = Store(store)
+        place = Store(store).supported()
         check_outlasts_job(place)
         if place.is_done(run.run_id):
             lacking = " and ".join(not_kept(place, [run.run_id], kept))

@@ -10,6 +10,7 @@ import pyarrow as pa
 from autodo import records
 from autodo.errors import StoreError
 from autodo.storage import Location, StrPath, located
+from autodo.store_format import check_format
 from reports.damage import Problem, told
 from reports.files import File, Unusable, for_each, read_checked, read_run
 from reports.result_rows import ESSENTIAL, CheckedRows
@@ -38,9 +39,12 @@ def load_results(root: StrPath | Location, run_ids: Collection[str] | None = Non
     Args:
         run_ids: of these runs only, and no other file is opened; of all if None.
     Raises:
-        StoreError: if there is no store, or its results cannot be listed.
+        StoreError: if there is no store, it is of a later format than this program knows, or its results cannot be
+            listed.
     """
-    folder = located(root) / "results"
+    place = located(root)
+    check_format(place)
+    folder = place / "results"
     sizes = dict(sorted(folder.sizes().items()))
     if not sizes and not folder.exists():
         raise StoreError(f"{folder}: cannot be read: No such file or directory")

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from autodo.errors import StoreError
 from autodo.storage import Location, StrPath, located, reason
+from autodo.store_format import check_format
 from reports.doctor.label_errors import RankedLabels, ranked
 from reports.doctor.labels_csv import image_folder, path_of, write_labels
 from reports.doctor.quality import qualities, quality_table
@@ -77,6 +78,7 @@ def inspect_run(
         StoreError: if the run is not done, a file of it is missing or damaged, or it has not what the ranking needs.
     """
     store = located(root)
+    check_format(store)
     result = _result(store, run_id)
     names = tuple(str(name) for name in result["class_names"])
     file = store / "points" / f"{run_id}.parquet"

@@ -172,6 +172,32 @@ def test_help_and_version(autodo) -> None:
     assert all(command in answer.out for command in COMMANDS)
 
 
+def test_a_store_of_a_later_format_is_refused_by_every_command(autodo, grid: str, tmp_path: Path) -> None:
+    fill(Store("S"), grid, n=1)
+    (done,) = Store("S").done()
+    (tmp_path / "S/store.json").write_text('{"format": 3, "more": 1}')
+    before = sorted((tmp_path / "S").rglob("*"))
+    commands = [
+        ["launch", grid, "--store", "S"],
+        ["plan", grid, "--store", "S"],
+        ["resume", "S"],
+        ["retry", "S", "--failed"],
+        ["status", "S"],
+        ["report", "S"],
+        ["inspect", "S", done],
+        ["policy", "show", "S"],
+        [*TRAIN, "--store", "S"],
+    ]
+    for command in commands:
+        answer = autodo(*command)
+        assert answer.code == 2, command
+        assert answer.err == (
+            "error: S: a store of format 3, made by a later autodo; this one knows formats up to 2: update it, "
+            "or give another store\n"
+        ), command
+    assert sorted((tmp_path / "S").rglob("*")) == before
+
+
 def test_methods_are_listed_with_what_they_learn(autodo) -> None:
     assert "baseline" in autodo("methods").out
     assert "soft labels" in autodo("methods").out
