@@ -139,6 +139,8 @@ def _explain(model: type[BaseModel], error: Any) -> str:
         missing = f"is needed beside {', '.join(section)}"
         told = missing if given is None else f"unknown {tag} {given!r}{hint(str(given), known)}"
         return f"{key}.{tag}: {told}; known: {', '.join(known)}"
+    if error["type"] == "tuple_type" and isinstance(error["input"], str | int | float):
+        return f"{key}: is a list: give [{error['input']}]"
     message = error["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if error["type"] == "value_error":

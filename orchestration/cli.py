@@ -330,11 +330,32 @@ def inspect(
 
 
 @app.command()
-def methods() -> None:
-    """List the methods."""
+def methods(
+    name: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="One of them, and all that it sets.")] = None,
+) -> None:
+    """List the methods, or show one."""
     from orchestration import show
 
-    show.methods(console)
+    if name is None:
+        show.methods(console)
+    else:
+        show.method(console, name)
+
+
+@app.command()
+def datasets() -> None:
+    """List the datasets."""
+    from orchestration import show
+
+    show.datasets(console)
+
+
+@app.command()
+def grids() -> None:
+    """List the shipped grids."""
+    from orchestration import show
+
+    show.grids(console)
 
 
 policy_app = typer.Typer(

@@ -149,6 +149,9 @@ class Store:
 
     def supported(self) -> "Store":
         """This store, which may not exist yet. Raises StoreError if it is of a later format than this program knows."""
+        local = self.root.local
+        if local is not None and local.is_file():
+            raise StoreError(f"{self}: is a file; a store is a directory, or a URI such as s3://bucket/folder")
         check_format(self.root)
         return self
 

@@ -202,7 +202,6 @@ def _search(console: Console, run: RunConfig, store: Store, data_dir: str | None
 
 
 def _device(name: str) -> str:
-    import torch
 
     from autodo.fit import default_device
 
@@ -212,8 +211,28 @@ def _device(name: str) -> str:
         raise ConfigError(f"--device {name!r}: is not one of {known}")
     if name == "auto":
         return default_device()
-    try:
-        torch.zeros(1, device=torch.device(name))
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {name!r}: {str(error).splitlines()[0]}; known: {known}") from None
+    if name != "cpu":
+        _check_gpu(name)
     return name
+
+
+def _check_gpu(name: str) -> None:
+    """Raises ConfigError unless torch can use this GPU."""
+    import torch
+
+    remedy = "give --device cpu, or leave it out"
+    if not torch.cuda.is_available():
+        why = (
+            "torch finds no GPU here (does nvidia-smi?)"
+            if torch.version.cuda or torch.version.hip
+            else f"torch {torch.__version__} is built without CUDA"
+        )
+        raise ConfigError(f"--device {name!r}: {why}; {remedy}")
+    count = torch.cuda.device_count()
+    if int(name.partition(":")[2] or 0) >= count:
+        there = "there is 1 GPU, cuda:0" if count == 1 else f"there are {count} GPUs, cuda:0 to cuda:{count - 1}"
+        raise ConfigError(f"--device {name!r}: {there}")
+    try:
+        torch.zeros(1, device=name)
+    except RuntimeError as error:
+        raise ConfigError(f"--device {name!r}: cannot be used: {str(error).splitlines()[0]}; {remedy}") from None
