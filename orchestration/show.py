@@ -224,7 +224,7 @@ def datasets(console: Console) -> None:
         for preset, values in dataset_presets(name).items():
             network = values.get("model.name", recipe["model"]["name"])
             epochs = str(values.get("training.epochs", recipe["training"]["epochs"]))
-            table.add_row("", "", f"  with --preset {preset}", network, epochs)
+            table.add_row("", f"  with --preset {preset}", "", network, epochs)
     _print_list(console, table)
     console.print(
         "--data-dir names the folder, or the URI, of the files (AUTODO_DATA, or else ./data, if it is not given). "
