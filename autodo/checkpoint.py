@@ -18,6 +18,7 @@ from torch import Tensor
 from autodo.atomic import replacing
 from autodo.errors import DataError
 from autodo.points.place import ON_DEVICE
+from autodo.storage import StrPath
 from autodo.workers import ALONE, Workers
 
 FORMAT = 3
@@ -35,24 +36,25 @@ class Unusable(RuntimeError):
     """A checkpoint of the right run holds something else than its training needs."""
 
 
-def files(path: Path) -> list[Path]:
+def files(path: StrPath) -> list[Path]:
     """Every file of the checkpoint `path` that there is, itself last; also parts that are no longer or not yet named.
 
     To copy a checkpoint, copy them in this order.
     """
+    path = Path(path)
     part = re.compile(rf"{re.escape(path.stem)}{_PART_NAME}{re.escape(path.suffix)}")
     there = path.parent.iterdir() if path.parent.is_dir() else ()
     parts = sorted(file for file in there if part.fullmatch(file.name))
     return [*parts, path] if path.exists() else parts
 
 
-def delete(path: Path) -> None:
+def delete(path: StrPath) -> None:
     """Deletes every file of the checkpoint, itself first, so that what may be left over is only parts of nothing."""
-    _delete_all_but(set(), path)
+    _delete_all_but(set(), Path(path))
 
 
 def save(
-    path: Path,
+    path: StrPath,
     run_id: str,
     state: dict[str, Any],
     rows: dict[str, Any],
@@ -74,6 +76,7 @@ def save(
         whether all of it could be written. If not, a warning says why, and the old checkpoint is still there: a full
         disk is no reason to end a run.
     """
+    path = Path(path)
     names: list[str] = []
     written = True
     if positions is None or (workers.size == 1 and not apart):
@@ -96,7 +99,7 @@ def save(
 
 
 def load(
-    path: Path,
+    path: StrPath,
     run_id: str,
     positions: Tensor | None = None,
     workers: Workers = ALONE,
@@ -121,6 +124,7 @@ def load(
         `state` as it was given to `save`, and as `points` the rows of this worker's points, whichever workers wrote
         them; all tensors are on the CPU.
     """
+    path = Path(path)
     state: dict[str, Any] | None = None
     if workers.is_first:
         _sweep(path)
@@ -146,13 +150,13 @@ def load(
     return state if workers.all(state is not None) else None
 
 
-def save_torch(content: Any, path: Path) -> None:
+def save_torch(content: Any, path: StrPath) -> None:
     """`torch.save`, all or nothing.
 
     Raises:
         OSError: if the file cannot be written; torch itself hides that in a RuntimeError.
     """
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with replacing(Path(path)) as temporary, temporary.open("wb") as file:
         try:
             torch.save(content, file)
         except RuntimeError as error:

@@ -1,6 +1,6 @@
 """A trained task model as something to use: uint8 images in, class probabilities out, one file on disk."""
 
-from pathlib import Path
+import os
 from typing import Any, Self
 
 import torch
@@ -10,6 +10,7 @@ from autodo.checkpoint import save_torch
 from autodo.errors import DataError
 from autodo.models import build
 from autodo.models.cosine_head import CosineHead
+from autodo.storage import StrPath
 
 FORMAT = 1
 
@@ -61,7 +62,7 @@ class Classifier(nn.Module):
         probabilities: Tensor = self.head(self.encoder(pixels)).softmax(1)
         return probabilities
 
-    def save(self, path: Path) -> None:
+    def save(self, path: StrPath) -> None:
         """Writes one file that `Classifier.load` reads."""
         content = {
             "format": FORMAT,
@@ -75,7 +76,7 @@ class Classifier(nn.Module):
         save_torch(content, path)
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: StrPath) -> Self:
         """The classifier of a file, on the CPU. No code of the file is run.
 
         Raises:
@@ -98,5 +99,5 @@ class Classifier(nn.Module):
             classifier.load_state_dict(content["state"])
         except Exception as error:
             # torch.load raises many kinds of error on damaged files.
-            raise DataError(f"{path}: not a saved classifier: {error}") from None
+            raise DataError(f"{os.fspath(path)}: not a saved classifier: {error}") from None
         return classifier

@@ -1,7 +1,6 @@
 """One call from a config to a trained classifier, for use as a library."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -13,6 +12,7 @@ from autodo.epoch_progress import Progress
 from autodo.errors import ConfigError
 from autodo.outcome import Outcome
 from autodo.policy_config import FilePolicy, SearchedPolicy
+from autodo.storage import StrPath
 from autodo.train import Row, Training
 
 
@@ -24,7 +24,7 @@ def default_device() -> str:
 def fit(
     config: RunConfig,
     *,
-    data_dir: Path | None = None,
+    data_dir: StrPath | None = None,
     device: str | None = None,
     on_epoch: Callable[[Row], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,

@@ -40,7 +40,7 @@ def build_run(
         ConfigError: naming the bad key or value, where it stands and what is allowed.
     """
     method = canonical_method(method)
-    recipe = dict(dataset_recipe(dataset))
+    recipe = dataset_recipe(dataset)
     strengths = recipe.pop("policies", {})
     overrides = {**dataset_preset(dataset, preset), **(overrides or {})}
     tree = _merge(recipe, method_preset(method))
@@ -111,9 +111,11 @@ def _check_unused(tree: Mapping[str, Any], where: str) -> None:
 
 
 def dataset_recipe(name: str) -> dict[str, Any]:
-    """The shipped recipe of a dataset: `configs/datasets/<name>.yaml`, without its presets."""
+    """The shipped recipe of a dataset: `configs/datasets/<name>.yaml` without its presets, and texts for people."""
     check_name(name, dataset_names(), "dataset")
-    return {key: value for key, value in _shipped("datasets", name).items() if key != "presets"}
+    return {
+        key: value for key, value in _shipped("datasets", name).items() if key not in ("presets", *DatasetText._fields)
+    }
 
 
 def dataset_presets(name: str) -> dict[str, dict[str, Any]]:
@@ -186,6 +188,21 @@ def canonical_method(name: str) -> str:
         if len(parts) > 1 and (part == "baseline" or parts.count(part) > 1):
             raise ConfigError(f"method {name!r}: {part!r} adds nothing to the others")
     return "+".join(sorted(parts))
+
+
+class DatasetText(NamedTuple):
+    """What a dataset's file says for people."""
+
+    summary: str
+    files: str
+    """Where its files come from."""
+
+
+def dataset_text(name: str) -> DatasetText:
+    """What a dataset is. Raises ConfigError if there is none of this name."""
+    check_name(name, dataset_names(), "dataset")
+    shipped = _shipped("datasets", name)
+    return DatasetText(*(str(shipped.get(field, "")) for field in DatasetText._fields))
 
 
 class MethodText(NamedTuple):

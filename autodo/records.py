@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from autodo.atomic import replacing
+from autodo.storage import StrPath
 
 TOP_CLASSES = 10
 """Classes of a train point that are kept with their probability; all of them if there are fewer."""
@@ -149,7 +150,7 @@ def table(kind: Kind, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.table({name: pa.array([row[name] for row in rows], schema.field(name).type) for name in schema.names})
 
 
-def write(kind: Kind, rows: pa.Table, path: Path) -> None:
+def write(kind: Kind, rows: pa.Table, path: StrPath) -> None:
     """Writes a table of `kind` atomically: a reader sees the old file, the new one, or none.
 
     Raises:
@@ -157,5 +158,5 @@ def write(kind: Kind, rows: pa.Table, path: Path) -> None:
     """
     if not rows.schema.equals(SCHEMAS[kind]):
         raise ValueError(f"not a table of {kind}: {rows.schema}")
-    with replacing(path) as temporary:
+    with replacing(Path(path)) as temporary:
         pq.write_table(rows, temporary, write_page_checksum=True)  # so that a reader knows of a flipped bit

@@ -17,6 +17,8 @@ from typing import Any, BinaryIO, Self
 from autodo.atomic import replacing
 from autodo.errors import StoreError, StoreRefused
 
+StrPath = str | os.PathLike[str]
+"""What every function that is given a path takes; one that takes URIs too says so."""
 SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss")
 _SECRET = re.compile(r"key|secret|token|password|signature|sas", re.IGNORECASE)
 
@@ -274,13 +276,13 @@ def is_uri(text: str) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
 
 
-def absolute(place: Path | str) -> str:
+def absolute(place: StrPath) -> str:
     """A path as an absolute one, so that it means the same in another working directory; a URI as it is."""
     text = os.fspath(place)
     return text if is_uri(text) else str(Path(text).expanduser().absolute())
 
 
-def locate(root: Path | str) -> Location:
+def locate(root: StrPath) -> Location:
     """The location of a path, or of a URI such as s3://bucket/folder or file:///folder.
 
     Raises:
@@ -298,7 +300,7 @@ def locate(root: Path | str) -> Location:
     return open_object_store(text)
 
 
-def located(place: "Path | str | Location") -> Location:
+def located(place: StrPath | Location) -> Location:
     """`locate`, for what may be a location already."""
     return place if isinstance(place, Location) else locate(place)
 

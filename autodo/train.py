@@ -43,6 +43,7 @@ from autodo.provenance import device_name, peak_memory_bytes
 from autodo.schedule import learning_rate_factor, restarted_factor
 from autodo.seeds import derive, torch_generator
 from autodo.sgd import SGD
+from autodo.storage import StrPath
 from autodo.task_model import best_model, classifier_of, compiled, computes_in_bf16, initial_model
 from autodo.thumbnails import with_thumbnails
 from autodo.workers import ALONE, Workers
@@ -89,7 +90,7 @@ class Training:
         data: Prepared,
         *,
         device: str = "cpu",
-        checkpoint: Path | None = None,
+        checkpoint: StrPath | None = None,
         checkpoint_every: int = 1,
         checkpoint_steps: int | None = None,
         on_checkpoint: Callable[[], object] = lambda: None,
@@ -104,7 +105,7 @@ class Training:
         self.device = torch.device(device)
         self.workers = workers
         self.classes = len(data.class_names)
-        self._checkpoint = checkpoint
+        self._checkpoint = None if checkpoint is None else Path(checkpoint)
         self._checkpoint_every = checkpoint_every
         self._checkpoint_steps = checkpoint_steps
         self._on_checkpoint = on_checkpoint
@@ -164,8 +165,8 @@ class Training:
         self.midway: Midway | None = None
         self.history: list[Row] = []
         self.best: Best | None = None
-        if checkpoint is not None:
-            self._restore(checkpoint)
+        if self._checkpoint is not None:
+            self._restore(self._checkpoint)
 
     def __iter__(self) -> Iterator[Row]:
         while self.epoch < self.config.training.epochs:

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autodo.errors import ConfigError
+from autodo.storage import StrPath
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -20,12 +21,13 @@ class Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-def load_yaml(path: Path) -> dict[str, Any]:
+def load_yaml(path: StrPath) -> dict[str, Any]:
     """A YAML file that holds a mapping.
 
     Raises:
         ConfigError: if the file is missing, is not YAML or is not a mapping.
     """
+    path = Path(path)
     try:
         text = path.read_bytes()
     except FileNotFoundError:
@@ -137,6 +139,8 @@ def _explain(model: type[BaseModel], error: Any) -> str:
         missing = f"is needed beside {', '.join(section)}"
         told = missing if given is None else f"unknown {tag} {given!r}{hint(str(given), known)}"
         return f"{key}.{tag}: {told}; known: {', '.join(known)}"
+    if error["type"] == "tuple_type" and isinstance(error["input"], str | int | float):
+        return f"{key}: is a list: give [{error['input']}]"
     message = error["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if error["type"] == "value_error":

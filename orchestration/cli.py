@@ -3,7 +3,6 @@
 import io
 import sys
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -331,11 +330,32 @@ def inspect(
 
 
 @app.command()
-def methods() -> None:
-    """List the methods."""
+def methods(
+    name: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="One of them, and all that it sets.")] = None,
+) -> None:
+    """List the methods, or show one."""
     from orchestration import show
 
-    show.methods(console)
+    if name is None:
+        show.methods(console)
+    else:
+        show.method(console, name)
+
+
+@app.command()
+def datasets() -> None:
+    """List the datasets."""
+    from orchestration import show
+
+    show.datasets(console)
+
+
+@app.command()
+def grids() -> None:
+    """List the shipped grids."""
+    from orchestration import show
+
+    show.grids(console)
 
 
 policy_app = typer.Typer(
@@ -347,7 +367,7 @@ app.add_typer(policy_app, name="policy")
 @policy_app.command("import")
 def policy_import(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="JSON, or a Python file with literal lists.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT.json")],
+    target: Annotated[str, typer.Argument(metavar="OUT.json")],
     name: Annotated[str | None, typer.Option(help="Which list, if a Python file holds several.")] = None,
 ) -> None:
     """Convert a published policy to JSON; nothing of a Python file is executed."""

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from autodo.config import RunConfig
 from autodo.errors import ConfigError
+from autodo.storage import StrPath
 from autodo.validation import hint, parse_overrides
 from orchestration import launch_times, policies, show
 from orchestration.address import check_address
@@ -30,9 +31,7 @@ OUT_OF_TIME = 124
 """Exit code when the time budget ended a launch, as of coreutils' `timeout`."""
 
 
-def launch(
-    console: Console, settings: Settings, *, grid: str, store: Path | str | None, overrides: Sequence[str]
-) -> int:
+def launch(console: Console, settings: Settings, *, grid: str, store: StrPath | None, overrides: Sequence[str]) -> int:
     """Runs what a grid still lacks, prints its table; returns the exit code."""
     from autodo import data
 
@@ -40,12 +39,10 @@ def launch(
         return _launch(console, settings, grid=grid, store=store, overrides=overrides)
 
 
-def _launch(
-    console: Console, settings: Settings, *, grid: str, store: Path | str | None, overrides: Sequence[str]
-) -> int:
+def _launch(console: Console, settings: Settings, *, grid: str, store: StrPath | None, overrides: Sequence[str]) -> int:
     config = pin_content(load_grid(grid).override(parse_overrides(overrides)))
     config, found = policies.pin_policies(config)
-    place = Store(store or config.store_path)
+    place = Store(store or config.store_path).supported()
     config, remark = continued(config, place)
     if remark:
         say(console, remark)
@@ -61,16 +58,17 @@ def _launch(
     return _run(console, settings, place, runs, lambda _: resources, keep=keep, title=config.name, before=create)
 
 
-def resume(console: Console, settings: Settings, *, root: Path | str) -> int:
+def resume(console: Console, settings: Settings, *, root: StrPath) -> int:
     """Runs what the grids that were launched on a store still lack."""
     place = Store(root).open()
     runs, resources, keep, title = _launched(console, place, settings)
     if not runs:
         raise ConfigError(f"{place}: no grid was launched on it")
-    return _run(console, settings, place, list(runs.values()), resources, keep=keep, title=title)
+    before = place.create
+    return _run(console, settings, place, list(runs.values()), resources, keep=keep, title=title, before=before)
 
 
-def retry(console: Console, settings: Settings, *, root: Path | str, run_ids: Sequence[str], failed: bool) -> int:
+def retry(console: Console, settings: Settings, *, root: StrPath, run_ids: Sequence[str], failed: bool) -> int:
     """Tries failed runs again, with their failures forgotten."""
     place = Store(root).open()
     if bool(run_ids) == failed:
@@ -95,6 +93,7 @@ def retry(console: Console, settings: Settings, *, root: Path | str, run_ids: Se
     forgiven = frozenset(run.run_id for run in runs)
 
     def forget() -> None:
+        place.create()
         for run_id in forgiven:
             place.forget_failures(run_id)
 
@@ -113,7 +112,7 @@ def _run(
     *,
     keep: tuple[Keep, ...],
     title: str,
-    before: Callable[[], None] = lambda: None,
+    before: Callable[[], object] = lambda: None,
     forgiven: frozenset[str] = frozenset(),
 ) -> int:
     """Runs what is left.

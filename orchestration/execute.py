@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from autodo.config import DatasetConfig, LambdaStorage, RunConfig
 from autodo.errors import DataError, StoreError, UserError
+from autodo.storage import StrPath
 from orchestration.keep import Keep
 from orchestration.policies import policy_of
 from orchestration.progress import ProgressLog
@@ -28,7 +29,7 @@ logger = logging.getLogger("autodo")
 
 
 @functools.lru_cache(maxsize=2)
-def load_dataset(config: DatasetConfig, data_dir: Path | str | None, download: bool = False) -> "Dataset":
+def load_dataset(config: DatasetConfig, data_dir: str | None, download: bool = False) -> "Dataset":
     """A dataset, kept in memory for the next run of this process.
 
     Raises:
@@ -43,7 +44,7 @@ def execute(
     config: RunConfig,
     store: Store,
     *,
-    data_dir: Path | str | None = None,
+    data_dir: StrPath | None = None,
     download: bool = False,
     device: str = "cpu",
     checkpoint_every: int = 1,
@@ -149,7 +150,7 @@ def assist(
     store: Store,
     *,
     workers: "Workers",
-    data_dir: Path | str | None = None,
+    data_dir: StrPath | None = None,
     device: str = "cpu",
     checkpoint_every: int = 1,
     keep: Collection[Keep] = (),
@@ -234,14 +235,14 @@ def _training(config: RunConfig, data: "Prepared", path: Path, *, workers: "Work
         return begin()
 
 
-def load_here(config: DatasetConfig, data_dir: Path | str | None, download: bool) -> "Dataset":
+def load_here(config: DatasetConfig, data_dir: StrPath | None, download: bool) -> "Dataset":
     """The dataset, whose warnings stand in the log of every run.
 
     An error names this node, because data can be on one node of a cluster and not on another.
     """
     loaded = load_dataset.cache_info().misses
     try:
-        dataset = load_dataset(config, data_dir, download)
+        dataset = load_dataset(config, None if data_dir is None else os.fspath(data_dir), download)
     except DataError as error:
         raise DataError(f"node {socket.gethostname()}: {error}") from None
     if load_dataset.cache_info().misses == loaded:

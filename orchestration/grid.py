@@ -1,9 +1,10 @@
 """From a grid's YAML to its runs; pure, and imports neither torch nor ray, so that planning takes no time."""
 
+import difflib
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -28,9 +29,10 @@ from autodo.recipes import (
     method_preset,
     shipped_file,
 )
-from autodo.validation import check_name, hint, load_yaml, parse_model
+from autodo.validation import check_name, load_yaml, parse_model
 from orchestration.keep import Keep
 
+_SUFFIXES = (".yaml", ".yml")
 # What a grid already spans; an override of one of these would silently collapse an axis.
 _AXES = {
     "seed": "seeds",
@@ -198,6 +200,23 @@ class GridConfig(BaseModel):
         return grid
 
 
+class GridText(NamedTuple):
+    """What the comment at the beginning of a shipped grid says for people."""
+
+    summary: str
+    cost: str
+    """Of all of its runs."""
+
+
+def grid_text(name: str) -> GridText:
+    """What a shipped grid is: its comment is the command, a line of summary, and among others `Cost: …`."""
+    check_name(name, grid_names(), "grid")
+    lines = shipped_file("grids", name).read_text().splitlines()
+    comment = [line.removeprefix("#").strip() for line in itertools.takewhile(lambda line: line.startswith("#"), lines)]
+    cost = next((line.removeprefix("Cost:").strip() for line in comment if line.startswith("Cost:")), "")
+    return GridText(comment[1].rstrip("."), cost.rstrip("."))
+
+
 def load_grid(name_or_path: str) -> GridConfig:
     """The grid of a shipped name, or of a YAML file; every name and override in it is known to be good.
 
@@ -207,14 +226,12 @@ def load_grid(name_or_path: str) -> GridConfig:
     path = Path(name_or_path)
     if name_or_path in grid_names():
         path, where = shipped_file("grids", name_or_path), f"configs/grids/{name_or_path}.yaml"
-    elif path.suffix in (".yaml", ".yml") or path.exists():
+    elif path.is_file():
         where = str(path)
     else:
-        known = grid_names()
-        raise ConfigError(
-            f"unknown grid {name_or_path!r}{hint(name_or_path, known)}; "
-            f"known: {', '.join(known)}; or the path of a YAML file"
-        )
+        is_file = path.suffix in _SUFFIXES or len(path.parts) > 1
+        told = f"{path}: no such file" if is_file else f"unknown grid {name_or_path!r}"
+        raise ConfigError(f"{told}{_near_grids(path)}; known: {', '.join(grid_names())}; or the path of a YAML file")
     grid = _with_preset(load_yaml(path), where)
     _check_overrides(grid, f"{where}: set", ["paper"])
     _check_overrides(grid, f"{where}: splits", grid.splits)
@@ -238,6 +255,16 @@ def _with_preset(tree: dict[str, Any], where: str) -> GridConfig:
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
     return grid.model_copy(update={"set": {**overrides, **grid.set}})
+
+
+def _near_grids(path: Path) -> str:
+    """`; did you mean 'x'?`, of shipped grids and of the YAML files in the folder that was meant."""
+    meant = path.stem if path.suffix in _SUFFIXES else path.name
+    files = sorted(file for suffix in _SUFFIXES for file in path.parent.glob(f"*{suffix}"))
+    names = {name: name for name in grid_names()} | {str(file): file.stem for file in files}
+    near = difflib.get_close_matches(meant, names.values(), n=2, cutoff=0.7)
+    found = [repr(name) for name, stem in names.items() if stem in near]
+    return f"; did you mean {' or '.join(found[:2])}?" if found else ""
 
 
 def pin_content(grid: GridConfig) -> GridConfig:

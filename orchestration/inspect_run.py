@@ -15,7 +15,7 @@ from rich.text import Text
 
 from autodo.config import RunConfig
 from autodo.errors import ConfigError, DataError, StoreError, UserError
-from autodo.storage import is_uri, locate
+from autodo.storage import StrPath, is_uri, locate
 from autodo.validation import check_name
 from orchestration.overview import say
 from orchestration.run_state import State
@@ -35,7 +35,7 @@ _RUNS = 30  # runs that are listed
 
 def inspect(
     console: Console,
-    root: Path | str,
+    root: StrPath,
     run_id: str | None,
     *,
     ranking: str | None,
@@ -105,7 +105,8 @@ def _find(store: Store, text: str) -> str:
         why = "" if failure is None else f" ({failure.last_line})"
         raise StoreError(f"{run_id}: failed{why}; `autodo retry {store} {run_id}` tries it again")
     if state is not State.DONE:
-        now = "is at work now" if store.at_work(run_id) else f"was interrupted; `autodo resume {store}` continues it"
+        idle = store.interrupted([run_id])
+        now = f"was interrupted; `autodo resume {store}` continues it" if idle else "is at work now"
         raise StoreError(f"{run_id}: is not done: it {now}")
     return run_id
 

@@ -23,7 +23,7 @@ from ray.tune.search import Searcher
 
 from autodo.errors import StoreError
 from autodo.recipes import dataset_presets
-from autodo.storage import LocalLocation, Location, absolute
+from autodo.storage import LocalLocation, Location, StrPath, absolute
 from orchestration import lease
 from orchestration.cluster import Cluster
 from orchestration.failures import record, record_death
@@ -65,7 +65,7 @@ class Options:
     max_concurrent: int | None = None
     retries: int = RETRIES
     seconds: float | None = None
-    data_dir: Path | str | None = None
+    data_dir: StrPath | None = None
     keep: tuple[Keep, ...] = ()
 
 

@@ -4,7 +4,6 @@ import collections
 import functools
 import time
 from collections.abc import Collection, Iterable, Sequence
-from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -13,6 +12,7 @@ from rich.text import Text
 
 from autodo.config import RunConfig
 from autodo.errors import StoreError
+from autodo.storage import StrPath
 from autodo.validation import parse_overrides
 from orchestration.estimate import Bill, wall_seconds
 from orchestration.grid import ResourcesConfig, expand, load_grid, pin_content
@@ -37,13 +37,13 @@ def plan(
     settings: Settings,
     *,
     grid: str,
-    store: Path | str | None,
+    store: StrPath | None,
     overrides: Sequence[str],
     list_runs: bool,
 ) -> None:
     """Prints the runs of a grid by state, and the time that the rest takes."""
     config, _ = pin_policies(pin_content(load_grid(grid).override(parse_overrides(overrides))))
-    place = Store(store or config.store_path)
+    place = Store(store or config.store_path).supported()
     config, remark = continued(config, place)
     if remark and not list_runs:
         say(console, remark)
@@ -134,7 +134,7 @@ def _counts(counts: collections.Counter[State]) -> list[Text]:
     return [Text(str(counts[state]) if counts[state] else "·", style=_STYLES[state]) for state in State]
 
 
-def status(console: Console, root: Path | str, *, watch: bool) -> None:
+def status(console: Console, root: StrPath, *, watch: bool) -> None:
     """Prints how far a store is; with `watch`, again and again until nothing is left to do."""
     store = Store(root).open()
     parts, going_on = _status(store)
@@ -188,19 +188,23 @@ def _status(store: Store, at_most: int = LINES_AT_WORK) -> tuple[list[Renderable
         table.add_row("other runs", *_counts(collections.Counter(others.values())))
     parts.append(table)
     begun = [run_id for run_id, state in (known | others).items() if state is State.STARTED]
-    at_work = [run_id for run_id in begun if store.at_work(run_id)]
+    going_on = store.at_work_on(begun)
+    at_work = [run_id for run_id in begun if run_id in going_on]
+    interrupted = store.interrupted([run_id for run_id in begun if run_id not in going_on])
     if left:
         parts.append(Text(f"left: {_bill(list(left.values()), len(at_work), 'now')}"))
         if line := searches_line([work.run for work in left.values()], store):
             parts.append(Text(line))
-    if len(begun) > len(at_work):
-        parts.append(Text(f"{_runs(len(begun) - len(at_work))} interrupted", style="yellow"))
+    if interrupted:
+        text = f"{_runs(len(interrupted))} interrupted: `autodo resume {store}` continues those of a grid"
+        parts.append(Text(text, style="yellow"))
     if given_up:
         parts.append(Text(_given_up(given_up, store), style="red"))
     parts += _failure_lines(store, None)
     if at_work:
         parts.append(Text(f"{_runs(len(at_work))} at work:"))
-        parts += [Text(f"  {run_id}: {store.last_log_line(run_id)}", style="cyan") for run_id in at_work[:at_most]]
+        lines = (f"  {run_id}: {store.last_log_line(run_id) or 'starting'}" for run_id in at_work[:at_most])
+        parts += [Text(line, style="cyan") for line in lines]
     if len(at_work) > at_most:
         parts.append(Text(f"  and {len(at_work) - at_most} more", style="dim"))
     return parts, bool(left or at_work)

@@ -28,7 +28,7 @@ from autodo.config import RunConfig
 from autodo.policy_config import PopulationSearch
 from autodo.search.tasks import provenance, search_config
 from autodo.seeds import numpy_generator
-from autodo.storage import Location, locate
+from autodo.storage import Location, StrPath, absolute, locate
 from orchestration.execute import load_here
 from orchestration.failures import Reason, reason_of, reason_of_death
 from orchestration.grid import ResourcesConfig
@@ -65,7 +65,7 @@ def find_policies(
     scratch: Location,
     retries: int,
     seconds: float | None = None,
-    data_dir: Path | str | None = None,
+    data_dir: StrPath | None = None,
 ) -> Ended:
     """Searches what the store lacks on the Ray that runs in this process, one population after another.
 
@@ -169,7 +169,7 @@ def search(
     config: RunConfig,
     folder: Location,
     *,
-    data_dir: Path | str | None,
+    data_dir: StrPath | None,
     resources: ResourcesConfig,
     scratch: Location,
     tell: Callable[[str], None],
@@ -197,7 +197,7 @@ def search(
         tune.with_resources(_Member, tune.PlacementGroupFactory([resources.per_worker])),
         param_space={
             "run": config.model_dump(mode="json"),
-            "data_dir": None if data_dir is None else str(data_dir),
+            "data_dir": None if data_dir is None else absolute(data_dir),
             "folder": folder.uri,
             "device": "cuda" if resources.gpus else "cpu",
             "threads": resources.cpus,

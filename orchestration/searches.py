@@ -4,12 +4,12 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from autodo.augment.policy_file import PolicyFile
 from autodo.config import RunConfig
 from autodo.search.algorithms import algorithm_of
 from autodo.search.tasks import Bench, Driver, Json, Task, Tell, Worker
+from autodo.storage import StrPath
 from orchestration.attempt import Attempt
 from orchestration.execute import load_here, logging_to
 from orchestration.run_state import RunBusy
@@ -36,7 +36,7 @@ class TaskRunner:
     """
 
     def __init__(
-        self, store: Store, *, data_dir: Path | str | None = None, download: bool = False, device: str = "cpu"
+        self, store: Store, *, data_dir: StrPath | None = None, download: bool = False, device: str = "cpu"
     ) -> None:
         self._store, self._data_dir, self._download, self._device = store, data_dir, download, device
         self._workers: dict[str, Worker] = {}
@@ -89,7 +89,7 @@ def search_alone(
     config: RunConfig,
     store: Store,
     *,
-    data_dir: Path | str | None = None,
+    data_dir: StrPath | None = None,
     download: bool = False,
     device: str = "cpu",
     tell: Tell = _silent,

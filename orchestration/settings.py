@@ -3,7 +3,6 @@
 import dataclasses
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from autodo.config import LambdaStorage
 from autodo.errors import ConfigError
@@ -16,7 +15,7 @@ from orchestration.plan import RETRIES
 class Settings:
     """The options that the commands share; `plan` has a part of them."""
 
-    data_dir: Path | str | None = None
+    data_dir: str | None = None
     download: bool = False
     only: str | None = None
     max_concurrent: int | None = None

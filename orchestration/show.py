@@ -4,18 +4,32 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import textwrap
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from autodo.config import RunConfig
 from autodo.errors import StoreError
-from autodo.recipes import method_names, method_preset, method_text
-from autodo.storage import Location, locate
+from autodo.recipes import (
+    canonical_method,
+    dataset_names,
+    dataset_presets,
+    dataset_recipe,
+    dataset_text,
+    grid_names,
+    method_names,
+    method_parts,
+    method_preset,
+    method_text,
+    shipped_file,
+)
+from autodo.storage import Location, StrPath, locate
+from orchestration.grid import expand, grid_text, load_grid
 from orchestration.plan import Plan, expected_rows, launched
 from orchestration.progress import duration, label
 from orchestration.store import Store
@@ -53,7 +67,7 @@ def result(console: Console, run: RunConfig, store: Store) -> None:
 
 
 def report(
-    console: Console, root: Path | str, *, out: str | None, formats: str, selection: str | None, metric: str
+    console: Console, root: StrPath, *, out: str | None, formats: str, selection: str | None, metric: str
 ) -> None:
     """Prints what a store's report says first, and writes the report.
 
@@ -161,9 +175,7 @@ _WIDTH_OF_FILES = 160
 
 def methods(console: Console) -> None:
     """Prints the name of every method, what it learns, what it reads, what it costs and who described it."""
-    table = Table(box=None, header_style="dim", pad_edge=False)
-    for column in ("method", "what it learns", "images", "cost", "reference"):
-        table.add_column(column)
+    table = _list_table("method", "what it learns", "images", "cost", "reference")
     under = {
         name: next(section for section in _HEADINGS if section in {*method_preset(name), ""}) for name in method_names()
     }
@@ -171,13 +183,77 @@ def methods(console: Console) -> None:
         table.add_row(Text(heading, style="italic"))
         for name in (name for name, place in under.items() if place == section):
             table.add_row(Text(f"  {name}", style="bold"), *(Text(column) for column in method_text(name)))
-    # In a pipe or a file a method is one line.
-    (console if console.is_terminal else Console(file=console.file, width=_WIDTH_OF_FILES)).print(table)
+    _print_list(console, table)
     console.print(
         "images: what it trains with; the epoch is chosen on val for all. cost: time of a run over that of baseline, "
         "without searches (benchmarks/methods.py). Names join by +, such as randaugment+ldam-drw.",
         **_LINE,
     )
+
+
+def method(console: Console, name: str) -> None:
+    """Prints all about a method, or about several joined by `+`: texts, what it sets over a dataset's recipe, its file.
+
+    Raises:
+        ConfigError: if there is no such method.
+    """
+    name = canonical_method(name)
+    table = Table(title=Text(name), title_justify="left", show_header=False)
+    for part in method_parts(name):
+        texts = method_text(part)
+        table.add_row("what it learns", Text(texts.summary))
+        table.add_row("trains with", Text(f"{texts.reads}; the epoch is chosen on val"))
+        table.add_row("cost", Text(f"{texts.cost} times the time of baseline"))
+        table.add_row("reference", Text(texts.reference))
+        table.add_row("file", Text(str(shipped_file("methods", part))))
+        table.add_section()
+    _print_list(console, table)
+    preset = method_preset(name)
+    settings = yaml.safe_dump(preset, sort_keys=False, width=_WIDTH_OF_FILES) if preset else "nothing\n"
+    console.print("What it sets over a dataset's recipe; --set KEY=VALUE overrides both:", **_LINE)
+    console.print(textwrap.indent(settings, "  "), end="", **_LINE)
+
+
+def datasets(console: Console) -> None:
+    """Prints the name of every dataset, what it is, where its files come from, and its recipe's network and epochs."""
+    table = _list_table("dataset", "what it is", "its files", "network", "epochs")
+    for name in dataset_names():
+        texts, recipe = dataset_text(name), dataset_recipe(name)
+        columns = *texts, recipe["model"]["name"], str(recipe["training"]["epochs"])
+        table.add_row(Text(name, style="bold"), *map(Text, columns))
+        for preset, values in dataset_presets(name).items():
+            network = values.get("model.name", recipe["model"]["name"])
+            epochs = str(values.get("training.epochs", recipe["training"]["epochs"]))
+            table.add_row("", f"  with --preset {preset}", "", network, epochs)
+    _print_list(console, table)
+    console.print(
+        "--data-dir names the folder, or the URI, of the files (AUTODO_DATA, or else ./data, if it is not given). "
+        "wrn-28-10 and 200 epochs need a GPU; --set model.name=small-cnn,… overrides the recipe.",
+        **_LINE,
+    )
+
+
+def grids(console: Console) -> None:
+    """Prints the name of every shipped grid, what it is, how many runs it has and what they cost."""
+    table = _list_table("grid", "what it runs", "runs", "cost of all")
+    for name in grid_names():
+        texts, runs = grid_text(name), len(expand(load_grid(name)))
+        table.add_row(Text(name, style="bold"), Text(texts.summary), Text(str(runs)), Text(texts.cost))
+    _print_list(console, table)
+    folder = shipped_file("grids", "any").parent
+    console.print(f"`autodo plan GRID` shows the runs of one; copy a file of {folder} for one of yours.", **_LINE)
+
+
+def _list_table(*columns: str) -> Table:
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column in ("runs", "epochs") else "left")
+    return table
+
+
+def _print_list(console: Console, table: Table) -> None:
+    """On a terminal within its width; in a pipe or a file each row is one line."""
+    (console if console.is_terminal else Console(file=console.file, width=_WIDTH_OF_FILES)).print(table)
 
 
 def _warn_of_optimism(console: Console, runs: Iterable[RunConfig]) -> None:

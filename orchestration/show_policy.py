@@ -13,16 +13,16 @@ from autodo.atomic import replacing
 from autodo.augment.policy_file import PolicyFile, Step, fingerprint
 from autodo.augment.read_policy import import_policy, read_policy
 from autodo.errors import ConfigError
-from autodo.storage import reason
+from autodo.storage import StrPath, reason
 from autodo.validation import hint
 from orchestration.overview import say
 from orchestration.progress import duration
 from orchestration.store import Store
 
 
-def import_file(console: Console, source: str, target: Path, name: str | None) -> None:
+def import_file(console: Console, source: StrPath, target: StrPath, name: str | None) -> None:
     """Writes the policy of a file of somebody else as JSON."""
-    policy = import_policy(source, name)
+    target, policy = Path(target), import_policy(source, name)
     if target.suffix != ".json":
         raise ConfigError(f"{target}: is not named *.json")
     try:

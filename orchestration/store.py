@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from autodo.augment.policy_file import PolicyFile, fingerprint
 from autodo.config import RunConfig
 from autodo.errors import ConfigError, StoreError, StoreRefused
-from autodo.storage import LocalLocation, Location, locate
+from autodo.storage import LocalLocation, Location, StrPath, locate
+from autodo.store_format import check_format, mark_format
 from autodo.validation import parse_model, parse_yaml
 from orchestration import lease
 from orchestration.attempt import CHECKPOINT, Attempt, is_checkpoint, is_locked, local_attempt, remote_attempt
@@ -54,7 +55,7 @@ class Store:
         StoreError: if the URI cannot be used.
     """
 
-    def __init__(self, root: Path | str, *, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, root: StrPath, *, patience: float = PATIENCE_SECONDS) -> None:
         self.root = locate(root)
         self._patience = patience
 
@@ -138,24 +139,33 @@ class Store:
         """This store, which must exist.
 
         Raises:
-            StoreError: if the root is missing or is not a store, or does not answer.
+            StoreError: if the root is missing or is not a store, is one of a later format, or does not answer.
         """
         if self.exists:
-            return self
+            return self.supported()
         if not self.root.exists():
             raise StoreError(f"{self}: no such store; `autodo launch` and `autodo train` make one")
         raise StoreError(f"{self}: is not a store: it holds none of {', '.join(f'{f}/' for f in _FOLDERS)}")
 
+    def supported(self) -> "Store":
+        """This store, which may not exist yet. Raises StoreError if it is of a later format than this program knows."""
+        local = self.root.local
+        if local is not None and local.is_file():
+            raise StoreError(f"{self}: is a file; a store is a directory, or a URI such as s3://bucket/folder")
+        check_format(self.root)
+        return self
+
     def create(self) -> "Store":
-        """This store, made if need be.
+        """This store, made if need be, and marked as one of this program's format.
 
         Raises:
-            StoreError: if it cannot be written, or the root holds something else.
+            StoreError: if it cannot be written, is of a later format, or the root holds something else.
         """
         if not self.exists and _holds_something(self.root):
             raise StoreError(f"{self}: is not a store and not empty; give --store another directory")
         for folder in _FOLDERS:
             (self.root / folder).make_folder()
+        mark_format(self.root)
         return self
 
     # ----- what is done
@@ -210,6 +220,38 @@ class Store:
     def at_work(self, run_id: str) -> bool:
         """Whether a process is at work on the run now; asking disturbs nobody."""
         return _is_held(self.run_dir(run_id))
+
+    def at_work_on(self, run_ids: Collection[str]) -> set[str]:
+        """Of these runs, those that a process is at work on: it trains them, or searches their policy."""
+
+        def is_at_work(run_id: str) -> bool:
+            return self.at_work(run_id) or self._is_searched(run_id)
+
+        with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
+            found = pool.map(is_at_work, run_ids)
+            return {run_id for run_id, at_work in zip(run_ids, found, strict=True) if at_work}
+
+    def interrupted(self, run_ids: Collection[str]) -> set[str]:
+        """Of these runs, those that began, are neither done nor failed, and that no process is at work on.
+
+        A run may begin or end between two looks at the store, so each is looked at again.
+        """
+
+        def unfinished(run_ids: Collection[str]) -> set[str]:
+            return {run_id for run_id, state in self.states(run_ids).items() if state is State.STARTED}
+
+        idle = unfinished(run_ids)
+        idle -= self.at_work_on(idle)
+        idle = unfinished(idle)
+        return idle - self.at_work_on(idle)
+
+    def _is_searched(self, run_id: str) -> bool:
+        """Whether `autodo train` is searching the policy of the run, which it began before."""
+        try:
+            search_id = self.config(run_id).search_id
+        except StoreError:
+            return False
+        return search_id is not None and self.searching(search_id)
 
     def searching(self, search_id: str) -> bool:
         """Whether a process is at work on the search now."""
@@ -418,6 +460,7 @@ class Store:
 
     @contextlib.contextmanager
     def _attempt(self, folder: Location, name: str) -> Iterator[Attempt]:
+        self._patiently(self.supported)
         begin = (
             local_attempt(folder, name, self._patiently)
             if isinstance(folder, LocalLocation)

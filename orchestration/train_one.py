@@ -4,7 +4,6 @@ import contextlib
 import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -12,6 +11,7 @@ from rich.console import Console
 from autodo.config import DistortionConfig, LambdaStorage, RunConfig, SplitName
 from autodo.errors import ConfigError, TrainingDiverged, UserError
 from autodo.recipes import build_run, dataset_presets
+from autodo.storage import StrPath
 from autodo.validation import parse_model, parse_overrides
 from orchestration import policies, show
 from orchestration.job_folder import check_outlasts_job
@@ -41,10 +41,10 @@ def train(
     noise_ratio: float,
     seed: int,
     split: SplitName,
-    store: Path | str,
+    store: StrPath,
     preset: str | None = None,
     overrides: Sequence[str],
-    data_dir: Path | str | None,
+    data_dir: str | None,
     download: bool,
     device: str,
     checkpoint_every: int,
@@ -80,7 +80,7 @@ def train(
 
     with data.listed_once():
         run, found = policies.pin_policy(run.model_copy(update={"dataset": data.pin_content(run.dataset)}))
-        place = Store(store)
+        place = Store(store).supported()
         check_outlasts_job(place)
         if place.is_done(run.run_id):
             lacking = " and ".join(not_kept(place, [run.run_id], kept))
@@ -185,7 +185,7 @@ def _estimate(
     return durations
 
 
-def _search(console: Console, run: RunConfig, store: Store, data_dir: Path | str | None, device: str) -> None:
+def _search(console: Console, run: RunConfig, store: Store, data_dir: str | None, device: str) -> None:
     from orchestration.search_board import SearchBoard
     from orchestration.searches import search_alone
 
@@ -202,7 +202,6 @@ def _search(console: Console, run: RunConfig, store: Store, data_dir: Path | str
 
 
 def _device(name: str) -> str:
-    import torch
 
     from autodo.fit import default_device
 
@@ -212,8 +211,28 @@ def _device(name: str) -> str:
         raise ConfigError(f"--device {name!r}: is not one of {known}")
     if name == "auto":
         return default_device()
-    try:
-        torch.zeros(1, device=torch.device(name))
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"--device {name!r}: {str(error).splitlines()[0]}; known: {known}") from None
+    if name != "cpu":
+        _check_gpu(name)
     return name
+
+
+def _check_gpu(name: str) -> None:
+    """Raises ConfigError unless torch can use this GPU."""
+    import torch
+
+    remedy = "give --device cpu, or leave it out"
+    if not torch.cuda.is_available():
+        why = (
+            "torch finds no GPU here (does nvidia-smi?)"
+            if torch.version.cuda or torch.version.hip
+            else f"torch {torch.__version__} is built without CUDA"
+        )
+        raise ConfigError(f"--device {name!r}: {why}; {remedy}")
+    count = torch.cuda.device_count()
+    if int(name.partition(":")[2] or 0) >= count:
+        there = "there is 1 GPU, cuda:0" if count == 1 else f"there are {count} GPUs, cuda:0 to cuda:{count - 1}"
+        raise ConfigError(f"--device {name!r}: {there}")
+    try:
+        torch.zeros(1, device=name)
+    except RuntimeError as error:
+        raise ConfigError(f"--device {name!r}: cannot be used: {str(error).splitlines()[0]}; {remedy}") from None

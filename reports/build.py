@@ -2,13 +2,12 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from autodo.errors import StoreError
-from autodo.storage import Location, located
+from autodo.storage import Location, StrPath, located
 from reports import findings, provenance
 from reports.comparison import named, without_test_as_val
 from reports.curves import COLUMNS as CURVE_COLUMNS
@@ -59,7 +58,7 @@ Expected = Sequence[Mapping[str, Any]]
 
 
 def build_report(
-    root: Path | str | Location,
+    root: StrPath | Location,
     expected: Iterable[Mapping[str, Any]] = (),
     *,
     metric: str = HEADLINE,

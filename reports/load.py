@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import pandas as pd
@@ -10,7 +9,8 @@ import pyarrow as pa
 
 from autodo import records
 from autodo.errors import StoreError
-from autodo.storage import Location, located
+from autodo.storage import Location, StrPath, located
+from autodo.store_format import check_format
 from reports.damage import Problem, told
 from reports.files import File, Unusable, for_each, read_checked, read_run
 from reports.result_rows import ESSENTIAL, CheckedRows
@@ -30,7 +30,7 @@ class Results:
     warnings: tuple[str, ...]
 
 
-def load_results(root: Path | str | Location, run_ids: Collection[str] | None = None) -> Results:
+def load_results(root: StrPath | Location, run_ids: Collection[str] | None = None) -> Results:
     """The results of the store at `root`, a path or a URI, sorted by run id.
 
     Of what a report can do without, a value that cannot be is null, and so is a column that a file of another version
@@ -39,9 +39,12 @@ def load_results(root: Path | str | Location, run_ids: Collection[str] | None = 
     Args:
         run_ids: of these runs only, and no other file is opened; of all if None.
     Raises:
-        StoreError: if there is no store, or its results cannot be listed.
+        StoreError: if there is no store, it is of a later format than this program knows, or its results cannot be
+            listed.
     """
-    folder = located(root) / "results"
+    place = located(root)
+    check_format(place)
+    folder = place / "results"
     sizes = dict(sorted(folder.sizes().items()))
     if not sizes and not folder.exists():
         raise StoreError(f"{folder}: cannot be read: No such file or directory")
@@ -78,7 +81,7 @@ def load_results(root: Path | str | Location, run_ids: Collection[str] | None = 
 
 
 def load_epochs(
-    root: Path | str | Location, run_ids: Collection[str], columns: Sequence[str]
+    root: StrPath | Location, run_ids: Collection[str], columns: Sequence[str]
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """These columns of every epoch of these runs, by run id and epoch, and warnings of what could not be read.
 
@@ -103,7 +106,7 @@ def load_epochs(
 
 
 def reduce_runs(
-    root: Path | str | Location,
+    root: StrPath | Location,
     kind: records.Kind,
     run_ids: Collection[str],
     columns: Sequence[str],

@@ -1,11 +1,10 @@
 """A store's report as files: a page, Markdown, LaTeX and CSV, with the figures beside them."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from autodo.errors import ConfigError
-from autodo.storage import Location, located
+from autodo.storage import Location, StrPath, located
 from autodo.validation import check_name
 from reports.build import HEADLINE, build_report
 from reports.document import Report
@@ -40,8 +39,8 @@ def check_metric(name: str) -> None:
 
 
 def write_report(
-    store_root: Path | str | Location,
-    out: Path | str | Location | None = None,
+    store_root: StrPath | Location,
+    out: StrPath | Location | None = None,
     expected: Iterable[Mapping[str, Any]] = (),
     *,
     formats: Collection[str] = FORMATS,
@@ -67,8 +66,9 @@ def write_report(
     return write_files(report, folder, formats)
 
 
-def write_files(report: Report, folder: Location, formats: Collection[str] = FORMATS) -> list[Location]:
+def write_files(report: Report, folder: StrPath | Location, formats: Collection[str] = FORMATS) -> list[Location]:
     """The report in each of the formats; arguments and returns as for `write_report`."""
+    folder = located(folder)
     drawn: dict[str, Files] = {}
     if {"html", "md", "latex"} & set(formats):
         for figure in (figure for section in report.sections for figure in section.figures):

@@ -9,6 +9,7 @@ READ_BY_REPORTS = (
     "autodo.records",
     "autodo.errors",
     "autodo.storage",
+    "autodo.store_format",
     "autodo.validation",
     "autodo.added_settings",
 )

@@ -2,15 +2,16 @@
 
 import ast
 import json
+import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from autodo.augment.policy_file import OPERATION_NAMES, PolicyFile
 from autodo.errors import ConfigError, StoreError
-from autodo.storage import is_uri, locate, without_secrets
+from autodo.storage import StrPath, is_uri, locate, without_secrets
 from autodo.validation import hint, parse_model
 
 LIMIT_BYTES = 2 * 2**20
@@ -19,7 +20,7 @@ _SPELLINGS = {"colour": "Color", **{name.lower(): name for name in OPERATION_NAM
 """Names without their case, underscores and dashes. Those that mean something else, such as TranslateXAbs, are none."""
 
 
-def read_policy(place: Path | str) -> PolicyFile:
+def read_policy(place: StrPath) -> PolicyFile:
     """The policy in a JSON file: one that `autodo policy import` or a store wrote, or `{"sub_policies": [...]}`.
 
     Keys that a policy does not have become part of its provenance.
@@ -33,7 +34,7 @@ def read_policy(place: Path | str) -> PolicyFile:
     return _from_json(content, where)
 
 
-def import_policy(place: Path | str, name: str | None = None) -> PolicyFile:
+def import_policy(place: StrPath, name: str | None = None) -> PolicyFile:
     """The policy in a JSON file, or in a Python file that holds lists of `[operation, probability, level]`.
 
     Nothing of a Python file is executed: of assignments and `return` statements that hold such a list as a literal, the
@@ -62,8 +63,8 @@ def import_policy(place: Path | str, name: str | None = None) -> PolicyFile:
     return _checked({"source": f"{PurePosixPath(where).name}: {name}", "sub_policies": lists[name]}, f"{where}: {name}")
 
 
-def _read(place: Path | str) -> tuple[str, bytes]:
-    text = str(place)
+def _read(place: StrPath) -> tuple[str, bytes]:
+    text = os.fspath(place)
     where = without_secrets(text) if is_uri(text) else text
     try:
         location = locate(place)

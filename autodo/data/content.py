@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from autodo.config import DatasetConfig
+from autodo.data.decode import damaged_images
 from autodo.data.files import one_line
-from autodo.data.listing import Listing, list_images, root_of
+from autodo.data.listing import Listing, WrongFolders, list_images, root_of
 from autodo.data.remote import local_copy
 from autodo.data.stream.sources import sources_of
 from autodo.errors import DataError
@@ -37,7 +38,22 @@ def folder_content(config: DatasetConfig) -> str:
     with local_copy(config.path) as path:
         if config.stream:
             return sources_of(path).content
-        return listing_content(list_images(path), path)
+        return listing_content(list_readable(path), path)
+
+
+def list_readable(path: Path) -> Listing:
+    """`list_images`, of images that are to be held in memory: if class folders are wrong, damaged images are named too.
+
+    Raises:
+        DataError: a line for each class folder that is wrong, and one for the images that cannot be read.
+    """
+    try:
+        return list_images(path)
+    except WrongFolders as error:
+        damaged = damaged_images(error.files, root=path)
+        if damaged is None:
+            raise
+        raise DataError(f"{error}\n{damaged}") from None
 
 
 def listing_content(listing: Listing, path: Path) -> str:

@@ -18,7 +18,7 @@ from autodo.data.remote import local_copy
 from autodo.data.split import FIXED_SEED, subsample
 from autodo.data.torchvision_sets import read_cifar10, read_cifar100, read_svhn
 from autodo.seeds import numpy_generator
-from autodo.storage import is_uri
+from autodo.storage import StrPath, is_uri
 from autodo.validation import check_name
 
 logger = logging.getLogger("autodo")
@@ -53,7 +53,7 @@ def default_data_dir() -> Path:
     return Path(os.environ.get("AUTODO_DATA") or "data")
 
 
-def load(config: DatasetConfig, *, data_dir: Path | str | None = None, download: bool = False) -> Dataset:
+def load(config: DatasetConfig, *, data_dir: StrPath | None = None, download: bool = False) -> Dataset:
     """The dataset, its train set subsampled if the config says so. Its warnings are logged.
 
     Args:
@@ -71,7 +71,7 @@ def load(config: DatasetConfig, *, data_dir: Path | str | None = None, download:
     else:
         # Who says where the files are wants those and no others; nothing is downloaded into a copy.
         with local_copy(data_dir) as folder:
-            dataset = spec.read(config, Place(folder, download and not is_uri(str(data_dir))))
+            dataset = spec.read(config, Place(folder, download and not is_uri(os.fspath(data_dir))))
     for warning in dataset.warnings:
         logger.warning("%s", warning)
     if config.subsample is None:

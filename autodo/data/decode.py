@@ -1,7 +1,7 @@
 """Image files to one uint8 array."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -43,26 +43,45 @@ def decode_images(files: Sequence[Path], image_size: int, *, root: Path) -> Imag
             "files while training, or lower dataset.image_size"
         )
     images = np.empty((len(files), 3, image_size, image_size), np.uint8)
+    gray = np.zeros(len(files), bool)
 
-    def decode_into(i: int) -> tuple[bool, str | None]:
+    def keep(i: int, pixels: NDArray[np.uint8]) -> None:
+        images[i] = pixels
+        gray[i] = len(pixels) == 1
+
+    problem = _decode_each(files, image_size, keep, root=root)
+    if problem is not None:
+        raise DataError(problem)
+    return np.ascontiguousarray(images[:, :1]) if gray.all() else images
+
+
+def damaged_images(files: Sequence[Path], *, root: Path) -> str | None:
+    """What `decode_images` says of these files if some cannot be read, else None."""
+    return _decode_each(files, 1, lambda *_: None, root=root)
+
+
+def _decode_each(
+    files: Sequence[Path], image_size: int, keep: Callable[[int, NDArray[np.uint8]], None], *, root: Path
+) -> str | None:
+    """Gives `keep` the number and the pixels of each image; returns a line that names those that cannot be read."""
+
+    def problem_of(i: int) -> str | None:
         try:
             pixels = decode(files[i], image_size)
         except Exception as error:  # PIL's decoders raise exceptions of many kinds for damaged files
-            return False, reason(error)
-        images[i] = pixels
-        return len(pixels) == 1, None
+            return f"{files[i]} ({reason(error)})"
+        keep(i, pixels)
+        return None
 
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-        outcomes = list(pool.map(decode_into, range(len(files))))
-    bad = [f"{file} ({why})" for file, (_, why) in zip(files, outcomes, strict=True) if why is not None]
-    if bad:
-        more = ", ..." if len(bad) > _NAMED_FILES else ""
-        raise DataError(
-            f"{root}: {len(bad)} of {len(files)} images cannot be read: {', '.join(bad[:_NAMED_FILES])}{more}; "
-            "replace or remove them"
-        )
-    gray = all(is_gray for is_gray, _ in outcomes)
-    return np.ascontiguousarray(images[:, :1]) if gray else images
+        bad = [problem for problem in pool.map(problem_of, range(len(files))) if problem is not None]
+    if not bad:
+        return None
+    more = ", ..." if len(bad) > _NAMED_FILES else ""
+    return (
+        f"{root}: {len(bad)} of {len(files)} images cannot be read: {', '.join(bad[:_NAMED_FILES])}{more}; "
+        "replace or remove them"
+    )
 
 
 def decode(file: Path | BinaryIO, image_size: int) -> NDArray[np.uint8]:

@@ -4,10 +4,9 @@ from pathlib import Path
 
 from autodo.config import DatasetConfig
 from autodo.data.class_sets import ClassSets
-from autodo.data.content import listing_content
+from autodo.data.content import list_readable, listing_content
 from autodo.data.files import Place
 from autodo.data.image_set import Dataset
-from autodo.data.listing import list_images
 from autodo.data.remote import local_copy
 from autodo.data.stream.sources import list_shards, sources_of
 from autodo.errors import DataError
@@ -35,7 +34,7 @@ def _read(config: DatasetConfig, path: Path) -> Dataset:
         return sources.class_sets(config.damaged_limit).dataset(config)
     if list_shards(path):
         raise DataError(f"{path}: tar shards can only be streamed: set dataset.stream=true")
-    listing = list_images(path)
+    listing = list_readable(path)
     if config.content is not None:
         _check_content(path, config.content, listing_content(listing, path))
     return ClassSets.of(listing, path).dataset(config)

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -31,6 +31,18 @@ class Listed(NamedTuple):
 
 Listing = dict[SetName, Listed]
 """The files of every set, sorted within class folders, in the order of rows in a CSV."""
+
+
+class WrongFolders(DataError):
+    """Class folders that are empty or hold folders, one line each.
+
+    Args:
+        files: images in the other class folders.
+    """
+
+    def __init__(self, text: str, files: Sequence[Path] = ()) -> None:
+        super().__init__(text)
+        self.files = files
 
 
 def list_images(path: Path) -> Listing:
@@ -62,12 +74,15 @@ def list_folder(root: Path) -> Listing:
     The second form is meant if ROOT/train holds folders. Hidden files and files that are no images are ignored.
 
     Raises:
-        DataError: if there are no class folders, one holds no images, or a folder is at a place that has no meaning.
+        DataError: if there are no class folders, or a folder is at a place that has no meaning.
+        WrongFolders: if class folders hold no images, or folders.
     """
     folders = _folders_in(root)
-    if "train" not in folders or not _folders_in(root / "train"):
-        return _nothing() | {"train": list_classes(root)}
+    problems: list[str] = []
     listing = _nothing()
+    if "train" not in folders or not _folders_in(root / "train"):
+        listing["train"] = _list_classes(root, None, problems)
+        folders = []
     for folder in folders:
         name = next((name for name in SET_NAMES if name == folder), None)
         if name is None:
@@ -75,7 +90,9 @@ def list_folder(root: Path) -> Listing:
                 f"{root / folder}: beside {root / 'train'} only 'val' and 'test' have a meaning"
                 f"{hint(folder, SET_NAMES)}; rename it or move it away"
             )
-        listing[name] = list_classes(root, name)
+        listing[name] = _list_classes(root, name, problems)
+    if problems:
+        raise WrongFolders("\n".join(problems), [root / file for listed in listing.values() for file in listed.names])
     return listing
 
 
@@ -124,12 +141,25 @@ def list_classes(root: Path, part: SetName | None = None) -> Listed:
     """ROOT/<class>/*, or ROOT/<part>/<class>/*; the names begin at ROOT.
 
     Raises:
-        DataError: if a class folder has no images, or holds a folder.
+        WrongFolders: if class folders have no images, or hold folders.
     """
+    problems: list[str] = []
+    listed = _list_classes(root, part, problems)
+    if problems:
+        raise WrongFolders("\n".join(problems), [root / file for file in listed.names])
+    return listed
+
+
+def _list_classes(root: Path, part: SetName | None, problems: list[str]) -> Listed:
+    """`list_classes`, which goes on after a class folder that is wrong, and adds a line to `problems`."""
     listed = Listed([], [])
     folder, start = (root, "") if part is None else (root / part, f"{part}/")
     for label in _folders_in(folder):
-        files = _images_in(folder / label)
+        try:
+            files = _images_in(folder / label)
+        except DataError as error:
+            problems.append(str(error))
+            continue
         listed.names.extend([f"{start}{label}/{file}" for file in files])
         listed.labels.extend([label] * len(files))
     return listed

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 from autodo.data.files import one_line
 from autodo.data.listing import csv_paths
 from autodo.errors import DataError, StoreError
-from autodo.storage import LocalLocation, is_uri, locate, without_secrets
+from autodo.storage import LocalLocation, StrPath, is_uri, locate, without_secrets
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo
@@ -31,7 +31,7 @@ def cache_dir() -> Path:
 
 
 @contextlib.contextmanager
-def local_copy(place: Path | str) -> Iterator[Path]:
+def local_copy(place: StrPath) -> Iterator[Path]:
     """A path as it is; of a URI, the path of this node's copy. A DataError of the block names the URI, not the copy.
 
     A URI names a folder, or a CSV, of which the files that it lists are copied too. Who changes them gets a new copy;

@@ -5,7 +5,6 @@ import mmap
 import os
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from autodo.config import LambdaStorage
 from autodo.errors import ConfigError
+from autodo.storage import StrPath
 
 
 class Table(NamedTuple):
@@ -31,7 +31,7 @@ class Place(NamedTuple):
     """
 
     storage: LambdaStorage = "device"
-    folder: Path | None = None
+    folder: StrPath | None = None
 
     @property
     def is_apart(self) -> bool:
@@ -62,7 +62,7 @@ class Place(NamedTuple):
 ON_DEVICE = Place()
 
 
-def _mapped(size: int, folder: Path | None) -> mmap.mmap:
+def _mapped(size: int, folder: StrPath | None) -> mmap.mmap:
     """A file without a name: it is gone with the process, however that ends."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -71,8 +71,8 @@ def _mapped(size: int, folder: Path | None) -> mmap.mmap:
             memory = mmap.mmap(file.fileno(), size)
     except OSError as error:
         raise ConfigError(
-            f"lambda storage 'file': {folder or tempfile.gettempdir()} has no room for a file of {size / 1e9:.1f} GB "
-            f"({error.strerror}); TMPDIR names another folder"
+            f"lambda storage 'file': {os.fspath(folder or tempfile.gettempdir())} has no room for a file of "
+            f"{size / 1e9:.1f} GB ({error.strerror}); TMPDIR names another folder"
         ) from None
     # Rows are read in random order: what lies beside them on the disk need not come along.
     memory.madvise(mmap.MADV_RANDOM)

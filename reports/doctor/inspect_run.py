@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from autodo.errors import StoreError
-from autodo.storage import Location, located, reason
+from autodo.storage import Location, StrPath, located, reason
+from autodo.store_format import check_format
 from reports.doctor.label_errors import RankedLabels, ranked
 from reports.doctor.labels_csv import image_folder, path_of, write_labels
 from reports.doctor.quality import qualities, quality_table
@@ -57,7 +57,7 @@ class Inspection:
 
 
 def inspect_run(
-    root: Path | str | Location,
+    root: StrPath | Location,
     run_id: str,
     *,
     ranking: str = DEFAULT,
@@ -78,6 +78,7 @@ def inspect_run(
         StoreError: if the run is not done, a file of it is missing or damaged, or it has not what the ranking needs.
     """
     store = located(root)
+    check_format(store)
     result = _result(store, run_id)
     names = tuple(str(name) for name in result["class_names"])
     file = store / "points" / f"{run_id}.parquet"
@@ -101,13 +102,14 @@ def inspect_run(
 
 
 def write_inspection(
-    inspection: Inspection, folder: Location, page: Callable[[Report], str] | None = None
+    inspection: Inspection, folder: StrPath | Location, page: Callable[[Report], str] | None = None
 ) -> list[Location]:
     """Writes labels.csv and, with `page`, gallery.html; the files written.
 
     Raises:
         StoreError: if one cannot be written.
     """
+    folder = located(folder)
     files = [folder / "labels.csv"]
     write_labels(inspection.labels, files[0], inspection.folder)
     if page is not None:

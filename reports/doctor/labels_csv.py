@@ -11,13 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from autodo.storage import Location, is_uri
+from autodo.storage import Location, StrPath, is_uri, located
 from reports.doctor.label_errors import RankedLabels
 
 _BEGINS_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 
 
-def write_labels(labels: RankedLabels, file: Location, folder: str | None = None) -> None:
+def write_labels(labels: RankedLabels, file: StrPath | Location, folder: str | None = None) -> None:
     """Writes the columns rank, index, path, given, proposed, score, weight, loss, soft_label, prediction, known_wrong.
 
     What is not known is empty. Every text is quoted.
@@ -53,7 +53,7 @@ def write_labels(labels: RankedLabels, file: Location, folder: str | None = None
     )
     text = pa.BufferOutputStream()
     pa.csv.write_csv(table, text)
-    file.write_bytes(text.getvalue().to_pybytes())
+    located(file).write_bytes(text.getvalue().to_pybytes())
 
 
 def image_folder(dataset_path: str | None) -> str | None:

@@ -1,6 +1,7 @@
 """The command line in this process; Ray is in test_launch.py."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from PIL import Image
 import orchestration
 from autodo import data
 from autodo.errors import DataError
+from autodo.recipes import build_run, dataset_names, grid_names
 from orchestration import cli
 from orchestration.execute import load_dataset
 from orchestration.grid import expand, load_grid
@@ -25,7 +27,7 @@ from orchestration.store import Store
 from tests.runs import outcome
 
 SMALL = ("--set", "training.epochs=2", "--set", "dataset.subsample=300")
-COMMANDS = ("launch", "resume", "retry", "plan", "train", "status", "report", "methods")
+COMMANDS = ("launch", "resume", "retry", "plan", "train", "status", "report", "methods", "datasets", "grids")
 TRAIN = ("train", "--dataset", "digits", "--method", "baseline", *SMALL)
 OPTIMISTIC = "note: in the split test-as-val the test images are val: its errors are optimistic"
 GRID = """
@@ -127,7 +129,14 @@ def instead_of_ray(monkeypatch: pytest.MonkeyPatch) -> list[Launched]:
         ([*TRAIN, "--device", "tpu"], "--device 'tpu': is not one of auto, cpu, cuda, cuda:<n>"),
         ([*TRAIN, "--device", "meta"], "--device 'meta': is not one of auto, cpu, cuda, cuda:<n>"),
         ([*TRAIN, "--device", "cpu:0"], "--device 'cpu:0': is not one of auto, cpu, cuda, cuda:<n>"),
-        ([*TRAIN, "--device", "cuda:99"], "--device 'cuda:99': "),
+        (["plan", "qickstart.yaml"], "qickstart.yaml: no such file; did you mean 'quickstart'?; known: "),
+        (["plan", "nowhere/mine"], "nowhere/mine: no such file; known: "),
+        (["plan", ""], "unknown grid ''; known: "),
+        (
+            ["plan", "quickstart", "--store", sys.executable],
+            "is a file; a store is a directory, or a URI such as s3://",
+        ),
+        (["methods", "autodo-awz"], "unknown method 'autodo-awz'; did you mean"),
         (["status", "nowhere"], "nowhere: no such store"),
         (["resume", "nowhere"], "nowhere: no such store"),
         (["retry", "nowhere", "--failed"], "nowhere: no such store"),
@@ -169,6 +178,103 @@ def test_help_and_version(autodo) -> None:
     answer = autodo("--help")
     assert answer.code == 0
     assert all(command in answer.out for command in COMMANDS)
+
+
+def test_a_store_of_a_later_format_is_refused_by_every_command(autodo, grid: str, tmp_path: Path) -> None:
+    fill(Store("S"), grid, n=1)
+    (done,) = Store("S").done()
+    (tmp_path / "S/store.json").write_text('{"format": 3, "more": 1}')
+    before = sorted((tmp_path / "S").rglob("*"))
+    commands = [
+        ["launch", grid, "--store", "S"],
+        ["plan", grid, "--store", "S"],
+        ["resume", "S"],
+        ["retry", "S", "--failed"],
+        ["status", "S"],
+        ["report", "S"],
+        ["inspect", "S", done],
+        ["policy", "show", "S"],
+        [*TRAIN, "--store", "S"],
+    ]
+    for command in commands:
+        answer = autodo(*command)
+        assert answer.code == 2, command
+        assert answer.err == (
+            "error: S: a store of format 3, made by a later autodo; this one knows formats up to 2: update it, "
+            "or give another store\n"
+        ), command
+    assert sorted((tmp_path / "S").rglob("*")) == before
+
+
+def test_a_misspelt_grid_file_is_answered_with_those_that_are_near(autodo, grid: str, tmp_path: Path) -> None:
+    told = autodo("plan", str(tmp_path / "mime.yml")).err
+    assert told.startswith(f"error: {tmp_path}/mime.yml: no such file; did you mean '{grid}'?; known: ")
+    assert "; did you mean 'mine.yaml'?; known: " in autodo("plan", "mime").err
+
+
+def test_what_is_a_list_in_a_grid_is_asked_for_as_one(autodo, tmp_path: Path) -> None:
+    (tmp_path / "g.yaml").write_text("{name: g, datasets: digits, distortions: 1-0.0, methods: baseline, seeds: 1}")
+    assert autodo("plan", "g.yaml").err.splitlines() == [
+        "error: g.yaml: datasets: is a list: give [digits]",
+        "error: g.yaml: distortions: is a list: give [1-0.0]",
+        "error: g.yaml: methods: is a list: give [baseline]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("device", "built", "there", "message"),
+    [
+        ("cuda", None, 0, "torch 9.9+cpu is built without CUDA; give --device cpu, or leave it out"),
+        ("cuda:1", "13.0", 0, "torch finds no GPU here (does nvidia-smi?); give --device cpu, or leave it out"),
+        ("cuda:1", "13.0", 1, "there is 1 GPU, cuda:0"),
+        ("cuda:4", "13.0", 4, "there are 4 GPUs, cuda:0 to cuda:3"),
+        ("cuda:3", "13.0", 4, "cannot be used: it is busy; give --device cpu, or leave it out"),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_told_in_our_words(
+    autodo, monkeypatch: pytest.MonkeyPatch, device: str, built: str | None, there: int, message: str
+) -> None:
+    import torch
+
+    def busy(*_: object, **__: object) -> None:
+        raise RuntimeError("it is busy\nand more")
+
+    monkeypatch.setattr(torch.version, "cuda", built)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch, "__version__", "9.9+cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    monkeypatch.setattr(torch, "zeros", busy)
+    answer = autodo(*TRAIN, "--device", device)
+    assert answer.err == f"error: --device {device!r}: {message}\n"
+    assert answer.code == 2
+
+
+def test_a_method_is_shown_with_all_that_it_sets(autodo) -> None:
+    out = autodo("methods", "randaugment+ldam-drw").out
+    assert out.splitlines()[0].strip() == "ldam-drw+randaugment"
+    for part in ("larger margins for rarer classes", "Cubuk et al.", "methods/randaugment.yaml", "kind: ldam-drw\n"):
+        assert part in out
+    assert "both:\n  nothing\n" in autodo("methods", "baseline").out
+
+
+def test_datasets_and_grids_are_listed(autodo) -> None:
+    listed = autodo("datasets").out.splitlines()
+    assert [line.split()[0] for line in listed[1:-1] if line[0] != " "] == dataset_names()
+    (digits,) = (line for line in listed if line.startswith("digits"))
+    assert re.split("  +", digits.strip())[1:] == [
+        "1,797 scans of handwritten digits, gray, 8x8, 10 classes", "scikit-learn brings them", "small-cnn", "40"
+    ]  # fmt: skip
+    listed = autodo("grids").out.splitlines()
+    rows = [re.split("  +", line.strip()) for line in listed[1:-1]]
+    assert [row[0] for row in rows] == grid_names()
+    assert all(len(row) == 4 and row[1] and row[3] for row in rows), "a summary and a cost in each, on one line"
+    assert rows[-1] == [
+        "quickstart",
+        "AutoDO on digits, which are bundled: nothing to download",
+        "16",
+        "1 minute on 2 cores",
+    ]
 
 
 def test_methods_are_listed_with_what_they_learn(autodo) -> None:
@@ -410,6 +516,39 @@ def test_status_tells_runs_at_work_from_interrupted_ones(autodo, grid: str) -> N
     assert "left: 3 runs, about 3 min 00 s of training (0.05 core-hours), one at a time now" in out
 
 
+def test_a_run_that_begins_or_ends_while_status_looks_is_not_called_interrupted(
+    autodo, grid: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(Store("S"), grid, n=1)
+    store = Store("S")
+    _, ends, begins, _ = expand(load_grid(grid))
+    store.begin(ends)
+    store.begin(begins)
+    at_work = Store.at_work
+    looks: list[str] = []
+
+    def look(self: Store, run_id: str) -> bool:
+        looks.append(run_id)
+        if run_id == ends.run_id and len(looks) <= 2:
+            store.save(outcome(ends, error_best_val=0.1, error_last=0.1, versions=[]), run_id)
+        return at_work(self, run_id) or (run_id == begins.run_id and len(looks) > 2)
+
+    monkeypatch.setattr(Store, "at_work", look)
+    out = autodo("status", "S").out
+    assert "interrupted" not in out
+
+
+def test_a_run_whose_policy_train_searches_is_at_work(autodo, grid: str) -> None:
+    store = Store("S").create()
+    run = build_run("digits", "dada-searched", overrides={"training.epochs": 2})
+    store.begin(run)
+    assert "1 run interrupted: `autodo resume S` continues" in autodo("status", "S").out
+    with store.search_attempt(str(run.search_id)):
+        out = autodo("status", "S").out
+    assert "interrupted" not in out
+    assert f"1 run at work:\n  {run.run_id}: starting\n" in out
+
+
 def test_a_watched_store_is_shown_until_nothing_is_left(autodo, grid: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from orchestration import overview
 
@@ -573,7 +712,7 @@ def test_train_interrupted_continues(autodo, monkeypatch: pytest.MonkeyPatch) ->
     assert "from epoch 1 of 2" in log.read_text()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["plan", "quickstart"], ["methods"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["plan", "quickstart"], ["methods"], ["grids"]])
 def test_quick_commands_are_quick(arguments: list[str], tmp_path: Path) -> None:
     code = f"import sys; sys.argv = ['autodo', *{arguments!r}]; from orchestration.cli import main; main()"
     done = subprocess.run([sys.executable, "-X", "importtime", "-c", code], check=True, capture_output=True, text=True)

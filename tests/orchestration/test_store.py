@@ -1,5 +1,6 @@
 import dataclasses
 import datetime
+import functools
 import logging
 import os
 import socket
@@ -20,6 +21,8 @@ from orchestration import store as store_module
 from orchestration.grid import load_grid
 from orchestration.run_state import Cause, RunBusy, State
 from orchestration.store import Store
+from reports.doctor.inspect_run import inspect_run
+from reports.load import load_results
 from tests.runs import outcome
 
 
@@ -42,6 +45,44 @@ def test_a_run_goes_from_missing_over_started_and_failed_to_done(any_store: Stor
     assert state() is State.DONE
     assert store.done() == {run.run_id}
     assert store.failures() == {}
+
+
+def test_a_store_says_which_format_it_has_and_one_of_a_later_format_is_left_alone(
+    any_store: Store, run: RunConfig
+) -> None:
+    store, file = any_store, any_store.root / "store.json"
+    assert file.read_text() == '{"format": 2}\n'
+    file.delete()  # as in a store that an earlier program made
+    assert store.open().supported() is store
+    with store.attempt(run.run_id):
+        assert not file.exists()
+    store.create()
+    assert file.read_text() == '{"format": 2}\n'
+    file.write_text('{"format": 3}')
+    for use in (store.open, store.supported, store.create, store.attempt(run.run_id).__enter__):
+        with pytest.raises(StoreRefused, match="a store of format 3, made by a later autodo"):
+            use()
+    for reader in (load_results, functools.partial(inspect_run, run_id=run.run_id)):
+        with pytest.raises(StoreRefused, match="a store of format 3"):
+            reader(store.root)
+    assert file.read_text() == '{"format": 3}'
+
+
+def test_a_store_whose_format_cannot_be_read_is_refused(store: Store) -> None:
+    for content in ("", "3", "{}", '{"format": "2"}', '{"format": 0}', '{"format": true}', "[" * 10**5):
+        (store.root / "store.json").write_text(content)
+        with pytest.raises(StoreRefused, match=r"store\.json: damaged; in a store that this program made it holds"):
+            store.open()
+
+
+def test_a_store_that_cannot_be_written_can_be_read(store: Store) -> None:
+    (store.root / "store.json").delete()
+    Path(store.root).chmod(0o555)
+    try:
+        store.open()
+        load_results(store.root)
+    finally:
+        Path(store.root).chmod(0o755)
 
 
 def test_saving_removes_what_only_an_unfinished_run_needs(any_store: Store, run: RunConfig) -> None:

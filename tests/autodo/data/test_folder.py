@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from autodo.config import DatasetConfig
-from autodo.data import load
+from autodo.data import load, pin_content
 from autodo.errors import DataError
 
 
@@ -23,6 +23,29 @@ def assert_pixels_match_sources(part, root):
 
     for image, source in zip(part.images, part.sources, strict=True):
         assert tuple(image[:, 0, 0]) == Image.open(root / source).getpixel((0, 0))
+
+
+def test_wrong_class_folders_and_damaged_images_are_named_together(tmp_path, write_classes):
+    write_classes(tmp_path / "train", cat=2, dog=2)
+    for folder in ("train/bird", "train/cow/calf", "val/fish"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "train/cat/00.png").write_bytes(b"no image")
+    expected = [
+        f"{tmp_path}/train/bird: a class folder without images (.jpg",
+        f"{tmp_path}/train/cow/calf: a folder in a class folder; move",
+        f"{tmp_path}/val/fish: a class folder without images (.jpg",
+        f"{tmp_path}: 1 of 4 images cannot be read: {tmp_path}/train/cat/00.png (not an image); replace",
+    ]
+    for look in (load, pin_content):
+        with pytest.raises(DataError) as error:
+            look(config(tmp_path))
+        assert [
+            line[: len(start)] for line, start in zip(str(error.value).splitlines(), expected, strict=True)
+        ] == expected
+    (tmp_path / "train/cat/00.png").unlink()
+    with pytest.raises(DataError) as error:
+        load(config(tmp_path))
+    assert len(str(error.value).splitlines()) == 3
 
 
 def test_class_folders(tmp_path, write_classes):

@@ -1,0 +1,284 @@
+"""The code of README and docs: Python and YAML are run as they are printed, on tiny data; shell lines as far as can be.
+
+The names that the pages use (STORE, PATH, DIR, …) are files and folders of the working directory; `WORDS` replaces the
+few that cannot be. Every `autodo` line is read by the real command line. What then runs is the real thing, too, but for
+`launch`, which expands its grid and starts no Ray, and trainings on data that is not here, which are only configured.
+"""
+
+import json
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import typer
+import yaml
+from PIL import Image
+from rich.console import Console
+
+from autodo import recipes
+from autodo.augment.read_policy import read_policy
+from autodo.recipes import build_run
+from autodo.validation import parse_overrides
+from orchestration import cli, commands, train_one
+from orchestration.execute import execute
+from orchestration.grid import expand, load_grid
+from orchestration.plan import select
+from orchestration.settings import Settings, effective
+from orchestration.store import Store
+
+ROOT = Path(__file__).parents[1]
+LANGUAGES = ("sh", "python", "yaml", "json", "dockerfile", "text")
+TINY = {"training.epochs": 1, "training.warmup_epochs": 0, "model.name": "small-cnn", "dataset.image_size": 8}
+"""What `build_run` is given beside the overrides of a page."""
+GIVEN = {"docs/own-images.md": {"images": "torch.zeros(2, 1, 8, 8, dtype=torch.uint8)"}}
+"""Names that the Python of a page takes for granted."""
+NOT_RUN = {
+    "chmod": "changes the reader's files",
+    "export": "sets the reader's environment",
+    "kubectl": "needs Kubernetes",
+    "make": "sets up an environment; that there is such a target is checked",
+    "python": "trains for hours; that the module has these options is checked",
+    "ray": "needs a cluster; the `autodo` line that a job runs is checked",
+    "sbatch": "needs Slurm",
+    "ssh": "needs another machine",
+}
+"""Commands of shell blocks, and why they are not run. The files that they name must be there."""
+HERE = ("digits", "folder")
+"""Datasets that are trained on."""
+
+
+class Block(NamedTuple):
+    page: str
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def pages() -> list[Path]:
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks() -> Iterator[Block]:
+    for page in pages():
+        text = page.read_text()
+        for found in re.finditer(r"^```(.*)\n((?:.*\n)*?)```$", text, re.MULTILINE):
+            line = text.count("\n", 0, found.start()) + 1
+            yield Block(str(page.relative_to(ROOT)), line, found[1], found[2])
+
+
+BLOCKS = list(blocks())
+
+
+def of(*languages: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("block", [block for block in BLOCKS if block.language in languages], ids=str)
+
+
+@pytest.fixture(scope="module")
+def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all that pages name; its store has two small real runs, and a policy."""
+    folder = tmp_path_factory.mktemp("docs")
+    generator = np.random.default_rng(0)
+    for place in ("PATH", "photos"):
+        for name in ("cat", "dog", "eel"):
+            (folder / place / name).mkdir(parents=True)
+            for i in range(8):
+                pixels = generator.integers(0, 256, (12, 12), np.uint8)
+                Image.fromarray(pixels).save(folder / place / name / f"{i:04}.jpg")
+    policies = {"fa_reduced_cifar10": "archive", "CIFAR10": "genotype"}
+    for name, file in policies.items():
+        (folder / f"{file}.py").write_text(f"{name} = [[['Rotate', 0.9, 0.3], ['Invert', 0.2, 0.7]]]\n")
+    (folder / "policy.json").write_text('{"source": "a test", "sub_policies": [[["Rotate", 0.9, 0.3]]]}')
+    (folder / "policies").mkdir()
+    for method in ("fast-autoaugment-published", "dada-published"):
+        for dataset in ("cifar10", "svhn"):
+            shutil.copy(folder / "policy.json", folder / f"policies/{method}-{dataset}.json")
+
+    (folder / "tiny.yaml").write_text(
+        "{name: tiny, datasets: [digits], distortions: [100-0.1], methods: [autodo-aws, baseline], seeds: 1,"
+        " keep: [models], set: {training.epochs: 2, dataset.subsample: 200}}"
+    )
+    grid = load_grid(str(folder / "tiny.yaml"))
+    store = Store(folder / "STORE").create()
+    store.save_grid(grid)
+    for run in expand(grid):
+        for _ in execute(run, store, keep=("models",)):
+            pass
+    policy = read_policy(folder / "policy.json")
+    store.save_policy(policy_id(folder), policy)
+    for block in BLOCKS:
+        if block.language == "yaml":
+            (folder / f"{yaml.safe_load(block.text)['name']}.yaml").write_text(block.text)
+    for name in ("S", "outputs/quickstart"):
+        shutil.copytree(folder / "STORE", folder / name)
+    return folder
+
+
+def policy_id(folder: Path) -> str:
+    from autodo.augment.policy_file import fingerprint
+
+    return f"file-{fingerprint(read_policy(folder / 'policy.json'))}"
+
+
+def a_run(folder: Path) -> str:
+    return min(Store(folder / "STORE").done())
+
+
+@pytest.fixture
+def place(_made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(_made)
+    monkeypatch.setenv("HOME", str(_made))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return _made
+
+
+def words_of(place: Path) -> dict[str, str]:
+    """What cannot be the name of a file: patterns of words, and what stands for them."""
+    return {
+        r"GRID": "quickstart",
+        r"RUN": a_run(place),
+        r"ID": policy_id(place),
+        r"N": "10",
+        r"DATA": "data",
+        r"dataset\.path=(s3://bucket|~)/photos": "dataset.path=PATH",
+        r"(/mnt/shared|s3://bucket/team)/quickstart|/shared/fashion-mnist": "STORE",
+    }
+
+
+def test_every_block_says_what_it_is() -> None:
+    assert [str(block) for block in BLOCKS if block.language not in LANGUAGES] == []
+    assert sum(page.read_text().count("\n```") for page in pages()) == 2 * len(BLOCKS)
+
+
+@of("python")
+def test_python_runs(block: Block, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = recipes.build_run
+
+    def tiny(*names: str, overrides: dict[str, Any], **more: Any) -> Any:
+        return real(*names, overrides=overrides | TINY, **more)
+
+    monkeypatch.setattr(recipes, "build_run", tiny)
+    import torch
+
+    given = {name: eval(code, {"torch": torch}) for name, code in GIVEN.get(block.page, {}).items()}
+    code = compile("\n" * block.line + block.text.replace("RUN_ID", a_run(place)), block.page, "exec")
+    exec(code, given)
+
+
+@of("yaml")
+def test_a_grid_can_be_planned(block: Block, place: Path, autodo: Callable[[Sequence[str]], None]) -> None:
+    autodo(["plan", f"{yaml.safe_load(block.text)['name']}.yaml"])
+
+
+@of("json")
+def test_a_policy_can_be_read(block: Block, place: Path) -> None:
+    (place / "block.json").write_text(block.text)
+    assert read_policy(place / "block.json").sub_policies
+    assert json.loads(block.text)["source"]
+
+
+@of("dockerfile")
+def test_what_an_image_copies_is_there(block: Block) -> None:
+    named = re.findall(r"/home/ray/autodo/(\S+)", block.text)
+    assert named == ["constraints.txt"]
+    assert all((ROOT / file).exists() for file in named)
+
+
+@pytest.fixture
+def autodo(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[Sequence[str]], None]:
+    """Runs `autodo WORDS`, which must succeed."""
+
+    def launch(_: Console, settings: Settings, *, grid: str, store: str | None, overrides: Sequence[str]) -> int:
+        config = load_grid(grid).override(parse_overrides(overrides))
+        effective(config.resources, settings)
+        assert select(expand(config), settings.only or f"seed={config.seeds[0]}")
+        return 0
+
+    real = train_one.train
+
+    def train(console: Console, *, dataset: str, method: str, overrides: Sequence[str], **more: Any) -> int:
+        if dataset in HERE and "searched" not in method:
+            tiny = [*overrides, *(f"{key}={value}" for key, value in TINY.items())]
+            return real(console, dataset=dataset, method=method, overrides=tiny, **more)
+        build_run(dataset, method, overrides=parse_overrides(overrides))
+        return 0
+
+    monkeypatch.setattr(commands, "launch", launch)
+    monkeypatch.setattr(train_one, "train", train)
+    monkeypatch.setattr(cli, "console", Console(width=120))
+
+    def call(words: Sequence[str]) -> None:
+        monkeypatch.setattr(sys, "argv", ["autodo", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        assert not ended.value.code, f"autodo {shlex.join(words)}: {said.err}"
+
+    return call
+
+
+def shell_lines(block: Block) -> list[list[str]]:
+    """The words of each line, without comments; a line that ends in a backslash goes on."""
+    lines = (shlex.split(line, comments=True) for line in block.text.replace("\\\n", " ").splitlines())
+    return [words for words in lines if words]
+
+
+@of("sh")
+def test_shell_lines_are_what_the_programs_take(block: Block, place: Path, autodo) -> None:
+    stand_ins = words_of(place)
+    for words in shell_lines(block):
+        if words[0] != "autodo":
+            assert words[0] in NOT_RUN, f"{block}: {words[0]} is neither run nor in NOT_RUN"
+            _check_names(block, words)
+        if "autodo" in words:
+            called = words[words.index("autodo") + 1 :]
+            for pattern, stand_in in stand_ins.items():
+                called = [stand_in if re.fullmatch(pattern, word) else word for word in called]
+            if called[0] == "report" and "--format" not in called:
+                called += [
+                    "--format",
+                    "csv",
+                ]  # the page and its figures take seconds; one line of docs/report.md has them
+            autodo(called)
+
+
+def _check_names(block: Block, words: list[str]) -> None:
+    for word in words:
+        if word.startswith(("configs/", "docs/")):
+            assert (ROOT / word).exists(), f"{block}: {word}"
+    if words[0] == "make":
+        assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text(), f"{block}: make {words[1]}"
+    if words[0] == "python":
+        source = (ROOT / f"{words[2].replace('.', '/')}.py").read_text()
+        for option in (word for word in words if word.startswith("--")):
+            assert f'"{option}"' in source, f"{block}: {option}"
+
+
+def test_commands_within_sentences_have_the_options_that_they_name() -> None:
+    group: Any = typer.main.get_command(cli.app)
+    found = [(page, text) for page in pages() for text in re.findall(r"`autodo ([a-z][^`]*)`", page.read_text())]
+    assert len(found) > 30
+    for page, text in found:
+        name, *words = text.split()
+        assert name in group.commands, f"{page.name}: autodo {text}"
+        command = group.commands[name]
+        if words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words[0]]
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {word for word in words if word.startswith("--")} <= options, f"{page.name}: autodo {text}"
+
+
+def test_the_readme_lists_every_command() -> None:
+    group: Any = typer.main.get_command(cli.app)
+    listed = re.findall(r"^autodo (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert set(group.commands) <= set(listed)

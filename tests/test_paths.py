@@ -1,0 +1,78 @@
+"""Whoever calls the library may give a path as text, or as anything with __fspath__."""
+
+import ast
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from autodo import checkpoint, records
+from autodo.augment.read_policy import import_policy, read_policy
+from autodo.classifier import Classifier
+from autodo.errors import DataError
+from autodo.models import build
+from autodo.validation import load_yaml
+
+ROOT = Path(__file__).parents[1]
+INSIDE = (
+    *("autodo/atomic.py", "autodo/storage.py", "autodo/object_store.py"),
+    *("autodo/data/", "autodo/search/"),
+    *(f"orchestration/{name}.py" for name in ("attempt", "cluster", "scratch", "sinks", "trackers")),
+)
+"""Modules whose functions are given a Path by those that a person calls."""
+
+
+class Place:
+    """A path that is neither text nor a Path."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __fspath__(self) -> str:
+        return str(self._path)
+
+
+@pytest.mark.parametrize("of", [str, Place])
+def test_files_are_written_and_read_by_paths_of_any_kind(of, tmp_path: Path) -> None:
+    encoder, head = build("small-cnn", in_channels=1, image_size=8, classes=2)
+    channel = torch.ones(1)
+    Classifier("small-cnn", encoder, head, channel, channel, 8, ("a", "b")).save(of(tmp_path / "new/model.pt"))
+    assert Classifier.load(of(tmp_path / "new/model.pt")).class_names == ("a", "b")
+    with pytest.raises(DataError, match=f"^{tmp_path}/none.pt: not a saved classifier: .*No such file"):
+        Classifier.load(of(tmp_path / "none.pt"))
+
+    place = of(tmp_path / "checkpoint.pt")
+    assert checkpoint.save(place, "run", {"epoch": 1}, {"rows": torch.ones(2)}, torch.arange(2), apart=True)
+    assert checkpoint.load(place, "run", torch.arange(2))["epoch"] == 1
+    assert len(checkpoint.files(place)) == 2
+    checkpoint.delete(place)
+    assert checkpoint.files(place) == []
+
+    records.write("epochs", records.SCHEMAS["epochs"].empty_table(), of(tmp_path / "epochs.parquet"))
+    assert pq.read_table(tmp_path / "epochs.parquet").num_rows == 0
+
+    (tmp_path / "policy.json").write_text('{"source": "s", "sub_policies": [[["Rotate", 0.9, 0.3]]]}')
+    assert read_policy(of(tmp_path / "policy.json")) == import_policy(of(tmp_path / "policy.json"))
+    (tmp_path / "some.yaml").write_text("a: 1")
+    assert load_yaml(of(tmp_path / "some.yaml")) == {"a": 1}
+
+
+def test_no_public_function_asks_for_a_pathlib_path() -> None:
+    files = [file for package in ("autodo", "orchestration", "reports") for file in (ROOT / package).rglob("*.py")]
+    found = [
+        f"{name}: {function.name}({ast.unparse(argument)})"
+        for file in files
+        if not (name := str(file.relative_to(ROOT))).startswith(INSIDE)
+        for function in _public(ast.parse(file.read_text()))
+        for argument in [*function.args.args, *function.args.kwonlyargs]
+        if argument.annotation is not None and ast.unparse(argument.annotation) in ("Path", "Path | None", "Path | str")
+    ]
+    assert found == [], "take a StrPath (autodo/storage.py)"
+
+
+def _public(module: ast.Module) -> list[ast.FunctionDef]:
+    """Functions and methods, those of private classes left out."""
+    bodies = [module, *(node for node in module.body if isinstance(node, ast.ClassDef) and node.name[0] != "_")]
+    found = (node for body in bodies for node in body.body if isinstance(node, ast.FunctionDef))
+    return [function for function in found if function.name[0] != "_" or function.name == "__init__"]
