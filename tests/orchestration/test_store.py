@@ -267,7 +267,7 @@ def test_a_store_is_made_where_nothing_is_and_made_again_where_it_is(tmp_path: P
         store = Store(tmp_path / name)
         assert not store.exists
         assert store.create() is store
-        assert {path.name for path in (tmp_path / name).iterdir()} == {"grids", "runs", "results"}
+        assert {path.name for path in (tmp_path / name).iterdir()} == {"grids", "runs", "results", "store.json"}
         assert store.exists
         assert store.open() is store
     (tmp_path / "new" / "mine.txt").touch()
