@@ -301,7 +301,7 @@ def _become_pytest(tree: Path, arguments: Sequence[str], cpu_seconds: float, wri
         import autodo
 
         assert Path(autodo.__file__).is_relative_to(tree), autodo.__file__
-        options = ("-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist")
+        options = ("-x", "-q", "-p", "no:cacheprovider")
         code = int(pytest.main([*options, *arguments], plugins=[_Told(writer)]))
     except BaseException as error:
         os.write(writer, f"{type(error).__name__}: {error}\n".encode())
