@@ -210,7 +210,7 @@ def autodo(
         if dataset in HERE and "searched" not in method:
             tiny = [*overrides, *(f"{key}={value}" for key, value in TINY.items())]
             return real(console, dataset=dataset, method=method, overrides=tiny, **more)
-        build_run(dataset, method, overrides=parse_overrides(overrides))
+        build_run(dataset, method, preset=more["preset"], overrides=parse_overrides(overrides))
         return 0
 
     monkeypatch.setattr(commands, "launch", launch)
