@@ -1,4 +1,4 @@
-"""What a run's times were measured under, so that a report knows which times compare."""
+"""The conditions under which a run's times were measured, so that a report knows which times compare."""
 
 import os
 import socket
@@ -33,7 +33,7 @@ class Conditions(NamedTuple):
 
     @classmethod
     def now(cls, launch: Launch | None, *, resumed: bool) -> "Conditions":
-        """Those of this moment on this host.
+        """The conditions of this moment on this host.
 
         Args:
             launch: None for a run outside of a launch.

@@ -66,7 +66,7 @@ def result(console: Console, run: RunConfig, store: Store) -> None:
         console.print(f"classifier: {store.model_file(run.run_id)}", **_LINE)
 
 
-def _minority(row: Mapping[str, Any]) -> str:
+def _minority(row: Mapping[Any, Any]) -> str:
     """The names of the minority classes of a row of results."""
     from reports.classes import listed
 

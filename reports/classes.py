@@ -1,4 +1,4 @@
-"""Classes of the runs of a cell: their names, which are the minority, and which one is recognised worst."""
+"""Classes of the runs of a cell: their names, the minority among them, and the worst one."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ _NONE = (
 
 
 def class_names(runs: pd.DataFrame) -> tuple[str, ...]:
-    """Those of the first run that has them; numbers where none has.
+    """The names of the classes, from the first run that has them; numbers where none has.
 
     Args:
         runs: rows of results of one cell.
@@ -140,7 +140,7 @@ def majority_first(runs: pd.DataFrame, classes: int) -> tuple[list[int], int | N
 
 
 def minority_sentence(runs: pd.DataFrame) -> str:
-    """Which classes are the minority of the runs of one cell; empty if there is none."""
+    """A sentence that names the minority classes of the runs of one cell; empty if there are none."""
     names, rare = class_names(runs), minority(runs)
     shown = [names[label] if label < len(names) else str(label) for label in rare[:_NAMED]]
     more = f" and {len(rare) - _NAMED} more" if len(rare) > _NAMED else ""
@@ -148,7 +148,7 @@ def minority_sentence(runs: pd.DataFrame) -> str:
 
 
 def minority_notes(runs: pd.DataFrame) -> list[str]:
-    """What a table with figures of the minority says of it: which classes, by which rule, and of older runs.
+    """Notes for a table with figures of the minority: its classes, the rule, and the older runs.
 
     Args:
         runs: of one cell, from `with_minority`.

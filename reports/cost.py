@@ -1,12 +1,13 @@
-"""What a run costs beside the baseline, where both were measured in the same launch; and what shared their machine."""
+"""Cost of a run relative to the baseline of the same launch, and the conditions of both."""
 
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
 _BASELINE = "baseline"
-_LAUNCHES = 3  # that are told apart, before they are summed up
+_LAUNCHES = 3  # that have a note each, before they are summed up
 _MEASURED = ["launch_id", "device"]
+_SHARED = "What runs at the same time shares cores, memory and caches, so that times are longer than of a run alone."
 
 
 def relative_costs(runs: pd.DataFrame) -> "pd.Series[float]":
@@ -29,12 +30,12 @@ def relative_costs(runs: pd.DataFrame) -> "pd.Series[float]":
 
 
 def _alike(runs: pd.DataFrame) -> "pd.Series[bool]":
-    """Which runs were measured in one attempt of a launch that is known."""
+    """True for runs that one attempt of a known launch measured."""
     return runs["launch_id"].notna() & ~runs["resumed"].eq(True)
 
 
 def condition_notes(runs: pd.DataFrame) -> list[str]:
-    """What shared the machine with the runs of a cell, and how many of them have no relative cost, and why.
+    """Notes on what shared the machine with the runs of a cell, and on runs without a relative cost.
 
     Args:
         runs: of one cell, from `comparison.named`.
@@ -46,15 +47,17 @@ def condition_notes(runs: pd.DataFrame) -> list[str]:
 def _launch_notes(done: pd.DataFrame) -> Iterable[str]:
     launches = [of_launch for _, of_launch in done[done["launch_id"].notna()].groupby("launch_id", sort=False)]
     if len(launches) > _LAUNCHES:
-        yield f"In {len(launches)} launches, {_conditions(pd.concat(launches))}."
+        yield f"Measured in {len(launches)} launches: {_conditions(pd.concat(launches))}."
     else:
         for number, of_launch in enumerate(launches, 1):
-            which = "In one launch" if len(launches) == 1 else f"In launch {number} ({_runs(len(of_launch))})"
-            yield f"{which}, {_conditions(of_launch)}."
+            which = "one launch" if len(launches) == 1 else f"launch {number} ({_runs(len(of_launch))})"
+            yield f"Measured in {which}: {_conditions(of_launch)}."
+    if (done["slots"] > 1).any() or (done["load_average"] > done["host_cpus"]).any():
+        yield _SHARED
 
 
 def _conditions(runs: pd.DataFrame) -> str:
-    """Such as `up to 4 runs at a time on a host of 8 CPU cores; load average when they began 0.5 to 3.9`."""
+    """Such as `up to 4 runs at a time on a host of 8 CPU cores; load average 0.5 to 3.9 when they began`."""
     slots, cpus, load = (runs[name].dropna().tolist() for name in ("slots", "host_cpus", "load_average"))
     at_a_time = _span(slots, 0)
     words = f"up to {at_a_time} run{'' if at_a_time == '1' else 's'} at a time"
@@ -63,9 +66,7 @@ def _conditions(runs: pd.DataFrame) -> str:
         on = "a host" if hosts == 1 else f"{hosts} hosts"
         words += f" on {on} of {_span(cpus, 0)} CPU core{'' if set(cpus) == {1} else 's'}"
     if load:
-        words += f"; load average when they began {_span(load, 1)}"
-    if slots and max(slots) > 1:
-        words += ". What runs at the same time shares memory and caches, so that times are longer than alone"
+        words += f"; load average {_span(load, 1)} when they began"
     return words
 
 

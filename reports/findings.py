@@ -1,5 +1,6 @@
 """What was run, what is missing, and what was found: sentences that are computed from the results."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -91,7 +92,7 @@ def _seeds_of_all(done: pd.DataFrame) -> pd.DataFrame:
 
 
 def _most_often_best(cells: Cells, words: str) -> str:
-    """Who is the best alone in how many cells; wins that several share are nobody's alone."""
+    """A sentence on the methods that are best alone in most cells; wins that several share are nobody's alone."""
     best = [_lowest(means) for means in cells.values()]
     alone = Counter(names[0] for names in best if len(names) == 1)
     shared = [names for names in best if len(names) > 1]
@@ -101,21 +102,23 @@ def _most_often_best(cells: Cells, words: str) -> str:
         return f"{_joined(best[0])} {verb} the lowest mean {words} of {methods}."
     of = "(dataset and distortion)"
     if not alone:
-        told = f"In each of {len(cells)} comparisons {of} several methods share the lowest mean {words}"
-        return f"{told}: {_shares(shared)}."
+        sentence = f"In each of {len(cells)} comparisons {of} several methods share the lowest mean {words}"
+        return f"{sentence}: {_shares(shared)}."
     wins = max(alone.values())
     who = [name for name, n in alone.items() if n == wins]
     verb, each = ("have", " each") if len(who) > 1 else ("has", "")
     by_itself = " alone" if shared else ""
-    told = f"{_joined(who)} {verb}{by_itself} the lowest mean {words} in {wins} of {len(cells)} comparisons{each} {of}"
-    return f"{told}; in {len(shared)} several methods share it: {_shares(shared)}." if shared else f"{told}."
+    sentence = (
+        f"{_joined(who)} {verb}{by_itself} the lowest mean {words} in {wins} of {len(cells)} comparisons{each} {of}"
+    )
+    if len(shared) == 1:
+        return f"{sentence}; in 1 {_joined(shared[0])} share it."
+    return f"{sentence}; in {len(shared)} several methods share it: {_shares(shared)}." if shared else f"{sentence}."
 
 
 def _shares(shared: Sequence[Sequence[str]]) -> str:
     """How often each method is among those that share the best."""
     counts = Counter(name for names in shared for name in names).most_common()
-    if len(shared) == 1:
-        return _joined([name for name, _ in counts])
     return _joined([f"{name} in {n}" for name, n in counts[:_LISTED]] + ["others"] * (len(counts) > _LISTED))
 
 
@@ -124,10 +127,10 @@ def _where_it_stands_out(runs: pd.DataFrame, cells: Cells, metric: str, words: s
     first = runs.drop_duplicates(["group", "distortion"])
     strength = {
         (group, distortion): (imbalance, noise)
-        for group, distortion, dataset, imbalance, noise in zip(
-            *(first[name] for name in ("group", "distortion", "dataset", "imbalance_ratio", "noise_ratio")), strict=True
+        for group, distortion, config, imbalance, noise in zip(
+            *(first[name] for name in ("group", "distortion", "config", "imbalance_ratio", "noise_ratio")), strict=True
         )
-        if dataset != _OWN_DATA and (imbalance > 1 or noise > 0)
+        if (imbalance > 1 or noise > 0) and not _is_own_data(config)
     }
     distorted = [cell for cell in cells if cell in strength]
     if distorted:
@@ -137,10 +140,16 @@ def _where_it_stands_out(runs: pd.DataFrame, cells: Cells, metric: str, words: s
     return () if others else (_apart(runs, cell, means, metric, words, ""),)
 
 
+def _is_own_data(config: str) -> bool:
+    """Whether a run's dataset is somebody's own images, which are not called distorted."""
+    dataset = json.loads(config).get("dataset")
+    return isinstance(dataset, Mapping) and dataset.get("name") == _OWN_DATA
+
+
 def _apart(
     runs: pd.DataFrame, cell: tuple[str, str], means: Mapping[str, float], metric: str, words: str, which: str
 ) -> str:
-    """By how much the best method of a cell is better than the baseline, or than the next one."""
+    """A sentence on the lead of a cell's best method over the baseline, or over the next one."""
     where = f"At {cell[1]} of {cell[0]}{which}"
     best, *ties = _lowest(means)
     others = {name: mean for name, mean in means.items() if name not in (best, *ties)}
@@ -157,14 +166,14 @@ def _apart(
         if name in (best, rival)
     }
     paired = differences(samples[best], samples[rival])
-    told = f"{where}, {best} has a {words} of {errors}"
+    sentence = f"{where}, {best} has a {words} of {errors}"
     if paired.size < 2:
-        return f"{told}; one seed says nothing of the spread."
-    told += f": {_signed(float(paired.mean()))} ± {paired.std(ddof=1):.2f} points over {paired.size} common seeds"
-    told += f", paired t-test {_p(paired)}."
+        return f"{sentence}; one seed says nothing of the spread."
+    sentence += f": {_signed(float(paired.mean()))} ± {paired.std(ddof=1):.2f} points over {paired.size} common seeds"
+    sentence += f", paired t-test {_p(paired)}."
     (interval,) = bootstrap_intervals([paired])
     interval_words = [] if interval is None else [_interval_words(*interval, paired.size)]
-    return " ".join([told, *interval_words, *filter(None, [too_few_pairs([paired.size])])])
+    return " ".join([sentence, *interval_words, *filter(None, [too_few_pairs([paired.size])])])
 
 
 def _interval_words(low: float, high: float, seeds: int) -> str:

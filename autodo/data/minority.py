@@ -1,4 +1,4 @@
-"""Which classes are the minority, by the numbers of train images of each class."""
+"""The minority classes of a train set, by the numbers of images of each class."""
 
 import numpy as np
 from numpy.typing import NDArray

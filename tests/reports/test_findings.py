@@ -140,7 +140,8 @@ def test_a_persons_own_data_are_not_called_distorted(root: Path, add: Add) -> No
     for method, error in (("baseline", 0.2), ("autodo-aws", 0.1)):
         for distortion in ("1-0.0", "10-0.1"):
             run = make(method, distortion)
-            run = run.model_copy(update={"dataset": run.dataset.model_copy(update={"name": "folder"})})
+            own = run.dataset.model_copy(update={"name": "folder", "path": "/home/me/own"})
+            run = run.model_copy(update={"dataset": own})
             add(run, error_best_val=error)
     (often,) = what_was_found(named(load_results(root).frame), "error_best_val", "test error")
     assert often == "autodo-aws has the lowest mean test error in 2 of 2 comparisons (dataset and distortion)."

@@ -57,7 +57,8 @@ def test_the_caption_says_what_shared_the_machine_and_what_is_left_out(store: St
     runs = store.runs()
     (figure,) = cost_figures(choose(runs), styles(runs["name"]))
     assert "% at 2.00" in figure.caption
-    assert "up to 2 runs at a time on a host of 2 CPU cores; load average when they began 0.5 to 1.9." in figure.caption
+    words = "up to 2 runs at a time on a host of 2 CPU cores; load average 0.5 to 1.9 when they began."
+    assert words in figure.caption
     assert "1 run resumed from a checkpoint" in figure.caption
 
 
