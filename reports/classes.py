@@ -71,7 +71,7 @@ def worst_class(accuracies: Floats) -> int | None:
 
 
 def with_minority(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs with the column `minority_labels`, the labels of the minority classes of their cell; () if there are none.
+    """The runs with the column `minority_labels`: those of the minority classes of their cell; () if there are none.
 
     A cell has one minority. `minority_error` and `majority_error` are null in runs that had another, or whose own is
     unknown: they are not pooled with the others.

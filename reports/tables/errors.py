@@ -58,7 +58,7 @@ def error_tables(
             *(_minority_notes(runs) if metric == "minority_error" else []),
             *cells.mark_notes(rows, columns),
             *aside_notes,
-            *minority_notes(runs),
+            *reduction_notes(runs),
             *paper_notes(papers, metric),
         ]
         tables.append(
@@ -100,7 +100,7 @@ def paper_errors(
     return found
 
 
-def minority_notes(runs: pd.DataFrame) -> list[str]:
+def reduction_notes(runs: pd.DataFrame) -> list[str]:
     """How minority classes were reduced, unless it is as in the paper everywhere.
 
     Args:
