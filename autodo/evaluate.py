@@ -1,5 +1,6 @@
 """The task model on a set of images, untouched: features, logits, and the figures derived from them."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -101,14 +102,18 @@ def per_class_accuracy(predictions: Tensor, labels: Tensor, classes: int) -> lis
     return [hit / count if count else None for hit, count in zip(right, total, strict=True)]
 
 
-def group_errors(predictions: Tensor, labels: Tensor, classes: int) -> tuple[float | None, float | None]:
-    """Error over the minority classes (labels C//2..C-1) and over the majority classes; None without such images.
+def group_errors(predictions: Tensor, labels: Tensor, minority: Collection[int]) -> tuple[float | None, float | None]:
+    """Error over the images of the minority classes and over the others; None without such images.
 
+    Args:
+        minority: labels of the minority classes; without any, both errors are None.
     Shape:
         predictions, labels [M] int64.
     """
+    if not minority:
+        return None, None
     wrong = (predictions != labels).double()
-    minority = labels >= classes // 2
-    groups = (wrong[minority], wrong[~minority])
+    rare = torch.isin(labels, torch.tensor(sorted(minority), device=labels.device))
+    groups = (wrong[rare], wrong[~rare])
     minority_error, majority_error = (float(group.mean()) if len(group) else None for group in groups)
     return minority_error, majority_error

@@ -114,7 +114,7 @@ def _result_row(
 ) -> dict[str, Any]:
     test_labels = torch.from_numpy(data.test.labels)
     classes = len(data.class_names)
-    minority_error, majority_error = group_errors(best.predictions, test_labels, classes)
+    minority_error, majority_error = group_errors(best.predictions, test_labels, data.minority)
     inner_seconds = sum(row["inner_seconds"] for row in history)
     images_seen = sum(row["images_per_second"] * row["inner_seconds"] for row in history)
     return {
@@ -125,6 +125,7 @@ def _result_row(
         "best_val_epoch": best.epoch,
         "minority_error": minority_error,
         "majority_error": majority_error,
+        "minority_classes": list(data.minority),
         "per_class_accuracy": per_class_accuracy(best.predictions, test_labels, classes),
         "class_names": list(data.class_names),
         "train_points": len(data.train.labels),
@@ -138,6 +139,7 @@ def _result_row(
         "images_per_second": images_seen / inner_seconds,
         "peak_memory_bytes": max(row["peak_memory_bytes"] for row in history),
         "device": device,
+        **dict.fromkeys(records.CONDITIONS),
         "git_sha": git_sha(),
         "versions": list(versions().items()),
         "finished_at": datetime.now(UTC),

@@ -48,7 +48,8 @@ def device_name(device: torch.device, workers: int = 1) -> str:
     together = f", {workers} workers" if workers > 1 else ""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device) + together
-    return f"cpu: {platform.machine()}, {torch.get_num_threads()} threads{together}"
+    threads = torch.get_num_threads()
+    return f"cpu: {platform.machine()}, {threads} thread{'' if threads == 1 else 's'}{together}"
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -42,8 +42,10 @@ SCHEMAS: dict[Kind, pa.Schema] = {
             ("error_last", pa.float64()),
             ("error_best_test", pa.float64()),  # lowest over epochs on the test set itself: optimistic
             ("best_val_epoch", pa.int64()),
-            ("minority_error", pa.float64()),  # labels C//2..C-1, at best_val_epoch
-            ("majority_error", pa.float64()),
+            ("minority_error", pa.float64()),  # of the minority classes, at best_val_epoch; null if there are none
+            ("majority_error", pa.float64()),  # of the others; likewise
+            # Labels of the minority classes: autodo.data.minority. Null in older runs, which took C//2..C-1.
+            ("minority_classes", pa.list_(pa.int64())),
             ("per_class_accuracy", pa.list_(pa.float64())),  # at best_val_epoch, in class order
             ("class_names", pa.list_(pa.string())),
             ("train_points", pa.int64()),
@@ -60,6 +62,16 @@ SCHEMAS: dict[Kind, pa.Schema] = {
                 pa.int64(),
             ),  # of the GPU in this run; on a CPU, of the process so far; largest worker's
             ("device", pa.string()),  # of one worker, and how many there were
+            # What the times were measured under; null outside of a launch. Older runs lack these columns.
+            ("launch_id", pa.string()),
+            ("host", pa.string()),
+            ("host_cpus", pa.int64()),  # CPU cores of the host
+            ("slots", pa.int64()),  # runs that the launch had at work at a time, at most
+            ("load_average", pa.float64()),  # of the host over the minute before the run began
+            (
+                "resumed",
+                pa.bool_(),
+            ),  # whether the run went on from a checkpoint, so that its times are of several attempts
             ("git_sha", pa.string()),  # with "-dirty" if the work tree had changes; null outside a checkout
             ("versions", pa.map_(pa.string(), pa.string())),
             ("finished_at", pa.timestamp("us", tz="UTC")),
@@ -126,6 +138,12 @@ SCHEMAS: dict[Kind, pa.Schema] = {
         ]
     ),
 }
+
+CONDITIONS = ("launch_id", "host", "host_cpus", "slots", "load_average", "resumed")
+"""Columns of results that say what the times were measured under."""
+
+YOUNG = ("minority_classes", *CONDITIONS)
+"""Columns of results that older stores lack, for which every reader has words of its own."""
 
 _identity_names = {name for name, _ in _IDENTITY}
 EPOCH_SCALARS = tuple(

@@ -131,6 +131,8 @@ class SyntheticRun:
         """The row of results."""
         half, hits = self.images.classes // 2, self.class_hits[self.best]
         wrong = self.test_counts - hits
+        # The classes are as many as each other, but for the upper half where there is imbalance.
+        imbalanced = self.run.distortion.imbalance_ratio > 1
         times = self._times()
         total = {name: float(times[name].sum()) for name in ("inner_seconds", "outer_seconds", "eval_seconds")}
         _, given, clean = self.labels
@@ -140,8 +142,9 @@ class SyntheticRun:
             "error_last": float(self.test_errors[-1]),
             "error_best_test": float(self.test_errors.min()),
             "best_val_epoch": self.best,
-            "minority_error": float(wrong[half:].sum() / self.test_counts[half:].sum()),
-            "majority_error": float(wrong[:half].sum() / self.test_counts[:half].sum()),
+            "minority_classes": list(range(half, self.images.classes)) if imbalanced else [],
+            "minority_error": float(wrong[half:].sum() / self.test_counts[half:].sum()) if imbalanced else None,
+            "majority_error": float(wrong[:half].sum() / self.test_counts[:half].sum()) if imbalanced else None,
             "per_class_accuracy": (hits / self.test_counts).tolist(),
             "class_names": [f"class {i}" for i in range(self.images.classes)],
             "train_points": len(given),
@@ -155,6 +158,12 @@ class SyntheticRun:
             "images_per_second": float(times["images_per_second"].mean()),
             "peak_memory_bytes": int(times["peak_memory_bytes"].max()),
             "device": "synthetic",
+            "launch_id": "synthetic",
+            "host": "synthetic",
+            "host_cpus": 8,
+            "slots": 4,
+            "load_average": 3.5,
+            "resumed": False,
             "git_sha": "synthetic",
             "versions": [("autodo", "synthetic"), ("python", "synthetic")],
             "finished_at": _STARTED + datetime.timedelta(minutes=self.run.seed),

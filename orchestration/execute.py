@@ -1,6 +1,7 @@
 """One run in this process: load, prepare, train, save. Used by `autodo train` and inside Ray alike."""
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import os
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from autodo.config import DatasetConfig, LambdaStorage, RunConfig
 from autodo.errors import DataError, StoreError, UserError
 from autodo.storage import StrPath
+from orchestration.conditions import Conditions, Launch
 from orchestration.keep import Keep
 from orchestration.policies import policy_of
 from orchestration.progress import ProgressLog
@@ -55,6 +57,7 @@ def execute(
     checkpoint_steps: int | None = None,
     estimate: "Callable[[Prepared, PolicyFile | None], Durations] | None" = None,
     on_progress: "Callable[[Progress], object] | None" = None,
+    launch: Launch | None = None,
 ) -> Generator[dict[str, Any], None, None]:
     """Trains one run, from its checkpoint if there is one, and saves its results.
 
@@ -70,6 +73,7 @@ def execute(
         estimate: called before the first epoch of a run without a checkpoint, with what it trains on and its policy;
             says what the parts of an epoch will take.
         on_progress: called every few seconds within an epoch. The log has a line about every half minute.
+        launch: the launch that the run belongs to, which its results name; None for none.
     Yields:
         one dict per finished epoch with the columns of `records.SCHEMAS["epochs"]`. The run is done when the iterator
         ends; one that is closed before leaves the checkpoint.
@@ -118,6 +122,7 @@ def execute(
                 run_id, " + ".join(workers.gather(here())), device, training.epoch, config.training.epochs,
                 training.midway.step if training.midway is not None else 0,
             )  # fmt: skip
+            conditions = Conditions.now(launch, resumed=training.epoch > 0 or training.midway is not None)
             for metrics in training:
                 logger.info(
                     "epoch %d: train loss %.4f, val error %.4f, test error %.4f",
@@ -127,6 +132,7 @@ def execute(
                 progress_log.epoch_ended()
                 yield metrics
             outcome = training.outcome(keep_embeddings="embeddings" in keep)
+            outcome = dataclasses.replace(outcome, results=conditions.beside(outcome.results))
             attempt.settle()
             store.save(outcome, run_id, keep_model="models" in keep)
             attempt.saved = True

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from autodo.recipes import dataset_presets
 from autodo.storage import LocalLocation, Location, StrPath, absolute
 from orchestration import lease
 from orchestration.cluster import Cluster
+from orchestration.conditions import Launch
 from orchestration.failures import record, record_death
 from orchestration.grid import ResourcesConfig
 from orchestration.keep import Keep
@@ -136,7 +138,7 @@ def launch(
         tuner = tune.Tuner(
             tune.with_resources(AnyRunTrial, request),
             tune_config=tune.TuneConfig(
-                search_alg=_Search(queue, store, options),
+                search_alg=_Search(queue, store, options, Launch(uuid.uuid4().hex[:12], slots)),
                 scheduler=_Schedule(queue),
                 num_samples=-1,
                 reuse_actors=True,
@@ -233,13 +235,14 @@ def _with_policies(
 class _Search(Searcher):
     """Tune's one axis: the runs, in the order of the queue."""
 
-    def __init__(self, queue: RunQueue, store: Store, options: Options) -> None:
+    def __init__(self, queue: RunQueue, store: Store, options: Options, launch: Launch) -> None:
         super().__init__()
         self._queue = queue
         self._given = {
             "store": store.uri,
             "data_dir": absolute(options.data_dir) if options.data_dir else None,
             "keep": list(options.keep),
+            "launch": list(launch),
         }
 
     def set_search_properties(self, *_: Any, **__: Any) -> bool:

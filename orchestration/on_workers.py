@@ -13,6 +13,7 @@ decides whether to go on: at that moment nothing is set aside for the run, so th
 """
 
 import asyncio
+import functools
 import os
 import tempfile
 import traceback
@@ -27,6 +28,7 @@ from ray.train.v2._internal.execution.callback import ControllerCallback
 
 from autodo.config import RunConfig
 from autodo.errors import StoreError
+from orchestration.conditions import Launch
 from orchestration.execute import assist, execute
 from orchestration.grid import ResourcesConfig
 from orchestration.keep import Keep
@@ -62,11 +64,18 @@ class AnyRunTrial(RunTrial):
         if resources.workers == 1:
             return super()._start(run, store)
         given = self._given
-        return execute_on_workers(run, store, resources, data_dir=given["data_dir"], keep=given["keep"])
+        launch = Launch(*given["launch"])
+        return execute_on_workers(run, store, resources, data_dir=given["data_dir"], keep=given["keep"], launch=launch)
 
 
 def execute_on_workers(
-    config: RunConfig, store: Store, resources: ResourcesConfig, *, data_dir: str | None, keep: Collection[Keep]
+    config: RunConfig,
+    store: Store,
+    resources: ResourcesConfig,
+    *,
+    data_dir: str | None,
+    keep: Collection[Keep],
+    launch: Launch | None = None,
 ) -> Generator[Message, None, None]:
     """`execute`, by `resources.workers` processes on Ray; from within a process of Ray.
 
@@ -75,6 +84,7 @@ def execute_on_workers(
     Args:
         data_dir: of the datasets' files, on every node.
         keep: what is kept in the store besides the tables.
+        launch: the launch that the run belongs to.
     Yields:
         "waiting" every few seconds as long as there is no room for the workers, "starting" when they begin, and one
         dict per finished epoch, as `execute` does. One that is closed before the end stops the workers.
@@ -104,6 +114,7 @@ def execute_on_workers(
                 "resources": resources.model_dump(mode="json"),
                 "data_dir": data_dir,
                 "keep": list(keep),
+                "launch": launch,
             },
             torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo"),
             scaling_config=ScalingConfig(
@@ -255,7 +266,7 @@ def _epochs(given: dict[str, Any], workers: "Workers") -> Generator[dict[str, An
     device = get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    begin = execute if workers.is_first else assist
+    begin = functools.partial(execute, launch=given["launch"]) if workers.is_first else assist
     return begin(
         RunConfig.model_validate(given["run"]),
         store,

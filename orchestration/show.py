@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import json
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -55,8 +55,8 @@ def result(console: Console, run: RunConfig, store: Store) -> None:
     (row,) = rows
     table = Table(title=label(run), title_justify="left", show_header=False)
     table.add_row("test error, epoch of lowest val error", f"{100 * row['error_best_val']:.2f}%")
-    if row["minority_error"] == row["minority_error"]:  # NaN: the test set has none of these classes
-        table.add_row("  of the minority classes", f"{100 * row['minority_error']:.2f}%")
+    if row["minority_error"] == row["minority_error"]:  # NaN: there is no minority, or the test set lacks it
+        table.add_row(f"  of the minority: {_minority(row)}", f"{100 * row['minority_error']:.2f}%")
     table.add_row("test error, last epoch", f"{100 * row['error_last']:.2f}%")
     table.add_row("training time", f"{duration(row['seconds'])} on {row['device']}")
     console.print(table)
@@ -64,6 +64,16 @@ def result(console: Console, run: RunConfig, store: Store) -> None:
     console.print(f"result: {store.table_file('results', run.run_id)}", **_LINE)
     if store.model_file(run.run_id).exists():
         console.print(f"classifier: {store.model_file(run.run_id)}", **_LINE)
+
+
+def _minority(row: Mapping[Any, Any]) -> str:
+    """The names of the minority classes of a row of results."""
+    from reports.classes import listed
+
+    names, labels = listed(row["class_names"]), row["minority_classes"]
+    if labels is None:
+        return f"labels {len(names) // 2}..{len(names) - 1}, older run"
+    return ", ".join(str(names[label]) for label in labels)
 
 
 def report(
@@ -100,6 +110,8 @@ def comparison(console: Console, planned: Plan, store: Store, *, ran: bool = Tru
     Args:
         ran: whether anything was run; if not, a report of the same results stays as it is.
     """
+    from reports.comparison import named
+    from reports.provenance import run_notes
     from reports.tables import error_tables
     from reports.terminal import table_terminal
 
@@ -107,6 +119,8 @@ def comparison(console: Console, planned: Plan, store: Store, *, ran: bool = Tru
     mine = results.frame[results.frame["run_id"].isin(list(planned.states))]
     for table in error_tables(mine, expected=expected_rows(planned.runs.values())):
         console.print(table_terminal(table))
+    for note in run_notes(named(mine)):
+        console.print(f"note: {note}", **_LINE)
     _warn_of_optimism(console, planned.runs.values())
     console.print(f"Parquet: {store.results_dir}/*.parquet; epochs/, predictions/, points/ beside it", **_LINE)
     rows, warnings = expected(store)

@@ -8,6 +8,7 @@ from ray import tune
 from autodo import records
 from autodo.config import RunConfig
 from autodo.errors import StoreError, TrainingDiverged, UserError
+from orchestration.conditions import Launch
 from orchestration.execute import execute
 from orchestration.failures import record_failure
 from orchestration.grid import ResourcesConfig
@@ -21,8 +22,8 @@ Message = dict[str, Any] | Literal["waiting", "starting"]
 class RunTrial(tune.Trainable):
     """Tune's view of an attempt at a run.
 
-    Its config holds `run` (a RunConfig as JSON), `resources`, `store`, `data_dir` and `keep`. Each result holds
-    `state`: `waiting` for room or `starting` (runs of several workers only), `running` with `epoch`, `val_error`,
+    Its config holds `run` (a RunConfig as JSON), `resources`, `store`, `data_dir`, `keep` and `launch`. Each result
+    holds `state`: `waiting` for room or `starting` (runs of several workers only), `running` with `epoch`, `val_error`,
     `seconds` and `metrics` (the epoch's scalars), `done`, `busy`, or `failed` with `failure`. A failure is a result,
     and the actor lives on to take the next run, unless the error is one that may have left something behind in the
     process.
@@ -77,6 +78,7 @@ class RunTrial(tune.Trainable):
             lambda_storage=resources.lambda_storage,
             loader_workers=resources.decoders,
             checkpoint_steps=resources.checkpoint_steps,
+            launch=Launch(*self._given["launch"]),
         )
 
     def cleanup(self) -> None:

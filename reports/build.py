@@ -125,7 +125,7 @@ class _Builder:
             title=title if select is None else f"{title}: {select}",
             summary=tuple(self._summary()),
             sections=tuple(section for section in sections if _holds_something(section)),
-            warnings=tuple(dict.fromkeys([*warnings, *unreadable, *self.warnings])),
+            warnings=tuple(dict.fromkeys([*warnings, *unreadable, *self.warnings, *provenance.run_notes(self.runs)])),
             provenance=(("store", str(self.place)), *provenance.provenance(self.frame)),
             grids=(*grids, *provenance.recipes(self.runs)),
             methods=self.methods,

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from autodo.added_settings import with_added
+from reports.classes import with_minority
 from reports.damage import printable
 
 IDENTITY = (
@@ -38,6 +39,7 @@ def named(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = ()) -> 
         `100-0.1 (class)`, if that is not the same in all runs.
         `minority`: how they were reduced (`distortion.minority`); empty where the imbalance ratio is 1.
         `is_expected`: whether the run is among those that should be there.
+        `minority_labels`: of the minority classes, as `with_minority` gives them.
         In order of group, distortion, name (baselines first) and seed.
     """
     if "group" in results.columns:
@@ -65,8 +67,10 @@ def named(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = ()) -> 
         for recipe, runs in of_dataset.groupby("recipe_id", sort=True):
             frame.loc[runs.index, "group"] = printable(f"{dataset} ({_describe(recipes, str(recipe))})")
             frame.loc[runs.index, "name"] = [printable(name) for name in _method_names(runs)]
-    order = frame.assign(other=~frame["name"].str.startswith("baseline").astype(bool)).sort_values(
-        ["group", "imbalance_ratio", "noise_ratio", "minority", "other", "name", "seed"]
+    order = (
+        with_minority(frame)
+        .assign(other=~frame["name"].str.startswith("baseline").astype(bool))
+        .sort_values(["group", "imbalance_ratio", "noise_ratio", "minority", "other", "name", "seed"])
     )
     return order.drop(columns="other").reset_index(drop=True)
 

@@ -46,7 +46,7 @@ RANGES: dict[str, dict[str, Range]] = {
         **dict.fromkeys(("best_val_epoch", "epochs"), _EPOCH),
         **dict.fromkeys(("train_points", "val_points", "test_points", "wrong_labels"), _AMOUNT),
         **dict.fromkeys(("seconds", "inner_seconds", "outer_seconds", "images_per_second"), _AMOUNT),
-        "peak_memory_bytes": _AMOUNT,
+        **dict.fromkeys(("peak_memory_bytes", "host_cpus", "slots", "load_average"), _AMOUNT),
     },
     "epochs": {
         "epoch": dataclasses.replace(_EPOCH, essential=True),

@@ -1,11 +1,13 @@
 """What was run, what is missing, and what was found: sentences that are computed from the results."""
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from reports.stats import CONFIDENCE, Floats, bootstrap_intervals, differences, paired_t_test, too_few_pairs
+from reports.classes import with_metric
+from reports.stats import Floats, bootstrap_intervals, differences, paired_t_test, too_few_pairs
 from reports.tables.differences import COVERAGE
 
 Cells = dict[tuple[str, str], dict[str, float]]
@@ -13,6 +15,7 @@ Cells = dict[tuple[str, str], dict[str, float]]
 
 _CELL = ("group", "distortion", "name")
 _LISTED = 5  # of what is missing, before it is only counted
+_OWN_DATA = "folder"  # the dataset that reads a person's own images
 
 
 def what_was_run(runs: pd.DataFrame) -> str:
@@ -48,20 +51,23 @@ def what_is_missing(runs: pd.DataFrame) -> str | None:
         f"{cell[2]} at {cell[1] if one_group else f'{cell[0]} {cell[1]}'} ({n} of {asked[cell]})"
         for cell, n in list(cells.items())[:_LISTED]
     ]
-    more = [f"{len(cells) - _LISTED} more cells"] if len(cells) > _LISTED else []
-    return f"{len(missing)} of {len(expected)} expected runs have no result: {_joined(listed + more)}."
+    more = [_count(len(cells) - _LISTED, "more cell")] if len(cells) > _LISTED else []
+    lack = "has" if len(missing) == 1 else "have"
+    return f"{len(missing)} of {_count(len(expected), 'expected run')} {lack} no result: {_joined(listed + more)}."
 
 
 def what_was_found(runs: pd.DataFrame, metric: str, words: str) -> tuple[str, ...]:
-    """Two sentences: which method is best how often, and by how much on the most distorted data.
+    """Sentences: which method is best how often, and by how much where one comparison stands out.
 
-    Where a method lacks seeds, those are compared that all methods of the cell have: a mean over others is not fair.
+    This is the most distorted one, if data were distorted on purpose, or the only one. Where a method lacks seeds,
+    those are compared that all methods of the cell have: a mean over others is not fair.
 
     Args:
         runs: from `comparison.named`.
         metric: a column of results, in [0, 1].
         words: what the metric is, such as `test error`.
     """
+    runs = with_metric(runs, metric)
     done = runs[runs[metric].notna()]
     fair = _seeds_of_all(done)
     cells: Cells = {}
@@ -74,7 +80,7 @@ def what_was_found(runs: pd.DataFrame, metric: str, words: str) -> tuple[str, ..
     so_far = ""
     if len(fair) < len(done) or done["run_id"].nunique() < runs.loc[runs["is_expected"], "run_id"].nunique():
         so_far = "So far, over the seeds that all methods of a cell have: "
-    return f"{so_far}{_most_often_best(cells, words)}", _on_most_distorted(fair, cells, metric, words)
+    return f"{so_far}{_most_often_best(cells, words)}", *_where_it_stands_out(fair, cells, metric, words)
 
 
 def _seeds_of_all(done: pd.DataFrame) -> pd.DataFrame:
@@ -86,25 +92,73 @@ def _seeds_of_all(done: pd.DataFrame) -> pd.DataFrame:
 
 
 def _most_often_best(cells: Cells, words: str) -> str:
-    best = Counter(_lowest(means) for means in cells.values())
-    ((name, wins),) = best.most_common(1)
-    shared = [other for other, n in best.items() if n == wins and other != name]
-    who = _joined([name, *shared])
-    verb = "have" if shared else "has"
+    """A sentence on the methods that are best alone in most cells; wins that several share are nobody's alone."""
+    best = [_lowest(means) for means in cells.values()]
+    alone = Counter(names[0] for names in best if len(names) == 1)
+    shared = [names for names in best if len(names) > 1]
     if len(cells) == 1:
-        return f"{who} {verb} the lowest mean {words} of {len(next(iter(cells.values())))} methods."
-    each = " each" if shared else ""
-    return f"{who} {verb} the lowest mean {words} in {wins} of {len(cells)} comparisons{each} (dataset and distortion)."
+        methods = _count(len(next(iter(cells.values()))), "method")
+        verb = "share" if shared else "has"
+        return f"{_joined(best[0])} {verb} the lowest mean {words} of {methods}."
+    of = "(dataset and distortion)"
+    if not alone:
+        sentence = f"In each of {len(cells)} comparisons {of} several methods share the lowest mean {words}"
+        return f"{sentence}: {_shares(shared)}."
+    wins = max(alone.values())
+    who = [name for name, n in alone.items() if n == wins]
+    verb, each = ("have", " each") if len(who) > 1 else ("has", "")
+    by_itself = " alone" if shared else ""
+    sentence = (
+        f"{_joined(who)} {verb}{by_itself} the lowest mean {words} in {wins} of {len(cells)} comparisons{each} {of}"
+    )
+    if len(shared) == 1:
+        return f"{sentence}; in 1 {_joined(shared[0])} share it."
+    return f"{sentence}; in {len(shared)} several methods share it: {_shares(shared)}." if shared else f"{sentence}."
 
 
-def _on_most_distorted(runs: pd.DataFrame, cells: Cells, metric: str, words: str) -> str:
-    ratios = zip(runs["imbalance_ratio"], runs["noise_ratio"], strict=True)
-    strength = dict(zip(zip(runs["group"], runs["distortion"], strict=True), ratios, strict=True))
-    cell = max(cells, key=lambda cell: (strength[cell], len(cells[cell])))
-    means = cells[cell]
-    best = _lowest(means)
-    others = {name: mean for name, mean in means.items() if name != best}
-    rival = "baseline" if "baseline" in others else _lowest(others)
+def _shares(shared: Sequence[Sequence[str]]) -> str:
+    """How often each method is among those that share the best."""
+    counts = Counter(name for names in shared for name in names).most_common()
+    return _joined([f"{name} in {n}" for name, n in counts[:_LISTED]] + ["others"] * (len(counts) > _LISTED))
+
+
+def _where_it_stands_out(runs: pd.DataFrame, cells: Cells, metric: str, words: str) -> tuple[str, ...]:
+    """How far apart methods are in the most distorted cell; else in the only one; nothing where none stands out."""
+    first = runs.drop_duplicates(["group", "distortion"])
+    strength = {
+        (group, distortion): (imbalance, noise)
+        for group, distortion, config, imbalance, noise in zip(
+            *(first[name] for name in ("group", "distortion", "config", "imbalance_ratio", "noise_ratio")), strict=True
+        )
+        if (imbalance > 1 or noise > 0) and not _is_own_data(config)
+    }
+    distorted = [cell for cell in cells if cell in strength]
+    if distorted:
+        cell = max(distorted, key=lambda cell: (strength[cell], len(cells[cell])))
+        return (_apart(runs, cell, cells[cell], metric, words, ", the most distorted data compared"),)
+    ((cell, means), *others) = cells.items()
+    return () if others else (_apart(runs, cell, means, metric, words, ""),)
+
+
+def _is_own_data(config: str) -> bool:
+    """Whether a run's dataset is somebody's own images, which are not called distorted."""
+    dataset = json.loads(config).get("dataset")
+    return isinstance(dataset, Mapping) and dataset.get("name") == _OWN_DATA
+
+
+def _apart(
+    runs: pd.DataFrame, cell: tuple[str, str], means: Mapping[str, float], metric: str, words: str, which: str
+) -> str:
+    """A sentence on the lead of a cell's best method over the baseline, or over the next one."""
+    where = f"At {cell[1]} of {cell[0]}{which}"
+    best, *ties = _lowest(means)
+    others = {name: mean for name, mean in means.items() if name not in (best, *ties)}
+    if not others:
+        return f"{where}, all methods have a {words} of {100 * means[best]:.2f}%."
+    rival = "baseline" if "baseline" in others else _lowest(others)[0]
+    errors = f"{100 * means[best]:.2f}% against {100 * means[rival]:.2f}% of {rival}"
+    if ties:
+        return f"{where}, {_joined([best, *ties])} share the lowest {words}: {errors}."
     of_cell = runs[(runs["group"] == cell[0]) & (runs["distortion"] == cell[1])]
     samples = {
         name: dict(zip(of_method["seed"], 100 * of_method[metric], strict=True))
@@ -112,22 +166,30 @@ def _on_most_distorted(runs: pd.DataFrame, cells: Cells, metric: str, words: str
         if name in (best, rival)
     }
     paired = differences(samples[best], samples[rival])
-    errors = f"{100 * means[best]:.2f}% against {100 * means[rival]:.2f}% of {rival}"
-    where = f"At {cell[1]} of {cell[0]}, the most distorted data compared, {best} has a {words} of {errors}"
+    sentence = f"{where}, {best} has a {words} of {errors}"
     if paired.size < 2:
-        return f"{where}; one seed says nothing of the spread."
-    told = f"{where}: {_signed(float(paired.mean()))} ± {paired.std(ddof=1):.2f} points over {paired.size} common seeds"
+        return f"{sentence}; one seed says nothing of the spread."
+    sentence += f": {_signed(float(paired.mean()))} ± {paired.std(ddof=1):.2f} points over {paired.size} common seeds"
+    sentence += f", paired t-test {_p(paired)}."
     (interval,) = bootstrap_intervals([paired])
-    if interval is not None:
-        low, high = interval
-        true = f", of so few seeds rather {COVERAGE[paired.size]}%" if paired.size in COVERAGE else ""
-        told += f" ({CONFIDENCE:.0%} bootstrap interval{true}: {_signed(low)} to {_signed(high)})"
-    told += f", paired t-test {_p(paired)}"
-    return " ".join([f"{told}.", *filter(None, [too_few_pairs([paired.size])])])
+    interval_words = [] if interval is None else [_interval_words(*interval, paired.size)]
+    return " ".join([sentence, *interval_words, *filter(None, [too_few_pairs([paired.size])])])
 
 
-def _lowest(means: Mapping[str, float]) -> str:
-    return min(means, key=lambda name: means[name])
+def _interval_words(low: float, high: float, seeds: int) -> str:
+    between = f"between {_signed(low)} and {_signed(high)} points"
+    if seeds not in COVERAGE:
+        return f"The mean difference over many seeds is estimated to lie {between} (95% bootstrap interval)."
+    return (
+        f"The mean difference over many seeds is estimated to lie {between}; of 100 such estimates from {seeds} seeds "
+        f"about {COVERAGE[seeds]} are right."
+    )
+
+
+def _lowest(means: Mapping[str, float]) -> list[str]:
+    """Names of the lowest, in their order; equal up to the order of a sum is equal."""
+    lowest = min(round(mean, 9) for mean in means.values())
+    return [name for name, mean in means.items() if round(mean, 9) == lowest]
 
 
 def _p(paired: Floats) -> str:
@@ -140,7 +202,9 @@ def _signed(points: float) -> str:
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} hours" if seconds >= 7200 else f"{seconds / 60:.0f} minutes"
+    if seconds >= 7200:
+        return f"{seconds / 3600:.1f} hours"
+    return _count(round(seconds / 60), "minute") if seconds >= 60 else _count(round(seconds), "second")
 
 
 def _count(n: int, one: str, many: str | None = None) -> str:

@@ -34,7 +34,7 @@ def load_results(root: StrPath | Location, run_ids: Collection[str] | None = Non
     """The results of the store at `root`, a path or a URI, sorted by run id.
 
     Of what a report can do without, a value that cannot be is null, and so is a column that a file of another version
-    lacks; the warnings say so. Control characters in texts are spelt out.
+    lacks; the warnings say so, but for `records.YOUNG`. Control characters in texts are spelt out.
 
     Args:
         run_ids: of these runs only, and no other file is opened; of all if None.
@@ -77,6 +77,7 @@ def load_results(root: StrPath | Location, run_ids: Collection[str] | None = Non
         else:
             problems += _remarks(place, remarks + checked.remarks.get(i, []))
     frame = checked.usable.to_pandas(split_blocks=True)
+    frame["device"] = frame["device"].str.replace(r"\b1 threads", "1 thread", regex=True)  # as older runs have it
     return Results(frame.sort_values("run_id", ignore_index=True), told(problems))
 
 

@@ -1,6 +1,7 @@
 """Where results come from: code, libraries, devices, time, and the configurations that were launched."""
 
 import json
+from collections.abc import Iterable
 
 import pandas as pd
 import yaml
@@ -29,6 +30,37 @@ def provenance(runs: pd.DataFrame) -> tuple[tuple[str, str], ...]:
     entries.append(("device", counted(runs["device"])))
     entries += [(package, counted(column)) for package, column in library_versions(runs).items()]
     return tuple(entries)
+
+
+def run_notes(runs: pd.DataFrame) -> list[str]:
+    """Reasons for care: results of different code, libraries or devices side by side, or of changed code.
+
+    Args:
+        runs: from `comparison.named`; runs without a result say nothing.
+    """
+    done = runs[runs["error_best_val"].notna()]
+    groups = [of_group for _, of_group in done.groupby("group", sort=True)]
+    columns = {"code versions": "git_sha", "devices": "device"}
+    seen = {what: [of_group[column] for of_group in groups] for what, column in columns.items()}
+    of_groups = [library_versions(of_group) for of_group in groups]
+    for package in sorted({package for versions in of_groups for package in versions}):
+        seen[f"versions of {package}"] = [versions[package].dropna() for versions in of_groups if package in versions]
+    notes = [note for what, values in seen.items() for note in _mixture(what, values, len(groups))]
+    changed = int(done["git_sha"].fillna("").astype(str).str.endswith("-dirty").sum())
+    if changed:
+        notes.append(
+            f"{changed} run{'' if changed == 1 else 's'} of {len(done)} ran from a work tree with changes (-dirty): "
+            "their code version does not say what they ran."
+        )
+    return notes
+
+
+def _mixture(what: str, of_groups: Iterable[pd.Series], groups: int) -> Iterable[str]:
+    """One sentence if a column differs within a group of runs that are compared."""
+    mixed = [values for values in of_groups if values.nunique(dropna=False) > 1]
+    if mixed:
+        where = f" in {len(mixed)} of {groups} groups of runs" if groups > 1 else ""
+        yield f"Results of different {what} stand side by side{where}: {counted(pd.concat(mixed))}."
 
 
 def counted(column: pd.Series) -> str:

@@ -1,7 +1,7 @@
 """What a row of results must hold to stand in a table of means; the others are named."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ class CheckedRows:
         self._check_numbers()
         self._check_times()
         self._check_classes()
+        self._check_minority()
         self._check_configs()
         self._check_twice()
 
@@ -108,6 +109,14 @@ class CheckedRows:
                 "per_class_accuracy", bad, lambda i: f"it has {accuracies[i]} accuracies of {names[i]} classes"
             )
 
+    def _check_minority(self) -> None:
+        classes = pc.list_value_length(self.rows["class_names"]).to_pylist()
+        of_rows = zip(self.rows["minority_classes"].to_pylist(), classes, strict=True)
+        bad = np.array([labels is not None and not _are_labels(labels, count) for labels, count in of_rows], dtype=bool)
+        if bad.any():
+            for name in ("minority_classes", "minority_error", "majority_error"):
+                self._forget(name, bad, lambda i, name=name: f"its minority is not of its classes, so that {name}")  # type: ignore[misc]
+
     def _check_configs(self) -> None:
         for i, text in enumerate(self.rows["config"].to_pylist()):
             if i not in self.refused and not _is_config(text):
@@ -123,6 +132,10 @@ class CheckedRows:
             identity = (*columns_of_run, minority_of(ratios[i], configs[i]))
             if first.setdefault(identity, i) != i:
                 self.refused[i] = f"it claims to be the run of {self.rows['run_id'][first[identity]]} too"
+
+
+def _are_labels(labels: Sequence[int | None], classes: int | None) -> bool:
+    return all(label is not None and label >= 0 and (classes is None or label < classes) for label in labels)
 
 
 def _is_text(dtype: pa.DataType) -> bool:

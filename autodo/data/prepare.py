@@ -9,6 +9,7 @@ import numpy as np
 from autodo.config import RunConfig
 from autodo.data.distort import flip_labels, imbalance
 from autodo.data.image_set import Dataset, Images, ImageSet, Integers
+from autodo.data.minority import minority_classes
 from autodo.data.split import stratified_split
 from autodo.seeds import numpy_generator
 
@@ -43,6 +44,8 @@ class Prepared:
     val: ImageSet
     test: ImageSet
     class_names: tuple[str, ...]
+    minority: tuple[int, ...] = ()
+    """Labels of the minority classes: `autodo.data.minority`."""
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -95,4 +98,11 @@ def prepare(dataset: Dataset, config: RunConfig) -> Prepared:
         index=train.index,
         sources=train.sources,
     )
-    return Prepared(train=points, val=val, test=dataset.test, class_names=dataset.class_names)
+    whole, before, after = (np.bincount(part, minlength=classes) for part in (labels, labels[rest], labels[kept]))
+    return Prepared(
+        train=points,
+        val=val,
+        test=dataset.test,
+        class_names=dataset.class_names,
+        minority=minority_classes(whole, reduced=after < before),
+    )

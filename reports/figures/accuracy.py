@@ -1,17 +1,17 @@
 """Test accuracy of each class."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Sheet
 from matplotlib.patches import Patch
-from numpy.typing import NDArray
 
+from reports.classes import class_accuracies, class_names, majority_first, minority_sentence, worst_class
 from reports.document import Figure, Floats
 from reports.figures import canvas
 from reports.figures.choose import Choice
-from reports.figures.classes import class_names, listed, minority_start
 from reports.keys import key
 from reports.palette import Style
 
@@ -30,7 +30,7 @@ def draw_class_bars(
 
     Args:
         accuracies: (mean, standard deviation) in percent by method.
-        minority_start: the first class that imbalance makes rare; a line stands before it.
+        minority_start: place of the first minority class; a line stands before it.
     Shape:
         mean [C], std [C], NaN where unknown.
     """
@@ -110,34 +110,37 @@ def _divide(ax: Axes, classes: int, minority_start: int | None) -> None:
             )
 
 
-def class_accuracies(choice: Choice, classes: int) -> dict[str, tuple[Floats, Floats, int]]:
-    """Mean and sample standard deviation over seeds of each class's test accuracy in percent, and the seeds, by method.
+class ClassAccuracies(NamedTuple):
+    """Over the seeds of a method: of each class mean and sample standard deviation of its test accuracy in percent.
 
-    A seed whose test set lacks a class does not count there; runs with another number of classes do not count at all.
-
+    Args:
+        n: seeds that tell of any class; one whose test set lacks a class does not count there.
+        worst: the class of the lowest mean.
     Shape:
         mean [C], std [C], NaN where unknown.
     """
+
+    mean: Floats
+    std: Floats
+    n: int
+    worst: int
+
+
+def accuracies_of(choice: Choice, classes: int) -> dict[str, ClassAccuracies]:
+    """What is known of each method; runs with another number of classes do not count."""
     found = {}
     for method in choice.methods:
-        rows = [_row(values, classes) for values in choice.of(method)["per_class_accuracy"]]
-        known = [row for row in rows if row is not None and np.isfinite(row).any()]
-        if not known:
+        values = class_accuracies(choice.of(method), classes)
+        worst = worst_class(values)
+        if worst is None:
             continue
-        values = 100 * np.stack(known)
         count = np.isfinite(values).sum(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = np.nansum(values, axis=0) / count
             std = np.sqrt(np.nansum((values - mean) ** 2, axis=0) / (count - 1))
-        found[method] = (np.where(count > 0, mean, np.nan), np.where(count > 1, std, np.nan), len(known))
+        n = int(np.isfinite(values).any(axis=1).sum())
+        found[method] = ClassAccuracies(np.where(count > 0, mean, np.nan), np.where(count > 1, std, np.nan), n, worst)
     return found
-
-
-def _row(values: object, classes: int) -> NDArray[np.float64] | None:
-    if len(listed(values)) != classes:
-        return None
-    row = np.asarray(listed(values), dtype=np.float64)
-    return np.where(np.isfinite(row), row, np.nan)
 
 
 def accuracy_figures(choices: Sequence[Choice], styles: Mapping[str, Style]) -> list[Figure]:
@@ -145,7 +148,7 @@ def accuracy_figures(choices: Sequence[Choice], styles: Mapping[str, Style]) -> 
     figures = []
     for choice in choices:
         names = class_names(choice.runs)
-        accuracies = class_accuracies(choice, len(names))
+        accuracies = accuracies_of(choice, len(names))
         if accuracies:
             figures.append(_figure(choice, names, accuracies, styles))
     return figures
@@ -154,11 +157,12 @@ def accuracy_figures(choices: Sequence[Choice], styles: Mapping[str, Style]) -> 
 def _figure(
     choice: Choice,
     names: Sequence[str],
-    found: Mapping[str, tuple[Floats, Floats, int]],
+    found: Mapping[str, ClassAccuracies],
     styles: Mapping[str, Style],
 ) -> Figure:
-    start = minority_start(choice.runs, len(names))
-    accuracies = {method: (mean, std) for method, (mean, std, _) in found.items()}
+    order, start = majority_first(choice.runs, len(names))
+    ordered = [names[label] for label in order]
+    accuracies = {method: (of.mean[order], of.std[order]) for method, of in found.items()}
     bars = len(names) <= _AS_BARS
 
     @canvas.styled
@@ -166,7 +170,7 @@ def _figure(
         figure = canvas.sheet(3.0 + 0.1 * len(found))
         ax = figure.add_subplot()
         if bars:
-            draw_class_bars(ax, accuracies, names, styles, start)
+            draw_class_bars(ax, accuracies, ordered, styles, start)
             entries = [
                 (Patch(facecolor=styles[m].colour, hatch=_HATCHES[styles[m].pattern], edgecolor="white"), m)
                 for m in found
@@ -177,20 +181,19 @@ def _figure(
             canvas.legend(figure, [canvas.line_entry(method, styles[method]) for method in found])
         return figure
 
-    seeds = sorted({n for *_, n in found.values()})
+    seeds = sorted({of.n for of in found.values()})
     n = f"n = {seeds[0]}" if len(seeds) == 1 else f"n from {seeds[0]} to {seeds[-1]}"
     how = (
         ("whiskers are one standard deviation" if seeds[-1] > 1 else "one seed, and so no standard deviation")
         if bars
         else "each method's classes are sorted from best to worst, the majority and the minority apart"
     )
-    if any(np.isnan(mean).any() for mean, *_ in found.values()):
+    if any(np.isnan(of.mean).any() for of in found.values()):
         how += "; a dash or a gap: the test set has no image of the class"
-    worst = ", ".join(
-        f"{method} {np.nanmin(mean):.1f} % ({names[int(np.nanargmin(mean))]})" for method, (mean, *_) in found.items()
-    )
+    worst = ", ".join(f"{method} {of.mean[of.worst]:.1f} % ({names[of.worst]})" for method, of in found.items())
+    rare = f" {minority_sentence(choice.runs)}" if start is not None else ""
     caption = (
         f"Test accuracy of each class, {choice.place}, mean over seeds ({n}) at the epoch of lowest val error; {how}. "
-        f"Worst class: {worst}.{canvas.class_key(names)}{choice.remark}"
+        f"Worst class, the one of the lowest mean: {worst}.{rare}{canvas.class_key(ordered)}{choice.remark}"
     )
     return Figure(key("class-accuracy", choice.group, choice.distortion), canvas.visible(caption), draw)

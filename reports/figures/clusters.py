@@ -14,10 +14,10 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from autodo.storage import Location, located
+from reports.classes import class_names
 from reports.document import Figure, Floats
 from reports.figures import canvas
 from reports.figures.choose import Choice
-from reports.figures.classes import class_names
 from reports.keys import key
 from reports.load import reduce_runs
 from reports.palette import class_colours

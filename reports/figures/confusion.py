@@ -14,10 +14,10 @@ from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
 from autodo.storage import Location
+from reports.classes import class_names, majority_first, minority_sentence
 from reports.document import Figure
 from reports.figures import canvas
 from reports.figures.choose import Choice
-from reports.figures.classes import class_names, minority_start
 from reports.keys import key
 from reports.load import reduce_runs
 
@@ -27,14 +27,19 @@ _WITH_NAMES = 26  # classes, up to which each has its name at the axes
 
 
 def draw_confusion(
-    ax: Axes, counts: Counts, class_names: Sequence[str], minority_start: int | None = None
+    ax: Axes,
+    counts: Counts,
+    class_names: Sequence[str],
+    minority_start: int | None = None,
+    numbers: Sequence[int] | None = None,
 ) -> AxesImage:
     """Shares of each true class (row) by predicted class (column); rows without an image are hatched.
 
     With few classes a cell holds its count and, above, its share in percent if that rounds to 1 or more.
 
     Args:
-        minority_start: the first class that imbalance makes rare; a line stands before it.
+        minority_start: place of the first minority class; a line stands before it.
+        numbers: of the classes, shown where they are too many for names; 0 to C-1 if None.
     Shape:
         counts [C, C].
     """
@@ -50,7 +55,7 @@ def draw_confusion(
             line(minority_start - 0.5, color="#D55E00", linewidth=0.8, linestyle=(0, (4, 2)))
     if classes <= _WITH_NUMBERS:
         _write_numbers(ax, counts, share)
-    _name_axes(ax, class_names)
+    _name_axes(ax, class_names, range(classes) if numbers is None else numbers)
     return image
 
 
@@ -71,7 +76,7 @@ def _write_numbers(ax: Axes, counts: Counts, share: np.ma.MaskedArray) -> None:
             ax.text(column, row, f"{count}", fontsize=size * 0.62, transform=ax.transData + below, **look)
 
 
-def _name_axes(ax: Axes, names: Sequence[str]) -> None:
+def _name_axes(ax: Axes, names: Sequence[str], numbers: Sequence[int]) -> None:
     classes = len(names)
     if classes <= _WITH_NAMES:
         labels = canvas.class_labels(names)
@@ -80,8 +85,8 @@ def _name_axes(ax: Axes, names: Sequence[str]) -> None:
         ax.set_yticks(range(classes), labels, fontsize=size)
     else:
         ticks = range(0, classes, 10)
-        ax.set_xticks(ticks, [str(i) for i in ticks])
-        ax.set_yticks(ticks, [str(i) for i in ticks])
+        ax.set_xticks(ticks, [str(numbers[i]) for i in ticks])
+        ax.set_yticks(ticks, [str(numbers[i]) for i in ticks])
     ax.tick_params(length=0)
     for spine in ax.spines.values():
         spine.set_visible(False)
@@ -133,13 +138,14 @@ def confusion_figures(root: Location | str, choices: Sequence[Choice]) -> tuple[
 
 
 def _figure(choice: Choice, names: Sequence[str], by_method: dict[str, tuple[Counts, int]]) -> Figure:
-    start = minority_start(choice.runs, len(names))
+    order, start = majority_first(choice.runs, len(names))
+    ordered = [names[label] for label in order]
 
     @canvas.styled
     def draw() -> Sheet:
         figure, axes = canvas.panels(len(by_method), 3.5, extra_height=0.4)
         for ax, (method, (counts, seeds)) in zip(axes, by_method.items(), strict=True):
-            image = draw_confusion(ax, counts, names, start)
+            image = draw_confusion(ax, counts[np.ix_(order, order)], ordered, start, order)
             accuracy = 100 * np.trace(counts) / counts.sum()
             ax.set_title(f"{canvas.plain(method, canvas.LONGEST_NAME)}: {accuracy:.1f} % (n = {seeds})")
             ax.set_xlabel("predicted class")
@@ -156,10 +162,10 @@ def _figure(choice: Choice, names: Sequence[str], by_method: dict[str, tuple[Cou
     numbers = (
         " A cell holds the share of its row in percent (none if that rounds to 0) and, below, the number of images."
     )
-    rare = " Classes past the dashed line are the ones that imbalance makes rare." if start is not None else ""
+    rare = f" Past the dashed line stands the minority. {minority_sentence(choice.runs)}" if start is not None else ""
     caption = (
         f"Confusion matrices of the test images, {choice.place}, summed over n seeds, at the epoch of lowest val error."
         f" Test accuracy: {accuracies}.{numbers if len(names) <= _WITH_NUMBERS else ''}{rare}"
-        f"{canvas.class_key(names)}{choice.remark}"
+        f"{canvas.class_key(ordered)}{choice.remark}"
     )
     return Figure(key("confusion", choice.group, choice.distortion), canvas.visible(caption), draw)

@@ -1,4 +1,4 @@
-"""What quality costs: test error against train images per second."""
+"""What quality costs: test error against the time of a run, relative to the baseline's."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -10,6 +10,7 @@ from matplotlib.figure import Figure as Sheet
 from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from reports.cost import condition_notes, relative_costs
 from reports.document import Figure
 from reports.figures import canvas
 from reports.figures.choose import Choice
@@ -21,37 +22,37 @@ _MARKERS = "osD^vPX"
 
 
 class CostQuality(NamedTuple):
-    """One method: train images per second, test error and its standard deviation over seeds in percent."""
+    """One method: time of a run over the baseline's, test error and its standard deviation over seeds in percent."""
 
     name: str
-    images_per_second: float
+    cost: float
     error: float
     std: float | None
 
 
 def draw_cost_quality(ax: Axes, methods: Sequence[CostQuality], styles: Mapping[str, Style]) -> None:
-    """A marker with its name for each method, with one standard deviation; the speed on a logarithmic axis.
+    """A marker with its name for each method, with one standard deviation; the cost on a logarithmic axis.
 
     Names stand where they hide no marker and no other name, if there is such a place, with a thin line if it is far.
     """
     for method in methods:
         style = styles[method.name]
-        x, y = [method.images_per_second], [method.error]
+        x, y = [method.cost], [method.error]
         ax.errorbar(x, y, method.std, color=style.colour, elinewidth=0.8, fmt="none")
         ax.plot(x, y, _MARKERS[style.pattern], color=style.colour, markersize=6, markeredgecolor="white")
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(10, subs=(1, 1.5, 2, 3, 5, 7)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
-    speeds = [method.images_per_second for method in methods]
-    if speeds:
-        # At least an octave, so that methods of nearly one speed do not look far apart, with room for names.
-        middle, reach = np.sqrt(min(speeds) * max(speeds)), max(np.sqrt(max(speeds) / min(speeds)), 2**0.5)
+    costs = [method.cost for method in methods]
+    if costs:
+        # At least an octave, so that methods of nearly one cost do not look far apart, with room for names.
+        middle, reach = np.sqrt(min(costs) * max(costs)), max(np.sqrt(max(costs) / min(costs)), 2**0.5)
         ax.set_xlim(middle / reach**1.35, middle * reach**1.35)
     ax.margins(y=0.18)
     ax.grid()
     ax.set_axisbelow(True)
-    ax.set_xlabel("train images per second, inner and outer phase (log scale)")
+    ax.set_xlabel("time of a run, × the baseline of the same launch (log scale)")
     ax.set_ylabel("test error (%)")
     _write_names(ax, methods)
 
@@ -62,17 +63,15 @@ def _write_names(ax: Axes, methods: Sequence[CostQuality]) -> None:
     figure.draw_without_rendering()  # which gives the axes their place
     scale = figure.dpi / 72
     inside = ax.get_window_extent()
-    positions = (
-        ax.transData.transform([(m.images_per_second, m.error) for m in methods]) if methods else np.empty((0, 2))
-    )
+    positions = ax.transData.transform([(m.cost, m.error) for m in methods]) if methods else np.empty((0, 2))
     taken = [(x - 5 * scale, y - 5 * scale, x + 5 * scale, y + 5 * scale) for x, y in positions]
     for (x, y), method in zip(positions, methods, strict=True):
-        reach = ax.transData.transform([(method.images_per_second, method.error + (method.std or 0))])[0, 1] - y
+        reach = ax.transData.transform([(method.cost, method.error + (method.std or 0))])[0, 1] - y
         taken.append((x - scale, y - reach, x + scale, y + reach))
     for (x, y), method in sorted(zip(positions, methods, strict=True), key=lambda pair: -pair[0][1]):
         note = ax.annotate(
             canvas.plain(method.name, 40),
-            (method.images_per_second, method.error),
+            (method.cost, method.error),
             xytext=(0, 0),
             textcoords="offset points",
             fontsize=7,
@@ -127,29 +126,27 @@ def _connect(ax: Axes, note: Annotation, offset: tuple[float, float], width: flo
 
 
 def cost_quality(runs: pd.DataFrame) -> list[CostQuality]:
-    """Means over seeds of each method; methods whose speed nobody measured are left out.
+    """Means over seeds of each method; methods whose cost compares with no baseline are left out.
 
     Args:
         runs: rows of the frame of `named` of one cell.
     """
+    costs = relative_costs(runs)
     found = []
     for name, of_method in runs.groupby("name", sort=False):
-        # images_per_second is of the inner phase alone: what the outer phase takes belongs to the price.
-        inner = of_method["inner_seconds"].astype(float)
-        outer = of_method["outer_seconds"].astype(float).fillna(0)
-        speed, _ = mean_std((of_method["images_per_second"].astype(float) * inner / (inner + outer)).tolist())
+        cost, _ = mean_std(costs[of_method.index].tolist())
         error, std = mean_std((100 * of_method["error_best_val"].astype(float)).tolist())
-        if speed is not None and error is not None and np.isfinite(speed) and speed > 0:
-            found.append(CostQuality(str(name), speed, error, std))
+        if cost is not None and error is not None:
+            found.append(CostQuality(str(name), cost, error, std))
     return found
 
 
 def cost_figures(choices: Sequence[Choice], styles: Mapping[str, Style]) -> list[Figure]:
-    """For each choice, its methods by speed and error."""
+    """For each choice, its methods by cost and error, if two of them have a cost that compares."""
     figures = []
     for choice in choices:
         methods = cost_quality(choice.runs)
-        if methods:
+        if len(methods) > 1:
             figures.append(_figure(choice, methods, styles))
     return figures
 
@@ -162,12 +159,12 @@ def _figure(choice: Choice, methods: Sequence[CostQuality], styles: Mapping[str,
         return figure
 
     devices = sorted({str(device) for device in choice.runs["device"].dropna()})
-    on = f" Measured on {devices[0]}." if len(devices) == 1 else ""
-    mixed = f" Speeds were measured on different devices and do not compare: {'; '.join(devices)}."
-    numbers = ", ".join(f"{m.name} {m.error:.2f} % at {m.images_per_second:,.0f}/s" for m in methods)
+    on = f" Measured on {'; '.join(devices)}." if devices else ""
+    numbers = ", ".join(f"{m.name} {m.error:.2f} % at {m.cost:.2f}" for m in methods)
+    conditions = "".join(f" {note}" for note in condition_notes(choice.runs))
     caption = (
-        f"Test error at the epoch of lowest val error against train images per second of inner and outer phase "
-        f"together, {choice.place}, means over seeds: {numbers}. The search for a policy before the training is not "
-        f"counted.{mixed if len(devices) > 1 else on}{choice.remark}"
+        f"Test error at the epoch of lowest val error against the time of a run relative to the baseline's in the same "
+        f"launch, {choice.place}, means over seeds: {numbers}. The search for a policy before the training is not "
+        f"counted.{on}{conditions}{choice.remark}"
     )
     return Figure(key("cost-quality", choice.group, choice.distortion), canvas.visible(caption), draw)

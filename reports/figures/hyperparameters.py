@@ -12,10 +12,10 @@ from matplotlib.figure import Figure as Sheet
 from matplotlib.lines import Line2D
 
 from autodo.storage import Location
+from reports.classes import class_names, minority, minority_sentence
 from reports.document import Figure, Floats
 from reports.figures import canvas
 from reports.figures.choose import Choice
-from reports.figures.classes import class_names, minority_start
 from reports.figures.points import (
     GROUPS,
     OPERATIONS,
@@ -115,7 +115,7 @@ def hyperparameter_figures(root: Location | str, choices: Sequence[Choice]) -> t
 def _summaries(root: Location | str, choice: Choice) -> tuple[dict[str, PointSummary], tuple[str, ...]]:
     """The summary of each method, over its seeds."""
     classes = len(class_names(choice.runs))
-    by_run, warnings = point_summaries(root, choice.runs["run_id"].tolist(), classes)
+    by_run, warnings = point_summaries(root, choice.runs["run_id"].tolist(), classes, minority(choice.runs))
     by_method = {m: [by_run[r] for r in choice.of(m)["run_id"] if r in by_run] for m in choice.methods}
     return {method: reduce(add, found) for method, found in by_method.items() if found}, warnings
 
@@ -124,7 +124,7 @@ def _groups(choice: Choice, summaries: Sequence[PointSummary]) -> dict[str, list
     """Names of the groups that can be told apart here, and which of GROUPS they hold."""
     size = sum((summary.size for summary in summaries), np.zeros(len(GROUPS), np.int64))
     noisy = bool(size[2:].any())
-    imbalanced = minority_start(choice.runs, len(class_names(choice.runs))) is not None
+    imbalanced = bool(minority(choice.runs))
     if noisy and imbalanced:
         return {name: [i] for i, name in enumerate(GROUPS)}
     if noisy:
@@ -142,10 +142,11 @@ def _entries(groups: Sequence[str], width: float, dashed: bool) -> list[tuple[Ar
     return list(zip(lines, groups, strict=True))
 
 
-def _split_words(groups: Sequence[str]) -> str:
+def _split_words(choice: Choice, groups: Sequence[str]) -> str:
     noisy, imbalanced = any("wrong" in g for g in groups), any("minority" in g for g in groups)
     words = ["whether the label was changed"] if noisy else []
-    words += ["whether the image's own class is one that imbalance makes rare"] if imbalanced else []
+    rare = minority_sentence(choice.runs).removesuffix(".").replace("Minority: ", "")
+    words += [f"whether the image's own class is of the minority ({rare})"] if imbalanced else []
     return f", split by {' and by '.join(words)}" if words else ""
 
 
@@ -161,8 +162,8 @@ def _weight_figure(choice: Choice, weights: dict[str, Counts], groups: Sequence[
 
     medians = "; ".join(f"{method}: {_medians(counts, groups)}" for method, counts in weights.items())
     caption = (
-        f"Learned loss weights of the train points after the last epoch, {choice.place}{_split_words(groups)}; points "
-        f"of all seeds. All weights begin at 1. Medians: {medians}.{choice.remark}"
+        f"Learned loss weights of the train points after the last epoch, {choice.place}{_split_words(choice, groups)}; "
+        f"points of all seeds. All weights begin at 1. Medians: {medians}.{choice.remark}"
     )
     return Figure(key("weights", choice.group, choice.distortion), canvas.visible(caption), draw)
 
@@ -191,8 +192,8 @@ def _strength_figure(choice: Choice, method: str, gate: Counts, magnitude: Count
 
     caption = (
         f"Learned augmentation of the train points by {method} after the last epoch, {choice.place}"
-        f"{_split_words(groups)}; points of all seeds. Median (dot), the middle half (thick) and the middle 80 % (thin)"
-        f" of the probability that an operation is applied, and of the standard deviation of its magnitude as a share "
-        f"of the largest.{choice.remark}"
+        f"{_split_words(choice, groups)}; points of all seeds. Median (dot), the middle half (thick) and the middle "
+        "80 % (thin) of the probability that an operation is applied, and of the standard deviation of its magnitude "
+        f"as a share of the largest.{choice.remark}"
     )
     return Figure(key("strengths", choice.group, choice.distortion, method), canvas.visible(caption), draw)

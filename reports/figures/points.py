@@ -61,27 +61,28 @@ def _sum(one: Counts | None, other: Counts | None) -> Counts | None:
 
 
 def point_summaries(
-    root: Location | str, run_ids: Sequence[str], classes: int
+    root: Location | str, run_ids: Sequence[str], classes: int, minority: Sequence[int] = ()
 ) -> tuple[dict[str, PointSummary], tuple[str, ...]]:
     """The summary of each run, and warnings of what cannot be used.
 
     Args:
-        classes: C; images of the classes C//2..C-1 are the minority.
+        classes: C.
+        minority: labels of the minority classes.
     """
     columns = ["label", "clean_label", "weight", "gate_probability", "magnitude"]
-    found, warnings = reduce_runs(root, "points", run_ids, columns, _summary(classes))
+    found, warnings = reduce_runs(root, "points", run_ids, columns, _summary(classes, minority))
     bad = [run_id for run_id, summary in found.items() if isinstance(summary, str)]
     warnings += tuple(f"points of {run_id}: left out: {found[run_id]}" for run_id in bad)
     return {run_id: summary for run_id, summary in found.items() if isinstance(summary, PointSummary)}, warnings
 
 
-def _summary(classes: int) -> Callable[[pa.Table], PointSummary | str]:
+def _summary(classes: int, minority: Sequence[int]) -> Callable[[pa.Table], PointSummary | str]:
     def summarise(table: pa.Table) -> PointSummary | str:
         sides = [table[name].to_numpy() for name in ("label", "clean_label")]
         if any(not np.isin(side, np.arange(classes)).all() for side in sides):
             return f"a label that none of its {classes} classes has"
         label, clean = sides
-        group = 2 * (label != clean) + (clean >= classes // 2)
+        group = 2 * (label != clean) + np.isin(clean, list(minority))
         size = np.bincount(group, minlength=len(GROUPS))
         weight = table["weight"].to_numpy().astype(float)
         gate, magnitude = (_rows(table[name]) for name in ("gate_probability", "magnitude"))

@@ -6,7 +6,6 @@ from reports.tables.cost import EPOCH_COLUMNS, cost_tables
 from reports.tables.differences import difference_tables
 from reports.tables.errors import METRICS, OPTIMISTIC, error_tables
 from reports.tables.label_repair import label_repair_tables
-from reports.tables.provenance import run_notes
 from reports.tables.ranks import rank_sentences, rank_tables, ranks
 
 __all__ = [
@@ -21,6 +20,5 @@ __all__ = [
     "rank_sentences",
     "rank_tables",
     "ranks",
-    "run_notes",
     "split_tables",
 ]

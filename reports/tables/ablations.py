@@ -12,7 +12,6 @@ from reports.keys import key
 from reports.stats import Sample
 from reports.tables import cells
 from reports.tables.errors import METRICS, OPTIMISTIC, paper_errors, paper_notes
-from reports.tables.provenance import run_notes
 
 # Split -> (table of the paper, what is compared, a word of care).
 _SPLITS = {
@@ -73,7 +72,6 @@ def split_tables(
                         *([OPTIMISTIC] if metric == "error_best_test" else []),
                         *cells.mark_notes(rows, columns),
                         *paper_notes(papers, metric),
-                        *run_notes(of_both),
                     ),
                     group=group,
                     distortion=distortion,

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import pandas as pd
 
+from reports.classes import with_metric
 from reports.comparison import TEST_AS_VAL
 from reports.document import Cell, Column, Reference, Row
 from reports.stats import SIGNIFICANT, Sample, differences, mean_std, paired_t_tests
@@ -48,8 +49,9 @@ def distortions(runs: pd.DataFrame) -> list[str]:
 
 
 def in_percent(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The runs with the column `percent`, an error times 100."""
-    return runs.assign(percent=100 * runs[metric].astype(float))
+    """The runs of cells that have a metric, with the column `percent`: the error times 100."""
+    having = with_metric(runs, metric)
+    return having.assign(percent=100 * having[metric].astype(float))
 
 
 def by_group(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from reports.classes import class_accuracies, class_names, minority, minority_notes, worst_class
 from reports.comparison import named
 from reports.document import Column, Reference, Table
 from reports.keys import key
 from reports.paper import paper_accuracies
 from reports.tables import cells
-from reports.tables.provenance import run_notes
 
 # Quantity of `reports.paper.paper_accuracies` -> column.
 _COLUMNS = {
@@ -21,9 +21,9 @@ _COLUMNS = {
     "worst": Column("worst class", "%", better="higher"),
     "spread": Column("std over classes", "%", better="lower"),
 }
-_SPREAD = (
-    "The standard deviation over classes is that of all classes (ddof = 0); of the minority are the labels C//2..C-1."
-)
+_OF_MINORITY = ("majority", "minority")
+_SPREAD = "The standard deviation over classes is that of all classes (ddof = 0)."
+_WORST = "Worst class, the one of the lowest mean accuracy over the seeds of a method: {classes}."
 _ONE_MODEL = "The paper's figures of section 5.3 are of one model each, at the best epoch on the test set."
 _NO_IMAGES = "Classes without test images are left out: {classes}."
 
@@ -34,11 +34,13 @@ def class_tables(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = 
     Args:
         results, expected: as for `error_tables`.
     """
-    columns = tuple(_COLUMNS.values())
     tables = []
     for group, distortion, runs in cells.by_cell(named(results, expected)):
-        values = pd.concat([runs[["name", "seed", "config"]], _accuracies(runs)], axis=1)
-        melted = values.melt(["name", "seed", "config"], list(_COLUMNS), "quantity", "percent")
+        quantities = [quantity for quantity in _COLUMNS if minority(runs) or quantity not in _OF_MINORITY]
+        columns = tuple(_COLUMNS[quantity] for quantity in quantities)
+        worst = _worst_classes(runs)
+        values = pd.concat([runs[["name", "seed", "config"]], _accuracies(runs, worst)], axis=1)
+        melted = values.melt(["name", "seed", "config"], quantities, "quantity", "percent")
         melted["column"] = [_COLUMNS[quantity].name for quantity in melted["quantity"]]
         papers = _papers(values)
         aside, aside_notes = cells.aside(runs)
@@ -59,12 +61,13 @@ def class_tables(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = 
                 columns=columns,
                 rows=rows,
                 notes=(
+                    *minority_notes(runs),
+                    *_worst_notes(runs, worst),
                     _SPREAD,
                     *_unknown_classes(runs),
                     *cells.mark_notes(rows, columns),
                     *aside_notes,
                     *([_ONE_MODEL] if papers else []),
-                    *run_notes(runs),
                 ),
                 group=group,
                 distortion=distortion,
@@ -73,19 +76,35 @@ def class_tables(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = 
     return tables
 
 
-def _accuracies(runs: pd.DataFrame) -> pd.DataFrame:
+def _worst_classes(runs: pd.DataFrame) -> dict[str, int]:
+    """The worst class of each method of a cell that has any accuracies."""
+    classes = len(class_names(runs))
+    found = {str(name): worst_class(class_accuracies(of, classes)) for name, of in runs.groupby("name", sort=False)}
+    return {name: label for name, label in found.items() if label is not None}
+
+
+def _worst_notes(runs: pd.DataFrame, worst: Mapping[str, int]) -> list[str]:
+    names = class_names(runs)
+    listed = "; ".join(f"{name} {names[worst[name]]}" for name in cells.names(runs) if name in worst)
+    return [_WORST.format(classes=listed)] if listed else []
+
+
+def _accuracies(runs: pd.DataFrame, worst: Mapping[str, int]) -> pd.DataFrame:
     """The quantities of every run in percent, NaN where it has none.
 
+    Args:
+        worst: the worst class of each method.
     Shape:
         runs [R] -> [R, 5].
     """
     of_classes = [known_accuracies(accuracies) for accuracies in runs["per_class_accuracy"]]
+    by_class = class_accuracies(runs, len(class_names(runs)))
     return pd.DataFrame(
         {
             "all": 100 * (1 - runs["error_best_val"].astype(float)),
             "majority": 100 * (1 - runs["majority_error"].astype(float)),
             "minority": 100 * (1 - runs["minority_error"].astype(float)),
-            "worst": [100 * values.min() if values.size else np.nan for values in of_classes],
+            "worst": [by_class[i, worst[name]] if name in worst else np.nan for i, name in enumerate(runs["name"])],
             "spread": [100 * values.std(ddof=0) if values.size else np.nan for values in of_classes],
         },
         index=runs.index,
@@ -108,16 +127,12 @@ def known_accuracies(accuracies: Sequence[float | None] | float | None) -> np.nd
 
 def _unknown_classes(runs: pd.DataFrame) -> list[str]:
     unknown: dict[str, None] = {}
-    for accuracies, class_names in zip(runs["per_class_accuracy"], runs["class_names"], strict=True):
+    for accuracies, names in zip(runs["per_class_accuracy"], runs["class_names"], strict=True):
         if accuracies is None or isinstance(accuracies, float):
             continue
         missing = np.flatnonzero(~np.isfinite(np.asarray(accuracies, dtype=float)))
-        has_names = (
-            class_names is not None
-            and not isinstance(class_names, float)
-            and len(class_names) > max(missing, default=0)
-        )
-        unknown.update(dict.fromkeys(str(class_names[i]) if has_names else str(i) for i in missing))
+        has_names = names is not None and not isinstance(names, float) and len(names) > max(missing, default=0)
+        unknown.update(dict.fromkeys(str(names[i]) if has_names else str(i) for i in missing))
     return [_NO_IMAGES.format(classes=", ".join(unknown))] if unknown else []
 
 

@@ -1,6 +1,8 @@
 """Table 7 of the paper: what a run costs."""
 
+import dataclasses
 import json
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -8,15 +10,16 @@ import numpy as np
 import pandas as pd
 
 from reports.comparison import named
+from reports.cost import condition_notes, relative_costs
 from reports.document import Column, Reference, Table
 from reports.keys import key
 from reports.paper import paper_hours, paper_outer_hours
 from reports.tables import cells
-from reports.tables.provenance import run_notes
 
 EPOCH_COLUMNS = ("run_id", "outer_phase", "inner_seconds", "outer_seconds")
 """What `cost_tables` reads of epochs."""
 
+_COST = Column("cost", "× baseline", better="lower")
 _RUN = Column("run", "h", digits=3, better="lower")
 _INNER = Column("inner, an epoch", "s", better="lower")
 _OUTER = Column("outer, an epoch", "s", better="lower")
@@ -24,12 +27,18 @@ _OUTER_PHASE = Column("outer phase", "h", digits=3, better="lower")
 _SHARE = Column("outer share", "%", digits=1, better="lower")
 _SPEED = Column("speed", "images/s", digits=0, better="higher")
 _MEMORY = Column("peak memory", "GiB", better="lower")
-_COLUMNS = (_RUN, _INNER, _OUTER, _OUTER_PHASE, _SHARE, _SPEED, _MEMORY)
+_COLUMNS = (_COST, _RUN, _INNER, _OUTER, _OUTER_PHASE, _SHARE, _SPEED, _MEMORY)
 _OF_EPOCHS = (_OUTER, _OUTER_PHASE)
 
+# A column of hours is in the first of these units in which its smallest figure is not less than that.
+_UNITS = (("h", 3600.0, 3, 0.1), ("min", 60.0, 2, 1.0), ("s", 1.0, 2, 0.0))
+_RELATIVE = (
+    "Cost is the time of a run over the mean time of the baseline's runs in the same launch on the same device: only "
+    "such times compare."
+)
 _MEANING = (
-    "A run's hours hold evaluation and no search of a policy; the outer share is that of inner and outer seconds; the "
-    "outer phase is all epochs that end with an outer pass, with their inner part; the speed is that of the inner part."
+    "The time of a run holds evaluation and no search of a policy; the outer share is that of inner and outer seconds; "
+    "the outer phase is all epochs that end with an outer pass, with their inner part; the speed is of the inner part."
 )
 _CPU_MEMORY = "On a CPU the peak memory is the process's, data and libraries included."
 _ESTIMATED = (
@@ -48,14 +57,18 @@ def cost_tables(
         results, expected: as for `error_tables`.
         epochs: EPOCH_COLUMNS of the runs' epochs, for what only they tell; without it, these columns are left out.
     """
-    columns = tuple(column for column in _COLUMNS if epochs is not None or column not in _OF_EPOCHS)
     outer = pd.DataFrame() if epochs is None else _outer_phases(epochs)
     tables = []
     for group, distortion, runs in cells.by_cell(named(results, expected)):
         values = pd.concat([runs[["name", "seed", "config"]], _costs(runs, outer)], axis=1)
-        melted = values.melt(["name", "seed", "config"], [column.name for column in columns], "column", "cost")
-        grid = _asked(cells.grid(melted, "column", "cost"), runs)
         papers = _papers(values) if epochs is not None else {}
+        left_out = [*(_OF_EPOCHS if epochs is None else ()), *([_COST] if values[_COST.name].isna().all() else [])]
+        with_paper = {name for _, name in papers}
+        columns = tuple(
+            _readable(column, values, fixed=column.name in with_paper) for column in _COLUMNS if column not in left_out
+        )
+        melted = values.melt(["name", "seed", "config"], [column.name for column in columns], "column", "figure")
+        grid = _asked(cells.grid(melted, "column", "figure"), runs)
         tables.append(
             Table(
                 key=key("cost", group, distortion),
@@ -64,7 +77,13 @@ def cost_tables(
                 heading="method",
                 columns=columns,
                 rows=cells.rows(cells.names(runs), columns, grid, known=cells.known(runs), papers=papers, marked=False),
-                notes=(_MEANING, *_device_notes(runs), *_paper_notes(runs, bool(papers)), *run_notes(runs)),
+                notes=(
+                    *([_RELATIVE] if _COST not in left_out else []),
+                    *condition_notes(runs),
+                    _MEANING,
+                    *_device_notes(runs),
+                    *_paper_notes(runs, bool(papers)),
+                ),
                 group=group,
                 distortion=distortion,
             )
@@ -76,7 +95,7 @@ def _costs(runs: pd.DataFrame, outer: pd.DataFrame) -> pd.DataFrame:
     """Every run's figures in the units of the columns, NaN where it has none.
 
     Shape:
-        runs [R] -> [R, 7].
+        runs [R] -> [R, 8].
     """
     inner_seconds, outer_seconds = runs["inner_seconds"].astype(float), runs["outer_seconds"].astype(float)
     trained = (inner_seconds + outer_seconds).where(lambda seconds: seconds > 0)
@@ -84,6 +103,7 @@ def _costs(runs: pd.DataFrame, outer: pd.DataFrame) -> pd.DataFrame:
     nothing = pd.Series(np.nan, index=runs.index)
     return pd.DataFrame(
         {
+            _COST.name: relative_costs(runs),
             _RUN.name: runs["seconds"].astype(float) / 3600,
             _INNER.name: inner_seconds / runs["epochs"].astype(float).where(lambda count: count > 0),
             _OUTER.name: nothing if of_epochs is None else of_epochs["seconds"],
@@ -93,6 +113,23 @@ def _costs(runs: pd.DataFrame, outer: pd.DataFrame) -> pd.DataFrame:
             _MEMORY.name: runs["peak_memory_bytes"].astype(float) / 2**30,
         }
     )
+
+
+def _readable(column: Column, values: pd.DataFrame, *, fixed: bool) -> Column:
+    """A column of hours in a unit in which none of its figures rounds to nothing; `values` are changed to it.
+
+    Args:
+        fixed: whether figures in hours stand beside it, so that it stays as it is.
+    """
+    if column.unit != "h" or fixed:
+        return column
+    hours = values[column.name]
+    least = hours[hours > 0].min()
+    for unit, seconds, digits, smallest in _UNITS:
+        if not least * 3600 / seconds < smallest:
+            values[column.name] = hours * 3600 / seconds
+            return dataclasses.replace(column, unit=unit, digits=digits)
+    raise AssertionError(column)
 
 
 def _outer_phases(epochs: pd.DataFrame) -> pd.DataFrame:
@@ -108,14 +145,23 @@ def _outer_phases(epochs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _asked(grid: cells.Grid, runs: pd.DataFrame) -> cells.Grid:
-    """The grid without the outer phase of methods that have none: a hole there is no missing result."""
+    """The grid without what is no missing result: the outer phase of methods without one, costs that do not compare."""
     inner_only = {
         str(name)
         for name, of_name in runs.groupby("name", sort=False)
         if json.loads(str(of_name["config"].iloc[0])).get("outer") is None
     }
     unasked = {(name, column.name) for name in inner_only for column in _OF_EPOCHS}
-    return {place: sample for place, sample in grid.items() if place not in unasked}
+    there = runs[runs["error_best_val"].notna()]
+    done = set(zip(there["name"], there["seed"], strict=True))
+    asked = {}
+    for (name, column), sample in grid.items():
+        kept = sample
+        if column == _COST.name:
+            kept = {seed: cost for seed, cost in sample.items() if not (math.isnan(cost) and (name, seed) in done)}
+        if kept and (name, column) not in unasked:
+            asked[name, column] = kept
+    return asked
 
 
 def _papers(runs: pd.DataFrame) -> dict[tuple[str, str], Reference]:
@@ -128,7 +174,7 @@ def _papers(runs: pd.DataFrame) -> dict[tuple[str, str], Reference]:
 
 
 def _device_notes(runs: pd.DataFrame) -> list[str]:
-    """What the figures were measured on; of several devices `run_notes` tells."""
+    """What the figures were measured on; of several devices the report tells once."""
     devices = sorted(set(runs["device"].dropna().astype(str)))
     on_cpu = [_CPU_MEMORY] if any("cpu" in device.lower() for device in devices) else []
     return [*([f"Measured on: {devices[0]}."] if len(devices) == 1 else []), *on_cpu]

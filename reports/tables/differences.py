@@ -12,10 +12,12 @@ from reports.keys import key
 from reports.stats import FEWEST, SAME, Floats, bootstrap_intervals, differences, mean_std, too_few_pairs
 from reports.tables import cells
 from reports.tables.errors import METRICS, OPTIMISTIC
-from reports.tables.provenance import run_notes
 
 _BASELINE = "baseline"
-_INTERVAL = "In brackets: 95% confidence interval of the mean difference (BCa bootstrap over seeds)."
+_INTERVAL = (
+    "In brackets: between which figures the mean difference over many seeds is estimated to lie (BCa bootstrap, 95% "
+    "confidence)."
+)
 # How often `bootstrap_intervals` holds the mean of so many normal differences, in percent, measured on 3,000 samples
 # each (tests/reports/test_stats.py). A bootstrap of few values sees too little of their spread.
 COVERAGE = {3: 72, 4: 80, 5: 84, 6: 87, 7: 87, 8: 88}
@@ -87,7 +89,6 @@ def _table(
             *([OPTIMISTIC] if metric == "error_best_test" else []),
             *([_INTERVAL] if any(intervals.values()) else []),
             *_care([sample for sample in paired.values() if sample.size]),
-            *run_notes(runs),
         ),
         group=group,
     )
@@ -106,10 +107,10 @@ def _care(samples: list[Floats]) -> list[str]:
     sizes = sorted({sample.size for sample in samples})
     if not sizes:
         return []
-    covered = [f"{COVERAGE[n]}% with {n} seeds" for n in sizes if n in COVERAGE]
+    covered = [f"{COVERAGE[n]} with {n} seeds" for n in sizes if n in COVERAGE]
     narrow = (
-        "Of few values a bootstrap makes too narrow intervals: where differences are normal, they hold the true one in "
-        f"about {', '.join(covered)}, not in 95%."
+        "Made from few seeds, such an interval is too narrow: of 100 of them, not 95 contain the true difference, but "
+        f"about {', '.join(covered)}."
     )
     few = too_few_pairs(sizes)
     alone = (

@@ -5,12 +5,12 @@ from typing import Any
 
 import pandas as pd
 
+from reports.classes import minority_notes
 from reports.comparison import named
 from reports.document import Column, Reference, Table
 from reports.keys import key
 from reports.paper import LIKE_FOR_LIKE, SEARCHED, paper_error
 from reports.tables import cells
-from reports.tables.provenance import run_notes
 
 METRICS = {
     "error_best_val": "test error at the epoch of lowest val error",
@@ -55,11 +55,11 @@ def error_tables(
         )
         notes = [
             *([OPTIMISTIC] if metric == "error_best_test" else []),
+            *(_minority_notes(runs) if metric == "minority_error" else []),
             *cells.mark_notes(rows, columns),
             *aside_notes,
-            *minority_notes(runs),
+            *reduction_notes(runs),
             *paper_notes(papers, metric),
-            *run_notes(runs),
         ]
         tables.append(
             Table(
@@ -74,6 +74,14 @@ def error_tables(
             )
         )
     return tables
+
+
+def _minority_notes(runs: pd.DataFrame) -> list[str]:
+    """Which classes are the minority at each distortion: of all at once where they agree."""
+    by_distortion = {str(d): minority_notes(of_cell) for d, of_cell in runs.groupby("distortion", sort=False)}
+    if len({tuple(notes) for notes in by_distortion.values()}) == 1:
+        return next(iter(by_distortion.values()))
+    return [f"{distortion}: {note}" for distortion, notes in by_distortion.items() for note in notes]
 
 
 def paper_errors(
@@ -92,7 +100,7 @@ def paper_errors(
     return found
 
 
-def minority_notes(runs: pd.DataFrame) -> list[str]:
+def reduction_notes(runs: pd.DataFrame) -> list[str]:
     """How minority classes were reduced, unless it is as in the paper everywhere.
 
     Args:

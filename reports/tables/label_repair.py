@@ -12,7 +12,6 @@ from reports.document import Column, Table
 from reports.keys import key
 from reports.label_repair import LabelRepair
 from reports.tables import cells
-from reports.tables.provenance import run_notes
 
 _FIND = (Column("AUROC", digits=3, better="higher"), Column("precision", "%", digits=1, better="higher"))
 _REPAIR = (
@@ -140,7 +139,6 @@ def _table(
         grid |= cells.grid(values.assign(column=column.name), "column", column.name)
     present = set(values["name"])
     rows = cells.rows([name for name in parts if name in present], columns, grid, known=cells.known(values))
-    runs = values.drop_duplicates("run_id")
     return Table(
         key=key(subject, group, distortion),
         title=f"{group}, {distortion}",
@@ -148,7 +146,7 @@ def _table(
         heading=heading,
         columns=columns,
         rows=tuple(dataclasses.replace(row, part=parts[row.name]) for row in rows),
-        notes=(note, *cells.mark_notes(rows, columns), *run_notes(runs)),
+        notes=(note, *cells.mark_notes(rows, columns)),
         group=group,
         distortion=distortion,
     )

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from reports.classes import with_metric
 from reports.comparison import named, without_test_as_val
 from reports.document import Cell, Column, Row, Table
 from reports.keys import key
 from reports.stats import SIGNIFICANT, Ranks, rank
 from reports.tables import cells
 from reports.tables.errors import METRICS, OPTIMISTIC
-from reports.tables.provenance import run_notes
 
 _ENOUGH = 0.5
 """A method is compared if it has so large a share of the cells: one that has few would leave few to all."""
@@ -33,7 +33,7 @@ def ranks(
     Returns:
         None if there are under three methods or under two such cells.
     """
-    means = _means(without_test_as_val(named(results, expected)), metric)
+    means = _means(with_metric(without_test_as_val(named(results, expected)), metric), metric)
     share = means.notna().mean(axis=0)
     compared = [str(name) for name in means.columns if share[name] >= _ENOUGH]
     left_out = tuple(str(name) for name in means.columns if share[name] < _ENOUGH)
@@ -118,7 +118,6 @@ def rank_tables(
                 *([OPTIMISTIC] if metric == "error_best_test" else []),
                 *([told] if any(row.cells[0].tied for row in rows) else []),
                 *rank_sentences(found),
-                *run_notes(named(results, expected)),
             ),
         )
     ]

@@ -216,7 +216,7 @@ def test_a_run_of_two_workers_ends_as_that_of_one_where_nothing_is_random(pool, 
     assert np.allclose(np.stack(kept.embedding), first["embeddings"], rtol=1e-3, atol=1e-4)
     check_thumbnails(points, config)
     (result,) = first["tables"]["results"].to_pylist()
-    assert result["device"].endswith(", 1 threads, 2 workers")
+    assert result["device"].endswith(", 1 thread, 2 workers")
     assert set(first["network"]) == set(alone["network"])
 
 

@@ -97,6 +97,7 @@ def given(run: RunConfig, store: Store) -> dict[str, Any]:
         "store": store.uri,
         "data_dir": None,
         "keep": [],
+        "launch": ["a-launch", 1],
     }
 
 

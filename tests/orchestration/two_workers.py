@@ -83,7 +83,7 @@ def small(method: str = "baseline", seed: int = 0, **overrides: object) -> RunCo
 
 def check_results(store: Store, run: RunConfig) -> None:
     (result,) = pq.read_table(store.table_file("results", run.run_id), partitioning=None).to_pylist()
-    assert result["device"].endswith("1 threads, 2 workers")
+    assert result["device"].endswith("1 thread, 2 workers")
     points = pq.read_table(store.table_file("points", run.run_id), partitioning=None)
     assert points["index"].to_pylist() == sorted(points["index"].to_pylist())
     assert len(points) == result["train_points"] == 240

@@ -12,7 +12,7 @@ from orchestration.store import Store
 
 TIMES = {"seconds", "inner_seconds", "outer_seconds", "eval_seconds", "images_per_second", "finished_at"}
 TABLES: tuple[records.Kind, ...] = ("results", "epochs", "predictions", "points")
-TIMES |= {"peak_memory_bytes", "device", "git_sha"}
+TIMES |= {"peak_memory_bytes", "device", "git_sha", *records.CONDITIONS}
 
 
 def metrics(store: Store, run_id: str) -> list[object]:

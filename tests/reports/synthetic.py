@@ -12,6 +12,7 @@ from autodo.config import DistortionConfig, RunConfig
 from autodo.recipes import build_run
 from tests.runs import result_row
 
+CONDITIONS = {"launch_id": "one", "host": "host", "host_cpus": 16, "slots": 2, "load_average": 1.5, "resumed": False}
 METHODS = {"baseline": 0.20, "randaugment": 0.15, "autodo-a": 0.12, "autodo-aws": 0.08}
 
 
@@ -51,6 +52,7 @@ def grid(
                                 "error_best_test": float(1 - accuracy.mean() - 0.01),
                                 "majority_error": float(1 - accuracy[:5].mean()),
                                 "minority_error": float(1 - accuracy[5:].mean()),
+                                "minority_classes": list(range(5, 10)),
                                 "per_class_accuracy": accuracy.tolist(),
                                 "class_names": [f"class {i}" for i in range(10)],
                                 "wrong_labels": 90 if distortion.endswith("0.1") else 0,
@@ -61,6 +63,7 @@ def grid(
                                 "images_per_second": 2000.0 + 10 * seed,
                                 "peak_memory_bytes": (3 + seed) * 2**28,
                                 "device": "NVIDIA H100 80GB HBM3",
+                                **CONDITIONS,
                                 "git_sha": "abc",
                                 "versions": [("torch", "2.11.0")],
                             },

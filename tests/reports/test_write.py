@@ -119,7 +119,7 @@ def test_what_a_grid_asked_for_and_what_is_missing_stand_in_the_summary(root: Pa
     expected = [{**run.identity, "config": run.model_dump_json()} for run in runs]
     (page,) = write_report(root, expected=expected, formats=("html",))
     text = page.read_text()
-    assert "1 of 4 expected runs have no result: autodo-aws at 1-0.0 (1 of 2)." in text
+    assert "1 of 4 expected runs has no result: autodo-aws at 1-0.0 (1 of 2)." in text
     assert "</script><b>" not in text
     assert "&lt;/script&gt;&lt;b&gt;&amp;" in text
 

@@ -112,3 +112,16 @@ def test_class_with_one_image_is_named(digits):
     few = digits.train.take(np.flatnonzero((digits.train.labels != 3) | (np.cumsum(digits.train.labels == 3) == 1)))
     with pytest.raises(DataError, match=r"^digits: class '3' has too few images for the split"):
         prepare(dataclasses.replace(digits, train=few), run())
+
+
+def test_minority_of_a_set_whose_rare_classes_are_not_the_upper_half(digits):
+    """As of a folder of one's own images: classes 1 and 4 are rare, and stay the minority of all seeds and methods."""
+    labels = digits.train.labels
+    kept = np.flatnonzero(~np.isin(labels, (1, 4)) | (np.arange(len(labels)) % 5 == 0))
+    own = dataclasses.replace(digits, train=digits.train.take(kept))
+    for seed in range(3):
+        for method in ("baseline", "autodo-aws"):
+            assert prepare(own, run(method, ir=1.0, nr=0.3, seed=seed)).minority == (1, 4)
+    # With a synthetic imbalance they are the classes that it reduced.
+    assert prepare(own, run(ir=10.0)).minority == (5, 6, 7, 8, 9)
+    assert prepare(digits, run(ir=1.0)).minority == ()

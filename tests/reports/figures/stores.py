@@ -62,6 +62,8 @@ class Store:
             **dict.fromkeys(("error_best_val", "error_last", "error_best_test"), float((prediction != label).mean())),
             **{"per_class_accuracy": accuracy, "class_names": list(self.classes)},
             **{"images_per_second": 1000.0 * (seed + 1), "inner_seconds": 10.0, "outer_seconds": 5.0, "device": "cpu"},
+            **{"seconds": 16.0, "launch_id": "one", "host": "h", "host_cpus": 2, "slots": 2, "load_average": 1.94},
+            **{"resumed": False, "minority_classes": range(classes // 2, classes) if distortion[:2] != "1-" else []},
             **values,
         }
         self._write("results", run.run_id, [result_row(run, **result)])

@@ -3,7 +3,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from reports.figures import accuracy_figures, choose
-from reports.figures.accuracy import class_accuracies, draw_class_bars, draw_class_profiles
+from reports.figures.accuracy import accuracies_of, draw_class_bars, draw_class_profiles
 from reports.palette import styles
 from tests.reports.figures.stores import Store
 
@@ -41,17 +41,17 @@ def test_accuracies_are_over_the_seeds_that_have_the_class(store: Store) -> None
     store.add(seed=3, per_class_accuracy=[0.1])
     store.add(seed=4, per_class_accuracy=None)
     (choice,) = choose(store.runs())
-    mean, std, n = class_accuracies(choice, 3)["baseline"]
+    mean, std, n, worst = accuracies_of(choice, 3)["baseline"]
     np.testing.assert_allclose(mean, [75, 50, np.nan])
     np.testing.assert_allclose(std, [25, 25 * 2**0.5, np.nan])
-    assert n == 3
+    assert (n, worst) == (3, 1)
 
 
 def test_the_worst_class_stands_in_the_caption(store: Store) -> None:
     store.classes = ("cat", "dog")
     store.add(distortion="1-0.0", per_class_accuracy=[0.75, 0.5])
     (figure,) = accuracy_figures(choose(store.runs()), styles(["baseline"]))
-    assert "Worst class: baseline 50.0 % (dog)." in figure.caption
+    assert "Worst class, the one of the lowest mean: baseline 50.0 % (dog)." in figure.caption
     assert "one seed, and so no standard deviation" in figure.caption
     (ax,) = figure.draw().axes
     assert [label.get_text() for label in ax.get_xticklabels()] == ["cat", "dog"]

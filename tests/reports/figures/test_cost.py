@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
+from autodo import records
 from reports.figures import choose, cost_figures
 from reports.figures.cost import CostQuality, cost_quality, draw_cost_quality
 from reports.palette import styles
 from tests.reports.figures.stores import Store
 
 
-def test_markers_stand_at_speed_and_error_on_a_logarithmic_axis(ax: Axes) -> None:
+def test_markers_stand_at_cost_and_error_on_a_logarithmic_axis(ax: Axes) -> None:
     methods = [CostQuality("a", 100.0, 5.0, 0.5), CostQuality("b", 1000.0, 4.0, None)]
     draw_cost_quality(ax, methods, styles("ab"))
     assert ax.get_xscale() == "log"
@@ -31,28 +32,37 @@ def test_names_hide_no_name_and_no_marker(ax: Axes) -> None:
     boxes = [text.get_window_extent() for text in ax.texts if text.get_text()]
     assert len(boxes) == 15
     assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
-    markers = ax.transData.transform([(m.images_per_second, m.error) for m in methods])
+    markers = ax.transData.transform([(m.cost, m.error) for m in methods])
     assert not any(box.contains(x, y) for box in boxes for x, y in markers)
 
 
-def test_the_outer_phase_belongs_to_the_price(store: Store) -> None:
-    store.add(seed=0, images_per_second=100.0, inner_seconds=30.0, outer_seconds=None, error_best_val=0.25)
-    store.add(seed=1, images_per_second=100.0, inner_seconds=30.0, outer_seconds=0.0, error_best_val=0.5)
-    store.add("autodo-aws", images_per_second=100.0, inner_seconds=30.0, outer_seconds=10.0, error_best_val=0.125)
-    store.add("mixup", images_per_second=None)
-    baseline, autodo = cost_quality(store.runs())
-    assert baseline == ("baseline", 100.0, 37.5, pytest.approx(25 / 2**0.5))
-    assert autodo == ("autodo-aws", 75.0, 12.5, None)
+def test_cost_is_relative_to_the_baseline_of_the_same_launch_and_device(store: Store) -> None:
+    for seed, (seconds, error) in enumerate([(30.0, 0.25), (50.0, 0.5)]):
+        store.add(seed=seed, seconds=seconds, error_best_val=error)
+    # What ran elsewhere is left out, however fast it was.
+    store.add(seed=2, seconds=1.0, error_best_val=0.375, launch_id="other")
+    store.add(seed=3, seconds=1.0, error_best_val=0.375, device="H100")
+    store.add("autodo-aws", seconds=60.0, error_best_val=0.125)
+    store.add("autodo-aws", seed=1, seconds=1.0, error_best_val=0.125, resumed=True)
+    store.add("mixup", seconds=10.0, launch_id=None)
+    autodo, baseline = sorted(cost_quality(store.runs()))
+    assert autodo == ("autodo-aws", 1.5, 12.5, 0.0)
+    assert baseline[:3] == ("baseline", pytest.approx(1.0), 37.5)
 
 
-def test_speeds_of_different_devices_are_said_not_to_compare(store: Store) -> None:
-    store.add(device="cpu")
-    store.add("mixup", device="H100")
+def test_the_caption_says_what_shared_the_machine_and_what_is_left_out(store: Store) -> None:
+    store.add(seconds=10.0)
+    store.add("autodo-aws", seconds=20.0, load_average=0.5)
+    store.add("mixup", seconds=20.0, resumed=True)
     runs = store.runs()
     (figure,) = cost_figures(choose(runs), styles(runs["name"]))
-    assert "different devices and do not compare: H100; cpu." in figure.caption
+    assert "% at 2.00" in figure.caption
+    words = "up to 2 runs at a time on a host of 2 CPU cores; load average 0.5 to 1.9 when they began."
+    assert words in figure.caption
+    assert "1 run resumed from a checkpoint" in figure.caption
 
 
-def test_no_speeds_make_no_figure(store: Store) -> None:
-    store.add(inner_seconds=0.0, outer_seconds=0.0)
-    assert cost_figures(choose(store.runs()), styles(["baseline"])) == []
+def test_costs_that_do_not_compare_make_no_figure(store: Store) -> None:
+    store.add(seconds=10.0, **dict.fromkeys(records.CONDITIONS))
+    store.add("mixup", seconds=20.0, **dict.fromkeys(records.CONDITIONS))
+    assert cost_figures(choose(store.runs()), styles(["baseline", "mixup"])) == []

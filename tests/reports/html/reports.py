@@ -200,7 +200,13 @@ def rich() -> Report:
             Section("labels", "Suspicious labels", galleries=(gallery(),)),
         ),
         provenance=(("PyTorch", "2.11.0"), ("code", "1b8512a"), ("folder", HOSTILE[1])),
-        grids=(("paper-small", "datasets: [svhn, cifar10]\nmethods:\n" + "".join(f"- {m}\n" for m in METHODS)),),
+        grids=(
+            ("paper-small", "datasets: [svhn, cifar10]\nmethods:\n" + "".join(f"- {m}\n" for m in METHODS)),
+            (
+                f"recipe of folder (small-cnn, 30 epochs, dataset.path=/{'photographs_of_mine' * 8})",
+                "model: small-cnn\n",
+            ),
+        ),
     )
 
 

@@ -101,6 +101,17 @@ def test_a_filter_is_there_where_one_look_does_not_take_in_all_rows(rich_page: P
     assert {shown for count, shown in filters if count <= 8} == {False}
 
 
+def test_two_columns_fit_into_the_smallest_window(open_page: Open, tmp_path: Path) -> None:
+    columns = tuple(Column(name, "%", 2, better="lower") for name in ("1-0.0", "100-0.1"))
+    cells = (reports.Cell(8.28, 0.76, 2, 2, best=True), reports.Cell(30.08, 7.88, 2, 2, best=True))
+    table = Table("t", "t", "t", "method / IR-NR", columns, (reports.Row("baseline", cells),))
+    path = tmp_path / "small.html"
+    path.write_text(to_html(reports.Report("r", (), (reports.Section("s", "s", tables=(table,)),)), reports.picture))
+    chrome = open_page(path, 320)
+    sizes = "const s = document.querySelector('.scroll'); return [s.scrollWidth, s.clientWidth]"
+    assert len(set(chrome.execute_script(sizes))) == 1
+
+
 def test_seven_columns_fit_into_a_wide_window(open_page: Open, tmp_path: Path) -> None:
     names = ("run", "inner, an epoch", "outer, an epoch", "outer phase", "outer share", "speed", "peak memory")
     units = ("h", "s", "s", "h", "%", "images/s", "GiB")

@@ -32,7 +32,7 @@ def texts(table: Table) -> dict[str, list[str]]:
 
 def test_a_cell_is_the_mean_over_seeds_in_percent(root: Path, add: Add) -> None:
     for seed, error in enumerate((0.10, 0.20)):
-        add(make(seed=seed), error_best_val=error, minority_error=2 * error)
+        add(make(seed=seed), error_best_val=error, minority_error=2 * error, minority_classes=[1, 2])
     (row,) = table(root).rows
     (cell,) = row.cells
     assert row.name == "baseline"
