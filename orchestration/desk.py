@@ -1,4 +1,4 @@
-"""The actor between the trial of a run and the workers that train it. It imports next to nothing, and so starts soon."""
+"""The actor between the trial of a run and the workers that train it. It imports little, and so starts soon."""
 
 import asyncio
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,7 +19,7 @@ class Desk:
     """Between the trial, whose own actor is busy with the present step, and who trains for it."""
 
     def __init__(self) -> None:
-        self._told: "asyncio.Queue[Message]" = asyncio.Queue()
+        self._told: asyncio.Queue[Message] = asyncio.Queue()
         self._answers: asyncio.Queue[bool] = asyncio.Queue()
         self._errors: list[Told] = []
 
