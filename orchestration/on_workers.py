@@ -12,7 +12,6 @@ While there is no room for all of its workers Ray Train asks for it again and ag
 decides whether to go on: at that moment nothing is set aside for the run, so that one that is given up leaves nothing.
 """
 
-import asyncio
 import functools
 import os
 import tempfile
@@ -20,7 +19,7 @@ import traceback
 from collections.abc import Collection, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
@@ -29,6 +28,7 @@ from ray.train.v2._internal.execution.callback import ControllerCallback
 from autodo.config import RunConfig
 from autodo.errors import StoreError
 from orchestration.conditions import Launch
+from orchestration.desk import Desk, Told
 from orchestration.execute import assist, execute
 from orchestration.grid import ResourcesConfig
 from orchestration.keep import Keep
@@ -103,7 +103,7 @@ def execute_on_workers(
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(ROOM_SECONDS))
     temporary = Path(tempfile.gettempdir())
     sweep(temporary)
-    desk: Any = ray.remote(num_cpus=0)(_Desk).remote()
+    desk: Any = ray.remote(num_cpus=0)(Desk).remote()
     with scratch_directory(temporary) as scratch, ThreadPoolExecutor(1) as thread:
         trainer = TorchTrainer(
             _train,
@@ -146,41 +146,6 @@ def execute_on_workers(
             ray.kill(desk)
 
 
-class _Told(NamedTuple):
-    """What a worker says of its end."""
-
-    error: Exception
-    misses_another: bool
-    """Whether it is only that another worker does not answer any more."""
-
-
-class _Desk:
-    """Between the trial, whose own actor is busy with the present step, and who trains for it."""
-
-    def __init__(self) -> None:
-        self._told: asyncio.Queue[Message] = asyncio.Queue()
-        self._answers: asyncio.Queue[bool] = asyncio.Queue()
-        self._errors: list[_Told] = []
-
-    async def tell(self, message: Message) -> bool:
-        """What is to be told to the trial. Returns, when the trial says so, whether to go on."""
-        await self._told.put(message)
-        return await self._answers.get()
-
-    async def hear(self) -> Message:
-        return await self._told.get()
-
-    async def answer(self, go_on: bool) -> None:
-        await self._answers.put(go_on)
-
-    async def failed(self, error: _Told) -> None:
-        """A worker ends with this error."""
-        self._errors.append(error)
-
-    async def errors(self) -> list[_Told]:
-        return self._errors
-
-
 def _messages(desk: Any, training: "Future[Any]") -> Iterator[Message]:
     """What the trial is told, until the run is done.
 
@@ -198,7 +163,7 @@ def _messages(desk: Any, training: "Future[Any]") -> Iterator[Message]:
         raise _reason(error, ray.get(desk.errors.remote())) from error
 
 
-def _reason(error: BaseException, told: list[_Told]) -> Exception:
+def _reason(error: BaseException, told: list[Told]) -> Exception:
     """Why the training ended, from what Ray Train raised and what the workers told."""
     for own in told:
         if not own.misses_another:
@@ -250,7 +215,7 @@ def _train(given: dict[str, Any]) -> None:
     except Exception as error:
         # The traceback itself does not survive the way to the trial.
         error.add_note(f"in worker {workers.rank} of {workers.size}:\n{traceback.format_exc()}")
-        ray.get(given["desk"].failed.remote(_Told(error, misses_another=_is_lost_connection(error))))
+        ray.get(given["desk"].failed.remote(Told(error, misses_another=_is_lost_connection(error))))
         raise
 
 

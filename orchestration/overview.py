@@ -99,11 +99,14 @@ def _bill(left: Sequence[Work], slots: int, where: str) -> str:
 
 def _in_all(left: Sequence[Work], slots: int, overhead: Overhead) -> str:
     """`start-up and report take about 12 s more: about 5 min 10 s in all here`."""
-    text = f"start-up and report take about {duration(overhead.seconds)} more"
-    seconds = [work.expected_seconds for work in left if work.expected_seconds is not None]
+    once, each = overhead.seconds, 0.0
+    if left[0].resources.workers > 1:  # which are started for every run
+        once, each = overhead.start + overhead.end, overhead.first_step
+    text = f"start-up and report take about {duration(once + each * len(left))} more"
+    seconds = [work.expected_seconds + each for work in left if work.expected_seconds is not None]
     if len(seconds) < len(left) or not slots:
         return text
-    in_all = overhead.seconds + wall_seconds(sorted(seconds, reverse=True), min(slots, len(seconds)))
+    in_all = once + wall_seconds(sorted(seconds, reverse=True), min(slots, len(seconds)))
     return f"{text}: about {duration(in_all)} in all here"
 
 

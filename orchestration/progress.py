@@ -70,7 +70,7 @@ class GridProgress:
         works: what is to run.
         done_before: runs of the grid that were done before this launch.
         slots: how many runs can be at work at the same time.
-        first_step_seconds: expected until the first run trains.
+        first_step_seconds: expected until the first run trains; of several workers, until each run does.
         end_seconds: expected from the end of the last run until the launch has ended.
     """
 
@@ -183,7 +183,11 @@ class GridProgress:
                 n, spent = run.training.epochs, expected
             elif not n:
                 n, spent = epochs, seconds
-            return epochs_left * spent / n if n else None
+            if not n:
+                return None
+            # Several workers are started for every run, one only for the first.
+            starts = self._works[run_id].resources.workers > 1 and epochs_left == run.training.epochs
+            return epochs_left * spent / n + (self._first_step_seconds if starts else 0.0)
 
         work = [cost(run_id, self._works[run_id].run.training.epochs) for run_id in list(self._waiting)]
         work += [cost(run_id, row.epochs_left) for run_id, row in list(self.running.items())]
@@ -191,7 +195,7 @@ class GridProgress:
         if len(known) < len(work):
             return None
         start = 0.0
-        if self.first_step_at is None:
+        if self.first_step_at is None and any(one.resources.workers == 1 for one in self._works.values()):
             start = max(0.0, self._first_step_seconds - (self._clock() - self._made_at))
         # At the end fewer runs than slots are left, and the longest of them decides.
         return start + max(sum(known) / self.slots, max(known, default=0.0)) + self._end_seconds

@@ -119,6 +119,29 @@ def test_the_remaining_time_has_the_start_and_the_end() -> None:
     assert progress.last_end_at == 50.0
 
 
+def test_several_workers_are_started_for_every_run(autodo: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    store = Store("S").create()
+    record(store, times(8.5, several_workers=True))
+    fill(store, 1)
+    Path("mine.yaml").write_text(GRID.replace("seeds: 2", "seeds: 3"))
+    out = autodo("plan", "mine.yaml", "--store", "S", "--workers-per-run", "2")
+    # 1.0 to start, twice 8.5 and 60, 2.5 at the end.
+    assert "\nstart-up and report take about 20 s more: about 2 min 20 s in all here\n" in out
+
+    resources = load_grid("mine.yaml").resources.model_copy(update={"workers": 2})
+    runs = expand(load_grid("mine.yaml"))[1:]
+    works = [Work(run.run_id, run, resources, expected_seconds=60.0) for run in runs]
+    progress = GridProgress(works, first_step_seconds=8.5, end_seconds=2.5)
+    assert progress.remaining_seconds() == 2 * 68.5 + 2.5
+    for work in works:
+        progress.started(work.run_id)
+        assert progress.remaining_seconds() == (2 - works.index(work)) * 68.5 + 2.5
+        for epoch in (0, 1):
+            progress.epoch(work.run_id, epoch, 0.5, seconds=30.0)
+        progress.ended(work.run_id, "done")
+
+
 def test_plan_counts_start_up_and_report(autodo: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     store = Store("S").create()
