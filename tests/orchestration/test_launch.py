@@ -139,21 +139,24 @@ UNDISTURBED = [small(seed=seed) for seed in (1, 2)]
 
 
 class Killer(threading.Thread):
-    """Sends SIGKILL to the process of a run, once, when its log tells of the third epoch."""
+    """Sends SIGKILL to the process of a run when its log tells of the third epoch, as often as `times`."""
 
-    def __init__(self, store: Store, run_id: str) -> None:
+    def __init__(self, store: Store, run_id: str, times: int = 1) -> None:
         super().__init__()
-        self._log = store.log_file(run_id)
-        self.killed: int | None = None
+        self._log, self._times = store.log_file(run_id), times
+        self.killed: list[int] = []
 
     def run(self) -> None:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and self.killed is None:
+        deadline = time.monotonic() + 400
+        while time.monotonic() < deadline and len(self.killed) < self._times:
             time.sleep(0.01)
-            text = self._log.read_text() if self._log.exists() else ""
-            if "epoch 2" in text:
-                self.killed = int(text.split(" on ")[1].split(",")[0].rpartition(":")[2])
-                os.kill(self.killed, signal.SIGKILL)
+            attempts = self._log.read_text().split(" on ")[1:] if self._log.exists() else []
+            if not attempts or "val error" not in attempts[-1] or "epoch 2" not in " ".join(attempts):
+                continue
+            pid = int(attempts[-1].split(",")[0].rpartition(":")[2])
+            if pid not in self.killed:
+                self.killed.append(pid)
+                os.kill(pid, signal.SIGKILL)
 
 
 def test_a_run_whose_process_dies_is_tried_again_and_ends_as_if_nothing_had_been(
@@ -172,7 +175,7 @@ def test_a_run_whose_process_dies_is_tried_again_and_ends_as_if_nothing_had_been
     killer.start()
     launched = launch_and_keep(launch, [KILLED, *UNDISTURBED], tmp_path)
     killer.join()
-    assert killer.killed is not None
+    assert len(killer.killed) == 1
     ((run_id, failure),) = deaths
     assert (run_id, failure.kind, failure.cause, failure.attempts) == (KILLED.run_id, "ProcessDied", Cause.KILLED, 1)
     assert "actor" in failure.traceback, "all that Ray says"
@@ -190,6 +193,22 @@ def test_a_run_whose_process_dies_is_tried_again_and_ends_as_if_nothing_had_been
     assert "from epoch 0 of" not in store.log_file(KILLED.run_id).read_text().split(" on ")[2]
     undisturbed = alone([KILLED], tmp_path / "undisturbed")
     assert metrics(store, KILLED.run_id) == metrics(undisturbed, KILLED.run_id)
+
+
+@pytest.mark.slow
+@pytest.mark.long  # test_launch_without_ray.py shows it
+def test_a_run_whose_process_dies_every_time_is_given_up_and_the_others_go_on(launch: Launch, store: Store) -> None:
+    bad = small(**{"training.epochs": 5000})
+    killer = Killer(store, bad.run_id, times=2)
+    killer.start()
+    progress = launch([bad, *UNDISTURBED], store, retries=1)
+    killer.join()
+    assert len(killer.killed) == 2
+    assert list(progress.failed) == [bad.run_id]
+    assert store.done() == {run.run_id for run in UNDISTURBED}
+    failure = store.failures()[bad.run_id]
+    assert (failure.kind, failure.cause, failure.attempts) == ("ProcessDied", Cause.KILLED, 2)
+    assert store.checkpoint(bad.run_id).exists()
 
 
 # ----- the end, and room
