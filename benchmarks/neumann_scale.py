@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from autodo.bilevel.hypergradient import hessian_matvec, implicit_objective, validation_gradient
-from autodo.bilevel.inverse_hessian import EXACT_LIMIT, exact, neumann
+from autodo.bilevel.inverse_hessian import exact, neumann
 from autodo.config import DistortionConfig
 from autodo.data import load, prepare
 from autodo.data.batches import shuffled_batches
@@ -36,6 +36,7 @@ EPSILONS = (1e-8, 1e-12)
 IMAGES = 20_000
 BATCHES = 16
 """Of which the medians are; a batch holds 128 points."""
+DENSE = 2000  # entries of a gradient for which the dense solution takes no more than a moment
 ALPHA = 0.99  # of RMSprop
 
 
@@ -116,7 +117,7 @@ def batches_of(training: Training) -> Iterator[Measured]:
                 scale: neumann(full, v, iterations=config.iterations, step=config.step or 0.0, scale=scale)
                 for scale in SCALES
             }
-            solved = exact(definite, v) if v.numel() <= EXACT_LIMIT else None
+            solved = exact(definite, v) if v.numel() <= DENSE else None
         ratios = {}
         for scale in SCALES:
             objective = implicit_objective(
