@@ -21,13 +21,19 @@ from autodo.data import DATASETS, Dataset, default_data_dir, load
 os.environ["OMP_NUM_THREADS"] = os.environ.get("AUTODO_TEST_THREADS", "1")
 
 
+SHARED = ("chrome", "pool")
+"""Fixtures that take seconds to start, and that tests of several files share."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup` a file is run by one process, and all that may start Ray by the same one."""
+    """With `--dist loadgroup` one process runs all that may start Ray, all that shares a fixture, or a whole file."""
     for item in items:
         file = item.path.relative_to(Path(__file__).parent)
-        ray = file.parts[0] == "orchestration" or item.get_closest_marker("ray") is not None
-        item.add_marker(pytest.mark.xdist_group("ray" if ray else str(file)))
+        groups = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
+        if file.parts[0] == "orchestration" or item.get_closest_marker("ray") is not None:
+            groups = ["ray"]
+        item.add_marker(pytest.mark.xdist_group([*groups, str(file)][0]))
 
 
 @contextlib.contextmanager
