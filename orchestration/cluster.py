@@ -109,7 +109,14 @@ def running_ray(cluster: Cluster, scratch: Path) -> Iterator[None]:
                 raise ConfigError(f"--address {cluster.address!r}: cannot be joined: {token}{reason}") from None
         else:
             # "local", because ray.init would else join any cluster that it finds on this machine.
-            ray.init(address="local", include_dashboard=cluster.dashboard, _temp_dir=str(scratch / "ray"), **quiet)
+            try:
+                ray.init(address="local", include_dashboard=cluster.dashboard, _temp_dir=str(scratch / "ray"), **quiet)
+            except Exception as error:  # Ray's own errors are plain ones here
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+                raise ConfigError(
+                    f"Ray cannot be started on this machine: {reason}; if the machine is busy, "
+                    "RAY_raylet_start_wait_time_s=120 in the environment lets Ray wait longer"
+                ) from None
         yield
     finally:
         # A second Ctrl-C must not leave half of Ray's processes behind.

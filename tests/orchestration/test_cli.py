@@ -175,9 +175,11 @@ def test_an_error_of_the_user_is_one_line_and_exit_code_2(autodo, arguments: lis
 
 def test_help_and_version(autodo) -> None:
     assert autodo("--version").out.startswith("autodo ")
-    answer = autodo("--help")
-    assert answer.code == 0
-    assert all(command in answer.out for command in COMMANDS)
+    for arguments, code in ((["--help"], 0), ([], 2)):
+        answer = autodo(*arguments)
+        assert answer.code == code
+        assert answer.err == ""
+        assert all(command in answer.out for command in COMMANDS)
 
 
 def test_a_store_of_a_later_format_is_refused_by_every_command(autodo, grid: str, tmp_path: Path) -> None:

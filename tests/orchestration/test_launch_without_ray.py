@@ -291,3 +291,17 @@ def test_resources_that_this_machine_does_not_have_are_told_at_once(
     with pytest.raises(ConfigError, match=told):
         launch_here([small()], store, resources=ResourcesConfig(cpus=64))
     assert actor.began == []
+
+
+def test_a_ray_that_does_not_start_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchestration import cluster as clusters
+
+    def init(**_: object) -> None:
+        raise Exception("The current node timed out during startup.\nThis could happen for many reasons.")
+
+    monkeypatch.setattr(clusters.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(clusters.ray, "shutdown", lambda: None)
+    monkeypatch.setattr(clusters.ray, "init", init)
+    told = "Ray cannot be started on this machine: The current node timed out during startup; if the machine is busy"
+    with pytest.raises(ConfigError, match=told), clusters.running_ray(clusters.Cluster(), tmp_path):
+        pass
