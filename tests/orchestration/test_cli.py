@@ -698,7 +698,8 @@ def test_train_interrupted_continues(autodo, monkeypatch: pytest.MonkeyPatch) ->
     run_epoch = Training._run_epoch
 
     def interrupted_in_the_second(self: Training, epoch: int) -> object:
-        if epoch == 1:
+        # Not in the epochs on a few images that the estimate is timed by, before any checkpoint.
+        if epoch == 1 and list(Path("S/runs").glob("*/checkpoint.pt")):
             raise KeyboardInterrupt
         return run_epoch(self, epoch)
 
