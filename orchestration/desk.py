@@ -7,8 +7,8 @@ if TYPE_CHECKING:
     from orchestration.trial import Message
 
 
-class Told(NamedTuple):
-    """What a worker says of its end."""
+class WorkerError(NamedTuple):
+    """The error that ended a worker."""
 
     error: Exception
     misses_another: bool
@@ -21,10 +21,10 @@ class Desk:
     def __init__(self) -> None:
         self._told: asyncio.Queue[Message] = asyncio.Queue()
         self._answers: asyncio.Queue[bool] = asyncio.Queue()
-        self._errors: list[Told] = []
+        self._errors: list[WorkerError] = []
 
     async def tell(self, message: "Message") -> bool:
-        """What is to be told to the trial. Returns, when the trial says so, whether to go on."""
+        """Sends a message to the trial. Returns whether to go on, as soon as the trial answers."""
         await self._told.put(message)
         return await self._answers.get()
 
@@ -34,9 +34,9 @@ class Desk:
     async def answer(self, go_on: bool) -> None:
         await self._answers.put(go_on)
 
-    async def failed(self, error: Told) -> None:
+    async def failed(self, error: WorkerError) -> None:
         """A worker ends with this error."""
         self._errors.append(error)
 
-    async def errors(self) -> list[Told]:
+    async def errors(self) -> list[WorkerError]:
         return self._errors

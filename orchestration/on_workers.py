@@ -28,7 +28,7 @@ from ray.train.v2._internal.execution.callback import ControllerCallback
 from autodo.config import RunConfig
 from autodo.errors import StoreError
 from orchestration.conditions import Launch
-from orchestration.desk import Desk, Told
+from orchestration.desk import Desk, WorkerError
 from orchestration.execute import assist, execute
 from orchestration.grid import ResourcesConfig
 from orchestration.keep import Keep
@@ -163,7 +163,7 @@ def _messages(desk: Any, training: "Future[Any]") -> Iterator[Message]:
         raise _reason(error, ray.get(desk.errors.remote())) from error
 
 
-def _reason(error: BaseException, told: list[Told]) -> Exception:
+def _reason(error: BaseException, told: list[WorkerError]) -> Exception:
     """Why the training ended, from what Ray Train raised and what the workers told."""
     for own in told:
         if not own.misses_another:
@@ -215,7 +215,7 @@ def _train(given: dict[str, Any]) -> None:
     except Exception as error:
         # The traceback itself does not survive the way to the trial.
         error.add_note(f"in worker {workers.rank} of {workers.size}:\n{traceback.format_exc()}")
-        ray.get(given["desk"].failed.remote(Told(error, misses_another=_is_lost_connection(error))))
+        ray.get(given["desk"].failed.remote(WorkerError(error, misses_another=_is_lost_connection(error))))
         raise
 
 

@@ -195,7 +195,8 @@ class GridProgress:
         if len(known) < len(work):
             return None
         start = 0.0
-        if self.first_step_at is None and any(one.resources.workers == 1 for one in self._works.values()):
+        trains = self.first_step_at is not None or any(row.within is not None for row in list(self.running.values()))
+        if not trains and any(one.resources.workers == 1 for one in self._works.values()):
             start = max(0.0, self._first_step_seconds - (self._clock() - self._made_at))
         # At the end fewer runs than slots are left, and the longest of them decides.
         return start + max(sum(known) / self.slots, max(known, default=0.0)) + self._end_seconds
