@@ -29,6 +29,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import yaml
@@ -294,6 +295,7 @@ def _become_pytest(tree: Path, arguments: Sequence[str], cpu_seconds: float, wri
         for name in list(sys.modules):
             if name.split(".")[0] in PACKAGES:
                 del sys.modules[name]
+        sys.modules["__main__"] = ModuleType("__main__")  # else processes that a test spawns would import this file
         sys.path[:] = [str(tree), *(path for path in sys.path if path not in ("", str(ROOT)))]
         os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
         import pytest
