@@ -60,16 +60,16 @@ def ray_nodes(_home_of_ray: None) -> Iterator[str]:
 
     It is no process of ours that has to be connected to it, so that a module that needs a Ray of its own has one.
     """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        # Before Ray: it sets the environment that Ray reads at its import.
-        from orchestration import cluster as _  # noqa: F401
-        from orchestration.scratch import scratch_directory
+    # Before Ray: it sets the environment that Ray reads at its import.
+    from orchestration import cluster as _  # noqa: F401
+    from orchestration.scratch import scratch_directory
 
-        from ray import cluster_utils  # isort: skip
+    from ray import cluster_utils  # isort: skip
 
-        # Directly in /tmp: the path of a socket in it must stay below about 100 characters.
-        with scratch_directory(Path("/tmp")) as scratch:
+    # Directly in /tmp: the path of a socket in it must stay below about 100 characters.
+    with scratch_directory(Path("/tmp")) as scratch:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(ROOT)
             patch.setenv("RAY_TMPDIR", str(scratch))
             for left in (2, 1, 0):
                 try:
@@ -78,8 +78,8 @@ def ray_nodes(_home_of_ray: None) -> Iterator[str]:
                 except Exception:  # Ray gives its processes 30 s to start, which is little on a busy machine
                     if not left:
                         raise
-            yield nodes.address
-            nodes.shutdown()
+        yield nodes.address
+        nodes.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -384,6 +384,21 @@ def test_only_one_is_at_work_on_a_run_a_search_and_a_task(any_store: Store) -> N
     assert held() == (False, False)
 
 
+def test_a_run_that_began_is_interrupted_if_nobody_is_at_work_on_it_or_its_search(any_store: Store) -> None:
+    store = any_store
+    searched = build_run("digits", "dada-searched")
+    working, idle, failed, missing = (build_run("digits", "baseline", seed=seed) for seed in range(4))
+    for each in (searched, working, idle, failed):
+        store.begin(each)
+    fail(store, failed)
+    ids = [each.run_id for each in (searched, working, idle, failed, missing)]
+    with store.attempt(working.run_id), store.search_attempt(str(searched.search_id)):
+        assert store.at_work_on(ids) == {working.run_id, searched.run_id}
+        assert store.interrupted(ids) == {idle.run_id}
+    assert store.at_work_on(ids) == set()
+    assert store.interrupted(ids) == {searched.run_id, working.run_id, idle.run_id}
+
+
 # ----- failures
 
 
@@ -416,6 +431,7 @@ def test_what_stands_in_the_place_of_a_failure_does_not_stop_the_next_attempt(st
     assert failure is not None
     assert (failure.kind, failure.attempts) == ("Unreadable", 1)
     assert failure.last_line.startswith("failure.json is ")
+    assert "damaged" not in failure.last_line, "it may be whole, and is not read"
     store.begin(run)
     assert store.run_dir(run.run_id).names() == {"config.json"}
 
