@@ -217,7 +217,7 @@ def method(console: Console, name: str) -> None:
         texts = method_text(part)
         table.add_row("what it learns", Text(texts.summary))
         table.add_row("trains with", Text(f"{texts.reads}; the epoch is chosen on val"))
-        table.add_row("cost", Text(f"{texts.cost} times the time of baseline"))
+        table.add_row("cost", Text(f"{texts.cost} times the time of baseline, without searches"))
         table.add_row("reference", Text(texts.reference))
         table.add_row("file", Text(str(shipped_file("methods", part))))
         table.add_section()
