@@ -13,7 +13,6 @@ from autodo.bilevel.outer_pass import OuterPass
 from autodo.config import SplitName
 from autodo.data.batches import shuffled_batches
 from autodo.data.split import stratified_split
-from autodo.data.streamed import Crops
 from autodo.evaluate import Evaluation
 from autodo.points.table import PointTable
 from autodo.train import Training
@@ -62,9 +61,9 @@ def stop_early(training: Training, share: float) -> None:
     """No outer pass after this share of the epochs."""
 
     class Early(OuterPass):
-        def run(self, val: Evaluation, lr: float, generator: torch.Generator, crops: Crops | None = None) -> None:
+        def run(self, *arguments: Any) -> None:
             if training.epoch < share * training.config.training.epochs:
-                super().run(val, lr, generator, crops)
+                super().run(*arguments)
 
     replace_outer(training, Early)
 
@@ -82,8 +81,8 @@ def take_halves(training: Training) -> None:
     halves = halves_of(training.val_labels, training.config.seed)
 
     class Halves(OuterPass):
-        def run(self, val: Evaluation, lr: float, generator: torch.Generator, crops: Crops | None = None) -> None:
-            super().run(part_of(val, halves[training.epoch % 2]), lr, generator, crops)
+        def run(self, val: Evaluation, *arguments: Any) -> None:
+            super().run(part_of(val, halves[training.epoch % 2]), *arguments)
 
     replace_outer(training, Halves)
 

@@ -69,6 +69,8 @@ def test_what_the_runs_are_given_is_what_was_asked_for(
     resources = ResourcesConfig(cpus=2, checkpoint_steps=7, lambda_storage="host")
     launch_here([small()], store, resources=resources, data_dir="data", keep=("embeddings",))
     (given,) = actor.options
+    launch = given.pop("launch")
+    assert (len(launch.id) > 0, launch.slots) == (True, 1)
     assert given == {
         "data_dir": str(tmp_path / "data"),
         "device": "cpu",
