@@ -11,7 +11,7 @@ Three questions have three answers, which need not be the same:
 Importing this module imports nothing.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 ADDED: dict[str, Any] = {
     "dataset": {"stream": False, "damaged_limit": 0.001},
@@ -33,7 +33,7 @@ PAPER: dict[str, Any] = {
 }
 """What the paper, or its published code where the text is silent, has in place of the old default."""
 
-PROTOCOL: Literal[2] = 2
+PROTOCOL = 2
 """Number of the present defaults and presets; a grid keeps the number under which it was launched."""
 
 CHANGED: dict[int, dict[str, Any]] = {
@@ -69,5 +69,11 @@ def without_added(config: dict[str, Any], added: dict[str, Any] = ADDED) -> dict
 
 
 def defaults_before(protocol: int) -> dict[str, Any]:
-    """Old values, by dotted key, of the settings that have changed since a protocol; empty for the present one."""
+    """Old values, by dotted key, of the settings that have changed since a protocol; empty for the present one.
+
+    Raises:
+        ValueError: if there is no such protocol.
+    """
+    if not 1 <= protocol <= PROTOCOL:
+        raise ValueError(f"protocol {protocol} is not among 1 to {PROTOCOL}")
     return {key: value for number in CHANGED if number > protocol for key, value in CHANGED[number].items()}

@@ -245,8 +245,7 @@ class OuterConfig(Frozen):
     """Of the steps' length. `restart`: a warm-up and a cosine of its own over the epochs from the outer start on, as in
     the published code. `shared`: the inner schedule, which is nearly over where the outer start is late."""
     eps: Annotated[float, Field(gt=0)] = 1e-8
-    """RMSprop's epsilon. Gradients far below ten times as much hardly move anything: those of soft labels of a thousand
-    classes are."""
+    """RMSprop's epsilon. Gradients far below 10 eps give tiny steps, as those of soft labels of 1,000 classes do."""
     solver: SolverName
     iterations: Positive = 20
     """Terms of the Neumann series, or steps of conjugate gradients."""

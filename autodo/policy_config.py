@@ -11,7 +11,8 @@ Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 OperationSet = Literal["paper", "original"]
 Implementation = Annotated[Literal["own", "kornia"], Field(exclude_if=lambda given: given == "own")]
-"""Who computes a search's differentiable operations. Searches that were kept without it have `own`, and their ids."""
+"""Implementation of a search's differentiable operations: `kornia` in the presets; older searches have `own`, and keep
+their ids. The two agree within half a level of 255."""
 
 
 class RandAugment(Frozen):
@@ -112,7 +113,6 @@ class DadaSearch(Frozen):
     estimator: Literal["relax", "gumbel-softmax"] = "relax"
     """`relax`: unbiased, with a learned control variate. `gumbel-softmax`: straight-through, biased, cheaper."""
     implementation: Implementation = "own"
-    """Of the differentiable operations. They agree up to 2 of 255 levels; the preset has `kornia`."""
     keep: Positive = 25
     """Sub-policies of the largest weights that the policy is made of."""
 
@@ -133,7 +133,6 @@ class FasterAutoAugmentSearch(Frozen):
     operation_temperature: Annotated[float, Field(gt=0)] = 0.05
     """Of the softmax over a stage's operations: the lower, the nearer to one operation."""
     implementation: Implementation = "own"
-    """Of the differentiable operations. They agree up to 2 of 255 levels; the preset has `kornia`."""
     penalty: Annotated[float, Field(ge=0)] = 10.0
     """lambda of the critic's gradient penalty."""
     classification: Annotated[float, Field(ge=0)] = 0.1

@@ -3,7 +3,7 @@
 import math
 
 WARMUP_SHARE = 1 / 5
-"""Of the epochs from the outer start on, at most, the warm-up of the outer optimizer's own schedule."""
+"""Longest warm-up of the outer optimizer's own schedule, as a share of the epochs from the outer start on."""
 
 
 def learning_rate_factor(progress: float, epochs: int, warmup_epochs: float) -> float:

@@ -4,7 +4,7 @@ import difflib
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -165,7 +165,7 @@ class GridConfig(BaseModel):
     dataset's preset below them."""
     policies: Annotated[dict[str, str], Field(default_factory=dict)]
     """Content of the policy from a file of each `<dataset> <method>`, as a launch has found it."""
-    protocol: Literal[1, 2] = PROTOCOL
+    protocol: Annotated[int, Field(ge=1, le=PROTOCOL)] = PROTOCOL
     """Which defaults and presets its runs have: 1 those as they first were (see `autodo/added_settings.py`)."""
     resources: ResourcesConfig = ResourcesConfig()
     keep: tuple[Keep, ...] = ()

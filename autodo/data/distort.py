@@ -46,8 +46,13 @@ def imbalance(
         raised = int((first >= total).sum())
     if raised:
         logger.warning(
-            "imbalance ratio %g leaves no image to %d of the %d minority classes: each of them keeps one",
+            "imbalance ratio %g would leave %d of the %d minority classes empty; each keeps one image",
             *(ratio, raised, len(upper)),
+        )
+    if sum(map(len, kept)) == sum(map(len, upper)):
+        logger.warning(
+            "imbalance ratio %g removes no image: the classes %d to %d have %d images together, no more than it leaves",
+            *(ratio, classes // 2, classes - 1, sum(map(len, upper))),
         )
     return np.sort(np.concatenate([*lower, *kept]))
 

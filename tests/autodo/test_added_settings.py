@@ -96,6 +96,9 @@ def test_the_scale_of_a_sum_belongs_to_neumann():
 
 def test_what_has_changed_is_known_with_its_old_default():
     assert defaults_before(PROTOCOL) == {}
+    for unknown in (0, PROTOCOL + 1):
+        with pytest.raises(ValueError, match=f"protocol {unknown} is not among 1 to {PROTOCOL}"):
+            defaults_before(unknown)
     for key, value in defaults_before(1).items():
         section, name = key.split(".", 1)
         assert name.startswith("search.") or ADDED[section][name] == value
