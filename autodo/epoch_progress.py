@@ -13,7 +13,7 @@ Phase = Literal["inner", "outer", "finetune"]
 EVERY_SECONDS = 2.0
 """Between two reports. Each reads the loss, for which the host waits until a GPU has done its work."""
 FORWARD_SHARE = 1 / 3
-"""Of the time of a training step, what an image takes that goes through the network without a backward pass."""
+"""Time of a forward pass as a share of a training step."""
 
 
 class Watch(Protocol):

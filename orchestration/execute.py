@@ -55,7 +55,7 @@ def execute(
     lambda_storage: LambdaStorage = "device",
     loader_workers: int | None = None,
     checkpoint_steps: int | None = None,
-    estimate: "Callable[[Prepared, PolicyFile | None], Durations] | None" = None,
+    estimate: "Callable[[Prepared, PolicyFile | None], Durations | None] | None" = None,
     on_progress: "Callable[[Progress], object] | None" = None,
     launch: Launch | None = None,
 ) -> Generator[dict[str, Any], None, None]:
@@ -71,7 +71,7 @@ def execute(
         loader_workers: processes that decode streamed images; None: as the environment says, see docs/streaming.md.
         checkpoint_steps: steps between checkpoints within an epoch; None makes none there.
         estimate: called before the first epoch of a run without a checkpoint, with what it trains on and its policy;
-            says what the parts of an epoch will take.
+            says what the parts of an epoch will take, or None if it does not know.
         on_progress: called every few seconds within an epoch. The log has a line about every half minute.
         launch: the launch that the run belongs to, which its results name; None for none.
     Yields:

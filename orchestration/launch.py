@@ -23,7 +23,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from autodo.errors import StoreError
-from autodo.recipes import dataset_presets
+from autodo.recipes import dataset_presets, dataset_recipe
 from autodo.storage import LocalLocation, Location, StrPath, absolute
 from orchestration import lease
 from orchestration.cluster import Cluster
@@ -35,7 +35,7 @@ from orchestration.launch_times import Overhead
 from orchestration.on_workers import AnyRunTrial, request
 from orchestration.plan import RETRIES
 from orchestration.policies import searches_left
-from orchestration.progress import Display, GridProgress, display, label, parse_log_line, roughly
+from orchestration.progress import LONG_SECONDS, Display, GridProgress, display, label, parse_log_line, roughly
 from orchestration.run_queue import PATIENCE_SECONDS, RunQueue, Work
 from orchestration.run_state import Failure
 from orchestration.scratch import scratch_directory, sweep
@@ -48,8 +48,6 @@ IDLE_SECONDS = 60.0
 """After so long without a single run at work the user is told what the runs wait for."""
 LOOK_SECONDS = 5.0
 """Between two looks at the logs of the runs at work."""
-LONG_SECONDS = 30 * 60.0
-"""If the runs take longer on CPUs, the user is pointed to a smaller preset."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,9 +98,10 @@ def launch(
         KeyboardInterrupt: on a second Ctrl-C or SIGTERM, when everything has stopped; the next launch continues from
             the checkpoints.
     """
+    several = any(work.resources.workers > 1 for work in works)
+    # For callers without `session.starting_ray`; within it Ray runs, and only the scratch folder is new: for Tune.
     # Directly in /tmp: a socket's path in it must stay below about 100 characters, and TMPDIR can be long.
     sweep(Path("/tmp"))
-    several = any(work.resources.workers > 1 for work in works)
     cluster = cluster.for_runs_of(work.resources for work in works)
     with scratch_directory(Path("/tmp")) as scratch, clusters.running_ray(cluster, scratch):
         local = cluster.address is None
@@ -310,6 +309,8 @@ class _Events(tune.Callback):
         self._idle_since: float | None = time.monotonic()  # None once told
         self._looked_at = time.monotonic()
         self._smaller = smaller  # None once said
+        # By run, the last line of its log when its attempt began: of an earlier attempt, which may have been killed.
+        self._earlier_lines: dict[str, str] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks into a state that nobody reads, and a display cannot be pickled.
@@ -326,7 +327,9 @@ class _Events(tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self._begun.add(trial.trial_id)
         self._idle_since = time.monotonic()
-        self._progress.started(trial.config["run_id"])
+        run_id = trial.config["run_id"]
+        self._earlier_lines[run_id] = self._last_log_line(run_id)
+        self._progress.started(run_id)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -381,19 +384,29 @@ class _Events(tune.Callback):
             self._progress.stop_reason = "out of time"
             self.display.say("the time budget is over: each run ends its epoch and leaves a checkpoint")
         self._tell_if_nothing_fits(trials)
-        self._look_within_epochs()
+        if time.monotonic() - self._looked_at >= LOOK_SECONDS:
+            self._looked_at = time.monotonic()
+            self._look_within_epochs()
+            self._point_to_smaller_preset()
         self.display.refresh()
 
     def _look_within_epochs(self) -> None:
-        """Shows where slow runs are in their epochs, by their logs; those of an object store only come with epochs."""
-        if self._store.root.local is None or time.monotonic() - self._looked_at < LOOK_SECONDS:
-            return
-        self._looked_at = time.monotonic()
+        """Shows where slow runs are in their epochs, by their logs."""
         for run_id in list(self._progress.running):
+            line = self._last_log_line(run_id)
+            within = parse_log_line(line)
+            if within is not None and line != self._earlier_lines.get(run_id):
+                self._progress.within(run_id, within)
+
+    def _last_log_line(self, run_id: str) -> str:
+        """Empty if there is none, and in an object store, where logs only come with epochs."""
+        if self._store.root.local is not None:
             with contextlib.suppress(StoreError, OSError):  # of a store that is out of reach for a while
-                within = parse_log_line(self._store.last_log_line(run_id))
-                if within is not None:
-                    self._progress.within(run_id, within)
+                return self._store.last_log_line(run_id)
+        return ""
+
+    def _point_to_smaller_preset(self) -> None:
+        """Says once, if the runs take long on CPUs, which preset makes them smaller."""
         seconds = self._progress.remaining_seconds()
         if self._smaller and seconds is not None and seconds > LONG_SECONDS:
             self.display.say(
@@ -416,10 +429,14 @@ class _Events(tune.Callback):
 
 
 def _smaller_preset(works: Sequence[Work]) -> str | None:
-    """The first preset that a dataset's recipe has for runs on CPUs, unless their network is the preset's already."""
+    """The first preset that a dataset's recipe has, for runs on CPUs that have the recipe's own network.
+
+    Another network comes from a preset already, or was chosen and may be smaller than the preset's.
+    """
     for work in (work for work in works if not work.resources.gpus):
-        for name, overrides in dataset_presets(work.run.dataset.name).items():
-            if overrides.get("model.name") != work.run.model.name:
+        dataset = work.run.dataset.name
+        if work.run.model.name == dataset_recipe(dataset)["model"]["name"]:
+            for name in dataset_presets(dataset):
                 return name
     return None
 

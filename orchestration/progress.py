@@ -19,6 +19,9 @@ from autodo.config import RunConfig
 from autodo.epoch_progress import Phase, Progress
 from orchestration.run_queue import Work
 
+LONG_SECONDS = 30 * 60.0
+"""For longer CPU runs a smaller variant is offered."""
+
 EndState = Literal["done", "failed", "again", "busy", "stopped"]
 """How an attempt ended: `failed` for good, `again` if the run is tried again, `busy` if another process has the run,
 `stopped` if it was asked to."""

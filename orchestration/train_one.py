@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from orchestration import policies, show
 from orchestration.job_folder import check_outlasts_job
 from orchestration.keep import not_kept, parse_keep
 from orchestration.overview import say
-from orchestration.progress import RunDisplay, roughly
+from orchestration.progress import LONG_SECONDS, RunDisplay, roughly
 from orchestration.run_state import RunBusy
 from orchestration.store import Store
 
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
     from autodo.data import Prepared
     from autodo.epoch_progress import Durations
 
+logger = logging.getLogger("autodo")
+
 WORTH_SAYING_SECONDS = 60.0
 """A shorter run is not announced."""
-LONG_SECONDS = 30 * 60.0
-"""Of a longer run on CPUs it is said how long a smaller one would take."""
 
 
 def train(
@@ -135,7 +136,7 @@ def train(
 
 
 def _smaller(build: Callable[..., RunConfig], dataset: str, preset: str | None) -> dict[str, RunConfig]:
-    """Runs that a CPU can do in less time, by the options that make them of the present one.
+    """Smaller variants of the run, by the option that selects each.
 
     Args:
         build: the run with a preset and further overrides.
@@ -157,18 +158,24 @@ def _estimate(
     device: str,
     data: "Prepared",
     policy: "PolicyFile | None",
-) -> "Durations":
+) -> "Durations | None":
     """Says how long the run will take and, if that is long and there is no GPU, which smaller one takes how long.
 
     Args:
         smaller: runs by the options that make them; the first that takes less than half as long is offered.
+    Returns:
+        what the parts of an epoch take; None if a few steps cannot be timed, which ends no run.
     """
     import torch
 
     from autodo.step_timing import time_steps
 
     shown.doing("timing a few steps")
-    durations = time_steps(run, data, device=device, policy=policy)
+    try:
+        durations = time_steps(run, data, device=device, policy=policy)
+    except (UserError, RuntimeError) as error:
+        logger.warning("how long the run takes is not estimated: %s", error)
+        return None
     seconds = durations.left(run)
     threads = torch.get_num_threads()
     on = f" on {threads} CPU thread{'' if threads == 1 else 's'}" if device == "cpu" else ""
@@ -176,7 +183,10 @@ def _estimate(
     text = f"training takes about {roughly(seconds)}{on}{included}"
     if device == "cpu" and seconds > LONG_SECONDS:
         for option, other in smaller.items():
-            other_seconds = time_steps(other, data, device=device, policy=policy).left(other)
+            try:
+                other_seconds = time_steps(other, data, device=device, policy=policy).left(other)
+            except (UserError, RuntimeError):  # of a variant that cannot be trained so, or not here
+                continue
             if other_seconds < seconds / 2:
                 text += f"; with `{option}` about {roughly(other_seconds)}"
                 break

@@ -2,7 +2,8 @@
 
 import io
 import itertools
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from autodo import epoch_progress
 from autodo.config import RunConfig
 from autodo.epoch_progress import Durations, Progress
+from autodo.errors import ConfigError
 from autodo.recipes import build_run, dataset_preset
 from orchestration import progress as displays
 from orchestration import train_one
@@ -30,6 +32,7 @@ from orchestration.run_queue import Work
 from orchestration.store import Store
 
 TEN_EPOCHS = {"training.epochs": 10}
+SetDurations = Callable[[Mapping[str, float | Exception]], None]
 
 
 def within(
@@ -179,16 +182,19 @@ def test_a_launch_looks_into_the_logs_of_the_runs_at_work(
 ) -> None:
     from orchestration import launch
 
+    def log(time: str, progress: Progress) -> None:
+        with store.attempt(work.run_id) as attempt:
+            attempt.log.write(f"2026-11-30 {time} {log_line(progress)}\n")
+
     (work,) = works(1)
     progress = GridProgress([work])
-    progress.started(work.run_id)
-    now = itertools.count(step=10.0)
-    monkeypatch.setattr(launch.time, "monotonic", lambda: next(now))
     events = launch._Events(None, progress, store, None)  # type: ignore[arg-type]
-    events._look_within_epochs()  # there is no log yet
+    log("09:00:00,000", within(epoch=7))  # the last line of an attempt that was killed
+    trial: Any = types.SimpleNamespace(trial_id="t", config={"run_id": work.run_id})
+    events.on_trial_start(1, [trial], trial)
+    events._look_within_epochs()
     assert progress.running[work.run_id].within is None
-    with store.attempt(work.run_id) as attempt:
-        attempt.log.write(f"2026-11-30 10:27:47,821 {log_line(within())}\n")
+    log("10:27:47,821", within())
     events._look_within_epochs()
     assert progress.running[work.run_id].within == within()
     monkeypatch.setattr(store, "last_log_line", lambda run_id: (_ for _ in ()).throw(OSError("stale file handle")))
@@ -202,10 +208,11 @@ def test_a_launch_looks_into_the_logs_of_the_runs_at_work(
         (1000.0, ResourcesConfig(), {}, False),
         (4000.0, ResourcesConfig(gpus=1), {}, False),
         (4000.0, ResourcesConfig(), dataset_preset("folder", "cpu"), False),
+        (4000.0, ResourcesConfig(), {"model.name": "small-cnn"}, False),  # the preset's network is larger
     ],
 )
 def test_a_long_launch_on_cpus_is_pointed_to_the_preset_once(
-    store: Store,
+    any_store: Store,
     monkeypatch: pytest.MonkeyPatch,
     seconds_left: float,
     resources: ResourcesConfig,
@@ -218,24 +225,28 @@ def test_a_long_launch_on_cpus_is_pointed_to_the_preset_once(
     work = Work(run.run_id, run, resources)
     progress = GridProgress([work])
     progress.started(work.run_id)
-    progress.within(work.run_id, within(seconds_left=seconds_left))
     now = itertools.count(step=10.0)
     monkeypatch.setattr(launch.time, "monotonic", lambda: next(now))
     shown = PlainDisplay(progress, Console(file=(out := io.StringIO()), width=200))
-    events = launch._Events(None, progress, store, shown, launch._smaller_preset([work]))  # type: ignore[arg-type]
+    queue: Any = types.SimpleNamespace(out_of_time=False)
+    events = launch._Events(queue, progress, any_store, shown, launch._smaller_preset([work]))
+    progress.within(work.run_id, within(seconds_left=seconds_left))
     for _ in range(2):
-        events._look_within_epochs()
+        events.on_step_end(1, [])
     line = "about 67 min left on CPUs: `preset: cpu` in the grid makes the runs smaller, see docs/own-images.md\n"
     assert out.getvalue() == (line if told else "")
 
 
 @pytest.fixture
-def durations(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, float]], None]:
-    """Sets how long an epoch of each model takes."""
+def durations(monkeypatch: pytest.MonkeyPatch) -> SetDurations:
+    """Sets how long an epoch of each model takes, or with which error its timing ends."""
 
-    def set_to(seconds: dict[str, float]) -> None:
+    def set_to(seconds: Mapping[str, float | Exception]) -> None:
         def time_steps(config: RunConfig, data: Any, **_: Any) -> Durations:
-            return Durations(inner=seconds[config.model.name], evaluation=0.0, outer=0.0, finetune=0.0)
+            of_epoch = seconds[config.model.name]
+            if isinstance(of_epoch, Exception):
+                raise of_epoch
+            return Durations(inner=of_epoch, evaluation=0.0, outer=0.0, finetune=0.0)
 
         monkeypatch.setattr("autodo.step_timing.time_steps", time_steps)
         monkeypatch.setattr("torch.get_num_threads", lambda: 2)
@@ -255,7 +266,7 @@ def estimated(device: str = "cpu", preset: str | None = None, **overrides: Any) 
     return out.getvalue()
 
 
-def test_a_long_run_on_a_cpu_is_offered_a_smaller_one(durations: Callable[[dict[str, float]], None]) -> None:
+def test_a_long_run_on_a_cpu_is_offered_a_smaller_one(durations: SetDurations) -> None:
     durations({"resnet-18": 108.0, "wrn-16-2": 6.0, "small-cnn": 0.5})
     assert estimated() == (
         "training takes about 3 h on 2 CPU threads, outer passes included; with `--preset cpu` about 3 min\n"
@@ -269,3 +280,26 @@ def test_a_long_run_on_a_cpu_is_offered_a_smaller_one(durations: Callable[[dict[
     )
     durations({"resnet-18": 0.1, "wrn-16-2": 0.1, "small-cnn": 0.1})
     assert estimated() == ""
+
+
+def test_a_variant_that_cannot_be_timed_is_not_offered(durations: SetDurations) -> None:
+    durations({"resnet-18": 108.0, "wrn-16-2": ConfigError("too many parameters"), "small-cnn": 2.0})
+    assert estimated().endswith("; with `--set model.name=small-cnn` about 3 min\n")
+    durations({"resnet-18": 108.0, "wrn-16-2": RuntimeError("out of memory"), "small-cnn": RuntimeError("the same")})
+    assert estimated() == "training takes about 3 h on 2 CPU threads, outer passes included\n"
+
+
+def test_a_run_that_cannot_be_timed_goes_on_without_an_estimate(
+    durations: SetDurations, store: Store, run: RunConfig
+) -> None:
+    durations({run.model.name: RuntimeError("out of memory")})
+    shown = RunDisplay(run, Console(file=(out := io.StringIO())))
+
+    def estimate(data: Any, policy: Any) -> Durations | None:
+        return train_one._estimate(shown, run, {}, "cpu", data, policy)
+
+    epochs = execute(run, store, estimate=estimate)
+    assert next(epochs)["epoch"] == 0
+    epochs.close()
+    assert "how long the run takes is not estimated: out of memory" in store.log_file(run.run_id).read_text()
+    assert out.getvalue() == ""
