@@ -122,7 +122,6 @@ def _run(
         before: done when all is known to be in order, just before the first run starts.
         forgiven: ids of runs that are tried again although they were given up.
     """
-    begun = time.monotonic()
     check_outlasts_job(store)
     seconds = None if settings.time_budget is None else parse_duration(settings.time_budget)
     tracking = Tracking(settings.tensorboard, settings.mlflow, settings.wandb)
@@ -140,6 +139,7 @@ def _run(
         return _summary(console, make_plan(runs, store, settings.retries), store, None, part=part_ids, ran=False)
     # Before anything is written and before Ray starts: a missing file is one line, not a failure per run.
     _check_data(console, list(planned.left.values()), settings)
+    begun = time.monotonic()  # after a download, which the next launch does not repeat
     curves = _curves(store) if settings.tensorboard else Path()
     before()
     searches = searches_line(planned.left.values(), store)
