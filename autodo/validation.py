@@ -140,7 +140,7 @@ def _explain(model: type[BaseModel], error: Any) -> str:
         told = missing if given is None else f"unknown {tag} {given!r}{hint(str(given), known)}"
         return f"{key}.{tag}: {told}; known: {', '.join(known)}"
     if error["type"] == "tuple_type" and isinstance(error["input"], str | int | float):
-        return f"{key}: is a list: give [{error['input']}]"
+        return f"{key}: must be a list: [{error['input']}]"
     message = error["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     if error["type"] == "value_error":

@@ -230,8 +230,8 @@ def load_grid(name_or_path: str) -> GridConfig:
         where = str(path)
     else:
         is_file = path.suffix in _SUFFIXES or len(path.parts) > 1
-        told = f"{path}: no such file" if is_file else f"unknown grid {name_or_path!r}"
-        raise ConfigError(f"{told}{_near_grids(path)}; known: {', '.join(grid_names())}; or the path of a YAML file")
+        message = f"{path}: no such file" if is_file else f"unknown grid {name_or_path!r}"
+        raise ConfigError(f"{message}{_near_grids(path)}; known: {', '.join(grid_names())}; or the path of a YAML file")
     grid = _with_preset(load_yaml(path), where)
     _check_overrides(grid, f"{where}: set", ["paper"])
     _check_overrides(grid, f"{where}: splits", grid.splits)
@@ -249,7 +249,7 @@ def _with_preset(tree: dict[str, Any], where: str) -> GridConfig:
     if preset is None:
         return grid
     if len(grid.datasets) > 1:
-        raise ConfigError(f"{where}: preset: is of one dataset, but the grid has {', '.join(grid.datasets)}")
+        raise ConfigError(f"{where}: preset: needs a grid of one dataset; this one has {', '.join(grid.datasets)}")
     try:
         overrides = dataset_preset(grid.datasets[0], preset)
     except ConfigError as error:

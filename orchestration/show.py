@@ -129,7 +129,7 @@ def comparison(console: Console, planned: Plan, store: Store, *, ran: bool = Tru
     for path in kept or _write(console, store, results, rows, warnings, made_from):
         console.print(f"report:  {path}", **_LINE)
     if kept:
-        console.print(f"  as it was, of the same results; `autodo report {store}` writes it anew", **_LINE)
+        console.print(f"  unchanged, since the results are the same; `autodo report {store}` writes it anew", **_LINE)
 
 
 _MADE_FROM = "made_from.txt"
@@ -242,7 +242,7 @@ def datasets(console: Console) -> None:
     _print_list(console, table)
     console.print(
         "--data-dir names the folder, or the URI, of the files (AUTODO_DATA, or else ./data, if it is not given). "
-        "wrn-28-10 and 200 epochs need a GPU; --set model.name=small-cnn,… overrides the recipe.",
+        "wrn-28-10 and 200 epochs need a GPU; --set model.name=small-cnn --set training.epochs=20 makes a run smaller.",
         **_LINE,
     )
 

@@ -217,9 +217,9 @@ def test_a_misspelt_grid_file_is_answered_with_those_that_are_near(autodo, grid:
 def test_what_is_a_list_in_a_grid_is_asked_for_as_one(autodo, tmp_path: Path) -> None:
     (tmp_path / "g.yaml").write_text("{name: g, datasets: digits, distortions: 1-0.0, methods: baseline, seeds: 1}")
     assert autodo("plan", "g.yaml").err.splitlines() == [
-        "error: g.yaml: datasets: is a list: give [digits]",
-        "error: g.yaml: distortions: is a list: give [1-0.0]",
-        "error: g.yaml: methods: is a list: give [baseline]",
+        "error: g.yaml: datasets: must be a list: [digits]",
+        "error: g.yaml: distortions: must be a list: [1-0.0]",
+        "error: g.yaml: methods: must be a list: [baseline]",
     ]
 
 

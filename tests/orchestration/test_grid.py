@@ -240,7 +240,7 @@ def test_a_preset_becomes_a_part_of_what_the_grid_sets(tmp_path: Path) -> None:
     ("datasets", "preset", "message"),
     [
         ("[digits]", "cpu", "preset 'cpu': dataset 'digits' has no such preset; its recipe has none"),
-        ("[digits, mnist]", "cpu", "preset: is of one dataset, but the grid has digits, mnist"),
+        ("[digits, mnist]", "cpu", "preset: needs a grid of one dataset; this one has digits, mnist"),
         ("[folder]", "[cpu]", "preset ['cpu']: dataset 'folder' has no such preset; its recipe has cpu"),
     ],
 )

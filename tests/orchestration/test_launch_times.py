@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import orchestration
-from orchestration import cli, launch_times
+from orchestration import cli, commands, launch_times
 from orchestration.grid import expand, load_grid
 from orchestration.launch_times import LaunchTimes, Overhead, expected, record
 from orchestration.progress import GridProgress
@@ -173,9 +173,12 @@ def test_a_launch_keeps_what_its_parts_took(autodo: Callable[..., str], monkeypa
     monkeypatch.setitem(sys.modules, "orchestration.launch", module)
     monkeypatch.setattr(orchestration, "launch", module, raising=False)
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    # A download of the data, which the next launch need not repeat.
+    monkeypatch.setattr(commands, "_check_data", lambda *_: [next(clock) for _ in range(1000)])
     autodo("launch", "mine.yaml", "--store", "S")
     (kept,) = launch_times._read(Store("S").launches_file)
     assert min(kept.start, kept.first_step, kept.report, kept.end) > 0
+    assert kept.start < 1000
     assert kept.runs == 2.25  # ends are 2 ticks apart
     assert launch_times._read(launch_times._machine_file()) == [kept]
 
@@ -185,18 +188,18 @@ def test_with_nothing_to_do_neither_ray_nor_torch_nor_the_plots_are_imported(
 ) -> None:
     store = Store("S")
     fill(store, 2)
-    assert "as it was" not in autodo("launch", "mine.yaml", "--store", "S")
+    assert "unchanged" not in autodo("launch", "mine.yaml", "--store", "S")
     with monkeypatch.context() as patch:
         for name in ("ray", "torch", "scipy.stats", "matplotlib", "reports.write", "orchestration.session"):
             patch.setitem(sys.modules, name, None)
         out = autodo("launch", "mine.yaml", "--store", "S")
     assert "report:  S/report/report.html\n" in out
-    assert "as it was, of the same results; `autodo report S` writes it anew\n" in out
+    assert "unchanged, since the results are the same; `autodo report S` writes it anew\n" in out
     assert "all 2 runs are done" in out
 
     before = Path("S/report/report.md").read_text()
     fill(store, 2, error=0.2)
-    assert "as it was" not in autodo("launch", "mine.yaml", "--store", "S")
+    assert "unchanged" not in autodo("launch", "mine.yaml", "--store", "S")
     assert Path("S/report/report.md").read_text() != before
     autodo("report", "S", "--select", "seed=0")
-    assert "as it was" not in autodo("launch", "mine.yaml", "--store", "S")
+    assert "unchanged" not in autodo("launch", "mine.yaml", "--store", "S")
