@@ -8,8 +8,9 @@ have two budgets of retries, and the store would not hear of the failures that T
 dies ends the attempt; whether there is another is decided where it is for every run, and that one continues from the
 checkpoint in the store. Ray Train's own checkpoints and reports are not used.
 
-While there is no room for all of its workers Ray Train asks for it again and again. In between the trial is told, and
-decides whether to go on: at that moment nothing is set aside for the run, so that one that is given up leaves nothing.
+While there is no room for all of its workers Ray Train asks for it again and again. In between the trial hears of it
+and decides whether to go on: at that moment nothing is set aside for the run, so that one that is given up leaves
+nothing.
 """
 
 import functools
@@ -147,7 +148,7 @@ def execute_on_workers(
 
 
 def _messages(desk: Any, training: "Future[Any]") -> Iterator[Message]:
-    """What the trial is told, until the run is done.
+    """The messages to the trial, until the run is done.
 
     Raises:
         the error that ended the training.
@@ -163,12 +164,12 @@ def _messages(desk: Any, training: "Future[Any]") -> Iterator[Message]:
         raise _reason(error, ray.get(desk.errors.remote())) from error
 
 
-def _reason(error: BaseException, told: list[WorkerError]) -> Exception:
-    """Why the training ended, from what Ray Train raised and what the workers told."""
-    for own in told:
+def _reason(error: BaseException, errors: list[WorkerError]) -> Exception:
+    """Why the training ended, from what Ray Train raised and the errors that the workers reported."""
+    for own in errors:
         if not own.misses_another:
             return own.error
-    # A dead worker tells nothing: the others miss it in the midst of a sum, or Ray Train notices first.
+    # A dead worker reports nothing: the others miss it in the midst of a sum, or Ray Train notices first.
     lost = "The node was lost: " if type(error).__name__ == "PreemptionError" else ""
     return WorkerDied(f"{lost}{error}")
 

@@ -1,4 +1,4 @@
-"""Progress within an epoch: it is told now and then, is right about the rest, and changes nothing."""
+"""Progress within an epoch: it is reported now and then, is right about the rest, and changes nothing."""
 
 import pytest
 import torch
@@ -96,7 +96,7 @@ def test_an_epoch_that_is_resumed_is_measured_by_its_own_steps():
         ("finetune-head-on-val", {"inner", "finetune"}),
     ],
 )
-def test_every_step_can_be_told_and_changes_nothing(method, phases, monkeypatch):
+def test_every_step_can_be_reported_and_changes_nothing(method, phases, monkeypatch):
     monkeypatch.setattr(epoch_progress, "EVERY_SECONDS", 0.0)
     config = run_of(method)
     data = prepare(load(config.dataset), config)

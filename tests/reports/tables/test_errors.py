@@ -199,7 +199,7 @@ def test_kinds_of_imbalance_are_never_pooled_and_are_named(root: Path, add: Add)
     assert [choice.runs["distortion"].unique().tolist() for choice in choose(frame)] == [["10-0.1 (total)"]]
 
 
-def test_old_variants_are_told_by_what_they_meant(root: Path, add: Add) -> None:
+def test_old_variants_are_named_by_what_they_meant(root: Path, add: Add) -> None:
     add(make("autodo-aws", protocol=1), error_best_val=0.2)
     add(make("autodo-aws"), error_best_val=0.1)
     assert {row.name for row in table(root).rows} == {
