@@ -32,7 +32,7 @@ class LaunchTimes(BaseModel):
     joined: bool
     """Whether Ray ran before."""
     start: NonNegativeFloat
-    """Until Ray runs and Tune is imported."""
+    """From when the data is there until Ray runs and Tune is imported."""
     first_step: NonNegativeFloat
     """From then until the first run trains."""
     runs: NonNegativeFloat
