@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from autodo.added_settings import PROTOCOL, defaults_before
 from autodo.config import DistortionConfig, LambdaStorage, RunConfig, SplitName
 from autodo.errors import ConfigError, TrainingDiverged, UserError
 from autodo.recipes import build_run, dataset_presets
@@ -65,7 +66,7 @@ def train(
     )
     given = parse_overrides(overrides)
 
-    def build(preset: str | None, more: Mapping[str, Any] = {}) -> RunConfig:
+    def build(preset: str | None, more: Mapping[str, Any] = {}, protocol: int = PROTOCOL) -> RunConfig:
         return build_run(
             dataset,
             method,
@@ -74,6 +75,7 @@ def train(
             seed=seed,
             preset=preset,
             overrides={**given, **more},
+            protocol=protocol,
         )
 
     run = build(preset)
@@ -89,6 +91,11 @@ def train(
             say(console, f"done before; nothing to do{told}")
             show.result(console, run, place)
             return 0
+        for protocol in range(1, PROTOCOL):
+            older = build(preset, protocol=protocol).model_copy(update={"dataset": run.dataset})
+            if older.run_id != run.run_id and place.config_file(older.run_id).exists():
+                old = ", ".join(f"{key}: {value}" for key, value in defaults_before(protocol).items())
+                say(console, f"{place} has this run as it was with older defaults ({old}); this is another run")
         from orchestration.execute import decoding_by, execute, load_dataset
         from orchestration.failures import record_failure
 

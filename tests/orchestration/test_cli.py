@@ -15,6 +15,7 @@ from PIL import Image
 
 import orchestration
 from autodo import data
+from autodo.config import DistortionConfig
 from autodo.errors import DataError
 from autodo.recipes import build_run, dataset_names, grid_names
 from orchestration import cli
@@ -712,6 +713,18 @@ def test_train_interrupted_continues(autodo, monkeypatch: pytest.MonkeyPatch) ->
     assert autodo(*TRAIN, "--store", "S").code == 0
     (log,) = Path("S/runs").glob("*/log.txt")
     assert "from epoch 1 of 2" in log.read_text()
+
+
+def test_train_says_that_the_store_has_the_run_with_older_defaults(autodo) -> None:
+    distortion = DistortionConfig(imbalance_ratio=10)
+    settings = {"training.epochs": 2, "training.warmup_epochs": 1, "dataset.subsample": 300}
+    older = build_run("digits", "baseline", distortion=distortion, overrides=settings, protocol=1)
+    Store("S").create().begin(older)
+    overrides = [f"--set={key}={value}" for key, value in settings.items()]
+    command = ["train", "--dataset", "digits", "--method", "baseline", "--store", "S", *overrides, "--ir"]
+    says = "S has this run as it was with older defaults (distortion.minority: class"
+    assert says in autodo(*command, "10").out
+    assert says not in autodo(*command, "5").out
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["plan", "quickstart"], ["methods"], ["grids"]])
