@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from autodo.plural import count_of
 from reports.document import Floats
 
 _NAMED = 12  # classes that a sentence names
@@ -166,19 +167,18 @@ def _older_notes(older: pd.DataFrame, rare: tuple[int, ...]) -> Iterable[str]:
     own = [_own_minority(*row) for row in zip(*(older[name] for name in _OF_OWN), strict=True)]
     kept = sum(minority == rare for minority in own if minority)
     if kept:
-        yield f"Labels C/2..C-1, older run: {_runs(kept)} took this half for the minority, here the same classes."
+        yield (
+            f"Labels C/2..C-1, older run: {count_of(kept, 'run')} took this half for the minority, here the same "
+            "classes."
+        )
     if left_out := len(older) - kept:
         yield (
-            f"Labels C/2..C-1, older run: {_runs(left_out)} took this half for the minority whatever its counts; their "
-            "minority and majority are left out."
+            f"Labels C/2..C-1, older run: {count_of(left_out, 'run')} took this half for the minority whatever its "
+            "counts; their minority and majority are left out."
         )
 
 
 def _other_notes(done: pd.DataFrame, rare: tuple[int, ...]) -> Iterable[str]:
     others = sum(tuple(listed(given)) != rare for given in done["minority_classes"])
     if others:
-        yield f"Minority and majority of {_runs(others)} are left out: other classes are the minority there."
-
-
-def _runs(n: int) -> str:
-    return f"{n} run{'' if n == 1 else 's'}"
+        yield f"Minority and majority of {count_of(others, 'run')} are left out: other classes are the minority there."

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
+from autodo.plural import count_of
+
 _BASELINE = "baseline"
 _LAUNCHES = 3  # that have a note each, before they are summed up
 _MEASURED = ["launch_id", "device"]
@@ -50,7 +52,7 @@ def _launch_notes(done: pd.DataFrame) -> Iterable[str]:
         yield f"Measured in {len(launches)} launches: {_conditions(pd.concat(launches))}."
     else:
         for number, of_launch in enumerate(launches, 1):
-            which = "one launch" if len(launches) == 1 else f"launch {number} ({_runs(len(of_launch))})"
+            which = "one launch" if len(launches) == 1 else f"launch {number} ({count_of(len(of_launch), 'run')})"
             yield f"Measured in {which}: {_conditions(of_launch)}."
     if (done["slots"] > 1).any() or (done["load_average"] > done["host_cpus"]).any():
         yield _SHARED
@@ -87,10 +89,6 @@ def _left_out(done: pd.DataFrame) -> Iterable[str]:
         "resumed from a checkpoint, so that the time is of several attempts": resumed,
         "of a launch without the baseline on the same device": rest,
     }
-    words = [f"{_runs(int(which.sum()))} {why}" for why, which in reasons.items() if which.any()]
+    words = [f"{count_of(int(which.sum()), 'run')} {why}" for why, which in reasons.items() if which.any()]
     if words:
         yield f"Left out of the cost, since their times compare with no baseline's: {'; '.join(words)}."
-
-
-def _runs(n: int) -> str:
-    return f"{n} run{'' if n == 1 else 's'}"
