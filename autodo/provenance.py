@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from autodo.plural import count_of
+
 PACKAGES = ("autodo", "torch", "torchvision", "numpy", "ray")
 
 
@@ -48,8 +50,7 @@ def device_name(device: torch.device, workers: int = 1) -> str:
     together = f", {workers} workers" if workers > 1 else ""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device) + together
-    threads = torch.get_num_threads()
-    return f"cpu: {platform.machine()}, {threads} thread{'' if threads == 1 else 's'}{together}"
+    return f"cpu: {platform.machine()}, {count_of(torch.get_num_threads(), 'thread')}{together}"
 
 
 def peak_memory_bytes(device: torch.device) -> int:

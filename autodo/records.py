@@ -142,8 +142,8 @@ SCHEMAS: dict[Kind, pa.Schema] = {
 CONDITIONS = ("launch_id", "host", "host_cpus", "slots", "load_average", "resumed")
 """Columns of results that say what the times were measured under."""
 
-YOUNG = ("minority_classes", *CONDITIONS)
-"""Columns of results that older stores lack, for which every reader has words of its own."""
+LATER_COLUMNS = ("minority_classes", *CONDITIONS)
+"""Columns that older stores lack; readers accept nulls there."""
 
 _identity_names = {name for name, _ in _IDENTITY}
 EPOCH_SCALARS = tuple(

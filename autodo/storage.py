@@ -18,7 +18,7 @@ from autodo.atomic import replacing
 from autodo.errors import StoreError, StoreRefused
 
 StrPath = str | os.PathLike[str]
-"""What every function that is given a path takes; one that takes URIs too says so."""
+"""Type of path arguments; functions that also accept URIs say so."""
 SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss")
 _SECRET = re.compile(r"key|secret|token|password|signature|sas", re.IGNORECASE)
 

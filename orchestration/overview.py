@@ -12,6 +12,7 @@ from rich.text import Text
 
 from autodo.config import RunConfig
 from autodo.errors import StoreError
+from autodo.plural import count_of
 from autodo.storage import StrPath
 from autodo.validation import parse_overrides
 from orchestration.estimate import Bill, wall_seconds
@@ -83,7 +84,7 @@ def _bill(left: Sequence[Work], slots: int, where: str) -> str:
     bill = Bill.of(left)
     if not bill.runs:
         return "nothing"
-    text = _runs(bill.runs)
+    text = count_of(bill.runs, "run")
     if bill.unknown == bill.runs:
         return f"{text}; time unknown: the store has no result of this dataset and model yet"
     hours = f"{bill.gpu_hours:.2g} GPU-hours" if bill.gpu_hours else f"{bill.core_hours:.2g} core-hours"
@@ -94,7 +95,7 @@ def _bill(left: Sequence[Work], slots: int, where: str) -> str:
         text += f", about {duration(wall_seconds(seconds, slots))} at {slots} at a time {where}"
     elif slots == 1 < bill.runs:
         text += f", one at a time {where}"
-    return text + (f"; without {_runs(bill.unknown)} of unknown length" if bill.unknown else "")
+    return text + (f"; without {count_of(bill.unknown, 'run')} of unknown length" if bill.unknown else "")
 
 
 def _in_all(left: Sequence[Work], slots: int, overhead: Overhead) -> str:
@@ -118,7 +119,7 @@ def searches_line(runs: Iterable[RunConfig], store: Store) -> str:
     named = ", ".join(left[:SEARCHES_NAMED]) + (", …" if len(left) > SEARCHES_NAMED else "")
     at_work = sum(store.searching(search_id) for search_id in left)
     going_on = f", {at_work} at work" if at_work else ""
-    return f"before them: {len(left)} search{'' if len(left) == 1 else 'es'} of policies to do ({named}){going_on}"
+    return f"before them: {count_of(len(left), 'search', 'searches')} of policies to do ({named}){going_on}"
 
 
 def _same(resources: ResourcesConfig, _: str) -> ResourcesConfig:
@@ -127,10 +128,6 @@ def _same(resources: ResourcesConfig, _: str) -> ResourcesConfig:
 
 def _given_up(run_ids: Collection[str], store: Store) -> str:
     return f"{len(run_ids)} failed for good: `autodo retry {store} --failed` tries them again"
-
-
-def _runs(n: int) -> str:
-    return f"{n} run{'' if n == 1 else 's'}"
 
 
 def _counts(counts: collections.Counter[State]) -> list[Text]:
@@ -199,13 +196,13 @@ def _status(store: Store, at_most: int = LINES_AT_WORK) -> tuple[list[Renderable
         if line := searches_line([work.run for work in left.values()], store):
             parts.append(Text(line))
     if interrupted:
-        text = f"{_runs(len(interrupted))} interrupted: `autodo resume {store}` continues those of a grid"
+        text = f"{count_of(len(interrupted), 'run')} interrupted: `autodo resume {store}` continues those of a grid"
         parts.append(Text(text, style="yellow"))
     if given_up:
         parts.append(Text(_given_up(given_up, store), style="red"))
     parts += _failure_lines(store, None)
     if at_work:
-        parts.append(Text(f"{_runs(len(at_work))} at work:"))
+        parts.append(Text(f"{count_of(len(at_work), 'run')} at work:"))
         lines = (f"  {run_id}: {store.last_log_line(run_id) or 'starting'}" for run_id in at_work[:at_most])
         parts += [Text(line, style="cyan") for line in lines]
     if len(at_work) > at_most:

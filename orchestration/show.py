@@ -53,12 +53,12 @@ def result(console: Console, run: RunConfig, store: Store) -> None:
     if not rows:
         raise StoreError(f"{store.table_file('results', run.run_id)}: damaged; delete it and train again")
     (row,) = rows
-    table = Table(title=label(run), title_justify="left", show_header=False)
+    table = Table(title=Text(label(run), style="table.title"), title_justify="left", show_header=False)
     table.add_row("test error, epoch of lowest val error", f"{100 * row['error_best_val']:.2f}%")
     if row["minority_error"] == row["minority_error"]:  # NaN: there is no minority, or the test set lacks it
-        table.add_row(f"  of the minority: {_minority(row)}", f"{100 * row['minority_error']:.2f}%")
+        table.add_row(Text(f"  of the minority: {_minority(row)}"), f"{100 * row['minority_error']:.2f}%")
     table.add_row("test error, last epoch", f"{100 * row['error_last']:.2f}%")
-    table.add_row("training time", f"{duration(row['seconds'])} on {row['device']}")
+    table.add_row("training time", Text(f"{duration(row['seconds'])} on {row['device']}"))
     console.print(table)
     _warn_of_optimism(console, [run])
     console.print(f"result: {store.table_file('results', run.run_id)}", **_LINE)
@@ -67,13 +67,13 @@ def result(console: Console, run: RunConfig, store: Store) -> None:
 
 
 def _minority(row: Mapping[Any, Any]) -> str:
-    """The names of the minority classes of a row of results."""
-    from reports.classes import listed
+    """The names of the minority classes of a row of results, or of some of them if they are many."""
+    from reports.classes import listed, some_names
 
     names, labels = listed(row["class_names"]), row["minority_classes"]
     if labels is None:
         return f"labels {len(names) // 2}..{len(names) - 1}, older run"
-    return ", ".join(str(names[label]) for label in labels)
+    return some_names([str(name) for name in names], listed(labels))
 
 
 def report(

@@ -1,12 +1,13 @@
 """Classes of the runs of a cell: their names, the minority among them, and the worst one."""
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeGuard
 
 import numpy as np
 import pandas as pd
 
+from autodo.plural import count_of
 from reports.document import Floats
 
 _NAMED = 12  # classes that a sentence names
@@ -35,7 +36,7 @@ def class_names(runs: pd.DataFrame) -> tuple[str, ...]:
 
 def listed(value: object) -> list[Any]:
     """A list column's value, which pandas gives as an array, and as something else where it is null."""
-    return list(value) if isinstance(value, np.ndarray | list | tuple) else []
+    return list(value) if _is_list(value) else []
 
 
 def class_accuracies(runs: pd.DataFrame, classes: int) -> Floats:
@@ -81,10 +82,10 @@ def with_minority(runs: pd.DataFrame) -> pd.DataFrame:
     """
     own = [_own_minority(*row) for row in zip(*(runs[name] for name in _OF_OWN), strict=True)]
     frame = runs.assign(minority_labels=pd.Series(own, index=runs.index, dtype=object))
-    young = frame["minority_classes"].map(_is_list)
+    stated = frame["minority_classes"].map(_is_list)
     of_cells = {}
     for cell, of_cell in frame.groupby(["group", "distortion"], sort=False):
-        for known in (of_cell.loc[young[of_cell.index], "minority_labels"], of_cell["minority_labels"]):
+        for known in (of_cell.loc[stated[of_cell.index], "minority_labels"], of_cell["minority_labels"]):
             if counted := Counter(minority for minority in known if minority is not None):
                 of_cells[cell] = counted.most_common(1)[0][0]
                 break
@@ -110,7 +111,7 @@ def _own_minority(
     return tuple(range(classes // 2, classes)) if imbalance_ratio > 1 and classes else None
 
 
-def _is_list(value: object) -> bool:
+def _is_list(value: object) -> TypeGuard[Iterable[Any]]:
     return isinstance(value, np.ndarray | list | tuple)
 
 
@@ -141,10 +142,19 @@ def majority_first(runs: pd.DataFrame, classes: int) -> tuple[list[int], int | N
 
 def minority_sentence(runs: pd.DataFrame) -> str:
     """A sentence that names the minority classes of the runs of one cell; empty if there are none."""
-    names, rare = class_names(runs), minority(runs)
-    shown = [names[label] if label < len(names) else str(label) for label in rare[:_NAMED]]
-    more = f" and {len(rare) - _NAMED} more" if len(rare) > _NAMED else ""
-    return f"Minority: {', '.join(shown)}{more}." if rare else ""
+    rare = minority(runs)
+    return f"Minority: {some_names(class_names(runs), rare)}." if rare else ""
+
+
+def some_names(names: Sequence[str], labels: Sequence[int]) -> str:
+    """The names of the first classes of these labels, and how many more there are: `cat, dog and 38 more`.
+
+    Args:
+        names: of all classes by label; a label without a name stands for itself.
+    """
+    shown = [names[label] if label < len(names) else str(label) for label in labels[:_NAMED]]
+    more = f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else ""
+    return f"{', '.join(shown)}{more}"
 
 
 def minority_notes(runs: pd.DataFrame) -> list[str]:
@@ -166,19 +176,18 @@ def _older_notes(older: pd.DataFrame, rare: tuple[int, ...]) -> Iterable[str]:
     own = [_own_minority(*row) for row in zip(*(older[name] for name in _OF_OWN), strict=True)]
     kept = sum(minority == rare for minority in own if minority)
     if kept:
-        yield f"Labels C/2..C-1, older run: {_runs(kept)} took this half for the minority, here the same classes."
+        yield (
+            f"Labels C/2..C-1, older run: {count_of(kept, 'run')} took this half for the minority, here the same "
+            "classes."
+        )
     if left_out := len(older) - kept:
         yield (
-            f"Labels C/2..C-1, older run: {_runs(left_out)} took this half for the minority whatever its counts; their "
-            "minority and majority are left out."
+            f"Labels C/2..C-1, older run: {count_of(left_out, 'run')} took this half for the minority whatever its "
+            "counts; their minority and majority are left out."
         )
 
 
 def _other_notes(done: pd.DataFrame, rare: tuple[int, ...]) -> Iterable[str]:
     others = sum(tuple(listed(given)) != rare for given in done["minority_classes"])
     if others:
-        yield f"Minority and majority of {_runs(others)} are left out: other classes are the minority there."
-
-
-def _runs(n: int) -> str:
-    return f"{n} run{'' if n == 1 else 's'}"
+        yield f"Minority and majority of {count_of(others, 'run')} are left out: other classes are the minority there."

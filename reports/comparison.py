@@ -96,6 +96,11 @@ def minority_of(imbalance_ratio: float, config: str) -> str:
     return printable(str(distortion.get("minority", ""))) if isinstance(distortion, Mapping) else ""
 
 
+def name_with_split(method: str, split: str) -> str:
+    """A method's name, followed by the split if it is not `paper`, such as `baseline (union)`."""
+    return method if split == "paper" else f"{method} ({split})"
+
+
 def _method_names(runs: pd.DataFrame) -> list[str]:
     differences: dict[Any, str] = {}
     for method, of_method in runs.groupby("method"):
@@ -104,8 +109,7 @@ def _method_names(runs: pd.DataFrame) -> list[str]:
             differences[method, variant] = "".join(f", {word}" for word in words)
     names = []
     for method, split, variant in zip(runs["method"], runs["split"], runs["variant_id"], strict=True):
-        name = method if split == "paper" else f"{method} ({split})"
-        names.append(f"{name}{differences[method, variant]}")
+        names.append(f"{name_with_split(method, split)}{differences[method, variant]}")
     return names
 
 

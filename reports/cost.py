@@ -4,14 +4,20 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
+from autodo.plural import count_of
+from reports.comparison import name_with_split
+
 _BASELINE = "baseline"
 _LAUNCHES = 3  # that have a note each, before they are summed up
-_MEASURED = ["launch_id", "device"]
+_MEASURED = ["launch_id", "device", "split"]
 _SHARED = "What runs at the same time shares cores, memory and caches, so that times are longer than of a run alone."
 
 
 def relative_costs(runs: pd.DataFrame) -> "pd.Series[float]":
-    """Seconds of each run over the mean of the baseline's runs in the same launch on the same device, threads included.
+    """Seconds of each run over the mean of the baseline's runs in the same launch and split on the same device.
+
+    Devices with other numbers of threads are not the same. The union split trains on more images, so that each split
+    has a baseline of its own.
 
     NaN where there is nothing to compare: a run that went on from a checkpoint, one outside of a launch or of an older
     store, one whose launch has no such baseline.
@@ -22,7 +28,8 @@ def relative_costs(runs: pd.DataFrame) -> "pd.Series[float]":
         -> [R].
     """
     seconds = runs["seconds"].astype(float).where(_alike(runs))
-    baselines = seconds[runs["name"] == _BASELINE]
+    of_split = [name_with_split(_BASELINE, split) for split in runs["split"]]
+    baselines = seconds[runs["name"] == of_split]
     means = baselines.groupby([runs.loc[baselines.index, key] for key in _MEASURED]).mean()
     places = zip(*(runs[key] for key in _MEASURED), strict=True)
     of_baseline = pd.Series([means.get(place, float("nan")) for place in places], index=runs.index, dtype=float)
@@ -50,7 +57,7 @@ def _launch_notes(done: pd.DataFrame) -> Iterable[str]:
         yield f"Measured in {len(launches)} launches: {_conditions(pd.concat(launches))}."
     else:
         for number, of_launch in enumerate(launches, 1):
-            which = "one launch" if len(launches) == 1 else f"launch {number} ({_runs(len(of_launch))})"
+            which = "one launch" if len(launches) == 1 else f"launch {number} ({count_of(len(of_launch), 'run')})"
             yield f"Measured in {which}: {_conditions(of_launch)}."
     if (done["slots"] > 1).any() or (done["load_average"] > done["host_cpus"]).any():
         yield _SHARED
@@ -85,12 +92,8 @@ def _left_out(done: pd.DataFrame) -> Iterable[str]:
         "of an older version, which did not keep what shared the machine": older,
         "outside of a launch": alone,
         "resumed from a checkpoint, so that the time is of several attempts": resumed,
-        "of a launch without the baseline on the same device": rest,
+        "of a launch without the baseline in the same split on the same device": rest,
     }
-    words = [f"{_runs(int(which.sum()))} {why}" for why, which in reasons.items() if which.any()]
+    words = [f"{count_of(int(which.sum()), 'run')} {why}" for why, which in reasons.items() if which.any()]
     if words:
         yield f"Left out of the cost, since their times compare with no baseline's: {'; '.join(words)}."
-
-
-def _runs(n: int) -> str:
-    return f"{n} run{'' if n == 1 else 's'}"

@@ -95,7 +95,7 @@ def read_run(
                 raise Unusable(f"damaged ({name}: {_reason(error)})") from None
             arrays[name] = None
             remarks.append(f"its {name} is not {dtype} and counts as unknown")
-    lacking = [name for name in columns if name not in there and name not in records.YOUNG]
+    lacking = [name for name in columns if name not in there and name not in records.LATER_COLUMNS]
     remarks += [f"it has no {', '.join(lacking)}, as files of another version: unknown"] if lacking else []
     filled = [pa.nulls(count, field.type) if arrays[field.name] is None else arrays[field.name] for field in schema]
     return pa.table(filled, schema), remarks

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from autodo.plural import count_of
 from reports.classes import with_metric
 from reports.stats import Floats, bootstrap_intervals, differences, paired_t_test, too_few_pairs
 from reports.tables.differences import COVERAGE
@@ -28,12 +29,12 @@ def what_was_run(runs: pd.DataFrame) -> str:
     if done.empty:
         return "No run is done yet."
     parts = [
-        _count(done["dataset"].nunique(), "dataset"),
-        _count(done["distortion"].nunique(), "distortion"),
-        _count(done["name"].nunique(), "method"),
-        _count(done["seed"].nunique(), "seed"),
+        count_of(done["dataset"].nunique(), "dataset"),
+        count_of(done["distortion"].nunique(), "distortion"),
+        count_of(done["name"].nunique(), "method"),
+        count_of(done["seed"].nunique(), "seed"),
     ]
-    return f"{_count(len(done), 'run')} done: {_joined(parts)}; {_time(done['seconds'].sum())} of training."
+    return f"{count_of(len(done), 'run')} done: {_joined(parts)}; {_time(done['seconds'].sum())} of training."
 
 
 def what_is_missing(runs: pd.DataFrame) -> str | None:
@@ -51,9 +52,9 @@ def what_is_missing(runs: pd.DataFrame) -> str | None:
         f"{cell[2]} at {cell[1] if one_group else f'{cell[0]} {cell[1]}'} ({n} of {asked[cell]})"
         for cell, n in list(cells.items())[:_LISTED]
     ]
-    more = [_count(len(cells) - _LISTED, "more cell")] if len(cells) > _LISTED else []
+    more = [count_of(len(cells) - _LISTED, "more cell")] if len(cells) > _LISTED else []
     lack = "has" if len(missing) == 1 else "have"
-    return f"{len(missing)} of {_count(len(expected), 'expected run')} {lack} no result: {_joined(listed + more)}."
+    return f"{len(missing)} of {count_of(len(expected), 'expected run')} {lack} no result: {_joined(listed + more)}."
 
 
 def what_was_found(runs: pd.DataFrame, metric: str, words: str) -> tuple[str, ...]:
@@ -97,7 +98,7 @@ def _most_often_best(cells: Cells, words: str) -> str:
     alone = Counter(names[0] for names in best if len(names) == 1)
     shared = [names for names in best if len(names) > 1]
     if len(cells) == 1:
-        methods = _count(len(next(iter(cells.values()))), "method")
+        methods = count_of(len(next(iter(cells.values()))), "method")
         verb = "share" if shared else "has"
         return f"{_joined(best[0])} {verb} the lowest mean {words} of {methods}."
     of = "(dataset and distortion)"
@@ -204,11 +205,7 @@ def _signed(points: float) -> str:
 def _time(seconds: float) -> str:
     if seconds >= 7200:
         return f"{seconds / 3600:.1f} hours"
-    return _count(round(seconds / 60), "minute") if seconds >= 60 else _count(round(seconds), "second")
-
-
-def _count(n: int, one: str, many: str | None = None) -> str:
-    return f"{n} {one if n == 1 else many or one + 's'}"
+    return count_of(round(seconds / 60), "minute") if seconds >= 60 else count_of(round(seconds), "second")
 
 
 def _joined(words: Sequence[str]) -> str:

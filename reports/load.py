@@ -34,7 +34,7 @@ def load_results(root: StrPath | Location, run_ids: Collection[str] | None = Non
     """The results of the store at `root`, a path or a URI, sorted by run id.
 
     Of what a report can do without, a value that cannot be is null, and so is a column that a file of another version
-    lacks; the warnings say so, but for `records.YOUNG`. Control characters in texts are spelt out.
+    lacks; the warnings say so, but for `records.LATER_COLUMNS`. Control characters in texts are spelt out.
 
     Args:
         run_ids: of these runs only, and no other file is opened; of all if None.

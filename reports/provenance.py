@@ -7,6 +7,7 @@ import pandas as pd
 import yaml
 
 from autodo.errors import StoreError
+from autodo.plural import count_of
 from autodo.storage import Location
 
 _LIMIT = 100_000  # characters of a grid's file; a grid is a page
@@ -49,7 +50,7 @@ def run_notes(runs: pd.DataFrame) -> list[str]:
     changed = int(done["git_sha"].fillna("").astype(str).str.endswith("-dirty").sum())
     if changed:
         notes.append(
-            f"{changed} run{'' if changed == 1 else 's'} of {len(done)} ran from a work tree with changes (-dirty): "
+            f"{count_of(changed, 'run')} of {len(done)} ran from a work tree with changes (-dirty): "
             "their code version does not say what they ran."
         )
     return notes
@@ -69,7 +70,7 @@ def counted(column: pd.Series) -> str:
     counts = counts.sort_index().sort_values(ascending=False, kind="stable")
     if len(counts) == 1:
         return str(counts.index[0])
-    return ", ".join(f"{value} ({n} run{'s' if n > 1 else ''})" for value, n in counts.items())
+    return ", ".join(f"{value} ({count_of(n, 'run')})" for value, n in counts.items())
 
 
 def library_versions(runs: pd.DataFrame) -> dict[str, pd.Series]:

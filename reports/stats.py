@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from autodo.plural import count_of
+
 Floats = NDArray[np.float64]
 Sample = Mapping[int, float]
 """Values by seed, NaN where there is no result."""
@@ -139,7 +141,7 @@ def too_few_pairs(counts: Collection[int]) -> str | None:
         return None
     most, fewer = max(few), " or fewer" if min(few) < max(few) else ""
     return (
-        f"With {most} common seed{'' if most == 1 else 's'}{fewer} a two-sided Wilcoxon signed-rank test cannot go "
+        f"With {count_of(most, 'common seed')}{fewer} a two-sided Wilcoxon signed-rank test cannot go "
         f"under p = {smallest_wilcoxon_p(most):g}: too few for it to tell two methods apart."
     )
 

@@ -8,6 +8,7 @@ RAY = ("cluster", "launch", "population", "trial", "trackers", "on_workers", "se
 READ_BY_REPORTS = (
     "autodo.records",
     "autodo.errors",
+    "autodo.plural",
     "autodo.storage",
     "autodo.store_format",
     "autodo.validation",

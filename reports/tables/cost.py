@@ -33,8 +33,8 @@ _OF_EPOCHS = (_OUTER, _OUTER_PHASE)
 # A column of hours is in the first of these units in which its smallest figure is not less than that.
 _UNITS = (("h", 3600.0, 3, 0.1), ("min", 60.0, 2, 1.0), ("s", 1.0, 2, 0.0))
 _RELATIVE = (
-    "Cost is the time of a run over the mean time of the baseline's runs in the same launch on the same device: only "
-    "such times compare."
+    "Cost is the time of a run over the mean time of the baseline's runs in the same launch and split on the same "
+    "device: only such times compare."
 )
 _MEANING = (
     "The time of a run holds evaluation and no search of a policy; the outer share is that of inner and outer seconds; "

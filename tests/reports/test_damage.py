@@ -172,7 +172,7 @@ def test_a_file_of_an_older_version_is_used(root: Path, add: Add) -> None:
     assert results.frame[sorted(optional)].isna().all(axis=None)
     assert len(results.warnings) == 3  # the first ones, and how many more
     assert results.warnings[-1].endswith("unknown (and 2 more like this)")
-    assert all((name in results.warnings[0]) == (name not in records.YOUNG) for name in optional)
+    assert all((name in results.warnings[0]) == (name not in records.LATER_COLUMNS) for name in optional)
 
 
 def test_of_many_damaged_files_some_are_named_and_all_are_counted(root: Path, add: Add) -> None:

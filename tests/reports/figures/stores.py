@@ -33,6 +33,7 @@ class Store:
         method: str = "baseline",
         distortion: str = "10-0.1",
         seed: int = 0,
+        split: str = "paper",
         error: float = 0.3,
         embeddings: bool = False,
         absent: Sequence[int] = (),
@@ -46,7 +47,7 @@ class Store:
             absent: classes of which the test set has no image.
             values: further columns of results.
         """
-        run = make(method, distortion, seed)
+        run = make(method, distortion, seed, split=split)
         generator = np.random.default_rng([seed, len(self.written), len(self.classes)])
         classes = len(self.classes)
         present = np.array([c for c in range(classes) if c not in absent])

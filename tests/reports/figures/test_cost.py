@@ -3,6 +3,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from autodo import records
+from reports.cost import condition_notes
 from reports.figures import choose, cost_figures
 from reports.figures.cost import CostQuality, cost_quality, draw_cost_quality
 from reports.palette import styles
@@ -48,6 +49,22 @@ def test_cost_is_relative_to_the_baseline_of_the_same_launch_and_device(store: S
     autodo, baseline = sorted(cost_quality(store.runs()))
     assert autodo == ("autodo-aws", 1.5, 12.5, 0.0)
     assert baseline[:3] == ("baseline", pytest.approx(1.0), 37.5)
+
+
+def test_each_split_has_a_baseline_of_its_own(store: Store) -> None:
+    store.add(split="union", seconds=20.0)
+    store.add("autodo-aws", split="union", seconds=60.0)
+    assert {method.name: method.cost for method in cost_quality(store.runs())} == {
+        "baseline (union)": 1.0,
+        "autodo-aws (union)": 3.0,
+    }
+    assert not any("Left out of the cost" in note for note in condition_notes(store.runs()))
+    store.add(seconds=10.0)
+    store.add("autodo-aws", split="test-as-val", seconds=10.0)
+    costs = {method.name: method.cost for method in cost_quality(store.runs())}
+    assert costs == {"baseline": 1.0, "baseline (union)": 1.0, "autodo-aws (union)": 3.0}
+    (left_out,) = (note for note in condition_notes(store.runs()) if "Left out of the cost" in note)
+    assert "1 run of a launch without the baseline in the same split on the same device" in left_out
 
 
 def test_the_caption_says_what_shared_the_machine_and_what_is_left_out(store: Store) -> None:
