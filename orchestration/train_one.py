@@ -12,6 +12,7 @@ from rich.console import Console
 from autodo.added_settings import PROTOCOL, defaults_before
 from autodo.config import DistortionConfig, LambdaStorage, RunConfig, SplitName
 from autodo.errors import ConfigError, TrainingDiverged, UserError
+from autodo.plural import count_of
 from autodo.recipes import build_run, dataset_presets
 from autodo.storage import StrPath
 from autodo.validation import parse_model, parse_overrides
@@ -185,7 +186,7 @@ def _estimate(
         return None
     seconds = durations.left(run)
     threads = torch.get_num_threads()
-    on = f" on {threads} CPU thread{'' if threads == 1 else 's'}" if device == "cpu" else ""
+    on = f" on {count_of(threads, 'CPU thread')}" if device == "cpu" else ""
     included = ", outer passes included" if run.outer is not None else ""
     text = f"training takes about {roughly(seconds)}{on}{included}"
     if device == "cpu" and seconds > LONG_SECONDS:
