@@ -191,7 +191,7 @@ def canonical_method(name: str) -> str:
 
 
 class DatasetText(NamedTuple):
-    """What a dataset's file says for people."""
+    """The parts of a dataset's recipe that are for people."""
 
     summary: str
     files: str
@@ -199,7 +199,7 @@ class DatasetText(NamedTuple):
 
 
 def dataset_text(name: str) -> DatasetText:
-    """What a dataset is. Raises ConfigError if there is none of this name."""
+    """Summary and files of a dataset. Raises ConfigError if there is none of this name."""
     check_name(name, dataset_names(), "dataset")
     shipped = _shipped("datasets", name)
     return DatasetText(*(str(shipped.get(field, "")) for field in DatasetText._fields))

@@ -1,4 +1,4 @@
-"""Which format a store has: STORE/store.json holds `{"format": 2}`.
+"""Format version of a store: STORE/store.json holds `{"format": 2}`.
 
 A program uses stores of its own format and of all earlier ones, and refuses later ones. FORMAT is raised when a program
 that does not know the change would misread a store or spoil it. A column or setting that came later does not need that.

@@ -53,14 +53,14 @@ def main() -> None:
 
 
 def values(name: OperationName, level: Tensor) -> Tensor:
-    """What levels stand for, every second with the other sign if the operation has one. Shape: [b] -> [b]."""
+    """Values of the levels in the operation's units, every second one negated if it has a sign. Shape: [b] -> [b]."""
     operation = OPERATIONS[name]
     value = operation.low + level * (operation.high - operation.low)
     return torch.where(torch.arange(len(level)) % 2 == 0, value, -value) if operation.signed else value
 
 
 def largest_difference(name: OperationName, images: Tensor) -> float:
-    """In levels of 0..255, over 50 draws of levels."""
+    """Largest difference over 50 draws, in levels of 0..255."""
     generator = torch.Generator().manual_seed(0)
     found = 0.0
     for _ in range(50):

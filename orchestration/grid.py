@@ -201,7 +201,7 @@ class GridConfig(BaseModel):
 
 
 class GridText(NamedTuple):
-    """What the comment at the beginning of a shipped grid says for people."""
+    """The parts of a shipped grid's comment that are for people."""
 
     summary: str
     cost: str
@@ -209,7 +209,7 @@ class GridText(NamedTuple):
 
 
 def grid_text(name: str) -> GridText:
-    """What a shipped grid is: its comment is the command, a line of summary, and among others `Cost: …`."""
+    """Summary and cost of a shipped grid, from its comment: the command, a line of summary, and `Cost: …`."""
     check_name(name, grid_names(), "grid")
     lines = shipped_file("grids", name).read_text().splitlines()
     comment = [line.removeprefix("#").strip() for line in itertools.takewhile(lambda line: line.startswith("#"), lines)]

@@ -1,4 +1,4 @@
-"""What launches took besides their runs, as they measured it themselves, and what the next one will take.
+"""Overhead of launches, as measured by themselves, and an estimate for the next one.
 
 The last ones are kept in the store, `launches.json`, and for a new store in this machine's cache folder.
 """
@@ -73,7 +73,7 @@ _LAUNCHES = TypeAdapter(list[LaunchTimes])
 
 
 def expected(store: Store, *, several_workers: bool, joined: bool) -> Overhead:
-    """What the next launch on this store will take besides its runs.
+    """Estimated overhead of the next launch on this store.
 
     As the last launches of this kind took on this store and machine, else on this store, else on this machine, else a
     guess.

@@ -115,7 +115,7 @@ class Store:
 
     @property
     def launches_file(self) -> Location:
-        """What the last launches took besides their runs; see `orchestration.launch_times`."""
+        """Path of the overheads of the last launches; see `orchestration.launch_times`."""
         return self.root / "launches.json"
 
     @property
@@ -222,7 +222,7 @@ class Store:
         return _is_held(self.run_dir(run_id))
 
     def at_work_on(self, run_ids: Collection[str]) -> set[str]:
-        """Of these runs, those that a process is at work on: it trains them, or searches their policy."""
+        """Subset of the runs that a process trains now, or whose policy it searches."""
 
         def is_at_work(run_id: str) -> bool:
             return self.at_work(run_id) or self._is_searched(run_id)
@@ -232,7 +232,7 @@ class Store:
             return {run_id for run_id, at_work in zip(run_ids, found, strict=True) if at_work}
 
     def interrupted(self, run_ids: Collection[str]) -> set[str]:
-        """Of these runs, those that began, are neither done nor failed, and that no process is at work on.
+        """Subset of the runs that have begun and are neither done nor failed nor at work.
 
         A run may begin or end between two looks at the store, so each is looked at again.
         """

@@ -56,7 +56,7 @@ def decode_images(files: Sequence[Path], image_size: int, *, root: Path) -> Imag
 
 
 def damaged_images(files: Sequence[Path], *, root: Path) -> str | None:
-    """What `decode_images` says of these files if some cannot be read, else None."""
+    """The error of `decode_images` if some of these files cannot be read, else None."""
     return _decode_each(files, 1, lambda *_: None, root=root)
 
 

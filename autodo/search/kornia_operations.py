@@ -22,7 +22,7 @@ def _shear(images: Tensor, slope_x: Tensor, slope_y: Tensor) -> Tensor:
 
 
 def _translate(images: Tensor, left: Tensor, up: Tensor) -> Tensor:
-    """In pixels. Shape: images [b, C, H, W], left, up [b] -> like images."""
+    """Translates images by pixels or fractions of them. Shape: images [b, C, H, W], left, up [b] -> like images."""
     return transform.translate(images, torch.stack([-left, -up], 1), align_corners=False)
 
 

@@ -114,7 +114,7 @@ class ClassAccuracies(NamedTuple):
     """Over the seeds of a method: of each class mean and sample standard deviation of its test accuracy in percent.
 
     Args:
-        n: seeds that tell of any class; one whose test set lacks a class does not count there.
+        n: seeds with an accuracy of any class; one whose test set lacks a class is left out there.
         worst: the class of the lowest mean.
     Shape:
         mean [C], std [C], NaN where unknown.
@@ -127,7 +127,7 @@ class ClassAccuracies(NamedTuple):
 
 
 def accuracies_of(choice: Choice, classes: int) -> dict[str, ClassAccuracies]:
-    """What is known of each method; runs with another number of classes do not count."""
+    """Class accuracies of each method; runs with another number of classes are left out."""
     found = {}
     for method in choice.methods:
         values = class_accuracies(choice.of(method), classes)

@@ -1,4 +1,4 @@
-"""What quality costs: test error against the time of a run, relative to the baseline's."""
+"""Test error against the time of a run, relative to the baseline's."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

@@ -174,7 +174,7 @@ def _papers(runs: pd.DataFrame) -> dict[tuple[str, str], Reference]:
 
 
 def _device_notes(runs: pd.DataFrame) -> list[str]:
-    """What the figures were measured on; of several devices the report tells once."""
+    """Devices of the figures; several devices are named once, at the top of the report."""
     devices = sorted(set(runs["device"].dropna().astype(str)))
     on_cpu = [_CPU_MEMORY] if any("cpu" in device.lower() for device in devices) else []
     return [*([f"Measured on: {devices[0]}."] if len(devices) == 1 else []), *on_cpu]

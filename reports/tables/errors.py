@@ -77,7 +77,7 @@ def error_tables(
 
 
 def _minority_notes(runs: pd.DataFrame) -> list[str]:
-    """Which classes are the minority at each distortion: of all at once where they agree."""
+    """Minority classes at each distortion, in one line where they agree."""
     by_distortion = {str(d): minority_notes(of_cell) for d, of_cell in runs.groupby("distortion", sort=False)}
     if len({tuple(notes) for notes in by_distortion.values()}) == 1:
         return next(iter(by_distortion.values()))
