@@ -101,6 +101,13 @@ def name_with_split(method: str, split: str) -> str:
     return method if split == "paper" else f"{method} ({split})"
 
 
+def baseline_among(names: Iterable[str]) -> str | None:
+    """The baseline's name among those of methods, that of the split `paper` first; None if there is none."""
+    known = set(names)
+    candidates = [name_with_split("baseline", split) for split in ("paper", "union", "test-as-val")]
+    return next((name for name in candidates if name in known), None)
+
+
 def _method_names(runs: pd.DataFrame) -> list[str]:
     differences: dict[Any, str] = {}
     for method, of_method in runs.groupby("method"):

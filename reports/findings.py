@@ -8,6 +8,7 @@ import pandas as pd
 
 from autodo.plural import count_of
 from reports.classes import with_metric
+from reports.comparison import baseline_among
 from reports.stats import Floats, bootstrap_intervals, differences, paired_t_test, too_few_pairs
 from reports.tables.differences import COVERAGE
 
@@ -156,7 +157,7 @@ def _apart(
     others = {name: mean for name, mean in means.items() if name not in (best, *ties)}
     if not others:
         return f"{where}, all methods have a {words} of {100 * means[best]:.2f}%."
-    rival = "baseline" if "baseline" in others else _lowest(others)[0]
+    rival = baseline_among(others) or _lowest(others)[0]
     errors = f"{100 * means[best]:.2f}% against {100 * means[rival]:.2f}% of {rival}"
     if ties:
         return f"{where}, {_joined([best, *ties])} share the lowest {words}: {errors}."

@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.comparison import named, without_test_as_val
+from reports.comparison import baseline_among, named, without_test_as_val
 from reports.document import Cell, Column, Row, Table
 from reports.keys import key
 from reports.stats import FEWEST, SAME, Floats, bootstrap_intervals, differences, mean_std, too_few_pairs
 from reports.tables import cells
 from reports.tables.errors import METRICS, OPTIMISTIC
 
-_BASELINE = "baseline"
 _INTERVAL = (
     "In brackets: between which figures the mean difference over many seeds is estimated to lie (BCa bootstrap, 95% "
     "confidence)."
@@ -45,8 +44,9 @@ def difference_tables(
             of_column = {name: cells.cell(grid.get((name, column), {}), known) for name in names}
             best[column] = next(iter(cells.best_of(of_column, "lower")), None)
         references: dict[str, dict[str, str | None]] = {}
-        if _BASELINE in names:
-            references["the baseline"] = dict.fromkeys(columns, _BASELINE)
+        baseline = baseline_among(names)
+        if baseline is not None:
+            references["the baseline"] = dict.fromkeys(columns, baseline)
         references["the best"] = best
         for what, reference in references.items():
             if len(names) > 1 and any(reference.values()):

@@ -10,7 +10,9 @@ import scipy.stats
 
 from orchestration.plan import expected_rows
 from reports.cell_text import mean_text
+from reports.comparison import named
 from reports.document import Reference, Table
+from reports.findings import what_was_found
 from reports.tables import (
     METRICS,
     class_tables,
@@ -224,6 +226,15 @@ def test_no_differences_from_a_baseline_that_is_not_there() -> None:
     (only,) = difference_tables(synthetic.results(rows))
     assert "minus that of the best" in only.caption
     assert difference_tables(synthetic.results(rows[:4])) == []  # nothing to compare it with
+
+
+def test_where_all_train_on_val_too_so_does_the_baseline() -> None:
+    rows = synthetic.grid(("svhn",), ("1-0.0",), {"baseline": 0.2, "autodo-aws": 0.1}, split="union")
+    from_baseline, _ = difference_tables(synthetic.results(rows))
+    assert "minus that of the baseline" in from_baseline.caption
+    assert [row.name for row in from_baseline.rows] == ["autodo-aws (union)"]
+    _, most = what_was_found(named(synthetic.results(rows)), "error_best_val", "test error")
+    assert "of baseline (union)" in most
 
 
 def test_ranks_over_complete_cells(rows: list[Any], frame: pd.DataFrame, expected: list[Any]) -> None:
