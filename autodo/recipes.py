@@ -1,7 +1,7 @@
 """From names to a RunConfig: the dataset's recipe, the method's preset, then overrides, later ones winning."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -201,8 +201,7 @@ class DatasetText(NamedTuple):
 def dataset_text(name: str) -> DatasetText:
     """Summary and files of a dataset. Raises ConfigError if there is none of this name."""
     check_name(name, dataset_names(), "dataset")
-    shipped = _shipped("datasets", name)
-    return DatasetText(*(str(shipped.get(field, "")) for field in DatasetText._fields))
+    return DatasetText(*_texts("datasets", name, DatasetText._fields))
 
 
 class MethodText(NamedTuple):
@@ -218,10 +217,15 @@ class MethodText(NamedTuple):
 
 
 def method_text(name: str) -> MethodText:
-    """What a shipped method is."""
+    """Summary, images, cost and reference of a shipped method. Raises ConfigError if there is none of this name."""
     check_name(name, method_names(), "method")
-    shipped = _shipped("methods", name)
-    return MethodText(*(str(shipped.get(field, "")) for field in MethodText._fields))
+    return MethodText(*_texts("methods", name, MethodText._fields))
+
+
+def _texts(kind: Kind, name: str, fields: Sequence[str]) -> list[str]:
+    """The fields of a shipped file that are for people; empty where it lacks one."""
+    shipped = _shipped(kind, name)
+    return [str(shipped.get(field, "")) for field in fields]
 
 
 def dataset_names() -> list[str]:

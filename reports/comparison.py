@@ -11,6 +11,8 @@ from autodo.added_settings import with_added
 from reports.classes import with_minority
 from reports.damage import printable
 
+BASELINE = "baseline"
+"""The method that others are compared with."""
 IDENTITY = (
     *("run_id", "dataset", "split", "method", "model", "imbalance_ratio", "noise_ratio"),
     *("seed", "recipe_id", "variant_id", "config"),
@@ -104,7 +106,7 @@ def name_with_split(method: str, split: str) -> str:
 def baseline_among(names: Iterable[str]) -> str | None:
     """The baseline's name among those of methods, that of the split `paper` first; None if there is none."""
     known = set(names)
-    candidates = [name_with_split("baseline", split) for split in ("paper", "union", "test-as-val")]
+    candidates = [name_with_split(BASELINE, split) for split in ("paper", "union", "test-as-val")]
     return next((name for name in candidates if name in known), None)
 
 

@@ -5,9 +5,8 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from autodo.plural import count_of
-from reports.comparison import name_with_split
+from reports.comparison import BASELINE, name_with_split
 
-_BASELINE = "baseline"
 _LAUNCHES = 3  # that have a note each, before they are summed up
 _MEASURED = ["launch_id", "device", "split"]
 _SHARED = "What runs at the same time shares cores, memory and caches, so that times are longer than of a run alone."
@@ -28,7 +27,7 @@ def relative_costs(runs: pd.DataFrame) -> "pd.Series[float]":
         -> [R].
     """
     seconds = runs["seconds"].astype(float).where(_alike(runs))
-    of_split = [name_with_split(_BASELINE, split) for split in runs["split"]]
+    of_split = [name_with_split(BASELINE, split) for split in runs["split"]]
     baselines = seconds[runs["name"] == of_split]
     means = baselines.groupby([runs.loc[baselines.index, key] for key in _MEASURED]).mean()
     places = zip(*(runs[key] for key in _MEASURED), strict=True)

@@ -42,7 +42,8 @@ def test_the_train_loss_falls_and_the_test_error_is_sane(method):
     """One method of each family; the formulas of all are tested by themselves."""
     training = start(run_of(method, ir=2, nr=0.1, training__epochs=15, training__batch_size=32, training__lr=0.1))
     epochs = list(training)
-    # The reweighting of LDAM-DRW and the images of a last phase change what the loss is of.
+    # The reweighting of LDAM-DRW and the images of a last phase change what the loss is of. Of FAMILIES, seeds 0 to 2,
+    # under default, avx2 and avx512: a loss of at most 0.41 of the first, an error of at most 0.11.
     last = round(0.8 * training.config.finetune_start) - 1
     assert epochs[last]["train_loss"] < 0.75 * epochs[0]["train_loss"]
     assert training.outcome().error < 0.25

@@ -142,7 +142,10 @@ def test_a_step_follows_the_gradients_of_both_losses(what: str) -> None:
 
 
 def test_a_critic_alone_learns_to_tell_the_two_apart() -> None:
-    """From a policy that stands still, and harms."""
+    """From a policy that stands still, and harms.
+
+    Seeds 0 to 2, under default, avx2 and avx512: 5.4 to 6.0, against at most 1.3.
+    """
     search = search_of("brightness", 0)
     before = [parameter.clone() for parameter in search.policy.parameters()]
     search.outer.step = lambda: None  # type: ignore[assignment, method-assign]
@@ -157,7 +160,10 @@ def test_a_critic_alone_learns_to_tell_the_two_apart() -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("what", ["class", "brightness"])
 def test_operations_that_harm_lose_the_game(what: str) -> None:
-    """The mean of three whole searches, since the game carries every rounding on: one of them says little."""
+    """The mean of three whole searches, since the game carries every rounding on: one of them says little.
+
+    Under default, avx2 and avx512: 0.18 to 0.30 for Invert, 1.28 to 1.52 for Color.
+    """
     changes = [change_of_shares(search_of(what, seed)) for seed in range(3)]
     change = {name: sum(one[name] for one in changes) / len(changes) for name in SEARCHED}
     assert change["Invert"] < 0.7
