@@ -74,6 +74,7 @@ def test_no_class_vanishes_and_none_is_given_more_than_it_has(kind, caplog):
     lower_is_larger = np.repeat(np.arange(4), [900, 900, 3, 5])
     kept = imbalance(lower_is_larger, 4, 1.5, np.random.default_rng(0), kind)
     assert np.bincount(lower_is_larger[kept]).tolist() == [900, 900, *([2, 3] if kind == "class" else [3, 5])]
+    assert len(imbalance(lower_is_larger, 4, 3, np.random.default_rng(0), "class")) == 1803  # one image is not none
     nothing = "imbalance ratio 1.5 removes no image: the classes 2 to 3 have 8 images together, no more than it leaves"
     assert caplog.messages == ([] if kind == "class" else [nothing])
 
