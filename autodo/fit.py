@@ -6,14 +6,14 @@ import torch
 
 from autodo.augment.policy_file import PolicyFile
 from autodo.augment.read_policy import read_policy
-from autodo.config import RunConfig
+from autodo.config.policy import FilePolicy, SearchedPolicy
+from autodo.config.run import RunConfig
 from autodo.data import Prepared, load, prepare
-from autodo.epoch_progress import Progress
 from autodo.errors import ConfigError
-from autodo.outcome import Outcome
-from autodo.policy_config import FilePolicy, SearchedPolicy
-from autodo.storage import StrPath
-from autodo.train import Row, Training
+from autodo.io.storage import StrPath
+from autodo.results.outcome import Outcome
+from autodo.training.progress import Progress
+from autodo.training.trainer import Row, Training
 
 
 def default_device() -> str:

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from autodo.config import LossName
+from autodo.config.run import LossName
 
 
 class Loss(Protocol):

@@ -25,7 +25,7 @@ from autodo.augment.draws import complete
 from autodo.augment.operations import NAMES, to_float
 from autodo.augment.policy import apply, build_policy
 from autodo.augment.ranges import PUBLISHED, Scale
-from autodo.policy_config import AutoAugment, PolicyConfig, RandAugment, TrivialAugment, UniformAugment
+from autodo.config.policy import AutoAugment, PolicyConfig, RandAugment, TrivialAugment, UniformAugment
 from autodo.seeds import host_generator
 from benchmarks.table import Row, tell
 from tests import pil_policy

@@ -19,9 +19,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from autodo.config import LambdaStorage, PointsConfig
+from autodo.config.run import LambdaStorage, PointsConfig
 from autodo.points.model import PointModel
-from autodo.points.place import Place
+from autodo.points.storage import Place
 from benchmarks.table import Row, machine, tell
 
 BATCH = 256

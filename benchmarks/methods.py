@@ -18,10 +18,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from autodo.config.policy import FilePolicy, SearchedPolicy
+from autodo.config.recipes import build_run, method_names
 from autodo.data import Prepared, load, prepare
-from autodo.policy_config import FilePolicy, SearchedPolicy
-from autodo.recipes import build_run, method_names
-from autodo.train import Training
+from autodo.training.trainer import Training
 
 
 def main() -> None:

@@ -23,13 +23,13 @@ from torch import Tensor
 
 from autodo.bilevel.hypergradient import hessian_matvec, implicit_objective, validation_gradient
 from autodo.bilevel.inverse_hessian import exact, neumann
-from autodo.config import DistortionConfig
+from autodo.config.recipes import build_run
+from autodo.config.run import DistortionConfig
 from autodo.data import load, prepare
 from autodo.data.batches import shuffled_batches
 from autodo.data.image_set import Dataset, Images, ImageSet, Integers
-from autodo.recipes import build_run
-from autodo.train import Training
-from autodo.workers import ALONE
+from autodo.distributed.process_group import ALONE
+from autodo.training.trainer import Training
 
 SCALES = ("step", "sum")
 EPSILONS = (1e-8, 1e-12)

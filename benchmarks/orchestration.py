@@ -28,12 +28,12 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from autodo.config import RunConfig
+from autodo.config.run import RunConfig
 from benchmarks.table import Row, tell
-from orchestration.execute import execute
-from orchestration.grid import GridConfig, expand, load_grid
-from orchestration.plan import make_plan, works
-from orchestration.store import Store
+from orchestration.execution.execute import execute
+from orchestration.grid.grid import GridConfig, expand, load_grid
+from orchestration.planning.plan import make_plan, works
+from orchestration.store.store import Store
 
 TRIVIAL = {"training.epochs": 1, "training.warmup_epochs": 0, "dataset.subsample": 20}
 
@@ -230,7 +230,7 @@ def train_bare(runs: list[RunConfig], folder: Path) -> None:
 def launch(runs: list[RunConfig], folder: Path) -> None:
     """The runs on a Ray of this machine, its start and end included."""
     from orchestration import launch as on_ray
-    from orchestration.cluster import Cluster
+    from orchestration.ray_cluster.cluster import Cluster
 
     store = Store(folder).create()
     plan = make_plan(runs, store)

@@ -30,14 +30,14 @@ from torch.nn import functional as F
 
 from autodo.bilevel.frozen import frozen
 from autodo.bilevel.inverse_hessian import build_solver
-from autodo.config import RunConfig
+from autodo.config.recipes import build_run
+from autodo.config.run import RunConfig
 from autodo.data import ImageSet, Prepared
 from autodo.data.batches import epoch_batches
 from autodo.data.prepare import Points
-from autodo.evaluate import Evaluation
 from autodo.points.model import PointView
-from autodo.recipes import build_run
-from autodo.train import Training
+from autodo.training.evaluate import Evaluation
+from autodo.training.trainer import Training
 from benchmarks.table import Row, machine, tell
 from tests.oracles import double_backward, plain_loss
 

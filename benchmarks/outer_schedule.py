@@ -22,12 +22,12 @@ import pandas as pd
 import torch
 from scipy.stats import ttest_1samp
 
-from autodo.atomic import replacing
-from autodo.config import DistortionConfig, RunConfig
+from autodo.config.recipes import build_run
+from autodo.config.run import DistortionConfig, RunConfig
 from autodo.data import Prepared, load, prepare
-from autodo.recipes import build_run
-from autodo.task_model import best_model
-from autodo.train import Training
+from autodo.io.atomic import replacing
+from autodo.training.task_model import best_model
+from autodo.training.trainer import Training
 from benchmarks.outer_variants import (
     BEFORE,
     BY_VAL,
@@ -43,7 +43,7 @@ from benchmarks.outer_variants import (
     VARIANTS,
     Variant,
 )
-from reports.palette import COLOURS
+from reports.figures.palette import COLOURS
 
 METHODS = ("autodo-exact-ws", "autodo-exact-aws")
 FEW = 256

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import autodo.train
+import autodo.training.trainer
 from autodo.bilevel.outer_pass import OuterPass
-from autodo.config import SplitName
+from autodo.config.run import SplitName
 from autodo.data.batches import shuffled_batches
 from autodo.data.split import stratified_split
-from autodo.evaluate import Evaluation
 from autodo.points.table import PointTable
-from autodo.train import Training
+from autodo.training.evaluate import Evaluation
+from autodo.training.trainer import Training
 
 
 class Variant(NamedTuple):
@@ -109,11 +109,11 @@ def cross_fit(training: Training) -> None:
     original = training._inner_phase
 
     def inner_phase(epoch: int) -> tuple[float, float]:
-        autodo.train.shuffled_batches = held_out
+        autodo.training.trainer.shuffled_batches = held_out
         try:
             return original(epoch)
         finally:
-            autodo.train.shuffled_batches = shuffled_batches
+            autodo.training.trainer.shuffled_batches = shuffled_batches
 
     training._inner_phase = inner_phase  # type: ignore[method-assign]
 

@@ -35,15 +35,15 @@ seconds = time.perf_counter() - started, time.process_time() - used
 print(json.dumps([*seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
 """
 READ = _MEASURE.format(
-    imports="from reports.load import load_epochs, load_results",
+    imports="from reports.readers.load import load_epochs, load_results",
     call="""results = load_results(sys.argv[1])
 columns = ["run_id", "epoch", "train_loss", "test_loss", "test_error", "outer_phase"]
 _, warnings = load_epochs(sys.argv[1], results.frame["run_id"], columns)
 assert not results.warnings and not warnings, (results.warnings, warnings)""",
 )
 REPORT = _MEASURE.format(
-    imports="""from orchestration.show import expected
-from orchestration.store import Store
+    imports="""from orchestration.cli.show import expected
+from orchestration.store.store import Store
 from reports.write import write_report
 wanted, _ = expected(Store(sys.argv[1]).open())""",
     call=f"write_report(sys.argv[1], out=sys.argv[2], expected=wanted, formats={FORMATS})",

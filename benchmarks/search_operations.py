@@ -18,7 +18,7 @@ from torch import Tensor
 
 from autodo.augment.operations import OPERATIONS
 from autodo.augment.policy_file import OperationName
-from autodo.policy_config import Implementation
+from autodo.config.policy import Implementation
 from autodo.search.smooth_operations import SEARCHED, apply_smooth, differentiable
 from tests import pil_policy
 

@@ -29,16 +29,16 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-from autodo import checkpoint
-from autodo.config import LambdaStorage, PointsConfig
+from autodo.config.run import LambdaStorage, PointsConfig
 from autodo.data.batches import shuffled_batches
-from autodo.data.shards import deal
+from autodo.data.sharding import deal
+from autodo.distributed.process_group import Group
 from autodo.points.model import PointModel
-from autodo.points.place import Place
+from autodo.points.storage import Place
 from autodo.points.table import PointTable
 from autodo.seeds import numpy_generator, torch_generator
-from autodo.train import Training
-from autodo.workers import Group
+from autodo.training import checkpoint
+from autodo.training.trainer import Training
 from benchmarks.lambda_table import _available, _resident
 from benchmarks.outer_phase import Network, config_of, made_up
 from benchmarks.table import Row, machine, tell

@@ -27,11 +27,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from autodo.config import DatasetConfig
+from autodo.config.run import DatasetConfig
 from autodo.data import load
 from autodo.data.stream.crop import pixels_of
 from autodo.data.stream.pool import WORKERS_VARIABLE
-from autodo.data.streamed import Crops, StreamedImages
+from autodo.data.stream.streamed_images import Crops, StreamedImages
 from benchmarks.table import Row, machine, tell
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from autodo import records
-from autodo.config import DistortionConfig, RunConfig
+from autodo.config.run import DistortionConfig, RunConfig
+from autodo.results import records
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

@@ -18,11 +18,11 @@ from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from autodo import records
-from autodo.config import RunConfig
+from autodo.config.run import RunConfig
+from autodo.results import records
 from benchmarks.synthetic_run import SyntheticRun
-from orchestration.grid import GridConfig, expand, load_grid
-from orchestration.store import Store
+from orchestration.grid.grid import GridConfig, expand, load_grid
+from orchestration.store.store import Store
 
 GRIDS = tuple(f"paper-{dataset}{rest}" for dataset in ("svhn", "cifar10", "cifar100") for rest in ("", "-published"))
 ALL: tuple[records.Kind, ...] = ("points", "predictions", "epochs", "results")

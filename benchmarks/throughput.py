@@ -31,15 +31,15 @@ from torchvision import transforms
 
 from autodo.augment.pipeline import Pipeline, channel_statistics
 from autodo.augment.policy import build_policy
-from autodo.config import AugmentationConfig, RunConfig
+from autodo.config.policy import RandAugment
+from autodo.config.recipes import build_run
+from autodo.config.run import AugmentationConfig, RunConfig
 from autodo.data import ImageSet, Prepared
 from autodo.data.batches import epoch_batches
 from autodo.data.prepare import Points
 from autodo.models import build
-from autodo.policy_config import RandAugment
-from autodo.recipes import build_run
-from autodo.task_model import computes_in_bf16
-from autodo.train import Training
+from autodo.training.task_model import computes_in_bf16
+from autodo.training.trainer import Training
 from benchmarks.outer_phase import ratios
 from benchmarks.table import Row, machine, tell
 

@@ -1,1 +1,1 @@
-"""The shipped recipes (datasets/), presets (methods/) and grids (grids/): YAML files, found by autodo.recipes."""
+"""The shipped recipes (datasets/), presets (methods/) and grids (grids/) in YAML; autodo.config.recipes finds them."""

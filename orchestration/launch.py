@@ -11,35 +11,34 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-# First of all that touches Ray: it sets the environment that Ray reads at its import.
-from orchestration import cluster as clusters  # isort: skip
-
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
+from rich.console import Console
 
+from autodo.config.recipes import dataset_presets, dataset_recipe
 from autodo.errors import StoreError
-from autodo.recipes import dataset_presets, dataset_recipe
-from autodo.storage import LocalLocation, Location, StrPath, absolute
-from orchestration import lease
-from orchestration.cluster import Cluster
-from orchestration.conditions import Launch
-from orchestration.failures import record, record_death
-from orchestration.grid import ResourcesConfig
-from orchestration.keep import Keep
-from orchestration.launch_times import Overhead
-from orchestration.on_workers import AnyRunTrial, request
-from orchestration.plan import RETRIES
-from orchestration.policies import searches_left
-from orchestration.progress import LONG_SECONDS, Display, GridProgress, display, label, parse_log_line, roughly
-from orchestration.run_queue import PATIENCE_SECONDS, RunQueue, Work
-from orchestration.run_state import Failure
-from orchestration.scratch import scratch_directory, sweep
-from orchestration.store import Store
+from autodo.io.storage import LocalLocation, Location, StrPath, absolute
+from orchestration.display.progress import LONG_SECONDS, Display, GridProgress, display, label, parse_log_line, roughly
+from orchestration.execution.conditions import Launch
+from orchestration.execution.on_workers import AnyRunTrial, request
+from orchestration.grid.grid import ResourcesConfig
+from orchestration.grid.keep import Keep
+from orchestration.planning.launch_times import Overhead
+from orchestration.planning.plan import RETRIES
+from orchestration.planning.policies import searches_left
+from orchestration.planning.run_queue import PATIENCE_SECONDS, RunQueue, Work
+
+# First of all that touches Ray: it sets the environment that Ray reads at its import.
+from orchestration.ray_cluster import cluster as clusters
+from orchestration.ray_cluster.cluster import Cluster
+from orchestration.store import lease
+from orchestration.store.failures import record, record_death
+from orchestration.store.run_state import Failure
+from orchestration.store.scratch import scratch_directory, sweep
+from orchestration.store.store import Store
 
 AUTOSCALING_DEMAND = 200
 """Runs that a cluster is asked for at a time, so that an autoscaler sees what is needed; Tune's own figure."""
@@ -182,7 +181,7 @@ def _with_policies(
         return list(works)
     from autodo.search.algorithms import ALGORITHMS
     from autodo.search.tasks import search_config
-    from orchestration import population, search_stage
+    from orchestration.search import population, stage
 
     asking = [work.resources for work in works if work.run.search_id in wanted]
     # One size for all searches, so that no process waits for the room of one of another size.
@@ -194,7 +193,7 @@ def _with_policies(
     alone = {search_id: run for search_id, run in wanted.items() if search_config(run).algorithm in ALGORITHMS}
     populations = {search_id: run for search_id, run in wanted.items() if search_id not in alone}
     begun = time.monotonic()
-    ended = search_stage.find_policies(
+    ended = stage.find_policies(
         alone,
         store,
         console,
@@ -215,7 +214,7 @@ def _with_policies(
             seconds=None if options.seconds is None else options.seconds - (time.monotonic() - begun),
             data_dir=options.data_dir,
         )
-        ended = search_stage.Ended({**ended.failed, **after.failed}, after.stop_reason)
+        ended = stage.Ended({**ended.failed, **after.failed}, after.stop_reason)
     progress.stop_reason = ended.stop_reason
     ready = []
     for work in works:

@@ -7,11 +7,14 @@ from typing import Any
 import pandas as pd
 
 from autodo.errors import StoreError
-from autodo.storage import Location, StrPath, located
-from reports import findings, provenance
-from reports.comparison import named, without_test_as_val
-from reports.curves import COLUMNS as CURVE_COLUMNS
-from reports.curves import learning_curves
+from autodo.io.storage import Location, StrPath, located
+from reports.analysis import findings, provenance
+from reports.analysis.comparison import named, without_test_as_val
+from reports.analysis.curves import COLUMNS as CURVE_COLUMNS
+from reports.analysis.curves import learning_curves
+from reports.analysis.label_repair import REPAIR_COLUMNS, label_repair
+from reports.analysis.selection import select as selected
+from reports.analysis.stats import Ranks
 from reports.doctor.inspect_run import inspect_run
 from reports.document import Figure, Report, Section
 from reports.figures import (
@@ -25,12 +28,9 @@ from reports.figures import (
     rank_figure,
 )
 from reports.figures.choose import Choice
+from reports.figures.palette import Style, styles
 from reports.keys import key
-from reports.label_repair import REPAIR_COLUMNS, label_repair
-from reports.load import Results, load_epochs, load_results, reduce_runs
-from reports.palette import Style, styles
-from reports.selection import select as selected
-from reports.stats import Ranks
+from reports.readers.load import Results, load_epochs, load_results, reduce_runs
 from reports.tables import (
     EPOCH_COLUMNS,
     METRICS,

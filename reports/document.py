@@ -104,7 +104,7 @@ class Table:
         caption: what the figures are; a phrase without full stop.
         heading: over the names of the rows, such as `method`.
         notes: sentences for under the table.
-        group: as `reports.comparison.named` gives it; empty if the table is of several, or of none.
+        group: as `reports.analysis.comparison.named` gives it; empty if the table is of several, or of none.
         distortion: IR-NR of all of it; empty if its columns are distortions, or it is of several.
     """
 

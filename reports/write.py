@@ -3,18 +3,18 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from autodo.config.validation import check_name
 from autodo.errors import ConfigError
-from autodo.storage import Location, StrPath, located
-from autodo.validation import check_name
+from autodo.io.storage import Location, StrPath, located
 from reports.build import HEADLINE, build_report
 from reports.document import Report
 from reports.figures import Files, render, save
+from reports.formats.latex import report_latex, table_latex
+from reports.formats.markdown import report_markdown
+from reports.formats.tidy import report_csv
 from reports.html import to_html
-from reports.latex import report_latex, table_latex
-from reports.load import Results
-from reports.markdown import report_markdown
+from reports.readers.load import Results
 from reports.tables import METRICS
-from reports.tidy import report_csv
 
 FORMATS = ("html", "md", "latex", "csv")
 

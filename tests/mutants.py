@@ -40,15 +40,19 @@ PACKAGES = ("autodo", "orchestration", "reports", "configs", "benchmarks", "test
 
 # File -> the tests that exercise it, quick ones first; a folder stands for all of its tests. Those of a path that a
 # checkout does not have are left out.
-_POINTS = ("tests/autodo/points", "tests/autodo/test_lambda_storage.py", "tests/autodo/bilevel/test_outer_pass.py")
-_BILEVEL = ("tests/autodo/bilevel", "tests/autodo/test_no_waiting.py")
+_POINTS = (
+    "tests/autodo/points",
+    "tests/autodo/training/test_lambda_storage.py",
+    "tests/autodo/bilevel/test_outer_pass.py",
+)
+_BILEVEL = ("tests/autodo/bilevel", "tests/autodo/training/test_no_waiting.py")
 TESTS: dict[str, tuple[str, ...]] = {
     "autodo/bilevel/frozen.py": ("tests/autodo/bilevel/test_frozen.py", *_BILEVEL),
     "autodo/bilevel/hypergradient.py": ("tests/autodo/bilevel/test_hypergradient.py", *_BILEVEL),
     "autodo/bilevel/inverse_hessian.py": ("tests/autodo/bilevel/test_inverse_hessian.py", *_BILEVEL),
     "autodo/bilevel/outer_pass.py": ("tests/autodo/bilevel/test_outer_pass.py", *_BILEVEL),
     "autodo/points/model.py": _POINTS,
-    "autodo/points/place.py": _POINTS,
+    "autodo/points/storage.py": _POINTS,
     "autodo/points/reweight.py": ("tests/autodo/points", "tests/autodo/bilevel", "tests/autodo/test_losses.py"),
     "autodo/points/rounding.py": _POINTS,
     "autodo/points/row_store.py": _POINTS,
@@ -57,15 +61,18 @@ TESTS: dict[str, tuple[str, ...]] = {
     "autodo/losses.py": ("tests/autodo/test_losses.py", "tests/autodo/objectives/test_formulas.py"),
     "autodo/data/distort.py": ("tests/autodo/data/test_distort.py", "tests/autodo/data/test_prepare.py"),
     "autodo/data/split.py": ("tests/autodo/data/test_split.py", "tests/autodo/data/test_prepare.py"),
-    "autodo/data/shards.py": ("tests/autodo/data/test_shards.py",),
+    "autodo/data/sharding.py": ("tests/autodo/data/test_sharding.py",),
     "autodo/augment/affine.py": ("tests/autodo/augment/test_affine.py", "tests/autodo/points/test_model.py"),
-    "orchestration/run_queue.py": ("tests/orchestration/test_run_queue.py",),
-    "orchestration/store.py": (
-        *("tests/orchestration/test_store.py", "tests/orchestration/test_policies.py"),
-        *("tests/orchestration/test_searches.py", "tests/orchestration/test_hostile_store.py"),
+    "orchestration/planning/run_queue.py": ("tests/orchestration/planning/test_run_queue.py",),
+    "orchestration/store/store.py": (
+        *("tests/orchestration/store/test_store.py", "tests/orchestration/planning/test_policies.py"),
+        *("tests/orchestration/search/test_searches.py", "tests/orchestration/store/test_hostile_store.py"),
     ),
-    "orchestration/lease.py": ("tests/orchestration/test_lease.py", "tests/orchestration/test_store.py"),
-    "reports/stats.py": ("tests/reports/test_stats.py", "tests/reports/tables"),
+    "orchestration/store/lease.py": (
+        "tests/orchestration/store/test_lease.py",
+        "tests/orchestration/store/test_store.py",
+    ),
+    "reports/analysis/stats.py": ("tests/reports/analysis/test_stats.py", "tests/reports/tables"),
     "reports/tables/cells.py": ("tests/reports/tables",),
 }
 # Imported once, before the forks.

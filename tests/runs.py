@@ -3,11 +3,11 @@
 import datetime
 from typing import TYPE_CHECKING, Any
 
-from autodo import records
-from autodo.config import RunConfig
+from autodo.config.run import RunConfig
+from autodo.results import records
 
 if TYPE_CHECKING:
-    from autodo.outcome import Outcome
+    from autodo.results.outcome import Outcome
 
 
 def result_row(run: RunConfig, **values: Any) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def result_row(run: RunConfig, **values: Any) -> dict[str, Any]:
 
 def outcome(run: RunConfig, **values: Any) -> "Outcome":
     """An outcome with one row of results and nothing else."""
-    from autodo.outcome import Outcome
+    from autodo.results.outcome import Outcome
 
     return Outcome(
         results=records.table("results", [result_row(run, **values)]),

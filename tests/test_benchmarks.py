@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from scipy.stats import ttest_rel
 
+from autodo.config.recipes import build_run
 from autodo.data import load, prepare
-from autodo.recipes import build_run
-from autodo.train import Training
+from autodo.training.trainer import Training
 from benchmarks.__main__ import BENCHMARKS, ON_DEVICE, measured
 from benchmarks.neumann_scale import cut_classes
 from benchmarks.outer_schedule import STUDIES, cells, config_of, pooled_change

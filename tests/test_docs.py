@@ -21,16 +21,16 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
-from autodo import recipes
 from autodo.augment.read_policy import read_policy
-from autodo.recipes import build_run
-from autodo.validation import parse_overrides
-from orchestration import cli, commands, train_one
-from orchestration.execute import execute
-from orchestration.grid import expand, load_grid
-from orchestration.plan import select
-from orchestration.settings import Settings, effective
-from orchestration.store import Store
+from autodo.config import recipes
+from autodo.config.recipes import build_run
+from autodo.config.validation import parse_overrides
+from orchestration.cli import app, commands, train_one
+from orchestration.cli.options import Settings, effective
+from orchestration.execution.execute import execute
+from orchestration.grid.grid import expand, load_grid
+from orchestration.planning.plan import select
+from orchestration.store.store import Store
 
 ROOT = Path(__file__).parents[1]
 LANGUAGES = ("sh", "python", "yaml", "json", "dockerfile", "text")
@@ -215,12 +215,12 @@ def autodo(
 
     monkeypatch.setattr(commands, "launch", launch)
     monkeypatch.setattr(train_one, "train", train)
-    monkeypatch.setattr(cli, "console", Console(width=120))
+    monkeypatch.setattr(app, "console", Console(width=120))
 
     def call(words: Sequence[str]) -> None:
         monkeypatch.setattr(sys, "argv", ["autodo", *words])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            app.main()
         said = capsys.readouterr()
         assert not ended.value.code, f"autodo {shlex.join(words)}: {said.err}"
 
@@ -265,7 +265,7 @@ def _check_names(block: Block, words: list[str]) -> None:
 
 
 def test_commands_within_sentences_have_the_options_that_they_name() -> None:
-    group: Any = typer.main.get_command(cli.app)
+    group: Any = typer.main.get_command(app.app)
     found = [(page, text) for page in pages() for text in re.findall(r"`autodo ([a-z][^`]*)`", page.read_text())]
     assert len(found) > 30
     for page, text in found:
@@ -279,6 +279,6 @@ def test_commands_within_sentences_have_the_options_that_they_name() -> None:
 
 
 def test_the_readme_lists_every_command() -> None:
-    group: Any = typer.main.get_command(cli.app)
+    group: Any = typer.main.get_command(app.app)
     listed = re.findall(r"^autodo (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert set(group.commands) <= set(listed)

@@ -7,16 +7,17 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from autodo import checkpoint, records
 from autodo.augment.read_policy import import_policy, read_policy
-from autodo.classifier import Classifier
+from autodo.config.validation import load_yaml
 from autodo.errors import DataError
 from autodo.models import build
-from autodo.validation import load_yaml
+from autodo.results import records
+from autodo.results.classifier import Classifier
+from autodo.training import checkpoint
 
 ROOT = Path(__file__).parents[1]
 INSIDE = (
-    *("autodo/atomic.py", "autodo/storage.py", "autodo/object_store.py"),
+    *("autodo/io/atomic.py", "autodo/io/storage.py", "autodo/io/object_store.py"),
     *("autodo/data/", "autodo/search/"),
     *(f"orchestration/{name}.py" for name in ("attempt", "cluster", "scratch", "sinks", "trackers")),
 )
@@ -68,7 +69,7 @@ def test_no_public_function_asks_for_a_pathlib_path() -> None:
         for argument in [*function.args.args, *function.args.kwonlyargs]
         if argument.annotation is not None and ast.unparse(argument.annotation) in ("Path", "Path | None", "Path | str")
     ]
-    assert found == [], "take a StrPath (autodo/storage.py)"
+    assert found == [], "take a StrPath (autodo/io/storage.py)"
 
 
 def _public(module: ast.Module) -> list[ast.FunctionDef]:

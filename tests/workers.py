@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from autodo.workers import Workers
+from autodo.distributed.process_group import Workers
 
 TIMEOUT_SECONDS = 120
 

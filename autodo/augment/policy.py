@@ -13,7 +13,7 @@ from autodo.augment.geometry import counting
 from autodo.augment.operations import BLENDING, MOVING, NAMES, OPERATIONS, affine_of, to_float, to_levels
 from autodo.augment.policy_file import PolicyFile
 from autodo.augment.ranges import COLOUR, ORIGINAL, PAPER, Ranges
-from autodo.policy_config import OperationSet, PolicyConfig
+from autodo.config.policy import OperationSet, PolicyConfig
 
 __all__ = ["Draws", "Policy", "apply", "build_policy"]
 

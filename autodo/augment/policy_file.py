@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from autodo.validation import Frozen
+from autodo.config.validation import Frozen
 
 OperationName = Literal[
     "ShearX",

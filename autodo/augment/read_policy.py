@@ -10,9 +10,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from autodo.augment.policy_file import OPERATION_NAMES, PolicyFile
+from autodo.config.validation import hint, parse_model
 from autodo.errors import ConfigError, StoreError
-from autodo.storage import StrPath, is_uri, locate, without_secrets
-from autodo.validation import hint, parse_model
+from autodo.io.storage import StrPath, is_uri, locate, without_secrets
 
 LIMIT_BYTES = 2 * 2**20
 """Ten times the largest published file; the parser takes a hundred times as much memory."""

@@ -12,8 +12,8 @@ Reference: Gudovskiy et al. 2021, eq. (5); Lorraine et al., AISTATS 2020.
 from torch import Tensor
 
 from autodo.bilevel.inverse_hessian import MatVec
+from autodo.distributed.process_group import ALONE, Workers
 from autodo.losses import Loss, one_hot, softmax_curvature
-from autodo.workers import ALONE, Workers
 
 
 def validation_gradient(

@@ -10,16 +10,16 @@ from autodo.augment.pipeline import Pipeline
 from autodo.bilevel.frozen import frozen
 from autodo.bilevel.hypergradient import hessian_matvec, implicit_objective, validation_gradient
 from autodo.bilevel.inverse_hessian import NEEDS_POSITIVE_DEFINITE, build_solver
-from autodo.config import OuterConfig
+from autodo.config.run import OuterConfig
 from autodo.data.batches import Batch, ordered_batches, shuffled_batches
-from autodo.data.feed import Feed
-from autodo.data.streamed import Crops
-from autodo.epoch_progress import Watch, unwatched
-from autodo.evaluate import Evaluation
+from autodo.data.device_loader import Feed
+from autodo.data.stream.streamed_images import Crops
+from autodo.distributed.process_group import ALONE, Workers
 from autodo.losses import Loss
 from autodo.points.model import PointModel, PointView
 from autodo.seeds import derive
-from autodo.workers import ALONE, Workers
+from autodo.training.evaluate import Evaluation
+from autodo.training.progress import Watch, unwatched
 
 
 class OuterPass:

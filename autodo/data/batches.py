@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from autodo.workers import ALONE, Workers
+from autodo.distributed.process_group import ALONE, Workers
 
 
 class Batch(NamedTuple):

@@ -7,19 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from autodo.config import DatasetConfig
-from autodo.data.digits import read_digits
-from autodo.data.files import Place
-from autodo.data.folder import read_folder
-from autodo.data.idx import read_fashion_mnist, read_mnist
+from autodo.config.run import DatasetConfig
+from autodo.config.validation import check_name
 from autodo.data.image_set import Dataset
-from autodo.data.imagenet import read_imagenet
-from autodo.data.remote import local_copy
+from autodo.data.readers.digits import read_digits
+from autodo.data.readers.folder import read_folder
+from autodo.data.readers.idx import read_fashion_mnist, read_mnist
+from autodo.data.readers.imagenet import read_imagenet
+from autodo.data.readers.location import Place
+from autodo.data.readers.remote import local_copy
+from autodo.data.readers.torchvision_sets import read_cifar10, read_cifar100, read_svhn
 from autodo.data.split import FIXED_SEED, subsample
-from autodo.data.torchvision_sets import read_cifar10, read_cifar100, read_svhn
+from autodo.io.storage import StrPath, is_uri
 from autodo.seeds import numpy_generator
-from autodo.storage import StrPath, is_uri
-from autodo.validation import check_name
 
 logger = logging.getLogger("autodo")
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autodo.config import RunConfig
+from autodo.config.run import RunConfig
 from autodo.data.distort import flip_labels, imbalance
 from autodo.data.image_set import Dataset, Images, ImageSet, Integers
 from autodo.data.minority import minority_classes

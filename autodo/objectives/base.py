@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from autodo.augment.pipeline import Pipeline
-from autodo.config import RunConfig
+from autodo.config.run import RunConfig
 from autodo.data import Prepared
-from autodo.data.feed import Feed
+from autodo.data.device_loader import Feed
+from autodo.distributed.process_group import Workers
 from autodo.points.model import PointView
-from autodo.workers import Workers
 
 
 @dataclass(frozen=True)

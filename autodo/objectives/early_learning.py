@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from autodo import objective_config
+from autodo.config import objective
 from autodo.objectives.base import Objective, Setting, Step
 
 LEAST = 1e-4  # the published code keeps probabilities in [1e-4, 1 - 1e-4]
@@ -17,7 +17,7 @@ class EarlyLearning(Objective):
     Reference: Liu et al. 2020, section 4.
     """
 
-    def __init__(self, config: objective_config.ELR, setting: Setting) -> None:
+    def __init__(self, config: objective.ELR, setting: Setting) -> None:
         self.strength, self.beta = config.strength, config.beta
         self.targets = torch.zeros(len(setting.labels), setting.classes, device=setting.labels.device)
 

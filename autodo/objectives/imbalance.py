@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from autodo import objective_config
+from autodo.config import objective
 from autodo.objectives.base import Objective, Setting, Step, cross_entropies
 
 
@@ -13,7 +13,7 @@ class ClassBalanced(Objective):
     Reference: Cui et al. 2019, section 4.
     """
 
-    def __init__(self, config: objective_config.ClassBalanced, setting: Setting) -> None:
+    def __init__(self, config: objective.ClassBalanced, setting: Setting) -> None:
         counts = setting.class_counts(oracle=config.oracle)
         self.weights = effective_number_weights(counts, config.beta).float()
 
@@ -27,7 +27,7 @@ class LogitAdjustment(Objective):
     Reference: Menon et al. 2021, eq. (10).
     """
 
-    def __init__(self, config: objective_config.LogitAdjustment, setting: Setting) -> None:
+    def __init__(self, config: objective.LogitAdjustment, setting: Setting) -> None:
         counts = setting.class_counts(oracle=config.oracle)
         self.shift = (config.tau * (counts / counts.sum()).log()).float()
 
@@ -46,7 +46,7 @@ class Margins(Objective):
     Reference: Cao et al. 2019, section 3 and algorithm 1.
     """
 
-    def __init__(self, config: objective_config.LDAM, setting: Setting) -> None:
+    def __init__(self, config: objective.LDAM, setting: Setting) -> None:
         counts = setting.class_counts(oracle=config.oracle)
         self.shift = (config.scale * label_aware_margins(counts, config.max_margin)).float()
         weights = effective_number_weights(counts, config.beta)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
-from autodo import objective_config
+from autodo.config import objective
 from autodo.errors import ConfigError
 from autodo.objectives.base import Objective, Setting, Step, cross_entropies
 from autodo.seeds import initial_weights
@@ -58,7 +58,7 @@ class MetaWeightNet(_FromVal):
     Reference: Shu et al. 2019, section 3 and algorithm 1.
     """
 
-    def __init__(self, config: objective_config.MetaWeightNet, setting: Setting) -> None:
+    def __init__(self, config: objective.MetaWeightNet, setting: Setting) -> None:
         super().__init__(setting)
         with initial_weights(setting.generator.initial_seed()):
             layers = [nn.Linear(1, config.hidden), nn.ReLU(), nn.Linear(config.hidden, 1), nn.Sigmoid(), nn.Flatten(0)]
@@ -110,7 +110,7 @@ class LearnedReweighting(_FromVal):
     Reference: Ren et al. 2018, section 3 and algorithm 1.
     """
 
-    def __init__(self, config: objective_config.L2RW, setting: Setting) -> None:
+    def __init__(self, config: objective.L2RW, setting: Setting) -> None:
         super().__init__(setting)
 
     def losses(self, network: nn.Module, step: Step) -> Tensor:

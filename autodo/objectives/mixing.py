@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autodo import objective_config
+from autodo.config import objective
 from autodo.objectives.base import Objective, Setting, Step, cross_entropies
 from autodo.seeds import host_generator
 
@@ -34,7 +34,7 @@ class Mixup(Objective):
     Reference: Zhang et al. 2018, section 2.
     """
 
-    def __init__(self, config: objective_config.Mixup, setting: Setting) -> None:
+    def __init__(self, config: objective.Mixup, setting: Setting) -> None:
         self.alpha = config.alpha
 
     def losses(self, network: nn.Module, step: Step) -> Tensor:

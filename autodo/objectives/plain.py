@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from autodo import objective_config
+from autodo.config import objective
 from autodo.losses import LOSSES
 from autodo.objectives.base import Objective, Setting, Step
 
@@ -24,7 +24,7 @@ class LabelSmoothing(Objective):
     Reference: Szegedy et al. 2016, section 7.
     """
 
-    def __init__(self, config: objective_config.LabelSmoothing, setting: Setting) -> None:
+    def __init__(self, config: objective.LabelSmoothing, setting: Setting) -> None:
         self.smoothing = config.smoothing
 
     def losses(self, network: nn.Module, step: Step) -> Tensor:

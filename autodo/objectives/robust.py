@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from autodo import objective_config
+from autodo.config import objective
 from autodo.objectives.base import Objective, Setting, Step, cross_entropies
 
 
@@ -12,7 +12,7 @@ class GeneralisedCrossEntropy(Objective):
     Reference: Zhang and Sabuncu 2018, section 3.
     """
 
-    def __init__(self, config: objective_config.GCE, setting: Setting) -> None:
+    def __init__(self, config: objective.GCE, setting: Setting) -> None:
         self.q = config.q
 
     def losses(self, network: nn.Module, step: Step) -> Tensor:

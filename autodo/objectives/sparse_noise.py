@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from autodo import objective_config
+from autodo.config import objective
 from autodo.losses import one_hot
 from autodo.objectives.base import Objective, Setting, Step
 
@@ -23,7 +23,7 @@ class SparseNoise(Objective):
     Reference: Liu et al. 2022, section 2; the learning rates are its ones for CIFAR-10.
     """
 
-    def __init__(self, config: objective_config.SOP, setting: Setting) -> None:
+    def __init__(self, config: objective.SOP, setting: Setting) -> None:
         self.lr_u, self.lr_v = config.lr_u, config.lr_v
         count, generator = len(setting.labels), setting.generator
         self.u, self.v = (

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from autodo.augment import affine
-from autodo.config import Part, PointsConfig
+from autodo.config.run import Part, PointsConfig
 from autodo.data.batches import Batch
 from autodo.losses import one_hot
 from autodo.points import reweight, soft_labels
-from autodo.points.place import ON_DEVICE, Place
+from autodo.points.storage import ON_DEVICE, Place
 from autodo.points.table import PointTable
 
 PART = 2**14

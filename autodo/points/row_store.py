@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from autodo.points.place import Place
+from autodo.points.storage import Place
 
 Shapes = Mapping[str, tuple[Sequence[int], torch.dtype]]
 PENDING = 2

@@ -6,9 +6,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from autodo.points.place import ON_DEVICE, Place
 from autodo.points.rounding import stochastically
 from autodo.points.row_store import build_store
+from autodo.points.storage import ON_DEVICE, Place
 
 _READ = ("values", "last_touched")
 _MOVED = ("values", "last_touched", "square_average")

@@ -4,13 +4,13 @@ import tempfile
 from pathlib import Path
 
 from autodo.augment.policy_file import PolicyFile
-from autodo.config import RunConfig
+from autodo.config.run import RunConfig
 from autodo.data.prepare import Prepared
 from autodo.errors import ConfigError
+from autodo.io.storage import locate
 from autodo.search import fast_autoaugment
 from autodo.search.one_task import one_task
 from autodo.search.tasks import Algorithm, Bench, Tell, search_config
-from autodo.storage import locate
 
 ALGORITHMS: dict[str, Algorithm] = {
     "fast-autoaugment": Algorithm(fast_autoaugment.FastAutoAugment, fast_autoaugment.FoldWorker),

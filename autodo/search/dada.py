@@ -25,17 +25,17 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from autodo.augment.policy_file import PolicyFile
-from autodo.config import RunConfig
+from autodo.config.policy import DadaSearch, SearchedPolicy
+from autodo.config.run import RunConfig
 from autodo.data.batches import epoch_batches
 from autodo.data.prepare import Prepared
-from autodo.policy_config import DadaSearch, SearchedPolicy
-from autodo.schedule import learning_rate_factor
 from autodo.search import pair_policy, relaxed
 from autodo.search.epochs import Found, Material, Stateful, search_by_epochs, step_of
 from autodo.search.smooth_operations import SEARCHED, Setting, apply_each
 from autodo.search.tasks import Tell
 from autodo.search.unrolled import Parameters, derivative_along, val_direction
 from autodo.seeds import initial_weights, torch_generator
+from autodo.training.schedule import learning_rate_factor
 
 PAIRS = tuple(itertools.combinations(range(len(SEARCHED)), 2))
 # Of the network's SGD: as in the trainings that the policy is for.

@@ -10,20 +10,20 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from autodo import checkpoint as checkpoints
 from autodo.augment.pipeline import Pipeline, channel_statistics
 from autodo.augment.policy_file import PolicyFile, Step
 from autodo.augment.standard import crop_and_flip, erase
-from autodo.config import RunConfig
-from autodo.data.feed import for_statistics
+from autodo.config.policy import SearchedPolicy
+from autodo.config.run import RunConfig
+from autodo.data.device_loader import for_statistics
 from autodo.data.prepare import Prepared
 from autodo.errors import TrainingDiverged
 from autodo.models import build
-from autodo.policy_config import SearchedPolicy
-from autodo.search.reduced import reduced
 from autodo.search.smooth_operations import SEARCHED
+from autodo.search.subset import reduced
 from autodo.search.tasks import Tell
 from autodo.seeds import derive, initial_weights
+from autodo.training import checkpoint as checkpoints
 
 log = logging.getLogger(__name__)
 SubPolicies = tuple[tuple[Step, ...], ...]

@@ -16,13 +16,13 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from autodo.augment.policy_file import OPERATION_NAMES, PolicyFile, Step, SubPolicy
-from autodo.config import RunConfig
+from autodo.config.policy import FastAutoAugmentSearch
+from autodo.config.run import RunConfig
 from autodo.errors import StoreError
-from autodo.policy_config import FastAutoAugmentSearch
+from autodo.io.storage import Location
 from autodo.search.folds import FoldWorker
 from autodo.search.tasks import Json, Task, provenance, search_config
 from autodo.seeds import derive
-from autodo.storage import Location
 
 __all__ = ["FastAutoAugment", "FoldWorker", "Trial", "propose", "select"]
 

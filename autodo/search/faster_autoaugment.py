@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autodo.augment.policy_file import PolicyFile
-from autodo.config import RunConfig
+from autodo.config.policy import FasterAutoAugmentSearch, SearchedPolicy
+from autodo.config.run import RunConfig
 from autodo.data.batches import epoch_batches
 from autodo.data.prepare import Prepared
-from autodo.policy_config import FasterAutoAugmentSearch, SearchedPolicy
 from autodo.search import relaxed
 from autodo.search.epochs import Found, Material, Stateful, search_by_epochs, step_of
 from autodo.search.smooth_operations import SEARCHED, Setting, apply_smooth, centres

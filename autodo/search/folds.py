@@ -8,22 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autodo import checkpoint as checkpoints
 from autodo.augment.pipeline import Pipeline, channel_statistics
 from autodo.augment.policy import build_policy
 from autodo.augment.policy_file import PolicyFile
-from autodo.checkpoint import save_torch
-from autodo.data.feed import for_statistics
+from autodo.data.device_loader import for_statistics
 from autodo.data.image_set import Integers
 from autodo.errors import StoreError
+from autodo.io.storage import Location
 from autodo.models import build
-from autodo.provenance import device_name
-from autodo.search.part import data_of, split_part, training_of
-from autodo.search.reduced import reduced
+from autodo.results.provenance import device_name
+from autodo.search.proxy_task import data_of, split_part, training_of
+from autodo.search.subset import reduced
 from autodo.search.tasks import Bench, Json, Task, Tell, search_config
 from autodo.seeds import numpy_generator, torch_generator
-from autodo.storage import Location
-from autodo.train import Training
+from autodo.training import checkpoint as checkpoints
+from autodo.training.checkpoint import save_torch
+from autodo.training.trainer import Training
 
 BATCH_SIZE = 500  # of the evaluation, where no graph is kept
 MODEL = "model.pt"

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from autodo.augment.policy_file import PolicyFile
-from autodo.config import RunConfig
-from autodo.provenance import device_name
+from autodo.config.run import RunConfig
+from autodo.io.storage import Location
+from autodo.results.provenance import device_name
 from autodo.search.tasks import Algorithm, Bench, Json, Task, Tell, provenance
-from autodo.storage import Location
 
 TASK = Task("training", {}, long=True)
 

@@ -3,7 +3,7 @@
 Each member trains with its own policy, of 15 operations twice, each with a probability of 0..10 tenths and a magnitude
 of 0..9. Every few epochs the worst members continue from the weights of the best with numbers changed a little
 (`explore`). What the best member used, epoch after epoch, is the schedule that a run replays.
-Here is one member; who trains which and when is population-based training's affair (`orchestration/population.py`).
+Here is one member; which member trains when is decided in `orchestration/search/population.py`.
 Reference: Ho et al., ICML 2019, section 3.
 """
 
@@ -15,15 +15,15 @@ import numpy as np
 from autodo.augment.operations import OPERATIONS
 from autodo.augment.policy import build_policy
 from autodo.augment.policy_file import OPERATION_NAMES, PolicyFile, Stage, Step
-from autodo.config import RunConfig
+from autodo.config.policy import PopulationSearch, SearchedPolicy
+from autodo.config.run import RunConfig
 from autodo.data.prepare import Prepared
-from autodo.policy_config import PopulationSearch, SearchedPolicy
-from autodo.provenance import device_name
-from autodo.search.part import data_of, split_part, training_of
-from autodo.search.reduced import reduced
+from autodo.results.provenance import device_name
+from autodo.search.proxy_task import data_of, split_part, training_of
+from autodo.search.subset import reduced
 from autodo.search.tasks import search_config
 from autodo.seeds import numpy_generator
-from autodo.train import Training
+from autodo.training.trainer import Training
 
 STEPS = OPERATION_NAMES * 2
 NUMBERS = 2 * len(STEPS)

@@ -16,7 +16,7 @@ from torch import Tensor
 from autodo.augment.operations import NAMES, OPERATIONS, operate
 from autodo.augment.policy_file import OPERATION_NAMES, OperationName
 from autodo.augment.ranges import PUBLISHED, Scale
-from autodo.policy_config import Implementation
+from autodo.config.policy import Implementation
 
 SEARCHED = OPERATION_NAMES
 """The 15 operations that a search chooses from."""

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from autodo.augment.policy_file import PolicyFile
-from autodo.config import RunConfig
+from autodo.config.policy import SearchedPolicy
+from autodo.config.run import RunConfig
 from autodo.data.prepare import Prepared
-from autodo.policy_config import SearchedPolicy
-from autodo.provenance import git_sha, versions
-from autodo.storage import Location
+from autodo.io.storage import Location
+from autodo.results.provenance import git_sha, versions
 
 Json = dict[str, Any]
 Tell = Callable[[str], None]

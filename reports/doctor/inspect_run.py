@@ -11,15 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from autodo.errors import StoreError
-from autodo.storage import Location, StrPath, located, reason
-from autodo.store_format import check_format
+from autodo.io.storage import Location, StrPath, located, reason
+from autodo.io.store_format import check_format
+from reports.analysis.label_repair import Finding
 from reports.doctor.label_errors import RankedLabels, ranked
 from reports.doctor.labels_csv import image_folder, path_of, write_labels
 from reports.doctor.quality import qualities, quality_table
 from reports.doctor.rankings import DEFAULT, RANKINGS, Lacking, keys_of
 from reports.doctor.signals import OPTIONAL, REQUIRED, ROWS_AT_ONCE, Signals, Unusable, read_signals
 from reports.document import Gallery, Report, Section, Suspect, Table
-from reports.label_repair import Finding
 
 Pictures = Callable[[RankedLabels], Mapping[int, bytes]]
 """PNGs of points by index, of those that it has."""

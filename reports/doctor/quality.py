@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
+from reports.analysis.label_repair import Finding, finding
 from reports.doctor.rankings import RANKINGS, keys_of
 from reports.doctor.signals import ROWS_AT_ONCE, Floats, Signals, Unusable, read_signals
 from reports.document import Cell, Column, Row, Table
-from reports.label_repair import Finding, finding
 
 QUALITY_COLUMNS = ("index", "label", "clean_label", "prediction", "loss", "weight", "soft_label")
 """Columns of points that `label_quality` reads; every store has them."""

@@ -8,12 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Sheet
 from matplotlib.patches import Patch
 
-from reports.classes import class_accuracies, class_names, majority_first, minority_sentence, worst_class
+from reports.analysis.classes import class_accuracies, class_names, majority_first, minority_sentence, worst_class
 from reports.document import Figure, Floats
 from reports.figures import canvas
 from reports.figures.choose import Choice
+from reports.figures.palette import Style
 from reports.keys import key
-from reports.palette import Style
 
 _HATCHES = ("", "////", "\\\\\\\\", "----", "xxxx", "||||", "++++")
 _AS_BARS = 20  # classes, up to which each has its own bars

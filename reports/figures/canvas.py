@@ -16,7 +16,7 @@ from matplotlib.figure import Figure as Sheet
 from matplotlib.ft2font import FT2Font
 from matplotlib.lines import Line2D
 
-from reports.palette import Style
+from reports.figures.palette import Style
 
 WIDTH = 7.2  # inches: of the text of a printed page; two panels side by side can still be read on a phone
 DPI = 200  # of PNG, and of pictures within SVG; twice that of a page, for sharp screens and for print

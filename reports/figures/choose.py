@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports.palette import is_baseline
+from reports.figures.palette import is_baseline
 
 AT_MOST = 6
 

@@ -13,14 +13,14 @@ from matplotlib.figure import Figure as Sheet
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from autodo.storage import Location, located
-from reports.classes import class_names
+from autodo.io.storage import Location, located
+from reports.analysis.classes import class_names
 from reports.document import Figure, Floats
 from reports.figures import canvas
 from reports.figures.choose import Choice
+from reports.figures.palette import class_colours
 from reports.keys import key
-from reports.load import reduce_runs
-from reports.palette import class_colours
+from reports.readers.load import reduce_runs
 
 Ints = NDArray[np.int64]
 MOST_POINTS = 1500

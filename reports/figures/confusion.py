@@ -13,13 +13,13 @@ from matplotlib.image import AxesImage
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
-from autodo.storage import Location
-from reports.classes import class_names, majority_first, minority_sentence
+from autodo.io.storage import Location
+from reports.analysis.classes import class_names, majority_first, minority_sentence
 from reports.document import Figure
 from reports.figures import canvas
 from reports.figures.choose import Choice
 from reports.keys import key
-from reports.load import reduce_runs
+from reports.readers.load import reduce_runs
 
 Counts = NDArray[np.int64]
 _WITH_NUMBERS = 12  # classes, up to which a share fits into its cell

@@ -10,13 +10,13 @@ from matplotlib.figure import Figure as Sheet
 from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from reports.cost import condition_notes, relative_costs
+from reports.analysis.cost import condition_notes, relative_costs
+from reports.analysis.stats import mean_std
 from reports.document import Figure
 from reports.figures import canvas
 from reports.figures.choose import Choice
+from reports.figures.palette import Style
 from reports.keys import key
-from reports.palette import Style
-from reports.stats import mean_std
 
 _MARKERS = "osD^vPX"
 

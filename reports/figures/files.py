@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from PIL import Image
 
-from autodo.storage import Location, StrPath, located
+from autodo.io.storage import Location, StrPath, located
 from reports.document import Figure
 from reports.figures import canvas
 

@@ -11,11 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Sheet
 from matplotlib.lines import Line2D
 
-from autodo.storage import Location
-from reports.classes import class_names, minority, minority_sentence
+from autodo.io.storage import Location
+from reports.analysis.classes import class_names, minority, minority_sentence
 from reports.document import Figure, Floats
 from reports.figures import canvas
 from reports.figures.choose import Choice
+from reports.figures.palette import COLOURS
 from reports.figures.points import (
     GROUPS,
     OPERATIONS,
@@ -27,7 +28,6 @@ from reports.figures.points import (
     quantiles,
 )
 from reports.keys import key
-from reports.palette import COLOURS
 
 _BLUE, _RED, _, _PINK, _ORANGE, _SKY = COLOURS
 _SHOWN_BINS = 40

@@ -11,8 +11,8 @@ from matplotlib.ticker import MaxNLocator
 from reports.document import Curve, Figure, Floats, Panel
 from reports.figures import canvas
 from reports.figures.choose import Choice
+from reports.figures.palette import Style
 from reports.keys import key
-from reports.palette import Style
 
 
 def draw_curves(ax: Axes, curves: Sequence[Curve], styles: Mapping[str, Style]) -> None:

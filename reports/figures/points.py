@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from autodo.storage import Location
+from autodo.io.storage import Location
 from reports.document import Floats
-from reports.load import reduce_runs
+from reports.readers.load import reduce_runs
 
 # Affine operation -> largest standard deviation of its magnitude, in the order of the columns gate_probability and
 # magnitude: autodo.augment.affine.OPERATIONS, which a report does not import, because it needs no PyTorch.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from reports.document import Curve, Floats, Panel, Report, Section, Table
-from reports.palette import Style
+from reports.figures.palette import Style
 
 MOST_SHOWN = 8
 """More curves than these in a panel cannot be told apart: the others wait to be chosen."""

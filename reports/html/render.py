@@ -10,10 +10,10 @@ from importlib.resources import files
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from reports import cell_text
 from reports.document import Figure, Report, Table
+from reports.figures.palette import styles
+from reports.formats import cell_text
 from reports.html import curves
-from reports.palette import styles
 
 Picture = Callable[[Figure], tuple[str, bytes]]
 """Draws a figure: its media type, such as `image/svg+xml`, and the file's content."""

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.comparison import named
+from reports.analysis.comparison import named
+from reports.analysis.stats import Sample
 from reports.document import Column, Table
 from reports.keys import key
-from reports.stats import Sample
 from reports.tables import cells
 from reports.tables.errors import METRICS, OPTIMISTIC, paper_errors, paper_notes
 

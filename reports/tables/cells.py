@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from reports.classes import with_metric
-from reports.comparison import TEST_AS_VAL
+from reports.analysis.classes import with_metric
+from reports.analysis.comparison import TEST_AS_VAL
+from reports.analysis.stats import SIGNIFICANT, Sample, differences, mean_std, paired_t_tests
 from reports.document import Cell, Column, Reference, Row
-from reports.stats import SIGNIFICANT, Sample, differences, mean_std, paired_t_tests
 
 Grid = dict[tuple[str, str], Sample]
 """Values by seed of each (row, column)."""
@@ -26,7 +26,7 @@ def grid(runs: pd.DataFrame, column: str, values: str) -> Grid:
     """Values by seed, of every name and every value of a column of runs.
 
     Args:
-        runs: of one group, with the columns of `reports.comparison.named`.
+        runs: of one group, with the columns of `reports.analysis.comparison.named`.
         column: over whose values the table's columns go, such as `distortion`.
         values: what is shown; NaN for runs without.
     """

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.classes import class_accuracies, class_names, minority, minority_notes, worst_class
-from reports.comparison import named
+from reports.analysis.classes import class_accuracies, class_names, minority, minority_notes, worst_class
+from reports.analysis.comparison import named
+from reports.analysis.paper import paper_accuracies
 from reports.document import Column, Reference, Table
 from reports.keys import key
-from reports.paper import paper_accuracies
 from reports.tables import cells
 
-# Quantity of `reports.paper.paper_accuracies` -> column.
+# Quantity of `reports.analysis.paper.paper_accuracies` -> column.
 _COLUMNS = {
     "all": Column("all classes", "%", better="higher"),
     "majority": Column("majority", "%", better="higher"),

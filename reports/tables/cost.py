@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.comparison import named
-from reports.cost import condition_notes, relative_costs
+from reports.analysis.comparison import named
+from reports.analysis.cost import condition_notes, relative_costs
+from reports.analysis.paper import paper_hours, paper_outer_hours
 from reports.document import Column, Reference, Table
 from reports.keys import key
-from reports.paper import paper_hours, paper_outer_hours
 from reports.tables import cells
 
 EPOCH_COLUMNS = ("run_id", "outer_phase", "inner_seconds", "outer_seconds")

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.comparison import baseline_among, named, without_test_as_val
+from reports.analysis.comparison import baseline_among, named, without_test_as_val
+from reports.analysis.stats import FEWEST, SAME, Floats, bootstrap_intervals, differences, mean_std, too_few_pairs
 from reports.document import Cell, Column, Row, Table
 from reports.keys import key
-from reports.stats import FEWEST, SAME, Floats, bootstrap_intervals, differences, mean_std, too_few_pairs
 from reports.tables import cells
 from reports.tables.errors import METRICS, OPTIMISTIC
 
@@ -18,7 +18,7 @@ _INTERVAL = (
     "confidence)."
 )
 # How often `bootstrap_intervals` holds the mean of so many normal differences, in percent, measured on 3,000 samples
-# each (tests/reports/test_stats.py). A bootstrap of few values sees too little of their spread.
+# each (tests/reports/analysis/test_stats.py). A bootstrap of few values sees too little of their spread.
 COVERAGE = {3: 72, 4: 80, 5: 84, 6: 87, 7: 87, 8: 88}
 
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import pandas as pd
 
-from reports.classes import minority_notes
-from reports.comparison import named
+from reports.analysis.classes import minority_notes
+from reports.analysis.comparison import named
+from reports.analysis.paper import LIKE_FOR_LIKE, SEARCHED, paper_error
 from reports.document import Column, Reference, Table
 from reports.keys import key
-from reports.paper import LIKE_FOR_LIKE, SEARCHED, paper_error
 from reports.tables import cells
 
 METRICS = {

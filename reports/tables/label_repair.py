@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.comparison import named
+from reports.analysis.comparison import named
+from reports.analysis.label_repair import LabelRepair
 from reports.document import Column, Table
 from reports.keys import key
-from reports.label_repair import LabelRepair
 from reports.tables import cells
 
 _FIND = (Column("AUROC", digits=3, better="higher"), Column("precision", "%", digits=1, better="higher"))
@@ -41,7 +41,7 @@ def label_repair_tables(
 
     Args:
         results, expected: as for `error_tables`.
-        repairs: from `reports.label_repair.label_repair`, by run id; a run without is a hole.
+        repairs: from `reports.analysis.label_repair.label_repair`, by run id; a run without is a hole.
     """
     tables = []
     for group, distortion, runs in cells.by_cell(named(results, expected)):

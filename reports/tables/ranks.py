@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from reports.classes import with_metric
-from reports.comparison import named, without_test_as_val
+from reports.analysis.classes import with_metric
+from reports.analysis.comparison import named, without_test_as_val
+from reports.analysis.stats import SIGNIFICANT, Ranks, rank
 from reports.document import Cell, Column, Row, Table
 from reports.keys import key
-from reports.stats import SIGNIFICANT, Ranks, rank
 from reports.tables import cells
 from reports.tables.errors import METRICS, OPTIMISTIC
 

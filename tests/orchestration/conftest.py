@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from rich.console import Console
 
-from autodo.config import RunConfig
-from autodo.recipes import build_run
-from orchestration import lease
-from orchestration.grid import ResourcesConfig
-from orchestration.progress import GridProgress
-from orchestration.run_queue import Work
-from orchestration.store import Store
+from autodo.config.recipes import build_run
+from autodo.config.run import RunConfig
+from orchestration.display.progress import GridProgress
+from orchestration.grid.grid import ResourcesConfig
+from orchestration.planning.run_queue import Work
+from orchestration.store import lease
+from orchestration.store.store import Store
 
 if TYPE_CHECKING:  # not here, since it imports Ray
     from tests.orchestration.in_process import Actor, Tuner
@@ -61,8 +61,7 @@ def ray_nodes(_home_of_ray: None) -> Iterator[str]:
     It is no process of ours that has to be connected to it, so that a module that needs a Ray of its own has one.
     """
     # Before Ray: it sets the environment that Ray reads at its import.
-    from orchestration import cluster as _  # noqa: F401
-    from orchestration.scratch import scratch_directory
+    from orchestration.store.scratch import scratch_directory
 
     from ray import cluster_utils  # isort: skip
 
@@ -106,7 +105,7 @@ def launch(shared_ray: None) -> Iterator[Launch]:
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> "type[Tuner]":
     """Launches take place in this process, on two CPUs that are not there; see `in_process`."""
     from orchestration import launch as on_ray
-    from orchestration import search_stage
+    from orchestration.search import stage
     from tests.orchestration.in_process import Pool, Tuner
 
     import ray  # isort: skip
@@ -114,8 +113,8 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> "type[Tuner]":
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
-    monkeypatch.setattr(search_stage, "Pool", type("Pool", (Pool,), {"dies": {}, "done": []}))
-    monkeypatch.setattr(search_stage, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(stage, "Pool", type("Pool", (Pool,), {"dies": {}, "done": []}))
+    monkeypatch.setattr(stage, "LOOK_SECONDS", 0.0)
     tuner = type("Tuner", (Tuner,), {})
     monkeypatch.setattr(on_ray.tune, "Tuner", tuner)
     return tuner
@@ -124,7 +123,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> "type[Tuner]":
 @pytest.fixture
 def actor(monkeypatch: pytest.MonkeyPatch) -> "Actor":
     """In the place of every training, one that only acts."""
-    from orchestration import trial
+    from orchestration.execution import trial
     from tests.orchestration.in_process import Actor
 
     actor = Actor()
@@ -140,7 +139,7 @@ def launch_here(without_ray: "type[Tuner]") -> Launch:
 
 def _launch(runs: list[RunConfig], store: Store, out: io.StringIO | None = None, **options: Any) -> GridProgress:
     from orchestration import launch as on_ray
-    from orchestration.cluster import Cluster
+    from orchestration.ray_cluster.cluster import Cluster
 
     callbacks, address = options.pop("callbacks", ()), options.pop("address", None)
     resources = options.pop("resources", ResourcesConfig())

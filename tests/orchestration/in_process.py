@@ -15,19 +15,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from autodo import records
-from autodo.config import RunConfig
-from orchestration.grid import ResourcesConfig
-from orchestration.store import Store
-from tests.runs import outcome
-
-# First of all that touches Ray: it sets the environment that Ray reads at its import.
-from orchestration import search_pool  # isort: skip
-
 from ray.exceptions import RayActorError, RayError
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
+
+from autodo.config.run import RunConfig
+from autodo.results import records
+from orchestration.grid.grid import ResourcesConfig
+
+# First of all that touches Ray: it sets the environment that Ray reads at its import.
+from orchestration.search import pool
+from orchestration.store.store import Store
+from tests.runs import outcome
 
 PENDING, RUNNING, TERMINATED, ERROR = TuneTrial.PENDING, TuneTrial.RUNNING, TuneTrial.TERMINATED, TuneTrial.ERROR
 
@@ -162,8 +162,8 @@ class Pool:
 
     def __init__(self, given: dict[str, Any], resources: ResourcesConfig, slots: int) -> None:
         self._given, self._slots = given, slots
-        self._hand: search_pool._Hand | None = None
-        self.jobs: list[search_pool.Job] = []
+        self._hand: pool._Hand | None = None
+        self.jobs: list[pool.Job] = []
 
     def has_begun(self) -> bool:
         return self.room and bool(self.jobs)
@@ -171,12 +171,12 @@ class Pool:
     def need(self) -> str:
         return "a search needs more"
 
-    def start(self, jobs: Sequence[search_pool.Job]) -> list[search_pool.Job]:
+    def start(self, jobs: Sequence[pool.Job]) -> list[pool.Job]:
         free = self._slots - len(self.jobs)
         self.jobs += jobs[:free]
         return list(jobs[free:])
 
-    def answers(self, seconds: float) -> list[tuple[search_pool.Job, search_pool.Answer | RayError]]:
+    def answers(self, seconds: float) -> list[tuple[pool.Job, pool.Answer | RayError]]:
         if not self.jobs or not self.room:
             time.sleep(0.001)
             return []
@@ -184,7 +184,7 @@ class Pool:
         job = self.jobs.pop(0)
         if deaths := self.dies.get(job.task.name):
             return [(job, RayActorError(error_msg=deaths.pop(0)))]
-        self._hand = self._hand or search_pool._Hand(self._given)
+        self._hand = self._hand or pool._Hand(self._given)
         answer = self._hand.perform(job.config, job.task)
         if answer[0] == "failed":
             self._hand = None

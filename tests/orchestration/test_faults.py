@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from autodo.config import RunConfig
-from autodo.recipes import build_run
-from orchestration.grid import expand, load_grid
-from orchestration.store import Store
+from autodo.config.recipes import build_run
+from autodo.config.run import RunConfig
+from orchestration.grid.grid import expand, load_grid
+from orchestration.store.store import Store
 from tests.orchestration.undisturbed import alone, check_no_epoch_was_lost, metrics
 
 ROOT = Path(__file__).parents[2]
@@ -145,9 +145,9 @@ from pathlib import Path
 import torch
 import sklearn.datasets
 from autodo import atomic, data, outcome, records, train
-from autodo.config import RunConfig
-from orchestration.execute import execute
-from orchestration.store import Store
+from autodo.config.run import RunConfig
+from orchestration.execution.execute import execute
+from orchestration.store.store import Store
 
 run = RunConfig.model_validate_json(sys.argv[1])
 count, replace = 0, Path.replace

@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 
-from autodo.config import RunConfig
+from autodo.config.recipes import build_run
+from autodo.config.run import RunConfig
 from autodo.errors import ConfigError
-from autodo.recipes import build_run
-from orchestration import failures
-from orchestration.address import check_address
-from orchestration.grid import ResourcesConfig
-from orchestration.progress import GridProgress
-from orchestration.run_queue import RunQueue
-from orchestration.run_state import Cause, Failure, State
-from orchestration.sinks import Tracking
-from orchestration.store import Store
+from orchestration.display.progress import GridProgress
+from orchestration.grid.grid import ResourcesConfig
+from orchestration.planning.run_queue import RunQueue
+from orchestration.ray_cluster.address import check_address
+from orchestration.store import failures
+from orchestration.store.run_state import Cause, Failure, State
+from orchestration.store.store import Store
+from orchestration.tracking.sinks import Tracking
 from tests.orchestration.conftest import SMALL, Launch
 from tests.orchestration.undisturbed import alone, check_no_epoch_was_lost, metrics
 
@@ -74,7 +74,7 @@ class Recorder:
 
 def launch_and_keep(launch: Launch, runs: list[RunConfig], folder: Path, **options: Any) -> Launched:
     """A launch with a tracker, and all that is known of it."""
-    from orchestration import trackers
+    from orchestration.tracking import trackers
 
     store, out, recorder = Store(folder / "S").create(), io.StringIO(), Recorder()
     with pytest.MonkeyPatch.context() as patch:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from autodo.config import RunConfig
+from autodo.config.recipes import build_run
+from autodo.config.run import RunConfig
 from autodo.errors import ConfigError, DataError, TrainingDiverged
-from autodo.recipes import build_run
-from orchestration import run_queue
-from orchestration.grid import ResourcesConfig
-from orchestration.run_queue import RunQueue
-from orchestration.run_state import Cause, RunBusy, State
-from orchestration.store import Store
+from orchestration.grid.grid import ResourcesConfig
+from orchestration.planning import run_queue
+from orchestration.planning.run_queue import RunQueue
+from orchestration.store.run_state import Cause, RunBusy, State
+from orchestration.store.store import Store
 from tests.orchestration.conftest import SMALL, Launch
 from tests.orchestration.in_process import Actor, ProcessDied, Tuner
 
@@ -296,7 +296,7 @@ def test_resources_that_this_machine_does_not_have_are_told_at_once(
 
 
 def test_a_ray_that_does_not_start_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestration import cluster as clusters
+    from orchestration.ray_cluster import cluster as clusters
 
     def init(**_: object) -> None:
         raise Exception("The current node timed out during startup.\nThis could happen for many reasons.")

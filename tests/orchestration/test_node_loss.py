@@ -13,13 +13,13 @@ import psutil
 import pytest
 from rich.console import Console
 
-from autodo.config import RunConfig
-from autodo.recipes import build_run
-from orchestration.grid import ResourcesConfig
-from orchestration.progress import GridProgress
-from orchestration.run_queue import Work
-from orchestration.run_state import Cause, Failure
-from orchestration.store import Store
+from autodo.config.recipes import build_run
+from autodo.config.run import RunConfig
+from orchestration.display.progress import GridProgress
+from orchestration.grid.grid import ResourcesConfig
+from orchestration.planning.run_queue import Work
+from orchestration.store.run_state import Cause, Failure
+from orchestration.store.store import Store
 from tests.orchestration.undisturbed import alone, check_no_epoch_was_lost, metrics
 
 pytestmark = [
@@ -37,8 +37,8 @@ def cluster() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         # Before Ray: it sets the environment that Ray reads at its import.
-        from orchestration.scratch import scratch_directory
-        from orchestration.cluster import Cluster  # noqa: F401  # isort: skip
+        from orchestration.store.scratch import scratch_directory
+        from orchestration.ray_cluster.cluster import Cluster  # noqa: F401  # isort: skip
 
         import ray  # isort: skip
         from ray import cluster_utils
@@ -64,8 +64,8 @@ class Launching(threading.Thread):
         self.progress: GridProgress | None = None
 
     def run(self) -> None:
-        from orchestration.cluster import Cluster
         from orchestration.launch import Options, launch
+        from orchestration.ray_cluster.cluster import Cluster
 
         works = [Work(run.run_id, run, ResourcesConfig()) for run in self._runs]
         console = Console(file=self.out, width=200)

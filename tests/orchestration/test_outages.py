@@ -12,13 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from autodo import checkpoint
-from autodo.config import RunConfig
+from autodo.config.run import RunConfig
 from autodo.errors import StoreError
-from orchestration import lease
-from orchestration.execute import execute
-from orchestration.run_state import State
-from orchestration.store import Store
+from autodo.training import checkpoint
+from orchestration.execution.execute import execute
+from orchestration.store import lease
+from orchestration.store.run_state import State
+from orchestration.store.store import Store
 from tests.conftest import new_bucket, s3_server
 from tests.orchestration.undisturbed import metrics
 from tests.runs import outcome
@@ -147,8 +147,8 @@ def test_a_folder_that_is_gone_for_a_while_loses_no_result(store: Store, run: Ru
 def test_a_failure_that_cannot_be_kept_is_given_up_soon(
     store: Store, run: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestration import store as module
-    from orchestration.failures import record_failure
+    from orchestration.store import store as module
+    from orchestration.store.failures import record_failure
 
     now = [0.0]
     monkeypatch.setattr(

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autodo.config import RunConfig
-from autodo.recipes import build_run
-from orchestration.store import Store
+from autodo.config.recipes import build_run
+from autodo.config.run import RunConfig
+from orchestration.store.store import Store
 from tests.orchestration.conftest import SMALL
 from tests.orchestration.undisturbed import metrics
 
@@ -26,7 +26,7 @@ GROWTH_MIB = 30.0
 
 def watched() -> type[Any]:
     """The class that Tune makes its actors of, with a look into its process."""
-    from orchestration.trial import RunTrial
+    from orchestration.execution.trial import RunTrial
 
     class Watched(RunTrial):  # type: ignore[misc]
         def resident_mib(self) -> float:

@@ -8,10 +8,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from orchestration.grid import expand, load_grid
-from orchestration.run_state import State
-from orchestration.store import Store
-from reports.load import load_results
+from orchestration.grid.grid import expand, load_grid
+from orchestration.store.run_state import State
+from orchestration.store.store import Store
+from reports.readers.load import load_results
 from tests.orchestration.undisturbed import alone
 
 ROOT = Path(__file__).parents[2]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.grid import GridConfig, expand
-from orchestration.store import Store
-from reports.load import load_results
+from orchestration.grid.grid import GridConfig, expand
+from orchestration.store.store import Store
+from reports.readers.load import load_results
 
 ROOT = Path(__file__).parents[2]
 GRID = GridConfig.model_validate(
@@ -26,10 +26,10 @@ DRIVER = """
 import sys
 from orchestration import lease
 lease.SETTLE_SECONDS = 0.3
-from orchestration.execute import execute
-from orchestration.grid import expand
-from orchestration.run_state import RunBusy
-from orchestration.store import Store
+from orchestration.execution.execute import execute
+from orchestration.grid.grid import expand
+from orchestration.store.run_state import RunBusy
+from orchestration.store.store import Store
 store = Store(sys.argv[1]).create()
 (grid,) = store.grids().values()
 print("ready", flush=True)

@@ -4,11 +4,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from autodo import records
-from autodo.config import RunConfig
-from orchestration.execute import execute
-from orchestration.keep import Keep
-from orchestration.store import Store
+from autodo.config.run import RunConfig
+from autodo.results import records
+from orchestration.execution.execute import execute
+from orchestration.grid.keep import Keep
+from orchestration.store.store import Store
 
 TIMES = {"seconds", "inner_seconds", "outer_seconds", "eval_seconds", "images_per_second", "finished_at"}
 TABLES: tuple[records.Kind, ...] = ("results", "epochs", "predictions", "points")

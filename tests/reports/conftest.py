@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from autodo import records
-from autodo.config import DistortionConfig, RunConfig
-from autodo.recipes import build_run
-from autodo.storage import Location, locate
+from autodo.config.recipes import build_run
+from autodo.config.run import DistortionConfig, RunConfig
+from autodo.io.storage import Location, locate
+from autodo.results import records
 from tests.runs import result_row
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from rich.console import Console
 
 from reports.document import Cell, Column, Figure, Gallery, Reference, Report, Row, Section, Suspect, Table
-from reports.latex import report_latex
-from reports.markdown import report_markdown
-from reports.terminal import report_terminal
-from reports.tidy import report_csv
+from reports.formats.latex import report_latex
+from reports.formats.markdown import report_markdown
+from reports.formats.terminal import report_terminal
+from reports.formats.tidy import report_csv
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 HOSTILE = r"""=cmd|'/C calc'!A1 <script>alert(1)</script> **b** \input{x} $x_1^2$ 100% #1 & "q" `c` ~ [a](b) @me --"""

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from autodo import records
-from autodo.config import DistortionConfig, RunConfig
-from autodo.recipes import build_run
+from autodo.config.recipes import build_run
+from autodo.config.run import DistortionConfig, RunConfig
+from autodo.results import records
 from tests.runs import result_row
 
 CONDITIONS = {"launch_id": "one", "host": "host", "host_cpus": 16, "slots": 2, "load_average": 1.5, "resumed": False}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from autodo.config import DistortionConfig
-from autodo.recipes import build_run
-from autodo.storage import locate
+from autodo.config.recipes import build_run
+from autodo.config.run import DistortionConfig
+from autodo.io.storage import locate
 from benchmarks.synthetic_store import write_store
 from reports.build import build_report
 from reports.document import Report, Section

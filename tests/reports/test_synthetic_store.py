@@ -8,14 +8,14 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
-from autodo import records
-from autodo.config import DistortionConfig, RunConfig
-from autodo.recipes import build_run
+from autodo.config.recipes import build_run
+from autodo.config.run import DistortionConfig, RunConfig
+from autodo.results import records
 from benchmarks.synthetic_run import BEHAVIOURS, IMAGES, SyntheticRun, class_errors
 from benchmarks.synthetic_store import most_distorted, paper_grids, runs_of, write_run, write_store
-from orchestration.grid import GridConfig
-from orchestration.store import Store
-from reports.load import load_epochs, load_results, reduce_runs
+from orchestration.grid.grid import GridConfig
+from orchestration.store.store import Store
+from reports.readers.load import load_epochs, load_results, reduce_runs
 
 EPOCHS = 30
 

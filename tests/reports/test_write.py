@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 
 from autodo.errors import ConfigError, StoreError
-from autodo.storage import Location
-from reports.load import load_results
+from autodo.io.storage import Location
+from reports.formats.terminal import table_terminal
+from reports.readers.load import load_results
 from reports.tables import METRICS, error_tables
-from reports.terminal import table_terminal
 from reports.write import check_metric, parse_formats, write_report
 from tests.reports.conftest import make
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from autodo.data.decode import decode, reason
-from autodo.data.files import one_line
-from autodo.data.listing import SUFFIXES
+from autodo.data.readers.decode import decode, reason
+from autodo.data.readers.listing import SUFFIXES
+from autodo.data.readers.location import one_line
 from autodo.data.stream.files import StillFails, patiently
 from autodo.data.stream.index import Found, Member
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from autodo.data.decode import decode, eight_bit
+from autodo.data.readers.decode import decode, eight_bit
 
 _ATTEMPTS = 10
 _ORIENTATION = 0x0112

@@ -10,8 +10,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from autodo.data.decode import reason
 from autodo.data.image_set import Integers
+from autodo.data.readers.decode import reason
 from autodo.data.stream.crop import Crops, pixels_of
 from autodo.errors import ImageLost
 

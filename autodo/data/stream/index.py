@@ -20,12 +20,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from autodo.atomic import replacing
-from autodo.data.files import one_line
 from autodo.data.image_set import Integers
-from autodo.data.remote import cache_dir
+from autodo.data.readers.location import one_line
+from autodo.data.readers.remote import cache_dir
 from autodo.data.stream.pool import loader_workers, pool_for, telling_of_lost_workers
 from autodo.errors import DataError
+from autodo.io.atomic import replacing
 
 _MEMBERS = pa.list_(
     pa.struct(

@@ -15,15 +15,15 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from autodo.atomic import replacing
-from autodo.data.class_sets import ClassSets
-from autodo.data.files import reading
 from autodo.data.image_set import Integers
-from autodo.data.listing import SET_NAMES, Listing, SetName, list_images, root_of
+from autodo.data.readers.labelled_files import ClassSets
+from autodo.data.readers.listing import SET_NAMES, Listing, SetName, list_images, root_of
+from autodo.data.readers.location import reading
 from autodo.data.stream.check import look_at_images, look_at_shards, with_labels
 from autodo.data.stream.files import Files, Spans
 from autodo.data.stream.index import index_file, indexed, states_of
 from autodo.errors import DataError
+from autodo.io.atomic import replacing
 
 _TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _SET = re.compile(r"(train|val|test)(ing|idation)?(?![A-Za-z])")

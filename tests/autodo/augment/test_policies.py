@@ -13,7 +13,7 @@ from autodo.augment.operations import NAMES, OPERATIONS
 from autodo.augment.policy import apply, build_policy
 from autodo.augment.policy_file import PolicyFile
 from autodo.augment.ranges import AUTOAUGMENT, COLOUR, ORIGINAL, PAPER, PUBLISHED, WIDE, Range
-from autodo.policy_config import (
+from autodo.config.policy import (
     AutoAugment,
     Colour,
     FastAutoAugmentSearch,

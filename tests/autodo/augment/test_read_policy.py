@@ -190,7 +190,7 @@ def test_a_place_that_cannot_be_read(tmp_path):
 
 
 def test_a_policy_in_an_object_store(bucket):
-    from autodo.storage import locate
+    from autodo.io.storage import locate
 
     (locate(f"{bucket}/policies") / "a.json").write_text(json.dumps([PAIR]))
     assert isinstance(read_policy(f"{bucket}/policies/a.json"), PolicyFile)

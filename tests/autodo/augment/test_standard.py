@@ -3,7 +3,7 @@ import torch
 
 from autodo.augment.pipeline import Pipeline, channel_statistics
 from autodo.augment.standard import crop_and_flip, erase
-from autodo.config import AugmentationConfig
+from autodo.config.run import AugmentationConfig
 
 
 def generator(seed: int = 0) -> torch.Generator:

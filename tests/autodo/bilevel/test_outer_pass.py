@@ -5,12 +5,12 @@ import torch
 from torch import Tensor
 
 from autodo.augment import affine
-from autodo.config import DistortionConfig, SplitName
+from autodo.config.recipes import build_run
+from autodo.config.run import DistortionConfig, SplitName
 from autodo.data import load, prepare
 from autodo.data.batches import epoch_batches
 from autodo.points.table import PointTable
-from autodo.recipes import build_run
-from autodo.train import Training
+from autodo.training.trainer import Training
 from benchmarks.outer_phase import oracle_pass, peak_bytes
 from tests.oracles import dense_hessian, double_backward, plain_loss
 

@@ -17,7 +17,7 @@ import scipy.io
 import torchvision.datasets
 from PIL import Image
 
-from autodo.data import idx
+from autodo.data.readers import idx
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from autodo.data.batches import epoch_batches, ordered_batches, shuffled_batches
-from autodo.workers import ALONE
+from autodo.distributed.process_group import ALONE
 from tests.workers import Worker
 
 

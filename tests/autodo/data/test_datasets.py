@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from autodo.config import DatasetConfig
+from autodo.config.recipes import dataset_names
+from autodo.config.run import DatasetConfig
 from autodo.data import DATASETS, default_data_dir, load
 from autodo.errors import ConfigError
-from autodo.recipes import dataset_names
 
 
 def test_every_dataset_has_a_recipe_and_every_recipe_a_dataset():
@@ -18,7 +18,7 @@ def test_every_dataset_has_a_recipe_and_every_recipe_a_dataset():
 
 def test_planning_is_fast():
     heavy = ("torch", "torchvision", "sklearn", "PIL", "scipy", "ray", "pandas")
-    code = f"import sys, autodo.data, autodo.recipes; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, autodo.data, autodo.config.recipes; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stdout.strip() == "[]"
 
@@ -58,9 +58,8 @@ def test_digits_are_those_of_scikit_learn():
 
 
 def test_digits_are_read_without_importing_scikit_learn():
-    code = (
-        "import sys; from autodo.config import DatasetConfig as D; from autodo.data import load; load(D(name='digits'))"
-    )
+    code = "import sys; from autodo.config.run import DatasetConfig; from autodo.data import load;"
+    code += "load(DatasetConfig(name='digits'))"
     code += "; assert 'sklearn' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ)
 

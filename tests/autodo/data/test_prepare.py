@@ -3,11 +3,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from autodo.config import DistortionConfig
+from autodo.config.recipes import build_run
+from autodo.config.run import DistortionConfig
 from autodo.data import load, prepare
 from autodo.data.image_set import Dataset, ImageSet
 from autodo.errors import DataError
-from autodo.recipes import build_run
 
 
 @pytest.fixture(scope="module")

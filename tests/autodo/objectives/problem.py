@@ -5,13 +5,13 @@ import torch
 from torch import Tensor, nn
 
 from autodo.augment.pipeline import Pipeline
-from autodo.config import DistortionConfig
+from autodo.config.recipes import build_run
+from autodo.config.run import DistortionConfig
 from autodo.data import load, prepare
-from autodo.data.feed import Feed
+from autodo.data.device_loader import Feed
+from autodo.distributed.process_group import ALONE, Workers
 from autodo.objectives import Objective, Setting, Step, build_objective
 from autodo.points.model import PointModel
-from autodo.recipes import build_run
-from autodo.workers import ALONE, Workers
 
 CLASSES = 10
 DISTORTION = DistortionConfig(imbalance_ratio=10, noise_ratio=0.3)

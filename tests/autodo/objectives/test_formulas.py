@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from autodo.config.objective import ObjectiveConfig
 from autodo.losses import LOSSES
 from autodo.models.cosine_head import CosineHead
-from autodo.objective_config import ObjectiveConfig
 from autodo.objectives import OBJECTIVES
 from autodo.objectives.early_learning import early_learning_losses
 from autodo.objectives.imbalance import effective_number_weights, label_aware_margins, with_margins

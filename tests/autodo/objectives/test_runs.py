@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from autodo.classifier import Classifier
-from autodo.config import DistortionConfig, RunConfig
+from autodo.config.recipes import build_run
+from autodo.config.run import DistortionConfig, RunConfig
 from autodo.data import load, prepare
 from autodo.errors import ConfigError
 from autodo.models.cosine_head import CosineHead
 from autodo.objectives import OBJECTIVES
-from autodo.recipes import build_run
-from autodo.train import Training
+from autodo.results.classifier import Classifier
+from autodo.training.trainer import Training
 
 ANCHORS = ["val-only", "train+val", "finetune-head-on-val", "class-balanced-finetune-on-val"]
 KEEP_STATE = ["elr", "sop", "meta-weight-net", "class-balanced-finetune-on-val", "elr+finetune-head-on-val"]

@@ -2,11 +2,11 @@ import pytest
 import torch
 
 from autodo.augment import affine
-from autodo.config import PointsConfig
+from autodo.config.run import PointsConfig
 from autodo.points import soft_labels
 from autodo.points.model import PointModel
-from autodo.points.place import Place
 from autodo.points.row_store import build_store
+from autodo.points.storage import Place
 
 LABELS = torch.tensor([0, 3, 2, 2, 1])
 CLASSES = 4

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from autodo.augment import affine
-from autodo.config import PointsConfig
+from autodo.config.run import PointsConfig
 from autodo.data.batches import Batch
 from autodo.points.model import PointModel
-from autodo.points.place import ON_DEVICE, Place
 from autodo.points.row_store import RowStore, StagedStore, build_store
+from autodo.points.storage import ON_DEVICE, Place
 from autodo.points.table import PointTable
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from autodo.errors import ConfigError
-from autodo.points.place import Place
 from autodo.points.rounding import stochastically
 from autodo.points.row_store import PENDING, StagedStore, _stretches
+from autodo.points.storage import Place
 from autodo.points.table import PointTable
 
 STORAGES = ["device", "host", "file"]

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from autodo.augment.policy_file import OPERATION_NAMES, PolicyFile
-from autodo.config import DistortionConfig, RunConfig
+from autodo.config.policy import FastAutoAugmentSearch
+from autodo.config.recipes import build_run
+from autodo.config.run import DistortionConfig, RunConfig
 from autodo.data import load, prepare
 from autodo.errors import ConfigError, StoreError
 from autodo.fit import fit
-from autodo.policy_config import FastAutoAugmentSearch
-from autodo.recipes import build_run
+from autodo.io.storage import locate
 from autodo.search.algorithms import search_here
 from autodo.search.fast_autoaugment import FastAutoAugment, FoldWorker, Trial, propose, select
 from autodo.search.tasks import Bench, Task
-from autodo.storage import locate
 
 SMALL = {
     "policy.search.images": 300,

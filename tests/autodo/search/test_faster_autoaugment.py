@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autodo.policy_config import FasterAutoAugmentSearch
+from autodo.config.policy import FasterAutoAugmentSearch
 from autodo.search.faster_autoaugment import FasterAutoAugment, Policy, gradient_penalty
 from autodo.search.smooth_operations import SEARCHED
 from tests.autodo.search.toys import brightness_classes, search_run

@@ -4,10 +4,10 @@ import torch
 from torch import nn
 
 from autodo.augment.pipeline import Pipeline
-from autodo.config import AugmentationConfig
+from autodo.config.run import AugmentationConfig
 from autodo.errors import DataError
 from autodo.search.folds import Fold
-from autodo.search.part import split_part
+from autodo.search.proxy_task import split_part
 
 
 def generator():

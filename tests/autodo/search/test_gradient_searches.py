@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from autodo.augment.policy_file import PolicyFile
-from autodo.config import RunConfig
+from autodo.config.run import RunConfig
 from autodo.data import load, prepare
 from autodo.data.prepare import Prepared
 from autodo.errors import TrainingDiverged

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from autodo.config.recipes import build_run
 from autodo.data import load, prepare
-from autodo.recipes import build_run
 from autodo.search.population import LARGEST_MOVE, NUMBERS, Member, as_schedule, explore, operations, random_genome
 
 SMALL = {

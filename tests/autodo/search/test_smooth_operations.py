@@ -6,7 +6,7 @@ from torch import Tensor
 
 from autodo.augment.operations import OPERATIONS, operate
 from autodo.augment.policy_file import OperationName
-from autodo.policy_config import Implementation
+from autodo.config.policy import Implementation
 from autodo.search.smooth_operations import SEARCHED, Setting, apply_each, apply_smooth, centres, differentiable
 from tests import pil_policy
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from autodo.config import RunConfig
+from autodo.config.recipes import build_run
+from autodo.config.run import RunConfig
 from autodo.data.image_set import ImageSet
 from autodo.data.prepare import Points, Prepared
-from autodo.recipes import build_run
 
 
 def search_run(algorithm: str, seed: int = 0, **settings: Any) -> RunConfig:

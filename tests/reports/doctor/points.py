@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from autodo import records
+from autodo.results import records
 
 NAMES = ("cat", "dog", "bird")
 

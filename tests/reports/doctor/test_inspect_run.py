@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from autodo import records
-from autodo.config import RunConfig
+from autodo.config.recipes import build_run
+from autodo.config.run import RunConfig
 from autodo.errors import StoreError
-from autodo.recipes import build_run
-from autodo.storage import Location, locate
+from autodo.io.storage import Location, locate
+from autodo.results import records
 from reports.doctor.inspect_run import inspect_run, write_inspection
 from reports.doctor.labels_csv import image_folder, path_of, write_labels
 from reports.html import to_html

@@ -4,11 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autodo import records
+from autodo.results import records
+from reports.analysis.label_repair import finding
 from reports.doctor.quality import QUALITY_COLUMNS, label_quality, quality_table
 from reports.doctor.rankings import RANKINGS
-from reports.label_repair import finding
-from reports.load import reduce_runs
+from reports.readers.load import reduce_runs
 from tests.reports.doctor.points import learned, random_table
 
 

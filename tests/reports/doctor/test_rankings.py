@@ -7,7 +7,7 @@ import pytest
 from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
 
-from autodo import records
+from autodo.results import records
 from reports.doctor.label_errors import rank_labels
 from reports.doctor.rankings import CLEANLAB_LIMIT, DEFAULT, RANKINGS, Lacking, keys_of
 from reports.doctor.signals import UNKNOWN, Signals, Unusable, read_signals

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from autodo import records
-from reports.comparison import named
+from autodo.results import records
+from reports.analysis.comparison import named
 from reports.figures.points import OPERATIONS
-from reports.load import load_results
+from reports.readers.load import load_results
 from tests.reports.conftest import make
 from tests.runs import result_row
 

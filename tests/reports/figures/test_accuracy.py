@@ -4,7 +4,7 @@ from matplotlib.axes import Axes
 
 from reports.figures import accuracy_figures, choose
 from reports.figures.accuracy import accuracies_of, draw_class_bars, draw_class_profiles
-from reports.palette import styles
+from reports.figures.palette import styles
 from tests.reports.figures.stores import Store
 
 

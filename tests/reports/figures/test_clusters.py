@@ -9,7 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from reports.figures import choose, cluster_figures
 from reports.figures.clusters import MOST_POINTS, draw_clusters, embeddings, project, stratified
-from reports.palette import class_colours
+from reports.figures.palette import class_colours
 from tests.reports.figures.stores import Store
 
 

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from autodo import records
-from reports.cost import condition_notes
+from autodo.results import records
+from reports.analysis.cost import condition_notes
 from reports.figures import choose, cost_figures
 from reports.figures.cost import CostQuality, cost_quality, draw_cost_quality
-from reports.palette import styles
+from reports.figures.palette import styles
 from tests.reports.figures.stores import Store
 
 

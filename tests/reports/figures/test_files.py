@@ -12,8 +12,8 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
-from autodo.storage import locate
-from reports.curves import COLUMNS, learning_curves
+from autodo.io.storage import locate
+from reports.analysis.curves import COLUMNS, learning_curves
 from reports.document import Figure
 from reports.figures import (
     accuracy_figures,
@@ -28,8 +28,8 @@ from reports.figures import (
     save,
 )
 from reports.figures.files import PAGE_BYTES
-from reports.load import load_epochs
-from reports.palette import styles
+from reports.figures.palette import styles
+from reports.readers.load import load_epochs
 from tests.reports.figures.stores import Store
 from tests.reports.html.reports import clusters
 

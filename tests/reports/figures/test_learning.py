@@ -1,12 +1,12 @@
 import numpy as np
 from matplotlib.axes import Axes
 
-from reports.curves import COLUMNS, learning_curves
+from reports.analysis.curves import COLUMNS, learning_curves
 from reports.document import Curve
 from reports.figures import choose, curve_figures
 from reports.figures.learning import draw_curves
-from reports.load import load_epochs
-from reports.palette import styles
+from reports.figures.palette import styles
+from reports.readers.load import load_epochs
 from tests.reports.figures.stores import Store
 
 

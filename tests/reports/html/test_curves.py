@@ -3,8 +3,8 @@
 import pytest
 
 from reports.document import Cell, Column, Report, Row, Section, Table
+from reports.figures.palette import COLOURS, NEUTRAL
 from reports.html import curves
-from reports.palette import COLOURS, NEUTRAL
 from tests.reports.html import reports
 
 

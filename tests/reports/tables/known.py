@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from autodo.config import RunConfig
+from autodo.config.run import RunConfig
 from reports.document import Table
 
 Rows = Iterable[tuple[RunConfig, Mapping[str, Any]]]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pandas as pd
 import pytest
 
-from reports.comparison import TEST_AS_VAL
+from reports.analysis.comparison import TEST_AS_VAL
 from reports.document import Cell, Column, Reference
 from reports.tables import cells
 

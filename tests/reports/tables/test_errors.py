@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from autodo.config import RunConfig
-from orchestration.plan import expected_rows
-from reports.cell_text import cell_text
-from reports.comparison import named
+from autodo.config.run import RunConfig
+from orchestration.planning.plan import expected_rows
+from reports.analysis.comparison import named
 from reports.document import Cell, Table
 from reports.figures import choose
-from reports.load import load_results
+from reports.formats.cell_text import cell_text
+from reports.readers.load import load_results
 from reports.tables import error_tables
 from tests.reports.conftest import make
 

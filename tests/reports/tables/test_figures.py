@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from orchestration.plan import expected_rows
-from reports.cell_text import mean_text
-from reports.comparison import named
+from orchestration.planning.plan import expected_rows
+from reports.analysis.comparison import named
+from reports.analysis.findings import what_was_found
 from reports.document import Reference, Table
-from reports.findings import what_was_found
+from reports.formats.cell_text import mean_text
 from reports.tables import (
     METRICS,
     class_tables,

@@ -5,9 +5,9 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import precision_recall_curve
 
-from autodo import records
-from orchestration.plan import expected_rows
-from reports.label_repair import REPAIR_COLUMNS, LabelRepair, finding, label_repair
+from autodo.results import records
+from orchestration.planning.plan import expected_rows
+from reports.analysis.label_repair import REPAIR_COLUMNS, LabelRepair, finding, label_repair
 from reports.tables import label_repair_tables
 from tests.reports import synthetic
 

@@ -10,7 +10,7 @@ from scipy import stats
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as F
 
-from autodo.data.decode import decode
+from autodo.data.readers.decode import decode
 from autodo.data.stream.crop import Crops, pixels_of
 from tests.autodo.data.stream.conftest import picture
 

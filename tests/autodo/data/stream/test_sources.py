@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autodo.config import DatasetConfig
+from autodo.config.run import DatasetConfig
 from autodo.data import DATASETS, load, pin_content
 from autodo.data.stream import check, files, index
 from autodo.data.stream.pool import WORKERS_VARIABLE
@@ -205,7 +205,7 @@ def test_looking_that_was_interrupted_goes_on(tree, stream, looked_at, monkeypat
 
 LOOK_SLOWLY = """
 import sys, time
-from autodo.config import DatasetConfig
+from autodo.config.run import DatasetConfig
 from autodo.data import load
 from autodo.data.stream import check, index, sources
 index._KEPT_EVERY_SECONDS, sources._IMAGES_AT_ONCE = 0.1, 1
@@ -617,7 +617,7 @@ def test_settings_that_do_not_fit(settings, told):
 
 
 def test_random_crops_are_for_streamed_images():
-    from autodo.recipes import build_run
+    from autodo.config.recipes import build_run
 
     assert "imagenet" in DATASETS
     assert build_run("imagenet", "baseline").augmentation.resized_crop == (0.08, 1.0)
@@ -647,7 +647,7 @@ def test_random_crops_are_for_streamed_images():
     ids=str,
 )
 def test_what_is_wanted_of_random_crops_is_told_whatever_was_given(wrong):
-    from autodo.recipes import build_run
+    from autodo.config.recipes import build_run
 
     with pytest.raises(ConfigError) as error:
         build_run("imagenet", "baseline", overrides={"augmentation.resized_crop": wrong})

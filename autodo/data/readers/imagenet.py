@@ -1,0 +1,40 @@
+"""ImageNet (ILSVRC 2012), as torchvision unpacks it or as tar shards."""
+
+from autodo.config.run import DatasetConfig
+from autodo.data.image_set import Dataset
+from autodo.data.readers.listing import Listed, list_classes
+from autodo.data.readers.location import Place, reading
+from autodo.data.stream.sources import ImageFiles, Shards, Sources, list_shards
+from autodo.errors import DataError
+
+
+def read_imagenet(config: DatasetConfig, place: Place) -> Dataset:
+    """DATA_DIR/{train,val}/<wnid>/*.JPEG, or DATA_DIR/{train,val}-*.tar, or either in DATA_DIR/imagenet; streamed.
+
+    Its "val" images are the test set: the labels of the official test images are not published. The run's own
+    validation set is split off train, as the paper does it (section 5.1).
+
+    Raises:
+        DataError: if a folder or a class is missing, or too many images are damaged.
+    """
+    return _sources(config.name, place).class_sets(config.damaged_limit).dataset(config)
+
+
+def _sources(name: str, place: Place) -> Sources:
+    for root in (place.data_dir / "imagenet", place.data_dir):
+        shards = list_shards(root, among_others=True)
+        if shards.get("train") and shards.get("val"):
+            return Shards(root, {"train": shards["train"], "val": [], "test": shards["val"]})
+        if (root / "train").is_dir() and (root / "val").is_dir():
+            with reading(root):
+                train, test = list_classes(root, "train"), list_classes(root, "val")
+            if not test.names:
+                raise DataError(f"{root / 'val'}: no class folders; sort its images into them, as torchvision does")
+            return ImageFiles(root, {"train": train, "val": Listed([], []), "test": test})
+    if not place.data_dir.is_dir():
+        raise DataError(f"{name}: there is no directory {place.data_dir}; pass --data-dir with the folder of its files")
+    raise DataError(
+        f"{name}: {place.data_dir} and a folder imagenet in it hold neither train/<wnid>/*.JPEG and "
+        "val/<wnid>/*.JPEG nor train-*.tar and val-*.tar; pass --data-dir with the folder that does: image-net.org has "
+        "the files, and torchvision.datasets.ImageNet unpacks them"
+    )

@@ -1,0 +1,130 @@
+"""From image files with names of classes to a dataset, held in memory or streamed."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self, cast
+
+import numpy as np
+
+from autodo.config.run import DatasetConfig
+from autodo.data.image_set import Dataset, Images, ImageSet, Integers
+from autodo.data.readers.decode import decode_images
+from autodo.data.readers.listing import Listing, SetName, root_of
+from autodo.data.split import fixed_test_split, require_images
+from autodo.data.stream.files import Files
+from autodo.data.stream.streamed_images import StreamedImages
+from autodo.errors import DataError
+
+_NAMED_CLASSES = 5
+_WITHOUT: dict[SetName, str] = {
+    "val": "nothing clean tells their labels or weights right from wrong, nor counts in the choice of the best epoch; "
+    "add some",
+    "test": "the test errors say nothing of them; add some",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class ClassSets:
+    """Image files, the name of the class of each, and the sets that they are in.
+
+    Args:
+        where: the data's root, named in errors.
+        sets: numbers of the files of each set.
+    """
+
+    where: str
+    files: Files
+    labels: Sequence[str]
+    sets: dict[SetName, Integers]
+    numbered: bool = False
+    """Whether the names of the classes are numbers, and in their order."""
+    warnings: tuple[str, ...] = ()
+    """Of the dataset."""
+
+    @classmethod
+    def of(cls, listing: Listing, path: Path) -> Self:
+        """What was listed at a path."""
+        names = [name for part in listing.values() for name in part.names]
+        labels = [label for part in listing.values() for label in part.labels]
+        ends = np.cumsum([len(part.names) for part in listing.values()])[:-1]
+        sets = dict(zip(listing, np.split(np.arange(len(names)), ends), strict=True))
+        return cls(str(path), Files(str(root_of(path)), names), labels, sets)
+
+    def dataset(self, config: DatasetConfig) -> Dataset:
+        """The images of all sets. Without a test set, a fixed stratified fifth of the train images is it.
+
+        Raises:
+            DataError: if a class is missing or has too few images, or an image is unsuitable.
+        """
+        class_names = tuple(sorted(self._classes("train"), key=self._order))
+        self._check_classes(class_names)
+        number = {name: i for i, name in enumerate(class_names)}
+        labels = np.array([number.get(label, -1) for label in self.labels], np.int64)
+        sets = self._with_test(labels, class_names)
+        warnings = (*self.warnings, *self._missing_classes(sets, labels, class_names))
+
+        order = np.concatenate(list(sets.values()))
+        assert config.image_size is not None
+        images = self._images(order, config.image_size, config.streams)
+        parts: dict[SetName, ImageSet] = {}
+        start = 0
+        for name, numbers in sets.items():
+            rows = slice(start, start + len(numbers))
+            sources = tuple([self.files.names[i] for i in numbers.tolist()])
+            parts[name] = ImageSet(images[rows], labels[numbers], sources)
+            start = rows.stop
+        val = parts["val"] if len(sets["val"]) else None
+        return Dataset(parts["train"], parts["test"], class_names, val=val, warnings=warnings)
+
+    def _images(self, order: Integers, image_size: int, streams: bool) -> Images:
+        if streams:
+            return cast("Images", StreamedImages(self.files, image_size, order))
+        return decode_images([Path(self.files[i].path) for i in order], image_size, root=Path(self.where))
+
+    def _classes(self, name: SetName) -> set[str]:
+        return {self.labels[i] for i in self.sets[name].tolist()}
+
+    def _order(self, name: str) -> tuple[int, str]:
+        return int(name) if self.numbered else 0, name
+
+    def _check_classes(self, class_names: tuple[str, ...]) -> None:
+        if not class_names:
+            raise DataError(
+                f"{self.where}: no images to train on; put them in one folder per class, PATH/<class>/*.jpg, or give "
+                "a CSV"
+            )
+        if len(class_names) == 1:
+            raise DataError(f"{self.where}: only one class, {class_names[0]!r}; a classifier needs at least two")
+        for name in ("val", "test"):
+            unknown = sorted(self._classes(name) - set(class_names))
+            if unknown:
+                raise DataError(
+                    f"{self.where}: {name} has the class {unknown[0]!r}, that train does not have; "
+                    f"add it to train or remove it from {name}; classes of train: {', '.join(class_names)}"
+                )
+
+    def _missing_classes(
+        self, sets: dict[SetName, Integers], labels: Integers, class_names: tuple[str, ...]
+    ) -> Iterator[str]:
+        """Lines on classes that a set which a person gave lacks, which is seldom meant."""
+        for name in ("val", "test"):
+            there = np.bincount(labels[sets[name]], minlength=len(class_names)) > 0
+            missing = [class_names[i] for i in np.flatnonzero(~there)]
+            if not there.any() or not missing:
+                continue
+            named = ", ".join(map(repr, missing[:_NAMED_CLASSES])) + (", ..." if len(missing) > _NAMED_CLASSES else "")
+            yield (
+                f"{self.where}: {name} has no image of {len(missing)} of the {len(class_names)} classes: {named}; "
+                f"{_WITHOUT[name]}"
+            )
+
+    def _with_test(self, labels: Integers, class_names: tuple[str, ...]) -> dict[SetName, Integers]:
+        """The sets; a fixed stratified fifth of train moves to test if there is none."""
+        if len(self.sets["test"]):
+            return self.sets
+        train = self.sets["train"]
+        needed = 2 if len(self.sets["val"]) else 3
+        require_images(labels[train], needed, class_names=class_names, where=self.where)
+        kept, held = fixed_test_split(labels[train], class_names, where=self.where)
+        return self.sets | {"train": train[kept], "test": train[held]}

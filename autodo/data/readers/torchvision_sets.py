@@ -1,0 +1,86 @@
+"""SVHN, CIFAR-10 and CIFAR-100, read by torchvision's classes, which compare every file's checksum."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from autodo.config.run import DatasetConfig
+from autodo.data.image_set import Dataset, checked_set
+from autodo.data.readers.location import READ_ERRORS, Place, fetch, one_line, unreadable
+from autodo.errors import DataError
+
+_PARTS = ("train", "test")
+OpenSet = Callable[[Path, str, bool], Any]
+"""(root, part, download) -> torchvision's dataset."""
+
+
+def read_svhn(config: DatasetConfig, place: Place) -> Dataset:
+    """DATA_DIR/{train,test}_32x32.mat. Raises DataError if a file is missing, damaged or not the published one."""
+    from torchvision.datasets import SVHN
+
+    md5 = {SVHN.split_list[part][1]: SVHN.split_list[part][2] for part in _PARTS}
+    train, test = _open(config.name, place, md5, lambda root, part, download: SVHN(root, part, download=download))
+    train, test = (
+        # torchvision squeezes the labels, which takes the only axis of a single one away.
+        checked_set(part.data, np.atleast_1d(part.labels), classes=10, where=str(place.data_dir / part.filename))
+        for part in (train, test)
+    )
+    return Dataset(train=train, test=test, class_names=tuple(str(digit) for digit in range(10)))
+
+
+def read_cifar10(config: DatasetConfig, place: Place) -> Dataset:
+    """DATA_DIR/cifar-10-batches-py. Raises DataError if a file is missing, damaged or not the published one."""
+    from torchvision.datasets import CIFAR10
+
+    return _read_cifar(config.name, place, CIFAR10)
+
+
+def read_cifar100(config: DatasetConfig, place: Place) -> Dataset:
+    """DATA_DIR/cifar-100-python. Raises DataError if a file is missing, damaged or not the published one."""
+    from torchvision.datasets import CIFAR100
+
+    return _read_cifar(config.name, place, CIFAR100)
+
+
+def _read_cifar(name: str, place: Place, torchvision_set: Any) -> Dataset:
+    files = [*torchvision_set.train_list, *torchvision_set.test_list]
+    files.append((torchvision_set.meta["filename"], torchvision_set.meta["md5"]))
+    md5 = {f"{torchvision_set.base_folder}/{file}": checksum for file, checksum in files}
+
+    def open_set(root: Path, part: str, download: bool) -> Any:
+        return torchvision_set(root, train=part == "train", download=download)
+
+    train, test = _open(name, place, md5, open_set)
+    class_names = tuple(train.classes)
+    where = str(place.data_dir / torchvision_set.base_folder)
+    train, test = (
+        checked_set(part.data.transpose(0, 3, 1, 2), np.asarray(part.targets), classes=len(class_names), where=where)
+        for part in (train, test)
+    )
+    return Dataset(train=train, test=test, class_names=class_names)
+
+
+def _open(name: str, place: Place, md5: Mapping[str, str], open_set: OpenSet) -> tuple[Any, Any]:
+    """torchvision's train and test sets; `md5` holds the checksum of every file, by its path under the data dir."""
+    from torchvision.datasets.utils import check_integrity
+
+    root = place.data_dir
+    if place.download and _missing(root, md5):
+        fetch(name, lambda folder: [open_set(folder, part, True) for part in _PARTS], md5, root)
+    missing = _missing(root, md5)
+    if missing:
+        raise DataError(f"{name}: {missing[0]}: no such file; {place.remedy}")
+    try:
+        # torchvision compares these too, but does not say which file it is.
+        wrong = [root / file for file, checksum in md5.items() if not check_integrity(root / file, checksum)]
+        if not wrong:
+            return open_set(root, "train", False), open_set(root, "test", False)
+    except READ_ERRORS as error:
+        raise DataError(f"{name}: cannot be read from {root}: {one_line(error)}; replace the files") from None
+    raise unreadable(wrong[0], "its checksum is not that of the published file")
+
+
+def _missing(root: Path, files: Mapping[str, str]) -> list[Path]:
+    return [root / file for file in files if not (root / file).is_file()]

@@ -1,0 +1,1 @@
+"""Files on a path or in an object store, written atomically."""

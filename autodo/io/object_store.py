@@ -1,0 +1,221 @@
+"""Locations in an object store, through pyarrow.fs. Only `autodo.io.storage.locate` needs to know this module."""
+
+import functools
+import tempfile
+import urllib.parse
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Self
+
+import pyarrow as pa
+from pyarrow import fs
+
+from autodo.errors import StoreError
+from autodo.io.atomic import replacing
+from autodo.io.storage import Location, reason, told, without_secrets
+
+# A server that does not answer costs about 20 seconds and one that is not there about 5; `Store` tries again.
+_CONNECT_SECONDS, _REQUEST_SECONDS, _ATTEMPTS = 3.0, 6.0, 3
+_REQUESTS_AT_ONCE = 32
+_KEEP = ".keep"
+
+
+class ObjectLocation(Location):
+    """An object, or a prefix of objects. A PUT is atomic: other readers see the old object, the new one, or none."""
+
+    def __init__(self, filesystem: fs.FileSystem, path: str, shown: str, query: str) -> None:
+        self._filesystem = filesystem
+        self._path = path
+        self._shown = shown
+        self._query = query
+
+    @property
+    def name(self) -> str:
+        return self._path.rpartition("/")[2]
+
+    @property
+    def uri(self) -> str:
+        return self._shown + self._query
+
+    @property
+    def local(self) -> None:
+        return None
+
+    @property
+    def arrow(self) -> tuple[fs.FileSystem, str]:
+        return self._filesystem, self._path
+
+    def __str__(self) -> str:
+        return self._shown
+
+    def __truediv__(self, name: str) -> Self:
+        assert name not in ("", ".", "..")
+        assert "/" not in name
+        return type(self)(self._filesystem, f"{self._path}/{name}", f"{self._shown}/{name}", self._query)
+
+    @property
+    def parent(self) -> Self:
+        """The folder that it lies in."""
+        path, shown = (text.rpartition("/")[0] for text in (self._path, self._shown))
+        return type(self)(self._filesystem, path, shown, self._query)
+
+    def below(self, name: str) -> Self:
+        """A file further down, `name` being a path of parts that `/` takes."""
+        place = self
+        for part in name.split("/"):
+            place /= part
+        return place
+
+    def exists(self) -> bool:
+        with told(self, "read"):
+            return bool(self._filesystem.get_file_info(self._path).type != fs.FileType.NotFound)
+
+    def read_bytes(self) -> bytes:
+        with told(self, "read"), self._filesystem.open_input_stream(self._path) as stream:
+            return bytes(stream.read())
+
+    def read_tail(self, size: int) -> bytes:
+        with told(self, "read"), self._filesystem.open_input_file(self._path) as file:
+            length = file.size()
+            start = max(0, length - size)
+            return bytes(file.read_at(length - start, start))
+
+    def write_bytes(self, content: bytes) -> None:
+        with told(self, "written"):
+            _uninterrupted(lambda: self._put(content))
+
+    def fill(self, write: Callable[[Path], object]) -> None:
+        with tempfile.TemporaryDirectory(prefix="autodo-upload-") as folder:
+            path = Path(folder) / self.name
+            with told(path, "written"):
+                write(path)
+            self.upload(path)
+
+    def upload(self, path: Path) -> None:
+        with told(self, "written"):
+            if not path.stat().st_size:  # which cannot be mapped
+                return self.write_bytes(b"")
+            with pa.memory_map(str(path)) as file:
+                content = file.read_buffer()
+            return _uninterrupted(lambda: self._put(content))
+
+    def fetch(self, path: Path) -> None:
+        with (
+            told(self, "read"),
+            replacing(path) as temporary,
+            self._filesystem.open_input_stream(self._path) as stream,
+            temporary.open("wb") as file,
+        ):
+            while chunk := stream.read(16 * 2**20):
+                file.write(chunk)
+
+    def sizes(self) -> dict[str, int | None]:
+        return {info.base_name: info.size for info in self.list() if not info.base_name.startswith(".")}
+
+    def names_in(self, folders: Iterable[str]) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {folder: set() for folder in folders}
+        if not found:
+            return found
+        if len(found) <= _REQUESTS_AT_ONCE:
+            with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
+                return dict(zip(found, pool.map(lambda folder: (self / folder).names(), found), strict=True))
+        start = len(self._path) + 1
+        for info in self.list(recursive=True):
+            folder, slash, name = info.path[start:].partition("/")
+            if slash and folder in found and not name.startswith("."):
+                found[folder].add(name)
+        return found
+
+    def list(self, *, recursive: bool = False) -> list[fs.FileInfo]:
+        """What lies below this prefix, each with size and time; 1,000 to a request."""
+        with told(self, "read"):
+            selector = fs.FileSelector(self._path, allow_not_found=True, recursive=recursive)
+            infos: list[fs.FileInfo] = self._filesystem.get_file_info(selector)
+            return infos
+
+    def delete(self) -> None:
+        try:
+            with told(self, "deleted"):
+                self._filesystem.delete_file(self._path)
+        except FileNotFoundError:
+            pass
+
+    def make_folder(self) -> None:
+        # An object store has no folders; a hidden object stands for the empty one.
+        (self / _KEEP).write_bytes(b"")
+
+    def _put(self, content: bytes | pa.Buffer) -> None:
+        stream = self._filesystem.open_output_stream(self._path)
+        stream.write(content)
+        stream.close()
+
+
+def open_object_store(uri: str) -> ObjectLocation:
+    """The location of a URI that `autodo.io.storage.check_uri` has let pass.
+
+    Raises:
+        StoreError: if it names no bucket, has an option that Arrow does not know, or Arrow cannot use it.
+    """
+    shown = without_secrets(uri)
+    parts = urllib.parse.urlsplit(uri)
+    if not parts.netloc or parts.path.startswith("//"):
+        raise StoreError(f"{shown}: names no bucket; {parts.scheme}://BUCKET/FOLDER does")
+    filesystem, path = _connect(uri)
+    return ObjectLocation(filesystem, path.rstrip("/"), shown.rstrip("/"), f"?{parts.query}" if parts.query else "")
+
+
+@functools.lru_cache(maxsize=8)
+def _connect(uri: str) -> tuple[fs.FileSystem, str]:
+    try:
+        # Arrow's reading of the URI and of AWS_ENDPOINT_URL, and then our own patience.
+        filesystem, path = fs.FileSystem.from_uri(uri)
+        if isinstance(filesystem, fs.S3FileSystem):
+            filesystem = _bounded_s3(filesystem)
+        elif isinstance(filesystem, fs.GcsFileSystem):
+            filesystem = _bounded_gcs(filesystem)
+    except (OSError, ValueError, NotImplementedError, pa.ArrowException) as error:
+        text = reason(error).replace(uri, without_secrets(uri))
+        raise StoreError(f"{without_secrets(uri)}: cannot be used: {text}") from None
+    # The default of 8 is meant for disks; requests wait for a far server.
+    if pa.io_thread_count() < _REQUESTS_AT_ONCE:
+        pa.set_io_thread_count(_REQUESTS_AT_ONCE)
+    return filesystem, path
+
+
+def _bounded_s3(filesystem: fs.S3FileSystem) -> fs.S3FileSystem:
+    options = _options(filesystem)
+    options.pop("proxy_options", None)
+    options |= {
+        "connect_timeout": _CONNECT_SECONDS,
+        "request_timeout": _REQUEST_SECONDS,
+        "retry_strategy": fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+        "allow_delayed_open": True,  # a small object is one request
+    }
+    return fs.S3FileSystem(**options)
+
+
+def _bounded_gcs(filesystem: fs.GcsFileSystem) -> fs.GcsFileSystem:
+    import datetime
+
+    options = _options(filesystem)
+    known = ("anonymous", "target_service_account", "scheme", "endpoint_override", "default_bucket_location")
+    kept = {key: options[key] for key in known if options.get(key)}
+    seconds = options.get("retry_time_limit") or datetime.timedelta(seconds=20)
+    return fs.GcsFileSystem(**kept, retry_time_limit=seconds, project_id=options.get("project_id"))
+
+
+def _options(filesystem: fs.FileSystem) -> dict[str, Any]:
+    """What a file system was made with; pickling relies on it."""
+    _, (options,) = filesystem.__reduce__()
+    return dict(options)
+
+
+def _uninterrupted(put: Callable[[], None]) -> None:
+    """Runs `put` in a thread of its own, which no Ctrl-C reaches.
+
+    Arrow completes an object when its stream is dropped, so that an interrupt between two calls would publish
+    half of it.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(put).result()

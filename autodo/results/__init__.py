@@ -1,0 +1,1 @@
+"""What a finished run leaves: the Parquet schema, the outcome, the classifier."""

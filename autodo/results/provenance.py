@@ -1,0 +1,61 @@
+"""Where a result came from: code version, library versions, device."""
+
+import functools
+import platform
+import resource
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from autodo.text import count_of
+
+PACKAGES = ("autodo", "torch", "torchvision", "numpy", "ray")
+
+
+@functools.cache
+def git_sha() -> str | None:
+    """Commit of the checkout that this code runs from, `-dirty` if its tracked files changed; None if it has none."""
+
+    def git(*arguments: str) -> str:
+        folder = Path(__file__).parent
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True, timeout=10)
+        return done.stdout.strip()
+
+    try:
+        if git("ls-files", Path(__file__).name) == "":
+            return None
+        dirty = "-dirty" if git("status", "--porcelain", "--untracked-files=no") else ""
+        return git("rev-parse", "HEAD") + dirty
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Version of Python and of each installed library that bears on a result."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def device_name(device: torch.device, workers: int = 1) -> str:
+    """The GPU's name, or `cpu: <machine type>, <n> threads`; of one worker, followed by their number if several."""
+    together = f", {workers} workers" if workers > 1 else ""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device) + together
+    return f"cpu: {platform.machine()}, {count_of(torch.get_num_threads(), 'thread')}{together}"
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory held: by tensors on a GPU since its statistics were reset, by the whole process so far on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

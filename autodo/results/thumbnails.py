@@ -1,0 +1,78 @@
+"""Small pictures of the train points that a person should look at first, kept with what was learned of them.
+
+A report reads a store and nothing else: it has no images but these.
+"""
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from PIL import Image
+
+from autodo.data.device_loader import in_memory
+from autodo.data.image_set import Images, Integers
+
+POINTS_PER_SIGNAL = 64
+SIDE = 64
+"""Pixels of the longer side, at most; a smaller image keeps its size."""
+
+
+def with_thumbnails(points: pa.Table, images: Images) -> pa.Table:
+    """The points table with a thumbnail of each suspicious point, and of no other.
+
+    Args:
+        points: of `records.SCHEMAS["points"]`, of all train points.
+        images: of these points, in the same order.
+    Shape:
+        images [N, C, H, W] uint8.
+    """
+    assert len(points) == len(images)
+    pictures: list[bytes | None] = [None] * len(points)
+    rows = suspicious_rows(points)
+    for row, image in zip(rows.tolist(), in_memory(images[rows]), strict=True):
+        pictures[row] = thumbnail(image)
+    place = points.schema.get_field_index("thumbnail")
+    field = points.schema.field(place)
+    return points.set_column(place, field, pa.array(pictures, field.type))
+
+
+def suspicious_rows(points: pa.Table) -> Integers:
+    """Rows of the points that any signal of a wrong label has among its first POINTS_PER_SIGNAL, increasing.
+
+    The signals are a high loss, a low learned weight, and a soft label that gives the observed label little.
+    One that was not learned, or is the same for all points, names none; of equal points the first are taken.
+
+    Shape:
+        -> [n] int64 with n <= 3 POINTS_PER_SIGNAL.
+    """
+    first = [np.argsort(trust, kind="stable")[:POINTS_PER_SIGNAL] for trust in _trust(points) if np.ptp(trust) > 0]
+    return np.unique(np.concatenate(first)) if first else np.empty(0, np.int64)
+
+
+def thumbnail(image: NDArray[np.uint8], side: int = SIDE) -> bytes:
+    """A PNG, gray or RGB; of an image with neither one channel nor three, of its first one.
+
+    Args:
+        side: pixels of the longer side, at most.
+    Shape:
+        image [C, H, W].
+    """
+    pixels = image.transpose(1, 2, 0) if len(image) == 3 else image[0]
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    picture.thumbnail((side, side), Image.Resampling.BILINEAR)
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    return content.getvalue()
+
+
+def _trust(points: pa.Table) -> Iterator[NDArray[np.float32]]:
+    """Of each signal there is: a number for each point, the lower the more suspicious. Shape: [N]."""
+    yield -points["loss"].to_numpy()
+    if points["weight"].null_count == 0:
+        yield points["weight"].to_numpy()
+    if points["soft_label"].null_count == 0:
+        soft = pc.list_flatten(points["soft_label"]).to_numpy().reshape(len(points), -1)
+        yield soft[np.arange(len(points)), points["label"].to_numpy()]

@@ -1,0 +1,1 @@
+"""Algorithm 1: the trainer and its parts, one file each."""

@@ -1,0 +1,1 @@
+"""The `autodo` command."""

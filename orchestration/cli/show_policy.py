@@ -1,0 +1,105 @@
+"""What `autodo policy import` and `autodo policy show` do."""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from autodo.augment.policy_file import PolicyFile, Step, fingerprint
+from autodo.augment.read_policy import import_policy, read_policy
+from autodo.config.validation import hint
+from autodo.errors import ConfigError
+from autodo.io.atomic import replacing
+from autodo.io.storage import StrPath, reason
+from orchestration.cli.overview import say
+from orchestration.display.progress import duration
+from orchestration.store.store import Store
+
+
+def import_file(console: Console, source: StrPath, target: StrPath, name: str | None) -> None:
+    """Writes the policy of a file of somebody else as JSON."""
+    target, policy = Path(target), import_policy(source, name)
+    if target.suffix != ".json":
+        raise ConfigError(f"{target}: is not named *.json")
+    try:
+        with replacing(target) as temporary:
+            temporary.write_text(policy.model_dump_json(by_alias=True, indent=1, exclude_defaults=True))
+    except OSError as error:
+        raise ConfigError(f"{target}: cannot be written: {reason(error)}") from None
+    say(console, f"{target}: {_size(policy)}, content {fingerprint(policy)}")
+    say(console, f"to use it: --method fast-autoaugment-published --set policy.path={target}")
+
+
+def show(console: Console, place: str, name: str | None) -> None:
+    """Prints a policy of a file, or of a store; without a name, which policies the store has."""
+    if name is None and (place.endswith(".json") or Path(place).is_file()):
+        _print(console, place, read_policy(place))
+        return
+    store = Store(place).open()
+    known = sorted(store.policies())
+    if name is None and len(known) == 1:
+        name = known[0]
+    if name is None:
+        say(console, f"{store}: {len(known)} policies" if known else f"{store}: no policy yet")
+        for one in known:
+            policy = store.policy(one)
+            say(console, f"  {one}: {_size(policy)}, {printable(policy.source)}")
+        return
+    if name not in known:
+        store.policy_file(name)  # raises for what can be no name
+        raise ConfigError(f"{name}: no policy of {store} has this name{hint(name, known)}; there are: {_list(known)}")
+    _print(console, str(store.policy_file(name)), store.policy(name))
+
+
+def _print(console: Console, place: str, policy: PolicyFile) -> None:
+    say(console, f"{place}: {_size(policy)}, content {fingerprint(policy)}")
+    if policy.source:
+        say(console, f"source: {printable(policy.source)}")
+    for key, value in policy.provenance.items():
+        say(console, f"{printable(key)}: {printable(_value(key, value))}")
+    table = Table(title="operations: probability, level", title_justify="left", show_header=False)
+    for number, steps in enumerate(policy.sub_policies):
+        table.add_row(str(number), *(_step(step) for step in steps))
+    for stage in policy.schedule:
+        told = ", ".join(f"{operation} {p:.2f} {level:.2f}" for operation, p, level in stage.operations if p)
+        table.add_row(f"from {100 * stage.start:.0f}%", told or "nothing")
+    console.print(table)
+    counts = Counter(step[0] for steps in policy.sub_policies for step in steps)
+    if counts:
+        say(console, f"used: {_list(f'{operation} {n}' for operation, n in counts.most_common())}")
+
+
+def _step(step: Step) -> Text:
+    operation, probability, level = step
+    return Text.assemble((f"{operation:12}", "bold"), f" {probability:.2f}  {level:.2f}")
+
+
+def _size(policy: PolicyFile) -> str:
+    if policy.schedule:
+        return f"a schedule of {len(policy.schedule)} stages"
+    return f"{len(policy.sub_policies)} sub-policies"
+
+
+def _value(key: str, value: Any) -> str:
+    """A value of the provenance on a line; long lists by their ends."""
+    if key == "seconds" and isinstance(value, int | float):
+        return f"{value:.0f} ({duration(value)})"
+    if key == "rewards" and isinstance(value, list) and all(isinstance(fold, list) and fold for fold in value):
+        return "; ".join(f"fold {n}: {len(fold)} trials, best {max(fold):.4f}" for n, fold in enumerate(value))
+    if isinstance(value, dict):
+        return _list(f"{name} {_value(name, one)}" for name, one in value.items())
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def printable(text: str) -> str:
+    """Without what moves the cursor of a terminal, on a line: the file may be anybody's."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text[:2000])
+
+
+def _list(words: Iterable[str]) -> str:
+    return ", ".join(words) or "none"

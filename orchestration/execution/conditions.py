@@ -1,0 +1,57 @@
+"""The conditions under which a run's times were measured, so that a report knows which times compare."""
+
+import os
+import socket
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from autodo.results import records
+
+
+class Launch(NamedTuple):
+    """The launch that a run belongs to.
+
+    Args:
+        id: unique.
+        slots: runs that it has at work at a time, at most.
+    """
+
+    id: str
+    slots: int
+
+
+class Conditions(NamedTuple):
+    """The columns `records.CONDITIONS` of a run."""
+
+    launch_id: str | None
+    host: str
+    host_cpus: int | None
+    slots: int | None
+    load_average: float
+    resumed: bool
+
+    @classmethod
+    def now(cls, launch: Launch | None, *, resumed: bool) -> "Conditions":
+        """The conditions of this moment on this host.
+
+        Args:
+            launch: None for a run outside of a launch.
+            resumed: whether the run goes on from a checkpoint.
+        """
+        return cls(
+            launch_id=None if launch is None else launch.id,
+            host=socket.gethostname(),
+            host_cpus=os.cpu_count(),
+            slots=None if launch is None else launch.slots,
+            load_average=os.getloadavg()[0],
+            resumed=resumed,
+        )
+
+    def beside(self, results: pa.Table) -> pa.Table:
+        """The row of results with these columns filled in."""
+        schema = records.SCHEMAS["results"]
+        for name, value in self._asdict().items():
+            place = results.schema.get_field_index(name)
+            results = results.set_column(place, schema.field(name), pa.array([value], schema.field(name).type))
+        return results

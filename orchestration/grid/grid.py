@@ -1,0 +1,339 @@
+"""From a grid's YAML to its runs; pure, and imports neither torch nor ray, so that planning takes no time."""
+
+import difflib
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from autodo.config.defaults import PROTOCOL, defaults_before
+from autodo.config.recipes import (
+    build_run,
+    canonical_method,
+    dataset_names,
+    dataset_preset,
+    grid_names,
+    method_preset,
+    shipped_file,
+)
+from autodo.config.run import DistortionConfig, LambdaStorage, RunConfig, SplitName
+from autodo.config.validation import check_name, load_yaml, parse_model
+from autodo.errors import ConfigError
+from orchestration.grid.keep import Keep
+
+_SUFFIXES = (".yaml", ".yml")
+# What a grid already spans; an override of one of these would silently collapse an axis.
+_AXES = {
+    "seed": "seeds",
+    "split": "splits",
+    "distortion": "distortions",
+    "dataset.name": "datasets",
+    "method.name": "methods",
+}
+_NO_AXES = ("distortion.minority",)
+FIRST_PROTOCOL = 1
+"""That of grids that were kept before they had a `protocol`."""
+
+
+def _known_dataset(name: str) -> str:
+    check_name(name, dataset_names(), "dataset")
+    return name
+
+
+def _known_method(name: str) -> str:
+    name = canonical_method(name)
+    method_preset(name)
+    return name
+
+
+def _known_distortion(text: str) -> str:
+    try:
+        return str(DistortionConfig.parse(text))
+    except ConfigError as error:
+        raise ConfigError("; ".join(str(error).splitlines())) from None
+
+
+def _seed_list(seeds: Any) -> Any:
+    if isinstance(seeds, list | tuple):
+        return seeds
+    if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
+        raise ValueError(f"is a count of at least 1 or a list of seeds, not {seeds!r}")
+    return tuple(range(seeds))
+
+
+def _not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values:
+        raise ValueError("is empty: a grid without it has no runs")
+    return values
+
+
+def _check_axes(overrides: Mapping[str, Any]) -> None:
+    for key in overrides:
+        for axis, field in _AXES.items():
+            if key not in _NO_AXES and (key == axis or key.startswith(f"{axis}.")):
+                raise ConfigError(f"{key}: is spanned by the grid; change its {field} instead")
+
+
+DatasetName = Annotated[str, AfterValidator(_known_dataset)]
+MethodName = Annotated[str, AfterValidator(_known_method)]
+DistortionName = Annotated[str, AfterValidator(_known_distortion)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+NotEmpty = AfterValidator(_not_empty)
+
+
+class ResourcesConfig(BaseModel):
+    """What one run occupies; it changes how long a grid takes, not its results."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    cpus: Annotated[int, Field(ge=1)] = 1
+    """Cores of a worker, and threads of torch."""
+    gpus: Annotated[float, Field(ge=0)] = 0.0
+    """GPUs of a worker; 0.5 lets two runs share a GPU."""
+    memory: Annotated[ByteSize, Field(gt=0)] | None = None
+    """Host memory that is set aside for a worker, such as `8GiB`; None sets none aside."""
+    workers: Annotated[int, Field(ge=1)] = 1
+    """Processes that train one run together, each with the cpus, gpus and memory above."""
+    lambda_storage: LambdaStorage = "device"
+    """Where a worker keeps lambda of its points: on the device that trains, in host memory, or in a temporary file."""
+    loader_workers: Annotated[int, Field(ge=0)] | None = None
+    """Processes of a worker that decode images which are streamed; None: one for each of several cpus, else none."""
+    checkpoint_steps: Annotated[int, Field(ge=1)] | None = None
+    """Steps between checkpoints within an epoch; None: only after epochs."""
+
+    @property
+    def per_worker(self) -> dict[str, float]:
+        """What a worker needs, by Ray's names; nothing that it needs none of."""
+        amounts = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory or 0}
+        return {kind: amount for kind, amount in amounts.items() if amount}
+
+    @property
+    def decoders(self) -> int:
+        """Processes of a worker that decode images; 0: the worker does."""
+        if self.loader_workers is not None:
+            return self.loader_workers
+        return self.cpus if self.cpus > 1 else 0
+
+    @field_validator("gpus")
+    @classmethod
+    def _whole_or_a_share(cls, gpus: float) -> float:
+        if gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"{gpus:g} GPUs are neither whole ones nor a share of one")
+        return gpus
+
+    @field_validator("memory")
+    @classmethod
+    def _has_a_unit(cls, memory: int | None) -> int | None:
+        if memory is not None and memory < 2**20:
+            raise ValueError(f"{memory:d} bytes are less than a MiB; give a unit, such as 8GiB")
+        return memory
+
+    @model_validator(mode="after")
+    def _workers_share_no_gpu(self) -> Self:
+        if self.workers > 1 and self.gpus % 1:
+            raise ValueError(f"gpus: {self.gpus:g} cannot be with {self.workers} workers: each needs whole GPUs")
+        return self
+
+
+class GridConfig(BaseModel):
+    """A set of runs: every combination of datasets, distortions, methods, splits and seeds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    datasets: Annotated[tuple[DatasetName, ...], NotEmpty]
+    distortions: Annotated[tuple[DistortionName, ...], NotEmpty]
+    """The paper's notation: `100-0.1` is imbalance ratio 100 and noise ratio 0.1."""
+    methods: Annotated[tuple[MethodName, ...], NotEmpty]
+    splits: Annotated[tuple[SplitName, ...], NotEmpty] = ("paper",)
+    """What val is and whether it is trained on: see RunConfig.split, of which `test-as-val` is optimistic."""
+    seeds: Annotated[tuple[Seed, ...], BeforeValidator(_seed_list), NotEmpty]
+    """A count n, which means 0..n-1, or a list."""
+    set: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """Overrides of every run by dotted key, such as `training.epochs: 5`. In a file, `preset: cpu` puts those of the
+    dataset's preset below them."""
+    policies: Annotated[dict[str, str], Field(default_factory=dict)]
+    """Content of the policy from a file of each `<dataset> <method>`, as a launch has found it."""
+    protocol: Annotated[int, Field(ge=1, le=PROTOCOL)] = PROTOCOL
+    """Which defaults and presets its runs have: 1 those as they first were (see `autodo/config/defaults.py`)."""
+    resources: ResourcesConfig = ResourcesConfig()
+    keep: tuple[Keep, ...] = ()
+    """What every run leaves in the store besides its tables."""
+    store: str | None = None
+
+    @field_validator("set")
+    @classmethod
+    def _axes_stay(cls, overrides: dict[str, Any]) -> dict[str, Any]:
+        _check_axes(overrides)
+        return overrides
+
+    @property
+    def store_path(self) -> str:
+        """Where the results go unless the command line says otherwise: a path or a URI."""
+        return self.store or f"outputs/{self.name}"
+
+    def override(self, overrides: Mapping[str, Any]) -> Self:
+        """This grid with `overrides` on top of its own `set`.
+
+        Raises:
+            ConfigError: naming the override that does not fit, and why.
+        """
+        if not overrides:
+            return self
+        try:
+            _check_axes(overrides)
+        except ConfigError as error:
+            raise ConfigError(f"--set {error}") from None
+        grid = self.model_copy(update={"set": {**self.set, **overrides}})
+        _check_overrides(grid, "--set", grid.splits)
+        return grid
+
+
+class GridText(NamedTuple):
+    """The parts of a shipped grid's comment that are for people."""
+
+    summary: str
+    cost: str
+    """Of all of its runs."""
+
+
+def grid_text(name: str) -> GridText:
+    """Summary and cost of a shipped grid, from its comment: the command, a line of summary, and `Cost: …`."""
+    check_name(name, grid_names(), "grid")
+    lines = shipped_file("grids", name).read_text().splitlines()
+    comment = [line.removeprefix("#").strip() for line in itertools.takewhile(lambda line: line.startswith("#"), lines)]
+    cost = next((line.removeprefix("Cost:").strip() for line in comment if line.startswith("Cost:")), "")
+    return GridText(comment[1].rstrip("."), cost.rstrip("."))
+
+
+def load_grid(name_or_path: str) -> GridConfig:
+    """The grid of a shipped name, or of a YAML file; every name and override in it is known to be good.
+
+    Raises:
+        ConfigError: one line per problem: the file, the key, the value and what is allowed.
+    """
+    path = Path(name_or_path)
+    if name_or_path in grid_names():
+        path, where = shipped_file("grids", name_or_path), f"configs/grids/{name_or_path}.yaml"
+    elif path.is_file():
+        where = str(path)
+    else:
+        is_file = path.suffix in _SUFFIXES or len(path.parts) > 1
+        message = f"{path}: no such file" if is_file else f"unknown grid {name_or_path!r}"
+        raise ConfigError(f"{message}{_near_grids(path)}; known: {', '.join(grid_names())}; or the path of a YAML file")
+    grid = _with_preset(load_yaml(path), where)
+    _check_overrides(grid, f"{where}: set", ["paper"])
+    _check_overrides(grid, f"{where}: splits", grid.splits)
+    return grid
+
+
+def _with_preset(tree: dict[str, Any], where: str) -> GridConfig:
+    """The grid of a file, whose `preset` becomes a part of its `set`: so a store says what each run really was.
+
+    Raises:
+        ConfigError: if the grid has other datasets than one with this preset.
+    """
+    preset = tree.pop("preset", None)
+    grid = parse_model(GridConfig, tree, where)
+    if preset is None:
+        return grid
+    if len(grid.datasets) > 1:
+        raise ConfigError(f"{where}: preset: needs a grid of one dataset; this one has {', '.join(grid.datasets)}")
+    try:
+        overrides = dataset_preset(grid.datasets[0], preset)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return grid.model_copy(update={"set": {**overrides, **grid.set}})
+
+
+def _near_grids(path: Path) -> str:
+    """`; did you mean 'x'?`, of shipped grids and of the YAML files in the folder that was meant."""
+    meant = path.stem if path.suffix in _SUFFIXES else path.name
+    files = sorted(file for suffix in _SUFFIXES for file in path.parent.glob(f"*{suffix}"))
+    names = {name: name for name in grid_names()} | {str(file): file.stem for file in files}
+    near = difflib.get_close_matches(meant, names.values(), n=2, cutoff=0.7)
+    found = [repr(name) for name, stem in names.items() if stem in near]
+    return f"; did you mean {' or '.join(found[:2])}?" if found else ""
+
+
+def pin_content(grid: GridConfig) -> GridConfig:
+    """This grid tied, in its `set`, to a person's own images as they are now; one without them as it is.
+
+    Its runs have other ids when the images change. The pinned grid is what a store keeps, so that its runs are known
+    without the images.
+
+    Raises:
+        DataError: if the images cannot be listed or read.
+    """
+    if "folder" not in grid.datasets:
+        return grid
+    from autodo import data
+
+    # dataset.path, which `folder` needs, fits no other dataset: `folder` is the only one.
+    dataset = build_run("folder", grid.methods[0], overrides=cell(grid, "folder", grid.methods[0])).dataset
+    return grid.override({"dataset.content": data.pin_content(dataset).content})
+
+
+def cell(grid: GridConfig, dataset: str, method: str) -> dict[str, Any]:
+    """The overrides of the runs of one dataset and method.
+
+    `{dataset}` and `{method}` in `policy.path` stand for their names, so that each may have a file of its own.
+    """
+    overrides = dict(grid.set)
+    path = overrides.get("policy.path")
+    content = grid.policies.get(f"{dataset} {method}")
+    if isinstance(path, str):
+        overrides["policy.path"] = path.replace("{dataset}", dataset).replace("{method}", method)
+    elif content is not None:
+        overrides["policy.content"] = content
+    return overrides
+
+
+def expand(grid: GridConfig) -> list[RunConfig]:
+    """The grid's runs without duplicates; seeds vary slowest, so that every cell soon has one result."""
+    minority = {**defaults_before(grid.protocol), **grid.set}.get("distortion.minority")
+    distortions = [DistortionConfig.parse(text, minority) for text in grid.distortions]
+    # Distortion and seed are checked by GridConfig and independent of the rest, so that each (dataset, method, split)
+    # is validated once and copied: 10,000 runs in less than a second.
+    templates = {
+        (dataset, method, split): build_run(
+            dataset, method, split=split, overrides=cell(grid, dataset, method), protocol=grid.protocol
+        )
+        for dataset, method, split in itertools.product(grid.datasets, grid.methods, grid.splits)
+    }
+    axes = itertools.product(grid.seeds, grid.datasets, grid.splits, distortions, grid.methods)
+    runs = (
+        templates[dataset, method, split].model_copy(update={"distortion": distortion, "seed": seed})
+        for seed, dataset, split, distortion, method in axes
+    )
+    return list({run.run_id: run for run in runs}.values())
+
+
+def _check_overrides(grid: GridConfig, where: str, splits: Sequence[SplitName]) -> None:
+    problems: list[str] = []
+    for dataset, method, split in itertools.product(grid.datasets, grid.methods, splits):
+        try:
+            build_run(dataset, method, split=split, overrides=cell(grid, dataset, method))
+        except ConfigError as error:
+            problems += str(error).splitlines()
+    if problems:
+        raise ConfigError("\n".join(f"{where}: {line}" for line in _without_repeats(problems)))
+
+
+def _without_repeats(problems: Sequence[str]) -> list[str]:
+    # A wrong key is wrong for every dataset and method: say it once, with the first of them.
+    first: dict[str, str] = {}
+    for line in problems:
+        first.setdefault(line.partition(": ")[2] or line, line)
+    return list(first.values())

@@ -1,0 +1,142 @@
+"""How long runs will take, from those that a store holds."""
+
+import collections
+import dataclasses
+import functools
+import heapq
+import math
+import re
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from autodo.config.recipes import method_parts, method_text
+from autodo.config.run import RunConfig
+from autodo.errors import ConfigError
+from orchestration.planning.run_queue import Work
+from orchestration.store.store import Store
+
+SAMPLES = 2  # results read for one (dataset, distortion, method); more would make planning slow
+_RUN_ID = re.compile(r"(?P<dataset>.+)_ir(?P<ir>[0-9.]+)_nr(?P<nr>[0-9.]+)_(?P<method>.+)_s[0-9]+_[0-9a-f]{8}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A run that is done, and what it took."""
+
+    run: RunConfig
+    seconds: float
+
+
+# Runs that are alike in ever fewer ways; the first that finds a measured run decides. Seconds are per epoch.
+_ALIKE: tuple[Callable[[RunConfig], Hashable], ...] = (
+    lambda run: (_settings(run), run.split, run.distortion),
+    lambda run: (_settings(run), run.split),
+    lambda run: (run.dataset, run.model, run.method.name),
+    lambda run: (run.dataset, run.model),
+)
+
+
+def _settings(run: RunConfig) -> Hashable:
+    """All that recipe_id and variant_id hash; comparing it is faster."""
+    return run.dataset, run.model, run.augmentation, run.training, run.method, run.points, run.outer
+
+
+class Estimates:
+    """Expected seconds of runs: the mean of the measured ones that are most alike.
+
+    In this order: same recipe, method, split and distortion; same but for the distortion; same dataset, model and
+    method, scaled by the epochs; same dataset and model.
+    """
+
+    def __init__(self, measured: Iterable[Measured]) -> None:
+        samples: list[dict[Hashable, list[float]]] = [collections.defaultdict(list) for _ in _ALIKE]
+        for one in measured:
+            for kinds, key in zip(samples, _ALIKE, strict=True):
+                kinds[key(one.run)].append(one.seconds / one.run.training.epochs)
+        self._per_epoch = [{key: sum(seconds) / len(seconds) for key, seconds in kinds.items()} for kinds in samples]
+        self._known: dict[Hashable, float | None] = {}
+        self._kept: list[RunConfig] = []  # an id means something only while its object lives
+
+    def seconds(self, run: RunConfig) -> float | None:
+        """Training seconds of a run; None if nothing alike was measured."""
+        # The runs of a grid share their parts, and to hash these for each of thousands of runs would take seconds.
+        parts = (run.dataset, run.model, run.augmentation, run.training, run.method, run.points, run.outer)
+        key = (*map(id, parts), id(run.distortion), run.split)
+        if key not in self._known:
+            self._known[key] = self._seconds(run)
+            self._kept.append(run)
+        return self._known[key]
+
+    def _seconds(self, run: RunConfig) -> float | None:
+        for kinds, alike in zip(self._per_epoch, _ALIKE, strict=True):
+            if (per_epoch := kinds.get(alike(run))) is not None:
+                return per_epoch * run.training.epochs
+        return None
+
+
+def rough_cost(run: RunConfig) -> float:
+    """Epochs times what the files of its methods say of a run's time over that of `baseline`, for want of a measure."""
+    return run.training.epochs * _cost(run.method.name)
+
+
+@functools.cache
+def _cost(method: str) -> float:
+    try:
+        return math.prod(float(method_text(part).cost) for part in method_parts(method))
+    except (ConfigError, ValueError):
+        return 1.0  # a method of the user's own, or one whose file does not say
+
+
+def measure(store: Store, runs: Iterable[RunConfig]) -> Estimates:
+    """Estimates from a few results of each distortion and method of the datasets that `runs` have."""
+    datasets = {run.dataset.label for run in runs}
+    chosen: dict[Hashable, list[str]] = collections.defaultdict(list)
+    for run_id in sorted(store.done()) if datasets else ():
+        match = _RUN_ID.fullmatch(run_id)
+        if match is not None and match["dataset"] in datasets:
+            chosen[match["dataset"], match["ir"], match["nr"], match["method"]].append(run_id)
+    ids = [run_id for group in chosen.values() for run_id in group[-SAMPLES:]]
+    with ThreadPoolExecutor(16) as pool:
+        return Estimates(one for one in pool.map(lambda run_id: _read(store, run_id), ids) if one is not None)
+
+
+def wall_seconds(seconds: Iterable[float], slots: int) -> float:
+    """How long runs of so many seconds take in all if each one, in order, goes to the first slot that is free."""
+    free_at = [0.0] * slots
+    for run_seconds in seconds:
+        heapq.heapreplace(free_at, free_at[0] + run_seconds)
+    return max(free_at)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bill:
+    """What runs will take in all. Of those whose length is unknown only the number is told."""
+
+    runs: int
+    unknown: int
+    seconds: float
+    core_hours: float
+    gpu_hours: float
+
+    @classmethod
+    def of(cls, works: Sequence[Work]) -> "Bill":
+        """The sum over some runs."""
+        known = [(work.expected_seconds, work.resources) for work in works if work.expected_seconds is not None]
+        return cls(
+            runs=len(works),
+            unknown=len(works) - len(known),
+            seconds=sum(seconds for seconds, _ in known),
+            core_hours=sum(seconds * r.cpus * r.workers for seconds, r in known) / 3600,
+            gpu_hours=sum(seconds * r.gpus * r.workers for seconds, r in known) / 3600,
+        )
+
+
+def _read(store: Store, run_id: str) -> Measured | None:
+    import pyarrow as pa
+
+    try:
+        table = store.table_file("results", run_id).read_parquet(["seconds", "config"])
+        row = table.to_pylist()[0]
+        return Measured(RunConfig.from_stored(row["config"]), float(row["seconds"]))
+    except (OSError, pa.ArrowException, LookupError, TypeError, ValueError):
+        return None  # a damaged file; the report names it

@@ -1,0 +1,134 @@
+"""What of a grid is done, what is left and what is not tried again; pure, nothing runs."""
+
+import collections
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+
+from autodo.config.defaults import defaults_before
+from autodo.config.run import RunConfig
+from autodo.config.validation import parse_selection
+from autodo.errors import ConfigError
+from orchestration.grid.grid import GridConfig, ResourcesConfig, expand
+from orchestration.planning.estimate import measure, rough_cost
+from orchestration.planning.run_queue import Work
+from orchestration.store.run_state import State
+from orchestration.store.store import Store
+
+RETRIES = 2
+"""Further attempts that a failed run has unless the command line says otherwise."""
+
+_SELECTORS: dict[str, Callable[[RunConfig], str]] = {
+    "dataset": lambda run: run.dataset.label,
+    "distortion": lambda run: str(run.distortion),
+    "method": lambda run: run.method.name,
+    "split": lambda run: run.split,
+    "seed": lambda run: str(run.seed),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Runs, each with its state in a store."""
+
+    runs: dict[str, RunConfig]
+    """By run id, which takes a while to compute for thousands of runs."""
+    states: dict[str, State]
+    given_up: frozenset[str]
+    """Ids of the failed runs that a launch does not try again."""
+
+    @property
+    def left(self) -> dict[str, RunConfig]:
+        """What a launch would run, by run id."""
+        return {
+            run_id: run
+            for run_id, run in self.runs.items()
+            if self.states[run_id] is not State.DONE and run_id not in self.given_up
+        }
+
+    def counts(self) -> collections.Counter[State]:
+        """How many runs there are of each state."""
+        return collections.Counter(self.states.values())
+
+
+def make_plan(runs: Iterable[RunConfig], store: Store, retries: int = RETRIES, forgiven: Collection[str] = ()) -> Plan:
+    """The runs with their states; a store that does not exist yet has none done.
+
+    Args:
+        retries: after so many further attempts a failed run is given up.
+        forgiven: ids of runs that are not given up whatever happened to them.
+    """
+    by_id = {run.run_id: run for run in runs}
+    states = store.states(by_id)
+    failures = {run_id: store.failure(run_id) for run_id, state in states.items() if state is State.FAILED}
+    given_up = {run_id for run_id, failure in failures.items() if failure and failure.given_up(retries)}
+    return Plan(by_id, states, frozenset(given_up.difference(forgiven)))
+
+
+def continued(grid: GridConfig, store: Store) -> tuple[GridConfig, str]:
+    """The grid with the defaults under which a store has launched it, and a line that says so if they are older ones.
+
+    So the command that was interrupted goes on with the same runs after defaults have changed. A grid that names its
+    `protocol` keeps it.
+    """
+    before = store.grids().get(grid.name)
+    if not isinstance(before, GridConfig) or "protocol" in grid.model_fields_set or before.protocol == grid.protocol:
+        return grid, ""
+    old = ", ".join(f"{key}: {value}" for key, value in defaults_before(before.protocol).items())
+    return grid.model_copy(update={"protocol": before.protocol}), (
+        f"{store}: {grid.name} was launched on it under protocol {before.protocol} ({old}) and continues under it; "
+        f"another --store, or `protocol: {grid.protocol}` in the grid's file, takes the present defaults"
+    )
+
+
+def launched(store: Store) -> tuple[dict[str, tuple[GridConfig, list[RunConfig]]], list[ConfigError]]:
+    """The grids launched on a store by name, each with its runs; and why others can no longer be read or expanded."""
+    grids, errors = {}, []
+    for name, grid in store.grids().items():
+        try:
+            if isinstance(grid, ConfigError):
+                raise grid
+            grids[name] = grid, expand(grid)
+        except ConfigError as error:
+            errors.append(error)
+    return grids, errors
+
+
+def works(plan: Plan, store: Store, resources: Callable[[str], ResourcesConfig]) -> list[Work]:
+    """What is left, with what each run occupies and how long it is expected to take.
+
+    Args:
+        resources: of the run with this id.
+    """
+    left = plan.left
+    estimates = measure(store, left.values())
+    return [
+        Work(run_id, run, resources(run_id), estimates.seconds(run), rough_cost(run)) for run_id, run in left.items()
+    ]
+
+
+def select(runs: Sequence[RunConfig], text: str) -> list[RunConfig]:
+    """The runs that fit `method=a,method=b,seed=0`: any of the values of a key, and every key.
+
+    Raises:
+        ConfigError: if a key is unknown or no run has the value.
+    """
+    there = {key: functools.partial(_values, runs, of) for key, of in _SELECTORS.items()}
+    wanted = parse_selection("--only", text, there)
+    return [run for run in runs if all(_SELECTORS[key](run) in values for key, values in wanted.items())]
+
+
+def local_slots(resources: ResourcesConfig) -> int:
+    """How many runs fit on this machine at a time; 0 if none does, or for GPUs, which only Ray counts."""
+    return 0 if resources.gpus else (os.cpu_count() or 1) // (resources.cpus * resources.workers)
+
+
+def expected_rows(runs: Iterable[RunConfig]) -> list[dict[str, Any]]:
+    """The identity columns of runs that should be there, so that a report can show what is missing."""
+    return [{**run.identity, "config": run.model_dump_json()} for run in runs]
+
+
+def _values(runs: Iterable[RunConfig], of: Callable[[RunConfig], str]) -> set[str]:
+    return {of(run) for run in runs}

@@ -1,0 +1,1 @@
+"""Policy searches in a store and on Ray."""

@@ -1,0 +1,1 @@
+"""The folder that holds the results of runs."""

@@ -1,0 +1,1 @@
+"""Live trackers: TensorBoard, MLflow, W&B."""

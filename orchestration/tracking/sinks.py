@@ -1,0 +1,373 @@
+"""TensorBoard, MLflow and W&B: where the curves of runs can be watched while they train. Imports no Ray.
+
+The store holds every value; a sink is a copy for the eyes, so nothing that happens to one may hurt a run. A run has one
+entry in each of them, under its run id, however many attempts it takes and however often a grid is launched.
+"""
+
+import contextlib
+import dataclasses
+import importlib.util
+import logging
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from autodo.config.run import RunConfig
+from autodo.errors import ConfigError
+
+Tell = Callable[[str], None]
+Metrics = Mapping[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tracking:
+    """What the user asked for.
+
+    Args:
+        tensorboard: write event files.
+        mlflow: tracking URI, such as `http://HOST:5000` or `sqlite:////PATH/mlflow.db`.
+        wandb: project of W&B.
+    """
+
+    tensorboard: bool = False
+    mlflow: str | None = None
+    wandb: str | None = None
+
+    def check(self) -> None:
+        """Finds out what can be known before anything starts.
+
+        Raises:
+            ConfigError: if a library is not installed, W&B has no credentials, or the tracking URI is none.
+        """
+        if self.tensorboard:
+            _installed("--tensorboard", ["tensorboardX"], "tensorboardX")
+        if self.mlflow is not None:
+            if "://" not in self.mlflow and self.mlflow != "databricks":
+                raise ConfigError(
+                    f"--mlflow {self.mlflow!r}: is not a tracking URI, such as http://HOST:5000 or "
+                    "sqlite:////PATH/mlflow.db"
+                )
+            needed = [] if self.mlflow.startswith(("http", "databricks")) else ["sqlalchemy", "alembic"]
+            _installed("--mlflow", ["mlflow", *needed], "autodo[mlflow]")
+        if self.wandb is not None:
+            _installed("--wandb", ["wandb"], "autodo[wandb]")
+            _check_wandb_login()
+
+    def sinks(self, grid: str, directory: Path) -> dict[str, Callable[[], "Sink"]]:
+        """How to open what was asked for; opening it imports its library and may wait for a server.
+
+        Args:
+            grid: name of the grid, which groups the runs.
+            directory: of TensorBoard's event files.
+        """
+        mlflow, wandb = self.mlflow, self.wandb
+        found: dict[str, Callable[[], Sink]] = {}
+        if self.tensorboard:
+            found["TensorBoard"] = lambda: TensorBoardSink(directory)
+        if mlflow is not None:
+            found["MLflow"] = lambda: MlflowSink(mlflow, grid)
+        if wandb is not None:
+            found["W&B"] = lambda: WandbSink(wandb, grid)
+        return found
+
+
+class Sink(Protocol):
+    """One tracker. Its methods may raise: `Delivery` calls them, from one thread, and calls again after an error."""
+
+    def epoch(self, run: RunConfig, metrics: Metrics) -> None:
+        """An epoch of the run has ended; the first one of an attempt opens the run, or continues it."""
+
+    def ended(self, run: RunConfig, state: str, message: str | None) -> None:
+        """An attempt has ended as `done`, `failed` or `interrupted`; the next one may follow."""
+
+    def close(self) -> None:
+        """Ends what is open as `interrupted`."""
+
+
+def identity(run: RunConfig) -> dict[str, str | int | float]:
+    """What tells runs apart, under the names of the Parquet columns."""
+    return {
+        "dataset": run.dataset.label,
+        "imbalance_ratio": run.distortion.imbalance_ratio,
+        "noise_ratio": run.distortion.noise_ratio,
+        "method": run.method.name,
+        "model": run.model.name,
+        "split": run.split,
+        "seed": run.seed,
+    }
+
+
+class TensorBoardSink:
+    """Event files in `<directory>/<run_id>`. An attempt that repeats epochs replaces the points from there on."""
+
+    def __init__(self, directory: Path) -> None:
+        import tensorboardX.event_file_writer
+        import tensorboardX.proto.event_pb2
+        import tensorboardX.summary
+
+        self._x = tensorboardX
+        self._event = tensorboardX.proto.event_pb2.Event
+        self._directory = directory
+        self._open: dict[str, tuple[Any, int]] = {}  # run id -> its event file, the last epoch in it
+
+    def epoch(self, run: RunConfig, metrics: Metrics) -> None:
+        epoch = int(metrics["epoch"])
+        file = self._file(run, epoch)
+        for name, value in metrics.items():
+            if name != "epoch":
+                self._write(file, self._x.summary.scalar(name, value), epoch)
+        file.flush()
+        self._open[run.run_id] = file, epoch
+
+    def ended(self, run: RunConfig, state: str, message: str | None) -> None:
+        self._file(run, 0)
+        self._end(*self._open.pop(run.run_id), state if message is None else f"{state}: {message}")
+
+    def close(self) -> None:
+        while self._open:
+            self._end(*self._open.popitem()[1], "interrupted")
+
+    def _end(self, file: Any, epoch: int, state: str) -> None:
+        self._write(file, self._x.summary.text("state", state), epoch)
+        file.close()
+
+    def _file(self, run: RunConfig, epoch: int) -> Any:
+        run_id = run.run_id
+        if run_id not in self._open:
+            folder = self._directory / run_id
+            if folder.is_symlink():
+                raise OSError(f"{folder}: is a symbolic link, and so not followed")
+            folder.mkdir(parents=True, exist_ok=True)
+            # SummaryWriter hands events to a thread and cannot be made to wait for it; here is a thread already.
+            # A file's name holds its second only, and TensorBoard reads the files in the order of their names.
+            number = f".{len(list(folder.iterdir())):04d}"
+            file = self._x.event_file_writer.EventsWriter(str(folder / "events"), number)
+            log = self._x.proto.event_pb2.SessionLog(status=self._x.proto.event_pb2.SessionLog.START)
+            file.write_event(self._event(wall_time=time.time(), step=epoch, session_log=log))
+            for summary in self._x.summary.hparams(identity(run), {"val_error": 0.0, "test_error": 0.0}):
+                self._write(file, summary, 0)
+            self._open[run_id] = file, epoch
+        return self._open[run_id][0]
+
+    def _write(self, file: Any, summary: Any, epoch: int) -> None:
+        file.write_event(self._event(wall_time=time.time(), step=epoch, summary=summary))
+
+
+class MlflowSink:
+    """A run of MLflow per run, found again by its tag `autodo.run_id`, in the experiment of the grid's name."""
+
+    def __init__(self, uri: str, experiment: str) -> None:
+        # One attempt is short, because Delivery makes several; and MLflow reports its use unless it is told not to.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow import MlflowClient, entities, exceptions
+
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)  # the tables of a new database
+        self._entities = entities
+        self._client = MlflowClient(tracking_uri=uri)
+        found = self._client.get_experiment_by_name(experiment)
+        if found is None:
+            # Another launch may make it at the same moment.
+            with contextlib.suppress(exceptions.MlflowException):
+                self._client.create_experiment(experiment)
+            found = self._client.get_experiment_by_name(experiment)
+        if found is None:
+            raise RuntimeError(f"experiment {experiment!r} can neither be found nor made")
+        self._experiment = found.experiment_id
+        self._open: dict[str, tuple[str, int]] = {}  # run id -> MLflow's own id, the last epoch that it has
+
+    def epoch(self, run: RunConfig, metrics: Metrics) -> None:
+        own_id, last = self._run(run)
+        epoch = int(metrics["epoch"])
+        if epoch <= last:
+            return  # repeated after a death before the checkpoint; MLflow would show the point twice
+        now = int(time.time() * 1000)
+        points = [self._entities.Metric(name, value, now, epoch) for name, value in metrics.items()]
+        self._client.log_batch(own_id, metrics=points, synchronous=True)
+        self._open[run.run_id] = own_id, epoch
+
+    def ended(self, run: RunConfig, state: str, message: str | None) -> None:
+        own_id, _ = self._run(run)
+        self._end(own_id, state, message)
+        del self._open[run.run_id]
+
+    def close(self) -> None:
+        for own_id, _ in self._open.values():
+            self._end(own_id, "interrupted", None)
+        self._open.clear()
+
+    def _end(self, own_id: str, state: str, message: str | None) -> None:
+        status = {"done": "FINISHED", "failed": "FAILED"}.get(state, "KILLED")
+        self._client.set_tag(own_id, "state", state)
+        self._client.set_tag(own_id, "failure", (message or "")[:5000])
+        self._client.set_terminated(own_id, status)
+
+    def _run(self, run: RunConfig) -> tuple[str, int]:
+        run_id = run.run_id
+        if run_id in self._open:
+            return self._open[run_id]
+        known = self._client.search_runs(
+            [self._experiment], f"tags.`autodo.run_id` = '{run_id}'", order_by=["attributes.start_time ASC"]
+        )
+        if known:
+            own_id, last = known[0].info.run_id, int(known[0].data.metrics.get("epoch", -1))
+            self._client.update_run(own_id, status="RUNNING")
+        else:
+            tags = {"autodo.run_id": run_id}
+            own_id, last = self._client.create_run(self._experiment, tags=tags, run_name=run_id).info.run_id, -1
+        values = {name: str(value) for name, value in identity(run).items()}
+        self._client.log_batch(
+            own_id,
+            params=[self._entities.Param(name, value) for name, value in values.items()],
+            tags=[self._entities.RunTag(name, value) for name, value in {**values, "state": "running"}.items()],
+            synchronous=True,
+        )
+        self._open[run_id] = own_id, last
+        return own_id, last
+
+
+class WandbSink:
+    """A W&B run per run, whose id is the run id, in the group of the grid's name."""
+
+    def __init__(self, project: str, group: str) -> None:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        import wandb
+
+        self._wandb, self._project, self._group = wandb, project, group
+        self._open: dict[str, Any] = {}
+
+    def epoch(self, run: RunConfig, metrics: Metrics) -> None:
+        own, epoch = self._run(run), int(metrics["epoch"])
+        if epoch >= own.step:  # W&B takes no step twice
+            own.log(dict(metrics), step=epoch)
+
+    def ended(self, run: RunConfig, state: str, message: str | None) -> None:
+        own = self._run(run)
+        del self._open[run.run_id]
+        _finish(own, state, message)
+
+    def close(self) -> None:
+        while self._open:
+            _finish(self._open.popitem()[1], "interrupted", None)
+
+    def _run(self, run: RunConfig) -> Any:
+        run_id = run.run_id
+        if run_id not in self._open:
+            # Of this process, which only reports, W&B would keep the output, the code and the load of the machine.
+            settings = self._wandb.Settings(
+                console="off",
+                silent=True,
+                disable_code=True,
+                disable_git=True,
+                init_timeout=15,
+                finish_timeout=60,
+                x_disable_meta=True,
+                x_disable_stats=True,
+                x_save_requirements=False,
+            )
+            self._open[run_id] = self._wandb.init(
+                project=self._project,
+                group=self._group,
+                id=run_id,
+                name=run_id,
+                config=identity(run),
+                resume="allow",
+                reinit="create_new",
+                settings=settings,
+            )
+            self._open[run_id].summary["state"] = "running"
+        return self._open[run_id]
+
+
+def _finish(own: Any, state: str, message: str | None) -> None:
+    own.summary["state"] = state
+    own.summary["failure"] = message or ""
+    own.finish(exit_code=0 if state == "done" else 1)
+
+
+class Delivery:
+    """Feeds one sink from a thread of its own, so that a slow or absent server costs the grid nothing.
+
+    What fails is tried again; what fails each time is dropped, and the user is told once, and how much at the end.
+    """
+
+    RETRY_AFTER_SECONDS = (1.0, 5.0, 25.0)
+    HELD = 50_000
+    """Reports that may wait, of about 1 KB each."""
+
+    def __init__(self, name: str, opened: Callable[[], Sink], tell: Tell) -> None:
+        self._name, self._opened, self._tell = name, opened, tell
+        self._waiting: queue.SimpleQueue[Callable[[Sink], None] | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._lost = 0
+        self._told = False
+        self._thread = threading.Thread(target=self._deliver, name=f"autodo-{name}", daemon=True)
+        self._thread.start()
+
+    def put(self, report: Callable[[Sink], None]) -> None:
+        """Takes a report and returns at once."""
+        if self._waiting.qsize() < self.HELD:
+            self._waiting.put(report)
+        else:
+            self._lost += 1
+
+    def close(self, patience_seconds: float = 20.0) -> None:
+        """Delivers what waits, for as long as that, and ends what is still open as interrupted."""
+        self._closing.set()
+        self._waiting.put(lambda sink: sink.close())
+        self._waiting.put(None)
+        self._thread.join(patience_seconds)
+        left = self._lost + max(self._waiting.qsize() - 2, 0) + self._thread.is_alive()
+        self._told = True  # what an abandoned thread still finds out is of no use
+        if left:
+            self._tell(f"{self._name}: {left} reports were not delivered; the store has every value")
+
+    def _deliver(self) -> None:
+        sink = None
+        while (report := self._waiting.get()) is not None:
+            for pause in (*self.RETRY_AFTER_SECONDS, None):
+                try:
+                    sink = sink or self._opened()
+                    report(sink)
+                    break
+                except Exception as error:  # whatever a tracker does, the grid goes on
+                    self._failed(error)
+                    if pause is None or self._closing.is_set():
+                        self._lost += 1
+                        break
+                    self._closing.wait(pause)
+
+    def _failed(self, error: Exception) -> None:
+        logging.getLogger("autodo").debug("%s", self._name, exc_info=error)
+        if not self._told:
+            self._told = True
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            self._tell(f"{self._name} does not take reports, the runs go on: {reason[:300]}")
+
+
+def _installed(option: str, modules: list[str], requirement: str) -> None:
+    for module in modules:
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None:  # a folder of that name is no library
+            raise ConfigError(f"{option}: {module} is not installed; pip install '{requirement}'")
+
+
+def _check_wandb_login() -> None:
+    """W&B would ask for a key in the middle of the grid, or fail each run for the lack of it."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    import wandb
+
+    if wandb.setup().settings.mode not in ("online", "run"):
+        return
+    try:
+        known = wandb.login(prompt=False, verify=False)
+    except wandb.Error as error:
+        raise ConfigError(f"--wandb: {str(error).splitlines()[0]}") from None
+    if not known:
+        raise ConfigError("--wandb: no API key; `wandb login`, or WANDB_API_KEY, or WANDB_MODE=offline")

@@ -1,0 +1,1 @@
+"""What a report states: which runs compare, statistics, findings."""

@@ -1,0 +1,98 @@
+"""Cost of a run relative to the baseline of the same launch, and the conditions of both."""
+
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+from autodo.text import count_of
+from reports.analysis.comparison import BASELINE, name_with_split
+
+_LAUNCHES = 3  # that have a note each, before they are summed up
+_MEASURED = ["launch_id", "device", "split"]
+_SHARED = "What runs at the same time shares cores, memory and caches, so that times are longer than of a run alone."
+
+
+def relative_costs(runs: pd.DataFrame) -> "pd.Series[float]":
+    """Seconds of each run over the mean of the baseline's runs in the same launch and split on the same device.
+
+    Devices with other numbers of threads are not the same. The union split trains on more images, so that each split
+    has a baseline of its own.
+
+    NaN where there is nothing to compare: a run that went on from a checkpoint, one outside of a launch or of an older
+    store, one whose launch has no such baseline.
+
+    Args:
+        runs: of one cell, from `comparison.named`.
+    Shape:
+        -> [R].
+    """
+    seconds = runs["seconds"].astype(float).where(_alike(runs))
+    of_split = [name_with_split(BASELINE, split) for split in runs["split"]]
+    baselines = seconds[runs["name"] == of_split]
+    means = baselines.groupby([runs.loc[baselines.index, key] for key in _MEASURED]).mean()
+    places = zip(*(runs[key] for key in _MEASURED), strict=True)
+    of_baseline = pd.Series([means.get(place, float("nan")) for place in places], index=runs.index, dtype=float)
+    return seconds / of_baseline.where(of_baseline > 0)
+
+
+def _alike(runs: pd.DataFrame) -> "pd.Series[bool]":
+    """True for runs that one attempt of a known launch measured."""
+    return runs["launch_id"].notna() & ~runs["resumed"].eq(True)
+
+
+def condition_notes(runs: pd.DataFrame) -> list[str]:
+    """Notes on what shared the machine with the runs of a cell, and on runs without a relative cost.
+
+    Args:
+        runs: of one cell, from `comparison.named`.
+    """
+    done = runs[runs["error_best_val"].notna()]
+    return [*_launch_notes(done), *_left_out(done)]
+
+
+def _launch_notes(done: pd.DataFrame) -> Iterable[str]:
+    launches = [of_launch for _, of_launch in done[done["launch_id"].notna()].groupby("launch_id", sort=False)]
+    if len(launches) > _LAUNCHES:
+        yield f"Measured in {len(launches)} launches: {_conditions(pd.concat(launches))}."
+    else:
+        for number, of_launch in enumerate(launches, 1):
+            which = "one launch" if len(launches) == 1 else f"launch {number} ({count_of(len(of_launch), 'run')})"
+            yield f"Measured in {which}: {_conditions(of_launch)}."
+    if (done["slots"] > 1).any() or (done["load_average"] > done["host_cpus"]).any():
+        yield _SHARED
+
+
+def _conditions(runs: pd.DataFrame) -> str:
+    """Such as `up to 4 runs at a time on a host of 8 CPU cores; load average 0.5 to 3.9 when they began`."""
+    slots, cpus, load = (runs[name].dropna().tolist() for name in ("slots", "host_cpus", "load_average"))
+    at_a_time = _span(slots, 0)
+    words = f"up to {at_a_time} run{'' if at_a_time == '1' else 's'} at a time"
+    hosts = runs["host"].nunique()
+    if cpus:
+        on = "a host" if hosts == 1 else f"{hosts} hosts"
+        words += f" on {on} of {_span(cpus, 0)} CPU core{'' if set(cpus) == {1} else 's'}"
+    if load:
+        words += f"; load average {_span(load, 1)} when they began"
+    return words
+
+
+def _span(values: Sequence[float], digits: int) -> str:
+    """`2`, or `2 to 8`."""
+    ends = dict.fromkeys(f"{end:.{digits}f}" for end in (min(values), max(values))) if values else ["unknown"]
+    return " to ".join(ends)
+
+
+def _left_out(done: pd.DataFrame) -> Iterable[str]:
+    older = done["host"].isna()
+    alone = done["launch_id"].isna() & ~older
+    resumed = done["resumed"].eq(True) & ~alone
+    rest = _alike(done) & relative_costs(done).isna()
+    reasons = {
+        "of an older version, which did not keep what shared the machine": older,
+        "outside of a launch": alone,
+        "resumed from a checkpoint, so that the time is of several attempts": resumed,
+        "of a launch without the baseline in the same split on the same device": rest,
+    }
+    words = [f"{count_of(int(which.sum()), 'run')} {why}" for why, which in reasons.items() if which.any()]
+    if words:
+        yield f"Left out of the cost, since their times compare with no baseline's: {'; '.join(words)}."

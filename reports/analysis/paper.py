@@ -1,0 +1,233 @@
+"""What the paper states, and beside which runs it may stand: of the same dataset, model and protocol, and no others."""
+
+import csv
+import functools
+import json
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from autodo.config.defaults import ADDED, PAPER, with_added
+from reports.analysis.comparison import flat
+from reports.document import Reference
+
+# The protocol of tables 1 to 3 (appendix A; section 5.1), as settings of a run by dotted key. Every setting of a run
+# must be here with its value, or have the paper's value in `autodo/config/defaults.py`: a setting that nobody thought
+# of is no reason to show a figure.
+_ALL: dict[str, Any] = {
+    "dataset.path": None,
+    "dataset.image_size": None,
+    "dataset.content": None,
+    "dataset.subsample": None,
+    "model.name": "wrn-28-10",
+    "augmentation.crop_padding": 4,
+    "augmentation.erase_probability": 0.5,
+    "training.epochs": 200,
+    "training.batch_size": 256,
+    "training.momentum": 0.9,
+    "training.weight_decay": 1e-4,
+    "training.warmup_epochs": 5,
+}
+_CIFAR: dict[str, Any] = {"dataset.val_share": 0.2, "augmentation.flip": True, "training.lr": 0.1}
+_DATASETS: dict[str, dict[str, Any]] = {
+    "svhn": {"dataset.val_share": 0.32, "augmentation.flip": False, "training.lr": 0.005},
+    "cifar10": _CIFAR,
+    "cifar100": _CIFAR,
+    # The paper does not say how images are cut out: these are the ranges of the recipe.
+    "imagenet": {
+        **_CIFAR,
+        **{"model.name": "resnet-18", "dataset.image_size": 224},
+        **{"augmentation.crop_padding": 0, "augmentation.resized_crop": [0.08, 1.0]},
+    },
+}
+_OUTER = {"imagenet": {"outer.lr": 0.01, "outer.start_share": 0.5}}
+"""Where a dataset's outer phase is another than that of `_AUTODO`."""
+
+_LEARNS_NOTHING: dict[str, Any] = {"method.loss": "cross-entropy", "points": None, "outer": None}
+_FROM_A_FILE: dict[str, Any] = {**_LEARNS_NOTHING, "policy.kind": "file"}
+_AUTODO: dict[str, Any] = {
+    "policy.kind": "colour",
+    "points.shared": False,
+    "points.label_smoothing": 0.1,
+    "points.gate_probability": 0.25,
+    "outer.lr": 0.05,
+    "outer.start_share": 0.25,
+    "outer.solver": "neumann",
+    "outer.iterations": 5,
+    "outer.step": 0.01,
+    "outer.damping": 0.0,
+    "outer.val_gradient": "batch",
+}
+_FAST_AUTOAUGMENT: dict[str, Any] = {
+    **{"algorithm": "fast-autoaugment", "folds": 5, "held_share": 0.4, "model": "wrn-40-2", "epochs": 200},
+    **{"batch_size": 128, "trials": 200, "at_once": 4, "sub_policies": 5, "operations": 2, "copies": 5, "keep": 10},
+}
+_DADA: dict[str, Any] = {
+    **{"algorithm": "dada", "model": "wrn-40-2", "epochs": 20, "batch_size": 128, "policy_lr": 5e-3},
+    **{"temperature": 0.5, "estimator": "relax", "keep": 25},
+}
+
+
+def _searched(settings: Mapping[str, Any]) -> dict[str, Any]:
+    search = {f"policy.search.{key}": value for key, value in settings.items()}
+    return {**_LEARNS_NOTHING, "policy.kind": "searched", **search}
+
+
+# Our method -> (the paper's, its settings).
+_METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "baseline": ("baseline", {**_LEARNS_NOTHING, "policy": None}),
+    "randaugment": (
+        "randaugment",
+        {**_LEARNS_NOTHING, "policy.kind": "randaugment", "policy.operations": "paper", "policy.fixed": False},
+    ),
+    "fast-autoaugment-published": ("fast-autoaugment", _FROM_A_FILE),
+    "fast-autoaugment-searched": ("fast-autoaugment", _searched(_FAST_AUTOAUGMENT)),
+    "dada-published": ("dada", _FROM_A_FILE),
+    "dada-searched": ("dada", _searched(_DADA)),
+    "autodo-shared": (
+        "autodo-shared",
+        {**_AUTODO, "method.loss": "cross-entropy", "points.learn": ["augment"], "points.shared": True},
+    ),
+    "autodo-a": ("autodo-a", {**_AUTODO, "method.loss": "cross-entropy", "points.learn": ["augment"]}),
+    "autodo-aw": ("autodo-aw", {**_AUTODO, "method.loss": "cross-entropy", "points.learn": ["augment", "weight"]}),
+    "autodo-aws": (
+        "autodo-aws",
+        {**_AUTODO, "method.loss": "symmetric-kl", "points.learn": ["augment", "weight", "soft-label"]},
+    ),
+}
+
+
+def _strengths(drawn: tuple[int, int], colour: tuple[int, int], search: tuple[int, float]) -> dict[str, dict[str, Any]]:
+    return {
+        "randaugment": {"policy.draws": drawn[0], "policy.magnitude": drawn[1]},
+        "colour": {"policy.draws": colour[0], "policy.magnitude": colour[1]},
+        "searched": {"policy.search.images": search[0], "policy.search.lr": search[1]},
+    }
+
+
+# What a kind of policy reads from the recipe of a dataset: draws and magnitude, images and learning rate of a search.
+_STRENGTHS = {
+    "svhn": _strengths((3, 7), (3, 7), (1000, 0.01)),
+    "cifar10": _strengths((3, 15), (1, 15), (4000, 0.1)),
+    "cifar100": _strengths((3, 15), (1, 15), (4000, 0.1)),
+    "imagenet": _strengths((2, 9), (2, 9), (6000, 0.1)),
+}
+
+# Not compared: they name the run or its place in a table, or a policy's file, which the method's name speaks for.
+_AXES = ("dataset.name", "method.name", "split", "seed", "distortion.imbalance_ratio", "distortion.noise_ratio")
+_FILE = ("policy.path", "policy.content")
+# Nor this: who computes the same operations.
+_SAME = ("policy.search.implementation",)
+
+_SPLITS = {"paper": "train_i", "union": "train_all", "test-as-val": "test_as_val"}
+
+LIKE_FOR_LIKE = (
+    "The paper took the best epoch on the test set, as its published code does: error_best_test is the like-for-like "
+    "comparison with it."
+)
+SEARCHED = "Beside policies that were searched here stand the paper's figures of policies that their authors published."
+
+
+def follows_protocol(config: Mapping[str, Any]) -> bool:
+    """Whether a run's configuration is the paper's in everything but seed, split and distortion."""
+    found = flat(with_added(dict(config)))
+    dataset, method = found.get("dataset.name"), found.get("method.name")
+    if dataset not in _DATASETS or method not in _METHODS:
+        return False
+    settings = _METHODS[method][1]
+    strengths = _STRENGTHS[dataset].get(settings.get("policy.kind", ""), {})
+    outer = _OUTER.get(dataset, {}) if "outer.lr" in settings else {}
+    protocol = {**_ALL, **_DATASETS[dataset], **settings, **outer, **strengths}
+    later = {key: value for key, value in {**flat(ADDED), **flat(PAPER)}.items() if key in found}
+    wanted = {**later, **protocol}
+    ignored = {*_AXES, *_SAME, *(_FILE if settings.get("policy.kind") == "file" else ())}
+    if found.get("distortion.imbalance_ratio") == 1:
+        ignored.add("distortion.minority")  # nothing is removed
+    keys = (wanted.keys() | found.keys()) - ignored
+    return all(wanted.get(key) == found.get(key) for key in keys)
+
+
+def paper_error(config: str, tables: tuple[int, ...] = (1, 2, 3, 4, 6, 5)) -> Reference | None:
+    """The paper's test error in percent for runs of a configuration, if dataset, model and protocol are the same.
+
+    Args:
+        config: of any of the runs, as JSON.
+        tables: of the paper, the first that has it counts: some cells are in two, rounded otherwise.
+    """
+    run = json.loads(config)
+    if not follows_protocol(run):
+        return None
+    cell = _cell(run)
+    found = (_errors().get((table, *cell)) for table in tables)
+    return next((reference for reference in found if reference), None)
+
+
+def paper_accuracies(config: str) -> dict[str, Reference]:
+    """The paper's accuracies in percent, likewise: `all`, `minority` and `spread` (standard deviation over classes)."""
+    run = json.loads(config)
+    return dict(_accuracies().get(_cell(run), {})) if follows_protocol(run) else {}
+
+
+def paper_outer_hours(config: str) -> Reference | None:
+    """The paper's GPU hours of the epochs from E on, for AutoDO on undistorted data, for the E of this run."""
+    run = json.loads(config)
+    settings = flat(run)
+    share, epochs = settings.get("outer.start_share"), settings.get("training.epochs")
+    undistorted = settings.get("distortion.imbalance_ratio") == 1 and settings.get("distortion.noise_ratio") == 0
+    if share is None or settings.get("method.name") != "autodo-aws" or run.get("split") != "paper" or not undistorted:
+        return None
+    if not follows_protocol({**run, "outer": {**run["outer"], "start_share": _AUTODO["outer.start_share"]}}):
+        return None
+    hours = paper_hours(str(settings["dataset.name"])).get(f"AutoDO, E={round(share * epochs)}")
+    return None if hours is None else Reference(hours)
+
+
+def paper_hours(dataset: str) -> dict[str, float]:
+    """Table 7: GPU hours by algorithm; empty for a dataset that it does not have."""
+    column = f"{dataset}_gpu_hours"
+    return {row["algorithm"]: float(row[column]) for row in _rows("paper_runtime_gpu_hours.csv") if row.get(column)}
+
+
+_Cell = tuple[str, str, str, float, float, str]
+
+
+def _cell(run: Mapping[str, Any]) -> _Cell:
+    """Where a run that follows the protocol would stand in the paper."""
+    settings = flat(run)
+    return (
+        str(settings["dataset.name"]),
+        str(settings["model.name"]),
+        _METHODS[settings["method.name"]][0],
+        float(settings["distortion.imbalance_ratio"]),
+        float(settings["distortion.noise_ratio"]),
+        _SPLITS.get(str(run.get("split")), ""),
+    )
+
+
+def _stated_cell(row: Mapping[str, str]) -> _Cell:
+    ratios = float(row["imbalance_ratio"]), float(row["noise_ratio"])
+    return row["dataset"], row["architecture"], row["method"], *ratios, row["split"]
+
+
+@functools.cache
+def _errors() -> dict[tuple[int, str, str, str, float, float, str], Reference]:
+    return {
+        (int(row["table"]), *_stated_cell(row)): Reference(
+            float(row["error_mean_percent"]), float(row["error_std_percent"]) if row["error_std_percent"] else None
+        )
+        for row in _rows("paper_error_rates.csv")
+    }
+
+
+@functools.cache
+def _accuracies() -> dict[_Cell, dict[str, Reference]]:
+    found: dict[_Cell, dict[str, Reference]] = {}
+    for row in _rows("paper_class_accuracy.csv"):
+        found.setdefault(_stated_cell(row), {})[row["quantity"]] = Reference(float(row["percent"]))
+    return found
+
+
+@functools.cache
+def _rows(name: str) -> tuple[dict[str, str], ...]:
+    text = (resources.files("reports") / "reference" / name).read_text(encoding="utf-8")
+    return tuple(csv.DictReader(text.splitlines()))

@@ -1,0 +1,26 @@
+"""A part of a store's runs: `method=baseline,method=autodo-aws,distortion=100-0.1`."""
+
+import functools
+
+import pandas as pd
+
+from autodo.config.validation import parse_selection
+
+KEYS = ("dataset", "model", "method", "distortion", "split", "seed")
+"""What a part is chosen by: columns of `comparison.named`."""
+
+
+def select(runs: pd.DataFrame, text: str) -> pd.DataFrame:
+    """The runs that fit: any of the values of a key, and every key.
+
+    Args:
+        runs: from `comparison.named`.
+    Raises:
+        ConfigError: if a key is unknown or no run has the value; it names those that there are.
+    """
+    texts = runs[list(KEYS)].astype(str)
+    wanted = parse_selection("--select", text, {key: functools.partial(set, texts[key]) for key in KEYS})
+    fits = pd.Series(True, index=runs.index)
+    for key, values in wanted.items():
+        fits &= texts[key].isin(values)
+    return runs[fits].reset_index(drop=True)

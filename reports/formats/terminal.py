@@ -1,0 +1,123 @@
+"""Tables and reports for a terminal: best and tied are marked by signs, since a pipe shows no style."""
+
+from collections.abc import Iterator
+
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.padding import Padding
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from reports.document import Cell, Report, Table
+from reports.formats.cell_text import PAPER, caption, cell_text, has_paper, head, legend, paper_text
+
+_BEST, _TIED = "*", "~"
+_NAME = 16
+"""A column of names is not made narrower than that for the sake of figures."""
+_BORDER = 1
+
+
+def table_terminal(table: Table) -> "TerminalTable":
+    """A table under its title, with caption and notes below; the best of a column is bold and starred.
+
+    Where it is wider than the terminal, it is shown in parts, each with the names of the rows: no figure is cut.
+    """
+    return TerminalTable(table)
+
+
+class TerminalTable:
+    """A table that fits into whatever it is printed on."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._heads = [clean(head(table, column)) for column in table.columns]
+        self._lines = list(_lines(table))
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = self._table
+        yield Text(clean(table.title), style="bold")
+        for columns in self._parts(options.max_width):
+            yield self._part(columns)
+        # Not the table's own title and caption, which a narrow table breaks into narrow lines.
+        marks = legend(table, _BEST, _TIED)
+        yield Text(clean(f"{caption(table)}{'; ' if marks else ''}{marks}"), style="dim")
+        for note in table.notes:
+            yield Text(clean(f"note: {note}"), style="dim")
+
+    def _part(self, columns: list[int]) -> RichTable:
+        rich = RichTable()
+        rich.add_column(Text(clean(self._table.heading)), overflow="fold")
+        for i in columns:
+            rich.add_column(Text(self._heads[i]), justify="right", width=self._width(i))
+        for name, figures in self._lines:
+            shown = [figures[i] for i in columns]
+            if any(figure.plain for figure in shown):
+                rich.add_row(name, *shown)
+        return rich
+
+    def _parts(self, width: int) -> list[list[int]]:
+        """The columns of each part."""
+        names = max([cell_len(name.plain) for name, _ in self._lines], default=0)
+        # A name can be long: better it is broken than the table.
+        left = width - _BORDER - _around(min(names, max(_NAME, width // 3)))
+        parts: list[list[int]] = [[]]
+        room = left
+        for i in range(len(self._heads)):
+            if parts[-1] and _around(self._width(i)) > room:
+                parts.append([])
+                room = left
+            parts[-1].append(i)
+            room -= _around(self._width(i))
+        return parts
+
+    def _width(self, i: int) -> int:
+        """So wide that no figure and no word of the head is broken."""
+        words = [cell_len(word) for word in self._heads[i].split()]
+        return max([1, *words, *(cell_len(figures[i].plain) for _, figures in self._lines)])
+
+
+def report_terminal(report: Report) -> Group:
+    """The report's words and tables; what is drawn is left to the other formats."""
+    return Group(*_parts(report))
+
+
+def clean(text: str) -> str:
+    """Without control characters, by which a name could write elsewhere on the screen, and on one line."""
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _parts(report: Report) -> Iterator[RenderableType]:
+    yield Text(clean(report.title), style="bold underline")
+    for sentence in report.summary:
+        yield Text(clean(sentence))
+    for warning in report.warnings:
+        yield Text(clean(f"warning: {warning}"), style="yellow")
+    for section in report.sections:
+        if not section.paragraphs and not section.tables:
+            continue
+        yield Padding(Text(clean(section.title), style="bold underline"), (1, 0, 0, 0))
+        for paragraph in section.paragraphs:
+            yield Text(clean(paragraph))
+        for table in section.tables:
+            yield Padding(table_terminal(table), (1, 0, 0, 0))
+
+
+def _lines(table: Table) -> Iterator[tuple[Text, list[Text]]]:
+    """Names and figures; Text, not str, for which a name with [variant] would be markup."""
+    for row in table.rows:
+        pairs = list(zip(row.cells, table.columns, strict=True))
+        yield Text(clean(row.name)), [_marked(cell_text(c, column, table.common_n), c) for c, column in pairs]
+        if has_paper(row):
+            figures = [Text(paper_text(cell, column), style="dim") for cell, column in pairs]
+            yield Text(f"  {PAPER}", style="dim"), figures
+
+
+def _around(width: int) -> int:
+    """With a space on each side and a border."""
+    return width + 3
+
+
+def _marked(text: str, cell: Cell) -> Text:
+    if cell.best:
+        return Text(f"{_BEST} {text}", style="bold")
+    return Text(f"{_TIED} {text}" if cell.tied else text)

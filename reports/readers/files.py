@@ -1,0 +1,178 @@
+"""Reads a store's Parquet files, one a run, many at a time, and looks at each of them for damage."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from autodo.io.storage import Location
+from autodo.results import records
+from reports.readers.damage import RANGES, as_declared, fault, out_of_range
+
+T = TypeVar("T")
+
+# What the rows of a run's table are told apart by.
+_AXES = {"epochs": "epoch", "predictions": "index", "points": "index", "embeddings": "index"}
+
+_READ_AHEAD = 32  # files in an object store, where requests wait for the network
+_WHOLE = 2**20  # bytes: a file up to here is fetched in one request
+_IN_FLIGHT = 256 * 2**20  # bytes of files at work at once
+_LONGEST = 200  # characters of what Arrow says
+_MOST_ROWS = 10**8  # a file of a few bytes can claim any number
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A file as its folder lists it: `size` in bytes, None if the listing does not tell."""
+
+    place: Location
+    size: int | None
+
+
+class Unusable(Exception):
+    """Why a file is left out."""
+
+
+def for_each(files: Sequence[File], work: Callable[[File], T]) -> Iterator[T]:
+    """What `work` gives for each file, in their order; called in several threads, so many that memory is bounded."""
+    largest = max((file.size or 0 for file in files), default=0)
+    local = all(file.place.local for file in files)
+    wanted = (os.cpu_count() or 1) if local else _READ_AHEAD
+    with ThreadPoolExecutor(max(1, min(wanted, _IN_FLIGHT // max(largest, 1), len(files)))) as pool:
+        yield from pool.map(work, files)
+
+
+def read_run(
+    file: File, kind: records.Kind, columns: Sequence[str], *, essential: Collection[str], rows: int | None = None
+) -> tuple[pa.Table, list[str]]:
+    """These columns of the table of the run that the file is named after, in the dtypes of `records.SCHEMAS`.
+
+    Args:
+        essential: columns without which the file is of no use; another one that is missing, or of another dtype, is
+            null.
+        rows: how many it must hold; at least one if None.
+    Returns:
+        the table, and remarks on what is missing.
+    Raises:
+        Unusable: if it is damaged, foreign, or another run's.
+    """
+    schema = _schema(kind, tuple(columns))
+    try:
+        with _open(file) as parquet:
+            count, there = parquet.metadata.num_rows, parquet.schema_arrow.names
+            for name in (name for name in essential if name not in there):
+                raise Unusable(f"not a file of {kind}: it has no column {name!r}")
+            if count != rows if rows else not 0 < count <= _MOST_ROWS:
+                raise Unusable(f"it holds {count} rows{f', not {rows}' if rows else ''}")
+            wanted = [name for name in dict.fromkeys(("run_id", *columns)) if name in there]
+            table = parquet.read(wanted, use_threads=False)
+        table.validate(full=True)  # that texts are UTF-8, above all
+        if table.num_rows != count or len(set(table.column_names)) < table.num_columns:
+            raise Unusable(f"not a file of {kind}: its columns do not fit together")
+        if pc.unique(table["run_id"]).to_pylist() != [file.place.stem]:
+            raise Unusable("it holds another run than its name says")
+    except Unusable:
+        raise
+    except Exception as error:  # of whatever kind: names that are no text make Python's own fail, a size its memory
+        raise Unusable(f"damaged ({_reason(error)})") from None
+    chosen = table.select([name for name in columns if name in wanted])
+    if chosen.schema.equals(schema):  # as of nearly every file
+        return chosen.replace_schema_metadata(), []
+    arrays, remarks = {}, []
+    for name in columns:
+        dtype = schema.field(name).type
+        try:
+            arrays[name] = as_declared(table[name], dtype) if name in wanted else None
+        except pa.ArrowException as error:
+            if name in essential:
+                raise Unusable(f"damaged ({name}: {_reason(error)})") from None
+            arrays[name] = None
+            remarks.append(f"its {name} is not {dtype} and counts as unknown")
+    lacking = [name for name in columns if name not in there and name not in records.LATER_COLUMNS]
+    remarks += [f"it has no {', '.join(lacking)}, as files of another version: unknown"] if lacking else []
+    filled = [pa.nulls(count, field.type) if arrays[field.name] is None else arrays[field.name] for field in schema]
+    return pa.table(filled, schema), remarks
+
+
+@functools.lru_cache(maxsize=32)
+def _schema(kind: records.Kind, columns: tuple[str, ...]) -> pa.Schema:
+    return pa.schema([records.SCHEMAS[kind].field(name) for name in columns])
+
+
+def _open(file: File) -> pq.ParquetFile:
+    if file.place.local:
+        return pq.ParquetFile(str(file.place.local), page_checksum_verification=True)
+    if file.size is not None and file.size <= _WHOLE:
+        return pq.ParquetFile(pa.BufferReader(file.place.read_bytes()), page_checksum_verification=True)
+    filesystem, path = file.place.arrow
+    return pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True, page_checksum_verification=True)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what Arrow says, without the path, which stands before it."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    line = line.partition("': ")[2] if line.startswith("Could not open Parquet input source '") else line
+    return line[:_LONGEST]
+
+
+def read_checked(file: File, kind: records.Kind, columns: Sequence[str]) -> tuple[pa.Table, list[str]]:
+    """`read_run` of a table with many rows, in which no number is out of range; epochs come in their order.
+
+    Raises:
+        Unusable: if rows cannot be told apart, or a number that the others make no sense without is out of range.
+    """
+    axis = _AXES[kind]
+    needed = [name for name, allowed in RANGES[kind].items() if allowed.essential and name in columns]
+    both = list(dict.fromkeys((axis, *columns)))
+    table, remarks = read_run(file, kind, both, essential={"run_id", axis, *needed})
+    for name in both:
+        allowed = RANGES[kind].get(name)
+        bad = None if allowed is None else out_of_range(table[name], allowed)
+        if allowed is not None and bad is not None and bad.any():
+            what = fault(name, table[name][int(bad.argmax())].as_py(), allowed)
+            if allowed.essential:
+                raise Unusable(f"its {what}")
+            table = _without(table, name, pa.array(bad))
+            remarks.append(f"its {what}: unknown in {bad.sum():,} of {len(bad):,} rows")
+        if pa.types.is_list(table.schema.field(name).type):
+            lengths = pc.unique(pc.list_value_length(table[name].drop_null()))
+            if len(lengths) > 1:
+                if allowed is not None and allowed.essential:
+                    raise Unusable(f"its {name} is not of one length")
+                table = _without(table, name, pa.scalar(True))
+                remarks.append(f"its {name} is not of one length and counts as unknown")
+    table = _in_order(table, axis)
+    return table.select(list(columns)), remarks
+
+
+def _without(table: pa.Table, name: str, rows: pa.Array | pa.Scalar) -> pa.Table:
+    """The table with nulls in these rows of a column."""
+    place, field = table.schema.get_field_index(name), table.schema.field(name)
+    rows = pa.array(np.ones(len(table), dtype=bool)) if isinstance(rows, pa.Scalar) else rows
+    return table.set_column(place, field, pc.if_else(rows, pa.scalar(None, field.type), table[name]))
+
+
+def _in_order(table: pa.Table, axis: str) -> pa.Table:
+    """The table if its rows can be told apart, and by epoch if it has some.
+
+    Raises:
+        Unusable: if a value comes twice, or an epoch is missing.
+    """
+    values = table[axis].to_numpy()
+    if (np.diff(values) <= 0).any():
+        order = np.argsort(values, kind="stable")
+        values = values[order]
+        twice = values[1:][values[1:] == values[:-1]]
+        if len(twice):
+            raise Unusable(f"its {axis} {twice[0]} comes twice")
+        table = table.take(order) if axis == "epoch" else table
+    if axis == "epoch" and values[-1] != len(values) - 1:
+        raise Unusable(f"its {len(values)} epochs are not 0 to {len(values) - 1}")
+    return table

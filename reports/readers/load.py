@@ -1,0 +1,161 @@
+"""Reads the tables of a store. A file that cannot be used is named in a warning and left out."""
+
+import dataclasses
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar
+
+import pandas as pd
+import pyarrow as pa
+
+from autodo.errors import StoreError
+from autodo.io.storage import Location, StrPath, located
+from autodo.io.store_format import check_format
+from autodo.results import records
+from reports.readers.damage import Problem, told
+from reports.readers.files import File, Unusable, for_each, read_checked, read_run
+from reports.readers.result_rows import ESSENTIAL, CheckedRows
+
+T = TypeVar("T")
+
+_REMEDY = "; delete it and launch the grid again"
+_FEW = 3  # files that are named of those with no fault but their age
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """One row per run that is done, and one line per file with which something is wrong."""
+
+    frame: pd.DataFrame
+    """Columns of `records.SCHEMAS["results"]`."""
+    warnings: tuple[str, ...]
+
+
+def load_results(root: StrPath | Location, run_ids: Collection[str] | None = None) -> Results:
+    """The results of the store at `root`, a path or a URI, sorted by run id.
+
+    Of what a report can do without, a value that cannot be is null, and so is a column that a file of another version
+    lacks; the warnings say so, but for `records.LATER_COLUMNS`. Control characters in texts are spelt out.
+
+    Args:
+        run_ids: of these runs only, and no other file is opened; of all if None.
+    Raises:
+        StoreError: if there is no store, it is of a later format than this program knows, or its results cannot be
+            listed.
+    """
+    place = located(root)
+    check_format(place)
+    folder = place / "results"
+    sizes = dict(sorted(folder.sizes().items()))
+    if not sizes and not folder.exists():
+        raise StoreError(f"{folder}: cannot be read: No such file or directory")
+    if run_ids is not None:
+        wanted = {f"{run_id}.parquet" for run_id in run_ids}
+        sizes = {name: size for name, size in sizes.items() if name in wanted}
+    problems = [
+        Problem(str(folder / name), "left out: not a .parquet file") for name in sizes if not name.endswith(".parquet")
+    ]
+    files = [File(folder / name, size) for name, size in sizes.items() if name.endswith(".parquet")]
+    schema = records.SCHEMAS["results"]
+
+    def read(file: File) -> tuple[pa.Table, list[str]] | Unusable:
+        try:
+            return read_run(file, "results", schema.names, essential=ESSENTIAL, rows=1)
+        except Unusable as error:
+            return error
+
+    tables, there = [schema.empty_table()], []
+    for file, found in zip(files, for_each(files, read), strict=True):
+        if isinstance(found, Unusable):
+            problems.append(_left_out(file.place, found))
+        else:
+            tables.append(found[0])
+            there.append((file.place, found[1]))
+    checked = CheckedRows(pa.concat_tables(tables).combine_chunks())
+    for i, (place, remarks) in enumerate(there):
+        if i in checked.refused:
+            problems.append(Problem(str(place), f"left out: {checked.refused[i]}{_REMEDY}"))
+        else:
+            problems += _remarks(place, remarks + checked.remarks.get(i, []))
+    frame = checked.usable.to_pandas(split_blocks=True)
+    frame["device"] = frame["device"].str.replace(r"\b1 threads", "1 thread", regex=True)  # as older runs have it
+    return Results(frame.sort_values("run_id", ignore_index=True), told(problems))
+
+
+def load_epochs(
+    root: StrPath | Location, run_ids: Collection[str], columns: Sequence[str]
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """These columns of every epoch of these runs, by run id and epoch, and warnings of what could not be read.
+
+    Texts are categories, so that 10,000 runs of 200 epochs take 16 MB for each column of numbers and 8 for each text.
+    A loss that is not finite is null, and in the warnings.
+
+    Raises:
+        KeyError: if there is no such column.
+    """
+    schema = pa.schema([records.SCHEMAS["epochs"].field(name) for name in columns])
+    texts = [i for i, field in enumerate(schema) if pa.types.is_string(field.type)]
+
+    def encoded(table: pa.Table) -> pa.Table:
+        for place in texts:
+            table = table.set_column(place, table.field(place).name, table.column(place).dictionary_encode())
+        return table
+
+    tables, warnings = reduce_runs(root, "epochs", run_ids, columns, encoded)
+    together = pa.concat_tables([encoded(schema.empty_table()), *tables.values()]).unify_dictionaries()
+    tables.clear()
+    return together.to_pandas(split_blocks=True, self_destruct=True), warnings
+
+
+def reduce_runs(
+    root: StrPath | Location,
+    kind: records.Kind,
+    run_ids: Collection[str],
+    columns: Sequence[str],
+    reduce: Callable[[pa.Table], T],
+) -> tuple[dict[str, T], tuple[str, ...]]:
+    """What `reduce` makes of each run's table of a kind; a few runs at a time, so that their number takes no memory.
+
+    Args:
+        columns: those that are read. One that a file of another version lacks is null, and in the warnings; so are
+            numbers that cannot be, in columns that the rest makes sense without.
+        reduce: called with the rows of one run, at least one; in several threads.
+    Returns:
+        by run id, sorted; and warnings of what could not be read. A run without a file is in neither.
+    Raises:
+        KeyError: if there is no such column.
+    """
+    for name in columns:
+        records.SCHEMAS[kind].field(name)
+    folder = located(root) / kind
+    try:
+        sizes = folder.sizes()
+    except StoreError as error:
+        return {}, told([Problem(str(folder), f"left out: {error}")])
+    ids = [run_id for run_id in sorted(set(run_ids)) if f"{run_id}.parquet" in sizes]
+    files = [File(folder / f"{run_id}.parquet", sizes[f"{run_id}.parquet"]) for run_id in ids]
+
+    def work(file: File) -> tuple[T, list[str]] | Unusable:
+        try:
+            table, remarks = read_checked(file, kind, columns)
+        except Unusable as error:
+            return error
+        return reduce(table), remarks
+
+    values, problems = {}, []
+    for run_id, file, found in zip(ids, files, for_each(files, work), strict=True):
+        if isinstance(found, Unusable):
+            problems.append(_left_out(file.place, found))
+        else:
+            values[run_id] = found[0]
+            problems += _remarks(file.place, found[1])
+    return values, told(problems)
+
+
+def _left_out(place: Location, why: Unusable) -> Problem:
+    foreign = str(why).startswith(("not a", "it holds another"))
+    return Problem(str(place), f"left out: {why}{'' if foreign else _REMEDY}")
+
+
+def _remarks(place: Location, remarks: list[str]) -> list[Problem]:
+    aged = all(remark.startswith("it has no") for remark in remarks)
+    return [Problem(str(place), "; ".join(remarks), **({"named": _FEW} if aged else {}))] if remarks else []

@@ -1,0 +1,165 @@
+"""What a row of results must hold to stand in a table of means; the others are named."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from reports.analysis.comparison import minority_of
+from reports.readers.damage import RANGES, Rows, fault, out_of_range, printable, with_control_characters
+
+ESSENTIAL = (
+    *("run_id", "dataset", "split", "method", "imbalance_ratio", "noise_ratio", "seed", "recipe_id", "variant_id"),
+    *("error_best_val", "error_last", "error_best_test", "config"),
+)
+"""Columns without one of which a run cannot be put beside others."""
+
+# The id of a run is a hash of what these stand for, and of how its minority classes were reduced.
+_SAME_RUN = ("dataset", "recipe_id", "variant_id", "split", "imbalance_ratio", "noise_ratio", "seed")
+
+_MOST_NESTED = 500  # brackets that a configuration opens: about 20; whoever walks through it calls itself as often
+_YEARS = (2000, 2200)
+
+
+class CheckedRows:
+    """Rows of results, what is wrong with each, and which of them can be used; of the rest nothing is taken."""
+
+    def __init__(self, rows: pa.Table) -> None:
+        self.rows = rows
+        self.refused: dict[int, str] = {}
+        """By position: why a row cannot be used."""
+        self.remarks: dict[int, list[str]] = {}
+        """By position: what of a row counts as unknown."""
+        self._check_texts()
+        self._check_numbers()
+        self._check_times()
+        self._check_classes()
+        self._check_minority()
+        self._check_configs()
+        self._check_twice()
+
+    @property
+    def usable(self) -> pa.Table:
+        """The rows that can be used, what is damaged in them null."""
+        return self.rows.filter(pa.array([i not in self.refused for i in range(len(self.rows))], pa.bool_()))
+
+    def _refuse(self, places: Iterable[Any], why: Callable[[int], str]) -> None:
+        for i in map(int, places):
+            self.refused.setdefault(i, why(i))
+
+    def _forget(self, name: str, bad: Rows, why: Callable[[int], str]) -> None:
+        """Makes a column unknown in these rows."""
+        for i in map(int, np.flatnonzero(bad)):
+            self.remarks.setdefault(i, []).append(f"{why(i)}: unknown")
+        field = self.rows.schema.field(name)
+        self._replace(name, pc.if_else(pa.array(bad), pa.scalar(None, field.type), self.rows[name]))
+
+    def _replace(self, name: str, values: Any) -> None:
+        field = self.rows.schema.field(name)
+        self.rows = self.rows.set_column(self.rows.schema.get_field_index(name), field, values)
+
+    def _check_texts(self) -> None:
+        for field in self.rows.schema:
+            column, name = self.rows[field.name], field.name
+            if name in ESSENTIAL and pa.types.is_string(field.type):
+                empty = pc.fill_null(pc.equal(column, ""), True).to_numpy()
+                self._refuse(np.flatnonzero(empty), lambda i, name=name: f"its {name} is unknown")  # type: ignore[misc]
+            if name == "config" or not (_is_text(field.type)):
+                continue  # JSON may have line breaks
+            bad = with_control_characters(column)
+            if not bad.any():
+                continue
+            if name == "run_id":
+                self._refuse(np.flatnonzero(bad), lambda _: "its name holds control characters")
+                continue
+            for i in map(int, np.flatnonzero(bad)):
+                self.remarks.setdefault(i, []).append(f"its {name} holds control characters, which are spelt out")
+            self._replace(name, pa.chunked_array([pa.array(_spelt_out(column.to_pylist()), field.type)]))
+
+    def _check_numbers(self) -> None:
+        for name, allowed in RANGES["results"].items():
+            column = self.rows[name]
+            bad = out_of_range(column, allowed)
+            if not bad.any():
+                continue
+
+            def why(i: int, name: str = name, column: Any = column, allowed: Any = allowed) -> str:
+                return f"its {fault(name, column[i].as_py(), allowed)}"
+
+            if allowed.essential:
+                self._refuse(np.flatnonzero(bad), why)
+            else:
+                self._forget(name, bad, why)
+
+    def _check_times(self) -> None:
+        year = pc.year(self.rows["finished_at"])
+        odd = pc.or_(pc.less(year, _YEARS[0]), pc.greater(year, _YEARS[1]))
+        bad = pc.fill_null(odd, False).to_numpy()
+        if bad.any():
+            self._forget("finished_at", bad, lambda i: f"its finished_at is in the year {year[i]}")
+
+    def _check_classes(self) -> None:
+        accuracies, names = (pc.list_value_length(self.rows[c]) for c in ("per_class_accuracy", "class_names"))
+        bad = pc.fill_null(pc.not_equal(accuracies, names), False).to_numpy()
+        if bad.any():
+            self._forget(
+                "per_class_accuracy", bad, lambda i: f"it has {accuracies[i]} accuracies of {names[i]} classes"
+            )
+
+    def _check_minority(self) -> None:
+        classes = pc.list_value_length(self.rows["class_names"]).to_pylist()
+        of_rows = zip(self.rows["minority_classes"].to_pylist(), classes, strict=True)
+        bad = np.array([labels is not None and not _are_labels(labels, count) for labels, count in of_rows], dtype=bool)
+        if bad.any():
+            for name in ("minority_classes", "minority_error", "majority_error"):
+                self._forget(name, bad, lambda i, name=name: f"its minority is not of its classes, so that {name}")  # type: ignore[misc]
+
+    def _check_configs(self) -> None:
+        for i, text in enumerate(self.rows["config"].to_pylist()):
+            if i not in self.refused and not _is_config(text):
+                self.refused[i] = "its config is not that of a run"
+
+    def _check_twice(self) -> None:
+        columns = [self.rows[name].to_pylist() for name in _SAME_RUN]
+        first: dict[tuple[Any, ...], int] = {}
+        ratios, configs = self.rows["imbalance_ratio"].to_pylist(), self.rows["config"].to_pylist()
+        for i, columns_of_run in enumerate(zip(*columns, strict=True)):
+            if i in self.refused:
+                continue
+            identity = (*columns_of_run, minority_of(ratios[i], configs[i]))
+            if first.setdefault(identity, i) != i:
+                self.refused[i] = f"it claims to be the run of {self.rows['run_id'][first[identity]]} too"
+
+
+def _are_labels(labels: Sequence[int | None], classes: int | None) -> bool:
+    return all(label is not None and label >= 0 and (classes is None or label < classes) for label in labels)
+
+
+def _is_text(dtype: pa.DataType) -> bool:
+    return bool(pa.types.is_string(dtype) or (pa.types.is_list(dtype) and pa.types.is_string(dtype.value_type)))
+
+
+def _spelt_out(values: Iterable[Any]) -> list[Any]:
+    def one(value: Any) -> Any:
+        if isinstance(value, list):
+            return [one(element) for element in value]
+        return None if value is None else printable(value)
+
+    return [one(value) for value in values]
+
+
+def _is_config(text: str) -> bool:
+    """Whether it has what names a recipe, and can be walked through."""
+    if text.count("{") + text.count("[") > _MOST_NESTED:
+        return False
+    try:
+        config = json.loads(text)
+    except ValueError:
+        return False
+    if not isinstance(config, Mapping):
+        return False
+    model, training = config.get("model"), config.get("training")
+    return isinstance(model, Mapping) and "name" in model and isinstance(training, Mapping) and "epochs" in training

@@ -1,0 +1,267 @@
+import hashlib
+import itertools
+import json
+import subprocess
+import sys
+
+import pytest
+
+from autodo.config.recipes import build_run, dataset_names, dataset_preset, method_names, method_text
+from autodo.config.run import DistortionConfig
+from autodo.config.validation import load_yaml, parse_overrides
+from autodo.data import DATASETS
+from autodo.errors import ConfigError
+
+
+def test_every_dataset_has_a_reader_and_a_recipe():
+    assert sorted(DATASETS) == dataset_names()
+
+
+def test_every_shipped_recipe_goes_with_every_preset_and_its_runs_survive_json():
+    wrong = []
+    for dataset, method in itertools.product(dataset_names(), method_names()):
+        overrides = {"dataset.path": "photos"} if dataset == "folder" else {}
+        # Of the methods that need a policy from a file; the others do not read it.
+        overrides["policy.content"] = "0" * 16
+        try:
+            run = build_run(dataset, method, overrides=overrides)
+        except ConfigError as error:
+            wrong.append(f"{dataset} {method}: {error}")
+            continue
+        read = type(run).model_validate_json(run.model_dump_json())
+        if (run.method.name, read, read.run_id) != (method, run, run.run_id):
+            wrong.append(f"{dataset} {method}: {run} becomes {read}")
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("method", ["fast-autoaugment-published", "dada-published"])
+def test_a_published_policy_needs_its_file(method):
+    with pytest.raises(ConfigError, match=r"path is needed: .* such as --set policy.path=policy.json"):
+        build_run("digits", method)
+    run = build_run("digits", method, overrides={"policy.path": "a.json"})
+    assert run.policy.path == "a.json"
+
+
+def test_the_model_of_a_search_is_checked_as_that_of_a_run():
+    with pytest.raises(ConfigError, match=r"policy\.search\.model: unknown model 'wrn-27-1'; known: small-cnn"):
+        build_run("cifar10", "fast-autoaugment-searched", overrides={"policy.search.model": "wrn-27-1"})
+
+
+def test_a_grid_sets_the_policies_of_some_of_its_methods():
+    """What another method's policy reads is no error; what no policy reads is one, whatever the method."""
+    overrides = {"policy.path": "a.json", "policy.search.trials": 7, "policy.search.images": 9}
+    for method in ("baseline", "randaugment"):
+        assert build_run("digits", method, overrides=overrides) == build_run("digits", method)
+    searched = build_run("digits", "fast-autoaugment-searched", overrides=overrides).policy.search
+    assert (searched.trials, searched.images, searched.model) == (7, 9, "small-cnn")
+    assert build_run("digits", "dada-searched", overrides=overrides).policy.search.images == 9
+    for method in ("baseline", "randaugment", "fast-autoaugment-searched"):
+        with pytest.raises(ConfigError, match="frob"):
+            build_run("digits", method, overrides={"policy.frob": 1})
+    with pytest.raises(ConfigError, match="frob"):
+        build_run("digits", "dada-searched", overrides={"policy.search.frob": 1})
+
+
+def test_every_method_says_what_it_is():
+    for method in method_names():
+        text = method_text(method)
+        assert 10 < len(text.summary) < 70, f"{method}: a line of `autodo methods`"
+        assert text.reads in ("train", "val", "train, val"), method
+        assert text.reference, method
+        assert float(text.cost) > 0, method
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("training.epoch=3", r"training.epoch: unknown key; did you mean 'epochs'\?; known: epochs, batch_size"),
+        ("training.epochs=many", "training.epochs: .*integer.*not 'many'"),
+        ("training.epochs=1", r"warmup_epochs \(5\) must be below epochs \(1\)"),
+        ("outer.lrr=3", "lrr: unknown key; did you mean 'lr'"),
+        ("outer=3", "outer: is a section"),
+        ("model.name=wrn-27-1", "unknown model 'wrn-27-1'; known: small-cnn"),
+        ("dataset.path=x", "'folder' only, not for 'cifar10'"),
+        ("dataset.name=digits", "cannot be overridden"),
+        ("split=onion", "'paper', 'union' or 'test-as-val', not 'onion'"),
+        ("nothing.at.all=3", "nothing: unknown key"),
+        ("seed=-1", "seed: .*not -1"),
+        ("method.loss=kl", "needs soft labels"),
+        ("policy.kind=wild", r"baseline: policy.kind: unknown kind 'wild'; known: randaugment, colour"),
+        ("objective.kind=mixupp", r"objective.kind: unknown kind 'mixupp'; did you mean 'mixup'\?; known: .*ldam-drw"),
+        ("policy.frob=1", r"policy.kind: is needed beside frob; known: randaugment"),
+    ],
+)
+def test_a_wrong_override_is_told_with_the_alternatives(assignment, message):
+    with pytest.raises(ConfigError, match=message):
+        build_run("cifar10", "baseline", overrides=parse_overrides([assignment]))
+
+
+@pytest.mark.parametrize("assignment", ["epochs", "=3", "training epochs=3", "training.epochs=[", "Training.epochs=3"])
+def test_what_is_no_assignment(assignment):
+    with pytest.raises(ConfigError, match="--set"):
+        parse_overrides([assignment])
+
+
+def test_overrides_are_read_as_yaml():
+    assert parse_overrides(["a=3", "b.c=true", "d=[1, 2]", "e=x", "f=null"]) == {
+        "a": 3,
+        "b.c": True,
+        "d": [1, 2],
+        "e": "x",
+        "f": None,
+    }
+    assert build_run("digits", "baseline", overrides=parse_overrides(["training.lr=1e-2"])).training.lr == 0.01
+
+
+def test_unknown_names_are_told_with_the_nearest():
+    with pytest.raises(ConfigError, match="unknown method 'autodo-awz'; did you mean 'autodo-aw' or 'autodo-aws'"):
+        build_run("cifar10", "autodo-awz")
+    with pytest.raises(ConfigError, match="unknown dataset 'cifar-10'; did you mean 'cifar10' or 'cifar100'"):
+        build_run("cifar-10", "baseline")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: [", "not YAML"),
+        (b"- a", "holds list"),
+        (b"\xff\xfe\x00", "cannot be read|not YAML"),
+        (b"", "holds NoneType"),
+    ],
+)
+def test_yaml_that_is_no_mapping(content, message, tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_yaml(path)
+    assert str(path) in str(caught.value)
+
+
+def test_yaml_cannot_run_code(tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_text(f"a: !!python/object/apply:pathlib.Path.touch [{tmp_path}/owned]")
+    with pytest.raises(ConfigError):
+        load_yaml(path)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_configuration_loads_without_torch():
+    code = "import sys; from autodo.config.recipes import build_run; build_run('svhn', 'autodo-a');"
+    code += "print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_methods_join_by_plus():
+    run = build_run("cifar10", "randaugment+label-smoothing")
+    assert (run.policy, run.objective) == (
+        build_run("cifar10", "randaugment").policy,
+        build_run("cifar10", "label-smoothing").objective,
+    )
+    assert run.method.name == "label-smoothing+randaugment"
+    assert "_label-smoothing+randaugment_s0_" in run.run_id
+    # The order says nothing, and the name has it not.
+    assert build_run("digits", "train+val+mixup") == build_run("digits", "mixup+train+val")
+    assert build_run("digits", "trivialaugment+autodo-exact-ws").method.name == "autodo-exact-ws+trivialaugment"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("randaugment+trivialaugment", "'randaugment' and 'trivialaugment' both set policy"),
+        ("autodo-aws+randaugment", "'autodo-aws' and 'randaugment' both set policy"),
+        ("randaugment+mixupp", "unknown method 'mixupp'"),
+        ("randaugment+randaugment", "'randaugment' adds nothing"),
+        ("baseline+mixup", "'baseline' adds nothing"),
+        ("randaugment+", "unknown method ''"),
+        ("+", "unknown method ''"),
+        ("autodo-exact-ws+label-smoothing", "objective goes with methods that learn nothing per point"),
+    ],
+)
+def test_what_does_not_join(name, message):
+    with pytest.raises(ConfigError, match=message):
+        build_run("cifar10", name)
+
+
+def test_the_recipe_says_how_strong_a_policy_is():
+    strength = {name: build_run(name, "randaugment").policy for name in ("cifar10", "svhn")}
+    assert [(policy.draws, policy.magnitude) for policy in strength.values()] == [(3, 15), (3, 7)]
+    colour = {name: build_run(name, "autodo-aws").policy for name in ("cifar10", "svhn")}
+    assert [(policy.kind, policy.draws, policy.magnitude) for policy in colour.values()] == [
+        ("colour", 1, 15),
+        ("colour", 3, 7),
+    ]
+    # None for gray images, unless a person says how strong they are.
+    assert build_run("digits", "autodo-aws").policy is None
+    assert build_run("digits", "autodo-aws", overrides={"policy.draws": 1, "policy.magnitude": 9}).policy.draws == 1
+    assert build_run("svhn", "autoaugment").policy.table == "svhn"
+    assert build_run("svhn", "randaugment", overrides={"policy.draws": 1}).policy.draws == 1
+    # The strength of one policy is nothing to another, and the baseline has none.
+    assert build_run("cifar10", "baseline", overrides={"policy.kind": "trivialaugment"}).policy.kind == "trivialaugment"
+    assert build_run("cifar10", "baseline").policy is None
+    with pytest.raises(ConfigError, match=r"policy.*kind"):
+        build_run("cifar10", "baseline", overrides={"policy.kind": "wild"})
+
+
+def test_overrides_of_other_methods_sections_leave_a_method_as_it_is():
+    overrides = {"objective.oracle": True, "finetune.share": 0.5, "policy.draws": 1}
+    assert build_run("digits", "baseline", overrides=overrides) == build_run("digits", "baseline")
+    assert build_run("digits", "mixup", overrides=overrides) == build_run("digits", "mixup")
+    assert build_run("digits", "ldam-drw", overrides=overrides).objective.oracle
+    assert build_run("digits", "finetune-head-on-val", overrides=overrides).finetune.share == 0.5
+    for key in ("objective.frob", "finetune.frob"):
+        for method in ("baseline", "mixup", "finetune-head-on-val"):
+            with pytest.raises(ConfigError, match="frob"):
+                build_run("digits", method, overrides={key: 1})
+
+
+def test_sections_that_came_later_leave_the_ids_of_runs_without_them():
+    run = build_run("digits", "baseline")
+    content = json.loads(run.model_dump_json())
+    for section in ("policy", "objective", "finetune"):
+        assert content.pop(section) is None
+    assert content["method"].pop("images") == "train"
+    assert content["dataset"].pop("stream") is False
+    assert content["dataset"].pop("damaged_limit") == 0.001
+    assert content["augmentation"].pop("resized_crop") is None
+    assert content["training"].pop("precision") == "fp32"
+    assert content["training"].pop("compile") is False
+    assert content["distortion"].pop("minority") == "class"
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    assert run.run_id.endswith(hashlib.sha256(canonical.encode()).hexdigest()[:8])
+
+
+def test_a_wrong_key_of_a_policy_is_told_by_its_place_in_the_config():
+    for method, override, message in (
+        ("randaugment", {"policy.draw": 3}, r": policy.draw: unknown key; did you mean 'draws'\?"),
+        ("label-smoothing", {"objective.smoothing": 2}, r": objective.smoothing: input should be less than 1"),
+        ("dada-searched", {"policy.search.epoch": 2}, r": policy.search.epoch: unknown key; did you mean 'epochs'\?"),
+        ("dada-searched", {"policy.search.algorithm": "dado"}, r"unknown algorithm 'dado'; did you mean 'dada'\?"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            build_run("cifar10", method, overrides=override)
+
+
+def test_runs_share_a_search_if_all_that_it_reads_is_the_same():
+    run = build_run("digits", "pba")
+    assert run.search_id.startswith("pba-")
+    assert build_run("digits", "pba+label-smoothing", overrides={"training.epochs": 3}).search_id == run.search_id
+    for change in ({"policy.search.population": 8}, {"dataset.subsample": 500}, {"augmentation.flip": True}):
+        assert build_run("digits", "pba", overrides=change).search_id != run.search_id
+    assert build_run("digits", "pba", seed=1).search_id != run.search_id
+    assert build_run("digits", "pba", distortion=DistortionConfig(noise_ratio=0.1)).search_id != run.search_id
+    assert build_run("digits", "baseline").search_id is None
+
+
+def test_a_preset_is_overrides_of_its_recipe_that_go_with_every_method():
+    cpu = dataset_preset("folder", "cpu")
+    for method in method_names():
+        given = {"dataset.path": "photos", "policy.content": "0" * 16, "training.epochs": 9}
+        run = build_run("folder", method, preset="cpu", overrides=given)
+        assert run.run_id == build_run("folder", method, overrides={**cpu, **given}).run_id
+        assert (run.model.name, run.training.epochs) == (cpu["model.name"], 9)
+        if run.search_id is not None:
+            assert run.policy.search.model == cpu["policy.search.model"]
+    assert build_run("folder", "baseline", overrides={"dataset.path": "photos"}).model.name == "resnet-18"
+    with pytest.raises(ConfigError, match="preset 'gpu': dataset 'folder' has no such preset; its recipe has cpu"):
+        build_run("folder", "baseline", preset="gpu", overrides={"dataset.path": "photos"})

@@ -1,0 +1,149 @@
+"""Every point has one worker, and all workers' points are alike."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from autodo.config.recipes import build_run
+from autodo.data.image_set import ImageSet
+from autodo.data.sharding import deal, shard_of
+from autodo.distributed.process_group import ALONE
+from autodo.errors import ConfigError
+from autodo.seeds import numpy_generator
+from tests.workers import Worker
+
+
+def shards(train, trusted, size, seed=0):
+    return [deal(train, trusted, Worker(rank, size), numpy_generator(seed, "shards")) for rank in range(size)]
+
+
+def spread(counts) -> int:
+    return int(np.ptp(counts, axis=0).max())
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 16])
+@pytest.mark.parametrize("seed", range(5))
+def test_shards_are_disjoint_complete_and_alike(size, seed):
+    generator = np.random.default_rng(seed)
+    # A long tail, with a class of one point and one of none.
+    train = np.repeat(np.arange(6), [200, 61, 33, 5, 1, 0])
+    generator.shuffle(train)
+    trusted = generator.integers(6, size=41)
+    dealt = shards(train, trusted, size)
+    for labels, parts in ((train, [part[0] for part in dealt]), (trusted, [part[1] for part in dealt])):
+        assert sorted(np.concatenate(parts)) == list(range(len(labels)))
+        assert all((np.diff(part) > 0).all() for part in parts)
+        assert spread([len(part) for part in parts]) <= 1
+        assert spread([np.bincount(labels[part], minlength=6) for part in parts]) <= 1
+    assert spread([len(train) + len(trusted) for train, trusted in dealt]) <= 1
+    for rank, (train_part, trusted_part) in enumerate(dealt):
+        assert len(train_part) == Worker(rank, size).dealt(len(train))
+        assert len(train_part) + len(trusted_part) == Worker(rank, size).dealt(len(train) + len(trusted))
+
+
+def sorted_and_dealt(train, trusted, workers, generator):
+    """The oracle: everything sorted by label in random order, one after the other, dealt in turn."""
+
+    def by_class(labels):
+        order = generator.permutation(len(labels))
+        return order[np.argsort(labels[order], kind="stable")]
+
+    order = np.concatenate([by_class(train), len(train) + by_class(trusted)])
+    dealt = np.sort(workers.deal(order))
+    return dealt[dealt < len(train)], dealt[dealt >= len(train)] - len(train)
+
+
+@pytest.mark.parametrize("part", [1, 7, 1000])
+@pytest.mark.parametrize(("count", "trusted_count"), [(0, 23), (23, 0), (100, 23), (333, 100)])
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_dealing_part_by_part_is_sorting_everything(part, count, trusted_count, size, monkeypatch):
+    monkeypatch.setattr("autodo.data.sharding.PART", part)
+    generator = np.random.default_rng(count)
+    train, trusted = generator.integers(7, size=count), generator.integers(9, size=trusted_count)
+    for rank in range(size):
+        workers = Worker(rank, size)
+        expected = sorted_and_dealt(train, trusted, workers, numpy_generator(1, "shards"))
+        for mine, theirs in zip(deal(train, trusted, workers, numpy_generator(1, "shards")), expected, strict=True):
+            assert mine.dtype == np.int64
+            assert mine.tolist() == theirs.tolist()
+
+
+def test_shards_depend_on_the_seed_and_are_the_same_each_time():
+    labels = np.arange(100) % 10
+    one, again, other = (shards(labels, labels[:0], 2, seed)[0][0] for seed in (0, 0, 1))
+    assert one.tolist() == again.tolist() != other.tolist()
+
+
+def test_a_process_alone_has_everything_without_a_copy():
+    from autodo.data import load, prepare
+
+    config = build_run("digits", "baseline", overrides={"dataset.subsample": 60})
+    data = prepare(load(config.dataset), config)
+    shard = shard_of(data, config, ALONE)
+    assert shard.positions.tolist() == list(range(len(data.train)))
+    assert shard.points(data)[0] is data.train.images
+
+
+def test_val_points_alone_can_be_all_there_is():
+    from autodo.data import load, prepare
+
+    config = build_run("digits", "val-only", overrides={"dataset.subsample": 60})
+    data = prepare(load(config.dataset), config)
+    shard = shard_of(data, config, ALONE)
+    assert shard.positions.tolist() == list(range(len(data.val)))
+    assert shard.points(data)[0] is data.val.images
+    halves = [shard_of(data, config, Worker(rank, 2)) for rank in range(2)]
+    assert sorted(np.concatenate([half.positions for half in halves])) == shard.positions.tolist()
+    assert all(half.total == len(data.val) and len(half.train) == 0 for half in halves)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "size", "why"),
+    [
+        ({}, 13, "at most 12 can train this run: there are 12 val images"),
+        ({"training.batch_size": 4}, 5, "at most 4 can train this run: a batch has 4 of the 48 train points"),
+        # 48 points in batches of 9 or less: 8 each.
+        ({"training.batch_size": 9}, 9, "at most 8 can train this run: a batch has 8 of the 48 train points"),
+    ],
+)
+def test_more_workers_than_can_have_work_are_refused(overrides, size, why):
+    from autodo.data import load, prepare
+
+    config = build_run("digits", "baseline", overrides={"dataset.subsample": 60, **overrides})
+    data = prepare(load(config.dataset), config)
+    with pytest.raises(ConfigError, match=f"workers: {size} are too many, {why}"):
+        shard_of(data, config, Worker(0, size))
+    most = int(why.split("at most ")[1].split()[0])
+    assert shard_of(data, config, Worker(0, most)).total == 48
+
+
+def test_a_worker_has_the_images_and_labels_of_its_positions():
+    from autodo.data import load, prepare
+
+    config = build_run("digits", "baseline", split="union", overrides={"dataset.subsample": 60})
+    data = prepare(load(config.dataset), config)
+    everything = np.concatenate([data.train.images, data.val.images])
+    labels = np.concatenate([data.train.labels, data.val.labels])
+    for size in (1, 3):
+        positions = []
+        for rank in range(size):
+            shard = shard_of(data, config, Worker(rank, size))
+            assert (shard.train_total, shard.total) == (48, 60)
+            assert len(shard.trusted) > 0
+            images, observed = shard.points(data)
+            assert np.array_equal(images, everything[shard.positions])
+            assert np.array_equal(observed, labels[shard.positions])
+            positions += shard.positions.tolist()
+        assert sorted(positions) == list(range(60))
+
+
+def test_workers_need_images_of_val_and_of_test_to_evaluate():
+    from autodo.data import load, prepare
+
+    config = build_run("digits", "baseline", overrides={"dataset.subsample": 60})
+    data = prepare(load(config.dataset), config)
+    few = dataclasses.replace(data, test=ImageSet(data.test.images[:2], data.test.labels[:2]))
+    with pytest.raises(ConfigError, match=r"workers: 3 are too many, at most 2 .* there are 2 test images"):
+        shard_of(few, config, Worker(0, 3))
+    assert shard_of(few, config, Worker(0, 2)).total == 48

@@ -1,0 +1,252 @@
+"""What the workers of test_workers.py do: importable, so that a process can be told to."""
+
+import dataclasses
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from autodo.augment import affine
+from autodo.bilevel import outer_pass as outer_module
+from autodo.config.run import RunConfig
+from autodo.data import load, prepare
+from autodo.data.batches import Batch, shuffled_batches
+from autodo.distributed.batch_norm import WholeBatchNorm2d
+from autodo.distributed.process_group import joined
+from autodo.errors import ConfigError, TrainingDiverged
+from autodo.points.model import PointView
+from autodo.points.storage import ON_DEVICE, Place
+from autodo.points.table import PointTable
+from autodo.results import records
+from autodo.training import trainer as train_module
+from autodo.training.trainer import Training
+
+
+def start(config: RunConfig, **options: Any) -> Training:
+    return Training(config, prepare(load(config.dataset), config), workers=joined(), **options)
+
+
+def start_with_one_image_less_on_the_second(config: RunConfig) -> None:
+    dataset = load(config.dataset)
+    if joined().rank == 1:
+        dataset = dataclasses.replace(dataset, test=dataset.test.take(np.arange(1, len(dataset.test))))
+    Training(config, prepare(dataset, config), workers=joined())
+
+
+def start_and_lose_the_images(config: RunConfig, photos: Path) -> None:
+    training = start(config)
+    training.workers.gather(None)
+    training.workers.told_by_first(None)  # only now has each of them begun
+    for file in photos.rglob("*.jpg"):
+        file.unlink(missing_ok=True)
+    list(training)
+
+
+# ----- the same batches on several workers and on one
+
+Recording = list[list[tuple[list[int], int]]]
+
+
+def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple[dict[str, Tensor], Recording]:
+    """An inner and an outer phase in float64, with one fixed warp for each point; and which points each batch had.
+
+    Args:
+        replay: what each worker recorded; the batches are then what theirs were together.
+    """
+    training = start(config)
+    shard, workers, data = training.shard, training.workers, training.data
+    for module in (training.encoder, training.head):
+        module.double()
+    training.network = workers.train_together(training.encoder, training.head)
+    pipeline, table = training.pipeline, training.points.table
+    pipeline.mean, pipeline.std = pipeline.mean.double(), pipeline.std.double()
+    rows = 1 if training.points.shared else shard.total
+    places = torch.zeros(1, dtype=torch.int64) if training.points.shared else torch.from_numpy(shard.positions)
+    generator = torch.Generator().manual_seed(0)
+    moved = torch.randn(rows, table.values.shape[1], generator=generator, dtype=torch.float64) / 4
+    initial = table.values.double() + moved[places]
+    table = training.points.table = PointTable(
+        initial.__getitem__, len(initial), initial.shape[1:], dtype=torch.float64
+    )
+
+    everyone = affine.draw_noise(shard.total, generator, torch.float64)
+
+    # Strokes of digits are the same over several pixels: without texture the largest of a pooling window is chosen by
+    # rounding, and with it the pixel that the gradient goes to.
+    texture = torch.rand(shard.total, *data.train.images.shape[1:], generator=generator, dtype=torch.float64) / 10
+
+    def pixels_of(points: Tensor, augment: Tensor | None) -> Tensor:
+        mine = torch.from_numpy(shard.positions)[points]
+        pixels = training.images[points].double() / 255 + texture[mine]
+        if augment is not None:
+            noise = affine.Noise(everyone.normal[mine], everyone.logistic[mine])
+            pixels = affine.warp(pixels, affine.magnitudes(augment, noise))
+        return (pixels - pipeline.mean) / pipeline.std
+
+    def themselves(batches: list[Tensor], crops: None) -> Iterator[Tensor]:
+        return iter(batches)
+
+    def features(points: Tensor, augment: Tensor | None, generator: object) -> Tensor:
+        result: Tensor = training.encoder(pixels_of(points, augment))
+        return result
+
+    recording: Recording = []
+    current: list[Tensor] = []
+
+    def shuffled(points: Tensor, total: int, *rest: Any) -> Iterator[Batch]:
+        is_val = total == len(data.val)
+        if replay is None:
+            batches = list(shuffled_batches(points, total, *rest))
+        else:
+            together = [worker[len(recording)] for worker in replay]
+            batches = [
+                Batch(torch.tensor([point for mine, _ in parts for point in mine]), parts[0][1])
+                for parts in zip(*together, strict=True)
+            ]
+        everywhere = torch.arange(workers.rank, total, workers.size) if is_val else torch.from_numpy(shard.positions)
+        recording.append([(everywhere[batch.points].tolist(), batch.size) for batch in batches])
+        yield from batches
+
+    point_view = training.points.view
+
+    def view(points: Tensor, rows: Tensor | None = None) -> PointView:
+        current[:] = [points]
+        return point_view(points, rows)
+
+    def train_view(images: Tensor, generator: object, augment: Tensor | None) -> Tensor:
+        return pixels_of(current[0], augment)
+
+    gradients: dict[str, Tensor] = {}
+    optimizer_step = training.optimizer.step
+
+    def step() -> None:
+        if not gradients:
+            names = [*training.encoder.named_parameters(), *training.head.named_parameters()]
+            gradients.update({f"gradient of {name}": parameter.grad.clone() for name, parameter in names})
+        optimizer_step()
+
+    with (
+        mock.patch.object(train_module, "shuffled_batches", shuffled),
+        mock.patch.object(outer_module, "shuffled_batches", shuffled),
+        mock.patch.object(training.points, "view", view),
+        mock.patch.object(training.pipeline, "train_view", train_view),
+        mock.patch.object(training.optimizer, "step", step),
+    ):
+        loss, _ = training._inner_phase(0)
+        if training.outer is not None:
+            with (
+                mock.patch.object(training.outer, "_features", features),
+                mock.patch.object(training.images, "batches", themselves),
+            ):
+                val = training._evaluate(training.val_images, training.val_labels, len(data.val))
+                training.outer.run(val, 0.1, torch.Generator().manual_seed(7 + workers.rank))
+    state = {**training.encoder.state_dict(), **{f"head.{k}": v for k, v in training.head.state_dict().items()}}
+    state |= gradients
+    # RMSprop's first step is 10 lr sign(g): the size of g shows in the mean of squares.
+    lam = {"lambda": table.values, "gradient of lambda": table.square_average.sqrt()}
+    if not training.points.shared:
+        held = [torch.from_numpy(shard.positions), *lam.values()]
+        lam = dict(zip(("positions", *lam), held, strict=True))
+    state |= {**lam, "loss": torch.tensor(loss, dtype=torch.float64), "steps": torch.tensor(table.steps)}
+    return {name: value.detach().clone() for name, value in state.items()}, recording
+
+
+# ----- batch norm
+
+
+def normalise(images: Tensor, weights: Tensor, sizes: list[int]) -> dict[str, Tensor]:
+    """This worker's part of `images` through the shared batch norm, and the gradients of sum(weights * result)."""
+    workers = joined()
+    norm = WholeBatchNorm2d(scaled_norm(images), workers.sum)
+    mine = images.split(sizes)[workers.rank].clone().requires_grad_()
+    result = norm(mine)
+    (result * weights.split(sizes)[workers.rank]).sum().backward()
+    state = {name: value.detach() for name, value in norm.state_dict().items()}
+    with torch.no_grad():
+        evaluated = norm.eval()(mine)
+    gradients = {"d images": mine.grad, "d weight": norm.weight.grad, "d bias": norm.bias.grad}
+    return {"result": result.detach(), "evaluated": evaluated, **gradients, **state}
+
+
+def scaled_norm(images: Tensor) -> torch.nn.BatchNorm2d:
+    norm = torch.nn.BatchNorm2d(images.shape[1], dtype=images.dtype)
+    with torch.no_grad():
+        norm.weight.copy_(torch.linspace(0.5, 2, images.shape[1]))
+        norm.bias.copy_(torch.linspace(-1, 1, images.shape[1]))
+    return norm
+
+
+# ----- whole runs
+
+TABLE = ("values", "square_average", "last_touched")
+
+
+def run(
+    config: RunConfig, checkpoint: Path | None = None, epochs: int | None = None, place: Place = ON_DEVICE
+) -> dict[str, Any]:
+    """Trains to the end, or until so many epochs are done, and says all that a worker then has."""
+    training = start(config, checkpoint=checkpoint, place=place)
+    began = training.epoch
+    for row in training:
+        if row["epoch"] + 1 == epochs:
+            break
+    state = {**state_of(training), "began": began, "history": training.history, "best": training.best.epoch}
+    if epochs is None:
+        outcome = training.outcome(keep_embeddings=True)
+        tables = {name: getattr(outcome, name) for name in records.SCHEMAS}
+        state["tables"] = {name: table for name, table in tables.items() if table is not None}
+        classifier, images = outcome.classifier, torch.from_numpy(training.data.test.images)
+        with torch.no_grad():
+            state["embeddings"] = classifier.encoder((images / 255 - classifier.mean) / classifier.std)
+    return state
+
+
+def run_compiled(config: RunConfig) -> dict[str, Any]:
+    """`run` of a config with training.compile."""
+    # torch looks at images that a batch norm over all workers, which it does not compile, gave.
+    warnings.filterwarnings("ignore", message=r"The \.grad attribute of a Tensor that is not a leaf")
+    return run(config)
+
+
+def restored(config: RunConfig, checkpoint: Path, place: Place = ON_DEVICE) -> dict[str, Any]:
+    """What a worker has that begins from a checkpoint."""
+    return state_of(start(config, checkpoint=checkpoint, place=place))
+
+
+def state_of(training: Training) -> dict[str, Any]:
+    heads = {f"head.{name}": value for name, value in training.head.state_dict().items()}
+    table = {name: getattr(training.points.table, name).clone() for name in TABLE}
+    network = {**training.encoder.state_dict(), **heads}
+    return {"epoch": training.epoch, "positions": training.shard.positions, "network": network, **table}
+
+
+def seeds(config: RunConfig) -> list[int]:
+    training = start(config)
+    return [training._generator(phase, 3).initial_seed() for phase in ("inner", "outer")]
+
+
+def diverge(config: RunConfig) -> str:
+    try:
+        for _ in start(config):
+            pass
+    except TrainingDiverged as error:
+        return str(error)
+    return "no error"
+
+
+def refused(config: RunConfig) -> str:
+    try:
+        start(config)
+    except ConfigError as error:
+        return str(error)
+    return "no error"
+
+
+def restored_at(config: RunConfig, checkpoints: list[Path]) -> int:
+    """The epoch at which this worker begins, given each worker's own path."""
+    return start(config, checkpoint=checkpoints[joined().rank]).epoch

@@ -1,0 +1,43 @@
+import pytest
+import torch
+
+from autodo.config.recipes import build_run
+from autodo.data import load, prepare
+from autodo.errors import DataError
+from autodo.results.classifier import Classifier
+from autodo.training.trainer import Training
+
+
+@pytest.fixture(scope="module")
+def training():
+    overrides = {"training.epochs": 3, "dataset.subsample": 400}
+    config = build_run("digits", "baseline", overrides=overrides)
+    training = Training(config, prepare(load(config.dataset), config))
+    list(training)
+    return training
+
+
+def test_a_saved_classifier_predicts_what_the_run_reported(training, tmp_path):
+    outcome = training.outcome()
+    outcome.classifier.save(tmp_path / "model.pt")
+    loaded = Classifier.load(tmp_path / "model.pt")
+    probabilities = loaded(torch.from_numpy(training.data.test.images))
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(len(probabilities)))
+    wrong = probabilities.argmax(1) != torch.from_numpy(training.data.test.labels)
+    assert wrong.double().mean().item() == pytest.approx(outcome.error)
+    assert loaded.class_names == training.data.class_names
+
+
+def test_images_of_another_kind_are_refused(training):
+    for images in (torch.zeros(1, 1, 8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match=r"not torch\.uint8"):
+            training.classifier()(images)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a file of torch", None])
+def test_a_file_that_is_no_classifier_is_named(content, tmp_path):
+    path = tmp_path / "model.pt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=r"model\.pt: not a saved classifier"):
+        Classifier.load(path)

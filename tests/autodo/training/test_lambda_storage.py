@@ -1,0 +1,182 @@
+"""Whole runs, wherever lambda is kept: the same result, and the same after a kill."""
+
+import multiprocessing
+import signal
+
+import pytest
+import torch
+
+from autodo.config.recipes import build_run
+from autodo.config.run import DistortionConfig, RunConfig
+from autodo.data import load, prepare
+from autodo.points.row_store import StagedStore
+from autodo.points.storage import Place
+from autodo.training import checkpoint as checkpoints
+from autodo.training.trainer import Training
+from tests.autodo.distributed import jobs_of_workers as jobs
+from tests.autodo.training.killed_training import MOMENTS, train_until
+
+SHORT = {
+    "training.epochs": 6,
+    "training.warmup_epochs": 1,
+    "outer.start_share": 0.3,
+    "outer.every": 1,
+    "dataset.subsample": 300,
+}
+TIMINGS = {"seconds", "inner_seconds", "outer_seconds", "eval_seconds", "images_per_second", "peak_memory_bytes"}
+HALF = {"points.precision": "fp16"}
+
+
+def short_run(method: str = "autodo-exact-aws", **overrides) -> RunConfig:
+    distortion = DistortionConfig(imbalance_ratio=10, noise_ratio=0.2)
+    return build_run("digits", method, distortion=distortion, overrides={**SHORT, **overrides})
+
+
+def start(config: RunConfig, **options) -> Training:
+    return Training(config, prepare(load(config.dataset), config), **options)
+
+
+def tables(training: Training) -> dict:
+    """Of a training that is taken to its end, without what clocks say."""
+    list(training)
+    outcome = training.outcome()
+    kept = {kind: getattr(outcome, kind) for kind in ("results", "epochs", "predictions", "points")}
+    return {
+        kind: table.drop_columns([name for name in table.column_names if name in TIMINGS | {"finished_at"}])
+        for kind, table in kept.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides"),
+    [
+        ("autodo-aws", {}),
+        ("autodo-exact-ws", {}),
+        ("autodo-shared", {}),
+        ("baseline", {}),
+        ("autodo-exact-aws", HALF),
+        ("autodo-exact-aws", {"points.square_average": "part"}),
+    ],
+    ids=str,
+)
+def test_where_lambda_is_kept_changes_no_bit_of_the_result(method, overrides, tmp_path):
+    config = short_run(method, **overrides, **{"training.epochs": 4})
+    device, host, file = (
+        tables(start(config, place=place)) for place in (Place(), Place("host"), Place("file", tmp_path))
+    )
+    assert device == host == file
+    assert list(tmp_path.iterdir()) == [], "the file has no name"
+
+
+def test_rows_that_come_ahead_and_go_back_behind_change_no_bit_of_the_result():
+    """The order of things as beside a GPU."""
+    config = short_run()
+    there = start(config, place=Place("host"))
+    table = there.points.table
+    table._store = StagedStore(table._store.columns, {}, "cpu")
+    assert tables(there) == tables(start(config))
+    assert there.points.table.values.shape == (there.train_size, 25)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "moment"),
+    [
+        (HALF, MOMENTS[1]),
+        pytest.param({}, MOMENTS[0], marks=pytest.mark.slow),
+        pytest.param({}, MOMENTS[2], marks=pytest.mark.slow),
+        pytest.param(HALF, MOMENTS[0], marks=[pytest.mark.slow, pytest.mark.long]),
+        pytest.param({}, MOMENTS[1], marks=[pytest.mark.slow, pytest.mark.long]),
+        pytest.param(HALF, MOMENTS[2], marks=[pytest.mark.slow, pytest.mark.long]),
+    ],
+    ids=str,
+)
+def test_a_run_killed_at_a_bad_moment_ends_bit_for_bit_as_if_it_had_not(moment, overrides, tmp_path):
+    config, path, scratch = short_run(**overrides), tmp_path / "run" / "checkpoint.pt", tmp_path / "scratch"
+    scratch.mkdir()
+    arguments = (moment, config, path, scratch)
+    process = multiprocessing.get_context("spawn").Process(target=train_until, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert list(scratch.iterdir()) == [], "nothing is left of the working file"
+    left = [file.name for file in path.parent.iterdir() if file.name.startswith(".")]
+    assert bool(left) == (moment == "in the midst of a part")
+
+    continued = start(config, checkpoint=path, place=Place("file", scratch))
+    assert continued.epoch == config.outer_start + 1
+    assert continued.points.table.steps > 0
+    assert [file.name for file in path.parent.iterdir() if file.name.startswith(".")] == []
+    assert tables(continued) == tables(start(config))
+
+
+@pytest.mark.parametrize(("before", "after"), [("device", "file"), ("file", "device"), ("file", "host")])
+def test_a_checkpoint_goes_on_in_another_place(before, after, tmp_path):
+    config, path = short_run("autodo-exact-ws"), tmp_path / "checkpoint.pt"
+    first = start(config, checkpoint=path, place=Place(before))
+    for row in first:
+        if row["epoch"] == config.outer_start:
+            break
+    assert [file.name for file in checkpoints.files(path)] == (
+        ["checkpoint.pt"] if before == "device" else ["checkpoint.part-3-0-of-1.pt", "checkpoint.pt"]
+    )
+    continued = start(config, checkpoint=path, place=Place(after))
+    assert continued.epoch == config.outer_start + 1
+    assert torch.equal(continued.points.table.values, first.points.table.values)
+    assert tables(continued) == tables(start(config))
+
+
+def test_a_checkpoint_of_before_rows_could_be_left_out_is_still_read(tmp_path):
+    config, path = short_run("autodo-exact-ws"), tmp_path / "checkpoint.pt"
+    next(iter(start(config, checkpoint=path)))
+    content = torch.load(path, weights_only=True)
+    fresh = start(config).points.table
+    content["format"] = 1
+    content["state"]["points"] |= {
+        "values": fresh.values,
+        "square_average": fresh.square_average,
+        "last_touched": fresh.last_touched.long(),
+    }
+    torch.save(content, path)
+    continued = start(config, checkpoint=path, place=Place("file"))
+    assert continued.epoch == 1
+    assert tables(continued) == tables(start(config))
+
+
+def test_workers_keep_their_rows_in_files_and_others_take_them_over(pool, tmp_path):
+    config, path = short_run("autodo-exact-ws"), tmp_path / "checkpoint.pt"
+    in_files = pool.each(2, jobs.run, config, path, 4, Place("file", tmp_path))
+    plain = pool.each(2, jobs.run, config, None, 4)
+    for ours, theirs in zip(in_files, plain, strict=True):
+        assert all(torch.equal(ours[name], theirs[name]) for name in jobs.TABLE)
+    written = in_order(in_files)
+    assert written["square_average"].abs().max() > 0
+    for read_by in (1, 3):
+        found = in_order(pool.each(read_by, jobs.restored, config, path, Place("file", tmp_path)))
+        assert all(torch.equal(written[name], found[name]) for name in jobs.TABLE)
+
+
+def in_order(states: list[dict]) -> dict:
+    order = torch.cat([torch.from_numpy(state["positions"]) for state in states]).argsort()
+    return {name: torch.cat([state[name] for state in states])[order] for name in jobs.TABLE}
+
+
+def test_the_options_that_keep_lambda_smaller_have_other_run_ids_and_their_defaults_the_old_ones():
+    plain = short_run()
+    assert short_run(**{"points.precision": "fp32", "points.square_average": "element"}).run_id == plain.run_id
+    others = {short_run(**HALF).run_id, short_run(**{"points.square_average": "part"}).run_id}
+    assert len(others | {plain.run_id}) == 3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.filterwarnings("ignore:.*deterministic")
+@pytest.mark.parametrize("storage", ["host", "file"])
+def test_beside_a_gpu_no_table_is_on_it_and_the_rows_are_the_same(storage, monkeypatch, request):
+    config = short_run("autodo-exact-aws")
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    request.addfinalizer(lambda: torch.use_deterministic_algorithms(False))
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    on_device, apart = (start(config, device="cuda", place=Place(place)) for place in ("device", storage))
+    for training in (on_device, apart):
+        list(training)
+    torch.testing.assert_close(apart.points.table.values, on_device.points.table.values)
+    assert not any(column.is_cuda for column in apart.points.table._store.columns.values())

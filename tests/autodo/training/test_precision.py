@@ -1,0 +1,179 @@
+"""training.precision and training.compile: the same training, computed otherwise."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autodo.bilevel.frozen import frozen
+from autodo.config.recipes import build_run
+from autodo.config.run import DistortionConfig, RunConfig
+from autodo.data import load, prepare
+from autodo.errors import ConfigError
+from autodo.models import build
+from autodo.results.classifier import Classifier
+from autodo.training.trainer import Training
+
+SHORT = {"training.epochs": 4, "training.warmup_epochs": 1, "outer.start_share": 0.25, "dataset.subsample": 500}
+METHODS = ["autodo-exact-aws", "mixup", "elr", "sop", "finetune-head-on-val"]
+BF16, COMPILE = {"training.precision": "bf16"}, {"training.compile": True}
+
+
+def run_of(method: str = "autodo-exact-aws", **overrides) -> RunConfig:
+    distortion = DistortionConfig(imbalance_ratio=10, noise_ratio=0.1)
+    return build_run("digits", method, distortion=distortion, overrides={**SHORT, **overrides})
+
+
+def start(config: RunConfig, **options) -> Training:
+    return Training(config, prepare(load(config.dataset), config), **options)
+
+
+def distance(one: Tensor, other: Tensor) -> float:
+    return ((one - other).norm() / other.norm()).item()
+
+
+def encoder_of(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    encoder, _ = build(name, in_channels=3, image_size=16, classes=3)
+    with torch.no_grad():
+        for _ in range(3):
+            encoder(torch.randn(8, 3, 16, 16))
+    return encoder
+
+
+@pytest.mark.parametrize("name", ["small-cnn", "wrn-10-1", "resnet-18"])
+@pytest.mark.parametrize("kind", ["train", "eval", "frozen"])
+def test_an_encoder_in_16_bits_gives_what_one_in_32_does_within_their_precision(name, kind):
+    encoder = encoder_of(name)
+    encoder.train(kind == "train")
+    images, found = torch.randn(32, 3, 16, 16), []
+    for bf16 in (False, True):
+        encoder.bf16 = bf16
+        given = images.clone().requires_grad_()
+        features = (frozen(encoder) if kind == "frozen" else encoder)(given)
+        direction = torch.linspace(-1, 1, features.numel()).view_as(features)
+        by = [given] if kind == "frozen" else [given, next(encoder.parameters())]
+        found.append((features, *torch.autograd.grad((features * direction).sum(), by)))
+    for slow, fast in zip(*found, strict=True):
+        assert fast.dtype == torch.float32
+        # Where pixels are pooled, a gradient goes to the largest of them, which may be another one.
+        assert 1e-4 < distance(fast, slow) < (0.15 if name == "small-cnn" else 0.05)
+
+
+def test_a_frozen_copy_in_16_bits_passes_16_bits_on():
+    """An affine map that went to 32 bits would have the next convolution turn all of its images back."""
+    encoder, passed = encoder_of("wrn-10-1"), []
+    encoder.bf16 = True
+    copy = frozen(encoder)
+    for module in copy.modules():
+        if not list(module.children()):
+            module.register_forward_hook(lambda module, given, result: passed.append(result.dtype))
+    copy(torch.randn(2, 3, 16, 16))
+    assert passed[-1] == torch.float32, "the average"
+    assert set(passed[:-1]) == {torch.bfloat16}
+
+
+def test_weights_statistics_and_lambda_stay_in_32_bits():
+    training = start(run_of(**BF16))
+    list(training)
+    kept = {**training.encoder.state_dict(), **training.head.state_dict(), "lambda": training.points.table.values}
+    assert {value.dtype for value in kept.values()} == {torch.float32, torch.int64}  # batches are counted
+    assert all(value.isfinite().all() for value in kept.values())
+
+
+def test_the_hypergradient_in_16_bits_points_where_that_in_32_does():
+    moved = []
+    for bf16 in (False, True):
+        training = start(run_of())
+        training._inner_phase(0)
+        training._inner_phase(1)
+        training.encoder.bf16 = bf16
+        val = training._evaluate(training.val_images, training.val_labels)
+        taken = []
+        training.points.table.rmsprop_step = lambda index, gradient, lr, moves, taken=taken: taken.append(gradient)
+        training._outer_phase(2, val)
+        moved.append(torch.cat(taken))
+    for columns in (slice(14), slice(14, 15), slice(15, None)):
+        slow, fast = (gradient[:, columns].flatten().double() for gradient in moved)
+        assert torch.cosine_similarity(fast, slow, dim=0) > 0.99
+        assert abs(fast.norm() / slow.norm() - 1) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        *((method, BF16) for method in METHODS),
+        pytest.param("autodo-exact-aws", COMPILE, marks=pytest.mark.slow),
+        *(pytest.param(method, COMPILE, marks=[pytest.mark.slow, pytest.mark.long]) for method in METHODS[1:]),
+    ],
+    ids=str,
+)
+def test_trains_nearly_as_without_and_continues_and_is_saved(method, changes, tmp_path):
+    plain, whole = start(run_of(method)), start(run_of(method, **changes))
+    losses = [[row["val_loss"] for row in training] for training in (plain, whole)]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    if changes is COMPILE:
+        assert isinstance(whole.network, torch._dynamo.OptimizedModule)
+    else:
+        assert losses[1][-1] != losses[0][-1]
+    assert whole.state_dict()["encoder"].keys() == plain.state_dict()["encoder"].keys()
+
+    path = tmp_path / "checkpoint.pt"
+    for _, _ in zip(range(2), start(run_of(method, **changes), checkpoint=path), strict=False):
+        pass
+    continued = start(run_of(method, **changes), checkpoint=path)
+    assert continued.epoch == 2
+    list(continued)
+    for name, value in whole.encoder.state_dict().items():
+        assert torch.equal(value, continued.encoder.state_dict()[name]), name
+
+    whole.classifier().save(tmp_path / "classifier.pt")
+    images = torch.from_numpy(whole.data.test.images)
+    loaded = Classifier.load(tmp_path / "classifier.pt")(images)
+    assert torch.equal(loaded, whole.classifier()(images))
+    assert torch.allclose(loaded.amax(1), whole.best.probabilities, atol=0.02)
+
+
+@pytest.mark.parametrize("slow", [True, False])
+def test_a_processor_that_only_emulates_bf16_is_told_of(slow, monkeypatch, caplog):
+    monkeypatch.setattr("autodo.training.trainer.computes_in_bf16", lambda device: not slow)
+    start(run_of())
+    assert not caplog.records
+    start(run_of(**BF16))
+    assert [record.message.split(" here")[0] for record in caplog.records] == slow * [
+        "training.precision: bf16 takes many times as long as fp32"
+    ]
+
+
+@pytest.mark.parametrize("method", ["l2rw", "meta-weight-net"])
+@pytest.mark.parametrize("changes", [BF16, COMPILE], ids=["bf16", "compiled"])
+def test_what_differentiates_forwards_is_refused(method, changes):
+    with pytest.raises(ConfigError, match=rf"objective '{method}' differentiates forwards .*training\.compile=false"):
+        run_of(method, **changes)
+
+
+def test_a_precision_that_there_is_not():
+    with pytest.raises(ConfigError, match=r"training\.precision: input should be 'fp32' or 'bf16', not 'fp16'"):
+        run_of(**{"training.precision": "fp16"})
+
+
+@pytest.mark.slow
+def test_without_a_compiler_one_line_says_so(tmp_path):
+    """In a process of its own with an empty cache, where nothing that was compiled before is found."""
+    environment = {**os.environ, "CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    options = ["--dataset", "digits", "--method", "baseline", "--set", "training.compile=true", "--store"]
+    told = subprocess.run(
+        [sys.executable, "-c", "from orchestration.cli.app import main; main()", "train", *options, tmp_path / "store"],
+        check=False,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert told.returncode != 0
+    assert "training.compile: torch cannot compile here: " in told.stderr
+    assert "no-such-compiler" in told.stderr
+    assert "Traceback" not in told.stderr

@@ -1,0 +1,41 @@
+import math
+
+import pytest
+
+from autodo.training.schedule import learning_rate_factor, restarted_factor
+
+
+def test_warms_up_linearly_then_falls_as_a_cosine():
+    assert learning_rate_factor(0, 200, 5) == 0
+    assert learning_rate_factor(2.5, 200, 5) == 0.5
+    assert learning_rate_factor(5, 200, 5) == 1
+    assert math.isclose(learning_rate_factor(102.5, 200, 5), 0.5)
+    assert math.isclose(learning_rate_factor(200, 200, 5), 0, abs_tol=1e-15)
+
+
+def test_no_warmup_starts_at_full_rate():
+    assert learning_rate_factor(0, 10, 0) == 1
+
+
+@pytest.mark.parametrize(
+    # Sums of the factors of all passes: of the shared schedule they are 93, 55, 2.7 and 0.02.
+    ("start", "total"),
+    [(10, 95.0), (50, 75.0), (150, 25.0), (190, 5.0)],
+)
+def test_a_restarted_schedule_depends_on_the_epochs_that_are_left(start, total):
+    factors = [restarted_factor(epoch, start=start, epochs=200, warmup_epochs=5) for epoch in range(start, 200)]
+    assert sum(factors) == pytest.approx(total)
+    assert min(factors) > 0
+    assert max(factors) > 0.97
+    warmup = [factor for epoch, factor in enumerate(factors) if epoch + 0.5 < min(5, (200 - start) / 5)]
+    assert warmup == pytest.approx([(epoch + 0.5) / min(5, (200 - start) / 5) for epoch in range(len(warmup))])
+    falling = factors[len(warmup) :]
+    assert falling == sorted(falling, reverse=True)
+
+
+def test_a_pass_for_several_epochs_has_the_factor_in_their_middle():
+    options = {"start": 5, "epochs": 20, "warmup_epochs": 1}
+    passes = [restarted_factor(epoch, every=2, **options) for epoch in range(5, 19, 2)]
+    assert passes == [learning_rate_factor(middle, 15, 1) for middle in (1, 3, 5, 7, 9, 11, 13)]
+    # The last pass stands for the two epochs that are left, not for four.
+    assert restarted_factor(18, every=4, **options) == learning_rate_factor(14, 15, 1) > 0

@@ -1,0 +1,68 @@
+"""SGD is torch's, step by step and in its state."""
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from autodo.training.sgd import SGD
+
+
+def steps(optimizer, parameters: list[nn.Parameter], lr: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for i in range(4):
+        for group in optimizer.param_groups:
+            group["lr"] = lr / (i + 1)
+        for parameter in parameters:
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        if i == 2:
+            parameters[1].grad = None
+        optimizer.step()
+        optimizer.zero_grad()
+        assert all(parameter.grad is None for parameter in parameters)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("weight_decay", [0.0, 5e-4])
+def test_is_bit_for_bit_that_of_torch_and_goes_on_from_its_state(momentum: float, weight_decay: float) -> None:
+    mine = [nn.Parameter(torch.randn(3, 5)), nn.Parameter(torch.randn(7))]
+    torchs = copy.deepcopy(mine)
+    known = torch.optim.SGD(torchs, lr=0.1, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0)
+    own = SGD(mine, lr=0.1, momentum=momentum, weight_decay=weight_decay)
+    steps(own, mine, 0.1, seed=0)
+    steps(known, torchs, 0.1, seed=0)
+    assert all(map(torch.equal, mine, torchs))
+
+    resumed = SGD(mine, lr=1.0, momentum=0.5, weight_decay=0.5)
+    resumed.load_state_dict(known.state_dict())
+    again = SGD(torchs, lr=1.0, momentum=0.5, weight_decay=0.5)
+    again.load_state_dict(own.state_dict())
+    steps(resumed, mine, 0.05, seed=1)
+    steps(again, torchs, 0.05, seed=1)
+    assert all(map(torch.equal, mine, torchs))
+
+
+def test_a_state_of_other_parameters_is_refused() -> None:
+    one, two = (SGD([nn.Parameter(torch.zeros(2))] * n, lr=0.1, momentum=0.9, weight_decay=0.0) for n in (1, 2))
+    with pytest.raises(ValueError, match="of 2 parameters, and there are 1"):
+        one.load_state_dict(two.state_dict())
+
+
+_TRAINS = """
+import sys
+from autodo import data
+from autodo.config.recipes import build_run
+from autodo.training.trainer import Training
+run = build_run("digits", "autodo-aw", overrides={"training.epochs": 1, "training.warmup_epochs": 0,
+                                                  "dataset.subsample": 200, "outer.start_share": 0})
+[*Training(run, data.prepare(data.load(run.dataset), run))]
+print([name for name in ("torch._dynamo", "sympy") if name in sys.modules])
+"""
+
+
+def test_a_run_does_not_import_the_compiler() -> None:
+    done = subprocess.run([sys.executable, "-c", _TRAINS], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,249 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from autodo.config.recipes import dataset_preset, grid_names, method_names
+from autodo.config.validation import parse_overrides
+from autodo.errors import ConfigError
+from orchestration.cli.app import LambdaStorage
+from orchestration.cli.options import Settings, effective
+from orchestration.grid.grid import GridConfig, ResourcesConfig, expand, load_grid
+
+GRID = """
+name: mine
+datasets: [digits]
+distortions: ["1-0.0", "10-0.1"]
+methods: [baseline, autodo-aws]
+seeds: 2
+"""
+
+
+def write(folder: Path, text: str) -> str:
+    path = folder / "mine.yaml"
+    path.write_text(text)
+    return str(path)
+
+
+def errors(path: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        load_grid(path)
+    return [line.removeprefix(f"{path}: ") for line in str(caught.value).splitlines()]
+
+
+def test_a_grid_is_every_combination(tmp_path: Path) -> None:
+    runs = expand(load_grid(write(tmp_path, GRID)))
+    seen = {(str(run.distortion), run.method.name, run.seed) for run in runs}
+    assert seen == {(d, m, s) for d in ("1-0.0", "10-0.1") for m in ("baseline", "autodo-aws") for s in (0, 1)}
+    assert len(runs) == 8
+
+
+def test_every_split_of_a_grid_has_its_runs(tmp_path: Path) -> None:
+    runs = expand(load_grid(write(tmp_path, GRID + "splits: [paper, union, test-as-val]\n")))
+    assert len({run.run_id for run in runs}) == 24
+    assert {run.split for run in runs} == {"paper", "union", "test-as-val"}
+    assert {run.run_id for run in runs if run.split == "paper"} == {
+        run.run_id for run in expand(load_grid(write(tmp_path, GRID)))
+    }
+
+
+def test_a_grid_cannot_train_on_the_test_images(tmp_path: Path) -> None:
+    text = GRID.replace("methods: [baseline", "methods: [val-only") + "splits: [paper, test-as-val]\n"
+    (error,) = errors(write(tmp_path, text))
+    assert error.startswith("splits: digits x val-only: method.images 'val' trains on val, which with split 'test-as")
+    grid = load_grid(write(tmp_path, GRID + "splits: [test-as-val]\n"))
+    with pytest.raises(ConfigError, match=r"^--set: digits x baseline: method\.images 'val' trains on val"):
+        grid.override({"method.images": "val"})
+
+
+def test_a_run_of_a_grid_is_the_run_that_train_builds(tmp_path: Path) -> None:
+    from autodo.config.recipes import build_run
+    from autodo.config.run import DistortionConfig
+
+    run = expand(load_grid(write(tmp_path, GRID)))[-1]
+    alone = build_run("digits", "autodo-aws", distortion=DistortionConfig.parse("10-0.1"), seed=1)
+    assert run == alone
+    assert run.run_id == alone.run_id
+
+
+@pytest.mark.parametrize("text", ["33.3333333-0.1", "1000000-0.1", "10-0.00001"])
+def test_a_grid_neither_rounds_nor_refuses_a_distortion(tmp_path: Path, text: str) -> None:
+    from autodo.config.recipes import build_run
+    from autodo.config.run import DistortionConfig
+    from orchestration.store.store import Store
+
+    run = expand(load_grid(write(tmp_path, GRID.replace("10-0.1", text))))[-1]
+    alone = build_run("digits", "autodo-aws", distortion=DistortionConfig.parse(text), seed=1)
+    assert run.run_id == alone.run_id
+    assert Path(Store(tmp_path).table_file("results", run.run_id)).parent.name == "results"
+
+
+def test_the_first_seed_of_every_cell_comes_before_the_second(tmp_path: Path) -> None:
+    assert [run.seed for run in expand(load_grid(write(tmp_path, GRID)))] == [0] * 4 + [1] * 4
+
+
+def test_a_larger_grid_keeps_the_run_ids_of_the_smaller(tmp_path: Path) -> None:
+    small = [run.run_id for run in expand(load_grid(write(tmp_path, GRID)))]
+    large = [run.run_id for run in expand(load_grid(write(tmp_path, GRID.replace("seeds: 2", "seeds: [0, 1, 7]"))))]
+    assert set(small) < set(large)
+    assert len(large) == 12
+
+
+def test_the_same_run_twice_is_one_run(tmp_path: Path) -> None:
+    text = GRID.replace('["1-0.0", "10-0.1"]', '["1-0.0", "1.0-0", "1-0.0"]').replace("seeds: 2", "seeds: [0, 0]")
+    assert len(expand(load_grid(write(tmp_path, text)))) == 2
+
+
+def test_overrides_reach_every_run_and_change_its_id(tmp_path: Path) -> None:
+    grid = load_grid(write(tmp_path, GRID + "set: {training.epochs: 7}\n"))
+    assert {run.training.epochs for run in expand(grid)} == {7}
+    shorter = grid.override(parse_overrides(["training.epochs=3"]))
+    assert {run.training.epochs for run in expand(shorter)} == {3}
+    assert not {run.run_id for run in expand(grid)} & {run.run_id for run in expand(shorter)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "autodo-aws",
+            "autodo-awz",
+            "methods[1]: unknown method 'autodo-awz'; did you mean 'autodo-aw' or 'autodo-aws'?; known: ",
+        ),
+        ("digits", "digitz", "datasets[0]: unknown dataset 'digitz'; did you mean 'digits'?; known: "),
+        ("10-0.1", "ten", "distortions[1]: distortion 'ten' is not IR-NR"),
+        ("10-0.1", "0-0.1", "distortions[1]: distortion '0-0.1': imbalance_ratio: "),
+        ("seeds: 2", "seeds: 0", "seeds: is a count of at least 1 or a list of seeds, not 0"),
+        ("seeds: 2", "seeds: []", "seeds: is empty"),
+        ("seeds: 2", "seeds: [-1]", "seeds[0]: "),
+        ("seeds: 2", "seedz: 2", "seedz: unknown key; did you mean 'seeds'?"),
+        ("seeds: 2", "seeds: 2\nresources: {cpus: 0}", "resources.cpus: input should be greater than or equal to 1"),
+        (
+            "seeds: 2",
+            "seeds: 2\nresources: {gpu: 1}",
+            "resources.gpu: unknown key; did you mean 'gpus'?; known: cpus, ",
+        ),
+        ("seeds: 2", "seeds: 2\nset: {seed: 3}", "set: seed: is spanned by the grid; change its seeds instead"),
+        ("seeds: 2", "seeds: 2\nset: {training.epoch: 3}", "set: digits x baseline: training.epoch: unknown key"),
+        ("name: mine", "name: ../mine", "name: "),
+    ],
+)
+def test_an_error_names_the_file_the_key_the_value_and_what_is_allowed(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    assert any(line.startswith(message) for line in errors(write(tmp_path, GRID.replace(old, new))))
+
+
+def test_one_wrong_override_is_one_error_for_all_methods(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_grid(write(tmp_path, GRID)).override({"training.lr": "fast"})
+    assert len(str(caught.value).splitlines()) == 1
+    assert str(caught.value).startswith("--set: digits x baseline: training.lr: ")
+
+
+def test_an_unknown_grid_name_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="unknown grid 'quickstrat'; did you mean 'quickstart'"):
+        load_grid("quickstrat")
+    with pytest.raises(ConfigError, match=r"nowhere/grid\.yaml: no such file"):
+        load_grid("nowhere/grid.yaml")
+
+
+@pytest.mark.parametrize("name", grid_names())
+def test_the_shipped_grids_load_and_say_how_to_launch_them(name: str) -> None:
+    from autodo.config.recipes import shipped_file
+
+    assert expand(load_grid(name))
+    assert shipped_file("grids", name).read_text().startswith(f"# autodo launch {name}")
+
+
+def test_ten_thousand_runs_are_planned_in_seconds() -> None:
+    """A run costs so many calls of functions, however many there are."""
+
+    def calls(seeds: int) -> int:
+        grid = GridConfig.model_validate(
+            {
+                "name": "large",
+                "datasets": ["digits", "mnist"],
+                "distortions": ["1-0.0", "10-0.1"],
+                "methods": method_names()[:5],
+                "seeds": seeds,
+            }
+        )
+        count = [0]
+        sys.setprofile(lambda *_: count.__setitem__(0, count[0] + 1))
+        try:
+            runs = expand(grid)
+        finally:
+            sys.setprofile(None)
+        assert len(runs) == 20 * seeds
+        return count[0]
+
+    few, many = calls(5), calls(55)
+    assert many - few < 1000 * 500
+
+
+def test_planning_imports_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys; from orchestration.grid.grid import *; expand(load_grid('quickstart'));"
+        "import orchestration.cli.app, orchestration.cli.show; assert not {'torch', 'ray', 'pandas'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("choice", [None, *LambdaStorage])
+def test_where_lambda_is_kept_can_be_chosen_on_the_command_line(choice):
+    base = ResourcesConfig(lambda_storage="host")
+    resources = effective(base, Settings(lambda_storage=choice))
+    assert resources.model_dump(mode="json")["lambda_storage"] == ("host" if choice is None else str(choice))
+
+
+@pytest.mark.parametrize(("cpus", "given", "decoders"), [(1, None, 0), (4, None, 4), (4, 0, 0), (1, 3, 3)])
+def test_as_many_processes_decode_as_a_run_has_cpus_unless_it_is_said(cpus, given, decoders):
+    assert ResourcesConfig(cpus=cpus, loader_workers=given).decoders == decoders
+    assert effective(ResourcesConfig(cpus=cpus), Settings(loader_workers=given)).decoders == decoders
+
+
+def test_checkpoints_within_epochs_can_be_had_by_the_grid_or_the_command_line():
+    grid = ResourcesConfig(checkpoint_steps=500)
+    assert effective(grid, Settings()).checkpoint_steps == 500
+    assert effective(grid, Settings(checkpoint_steps=20)).checkpoint_steps == 20
+    assert ResourcesConfig().checkpoint_steps is None
+    with pytest.raises(ConfigError, match=r"resources: checkpoint_steps"):
+        effective(grid, Settings(checkpoint_steps=0))
+
+
+def test_how_classes_are_made_rare_is_set_for_all_runs_of_a_grid(tmp_path: Path) -> None:
+    path = write(tmp_path, GRID)
+    grid = load_grid(path)
+    assert {run.distortion.minority for run in expand(grid)} == {"class", "total"}
+    each = grid.override(parse_overrides(["distortion.minority=class"]))
+    assert {run.distortion.minority for run in expand(each)} == {"class"}
+    ids = [{run.run_id for run in expand(one) if run.distortion.imbalance_ratio > 1} for one in (grid, each)]
+    assert not ids[0] & ids[1]
+    with pytest.raises(ConfigError, match=r"--set: digits x baseline: distortion.minority: input should be 'total',"):
+        grid.override({"distortion.minority": "classes"})
+    with pytest.raises(ConfigError, match=r"distortion\.noise_ratio: is spanned by the grid; change its distortions"):
+        grid.override({"distortion.noise_ratio": 0.2})
+
+
+def test_a_preset_becomes_a_part_of_what_the_grid_sets(tmp_path: Path) -> None:
+    text = GRID.replace("datasets: [digits]", "datasets: [folder]") + "preset: cpu\n"
+    grid = load_grid(write(tmp_path, text + "set: {dataset.path: photos, training.epochs: 7}\n"))
+    assert grid.set == {**dataset_preset("folder", "cpu"), "dataset.path": "photos", "training.epochs": 7}
+    written = load_grid(write(tmp_path, text.replace("preset: cpu\n", "") + f"set: {json.dumps(grid.set)}\n"))
+    assert [run.run_id for run in expand(written)] == [run.run_id for run in expand(grid)]
+
+
+@pytest.mark.parametrize(
+    ("datasets", "preset", "message"),
+    [
+        ("[digits]", "cpu", "preset 'cpu': dataset 'digits' has no such preset; its recipe has none"),
+        ("[digits, mnist]", "cpu", "preset: needs a grid of one dataset; this one has digits, mnist"),
+        ("[folder]", "[cpu]", "preset ['cpu']: dataset 'folder' has no such preset; its recipe has cpu"),
+    ],
+)
+def test_a_preset_that_the_dataset_lacks_is_named(tmp_path: Path, datasets: str, preset: str, message: str) -> None:
+    text = GRID.replace("datasets: [digits]", f"datasets: {datasets}") + f"preset: {preset}\n"
+    assert errors(write(tmp_path, text)) == [message]

@@ -1,0 +1,107 @@
+"""Which classes are the minority of a cell, and which one is the worst."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reports.analysis.classes import majority_first, minority, minority_notes, worst_class
+from reports.analysis.comparison import named
+from reports.figures import accuracy_figures, choose
+from reports.figures.palette import styles
+from reports.readers.load import load_results
+from reports.tables import class_tables, error_tables
+from tests.reports.conftest import make
+
+Add = Callable[..., Path]
+NAMES = ["cat", "dog", "emu", "fox"]
+
+
+def of(minority_classes: list[int] | None, **values: Any) -> dict[str, Any]:
+    return {
+        "minority_classes": minority_classes,
+        "class_names": NAMES,
+        "per_class_accuracy": [0.5, 0.9, 0.6, 0.8],
+        "minority_error": 0.45,
+        "majority_error": 0.15,
+        "error_best_val": 0.3,
+    } | values
+
+
+def frame(root: Path) -> pd.DataFrame:
+    return named(load_results(root).frame)
+
+
+def test_rare_classes_that_are_not_the_upper_half(root: Path, add: Add) -> None:
+    for seed in range(2):
+        add(make(seed=seed), **of([0, 2]))
+        add(make("autodo-aws", seed=seed), **of([0, 2], minority_error=0.25))
+    runs = frame(root)
+    assert minority(runs) == (0, 2)
+    assert majority_first(runs, 4) == ([1, 3, 0, 2], 2)
+    (table,) = class_tables(runs)
+    assert table.notes[0].startswith("Minority: cat, emu: the classes that the synthetic imbalance reduced or, ")
+    cells = {row.name: dict(zip([c.name for c in table.columns], row.cells, strict=True)) for row in table.rows}
+    assert cells["baseline"]["minority"].mean == pytest.approx(55)
+    assert (cells["baseline"]["minority"].best, cells["autodo-aws"]["minority"].best) == (False, True)
+    (figure,) = accuracy_figures(choose(runs), styles(runs["name"]))
+    assert "Minority: cat, emu." in figure.caption
+    (ax,) = figure.draw().axes
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["dog", "fox", "cat", "emu"]
+    assert [line.get_xdata()[0] for line in ax.lines if line.get_linestyle() == "--"] == [1.5]
+    (table,) = error_tables(runs, "minority_error")
+    assert any(note.startswith("Minority: cat, emu: ") for note in table.notes)
+
+
+def test_without_a_minority_nothing_is_shown_of_it(root: Path, add: Add) -> None:
+    add(make(), **of([], minority_error=None, majority_error=None))
+    runs = frame(root)
+    (table,) = class_tables(runs)
+    assert [column.name for column in table.columns] == ["all classes", "worst class", "std over classes"]
+    assert any(note.startswith("There is no minority: ") for note in table.notes)
+    assert error_tables(runs, "minority_error") == []
+
+
+def test_older_runs_are_marked_and_pooled_only_where_the_imbalance_made_the_upper_half_rare(
+    root: Path, add: Add
+) -> None:
+    for distortion in ("1-0.0", "10-0.0"):
+        add(make(distortion=distortion), **of(None))
+        add(make(distortion=distortion, seed=1), **of([0, 2] if distortion == "1-0.0" else [2, 3]))
+    by_distortion = dict(iter(frame(root).groupby("distortion")))
+    assert by_distortion["1-0.0"]["minority_error"].isna().tolist() == [True, False]
+    assert by_distortion["10-0.0"]["minority_error"].isna().tolist() == [False, False]
+    left_out, kept = (minority_notes(by_distortion[distortion])[1] for distortion in ("1-0.0", "10-0.0"))
+    assert left_out == (
+        "Labels C/2..C-1, older run: 1 run took this half for the minority whatever its counts; their minority and "
+        "majority are left out."
+    )
+    assert kept == "Labels C/2..C-1, older run: 1 run took this half for the minority, here the same classes."
+
+
+def test_runs_with_another_minority_are_left_out_with_a_word(root: Path, add: Add) -> None:
+    for seed, classes in enumerate(([2, 3], [2, 3], [3])):
+        add(make(distortion="2-0.0", seed=seed), **of(classes))
+    runs = frame(root)
+    assert runs["minority_error"].isna().tolist() == [False, False, True]
+    assert minority_notes(runs)[-1] == (
+        "Minority and majority of 1 run are left out: other classes are the minority there."
+    )
+
+
+def test_a_minority_of_classes_that_there_are_not_is_unknown(root: Path, add: Add) -> None:
+    path = add(make(), **of([0, 4]))
+    results = load_results(root)
+    assert results.frame[["minority_classes", "minority_error", "majority_error"]].isna().all(axis=None)
+    (warning,) = results.warnings
+    assert warning.startswith(f"{path}: its minority is not of its classes")
+
+
+def test_the_worst_class_has_the_lowest_mean_over_the_seeds_that_have_it() -> None:
+    accuracies = np.array([[10.0, 50.0, np.nan], [90.0, 60.0, 52.0], [80.0, 40.0, np.nan]])
+    assert worst_class(accuracies) == 1
+    assert worst_class(np.full((2, 3), np.nan)) is None
+    assert worst_class(np.empty((0, 3))) is None

@@ -1,0 +1,54 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from autodo.errors import ConfigError
+from reports.analysis.comparison import named
+from reports.analysis.selection import select
+from reports.readers.load import load_results
+from tests.reports.conftest import make
+
+
+@pytest.fixture
+def runs(root: Path, add: Callable[..., Path]) -> pd.DataFrame:
+    for method in ("baseline", "autodo-aws"):
+        for distortion in ("1-0.0", "10-0.1"):
+            for seed in range(2):
+                add(make(method, distortion, seed))
+    add(make("baseline", "10-0.1", 0, split="union"))
+    return named(load_results(root).frame)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("method=baseline", 5),
+        ("method=baseline,method=autodo-aws", 9),
+        ("method=baseline,distortion=10-0.1", 3),
+        ("method=baseline, distortion=10-0.1, split=union", 1),
+        ("seed=1", 4),
+        ("dataset=digits,model=small-cnn", 9),
+    ],
+)
+def test_any_value_of_a_key_and_every_key(runs: pd.DataFrame, text: str, count: int) -> None:
+    chosen = select(runs, text)
+    assert len(chosen) == count
+    assert chosen["run_id"].is_unique
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("baseline", "is not KEY=VALUE"),
+        ("method=", "is not KEY=VALUE"),
+        ("", "is not KEY=VALUE"),
+        ("methods=baseline", "unknown key 'methods'; keys: dataset, model, method"),
+        ("method=autodo-awz", "did you mean 'autodo-aws'"),
+        ("seed=7", "unknown seed '7'; known: 0, 1"),
+    ],
+)
+def test_what_is_not_there_is_told(runs: pd.DataFrame, text: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told.replace("(", r"\(")):
+        select(runs, text)
