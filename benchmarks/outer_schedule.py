@@ -27,7 +27,7 @@ from autodo.config.run import DistortionConfig, RunConfig
 from autodo.data import Prepared, load, prepare
 from autodo.io.atomic import replacing
 from autodo.training.task_model import best_model
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 from benchmarks.outer_variants import (
     BEFORE,
     BY_VAL,
@@ -139,7 +139,7 @@ def run(study: Study, path: Path, only: str | None, variants: Sequence[str] | No
 def measure(cell: Cell, config: RunConfig, data: Prepared) -> dict[str, Any]:
     """Trains, and gives a row of the results."""
     few = data.test.take(np.arange(FEW))
-    training = Training(config, Prepared(data.train, data.val, few, data.class_names))
+    training = Trainer(config, Prepared(data.train, data.val, few, data.class_names))
     # Own time: other programs are at work as well.
     training._clock = time.process_time
     alter = VARIANTS[cell.variant].alter

@@ -9,12 +9,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from autodo.distributed.process_group import Workers
+from autodo.distributed.process_group import ProcessGroup
 
 TIMEOUT_SECONDS = 120
 
 
-class Worker(Workers):
+class Worker(ProcessGroup):
     """One of several, for what needs no word from the others."""
 
     def __init__(self, rank: int, size: int) -> None:

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 T = TypeVar("T")
 
 
-class Workers:
+class ProcessGroup:
     """A process alone. `Group` is one of several; every method of it must be called by all of them, in the same order.
 
     A worker that ends in between leaves the others waiting; whoever started them has to stop them.
@@ -39,19 +39,19 @@ class Workers:
 
     # ----- what a worker has of a sequence
 
-    def deal(self, things: NDArray[Any]) -> NDArray[Any]:
+    def shard(self, things: NDArray[Any]) -> NDArray[Any]:
         """This worker's things. Shape: [N, ...] -> [n, ...]."""
         return things[self.rank :: self.size]
 
-    def dealt(self, count: int) -> int:
+    def shard_size(self, count: int) -> int:
         """How many of the first `count` things this worker has."""
         return len(range(self.rank, count, self.size))
 
-    def collect(self, dealt: Tensor, total: int) -> Tensor:
+    def all_gather(self, dealt: Tensor, total: int) -> Tensor:
         """All workers' things in their order before they were dealt. Shape: [n] -> [total]."""
         return dealt
 
-    def undealt(self, hands: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    def unshard(self, hands: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """All things in their order before they were dealt. Shape: [n, ...] of each worker -> [N, ...]."""
         things = np.empty((sum(map(len, hands)), *hands[0].shape[1:]), hands[0].dtype)
         for rank, hand in enumerate(hands):
@@ -60,23 +60,23 @@ class Workers:
 
     # ----- what they tell each other
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         """The sum over the workers, the same to the last bit on all of them."""
         return tensor
 
-    def from_first(self, tensor: Tensor) -> Tensor:
+    def broadcast(self, tensor: Tensor) -> Tensor:
         """The first worker's tensor."""
         return tensor
 
-    def largest(self, number: int) -> int:
+    def all_reduce_max(self, number: int) -> int:
         """The largest of the workers' numbers."""
         return number
 
-    def all(self, condition: bool) -> bool:
+    def all_true(self, condition: bool) -> bool:
         """Whether the condition holds on every worker."""
         return condition
 
-    def told_by_first(self, thing: T) -> T:
+    def broadcast_object(self, thing: T) -> T:
         """What the first worker has."""
         return thing
 
@@ -84,7 +84,7 @@ class Workers:
         """What each worker has, on the first one; nothing on the others."""
         return [thing]
 
-    def train_together(self, encoder: nn.Module, head: nn.Module) -> nn.Module:
+    def wrap_ddp(self, encoder: nn.Module, head: nn.Module) -> nn.Module:
         """The network for training: images -> logits.
 
         With several workers, batch norm uses the statistics of the whole batch (`encoder` changes in place, not the
@@ -93,7 +93,7 @@ class Workers:
         return nn.Sequential(encoder, head)
 
 
-class Group(Workers):
+class TorchProcessGroup(ProcessGroup):
     """One of the workers of torch.distributed's default process group: gloo for CPUs, NCCL for GPUs.
 
     With NCCL each worker has a GPU of its own, made the current one by torch.cuda.set_device.
@@ -107,30 +107,30 @@ class Group(Workers):
     def stream(self) -> tuple[str | int, ...]:
         return ("worker", self.rank, "of", self.size)
 
-    def collect(self, dealt: Tensor, total: int) -> Tensor:
+    def all_gather(self, dealt: Tensor, total: int) -> Tensor:
         rounds = -(-total // self.size)
         padded = torch.cat([dealt, dealt.new_zeros(rounds - len(dealt))])
         hands = [torch.empty_like(padded) for _ in range(self.size)]
         dist.all_gather(hands, padded)
         return torch.stack(hands, 1).reshape(-1)[:total]
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         total = tensor.detach().clone()
         dist.all_reduce(total)
         return total
 
-    def from_first(self, tensor: Tensor) -> Tensor:
+    def broadcast(self, tensor: Tensor) -> Tensor:
         copy = tensor.detach().clone()
         dist.broadcast(copy, src=0)
         return copy
 
-    def largest(self, number: int) -> int:
+    def all_reduce_max(self, number: int) -> int:
         return max(self._everyones(number))
 
-    def all(self, condition: bool) -> bool:
+    def all_true(self, condition: bool) -> bool:
         return all(self._everyones(condition))
 
-    def told_by_first(self, thing: T) -> T:
+    def broadcast_object(self, thing: T) -> T:
         things = [thing]
         dist.broadcast_object_list(things, src=0)
         return things[0]
@@ -140,11 +140,11 @@ class Group(Workers):
         dist.gather_object(thing, things)
         return things or []
 
-    def train_together(self, encoder: nn.Module, head: nn.Module) -> nn.Module:
+    def wrap_ddp(self, encoder: nn.Module, head: nn.Module) -> nn.Module:
         # Here, because it imports torch's compiler, which takes a second.
         from autodo.distributed.batch_norm import share_statistics
 
-        network = nn.Sequential(share_statistics(encoder, self.sum), head)
+        network = nn.Sequential(share_statistics(encoder, self.all_reduce), head)
         # Statistics of the whole batch are the same everywhere, so no buffer need be sent at each step. The option has
         # a new name since torch 2.15.
         known = inspect.signature(DistributedDataParallel).parameters
@@ -158,14 +158,14 @@ class Group(Workers):
         return things
 
 
-ALONE = Workers()
+SINGLE_PROCESS = ProcessGroup()
 
 
-def joined() -> Workers:
+def current_process_group() -> ProcessGroup:
     """The workers of the default process group that this process has joined; ALONE without one, or alone in it.
 
     So one script trains with one process or with many, whoever started them and made the group.
     """
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        return Group()
-    return ALONE
+        return TorchProcessGroup()
+    return SINGLE_PROCESS

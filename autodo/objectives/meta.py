@@ -28,10 +28,10 @@ class _FromVal(Objective):
     """Draws batches of val and differentiates along their gradient."""
 
     def __init__(self, setting: Setting) -> None:
-        if setting.workers.size > 1:
+        if setting.group.size > 1:
             assert setting.config.objective is not None
             raise ConfigError(
-                f"workers: {setting.config.objective.kind} trains with one worker, not {setting.workers.size}: "
+                f"workers: {setting.config.objective.kind} trains with one worker, not {setting.group.size}: "
                 "batch norm over several workers has no forward-mode derivative"
             )
         _import_forward_mode()

@@ -23,7 +23,7 @@ from autodo.search.tasks import Bench, Json, Task, Tell, search_config
 from autodo.seeds import numpy_generator, torch_generator
 from autodo.training import checkpoint as checkpoints
 from autodo.training.checkpoint import save_torch
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 
 BATCH_SIZE = 500  # of the evaluation, where no graph is kept
 MODEL = "model.pt"
@@ -75,8 +75,8 @@ class FoldWorker:
         run = training_of(self._bench.config, f"fold-{number}")
         data = data_of(self._images, self._labels, *self._split(number), self._bench.data.class_names)
 
-        def begin() -> Training:
-            return Training(run, data, device=self._bench.device, checkpoint=checkpoint)
+        def begin() -> Trainer:
+            return Trainer(run, data, device=self._bench.device, checkpoint=checkpoint)
 
         try:
             training = begin()

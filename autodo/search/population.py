@@ -23,7 +23,7 @@ from autodo.search.proxy_task import data_of, split_part, training_of
 from autodo.search.subset import reduced
 from autodo.search.tasks import search_config
 from autodo.seeds import numpy_generator
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 
 STEPS = OPERATION_NAMES * 2
 NUMBERS = 2 * len(STEPS)
@@ -90,7 +90,7 @@ class Member:
         parts = split_part(labels, search.held_share, numpy_generator(config.seed, "search", "split"))
         run = training_of(config, "member", policy=config.policy)
         nothing = _policy([0] * NUMBERS)
-        self._training = Training(run, data_of(images, labels, *parts, data.class_names), device=device, policy=nothing)
+        self._training = Trainer(run, data_of(images, labels, *parts, data.class_names), device=device, policy=nothing)
         self._epochs = iter(self._training)
         self.history: list[tuple[int, Genome]] = []
 

@@ -23,9 +23,9 @@ from orchestration.store.store import Store, here
 if TYPE_CHECKING:
     from autodo.augment.policy_file import PolicyFile
     from autodo.data import Dataset, Prepared
-    from autodo.distributed.process_group import Workers
+    from autodo.distributed.process_group import ProcessGroup
     from autodo.training.progress import Durations, Progress
-    from autodo.training.trainer import Training
+    from autodo.training.trainer import Trainer
 
 logger = logging.getLogger("autodo")
 
@@ -51,7 +51,7 @@ def execute(
     device: str = "cpu",
     checkpoint_every: int = 1,
     keep: Collection[Keep] = (),
-    workers: "Workers | None" = None,
+    group: "ProcessGroup | None" = None,
     lambda_storage: LambdaStorage = "device",
     loader_workers: int | None = None,
     checkpoint_steps: int | None = None,
@@ -66,7 +66,7 @@ def execute(
         device: `cpu`, `cuda` or `cuda:<n>`.
         checkpoint_every: epochs between checkpoints.
         keep: what is kept in the store besides the tables.
-        workers: of which this is the first, if several train the run; the others `assist`.
+        group: of which this process is the first, if several train the run; the others `assist`.
         lambda_storage: where lambda is kept; see docs/lambda-storage.md.
         loader_workers: processes that decode streamed images; None: as the environment says, see docs/streaming.md.
         checkpoint_steps: steps between checkpoints within an epoch; None makes none there.
@@ -86,18 +86,18 @@ def execute(
         stack.enter_context(logging_to(attempt.log))
         stack.enter_context(decoding_by(loader_workers))
         done = store.is_done(run_id)
-        if workers is not None:
-            workers.told_by_first(None if done else attempt.checkpoint)
+        if group is not None:
+            group.broadcast_object(None if done else attempt.checkpoint)
         if done:
             logger.info("done already")
             return
         try:
             # Here, because torch takes seconds to import.
             from autodo import data
-            from autodo.distributed.process_group import ALONE
+            from autodo.distributed.process_group import SINGLE_PROCESS
             from autodo.points.storage import Place
 
-            workers = workers or ALONE
+            group = group or SINGLE_PROCESS
             store.begin(config)
             dataset = load_here(config.dataset, data_dir, download)
             prepared = data.prepare(dataset, config)
@@ -113,13 +113,13 @@ def execute(
                 checkpoint_every=checkpoint_every,
                 checkpoint_steps=checkpoint_steps,
                 on_checkpoint=attempt.keep,
-                workers=workers,
+                group=group,
                 policy=policy,
                 place=Place(lambda_storage),
             )
             logger.info(
                 "%s on %s, device %s, from epoch %d of %d, step %d",
-                run_id, " + ".join(workers.gather(here())), device, training.epoch, config.training.epochs,
+                run_id, " + ".join(group.gather(here())), device, training.epoch, config.training.epochs,
                 training.midway.step if training.midway is not None else 0,
             )  # fmt: skip
             conditions = Conditions.now(launch, resumed=training.epoch > 0 or training.midway is not None)
@@ -155,7 +155,7 @@ def assist(
     config: RunConfig,
     store: Store,
     *,
-    workers: "Workers",
+    group: "ProcessGroup",
     data_dir: StrPath | None = None,
     device: str = "cpu",
     checkpoint_every: int = 1,
@@ -175,7 +175,7 @@ def assist(
     from autodo.points.storage import Place
 
     nothing: Path | None = None
-    path = workers.told_by_first(nothing)
+    path = group.broadcast_object(nothing)
     if path is None:
         return
     if not path.parent.is_dir():
@@ -192,11 +192,11 @@ def assist(
             device=device,
             checkpoint_every=checkpoint_every,
             checkpoint_steps=checkpoint_steps,
-            workers=workers,
+            group=group,
             policy=policy_of(config, store),
             place=Place(lambda_storage),
         )
-        workers.gather(here())
+        group.gather(here())
         yield from training
         training.outcome(keep_embeddings="embeddings" in keep)
 
@@ -220,23 +220,23 @@ def decoding_by(loader_workers: int | None) -> Iterator[None]:
             os.environ[WORKERS_VARIABLE] = before
 
 
-def _training(config: RunConfig, data: "Prepared", path: Path, *, workers: "Workers", **options: Any) -> "Training":
+def _training(config: RunConfig, data: "Prepared", path: Path, *, group: "ProcessGroup", **options: Any) -> "Trainer":
     """The training, from its checkpoint if that can be used.
 
     Args:
         options: of `Training`.
     """
     from autodo.training import checkpoint
-    from autodo.training.trainer import Training
+    from autodo.training.trainer import Trainer
 
-    def begin() -> Training:
-        return Training(config, data, checkpoint=path, workers=workers, **options)
+    def begin() -> Trainer:
+        return Trainer(config, data, checkpoint=path, group=group, **options)
 
     try:
         return begin()
     except checkpoint.Unusable as error:
         logger.warning("%s cannot be used, the run starts anew: %s", path, error)
-        if workers.is_first:
+        if group.is_first:
             checkpoint.delete(path)
         return begin()
 

@@ -8,7 +8,7 @@ import pytest
 from autodo.config.recipes import build_run
 from autodo.data.image_set import ImageSet
 from autodo.data.sharding import deal, shard_of
-from autodo.distributed.process_group import ALONE
+from autodo.distributed.process_group import SINGLE_PROCESS
 from autodo.errors import ConfigError
 from autodo.seeds import numpy_generator
 from tests.workers import Worker
@@ -38,11 +38,11 @@ def test_shards_are_disjoint_complete_and_alike(size, seed):
         assert spread([np.bincount(labels[part], minlength=6) for part in parts]) <= 1
     assert spread([len(train) + len(trusted) for train, trusted in dealt]) <= 1
     for rank, (train_part, trusted_part) in enumerate(dealt):
-        assert len(train_part) == Worker(rank, size).dealt(len(train))
-        assert len(train_part) + len(trusted_part) == Worker(rank, size).dealt(len(train) + len(trusted))
+        assert len(train_part) == Worker(rank, size).shard_size(len(train))
+        assert len(train_part) + len(trusted_part) == Worker(rank, size).shard_size(len(train) + len(trusted))
 
 
-def sorted_and_dealt(train, trusted, workers, generator):
+def sorted_and_dealt(train, trusted, group, generator):
     """The oracle: everything sorted by label in random order, one after the other, dealt in turn."""
 
     def by_class(labels):
@@ -50,7 +50,7 @@ def sorted_and_dealt(train, trusted, workers, generator):
         return order[np.argsort(labels[order], kind="stable")]
 
     order = np.concatenate([by_class(train), len(train) + by_class(trusted)])
-    dealt = np.sort(workers.deal(order))
+    dealt = np.sort(group.shard(order))
     return dealt[dealt < len(train)], dealt[dealt >= len(train)] - len(train)
 
 
@@ -62,9 +62,9 @@ def test_dealing_part_by_part_is_sorting_everything(part, count, trusted_count, 
     generator = np.random.default_rng(count)
     train, trusted = generator.integers(7, size=count), generator.integers(9, size=trusted_count)
     for rank in range(size):
-        workers = Worker(rank, size)
-        expected = sorted_and_dealt(train, trusted, workers, numpy_generator(1, "shards"))
-        for mine, theirs in zip(deal(train, trusted, workers, numpy_generator(1, "shards")), expected, strict=True):
+        group = Worker(rank, size)
+        expected = sorted_and_dealt(train, trusted, group, numpy_generator(1, "shards"))
+        for mine, theirs in zip(deal(train, trusted, group, numpy_generator(1, "shards")), expected, strict=True):
             assert mine.dtype == np.int64
             assert mine.tolist() == theirs.tolist()
 
@@ -80,7 +80,7 @@ def test_a_process_alone_has_everything_without_a_copy():
 
     config = build_run("digits", "baseline", overrides={"dataset.subsample": 60})
     data = prepare(load(config.dataset), config)
-    shard = shard_of(data, config, ALONE)
+    shard = shard_of(data, config, SINGLE_PROCESS)
     assert shard.positions.tolist() == list(range(len(data.train)))
     assert shard.points(data)[0] is data.train.images
 
@@ -90,7 +90,7 @@ def test_val_points_alone_can_be_all_there_is():
 
     config = build_run("digits", "val-only", overrides={"dataset.subsample": 60})
     data = prepare(load(config.dataset), config)
-    shard = shard_of(data, config, ALONE)
+    shard = shard_of(data, config, SINGLE_PROCESS)
     assert shard.positions.tolist() == list(range(len(data.val)))
     assert shard.points(data)[0] is data.val.images
     halves = [shard_of(data, config, Worker(rank, 2)) for rank in range(2)]

@@ -9,7 +9,7 @@ from autodo.config.recipes import build_run
 from autodo.config.run import DistortionConfig
 from autodo.data import load, prepare
 from autodo.data.device_loader import Feed
-from autodo.distributed.process_group import ALONE, Workers
+from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from autodo.objectives import Objective, Setting, Step, build_objective
 from autodo.points.model import PointModel
 
@@ -18,7 +18,9 @@ DISTORTION = DistortionConfig(imbalance_ratio=10, noise_ratio=0.3)
 SMALL = {"dataset.subsample": 200, "training.batch_size": 32, "training.epochs": 10, "training.warmup_epochs": 1}
 
 
-def setting_of(method: str, overrides: dict | None = None, workers: Workers = ALONE, split: str = "paper") -> Setting:
+def setting_of(
+    method: str, overrides: dict | None = None, group: ProcessGroup = SINGLE_PROCESS, split: str = "paper"
+) -> Setting:
     """What the objective of a run on a few digits is given; images and statistics in float64."""
     overrides = {**SMALL, **(overrides or {})}
     config = build_run("digits", method, distortion=DISTORTION, split=split, overrides=overrides)
@@ -31,7 +33,7 @@ def setting_of(method: str, overrides: dict | None = None, workers: Workers = AL
         Feed(data.val.images, "cpu"),
         torch.from_numpy(data.val.labels),
         Pipeline(config.augmentation, mean, mean),
-        workers,
+        group,
         torch.Generator().manual_seed(0),
     )
 

@@ -13,7 +13,7 @@ from autodo.data import load, prepare
 from autodo.errors import TrainingDiverged
 from autodo.points.storage import Place
 from autodo.training import checkpoint as checkpoints
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 from tests.autodo.distributed import jobs_of_workers as jobs
 from tests.autodo.training.killed_training import train_until_step
 from tests.workers import Pool
@@ -37,15 +37,15 @@ def short_run(method: str, **overrides) -> RunConfig:
     return build_run("digits", method, distortion=DistortionConfig(noise_ratio=0.2), overrides=given)
 
 
-def start(config: RunConfig, path: Path | None = None, **options) -> Training:
-    return Training(config, prepare(load(config.dataset), config), checkpoint=path, **options)
+def start(config: RunConfig, path: Path | None = None, **options) -> Trainer:
+    return Trainer(config, prepare(load(config.dataset), config), checkpoint=path, **options)
 
 
 def untimed(table):
     return table.drop_columns([name for name in table.column_names if name in TIMINGS | {"finished_at"}])
 
 
-def tables(training: Training) -> dict:
+def tables(training: Trainer) -> dict:
     """Of a training that is taken to its end, without what clocks say."""
     list(training)
     outcome = training.outcome()
@@ -104,7 +104,7 @@ def goes_on_as_if_it_had_not_stopped(config: RunConfig, path: Path, epoch: int, 
     assert len(steps) == config.training.epochs * STEPS - epoch * STEPS - kept, "no step is taken twice"
 
 
-def count_steps(training: Training) -> list[None]:
+def count_steps(training: Trainer) -> list[None]:
     """A list that grows by one with each step of theta."""
     take_step, steps = training.optimizer.step, []
 
@@ -150,7 +150,7 @@ class Cut(Exception):
     """In place of a kill, where another process would only take time."""
 
 
-def cut_before(step: int, training: Training) -> None:
+def cut_before(step: int, training: Trainer) -> None:
     """Trains until just before that step, counted from here."""
     take_step, steps = training.optimizer.step, iter(range(1, step))
 

@@ -26,7 +26,7 @@ from autodo.data.stream.pool import WORKERS_VARIABLE, close_pools
 from autodo.data.stream.streamed_images import StreamedImages
 from autodo.errors import DataError, ImageLost
 from autodo.search.subset import reduced
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 from tests.autodo.distributed import jobs_of_workers as jobs
 from tests.autodo.training.killed_training import train_until_step
 from tests.workers import Pool
@@ -84,11 +84,11 @@ def run_on(root: Path, method: str, **overrides: Any) -> RunConfig:
     return build_run("folder", method, overrides=given)
 
 
-def start(config: RunConfig, **options: Any) -> Training:
-    return Training(config, prepare(load(config.dataset), config), **options)
+def start(config: RunConfig, **options: Any) -> Trainer:
+    return Trainer(config, prepare(load(config.dataset), config), **options)
 
 
-def tables(training: Training) -> dict[str, Any]:
+def tables(training: Trainer) -> dict[str, Any]:
     """Of a training that is taken to its end, without what clocks say and what names its config."""
     list(training)
     outcome = training.outcome(keep_embeddings=True)
