@@ -42,7 +42,7 @@ from autodo.training.trainer import Trainer
 from benchmarks.lambda_table import _available, _resident
 from benchmarks.outer_phase import Network, config_of, made_up
 from benchmarks.table import Row, machine, tell
-from tests.workers import Pool, Worker
+from tests.workers import FakeGroup, WorkerPool
 
 CLASSES = 10
 COLUMNS = 14 + CLASSES
@@ -187,7 +187,7 @@ def measure_dealing(count: int, workers: int) -> tuple[float, int]:
     import tracemalloc
 
     labels = np.random.default_rng(0).integers(CLASSES, size=count)
-    worker, generator = Worker(1, workers), numpy_generator(0, "shards")
+    worker, generator = FakeGroup(1, workers), numpy_generator(0, "shards")
     tracemalloc.start()
     begun = time.thread_time()
     deal(labels, labels[:0], worker, generator)
@@ -256,12 +256,12 @@ def _through_checkpoint(
         path = Path(folder) / "checkpoint.pt"
         # The file that names the parts is the first worker's, and comes last.
         for rank in reversed(range(len(tables))):
-            worker, positions = Worker(rank, len(tables)), torch.from_numpy(shards[rank])
+            worker, positions = FakeGroup(rank, len(tables)), torch.from_numpy(shards[rank])
             assert checkpoint.save(path, "run", {"epoch": 0}, tables[rank].state_dict(), positions, worker)
         for rank in range(other):
             positions = torch.from_numpy(_dealt(labels, rank, other))
             begun = time.thread_time()
-            state = checkpoint.load(path, "run", positions, Worker(rank, other))
+            state = checkpoint.load(path, "run", positions, FakeGroup(rank, other))
             seconds.append(time.thread_time() - begun)
             assert state is not None
             different += _different(state["points"], whole, positions)
@@ -269,11 +269,11 @@ def _through_checkpoint(
 
 
 def _dealt(labels: Any, rank: int, size: int) -> Any:
-    return deal(labels, labels[:0], Worker(rank, size), numpy_generator(0, "shards", size))[0]
+    return deal(labels, labels[:0], FakeGroup(rank, size), numpy_generator(0, "shards", size))[0]
 
 
 def _batches(rank: int, workers: int, each: int) -> list[Tensor]:
-    worker, points = Worker(rank, workers), torch.arange(each)
+    worker, points = FakeGroup(rank, workers), torch.arange(each)
     return [
         batch.points
         for number in range(PASSES)
@@ -371,7 +371,7 @@ class Counting(TorchProcessGroup):
 
 def measure_network(size: int) -> Counted:
     """A training of two epochs, with an outer pass after the second, by `size` processes."""
-    pool = Pool(size)
+    pool = WorkerPool(size)
     try:
         return pool.each(size, count_network)[0]
     finally:

@@ -79,8 +79,8 @@ class HeadFinetune:
         both = watch(zip(batches, coming, strict=True), total=len(batches))
         for step, ((batch, size), images) in enumerate(both, start=1):
             lr = self.lr * learning_rate_factor(epoch - start + step / len(batches), epochs - start, 0)
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
+            for parameter_group in self.optimizer.param_groups:
+                parameter_group["lr"] = lr
             with torch.no_grad():
                 features = self.encoder(self.pipeline.train_view(images, generator))
             loss = cross_entropies(self.head(features), self.labels[batch]).sum() / size

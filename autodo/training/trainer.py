@@ -72,7 +72,7 @@ class Trainer:
         checkpoint_steps: steps between checkpoints within the inner phase of an epoch, which then also ends with one;
             None makes none there. An outer pass and an epoch of `finetune` begin anew if they are cut.
         on_checkpoint: called after each checkpoint within an epoch.
-        group: from `autodo.distributed.process_group.current_process_group`; each must iterate to the same epoch, or to the end.
+        group: the processes that train together; each must iterate to the same epoch, or to the end.
         policy: what a file or a search gave, if the config's policy is one of these.
         place: where lambda is kept; any gives the same result, and a checkpoint of one can be continued with another.
         on_progress: called every few seconds within an epoch, with where it stands.
@@ -257,8 +257,8 @@ class Trainer:
         watched = self._progress.steps(both, "inner", epoch, total=len(batches), done=begin, mean_loss=mean_loss)
         for step, ((batch, size), images) in enumerate(watched, start=begin + 1):
             lr = training.lr * self._lr_factor(epoch + step / len(batches))
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
+            for parameters in self.optimizer.param_groups:
+                parameters["lr"] = lr
             view = self.points.view(batch)
             pixels = self.pipeline.train_view(images, generator, view.augment)
             now = Step(batch, size, pixels, self.points.labels[batch], view, epoch, lr, generator)

@@ -224,7 +224,7 @@ def _training(config: RunConfig, data: "Prepared", path: Path, *, group: "Proces
     """The training, from its checkpoint if that can be used.
 
     Args:
-        options: of `Training`.
+        options: of `Trainer`.
     """
     from autodo.training import checkpoint
     from autodo.training.trainer import Trainer

@@ -5,7 +5,7 @@ import torch
 
 from autodo.data.batches import epoch_batches, ordered_batches, shuffled_batches
 from autodo.distributed.process_group import SINGLE_PROCESS
-from tests.workers import Worker
+from tests.workers import FakeGroup
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -18,7 +18,7 @@ def generator(seed: int = 0) -> torch.Generator:
 def test_the_parts_of_a_batch_make_the_batch(total, batch_size, size):
     everything = torch.arange(total)
     mine = [everything[rank::size] for rank in range(size)]
-    workers = [Worker(rank, size) for rank in range(size)]
+    workers = [FakeGroup(rank, size) for rank in range(size)]
     shuffled = [
         list(shuffled_batches(points, total, batch_size, generator(rank), worker))
         for rank, (points, worker) in enumerate(zip(mine, workers, strict=True))

@@ -16,7 +16,7 @@ from autodo.training import checkpoint as checkpoints
 from autodo.training.trainer import Trainer
 from tests.autodo.distributed import jobs_of_workers as jobs
 from tests.autodo.training.killed_training import train_until_step
-from tests.workers import Pool
+from tests.workers import WorkerPool
 
 # 240 train points: 8 steps an epoch, with a checkpoint after 3, 6 and 8.
 STEPS, EVERY = 8, 3
@@ -131,7 +131,7 @@ def test_workers_killed_within_an_epoch_go_on_from_there(method, storage, tmp_pa
     kill_before(2 * STEPS + 5, config, path, workers=2)
     names = [file.name for file in checkpoints.files(path)]
     assert names == [*(f"checkpoint.part-2.3-{rank}-of-2.pt" for rank in range(2)), "checkpoint.pt"]
-    pool = Pool(2)
+    pool = WorkerPool(2)
     try:
         place = Place(storage, tmp_path) if storage == "file" else Place()
         continued = pool.each(2, jobs.run, config, path, None, place)
@@ -228,7 +228,7 @@ def test_a_checkpoint_of_before_there_were_any_within_epochs_is_still_read(tmp_p
 def test_another_number_of_workers_takes_up_the_rest_of_the_epoch(tmp_path):
     config, path = short_run("autodo-exact-ws"), tmp_path / "checkpoint.pt"
     cut_before(2 * STEPS + 5, start(config, path, checkpoint_steps=EVERY))
-    pool = Pool(2)
+    pool = WorkerPool(2)
     try:
         for state in pool.each(2, jobs.run, config, path, 3):
             assert state["began"] == 2
