@@ -24,7 +24,7 @@ def save(path, epoch: int, died_before: str | None = None) -> None:
             return
         first = FakeGroup(0, 2)
         if died_before == "the file":
-            patch.setattr(first, "all", _die)
+            patch.setattr(first, "all_true", _die)
         elif died_before == "old parts are deleted":
             patch.setattr(checkpoint, "files", _die)
         checkpoint.save(path, RUN, {"epoch": epoch}, rows(0, epoch), POSITIONS[0], first)
