@@ -50,7 +50,7 @@ def sorted_and_dealt(train, trusted, workers, generator):
         return order[np.argsort(labels[order], kind="stable")]
 
     order = np.concatenate([by_class(train), len(train) + by_class(trusted)])
-    dealt = np.sort(workers.shard_by_class(order))
+    dealt = np.sort(workers.deal(order))
     return dealt[dealt < len(train)], dealt[dealt >= len(train)] - len(train)
 
 
