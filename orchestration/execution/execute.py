@@ -67,8 +67,9 @@ def execute(
         checkpoint_every: epochs between checkpoints.
         keep: what is kept in the store besides the tables.
         workers: of which this is the first, if several train the run; the others `assist`.
-        lambda_storage: where lambda is kept; see docs/lambda-storage.md.
-        loader_workers: processes that decode streamed images; None: as the environment says, see docs/streaming.md.
+        lambda_storage: where lambda is kept; see docs/explanation/lambda-storage.md.
+        loader_workers: processes that decode streamed images; None: as the environment says, see
+            docs/how-to/stream-images.md.
         checkpoint_steps: steps between checkpoints within an epoch; None makes none there.
         estimate: called before the first epoch of a run without a checkpoint, with what it trains on and its policy;
             says what the parts of an epoch will take, or None if it does not know.
