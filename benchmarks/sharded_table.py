@@ -5,7 +5,8 @@
 A worker keeps the rows of its own points, so what a step costs it is measured on one shard, really allocated. That the
 shards together are the table is checked on fewer points: every worker steps its rows, and one table without workers
 takes the same steps; all bits must agree, also after the parts of a checkpoint were dealt to another number of workers.
-What crosses the network is counted in a real training by several processes. docs/scaling.md builds on these figures.
+What crosses the network is counted in a real training by several processes.
+docs/explanation/scaling.md builds on these figures.
 
 Times are this thread's. Parts run in processes of their own.
 """

@@ -1,4 +1,4 @@
-"""The files of a store: one interface for a file system and for an object store. See docs/storage.md.
+"""The files of a store: one interface for a file system and for an object store. See docs/how-to/storage.md.
 
 `locate` gives the location of a path or URI; from there `/` leads on. Nothing here knows what a store holds.
 """
