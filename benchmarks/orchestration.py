@@ -32,7 +32,7 @@ from autodo.config.run import RunConfig
 from benchmarks.table import Row, tell
 from orchestration.execution.execute import execute
 from orchestration.grid.grid import GridConfig, expand, load_grid
-from orchestration.planning.plan import make_plan, works
+from orchestration.planning.plan import jobs_left, make_plan
 from orchestration.store.store import Store
 
 TRIVIAL = {"training.epochs": 1, "training.warmup_epochs": 0, "dataset.subsample": 20}
@@ -199,7 +199,7 @@ def large_grid() -> GridConfig:
 
 def plan(grid: GridConfig, store: Store) -> None:
     """All that happens before the first run starts."""
-    works(make_plan(expand(grid), store), store, lambda _: grid.resources)
+    jobs_left(make_plan(expand(grid), store), store, lambda _: grid.resources)
 
 
 def trivial_runs(count: int) -> list[RunConfig]:
@@ -235,7 +235,7 @@ def launch(runs: list[RunConfig], folder: Path) -> None:
     store = Store(folder).create()
     plan = make_plan(runs, store)
     progress = on_ray.launch(
-        works(plan, store, lambda _: large_grid().resources),
+        jobs_left(plan, store, lambda _: large_grid().resources),
         store,
         Console(file=io.StringIO()),
         cluster=Cluster(),

@@ -24,7 +24,7 @@ from scipy.stats import ttest_1samp
 
 from autodo.config.recipes import build_run
 from autodo.config.run import DistortionConfig, RunConfig
-from autodo.data import Prepared, load, prepare
+from autodo.data import DataSplits, load, prepare
 from autodo.io.atomic import replacing
 from autodo.training.task_model import best_model
 from autodo.training.trainer import Training
@@ -136,10 +136,10 @@ def run(study: Study, path: Path, only: str | None, variants: Sequence[str] | No
         print(f"{number}/{len(wanted)} {' | '.join(map(str, cell))}: {row['error']:.2f}%", flush=True)
 
 
-def measure(cell: Cell, config: RunConfig, data: Prepared) -> dict[str, Any]:
+def measure(cell: Cell, config: RunConfig, data: DataSplits) -> dict[str, Any]:
     """Trains, and gives a row of the results."""
     few = data.test.take(np.arange(FEW))
-    training = Training(config, Prepared(data.train, data.val, few, data.class_names))
+    training = Training(config, DataSplits(data.train, data.val, few, data.class_names))
     # Own time: other programs are at work as well.
     training._clock = time.process_time
     alter = VARIANTS[cell.variant].alter

@@ -18,8 +18,8 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.synthetic_store import ALL, LIGHT, paper_grids, runs_of, write_store
 from benchmarks.table import Row, tell
+from orchestration.testing.synthetic_store import ALL, LIGHT, paper_grids, runs_of, write_store
 
 FORMATS = ("html", "md", "latex", "csv")
 # Runs -> seconds and GB (10^9 bytes) that the whole report may take.

@@ -29,7 +29,7 @@ from orchestration.grid.keep import Keep
 from orchestration.planning.launch_times import Overhead
 from orchestration.planning.plan import RETRIES
 from orchestration.planning.policies import searches_left
-from orchestration.planning.run_queue import PATIENCE_SECONDS, RunQueue, Work
+from orchestration.planning.run_queue import PATIENCE_SECONDS, Job, RunQueue
 
 # First of all that touches Ray: it sets the environment that Ray reads at its import.
 from orchestration.ray_cluster import cluster as clusters
@@ -69,7 +69,7 @@ class Options:
 
 
 def launch(
-    works: Sequence[Work],
+    jobs: Sequence[Job],
     store: Store,
     console: Console,
     *,
@@ -97,18 +97,18 @@ def launch(
         KeyboardInterrupt: on a second Ctrl-C or SIGTERM, when everything has stopped; the next launch continues from
             the checkpoints.
     """
-    several = any(work.resources.workers > 1 for work in works)
+    several = any(job.resources.workers > 1 for job in jobs)
     # For callers without `session.starting_ray`; within it Ray runs, and only the scratch folder is new: for Tune.
     # Directly in /tmp: a socket's path in it must stay below about 100 characters, and TMPDIR can be long.
     sweep(Path("/tmp"))
-    cluster = cluster.for_runs_of(work.resources for work in works)
+    cluster = cluster.for_runs_of(job.resources for job in jobs)
     with scratch_directory(Path("/tmp")) as scratch, clusters.running_ray(cluster, scratch):
         local = cluster.address is None
-        slots = min(clusters.slots(resources, local=local) for resources in {work.resources for work in works})
-        slots = min(slots, options.max_concurrent or slots, len(works))
-        _point_to_gpus(works, console)
+        slots = min(clusters.slots(resources, local=local) for resources in {job.resources for job in jobs})
+        slots = min(slots, options.max_concurrent or slots, len(jobs))
+        _point_to_gpus(jobs, console)
         progress = GridProgress(
-            works,
+            jobs,
             done_before=done_before,
             slots=slots,
             first_step_seconds=overhead.first_step if overhead else 0.0,
@@ -117,7 +117,7 @@ def launch(
         begun = time.monotonic()
         shared: Location = LocalLocation(scratch) if local else store.root / "searches" / "scratch"
         ready = _with_policies(
-            works, store, console, cluster=cluster, options=options, progress=progress, scratch=shared
+            jobs, store, console, cluster=cluster, options=options, progress=progress, scratch=shared
         )
         if not ready or progress.stop_reason is not None:
             return progress
@@ -132,7 +132,7 @@ def launch(
         )
         # Of those that wait for a place in a small cluster Tune starts any; so let it know of no more than it needs.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots + 1 if local else max(slots + 1, AUTOSCALING_DEMAND))
-        events = _Events(queue, progress, store, display(progress, console), _smaller_preset(works))
+        events = _Events(queue, progress, store, display(progress, console), _smaller_preset(jobs))
         tuner = tune.Tuner(
             tune.with_resources(AnyRunTrial, request),
             tune_config=tune.TuneConfig(
@@ -162,7 +162,7 @@ def launch(
 
 
 def _with_policies(
-    works: Sequence[Work],
+    jobs: Sequence[Job],
     store: Store,
     console: Console,
     *,
@@ -170,20 +170,20 @@ def _with_policies(
     options: Options,
     progress: GridProgress,
     scratch: Location,
-) -> list[Work]:
+) -> list[Job]:
     """The runs that need no policy, or whose policy is in the store when all searches have ended.
 
     Args:
         scratch: a temporary folder that all nodes see.
     """
-    wanted = searches_left((work.run for work in works), store)
+    wanted = searches_left((job.run for job in jobs), store)
     if not wanted:
-        return list(works)
+        return list(jobs)
     from autodo.search.algorithms import ALGORITHMS
     from autodo.search.tasks import search_config
     from orchestration.search import population_searches, task_searches
 
-    asking = [work.resources for work in works if work.run.search_id in wanted]
+    asking = [job.resources for job in jobs if job.run.search_id in wanted]
     # One size for all searches, so that no process waits for the room of one of another size.
     resources = ResourcesConfig(
         cpus=max(one.cpus for one in asking),
@@ -217,16 +217,16 @@ def _with_policies(
         ended = task_searches.SearchesEnded({**ended.failed, **after.failed}, after.stop_reason)
     progress.stop_reason = ended.stop_reason
     ready = []
-    for work in works:
-        reason = ended.failed.get(work.run.search_id or "")
+    for job in jobs:
+        reason = ended.failed.get(job.run.search_id or "")
         if reason is None:
-            ready.append(work)
+            ready.append(job)
             continue
-        line = f"the search of its policy failed, see {store.search_dir(str(work.run.search_id))}: {reason.last_line}"
+        line = f"the search of its policy failed, see {store.search_dir(str(job.run.search_id))}: {reason.last_line}"
         with contextlib.suppress(StoreError):
-            store.begin(work.run)
-        record(store, work.run_id, reason._replace(last_line=line))
-        progress.ended(work.run_id, "failed", line)
+            store.begin(job.run)
+        record(store, job.run_id, reason._replace(last_line=line))
+        progress.ended(job.run_id, "failed", line)
     return ready
 
 
@@ -249,13 +249,13 @@ class _Search(Searcher):
     def suggest(self, trial_id: str) -> Any:
         if self._queue.finished:
             return Searcher.FINISHED
-        work = self._queue.take()
-        if work is None:
+        job = self._queue.take()
+        if job is None:
             return None
         return {
-            "run_id": work.run_id,
-            "run": work.run.model_dump(mode="json"),
-            "resources": work.resources.model_dump(mode="json"),
+            "run_id": job.run_id,
+            "run": job.run.model_dump(mode="json"),
+            "resources": job.resources.model_dump(mode="json"),
             **self._given,
         }
 
@@ -427,22 +427,22 @@ class _Events(tune.Callback):
                 self.display.say(f"no node has had room for a run for {IDLE_SECONDS:.0f} s: {clusters.need(resources)}")
 
 
-def _smaller_preset(works: Sequence[Work]) -> str | None:
+def _smaller_preset(jobs: Sequence[Job]) -> str | None:
     """The first preset that a dataset's recipe has, for runs on CPUs that have the recipe's own network.
 
     Another network comes from a preset already, or was chosen and may be smaller than the preset's.
     """
-    for work in (work for work in works if not work.resources.gpus):
-        dataset = work.run.dataset.name
-        if work.run.model.name == dataset_recipe(dataset)["model"]["name"]:
+    for job in (job for job in jobs if not job.resources.gpus):
+        dataset = job.run.dataset.name
+        if job.run.model.name == dataset_recipe(dataset)["model"]["name"]:
             for name in dataset_presets(dataset):
                 return name
     return None
 
 
-def _point_to_gpus(works: Sequence[Work], console: Console) -> None:
+def _point_to_gpus(jobs: Sequence[Job], console: Console) -> None:
     gpus = clusters.gpus()
-    if gpus and not any(work.resources.gpus for work in works):
+    if gpus and not any(job.resources.gpus for job in jobs):
         console.print(
             f"{gpus:g} GPU{'s' if gpus > 1 else ''} found, but these runs use none: "
             "--gpus-per-run 1, or a share such as 0.25, trains on them",

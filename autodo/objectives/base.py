@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from autodo.augment.pipeline import Pipeline
 from autodo.config.run import RunConfig
-from autodo.data import Prepared
-from autodo.data.device_loader import Feed
+from autodo.data import DataSplits
+from autodo.data.device_loader import DeviceLoader
 from autodo.distributed.process_group import Workers
 from autodo.points.model import PointView
 
@@ -28,9 +28,9 @@ class Setting:
     """
 
     config: RunConfig
-    data: Prepared
+    data: DataSplits
     labels: Tensor
-    val_images: Feed
+    val_images: DeviceLoader
     val_labels: Tensor
     pipeline: Pipeline
     workers: Workers

@@ -17,7 +17,7 @@ from autodo.augment.policies import build_policy
 from autodo.augment.policy_file import OPERATION_NAMES, OperationStep, PolicyFile, ScheduleStage
 from autodo.config.policy import PopulationSearch, SearchedPolicy
 from autodo.config.run import RunConfig
-from autodo.data.prepare import Prepared
+from autodo.data.prepare import DataSplits
 from autodo.results.provenance import device_name
 from autodo.search.proxy_task import proxy_data, proxy_run, split_held_out
 from autodo.search.subset import search_subset
@@ -84,7 +84,7 @@ class PopulationMember:
         DataError: if fewer than two classes have two images.
     """
 
-    def __init__(self, config: RunConfig, data: Prepared, device: str = "cpu") -> None:
+    def __init__(self, config: RunConfig, data: DataSplits, device: str = "cpu") -> None:
         search: PopulationSearch = search_config(config)
         images, labels = search_subset(data, search.images, config.seed)
         parts = split_held_out(labels, search.held_share, numpy_generator(config.seed, "search", "split"))

@@ -21,12 +21,12 @@ from autodo.augment.policies import build_policy
 from autodo.augment.policy_file import PolicyFile
 from autodo.bilevel.outer_pass import OuterPass
 from autodo.config.run import OuterConfig, RunConfig
-from autodo.data import ImageSet, Prepared
+from autodo.data import DataSplits, ImageSet
 from autodo.data.batches import shuffled_batches
-from autodo.data.device_loader import Feed, for_statistics
+from autodo.data.device_loader import DeviceLoader, statistics_sample
 from autodo.data.image_set import Integers
-from autodo.data.sharding import shard_of
-from autodo.data.stream.streamed_images import Crops
+from autodo.data.sharding import training_shard
+from autodo.data.stream.streamed_images import CropParameters
 from autodo.distributed.process_group import ALONE, Workers
 from autodo.errors import DataError, ImageLost, TrainingDiverged
 from autodo.io.storage import StrPath
@@ -87,7 +87,7 @@ class Training:
     def __init__(
         self,
         config: RunConfig,
-        data: Prepared,
+        data: DataSplits,
         *,
         device: str = "cpu",
         checkpoint: StrPath | None = None,
@@ -121,16 +121,16 @@ class Training:
                 f"{config.dataset.path or config.dataset.name}: the images are not the same on all nodes that train "
                 "this run: files are missing, other or damaged on some; make the copies equal"
             )
-        self.shard = shard_of(data, config, workers)
+        self.shard = training_shard(data, config, workers)
         self.train_size = len(self.shard.train)
         self._progress = ProgressClock(
             config, on_progress, sizes=(self.shard.total, len(data.val) + len(data.test)), expected=expected
         )
         images, observed = self.shard.points(data)
-        self.images, labels = Feed(images, self.device), self._to_device(observed)
+        self.images, labels = DeviceLoader(images, self.device), self._to_device(observed)
         self.val_images, self.val_labels = self._share(data.val)
         self.test_images, self.test_labels = self._share(data.test)
-        mean, std = channel_statistics(for_statistics(data.train.images))
+        mean, std = channel_statistics(statistics_sample(data.train.images))
         self.policy = None if config.policy is None else build_policy(config.policy, policy)
         warp = "fused" if config.points is None else config.points.warp
         self.pipeline = Pipeline(config.augmentation, mean.to(self.device), std.to(self.device), self.policy, warp)
@@ -311,13 +311,13 @@ class Training:
         images, observed = self.images, self.points.labels
         if not self.config.trains_on_train:
             train = self.workers.deal(np.arange(len(given)))
-            images, observed = Feed(given.images[train], self.device), self._to_device(given.labels[train])
+            images, observed = DeviceLoader(given.images[train], self.device), self._to_device(given.labels[train])
         size = max(1, STRETCH // self._evaluation_batch) * self._evaluation_batch
         parts = []
         for first in range(0, len(train), size):
             positions = train[first : first + size]
             last = first + len(positions)
-            evaluation = self._evaluate(images.stretch(first, last), observed[first:last])
+            evaluation = self._evaluate(images.rows(first, last), observed[first:last])
             view = self.points.view_on_host(range(self.train_size)[first:last])
             parts.append((positions, points_table(self.config, given, positions, evaluation, self.points, view)))
         return train, merged(parts)
@@ -393,7 +393,7 @@ class Training:
 
     def _evaluate(
         self,
-        images: Feed,
+        images: DeviceLoader,
         labels: Tensor,
         total: int | None = None,
         model: tuple[nn.Module, nn.Module] | None = None,
@@ -499,20 +499,20 @@ class Training:
         """Of a phase of an epoch, or of whatever else is counted."""
         return torch_generator(self.config.seed, phase, epoch, *self.workers.stream, device=self.device)
 
-    def _crops(self, phase: str, epoch: int) -> Crops | None:
+    def _crops(self, phase: str, epoch: int) -> CropParameters | None:
         """What is cut out of streamed images in a phase of an epoch, by no matter which worker."""
         scale = self.config.augmentation.resized_crop
-        return None if scale is None else Crops(scale, seed=derive(self.config.seed, "crops", phase, epoch))
+        return None if scale is None else CropParameters(scale, seed=derive(self.config.seed, "crops", phase, epoch))
 
     @property
     def _positions(self) -> Tensor | None:
         """Which points the rows of this worker's table are of; None if all workers have the same row."""
         return None if self.points.shared else torch.from_numpy(self.shard.positions)
 
-    def _share(self, images: ImageSet) -> tuple[Feed, Tensor]:
+    def _share(self, images: ImageSet) -> tuple[DeviceLoader, Tensor]:
         """Images and labels of this worker's share of a set."""
         deal = self.workers.deal
-        return Feed(deal(images.images), self.device), self._to_device(deal(images.labels))
+        return DeviceLoader(deal(images.images), self.device), self._to_device(deal(images.labels))
 
     def _to_device(self, array: Any) -> Tensor:
         return torch.from_numpy(array).to(self.device)

@@ -22,7 +22,7 @@ from orchestration.cli.overview import failures, say, searches_line
 from orchestration.grid.grid import ResourcesConfig, expand, load_grid, pin_content
 from orchestration.grid.keep import Keep, not_kept, parse_keep
 from orchestration.planning import launch_times, policies
-from orchestration.planning.plan import Plan, continued, launched, make_plan, select, works
+from orchestration.planning.plan import Plan, continued, jobs_left, launched, make_plan, select
 from orchestration.ray_cluster.address import check_address
 from orchestration.store.run_state import State
 from orchestration.store.store import Store
@@ -36,7 +36,7 @@ def launch(console: Console, settings: Settings, *, grid: str, store: StrPath | 
     """Runs what a grid still lacks, prints its table; returns the exit code."""
     from autodo import data
 
-    with data.listed_once():
+    with data.shared_listing():
         return _launch(console, settings, grid=grid, store=store, overrides=overrides)
 
 
@@ -147,14 +147,14 @@ def _run(
     say(console, f"{title}: {len(planned.left)} runs to do, {planned.counts()[State.DONE]} done; store {store}")
     if searches:
         say(console, searches)
-    left = works(planned, store, resources)
-    several, joined = any(work.resources.workers > 1 for work in left), settings.address is not None
+    left = jobs_left(planned, store, resources)
+    several, joined = any(job.resources.workers > 1 for job in left), settings.address is not None
     with contextlib.ExitStack() as stack:
         with console.status("starting Ray"):
             from orchestration.ray_cluster.cluster import Cluster
             from orchestration.ray_cluster.session import starting_ray
 
-            cluster = Cluster(settings.address, settings.dashboard).for_runs_of(work.resources for work in left)
+            cluster = Cluster(settings.address, settings.dashboard).for_runs_of(job.resources for job in left)
             session = stack.enter_context(starting_ray(cluster))
 
             from orchestration import launch as on_ray

@@ -191,7 +191,7 @@ def _pictures(
 
 
 def _from_dataset(run: RunConfig, data_dir: str | None, shown: "RankedLabels") -> dict[int, bytes]:
-    from autodo.data.device_loader import in_memory
+    from autodo.data.device_loader import read_all
     from autodo.results.thumbnails import thumbnail
     from orchestration.execution.execute import load_dataset
 
@@ -200,7 +200,7 @@ def _from_dataset(run: RunConfig, data_dir: str | None, shown: "RankedLabels") -
     right = np.ones(len(shown), bool) if shown.wrong is None else ~shown.wrong
     if (train.index[places] != shown.index).any() or (train.labels[places] != shown.given)[right].any():
         raise DataError(f"{run.dataset.name}: other images than those of the run")
-    images = in_memory(train.images[places])
+    images = read_all(train.images[places])
     return {index: thumbnail(image, SIDE) for index, image in zip(shown.index.tolist(), images, strict=True)}
 
 

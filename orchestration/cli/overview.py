@@ -18,11 +18,11 @@ from autodo.text import count_of
 from orchestration.cli.options import Settings, effective
 from orchestration.display.progress import duration
 from orchestration.grid.grid import ResourcesConfig, expand, load_grid, pin_content
-from orchestration.planning.estimate import Bill, wall_seconds
+from orchestration.planning.estimate import CostEstimate, wall_seconds
 from orchestration.planning.launch_times import Overhead, expected
-from orchestration.planning.plan import continued, launched, local_slots, make_plan, select, works
+from orchestration.planning.plan import continued, jobs_left, launched, local_slots, make_plan, select
 from orchestration.planning.policies import pin_policies, searches_left
-from orchestration.planning.run_queue import Work
+from orchestration.planning.run_queue import Job
 from orchestration.store.run_state import State
 from orchestration.store.store import Store
 
@@ -68,8 +68,8 @@ def plan(
     table.add_section()
     table.add_row("all", "", *_counts(planned.counts()))
     console.print(table)
-    left = works(planned, place, functools.partial(_same, resources))
-    say(console, f"left: {_bill(left, local_slots(resources), 'here')}")
+    left = jobs_left(planned, place, functools.partial(_same, resources))
+    say(console, f"left: {_cost_line(left, local_slots(resources), 'here')}")
     if left:
         overhead = expected(place, several_workers=resources.workers > 1, joined=settings.address is not None)
         say(console, _in_all(left, local_slots(resources), overhead))
@@ -79,32 +79,32 @@ def plan(
         say(console, _given_up(planned.given_up, place))
 
 
-def _bill(left: Sequence[Work], slots: int, where: str) -> str:
+def _cost_line(left: Sequence[Job], slots: int, where: str) -> str:
     """`12 runs, about 9 min 00 s of training (0.15 core-hours), about 4 min 30 s at 2 at a time here`."""
-    bill = Bill.of(left)
-    if not bill.runs:
+    total = CostEstimate.of(left)
+    if not total.runs:
         return "nothing"
-    text = count_of(bill.runs, "run")
-    if bill.unknown == bill.runs:
+    text = count_of(total.runs, "run")
+    if total.unknown == total.runs:
         return f"{text}; time unknown: the store has no result of this dataset and model yet"
-    hours = f"{bill.gpu_hours:.2g} GPU-hours" if bill.gpu_hours else f"{bill.core_hours:.2g} core-hours"
-    text += f", about {duration(bill.seconds)} of training ({hours})"
-    slots = min(slots, bill.runs)
+    hours = f"{total.gpu_hours:.2g} GPU-hours" if total.gpu_hours else f"{total.core_hours:.2g} core-hours"
+    text += f", about {duration(total.seconds)} of training ({hours})"
+    slots = min(slots, total.runs)
     if slots > 1:
-        seconds = sorted((work.expected_seconds or 0.0 for work in left), reverse=True)
+        seconds = sorted((job.expected_seconds or 0.0 for job in left), reverse=True)
         text += f", about {duration(wall_seconds(seconds, slots))} at {slots} at a time {where}"
-    elif slots == 1 < bill.runs:
+    elif slots == 1 < total.runs:
         text += f", one at a time {where}"
-    return text + (f"; without {count_of(bill.unknown, 'run')} of unknown length" if bill.unknown else "")
+    return text + (f"; without {count_of(total.unknown, 'run')} of unknown length" if total.unknown else "")
 
 
-def _in_all(left: Sequence[Work], slots: int, overhead: Overhead) -> str:
+def _in_all(left: Sequence[Job], slots: int, overhead: Overhead) -> str:
     """`start-up and report take about 12 s more: about 5 min 10 s in all here`."""
     once, each = overhead.seconds, 0.0
     if left[0].resources.workers > 1:  # which are started for every run
         once, each = overhead.start + overhead.end, overhead.first_step
     text = f"start-up and report take about {duration(once + each * len(left))} more"
-    seconds = [work.expected_seconds + each for work in left if work.expected_seconds is not None]
+    seconds = [job.expected_seconds + each for job in left if job.expected_seconds is not None]
     if len(seconds) < len(left) or not slots:
         return text
     in_all = once + wall_seconds(sorted(seconds, reverse=True), min(slots, len(seconds)))
@@ -173,7 +173,7 @@ def _status(store: Store, at_most: int = LINES_AT_WORK) -> tuple[list[Renderable
     for state in State:
         table.add_column(state.value, justify="right")
     known: dict[str, State] = {}
-    left: dict[str, Work] = {}
+    left: dict[str, Job] = {}
     given_up: set[str] = set()
     grids, errors = launched(store)
     parts += [Text(f"warning: {error}", style="yellow") for error in errors]
@@ -181,7 +181,7 @@ def _status(store: Store, at_most: int = LINES_AT_WORK) -> tuple[list[Renderable
         planned = make_plan(runs, store)
         known |= planned.states
         given_up |= planned.given_up
-        left |= {work.run_id: work for work in works(planned, store, functools.partial(_same, grid.resources))}
+        left |= {job.run_id: job for job in jobs_left(planned, store, functools.partial(_same, grid.resources))}
         table.add_row(name, *_counts(planned.counts()))
     others = store.states(store.run_ids() - known.keys())
     if others:
@@ -192,8 +192,8 @@ def _status(store: Store, at_most: int = LINES_AT_WORK) -> tuple[list[Renderable
     at_work = [run_id for run_id in begun if run_id in going_on]
     interrupted = store.interrupted([run_id for run_id in begun if run_id not in going_on])
     if left:
-        parts.append(Text(f"left: {_bill(list(left.values()), len(at_work), 'now')}"))
-        if line := searches_line([work.run for work in left.values()], store):
+        parts.append(Text(f"left: {_cost_line(list(left.values()), len(at_work), 'now')}"))
+        if line := searches_line([job.run for job in left.values()], store):
             parts.append(Text(line))
     if interrupted:
         text = f"{count_of(len(interrupted), 'run')} interrupted: `autodo resume {store}` continues those of a grid"

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from autodo.config.run import RunConfig
 from autodo.training.progress import Phase, Progress
-from orchestration.planning.run_queue import Work
+from orchestration.planning.run_queue import Job
 
 LONG_SECONDS = 30 * 60.0
 """For longer CPU runs a smaller variant is offered."""
@@ -70,7 +70,7 @@ class GridProgress:
     """The state of one launch; events in, counts and the remaining time out. Knows nothing of Ray or the terminal.
 
     Args:
-        works: what is to run.
+        jobs: what is to run.
         done_before: runs of the grid that were done before this launch.
         slots: how many runs can be at work at the same time.
         first_step_seconds: expected until the first run trains; of several workers, until each run does.
@@ -79,7 +79,7 @@ class GridProgress:
 
     def __init__(
         self,
-        works: Iterable[Work],
+        jobs: Iterable[Job],
         *,
         done_before: int = 0,
         slots: int = 1,
@@ -87,10 +87,10 @@ class GridProgress:
         end_seconds: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._works = {work.run_id: work for work in works}
-        self._waiting = dict.fromkeys(self._works)
+        self._jobs = {job.run_id: job for job in jobs}
+        self._waiting = dict.fromkeys(self._jobs)
         self.running: dict[str, _Running] = {}
-        self.total = done_before + len(self._works)
+        self.total = done_before + len(self._jobs)
         self.done = done_before
         self.failed: dict[str, str] = {}
         """Message of each run that has failed for good."""
@@ -115,7 +115,7 @@ class GridProgress:
 
     def run(self, run_id: str) -> RunConfig:
         """One of the launch's runs."""
-        return self._works[run_id].run
+        return self._jobs[run_id].run
 
     def started(self, run_id: str) -> None:
         """A worker took the run."""
@@ -178,7 +178,7 @@ class GridProgress:
         epochs, seconds = (sum(cost[i] for cost in list(self._cost.values())) for i in (0, 1))
 
         def cost(run_id: str, epochs_left: float) -> float | None:
-            run, expected = self._works[run_id].run, self._works[run_id].expected_seconds
+            run, expected = self._jobs[run_id].run, self._jobs[run_id].expected_seconds
             n, spent = self._cost.get(_kind(run), (0, 0.0))
             if not n and _kind(run) in self._expected_epoch:
                 n, spent = 1, self._expected_epoch[_kind(run)]
@@ -189,17 +189,17 @@ class GridProgress:
             if not n:
                 return None
             # Several workers are started for every run, one only for the first.
-            starts = self._works[run_id].resources.workers > 1 and epochs_left == run.training.epochs
+            starts = self._jobs[run_id].resources.workers > 1 and epochs_left == run.training.epochs
             return epochs_left * spent / n + (self._first_step_seconds if starts else 0.0)
 
-        work = [cost(run_id, self._works[run_id].run.training.epochs) for run_id in list(self._waiting)]
-        work += [cost(run_id, row.epochs_left) for run_id, row in list(self.running.items())]
-        known = [one for one in work if one is not None]
-        if len(known) < len(work):
+        seconds_left = [cost(run_id, self._jobs[run_id].run.training.epochs) for run_id in list(self._waiting)]
+        seconds_left += [cost(run_id, row.epochs_left) for run_id, row in list(self.running.items())]
+        known = [one for one in seconds_left if one is not None]
+        if len(known) < len(seconds_left):
             return None
         start = 0.0
         trains = self.first_step_at is not None or any(row.within is not None for row in list(self.running.values()))
-        if not trains and any(one.resources.workers == 1 for one in self._works.values()):
+        if not trains and any(one.resources.workers == 1 for one in self._jobs.values()):
             start = max(0.0, self._first_step_seconds - (self._clock() - self._made_at))
         # At the end fewer runs than slots are left, and the longest of them decides.
         return start + max(sum(known) / self.slots, max(known, default=0.0)) + self._end_seconds

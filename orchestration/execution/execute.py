@@ -22,7 +22,7 @@ from orchestration.store.store import Store, here
 
 if TYPE_CHECKING:
     from autodo.augment.policy_file import PolicyFile
-    from autodo.data import Dataset, Prepared
+    from autodo.data import Dataset, DataSplits
     from autodo.distributed.process_group import Workers
     from autodo.training.progress import Durations, Progress
     from autodo.training.trainer import Training
@@ -55,7 +55,7 @@ def execute(
     lambda_storage: LambdaStorage = "device",
     loader_workers: int | None = None,
     checkpoint_steps: int | None = None,
-    estimate: "Callable[[Prepared, PolicyFile | None], Durations | None] | None" = None,
+    estimate: "Callable[[DataSplits, PolicyFile | None], Durations | None] | None" = None,
     on_progress: "Callable[[Progress], object] | None" = None,
     launch: Launch | None = None,
 ) -> Generator[dict[str, Any], None, None]:
@@ -220,7 +220,7 @@ def decoding_by(loader_workers: int | None) -> Iterator[None]:
             os.environ[WORKERS_VARIABLE] = before
 
 
-def _training(config: RunConfig, data: "Prepared", path: Path, *, workers: "Workers", **options: Any) -> "Training":
+def _training(config: RunConfig, data: "DataSplits", path: Path, *, workers: "Workers", **options: Any) -> "Training":
     """The training, from its checkpoint if that can be used.
 
     Args:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from autodo.config.recipes import method_parts, method_text
 from autodo.config.run import RunConfig
 from autodo.errors import ConfigError
-from orchestration.planning.run_queue import Work
+from orchestration.planning.run_queue import Job
 from orchestration.store.store import Store
 
 SAMPLES = 2  # results read for one (dataset, distortion, method); more would make planning slow
@@ -109,7 +109,7 @@ def wall_seconds(seconds: Iterable[float], slots: int) -> float:
 
 
 @dataclasses.dataclass(frozen=True)
-class Bill:
+class CostEstimate:
     """What runs will take in all. Of those whose length is unknown only the number is told."""
 
     runs: int
@@ -119,12 +119,12 @@ class Bill:
     gpu_hours: float
 
     @classmethod
-    def of(cls, works: Sequence[Work]) -> "Bill":
+    def of(cls, jobs: Sequence[Job]) -> "CostEstimate":
         """The sum over some runs."""
-        known = [(work.expected_seconds, work.resources) for work in works if work.expected_seconds is not None]
+        known = [(job.expected_seconds, job.resources) for job in jobs if job.expected_seconds is not None]
         return cls(
-            runs=len(works),
-            unknown=len(works) - len(known),
+            runs=len(jobs),
+            unknown=len(jobs) - len(known),
             seconds=sum(seconds for seconds, _ in known),
             core_hours=sum(seconds * r.cpus * r.workers for seconds, r in known) / 3600,
             gpu_hours=sum(seconds * r.gpus * r.workers for seconds, r in known) / 3600,

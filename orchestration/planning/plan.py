@@ -13,7 +13,7 @@ from autodo.config.validation import parse_selection
 from autodo.errors import ConfigError
 from orchestration.grid.grid import GridConfig, ResourcesConfig, expand
 from orchestration.planning.estimate import measure, rough_cost
-from orchestration.planning.run_queue import Work
+from orchestration.planning.run_queue import Job
 from orchestration.store.run_state import State
 from orchestration.store.store import Store
 
@@ -96,7 +96,7 @@ def launched(store: Store) -> tuple[dict[str, tuple[GridConfig, list[RunConfig]]
     return grids, errors
 
 
-def works(plan: Plan, store: Store, resources: Callable[[str], ResourcesConfig]) -> list[Work]:
+def jobs_left(plan: Plan, store: Store, resources: Callable[[str], ResourcesConfig]) -> list[Job]:
     """What is left, with what each run occupies and how long it is expected to take.
 
     Args:
@@ -105,7 +105,7 @@ def works(plan: Plan, store: Store, resources: Callable[[str], ResourcesConfig])
     left = plan.left
     estimates = measure(store, left.values())
     return [
-        Work(run_id, run, resources(run_id), estimates.seconds(run), rough_cost(run)) for run_id, run in left.items()
+        Job(run_id, run, resources(run_id), estimates.seconds(run), rough_cost(run)) for run_id, run in left.items()
     ]
 
 

@@ -17,7 +17,7 @@ gives its locks back within seconds."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
+class Job:
     """A run and what it occupies."""
 
     run_id: str
@@ -45,7 +45,7 @@ class RunQueue:
 
     def __init__(
         self,
-        works: Iterable[Work],
+        jobs: Iterable[Job],
         *,
         retries: int,
         at_most: int | None = None,
@@ -53,9 +53,9 @@ class RunQueue:
         patience_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._waiting = sorted(works, key=lambda work: (-_length(work), -work.rough_cost))
-        self._at_work: dict[str, Work] = {}
-        self._busy: dict[str, Work] = {}
+        self._waiting = sorted(jobs, key=lambda job: (-_length(job), -job.rough_cost))
+        self._at_work: dict[str, Job] = {}
+        self._busy: dict[str, Job] = {}
         self._failed_here: dict[str, int] = {}
         self._retries = retries
         self._patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
@@ -91,7 +91,7 @@ class RunQueue:
         """From now on no run starts."""
         self._stopped = True
 
-    def take(self) -> Work | None:
+    def take(self) -> Job | None:
         """The next run, which is at work from now on; None if there is none at the moment."""
         if self.stopping or len(self._at_work) >= self._at_most:
             return None
@@ -102,9 +102,9 @@ class RunQueue:
             self._waiting.append(self._busy.pop(run_id))
         if not self._waiting:
             return None
-        work = self._waiting.pop(0)
-        self._at_work[work.run_id] = work
-        return work
+        job = self._waiting.pop(0)
+        self._at_work[job.run_id] = job
+        return job
 
     def ended(self, run_id: str) -> None:
         """The run is done, has stopped when asked to, or was stopped before it began."""
@@ -117,19 +117,19 @@ class RunQueue:
 
     def failed(self, run_id: str, failure: Failure) -> bool:
         """Whether the run, which has failed, is tried again."""
-        work = self._at_work.pop(run_id)
+        job = self._at_work.pop(run_id)
         self._quiet_since = self._clock()
         if failure.counts:
             # A store that cannot be written does not count for us.
             self._failed_here[run_id] = self._failed_here.get(run_id, 0) + 1
         if failure.given_up(self._retries) or self._failed_here.get(run_id, 0) > self._retries:
             return False
-        self._waiting.append(work)
+        self._waiting.append(job)
         return True
 
     def _out_of_patience(self) -> bool:
         return self._clock() - self._quiet_since >= self._patience
 
 
-def _length(work: Work) -> float:
-    return math.inf if work.expected_seconds is None else work.expected_seconds
+def _length(job: Job) -> float:
+    return math.inf if job.expected_seconds is None else job.expected_seconds

@@ -38,7 +38,7 @@ from orchestration.store.run_state import Cause, RunBusy
 from orchestration.store.store import Store
 
 if TYPE_CHECKING:
-    from autodo.data import Prepared
+    from autodo.data import DataSplits
 
 _FORMAT = 1
 
@@ -427,7 +427,7 @@ def _read(folder: Location, number: int, epoch: int) -> dict[str, Any] | None:
 
 
 @functools.lru_cache(maxsize=1)
-def _prepared(run: RunConfig, data_dir: str | None) -> "Prepared":
+def _prepared(run: RunConfig, data_dir: str | None) -> "DataSplits":
     """The run's points, kept for the next member of this process."""
     from autodo import data
 

@@ -12,7 +12,7 @@ from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from orchestration.display.progress import GridProgress
 from orchestration.grid.grid import ResourcesConfig
-from orchestration.planning.run_queue import Work
+from orchestration.planning.run_queue import Job
 from orchestration.store import lease
 from orchestration.store.store import Store
 
@@ -143,9 +143,9 @@ def _launch(runs: list[RunConfig], store: Store, out: io.StringIO | None = None,
 
     callbacks, address = options.pop("callbacks", ()), options.pop("address", None)
     resources = options.pop("resources", ResourcesConfig())
-    works = [Work(run.run_id, run, resources) for run in runs]
+    jobs = [Job(run.run_id, run, resources) for run in runs]
     return on_ray.launch(
-        works,
+        jobs,
         store,
         Console(file=out or io.StringIO(), width=200),
         cluster=Cluster(address),

@@ -17,7 +17,7 @@ from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from orchestration.display.progress import GridProgress
 from orchestration.grid.grid import ResourcesConfig
-from orchestration.planning.run_queue import Work
+from orchestration.planning.run_queue import Job
 from orchestration.store.run_state import Cause, Failure
 from orchestration.store.store import Store
 from tests.orchestration.undisturbed import alone, check_no_epoch_was_lost, metrics
@@ -67,11 +67,11 @@ class Launching(threading.Thread):
         from orchestration.launch import Options, launch
         from orchestration.ray_cluster.cluster import Cluster
 
-        works = [Work(run.run_id, run, ResourcesConfig()) for run in self._runs]
+        jobs = [Job(run.run_id, run, ResourcesConfig()) for run in self._runs]
         console = Console(file=self.out, width=200)
         # No retries: only what is no fault of the run is tried again.
         options = Options(retries=0)
-        self.progress = launch(works, self._store, console, cluster=Cluster(self._address), options=options)
+        self.progress = launch(jobs, self._store, console, cluster=Cluster(self._address), options=options)
 
 
 def wait_for(what: Any, seconds: float = 120) -> Any:

@@ -11,7 +11,7 @@ import pytest
 from autodo.config.recipes import build_run
 from autodo.config.run import DistortionConfig
 from autodo.io.storage import locate
-from benchmarks.synthetic_store import write_store
+from orchestration.testing.synthetic_store import write_store
 from reports.build import build_report
 from reports.document import Report, Section
 from reports.write import write_files, write_report

@@ -22,7 +22,7 @@ from orchestration.cli import app
 from orchestration.display.progress import GridProgress
 from orchestration.execution.execute import load_dataset
 from orchestration.grid.grid import expand, load_grid
-from orchestration.planning.run_queue import Work
+from orchestration.planning.run_queue import Job
 from orchestration.store.run_state import Cause, State
 from orchestration.store.store import Store
 from tests.runs import outcome
@@ -85,12 +85,12 @@ def fill(store: Store, grid: str, n: int | None = None) -> None:
 class Launched(NamedTuple):
     """What Ray was given to run."""
 
-    works: list[Work]
+    jobs: list[Job]
     options: Any
 
     @property
     def run_ids(self) -> set[str]:
-        return {work.run_id for work in self.works}
+        return {job.run_id for job in self.jobs}
 
 
 @pytest.fixture
@@ -98,12 +98,12 @@ def instead_of_ray(monkeypatch: pytest.MonkeyPatch) -> list[Launched]:
     """Launches end at once, with a result for each run, and are listed here."""
     launched: list[Launched] = []
 
-    def launch(works: list[Work], store: Store, *_: object, options: Any, **__: object) -> GridProgress:
-        launched.append(Launched(works, options))
-        for work in works:
-            store.begin(work.run)
-            store.save(outcome(work.run, error_best_val=0.1, error_last=0.1, versions=[]), work.run_id)
-        return GridProgress(works)
+    def launch(jobs: list[Job], store: Store, *_: object, options: Any, **__: object) -> GridProgress:
+        launched.append(Launched(jobs, options))
+        for job in jobs:
+            store.begin(job.run)
+            store.save(outcome(job.run, error_best_val=0.1, error_last=0.1, versions=[]), job.run_id)
+        return GridProgress(jobs)
 
     module = types.ModuleType("orchestration.launch")
     monkeypatch.setattr(module, "launch", launch, raising=False)
@@ -344,8 +344,8 @@ def test_a_part_of_a_grid_is_launched(autodo, grid: str, instead_of_ray: list[La
     answer = autodo("launch", grid, "--store", "S", "--only", "method=baseline,seed=1", "--cpus-per-run", "2")
     assert answer.code == 0
     assert "all 1 runs of this part are done, 3 of 4 are left" in answer.out
-    (work,) = instead_of_ray[0].works
-    assert (work.run.method.name, work.run.seed, work.resources.cpus) == ("baseline", 1, 2)
+    (job,) = instead_of_ray[0].jobs
+    assert (job.run.method.name, job.run.seed, job.resources.cpus) == ("baseline", 1, 2)
 
 
 def test_what_the_grids_of_a_store_lack_is_resumed_with_the_resources_of_each(
@@ -360,7 +360,7 @@ def test_what_the_grids_of_a_store_lack_is_resumed_with_the_resources_of_each(
     assert "mine, more: 5 runs to do, 1 done; store S" in answer.out
     (launched,) = instead_of_ray
     assert (launched.options.seconds, launched.options.retries) == (5400.0, 4)
-    assert {(work.run.seed, work.resources.cpus) for work in launched.works} == {(0, 1), (1, 3), (2, 3)}
+    assert {(job.run.seed, job.resources.cpus) for job in launched.jobs} == {(0, 1), (1, 3), (2, 3)}
     assert "all 6 runs are done" in answer.out
     assert autodo("resume", "S").code == 0
     assert len(instead_of_ray) == 1
@@ -398,7 +398,7 @@ def test_a_failed_run_of_no_grid_is_retried_from_its_own_configuration(
     store.begin(run)
     store.record_failure(run.run_id, kind="E", last_line="no luck", traceback="")
     assert autodo("retry", "S", "--failed").code == 0
-    assert instead_of_ray[0].works[0].run == run
+    assert instead_of_ray[0].jobs[0].run == run
     assert store.states([run.run_id]) == {run.run_id: State.DONE}
 
 
@@ -478,7 +478,7 @@ def test_what_a_launch_asked_for_is_asked_for_again_by_resume(
     autodo("resume", "S", "--only", "method=baseline")
     autodo("resume", "S", "--keep", "models")
     assert [launched.options.keep for launched in instead_of_ray[1:]] == [("embeddings",), ("models", "embeddings")]
-    (resources,) = {work.resources for work in instead_of_ray[1].works}
+    (resources,) = {job.resources for job in instead_of_ray[1].jobs}
     assert (resources.gpus, resources.memory) == (0.5, 2 * 2**30)
 
 
@@ -661,7 +661,7 @@ def test_the_grid_in_the_store_names_the_images_that_were_launched(
 
     assert "all 4 runs are done" in autodo("launch", "mine.yaml", "--store", "S").out
     assert load_dataset.cache_info().currsize == 0
-    assert all(work.run.dataset.content is not None for work in instead_of_ray[0].works)
+    assert all(job.run.dataset.content is not None for job in instead_of_ray[0].jobs)
     assert "left: nothing" in autodo("plan", "mine.yaml", "--store", "S").out
     (photos / "cat" / "00.png").rename(photos / "dog" / "cat.png")
     assert "left: 4 runs" in autodo("plan", "mine.yaml", "--store", "S").out

@@ -96,7 +96,7 @@ def test_a_grid_is_planned_launched_and_resumed(
     assert len(store.policies()) == 1
     assert "before them: 1 search of policies to do (fast-autoaugment-" in autodo("status", "S").out
     assert autodo("resume", "S").code == 0
-    runs = [work.run for launched in instead_of_ray for work in launched.works]
+    runs = [job.run for launched in instead_of_ray for job in launched.jobs]
     assert len(runs) == 6
     (saved,) = store.grids().values()
     assert {run.run_id for run in expand(saved)} == {run.run_id for run in runs}

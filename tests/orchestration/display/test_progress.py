@@ -6,13 +6,13 @@ from rich.console import Console
 from autodo.config.recipes import build_run
 from orchestration.display.progress import GridProgress, LiveDisplay, PlainDisplay, duration, label
 from orchestration.grid.grid import ResourcesConfig
-from orchestration.planning.run_queue import Work
+from orchestration.planning.run_queue import Job
 
 
-def works(n: int, method: str = "baseline", expected_seconds: float | None = None) -> list[Work]:
+def jobs(n: int, method: str = "baseline", expected_seconds: float | None = None) -> list[Job]:
     """Runs of ten epochs."""
     runs = [build_run("digits", method, seed=seed, overrides={"training.epochs": 10}) for seed in range(n)]
-    return [Work(run.run_id, run, ResourcesConfig(), expected_seconds) for run in runs]
+    return [Job(run.run_id, run, ResourcesConfig(), expected_seconds) for run in runs]
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_durations_for_people(seconds: float, text: str) -> None:
 
 
 def test_every_run_is_counted_once() -> None:
-    done, failed, busy, running = works(4)
+    done, failed, busy, running = jobs(4)
     progress = GridProgress([done, failed, busy, running], done_before=3)
     for run in (done, failed, busy, running):
         progress.started(run.run_id)
@@ -35,7 +35,7 @@ def test_every_run_is_counted_once() -> None:
 
 
 def test_the_remaining_time_is_the_epochs_left_over_the_slots() -> None:
-    first, second, third = works(3)
+    first, second, third = jobs(3)
     progress = GridProgress([first, second, third], slots=2)
     assert progress.remaining_seconds() is None
     progress.started(first.run_id)
@@ -47,7 +47,7 @@ def test_the_remaining_time_is_the_epochs_left_over_the_slots() -> None:
 
 
 def test_what_was_not_measured_yet_costs_what_it_cost_in_earlier_launches() -> None:
-    (known,), (unknown,) = works(1, expected_seconds=30.0), works(1, method="autodo-aws")
+    (known,), (unknown,) = jobs(1, expected_seconds=30.0), jobs(1, method="autodo-aws")
     assert GridProgress([known]).remaining_seconds() == pytest.approx(30.0)
     progress = GridProgress([known, unknown])
     assert progress.remaining_seconds() is None
@@ -57,7 +57,7 @@ def test_what_was_not_measured_yet_costs_what_it_cost_in_earlier_launches() -> N
 
 
 def test_a_run_that_is_tried_again_waits_again() -> None:
-    (run,) = works(1)
+    (run,) = jobs(1)
     progress = GridProgress([run])
     for _ in range(2):
         progress.started(run.run_id)
@@ -73,8 +73,8 @@ def test_a_run_that_is_tried_again_waits_again() -> None:
 
 
 def test_a_run_whose_workers_have_no_room_is_not_at_work() -> None:
-    (work,) = works(1)
-    progress = GridProgress([work])
+    (job,) = jobs(1)
+    progress = GridProgress([job])
     console = Console(file=io.StringIO(), width=100)
 
     def shown() -> str:
@@ -82,19 +82,19 @@ def test_a_run_whose_workers_have_no_room_is_not_at_work() -> None:
             console.print(LiveDisplay(progress, console)._render())
         return capture.get()
 
-    progress.started(work.run_id)
-    progress.waits(work.run_id)
+    progress.started(job.run_id)
+    progress.waits(job.run_id)
     assert progress.at_work == 0
     assert progress.headline() == "0 of 1 runs done, 0 running, 1 waiting for room"
     assert "waiting for room" in shown().splitlines()[-1]
-    progress.started(work.run_id)
+    progress.started(job.run_id)
     assert progress.at_work == 1
     assert progress.headline() == "0 of 1 runs done, 1 running"
     assert "starting" in shown().splitlines()[-1]
 
 
 def test_the_last_run_is_not_shared_among_slots() -> None:
-    (run,) = works(1)
+    (run,) = jobs(1)
     progress = GridProgress([run], slots=8)
     progress.started(run.run_id)
     progress.epoch(run.run_id, 0, 0.5, seconds=3.0)
@@ -102,7 +102,7 @@ def test_the_last_run_is_not_shared_among_slots() -> None:
 
 
 def test_each_method_costs_what_it_cost_so_far() -> None:
-    (cheap,), (dear,) = works(1), works(1, method="autodo-aws")
+    (cheap,), (dear,) = jobs(1), jobs(1, method="autodo-aws")
     progress = GridProgress([cheap, dear])
     for run, seconds in ((cheap, 1.0), (dear, 10.0)):
         progress.started(run.run_id)
@@ -112,7 +112,7 @@ def test_each_method_costs_what_it_cost_so_far() -> None:
 
 def test_a_pipe_gets_a_line_when_a_run_ends_and_when_the_interval_is_over() -> None:
     out, now = io.StringIO(), 0.0
-    first, second = works(2)
+    first, second = jobs(2)
     progress = GridProgress([first, second])
     display = PlainDisplay(progress, Console(file=out, width=120), interval_seconds=15, clock=lambda: now)
     progress.started(first.run_id)
@@ -127,10 +127,10 @@ def test_a_pipe_gets_a_line_when_a_run_ends_and_when_the_interval_is_over() -> N
 
 
 def test_more_runs_than_lines_are_counted() -> None:
-    many = works(30)
+    many = jobs(30)
     progress = GridProgress(many)
-    for work in many:
-        progress.started(work.run_id)
+    for job in many:
+        progress.started(job.run_id)
     console = Console(file=(out := io.StringIO()), force_terminal=True, width=120, height=10)
     console.print(LiveDisplay(progress, console)._render())
     assert "and 24 more" in out.getvalue()
@@ -138,7 +138,7 @@ def test_more_runs_than_lines_are_counted() -> None:
 
 
 def test_a_terminal_shows_every_running_run() -> None:
-    first, second = works(2)
+    first, second = jobs(2)
     progress = GridProgress([first, second], slots=2)
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=120)

@@ -28,7 +28,7 @@ from orchestration.display.progress import (
 )
 from orchestration.execution.execute import execute
 from orchestration.grid.grid import ResourcesConfig
-from orchestration.planning.run_queue import Work
+from orchestration.planning.run_queue import Job
 from orchestration.store.store import Store
 
 TEN_EPOCHS = {"training.epochs": 10}
@@ -156,13 +156,13 @@ def test_the_log_of_a_run_says_where_it_is_within_an_epoch(store: Store, run: Ru
     assert len(estimates) == 1
 
 
-def works(n: int) -> list[Work]:
+def jobs(n: int) -> list[Job]:
     runs = [build_run("digits", "baseline", seed=seed, overrides=TEN_EPOCHS) for seed in range(n)]
-    return [Work(run.run_id, run, ResourcesConfig(), expected_seconds=1e6) for run in runs]
+    return [Job(run.run_id, run, ResourcesConfig(), expected_seconds=1e6) for run in runs]
 
 
 def test_a_launch_knows_the_time_that_is_left_before_the_first_epoch_has_ended() -> None:
-    first, second = works(2)
+    first, second = jobs(2)
     progress = GridProgress([first, second])
     progress.started(first.run_id)
     progress.within(first.run_id, within(step=11, epoch=0, steps=22, seconds_left=95.0))
@@ -183,20 +183,20 @@ def test_a_launch_looks_into_the_logs_of_the_runs_at_work(
     from orchestration import launch
 
     def log(time: str, progress: Progress) -> None:
-        with store.attempt(work.run_id) as attempt:
+        with store.attempt(job.run_id) as attempt:
             attempt.log.write(f"2026-11-30 {time} {log_line(progress)}\n")
 
-    (work,) = works(1)
-    progress = GridProgress([work])
+    (job,) = jobs(1)
+    progress = GridProgress([job])
     events = launch._Events(None, progress, store, None)  # type: ignore[arg-type]
     log("09:00:00,000", within(epoch=7))  # the last line of an attempt that was killed
-    trial: Any = types.SimpleNamespace(trial_id="t", config={"run_id": work.run_id})
+    trial: Any = types.SimpleNamespace(trial_id="t", config={"run_id": job.run_id})
     events.on_trial_start(1, [trial], trial)
     events._look_within_epochs()
-    assert progress.running[work.run_id].within is None
+    assert progress.running[job.run_id].within is None
     log("10:27:47,821", within())
     events._look_within_epochs()
-    assert progress.running[work.run_id].within == within()
+    assert progress.running[job.run_id].within == within()
     monkeypatch.setattr(store, "last_log_line", lambda run_id: (_ for _ in ()).throw(OSError("stale file handle")))
     events._look_within_epochs()
 
@@ -222,15 +222,15 @@ def test_a_long_launch_on_cpus_is_pointed_to_the_preset_once(
     from orchestration import launch
 
     run = build_run("folder", "baseline", overrides={"dataset.path": "photos", **overrides, **TEN_EPOCHS})
-    work = Work(run.run_id, run, resources)
-    progress = GridProgress([work])
-    progress.started(work.run_id)
+    job = Job(run.run_id, run, resources)
+    progress = GridProgress([job])
+    progress.started(job.run_id)
     now = itertools.count(step=10.0)
     monkeypatch.setattr(launch.time, "monotonic", lambda: next(now))
     shown = PlainDisplay(progress, Console(file=(out := io.StringIO()), width=200))
     queue: Any = types.SimpleNamespace(out_of_time=False)
-    events = launch._Events(queue, progress, any_store, shown, launch._smaller_preset([work]))
-    progress.within(work.run_id, within(seconds_left=seconds_left))
+    events = launch._Events(queue, progress, any_store, shown, launch._smaller_preset([job]))
+    progress.within(job.run_id, within(seconds_left=seconds_left))
     for _ in range(2):
         events.on_step_end(1, [])
     line = "about 67 min left on CPUs: `preset: cpu` in the grid makes the runs smaller, see docs/own-images.md\n"

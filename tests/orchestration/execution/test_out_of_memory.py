@@ -12,7 +12,7 @@ from rich.console import Console
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from orchestration.grid.grid import ResourcesConfig
-from orchestration.planning.run_queue import Work
+from orchestration.planning.run_queue import Job
 from orchestration.store.run_state import Cause
 from orchestration.store.store import Store
 from tests.orchestration.conftest import SMALL
@@ -68,11 +68,11 @@ def test_a_run_that_takes_too_much_is_given_up_and_the_others_go_on(
 
     big = greedy(tmp_path / "photos")
     others = [build_run("digits", "baseline", seed=seed, overrides=SMALL) for seed in range(3)]
-    works = [Work(run.run_id, run, ResourcesConfig()) for run in (big, *others)]
+    jobs = [Job(run.run_id, run, ResourcesConfig()) for run in (big, *others)]
     out = io.StringIO()
     # One at a time: Ray may end the run's neighbours too, and how often that happens is left to chance.
     options = Options(retries=1, max_concurrent=1)
-    progress = launch(works, store, Console(file=out, width=200), cluster=Cluster(), options=options)
+    progress = launch(jobs, store, Console(file=out, width=200), cluster=Cluster(), options=options)
     assert store.done() == {run.run_id for run in others}
     assert list(progress.failed) == [big.run_id]
     assert out.getvalue().count("the machine ran out of memory") >= 2

@@ -14,7 +14,7 @@ from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from orchestration.display.progress import GridProgress
 from orchestration.grid.grid import ResourcesConfig
-from orchestration.planning.run_queue import Work
+from orchestration.planning.run_queue import Job
 from orchestration.store.store import Store
 from tests.orchestration.conftest import SMALL
 
@@ -65,11 +65,11 @@ def ray_with(cpus: int) -> Iterator[Launch]:
                 file: io.StringIO | None = None,
                 **options: Any,
             ) -> GridProgress:
-                works = [Work(run.run_id, run, ResourcesConfig(workers=workers)) for run in runs]
+                jobs = [Job(run.run_id, run, ResourcesConfig(workers=workers)) for run in runs]
                 console = Console(file=file or io.StringIO(), width=200)
                 settings = on_ray.Options(**{"max_concurrent": 1, **options})
                 cluster = Cluster(address="auto" if joins else None)
-                return on_ray.launch(works, store, console, cluster=cluster, options=settings)
+                return on_ray.launch(jobs, store, console, cluster=cluster, options=settings)
 
             try:
                 yield call

@@ -5,8 +5,8 @@ import pytest
 from autodo.config.recipes import method_names, method_text
 from autodo.config.run import RunConfig
 from orchestration.grid.grid import GridConfig, ResourcesConfig, expand
-from orchestration.planning.estimate import Bill, Estimates, Measured, measure, rough_cost, wall_seconds
-from orchestration.planning.run_queue import Work
+from orchestration.planning.estimate import CostEstimate, Estimates, Measured, measure, rough_cost, wall_seconds
+from orchestration.planning.run_queue import Job
 from orchestration.store.store import Store
 from tests.runs import outcome
 
@@ -78,7 +78,7 @@ def test_runs_side_by_side_take_as_long_as_the_busiest_slot(seconds: list[float]
 def test_the_bill_counts_every_worker() -> None:
     run = runs()["baseline", "1-0.0"]
     resources = ResourcesConfig(cpus=4, gpus=1, workers=2)
-    works = [Work("a", run, resources, 3600.0), Work("b", run, resources, 1800.0), Work("c", run, resources)]
-    assert Bill.of(works) == Bill(runs=3, unknown=1, seconds=5400.0, core_hours=12.0, gpu_hours=3.0)
+    jobs = [Job("a", run, resources, 3600.0), Job("b", run, resources, 1800.0), Job("c", run, resources)]
+    assert CostEstimate.of(jobs) == CostEstimate(runs=3, unknown=1, seconds=5400.0, core_hours=12.0, gpu_hours=3.0)
     shared = ResourcesConfig(gpus=0.5)
-    assert Bill.of([Work("a", run, shared, 3600.0)]).gpu_hours == 0.5
+    assert CostEstimate.of([Job("a", run, shared, 3600.0)]).gpu_hours == 0.5

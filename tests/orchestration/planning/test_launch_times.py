@@ -17,7 +17,7 @@ from orchestration.display.progress import GridProgress
 from orchestration.grid.grid import expand, load_grid
 from orchestration.planning import launch_times
 from orchestration.planning.launch_times import LaunchTimes, Overhead, expected, record
-from orchestration.planning.run_queue import Work
+from orchestration.planning.run_queue import Job
 from orchestration.store.store import Store
 from tests.runs import outcome
 
@@ -103,8 +103,8 @@ def test_what_cannot_be_read_or_written_is_no_error() -> None:
 def test_the_remaining_time_has_the_start_and_the_end() -> None:
     run, *_ = expand(load_grid("mine.yaml"))
     now = [0.0]
-    work = Work(run.run_id, run, load_grid("mine.yaml").resources, expected_seconds=60.0)
-    progress = GridProgress([work], first_step_seconds=10.0, end_seconds=5.0, clock=lambda: now[0])
+    job = Job(run.run_id, run, load_grid("mine.yaml").resources, expected_seconds=60.0)
+    progress = GridProgress([job], first_step_seconds=10.0, end_seconds=5.0, clock=lambda: now[0])
     assert progress.remaining_seconds() == 75.0
     now[0] = 4.0
     progress.started(run.run_id)
@@ -132,15 +132,15 @@ def test_several_workers_are_started_for_every_run(autodo: Callable[..., str], m
 
     resources = load_grid("mine.yaml").resources.model_copy(update={"workers": 2})
     runs = expand(load_grid("mine.yaml"))[1:]
-    works = [Work(run.run_id, run, resources, expected_seconds=60.0) for run in runs]
-    progress = GridProgress(works, first_step_seconds=8.5, end_seconds=2.5)
+    jobs = [Job(run.run_id, run, resources, expected_seconds=60.0) for run in runs]
+    progress = GridProgress(jobs, first_step_seconds=8.5, end_seconds=2.5)
     assert progress.remaining_seconds() == 2 * 68.5 + 2.5
-    for work in works:
-        progress.started(work.run_id)
-        assert progress.remaining_seconds() == (2 - works.index(work)) * 68.5 + 2.5
+    for job in jobs:
+        progress.started(job.run_id)
+        assert progress.remaining_seconds() == (2 - jobs.index(job)) * 68.5 + 2.5
         for epoch in (0, 1):
-            progress.epoch(work.run_id, epoch, 0.5, seconds=30.0)
-        progress.ended(work.run_id, "done")
+            progress.epoch(job.run_id, epoch, 0.5, seconds=30.0)
+        progress.ended(job.run_id, "done")
 
 
 def test_plan_counts_start_up_and_report(autodo: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,14 +158,14 @@ def test_plan_counts_start_up_and_report(autodo: Callable[..., str], monkeypatch
 def test_a_launch_keeps_what_its_parts_took(autodo: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count(100.0)
 
-    def launch(works: list[Work], store: Store, *_: object, overhead: Overhead, **__: object) -> GridProgress:
+    def launch(jobs: list[Job], store: Store, *_: object, overhead: Overhead, **__: object) -> GridProgress:
         assert overhead == launch_times._UNKNOWN[False]
-        progress = GridProgress(works, clock=lambda: next(clock))
-        fill(store, len(works))
-        for work in works:
-            progress.started(work.run_id)
-            progress.epoch(work.run_id, 0, 0.5, seconds=0.25)
-            progress.ended(work.run_id, "done")
+        progress = GridProgress(jobs, clock=lambda: next(clock))
+        fill(store, len(jobs))
+        for job in jobs:
+            progress.started(job.run_id)
+            progress.epoch(job.run_id, 0, 0.5, seconds=0.25)
+            progress.ended(job.run_id, "done")
         return progress
 
     module = types.ModuleType("orchestration.launch")

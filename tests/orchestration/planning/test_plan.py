@@ -4,7 +4,7 @@ import pytest
 
 from autodo.errors import ConfigError
 from orchestration.grid.grid import GridConfig, ResourcesConfig, expand
-from orchestration.planning.plan import continued, expected_rows, launched, local_slots, make_plan, select, works
+from orchestration.planning.plan import continued, expected_rows, jobs_left, launched, local_slots, make_plan, select
 from orchestration.store.run_state import Cause, State
 from orchestration.store.store import Store
 from tests.runs import outcome, result_row
@@ -78,10 +78,10 @@ def test_the_work_of_a_plan_has_its_resources_and_expected_seconds(store: Store)
     runs = expand(grid())
     store.save(outcome(runs[0], seconds=10.0), runs[0].run_id)
     some = ResourcesConfig(cpus=3)
-    work = works(make_plan(runs, store), store, lambda _: some)
-    assert [one.run for one in work] == runs[1:]
-    assert {one.resources for one in work} == {some}
-    assert {one.expected_seconds for one in work} == {10.0}
+    jobs = jobs_left(make_plan(runs, store), store, lambda _: some)
+    assert [one.run for one in jobs] == runs[1:]
+    assert {one.resources for one in jobs} == {some}
+    assert {one.expected_seconds for one in jobs} == {10.0}
 
 
 def test_slots_are_known_for_cpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:

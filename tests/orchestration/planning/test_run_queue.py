@@ -6,7 +6,7 @@ import pytest
 
 from autodo.config.recipes import build_run
 from orchestration.grid.grid import ResourcesConfig
-from orchestration.planning.run_queue import BUSY_PAUSE_SECONDS, PATIENCE_SECONDS, RunQueue, Work
+from orchestration.planning.run_queue import BUSY_PAUSE_SECONDS, PATIENCE_SECONDS, Job, RunQueue
 from orchestration.store.run_state import Cause, Failure
 
 RUN = build_run("digits", "baseline")
@@ -24,8 +24,8 @@ def clock() -> Clock:
     return Clock()
 
 
-def works(**seconds: float | None) -> list[Work]:
-    return [Work(name, RUN, ResourcesConfig(), expected) for name, expected in seconds.items()]
+def jobs(**seconds: float | None) -> list[Job]:
+    return [Job(name, RUN, ResourcesConfig(), expected) for name, expected in seconds.items()]
 
 
 def failure(cause: Cause = Cause.ERROR, attempts: int = 1) -> Failure:
@@ -35,37 +35,37 @@ def failure(cause: Cause = Cause.ERROR, attempts: int = 1) -> Failure:
 
 def taken(queue: RunQueue) -> list[str]:
     ids = []
-    while (work := queue.take()) is not None:
-        ids.append(work.run_id)
+    while (job := queue.take()) is not None:
+        ids.append(job.run_id)
     return ids
 
 
 def test_unknown_runs_come_first_then_the_longest_and_equals_in_their_order() -> None:
-    queue = RunQueue(works(short=1.0, long=9.0, unknown=None, long2=9.0, middle=5.0), retries=2)
+    queue = RunQueue(jobs(short=1.0, long=9.0, unknown=None, long2=9.0, middle=5.0), retries=2)
     assert taken(queue) == ["unknown", "long", "long2", "middle", "short"]
 
 
 def test_of_runs_of_unknown_length_the_dearest_comes_first() -> None:
     costs = {"baseline": 40.0, "exact": 80.0, "aws": 72.0}
-    unknown = [Work(name, RUN, ResourcesConfig(), None, cost) for name, cost in costs.items()]
-    queue = RunQueue([*works(known=500.0), *unknown], retries=2)
+    unknown = [Job(name, RUN, ResourcesConfig(), None, cost) for name, cost in costs.items()]
+    queue = RunQueue([*jobs(known=500.0), *unknown], retries=2)
     assert taken(queue) == ["exact", "aws", "baseline", "known"]
 
 
 def test_a_run_of_unknown_length_and_cost_costs_an_epoch() -> None:
-    more, less = (Work(name, RUN, ResourcesConfig(), None, cost) for name, cost in (("more", 1.5), ("less", 0.5)))
-    assert taken(RunQueue([less, *works(unknown=None), more], retries=2)) == ["more", "unknown", "less"]
+    more, less = (Job(name, RUN, ResourcesConfig(), None, cost) for name, cost in (("more", 1.5), ("less", 0.5)))
+    assert taken(RunQueue([less, *jobs(unknown=None), more], retries=2)) == ["more", "unknown", "less"]
 
 
 def test_no_more_are_at_work_than_allowed() -> None:
-    queue = RunQueue(works(a=None, b=None, c=None), retries=2, at_most=2)
+    queue = RunQueue(jobs(a=None, b=None, c=None), retries=2, at_most=2)
     assert taken(queue) == ["a", "b"]
     queue.ended("a")
     assert taken(queue) == ["c"]
 
 
 def test_it_is_finished_when_everything_has_ended() -> None:
-    queue = RunQueue(works(a=None), retries=2)
+    queue = RunQueue(jobs(a=None), retries=2)
     assert not queue.finished
     queue.take()
     assert not queue.finished
@@ -74,7 +74,7 @@ def test_it_is_finished_when_everything_has_ended() -> None:
 
 
 def test_a_failed_run_comes_last_and_is_given_up_after_its_retries() -> None:
-    queue = RunQueue(works(a=9.0, b=1.0), retries=2)
+    queue = RunQueue(jobs(a=9.0, b=1.0), retries=2)
     queue.take()
     assert queue.failed("a", failure(attempts=1))
     assert taken(queue) == ["b", "a"]
@@ -86,7 +86,7 @@ def test_a_failed_run_comes_last_and_is_given_up_after_its_retries() -> None:
 
 
 def test_a_failure_that_the_store_could_not_keep_counts_all_the_same() -> None:
-    queue = RunQueue(works(a=None), retries=1)
+    queue = RunQueue(jobs(a=None), retries=1)
     queue.take()
     assert queue.failed("a", failure(attempts=1))
     queue.take()
@@ -94,20 +94,20 @@ def test_a_failure_that_the_store_could_not_keep_counts_all_the_same() -> None:
 
 
 def test_a_diverged_run_is_not_tried_again() -> None:
-    queue = RunQueue(works(a=None), retries=5)
+    queue = RunQueue(jobs(a=None), retries=5)
     queue.take()
     assert not queue.failed("a", failure(Cause.DIVERGED))
 
 
 def test_a_lost_node_is_never_held_against_a_run() -> None:
-    queue = RunQueue(works(a=None), retries=0)
+    queue = RunQueue(jobs(a=None), retries=0)
     for _ in range(20):
         assert queue.take() is not None
         assert queue.failed("a", failure(Cause.NODE_LOST, attempts=0))
 
 
 def test_after_a_stop_nothing_starts_and_it_ends_with_the_runs_at_work() -> None:
-    queue = RunQueue(works(a=None, b=None), retries=2)
+    queue = RunQueue(jobs(a=None, b=None), retries=2)
     queue.take()
     queue.stop()
     assert queue.take() is None
@@ -117,7 +117,7 @@ def test_after_a_stop_nothing_starts_and_it_ends_with_the_runs_at_work() -> None
 
 
 def test_the_end_of_the_time_is_a_stop(clock: Clock) -> None:
-    queue = RunQueue(works(a=None, b=None), retries=2, seconds=10, clock=clock)
+    queue = RunQueue(jobs(a=None, b=None), retries=2, seconds=10, clock=clock)
     queue.take()
     assert not queue.stopping
     clock.now = 10.0
@@ -127,7 +127,7 @@ def test_the_end_of_the_time_is_a_stop(clock: Clock) -> None:
 
 
 def test_a_busy_run_is_looked_at_again_when_nothing_else_waits_and_left_in_the_end(clock: Clock) -> None:
-    queue = RunQueue(works(a=None, b=None), retries=2, clock=clock)
+    queue = RunQueue(jobs(a=None, b=None), retries=2, clock=clock)
     queue.take()
     queue.is_busy("a")
     assert taken(queue) == ["b"]
@@ -147,7 +147,7 @@ def test_a_busy_run_is_looked_at_again_when_nothing_else_waits_and_left_in_the_e
 
 
 def test_of_several_busy_runs_the_one_that_has_waited_longest_is_looked_at_first(clock: Clock) -> None:
-    queue = RunQueue(works(a=None, b=None, c=1.0), retries=2, clock=clock)
+    queue = RunQueue(jobs(a=None, b=None, c=1.0), retries=2, clock=clock)
     assert taken(queue) == ["a", "b", "c"]
     queue.is_busy("b")
     queue.is_busy("a")
@@ -166,7 +166,7 @@ def test_patience_with_a_busy_run_begins_when_the_last_of_ours_ends(
     clock: Clock, patience: float | None, end: str
 ) -> None:
     seconds = PATIENCE_SECONDS if patience is None else patience
-    queue = RunQueue(works(a=None, b=None), retries=0, clock=clock, patience_seconds=patience)
+    queue = RunQueue(jobs(a=None, b=None), retries=0, clock=clock, patience_seconds=patience)
     assert taken(queue) == ["a", "b"]
     queue.is_busy("a")
     clock.now = 1000.0
@@ -184,7 +184,7 @@ def test_patience_with_a_busy_run_begins_when_the_last_of_ours_ends(
 
 def test_patience_is_counted_from_the_start_of_the_queue(clock: Clock) -> None:
     clock.now = 500.0
-    queue = RunQueue(works(a=None), retries=0, clock=clock)
+    queue = RunQueue(jobs(a=None), retries=0, clock=clock)
     queue.take()
     queue.is_busy("a")
     clock.now = 500.0 + BUSY_PAUSE_SECONDS - 0.1
@@ -197,7 +197,7 @@ def test_patience_is_counted_from_the_start_of_the_queue(clock: Clock) -> None:
 
 def test_the_time_is_counted_from_the_start_of_the_queue(clock: Clock) -> None:
     clock.now = 500.0
-    queue = RunQueue(works(a=None), retries=0, seconds=10, clock=clock)
+    queue = RunQueue(jobs(a=None), retries=0, seconds=10, clock=clock)
     clock.now = 509.9
     assert not queue.out_of_time
     clock.now = 510.0
@@ -205,7 +205,7 @@ def test_the_time_is_counted_from_the_start_of_the_queue(clock: Clock) -> None:
 
 
 def test_a_run_that_was_busy_and_is_free_now_is_run(clock: Clock) -> None:
-    queue = RunQueue(works(a=None), retries=2, clock=clock)
+    queue = RunQueue(jobs(a=None), retries=2, clock=clock)
     queue.take()
     queue.is_busy("a")
     clock.now = BUSY_PAUSE_SECONDS

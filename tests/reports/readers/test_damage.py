@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from autodo.results import records
-from benchmarks.synthetic_store import write_store
+from orchestration.testing.synthetic_store import write_store
 from reports.analysis.comparison import named
 from reports.readers.damage import Problem, printable, told, with_control_characters
 from reports.readers.load import load_epochs, load_results, reduce_runs

@@ -6,7 +6,7 @@ import pytest
 
 from autodo.errors import StoreError
 from autodo.io.storage import Location
-from benchmarks.synthetic_store import write_store
+from orchestration.testing.synthetic_store import write_store
 from reports.readers import files
 from reports.readers.load import load_epochs, load_results
 from tests.reports.conftest import make

@@ -1,9 +1,9 @@
-"""The tables of a run that nobody trained, from distributions whose parameters are known.
+"""The Parquet tables of a synthetic run, drawn from distributions with known parameters instead of trained.
 
-Hits of a class are binomial in its images, and everything else follows from the hits: the errors of an epoch, the epoch
-of lowest val error, the predictions there. Log weights of right and of wrong labels are normal, `separation` standard
-deviations apart, so that their AUROC is Phi(separation / sqrt(2)); a share `repaired` of the wrong labels has a soft
-label that points to the right class. The figures are plausible and no results.
+The hits of each class are binomial, and the rest follows from them: the errors of each epoch, the epoch of lowest val
+error, the predictions there. Log weights of right and wrong labels are normal, `separation` standard deviations apart,
+so that their AUROC is Phi(separation / sqrt(2)). A share `repaired` of the wrong labels has a soft label that is
+highest at the right class. The values are plausible, but they are not results.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ Integers = NDArray[np.int64]
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """A dataset's sizes, and how hard it is: test error of the baseline on clean, balanced labels."""
+    """Sizes of a dataset, and the baseline's test error on clean, balanced labels."""
 
     classes: int
     train: int
@@ -37,12 +37,12 @@ class Images:
 
 @dataclasses.dataclass(frozen=True)
 class Behaviour:
-    """What a method does to the error, as factors of the baseline's.
+    """How a method changes the baseline's error and time.
 
     Args:
-        clean: on clean, balanced labels.
-        imbalance, noise: of what these add.
-        separation, repaired: see above; 0 where nothing is learned.
+        clean: factor of the error on clean, balanced labels.
+        imbalance, noise: factors of the error that imbalance and noise add.
+        separation, repaired: as in the module's docstring; 0 where nothing is learned.
         slowdown: seconds of a run over the baseline's.
     """
 
@@ -71,30 +71,30 @@ BEHAVIOURS = {
     "autodo-aw": Behaviour(0.78, 0.4, 0.3, separation=1.0, slowdown=1.8),
     "autodo-aws": Behaviour(0.75, 0.35, 0.2, separation=1.5, repaired=0.6, slowdown=1.8),
 }
-_IMBALANCE, _NOISE = 0.09, 0.5  # of error, for each factor of ten of IR; for each unit of NR
-_OPERATIONS = 7  # of the affine warp
-_TOP = 10  # classes that a point keeps
-_SHOWN = 64  # points with a picture, of each signal
-_WIDTH = 64  # of an embedding
+_IMBALANCE, _NOISE = 0.09, 0.5  # error added by each factor of ten of IR, and by each unit of NR
+_OPERATIONS = 7  # operations of the affine warp
+_TOP = 10  # most probable classes stored with each point
+_SHOWN = 64  # points with a thumbnail for each signal
+_WIDTH = 64  # width of an embedding
 _STARTED = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
 
 def class_errors(run: RunConfig) -> Floats:
-    """The expected test error of each class after the last epoch: the answer that a report should come near to.
+    """Expected test error of each class after the last epoch, which a report should come close to.
 
     Shape:
         -> [C].
     """
-    images, does = IMAGES[run.dataset.name], BEHAVIOURS[run.method.name]
+    images, method = IMAGES[run.dataset.name], BEHAVIOURS[run.method.name]
     distortion = run.distortion
-    errors = np.full(images.classes, images.error * does.clean + _NOISE * distortion.noise_ratio * 0.2 * does.noise)
-    errors *= np.linspace(0.8, 1.2, images.classes)  # no two classes are as hard
-    errors[images.classes // 2 :] += 2 * _IMBALANCE * np.log10(distortion.imbalance_ratio) * does.imbalance
+    errors = np.full(images.classes, images.error * method.clean + _NOISE * distortion.noise_ratio * 0.2 * method.noise)
+    errors *= np.linspace(0.8, 1.2, images.classes)  # some classes are harder
+    errors[images.classes // 2 :] += 2 * _IMBALANCE * np.log10(distortion.imbalance_ratio) * method.imbalance
     return np.minimum(errors, 0.95)
 
 
 class SyntheticRun:
-    """Everything that a run with this configuration leaves; the same in every process.
+    """The tables of one synthetic run; the same configuration gives the same values in every process.
 
     Shape:
         class_hits [E, C], test_counts [C], val_errors, test_errors [E].
@@ -102,11 +102,11 @@ class SyntheticRun:
 
     def __init__(self, run: RunConfig) -> None:
         self.run = run
-        self.images, self.does = IMAGES[run.dataset.name], BEHAVIOURS[run.method.name]
+        self.images, self.behaviour = IMAGES[run.dataset.name], BEHAVIOURS[run.method.name]
         self.generator = np.random.default_rng(zlib.crc32(run.run_id.encode()))
         epochs = run.training.epochs
         self.test_counts = np.bincount(_test_labels(self.images), minlength=self.images.classes)
-        # A seed is luckier than another; then a course that levels off, and a last fall as the learning rate ends.
+        # Seeds differ by 3%. Errors fall exponentially, and once more while the learning rate goes to 0.
         final = np.clip(class_errors(run) * self.generator.normal(1, 0.03), 1e-3, 0.98)
         progress = (np.arange(epochs) + 1) / epochs
         course = np.exp(-8 * progress) + 0.25 * np.cos(np.pi * progress / 2)
@@ -124,14 +124,13 @@ class SyntheticRun:
 
     @property
     def labels(self) -> tuple[Integers, Integers, Integers]:
-        """Of the train points: position in the train set, label that was given, label before the distortion."""
+        """Train points: position in the train set, given label, label before the distortion."""
         return _train_labels(self.images, self.val_points, self.run.distortion, self.run.seed)
 
     def results(self) -> pa.Table:
-        """The row of results."""
+        """One row of results."""
         half, hits = self.images.classes // 2, self.class_hits[self.best]
         wrong = self.test_counts - hits
-        # The classes are as many as each other, but for the upper half where there is imbalance.
         imbalanced = self.run.distortion.imbalance_ratio > 1
         times = self._times()
         total = {name: float(times[name].sum()) for name in ("inner_seconds", "outer_seconds", "eval_seconds")}
@@ -172,7 +171,7 @@ class SyntheticRun:
         return records.table("results", [row])
 
     def epochs(self) -> pa.Table:
-        """A row an epoch."""
+        """One row for each epoch."""
         count = len(self.test_errors)
         warm = np.minimum((np.arange(count) + 1) / max(1, self.run.training.warmup_epochs), 1)
         return _table(
@@ -192,8 +191,8 @@ class SyntheticRun:
         )
 
     def _predicted(self) -> Integers:
-        """As many of each class are right as the results say, the others take a near class."""
-        # A generator of its own: predictions and embeddings agree, whichever of them are written.
+        """Predicted classes, with the hits of the best epoch; the wrong ones are a class nearby."""
+        # Its own generator, so that predictions and embeddings agree even if only one of them is written.
         generator = np.random.default_rng([zlib.crc32(self.run.run_id.encode()), self.images.test])
         labels, classes = _test_labels(self.images), self.images.classes
         order = np.argsort(labels, kind="stable")
@@ -204,7 +203,7 @@ class SyntheticRun:
         return np.where(right, labels, (labels + away) % classes)
 
     def predictions(self) -> pa.Table:
-        """A row a test image."""
+        """One row for each test image."""
         labels, prediction = _test_labels(self.images), self._predicted()
         return _table(
             "predictions",
@@ -219,7 +218,7 @@ class SyntheticRun:
         )
 
     def embeddings(self) -> pa.Table:
-        """A row a test image, in a cluster for each class; a wrong one lies between its class and the other."""
+        """One row for each test image: a cluster for each class, wrong images between their class and the predicted."""
         labels, prediction = _test_labels(self.images), self._predicted()
         generator = np.random.default_rng([self.run.seed, self.images.classes])
         centres = generator.normal(0, 1, (self.images.classes, _WIDTH))
@@ -237,7 +236,7 @@ class SyntheticRun:
         )
 
     def points(self) -> pa.Table:
-        """A row a train point."""
+        """One row for each train point."""
         index, given, clean = self.labels
         count, classes, learned = len(index), self.images.classes, self.run.points.learn if self.run.points else ()
         wrong = given != clean
@@ -255,10 +254,10 @@ class SyntheticRun:
         }
         suspicion = [loss]
         if "weight" in learned:
-            values["weight"] = np.exp(self.generator.normal(-self.does.separation * wrong, 1))
+            values["weight"] = np.exp(self.generator.normal(-self.behaviour.separation * wrong, 1))
             suspicion.append(-values["weight"])
         if "soft-label" in learned:
-            points_to = np.where(wrong & (self.generator.random(count) < self.does.repaired), clean, given)
+            points_to = np.where(wrong & (self.generator.random(count) < self.behaviour.repaired), clean, given)
             values["soft_label"] = np.full((count, classes), 0.1 / classes, dtype=np.float32)
             values["soft_label"][np.arange(count), points_to] += 0.9
             suspicion.append(-values["soft_label"][np.arange(count), given])
@@ -270,14 +269,14 @@ class SyntheticRun:
         return _table("points", count, values)
 
     def _times(self) -> dict[str, Any]:
-        """Of every epoch."""
+        """Times, speed and memory of each epoch."""
         count = len(self.test_errors)
         speed = np.random.default_rng(self.run.seed).normal(1500, 20, count)
         outer = np.arange(count) >= self.run.outer_start
         inner_seconds = self.images.train / speed
         return {
             "inner_seconds": inner_seconds,
-            "outer_seconds": np.where(outer, inner_seconds * (self.does.slowdown - 1), 0.0),
+            "outer_seconds": np.where(outer, inner_seconds * (self.behaviour.slowdown - 1), 0.0),
             "eval_seconds": np.full(count, self.images.test / 6000),
             "images_per_second": speed,
             "peak_memory_bytes": np.full(count, 8 * 2**30),
@@ -285,7 +284,7 @@ class SyntheticRun:
 
 
 def _table(kind: records.Kind, count: int, values: dict[str, Any]) -> pa.Table:
-    """Columns of `count` rows: one value for all, an array [rows], or an array [rows, width] for lists."""
+    """A table of `count` rows; each value is one for all rows, an array [rows], or an array [rows, width] for lists."""
 
     def column(field: pa.Field) -> pa.Array:
         value = values.get(field.name)
@@ -306,7 +305,7 @@ def _table(kind: records.Kind, count: int, values: dict[str, Any]) -> pa.Table:
 
 @functools.cache
 def _test_labels(images: Images) -> Integers:
-    """The test set that all runs of a dataset share."""
+    """Labels of the test set, which all runs of a dataset share."""
     generator = np.random.default_rng(images.test)
     return generator.permutation(np.arange(images.test) % images.classes)
 
@@ -315,7 +314,7 @@ def _test_labels(images: Images) -> Integers:
 def _train_labels(
     images: Images, val_points: int, distortion: DistortionConfig, seed: int
 ) -> tuple[Integers, Integers, Integers]:
-    """Which every method of one seed shares."""
+    """The `labels` of a run, which all methods of a seed share."""
     from autodo.data.distort import flip_labels, imbalance
 
     generator = np.random.default_rng([seed, images.classes, images.train])
@@ -328,7 +327,7 @@ def _train_labels(
 
 @functools.cache
 def _thumbnail(label: int) -> bytes:
-    """A PNG of 32 x 32 pixels, of noise in a class's colour."""
+    """A PNG of 32 x 32 pixels: noise in the colour of the class."""
     generator = np.random.default_rng(label)
     pixels = generator.integers(64, size=(32, 32, 3)) + generator.integers(192, size=3)
     buffer = io.BytesIO()

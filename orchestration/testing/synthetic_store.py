@@ -1,11 +1,10 @@
-"""Writes a store of runs that nobody trained, to measure and to test reports with; `synthetic_run.py` says how.
+"""Write a synthetic store: runs that were drawn, not trained (`synthetic_run.py`). Try `autodo report OUT` on it.
 
-    python -m benchmarks.synthetic_store OUT                  # the paper's small-image grids: 384 runs of 200 epochs
-    python -m benchmarks.synthetic_store OUT --runs 10000     # more seeds of them; results and epochs only
-    python -m benchmarks.synthetic_store OUT --embeddings     # with those of seed 0 of the most distorted cells
+    python -m orchestration.testing.synthetic_store OUT               # the paper's small-image grids: 384 runs
+    python -m orchestration.testing.synthetic_store OUT --runs 10000  # more seeds, only results and epochs
+    python -m orchestration.testing.synthetic_store OUT --embeddings  # with embeddings, for t-SNE (3 to 5 s a method)
 
-The runs' `git_sha` and `device` are "synthetic". The stores that `benchmarks/report.py` times have no embeddings: t-SNE
-takes 3 to 5 s for each method that is drawn.
+The `git_sha` and `device` of its runs are "synthetic".
 """
 
 import argparse
@@ -20,9 +19,9 @@ from pathlib import Path
 
 from autodo.config.run import RunConfig
 from autodo.results import records
-from benchmarks.synthetic_run import SyntheticRun
 from orchestration.grid.grid import GridConfig, expand, load_grid
 from orchestration.store.store import Store
+from orchestration.testing.synthetic_run import SyntheticRun
 
 GRIDS = tuple(f"paper-{dataset}{rest}" for dataset in ("svhn", "cifar10", "cifar100") for rest in ("", "-published"))
 ALL: tuple[records.Kind, ...] = ("points", "predictions", "epochs", "results")
@@ -31,11 +30,11 @@ _PAPER_RUNS = 384
 
 
 def main() -> None:
-    """Writes a store."""
+    """Write the store that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--runs", type=int, help="how many; without points and predictions")
-    parser.add_argument("--embeddings", action="store_true", help="keep those of seed 0 of the most distorted cells")
+    parser.add_argument("--runs", type=int, help="number of runs; points and predictions are then left out")
+    parser.add_argument("--embeddings", action="store_true", help="of seed 0 of the most distorted cells")
     given = parser.parse_args()
     started = time.perf_counter()
     grids = paper_grids(_PAPER_RUNS if given.runs is None else given.runs)
@@ -48,7 +47,7 @@ def main() -> None:
 
 
 def paper_grids(runs: int) -> list[GridConfig]:
-    """The shipped grids of tables 1 to 3, with as many seeds as `runs` runs need."""
+    """The shipped grids of tables 1 to 3 of the paper, with enough seeds for `runs` runs."""
     grids = [load_grid(name) for name in GRIDS]
     cells = sum(len(expand(grid)) // len(grid.seeds) for grid in grids)
     seeds = tuple(range(-(-runs // cells)))
@@ -56,7 +55,7 @@ def paper_grids(runs: int) -> list[GridConfig]:
 
 
 def _with_policies(grid: GridConfig) -> GridConfig:
-    """As a launch keeps it: policies by their content, not by the path of a file that others have not."""
+    """The grid as a launch saves it: with the content hashes of policies in place of the path of their file."""
     if "policy.path" not in grid.set:
         return grid
     pairs = [f"{dataset} {method}" for dataset, method in itertools.product(grid.datasets, grid.methods)]
@@ -65,12 +64,12 @@ def _with_policies(grid: GridConfig) -> GridConfig:
 
 
 def runs_of(grids: Iterable[GridConfig]) -> list[RunConfig]:
-    """The runs of several grids; seeds vary slowest."""
+    """The runs of several grids, ordered by seed."""
     return sorted((run for grid in grids for run in expand(grid)), key=lambda run: run.seed)
 
 
 def most_distorted(runs: Sequence[RunConfig]) -> list[RunConfig]:
-    """The runs of seed 0 in each dataset's cell of highest imbalance, and of highest noise there."""
+    """The runs of seed 0 in each dataset's cell of highest imbalance and, within it, highest noise."""
 
     def distortion(run: RunConfig) -> tuple[float, float]:
         return run.distortion.imbalance_ratio, run.distortion.noise_ratio
@@ -82,16 +81,16 @@ def most_distorted(runs: Sequence[RunConfig]) -> list[RunConfig]:
 def write_store(
     root: Path, runs: Sequence[RunConfig], kinds: Collection[records.Kind] = ALL, grids: Iterable[GridConfig] = ()
 ) -> Store:
-    """A store with these tables of these runs, and the grids as launched on it.
+    """Write a store with these tables of these runs, and with `grids` as if they had been launched on it.
 
     Raises:
-        StoreError: if something else is there.
+        StoreError: if `root` holds something else.
     """
     store = Store(root).create()
     for grid in grids:
         store.save_grid(grid)
     write = functools.partial(write_run, root=root, kinds=tuple(kinds))
-    if len(runs) < 100:  # which other processes would take longer to start for
+    if len(runs) < 100:  # starting other processes would take longer
         for run in runs:
             write(run)
     else:
@@ -102,7 +101,7 @@ def write_store(
 
 
 def write_run(run: RunConfig, root: Path, kinds: Sequence[records.Kind]) -> None:
-    """A run's files, the results last."""
+    """Write these tables of a run, the results last."""
     made = SyntheticRun(run)
     tables = {
         "points": made.points,

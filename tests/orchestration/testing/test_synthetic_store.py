@@ -1,4 +1,4 @@
-"""The store that reports are measured with: its answers are known, and its tables agree with one another."""
+"""Synthetic stores: their tables agree with one another and with the known answers."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from sklearn.metrics import roc_auc_score
 from autodo.config.recipes import build_run
 from autodo.config.run import DistortionConfig, RunConfig
 from autodo.results import records
-from benchmarks.synthetic_run import BEHAVIOURS, IMAGES, SyntheticRun, class_errors
-from benchmarks.synthetic_store import most_distorted, paper_grids, runs_of, write_run, write_store
 from orchestration.grid.grid import GridConfig
 from orchestration.store.store import Store
+from orchestration.testing.synthetic_run import BEHAVIOURS, IMAGES, SyntheticRun, class_errors
+from orchestration.testing.synthetic_store import most_distorted, paper_grids, runs_of, write_run, write_store
 from reports.readers.load import load_epochs, load_results, reduce_runs
 
 EPOCHS = 30
@@ -39,7 +39,7 @@ def read(store: Path, kind: str, run: RunConfig) -> pd.DataFrame:
     return pd.read_parquet(store / kind / f"{run.run_id}.parquet")
 
 
-def test_it_reads_without_a_warning(store: Path) -> None:
+def test_it_is_read_without_warnings(store: Path) -> None:
     results = load_results(store)
     assert results.warnings == ()
     assert results.frame["run_id"].tolist() == sorted(run.run_id for run in RUNS)
@@ -70,7 +70,7 @@ def test_the_tables_of_a_run_agree(store: Path, run: RunConfig) -> None:
     assert epochs["outer_phase"].sum() == (EPOCHS - run.outer_start)
 
 
-def test_epochs_are_what_pandas_reads(store: Path) -> None:
+def test_load_epochs_agrees_with_pandas(store: Path) -> None:
     columns = [name for name in records.SCHEMAS["epochs"].names if name != "per_class_accuracy"]
     frame, warnings = load_epochs(store, [run.run_id for run in RUNS], columns)
     assert warnings == ()
@@ -80,22 +80,24 @@ def test_epochs_are_what_pandas_reads(store: Path) -> None:
     pd.testing.assert_frame_equal(frame.astype(texts), plain[columns].reset_index(drop=True), check_dtype=False)
 
 
-def test_the_last_error_is_the_known_one() -> None:
+def test_the_last_error_is_the_expected_one() -> None:
     expected = class_errors(RUNS[1]).mean()
     errors = [SyntheticRun(a_run("autodo-aws", seed)).test_errors[-1] for seed in range(40)]
     assert np.mean(errors) == pytest.approx(expected, abs=4 * np.std(errors, ddof=1) / np.sqrt(len(errors)))
     assert expected < class_errors(RUNS[0]).mean()
 
 
-def test_weights_and_soft_labels_repair_as_much_as_they_should(store: Path) -> None:
+def test_weights_and_soft_labels_repair_the_known_shares(store: Path) -> None:
     points = read(store, "points", RUNS[1])
     wrong = points["label"] != points["clean_label"]
-    does = BEHAVIOURS["autodo-aws"]
-    assert roc_auc_score(wrong, -points["weight"]) == pytest.approx(norm.cdf(does.separation / np.sqrt(2)), abs=0.01)
+    behaviour = BEHAVIOURS["autodo-aws"]
+    assert roc_auc_score(wrong, -points["weight"]) == pytest.approx(
+        norm.cdf(behaviour.separation / np.sqrt(2)), abs=0.01
+    )
     soft = np.stack(points["soft_label"].tolist())
     assert soft.sum(1) == pytest.approx(1, abs=1e-5)
     repaired = soft.argmax(1)[wrong] == points["clean_label"][wrong]
-    assert repaired.mean() == pytest.approx(does.repaired, abs=0.03)
+    assert repaired.mean() == pytest.approx(behaviour.repaired, abs=0.03)
     assert read(store, "points", RUNS[0])["weight"].isna().all()
 
 
@@ -125,7 +127,7 @@ def test_methods_of_a_seed_share_their_labels(store: Path) -> None:
     assert not baseline.equals(other_seed)
 
 
-def test_a_run_is_the_same_whoever_writes_it(store: Path, tmp_path: Path) -> None:
+def test_the_same_run_is_written_twice_alike(store: Path, tmp_path: Path) -> None:
     write_store(tmp_path, RUNS[1:2])
     for kind in ("results", "epochs", "predictions", "points"):
         pd.testing.assert_frame_equal(read(tmp_path, kind, RUNS[1]), read(store, kind, RUNS[1]))

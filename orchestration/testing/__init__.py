@@ -1,0 +1,1 @@
+"""Synthetic stores with known answers, to try reports on and to test and measure code that reads stores."""
