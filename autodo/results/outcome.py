@@ -66,7 +66,7 @@ class Outcome:
     def suspicious_points(self) -> pa.Table:
         """Train points, the most probably wrong label first: by the loss of the label that was given.
 
-        The order that measured best, and that of `autodo inspect` (docs/label-errors.md).
+        The order that measured best, and that of `autodo inspect` (docs/how-to/find-label-errors.md).
 
         Returns:
             columns `index`, `source`, `given` and `predicted` (names of classes), `loss`.
