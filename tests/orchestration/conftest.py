@@ -113,7 +113,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> "type[Tuner]":
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
-    monkeypatch.setattr(task_searches, "Pool", type("Pool", (ActorPool,), {"dies": {}, "done": []}))
+    monkeypatch.setattr(task_searches, "ActorPool", type("ActorPool", (ActorPool,), {"dies": {}, "done": []}))
     monkeypatch.setattr(task_searches, "LOOK_SECONDS", 0.0)
     tuner = type("Tuner", (Tuner,), {})
     monkeypatch.setattr(on_ray.tune, "Tuner", tuner)
