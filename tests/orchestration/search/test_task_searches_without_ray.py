@@ -63,7 +63,7 @@ def test_a_search_is_shared_by_its_runs_and_one_that_fails_takes_its_own_with_it
     assert (failure.cause, failure.kind) == (Cause.ERROR, "DataError")
     assert failure.last_line.startswith("the search of its policy failed, see ")
     assert failure.last_line.endswith("or lower the imbalance ratio")
-    assert "folds.py" in failure.traceback
+    assert "fold_worker.py" in failure.traceback
     assert progress.failed == {bad.run_id: failure.last_line}
     assert store.config(bad.run_id) == bad, "it can be retried"
     assert "failed: the search has 10 images" in log_of(store, bad)
