@@ -99,11 +99,21 @@ def train(
                 old = ", ".join(f"{key}: {value}" for key, value in defaults_before(protocol).items())
                 say(console, f"{place} has this run as it was with older defaults ({old}); this is another run")
         from orchestration.execution.execute import decoding_by, execute, load_dataset
+        from orchestration.execution.options import ExecutionOptions
         from orchestration.store.failures import record_failure
 
         with console.status("loading"), decoding_by(loader_workers):
             device = _device(device)
             load_dataset(run.dataset, data_dir, download)
+    options = ExecutionOptions(
+        data_dir=data_dir,
+        download=download,
+        checkpoint_every=checkpoint_every,
+        keep=kept,
+        lambda_storage=lambda_storage,
+        loader_workers=loader_workers,
+        checkpoint_steps=checkpoint_steps,
+    )
     policies.keep(found, place.create())
     epoch = None
     try:
@@ -113,14 +123,8 @@ def train(
             for metrics in execute(
                 run,
                 place,
-                data_dir=data_dir,
-                download=download,
+                options,
                 device=device,
-                checkpoint_every=checkpoint_every,
-                keep=kept,
-                lambda_storage=lambda_storage,
-                loader_workers=loader_workers,
-                checkpoint_steps=checkpoint_steps,
                 estimate=functools.partial(_estimate, shown, run, _smaller(build, dataset, preset), device),
                 on_progress=shown.within,
             ):

@@ -22,6 +22,7 @@ from ray.tune.search import Searcher
 
 from autodo.config.run import RunConfig
 from autodo.results import records
+from orchestration.execution.options import ExecutionOptions
 from orchestration.grid.grid import ResourcesConfig
 
 # First of all that touches Ray: it sets the environment that Ray reads at its import.
@@ -216,9 +217,11 @@ class Actor:
         """Run ids, an attempt each."""
         self.stopped: list[str] = []
         """Of those, the attempts that were closed before their end."""
-        self.options: list[dict[str, Any]] = []
+        self.options: list[ExecutionOptions] = []
 
-    def __call__(self, run: RunConfig, store: Store, **options: Any) -> Iterator[dict[str, Any]]:
+    def __call__(
+        self, run: RunConfig, store: Store, options: ExecutionOptions, *, device: str
+    ) -> Iterator[dict[str, Any]]:
         self.options.append(options)
         attempt = self.began.count(run.run_id)
         self.began.append(run.run_id)
