@@ -181,7 +181,7 @@ def _with_policies(
         return list(jobs)
     from autodo.search.algorithms import ALGORITHMS
     from autodo.search.tasks import search_config
-    from orchestration.search import population, stage
+    from orchestration.search import population_searches, task_searches
 
     asking = [job.resources for job in jobs if job.run.search_id in wanted]
     # One size for all searches, so that no process waits for the room of one of another size.
@@ -193,7 +193,7 @@ def _with_policies(
     alone = {search_id: run for search_id, run in wanted.items() if search_config(run).algorithm in ALGORITHMS}
     populations = {search_id: run for search_id, run in wanted.items() if search_id not in alone}
     begun = time.monotonic()
-    ended = stage.find_policies(
+    ended = task_searches.find_policies(
         alone,
         store,
         console,
@@ -204,7 +204,7 @@ def _with_policies(
         data_dir=options.data_dir,
     )
     if populations and ended.stop_reason is None:
-        after = population.find_policies(
+        after = population_searches.find_policies(
             populations,
             store,
             console,
@@ -214,7 +214,7 @@ def _with_policies(
             seconds=None if options.seconds is None else options.seconds - (time.monotonic() - begun),
             data_dir=options.data_dir,
         )
-        ended = stage.Ended({**ended.failed, **after.failed}, after.stop_reason)
+        ended = task_searches.SearchesEnded({**ended.failed, **after.failed}, after.stop_reason)
     progress.stop_reason = ended.stop_reason
     ready = []
     for job in jobs:

@@ -210,7 +210,7 @@ def _estimate(
 
 def _search(console: Console, run: RunConfig, store: Store, data_dir: str | None, device: str) -> None:
     from orchestration.display.searches import SearchBoard
-    from orchestration.search.searches import search_alone
+    from orchestration.search.task_runner import search_in_store
 
     store.begin(run)  # so that a search that fails is a failure of a run that is known
     search_id = str(run.search_id)
@@ -220,7 +220,7 @@ def _search(console: Console, run: RunConfig, store: Store, data_dir: str | None
             board.update(search_id, "at work", line)
             board.refresh()
 
-        search_alone(run, store, data_dir=data_dir, device=device, tell=tell)
+        search_in_store(run, store, data_dir=data_dir, device=device, tell=tell)
         board.update(search_id, "found", str(store.policy_file(search_id)))
 
 
