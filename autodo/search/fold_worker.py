@@ -75,13 +75,8 @@ class FoldWorker:
         run = proxy_run(self._context.config, f"fold-{number}")
         data = proxy_data(self._images, self._labels, *self._split(number), self._context.data.class_names)
 
-<<<<<<< HEAD:autodo/search/folds.py
         def begin() -> Trainer:
-            return Trainer(run, data, device=self._bench.device, checkpoint=checkpoint)
-=======
-        def begin() -> Training:
-            return Training(run, data, device=self._context.device, checkpoint=checkpoint)
->>>>>>> main:autodo/search/fold_worker.py
+            return Trainer(run, data, device=self._context.device, checkpoint=checkpoint)
 
         try:
             training = begin()

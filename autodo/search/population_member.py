@@ -90,13 +90,9 @@ class PopulationMember:
         parts = split_held_out(labels, search.held_share, numpy_generator(config.seed, "search", "split"))
         run = proxy_run(config, "member", policy=config.policy)
         nothing = _policy([0] * NUMBERS)
-<<<<<<< HEAD:autodo/search/population.py
-        self._training = Trainer(run, data_of(images, labels, *parts, data.class_names), device=device, policy=nothing)
-=======
-        self._training = Training(
+        self._training = Trainer(
             run, proxy_data(images, labels, *parts, data.class_names), device=device, policy=nothing
         )
->>>>>>> main:autodo/search/population_member.py
         self._epochs = iter(self._training)
         self.history: list[tuple[int, Genome]] = []
 
