@@ -16,7 +16,7 @@ from autodo.errors import StoreError
 from autodo.io.storage import StrPath
 from autodo.text import count_of
 from orchestration.cli.options import Settings, effective
-from orchestration.display.progress import duration
+from orchestration.display.text import duration
 from orchestration.grid.grid import ResourcesConfig, expand, load_grid, pin_content
 from orchestration.planning.estimate import CostEstimate, wall_seconds
 from orchestration.planning.launch_times import Overhead, expected

@@ -16,7 +16,7 @@ from autodo.errors import ConfigError
 from autodo.io.atomic import replacing
 from autodo.io.storage import StrPath, reason
 from orchestration.cli.overview import say
-from orchestration.display.progress import duration
+from orchestration.display.text import duration
 from orchestration.store.store import Store
 
 

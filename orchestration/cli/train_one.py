@@ -19,9 +19,11 @@ from autodo.text import count_of
 from orchestration.cli import show
 from orchestration.cli.job_folder import check_outlasts_job
 from orchestration.cli.overview import say
-from orchestration.display.progress import LONG_SECONDS, RunDisplay, roughly
+from orchestration.display.run_display import RunDisplay
+from orchestration.display.text import rough_duration
 from orchestration.grid.keep import not_kept, parse_keep
 from orchestration.planning import policies
+from orchestration.planning.estimate import LONG_SECONDS
 from orchestration.store.run_state import RunBusy
 from orchestration.store.store import Store
 
@@ -189,7 +191,7 @@ def _estimate(
     threads = torch.get_num_threads()
     on = f" on {count_of(threads, 'CPU thread')}" if device == "cpu" else ""
     included = ", outer passes included" if run.outer is not None else ""
-    text = f"training takes about {roughly(seconds)}{on}{included}"
+    text = f"training takes about {rough_duration(seconds)}{on}{included}"
     if device == "cpu" and seconds > LONG_SECONDS:
         for option, other in smaller.items():
             try:
@@ -197,7 +199,7 @@ def _estimate(
             except (UserError, RuntimeError):  # of a variant that cannot be trained so, or not here
                 continue
             if other_seconds < seconds / 2:
-                text += f"; with `{option}` about {roughly(other_seconds)}"
+                text += f"; with `{option}` about {rough_duration(other_seconds)}"
                 break
     if seconds >= WORTH_SAYING_SECONDS:
         shown.say(text)
@@ -205,12 +207,12 @@ def _estimate(
 
 
 def _search(console: Console, run: RunConfig, store: Store, data_dir: str | None, device: str) -> None:
-    from orchestration.display.searches import SearchBoard
+    from orchestration.display.search_display import SearchDisplay
     from orchestration.search.searches import search_alone
 
     store.begin(run)  # so that a search that fails is a failure of a run that is known
     search_id = str(run.search_id)
-    with SearchBoard({search_id: run}, console) as board:
+    with SearchDisplay({search_id: run}, console) as board:
 
         def tell(line: str) -> None:
             board.update(search_id, "at work", line)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from autodo.config.run import DatasetConfig, LambdaStorage, RunConfig
 from autodo.errors import DataError, StoreError, UserError
 from autodo.io.storage import StrPath
-from orchestration.display.progress import ProgressLog
+from orchestration.display.run_display import ProgressLog
 from orchestration.execution.conditions import Conditions, Launch
 from orchestration.grid.keep import Keep
 from orchestration.planning.policies import policy_of

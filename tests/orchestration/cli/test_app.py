@@ -19,7 +19,7 @@ from autodo.config.recipes import build_run, dataset_names, grid_names
 from autodo.config.run import DistortionConfig
 from autodo.errors import DataError
 from orchestration.cli import app
-from orchestration.display.progress import GridProgress
+from orchestration.display.grid_progress import GridProgress
 from orchestration.execution.execute import load_dataset
 from orchestration.grid.grid import expand, load_grid
 from orchestration.planning.run_queue import Job

@@ -114,7 +114,7 @@ def test_a_member_whose_process_dies_goes_on_from_the_last_perturbation(store, t
         )
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestration.display.searches.INTERVAL_SECONDS", 0.0)
+        patch.setattr("orchestration.display.search_display.INTERVAL_SECONDS", 0.0)
         failed = find(retries=0)
         assert [reason.kind for reason in failed.failed.values()] == ["ProcessDied"]
         assert "goes on from its last perturbation" not in text.getvalue()
