@@ -26,12 +26,12 @@ from orchestration.display.grid_progress import GridProgress
 from orchestration.display.text import label, parse_log_line, rough_duration
 from orchestration.execution.conditions import Launch
 from orchestration.execution.on_workers import AnyRunTrial, request
-from orchestration.grid.grid import ResourcesConfig
 from orchestration.grid.keep import Keep
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.estimate import LONG_SECONDS
 from orchestration.planning.launch_times import Overhead
 from orchestration.planning.plan import RETRIES
-from orchestration.planning.policies import searches_left
+from orchestration.planning.required_policies import searches_left
 from orchestration.planning.run_queue import PATIENCE_SECONDS, Job, RunQueue
 
 # First of all that touches Ray: it sets the environment that Ray reads at its import.

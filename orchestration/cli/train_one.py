@@ -22,7 +22,7 @@ from orchestration.cli.overview import say
 from orchestration.display.run_display import RunDisplay
 from orchestration.display.text import rough_duration
 from orchestration.grid.keep import not_kept, parse_keep
-from orchestration.planning import policies
+from orchestration.planning import required_policies
 from orchestration.planning.estimate import LONG_SECONDS
 from orchestration.store.run_state import RunBusy
 from orchestration.store.store import Store
@@ -86,7 +86,9 @@ def train(
     from autodo import data
 
     with data.shared_listing():
-        run, found = policies.pin_policy(run.model_copy(update={"dataset": data.pin_content(run.dataset)}))
+        run, found = required_policies.pin_policy_file(
+            run.model_copy(update={"dataset": data.pin_content(run.dataset)})
+        )
         place = Store(store).supported()
         check_outlasts_job(place)
         if place.is_done(run.run_id):
@@ -106,7 +108,7 @@ def train(
         with console.status("loading"), decoding_by(loader_workers):
             device = _device(device)
             load_dataset(run.dataset, data_dir, download)
-    policies.keep(found, place.create())
+    required_policies.save_policies(found, place.create())
     epoch = None
     try:
         if run.search_id is not None and run.search_id not in place.policies():

@@ -16,7 +16,7 @@ from autodo.io.storage import StrPath
 from orchestration.display.run_display import ProgressLog
 from orchestration.execution.conditions import Conditions, Launch
 from orchestration.grid.keep import Keep
-from orchestration.planning.policies import policy_of
+from orchestration.planning.required_policies import load_policy
 from orchestration.store.run_state import RunBusy
 from orchestration.store.store import Store, here
 
@@ -102,7 +102,7 @@ def execute(
             store.begin(config)
             dataset = load_here(config.dataset, data_dir, download)
             prepared = data.prepare(dataset, config)
-            policy = policy_of(config, store)
+            policy = load_policy(config, store)
             progress_log = ProgressLog(logger, on_progress)
             training = _training(
                 config,
@@ -194,7 +194,7 @@ def assist(
             checkpoint_every=checkpoint_every,
             checkpoint_steps=checkpoint_steps,
             workers=workers,
-            policy=policy_of(config, store),
+            policy=load_policy(config, store),
             place=Place(lambda_storage),
         )
         workers.gather(here())

@@ -32,8 +32,8 @@ from orchestration.execution.conditions import Launch
 from orchestration.execution.desk import Desk, WorkerError
 from orchestration.execution.execute import assist, execute
 from orchestration.execution.trial import Message, RunTrial
-from orchestration.grid.grid import ResourcesConfig
 from orchestration.grid.keep import Keep
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.store.run_state import WorkerDied
 from orchestration.store.scratch import scratch_directory, sweep
 from orchestration.store.store import Store

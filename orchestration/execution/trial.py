@@ -10,7 +10,7 @@ from autodo.errors import StoreError, TrainingDiverged, UserError
 from autodo.results import records
 from orchestration.execution.conditions import Launch
 from orchestration.execution.execute import execute
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.store.failures import record_failure
 from orchestration.store.run_state import RunBusy
 from orchestration.store.store import Store

@@ -28,7 +28,7 @@ from autodo.search.tasks import provenance, search_config
 from autodo.seeds import numpy_generator
 from orchestration.display.search_display import SearchDisplay
 from orchestration.execution.execute import load_here
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.grid.resources import ResourcesConfig
 
 # First of all that touches Ray: it sets the environment that Ray reads at its import.
 from orchestration.ray_cluster import cluster as clusters

@@ -19,7 +19,7 @@ from autodo.errors import StoreError
 from autodo.io.storage import absolute
 from autodo.search.tasks import Driver
 from orchestration.display.search_display import SearchDisplay
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.grid.resources import ResourcesConfig
 
 # First of all that touches Ray: it sets the environment that Ray reads at its import.
 from orchestration.ray_cluster import cluster as clusters

@@ -7,7 +7,7 @@ from autodo.config.recipes import build_run
 from orchestration.display.grid_display import GridDisplay
 from orchestration.display.grid_progress import GridProgress
 from orchestration.display.text import duration, label
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.run_queue import Job
 
 

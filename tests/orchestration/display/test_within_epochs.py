@@ -22,7 +22,7 @@ from orchestration.display.grid_progress import GridProgress
 from orchestration.display.run_display import RunDisplay
 from orchestration.display.text import log_line, parse_log_line, rough_duration
 from orchestration.execution.execute import execute
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.run_queue import Job
 from orchestration.store.store import Store
 

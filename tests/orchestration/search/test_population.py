@@ -13,7 +13,7 @@ from autodo.augment.policy_file import PolicyFile
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.io.storage import locate
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.grid.resources import ResourcesConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_ray")]
 
