@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from autodo.errors import StoreError
-from autodo.io.storage import Location, StrPath, located
+from autodo.io.storage import Location, StrPath, as_location
 from reports.analysis import findings, provenance
 from reports.analysis.comparison import named, without_test_as_val
 from reports.analysis.curves import COLUMNS as CURVE_COLUMNS
@@ -78,7 +78,7 @@ def build_report(
     Raises:
         StoreError: if there is no store. ConfigError: if `select` fits no run.
     """
-    place = located(root)
+    place = as_location(root)
     results = load_results(place) if results is None else results
     frame, asked = results.frame, list(expected)
     if select is not None:

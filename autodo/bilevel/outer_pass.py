@@ -144,7 +144,7 @@ class OuterPass:
         else:
             # Without lam^A the features do not depend on lam: the ones that the solve chose from serve again.
             batches = ordered_batches(learnable, total, self.batch_size, self.workers)
-            for batch in self.points.ahead(batches, moves=True):
+            for batch in self.points.prefetch(batches, moves=True):
                 rows = self._leaf(batch.points)
                 view = self.points.view(batch.points, rows)
                 self._update(batch, rows, view, features[batch.points], u, lr)
@@ -181,7 +181,7 @@ class OuterPass:
         """
         coming = list(batches)
         reading = self.images.batches([batch.points for batch in coming], crops)
-        return self._watch(zip(self.points.ahead(coming, moves=moves), reading, strict=True), total=len(coming))
+        return self._watch(zip(self.points.prefetch(coming, moves=moves), reading, strict=True), total=len(coming))
 
     def _points(self) -> Tensor:
         return torch.arange(len(self.images), device=self.points.labels.device)

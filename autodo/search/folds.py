@@ -80,14 +80,14 @@ class FoldWorker:
 
         try:
             training = begin()
-        except checkpoints.Unusable:
+        except checkpoints.UnusableCheckpoint:
             assert checkpoint is not None
             checkpoints.delete(checkpoint)
             training = begin()
         for row in training:
             tell(f"network {number + 1} of {self._search.folds}, epoch {row['epoch'] + 1} of {run.training.epochs}")
         state = {"encoder": training.encoder.state_dict(), "head": training.head.state_dict()}
-        self._place(number).fill(lambda path: save_torch(state, path))
+        self._place(number).write_atomic(lambda path: save_torch(state, path))
         self._folds.pop(number, None)
         return {"held_out_error": training.history[-1]["val_error"]}
 

@@ -17,8 +17,8 @@ from autodo.config.run import RunConfig
 from autodo.config.validation import check_name
 from autodo.errors import ConfigError, DataError, StoreError, UserError
 from autodo.io.storage import StrPath, is_uri, locate
+from autodo.text import printable
 from orchestration.cli.overview import say
-from orchestration.cli.show_policy import printable
 from orchestration.store.run_state import State
 from orchestration.store.store import Store
 
@@ -167,12 +167,12 @@ def _print(console: Console, found: "Inspection", lines: int) -> None:
     if found.quality is not None:
         console.print(table_terminal(found.quality))
     for note in found.notes:
-        say(console, f"note: {printable(note)}")
+        say(console, f"note: {printable(note[:2000])}")
 
 
 def _text(value: object) -> Text:
     """As it is: names from a store are neither markup nor commands to the terminal."""
-    return Text(printable(str(value)))
+    return Text(printable(str(value)[:2000]))
 
 
 def _pictures(

@@ -96,7 +96,7 @@ def execute(
             # Here, because torch takes seconds to import.
             from autodo import data
             from autodo.distributed.process_group import ALONE
-            from autodo.points.storage import Place
+            from autodo.points.storage import TableStorage
 
             workers = workers or ALONE
             store.begin(config)
@@ -116,7 +116,7 @@ def execute(
                 on_checkpoint=attempt.keep,
                 workers=workers,
                 policy=policy,
-                place=Place(lambda_storage),
+                storage=TableStorage(lambda_storage),
             )
             logger.info(
                 "%s on %s, device %s, from epoch %d of %d, step %d",
@@ -173,7 +173,7 @@ def assist(
         StoreError: if this process cannot see the checkpoint. DataError, TrainingDiverged.
     """
     from autodo import data
-    from autodo.points.storage import Place
+    from autodo.points.storage import TableStorage
 
     nothing: Path | None = None
     path = workers.told_by_first(nothing)
@@ -195,7 +195,7 @@ def assist(
             checkpoint_steps=checkpoint_steps,
             workers=workers,
             policy=load_policy(config, store),
-            place=Place(lambda_storage),
+            storage=TableStorage(lambda_storage),
         )
         workers.gather(here())
         yield from training
@@ -235,7 +235,7 @@ def _training(config: RunConfig, data: "DataSplits", path: Path, *, workers: "Wo
 
     try:
         return begin()
-    except checkpoint.Unusable as error:
+    except checkpoint.UnusableCheckpoint as error:
         logger.warning("%s cannot be used, the run starts anew: %s", path, error)
         if workers.is_first:
             checkpoint.delete(path)

@@ -328,7 +328,7 @@ class _Member(tune.Trainable):
 
         epoch = self._member.epoch
         state = {"format": _FORMAT, "genome": self._genome, "member": self._member.state_dict()}
-        (self._folder / _name(self._number, epoch)).fill(functools.partial(save_torch, state))
+        (self._folder / _name(self._number, epoch)).write_atomic(functools.partial(save_torch, state))
         # When a member gets here, all others have been where it was one perturbation before.
         (self._folder / _name(self._number, epoch - 2 * self._settings.perturb_every)).delete()
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from autodo.config.defaults import with_added
+from autodo.text import printable
 from reports.analysis.classes import with_minority
-from reports.readers.damage import printable
 
 BASELINE = "baseline"
 """The method that others are compared with."""

@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from autodo.errors import StoreError
-from autodo.io.storage import Location, StrPath, located, reason
+from autodo.io.storage import Location, StrPath, as_location, reason
 from autodo.io.store_format import check_format
 from reports.analysis.label_repair import Finding
 from reports.doctor.label_errors import RankedLabels, ranked
 from reports.doctor.labels_csv import image_folder, path_of, write_labels
 from reports.doctor.quality import qualities, quality_table
 from reports.doctor.rankings import DEFAULT, RANKINGS, Lacking, keys_of
-from reports.doctor.signals import OPTIONAL, REQUIRED, ROWS_AT_ONCE, Signals, Unusable, read_signals
+from reports.doctor.signals import OPTIONAL, REQUIRED, ROWS_AT_ONCE, Signals, UnusableSignals, read_signals
 from reports.document import Gallery, Report, Section, Suspect, Table
 
 Pictures = Callable[[RankedLabels], Mapping[int, bytes]]
@@ -77,7 +77,7 @@ def inspect_run(
     Raises:
         StoreError: if the run is not done, a file of it is missing or damaged, or it has not what the ranking needs.
     """
-    store = located(root)
+    store = as_location(root)
     check_format(store)
     result = _result(store, run_id)
     names = tuple(str(name) for name in result["class_names"])
@@ -109,7 +109,7 @@ def write_inspection(
     Raises:
         StoreError: if one cannot be written.
     """
-    folder = located(folder)
+    folder = as_location(folder)
     files = [folder / "labels.csv"]
     write_labels(inspection.labels, files[0], inspection.folder)
     if page is not None:
@@ -144,7 +144,7 @@ def _batches(file: Location, run_id: str) -> Iterator[pa.RecordBatch]:
         columns = [name for name in ("run_id", *REQUIRED, *OPTIONAL) if name in there]
         for batch in parquet.iter_batches(ROWS_AT_ONCE, columns=columns, use_threads=False):
             if "run_id" in there and set(batch.column("run_id").unique().to_pylist()) != {run_id}:
-                raise Unusable("it holds another run than its name says")
+                raise UnusableSignals("it holds another run than its name says")
             yield batch
 
 
@@ -155,7 +155,7 @@ def _named(file: Location) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise StoreError(f"{file}: cannot be read: No such file or directory") from None
-    except Unusable as error:
+    except UnusableSignals as error:
         raise StoreError(f"{file}: cannot be used: {error}") from None
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{file}: damaged ({reason(error)})") from None

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from autodo.io.storage import Location, StrPath, is_uri, located
+from autodo.io.storage import Location, StrPath, as_location, is_uri
 from reports.doctor.label_errors import RankedLabels
 
 _BEGINS_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
@@ -53,7 +53,7 @@ def write_labels(labels: RankedLabels, file: StrPath | Location, folder: str | N
     )
     text = pa.BufferOutputStream()
     pa.csv.write_csv(table, text)
-    located(file).write_bytes(text.getvalue().to_pybytes())
+    as_location(file).write_bytes(text.getvalue().to_pybytes())
 
 
 def image_folder(dataset_path: str | None) -> str | None:

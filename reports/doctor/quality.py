@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from reports.analysis.label_repair import Finding, finding
 from reports.doctor.rankings import RANKINGS, keys_of
-from reports.doctor.signals import ROWS_AT_ONCE, Floats, Signals, Unusable, read_signals
+from reports.doctor.signals import ROWS_AT_ONCE, Floats, Signals, UnusableSignals, read_signals
 from reports.document import Cell, Column, Row, Table
 
 QUALITY_COLUMNS = ("index", "label", "clean_label", "prediction", "loss", "weight", "soft_label")
@@ -26,7 +26,7 @@ def label_quality(points: pa.Table) -> dict[str, Finding]:
     classes = len(lists[0]) if len(lists) else np.iinfo(np.int16).max
     try:
         signals = read_signals(points.to_batches(max_chunksize=ROWS_AT_ONCE), classes)
-    except Unusable:
+    except UnusableSignals:
         return {}
     keys, _ = keys_of(signals, [name for name, ranking in RANKINGS.items() if not ranking.slow])
     return qualities(signals, keys)

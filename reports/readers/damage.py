@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from autodo.text import CONTROL_CHARACTERS, printable
+
 Rows = NDArray[np.bool_]
 
 _FINITE = float(np.finfo(np.float32).max)  # which float32 can be compared with
@@ -106,14 +108,7 @@ def told(problems: Sequence[Problem]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-# Control characters, and those that turn the direction of text or break a line.
-_CONTROL = r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
-_CONTROL_RE2 = r"[\x00-\x1f\x7f-\x{9f}\x{61c}\x{200e}\x{200f}\x{2028}\x{2029}\x{202a}-\x{202e}\x{2066}-\x{2069}]"
-
-
-def printable(text: str) -> str:
-    """The text with its control characters spelt out, such as `\\n`; no two texts become the same one of them."""
-    return re.sub(_CONTROL, lambda found: found[0].encode("unicode_escape").decode(), text)
+_CONTROL_RE2 = re.sub(r"\\[xu]([0-9a-f]+)", r"\\x{\1}", CONTROL_CHARACTERS)
 
 
 def with_control_characters(texts: pa.ChunkedArray) -> Rows:

@@ -8,11 +8,11 @@ import pandas as pd
 import pyarrow as pa
 
 from autodo.errors import StoreError
-from autodo.io.storage import Location, StrPath, located
+from autodo.io.storage import Location, StrPath, as_location
 from autodo.io.store_format import check_format
 from autodo.results import records
 from reports.readers.damage import Problem, told
-from reports.readers.files import File, Unusable, for_each, read_checked, read_run
+from reports.readers.files import File, UnusableFile, for_each, read_checked, read_run
 from reports.readers.result_rows import ESSENTIAL, CheckedRows
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ def load_results(root: StrPath | Location, run_ids: Collection[str] | None = Non
         StoreError: if there is no store, it is of a later format than this program knows, or its results cannot be
             listed.
     """
-    place = located(root)
+    place = as_location(root)
     check_format(place)
     folder = place / "results"
     sizes = dict(sorted(folder.sizes().items()))
@@ -57,15 +57,15 @@ def load_results(root: StrPath | Location, run_ids: Collection[str] | None = Non
     files = [File(folder / name, size) for name, size in sizes.items() if name.endswith(".parquet")]
     schema = records.SCHEMAS["results"]
 
-    def read(file: File) -> tuple[pa.Table, list[str]] | Unusable:
+    def read(file: File) -> tuple[pa.Table, list[str]] | UnusableFile:
         try:
             return read_run(file, "results", schema.names, essential=ESSENTIAL, rows=1)
-        except Unusable as error:
+        except UnusableFile as error:
             return error
 
     tables, there = [schema.empty_table()], []
     for file, found in zip(files, for_each(files, read), strict=True):
-        if isinstance(found, Unusable):
+        if isinstance(found, UnusableFile):
             problems.append(_left_out(file.place, found))
         else:
             tables.append(found[0])
@@ -126,7 +126,7 @@ def reduce_runs(
     """
     for name in columns:
         records.SCHEMAS[kind].field(name)
-    folder = located(root) / kind
+    folder = as_location(root) / kind
     try:
         sizes = folder.sizes()
     except StoreError as error:
@@ -134,16 +134,16 @@ def reduce_runs(
     ids = [run_id for run_id in sorted(set(run_ids)) if f"{run_id}.parquet" in sizes]
     files = [File(folder / f"{run_id}.parquet", sizes[f"{run_id}.parquet"]) for run_id in ids]
 
-    def work(file: File) -> tuple[T, list[str]] | Unusable:
+    def work(file: File) -> tuple[T, list[str]] | UnusableFile:
         try:
             table, remarks = read_checked(file, kind, columns)
-        except Unusable as error:
+        except UnusableFile as error:
             return error
         return reduce(table), remarks
 
     values, problems = {}, []
     for run_id, file, found in zip(ids, files, for_each(files, work), strict=True):
-        if isinstance(found, Unusable):
+        if isinstance(found, UnusableFile):
             problems.append(_left_out(file.place, found))
         else:
             values[run_id] = found[0]
@@ -151,7 +151,7 @@ def reduce_runs(
     return values, told(problems)
 
 
-def _left_out(place: Location, why: Unusable) -> Problem:
+def _left_out(place: Location, why: UnusableFile) -> Problem:
     foreign = str(why).startswith(("not a", "it holds another"))
     return Problem(str(place), f"left out: {why}{'' if foreign else _REMEDY}")
 

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from autodo.text import printable
 from reports.analysis.comparison import minority_of
-from reports.readers.damage import RANGES, Rows, fault, out_of_range, printable, with_control_characters
+from reports.readers.damage import RANGES, Rows, fault, out_of_range, with_control_characters
 
 ESSENTIAL = (
     *("run_id", "dataset", "split", "method", "imbalance_ratio", "noise_ratio", "seed", "recipe_id", "variant_id"),

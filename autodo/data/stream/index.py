@@ -25,7 +25,7 @@ from autodo.data.readers.location import one_line
 from autodo.data.readers.remote import cache_dir
 from autodo.data.stream.pool import loader_workers, pool_for, telling_of_lost_workers
 from autodo.errors import DataError
-from autodo.io.atomic import replacing
+from autodo.io.atomic import atomic_path
 
 _MEMBERS = pa.list_(
     pa.struct(
@@ -182,7 +182,7 @@ class _Index:
         return rows.append_column(_SCHEMA.field("members"), pa.array(members, _MEMBERS)).cast(_SCHEMA)
 
     def _keep(self, *parts: pa.Table) -> None:
-        with replacing(self._file) as temporary:
+        with atomic_path(self._file) as temporary:
             pq.write_table(pa.concat_tables(parts).replace_schema_metadata(_SCHEMA.metadata), temporary)
 
     def _kept(self) -> pa.Table:

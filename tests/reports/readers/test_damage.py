@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from autodo.results import records
+from autodo.text import printable
 from orchestration.testing.synthetic_store import write_store
 from reports.analysis.comparison import named
-from reports.readers.damage import Problem, printable, told, with_control_characters
+from reports.readers.damage import Problem, told, with_control_characters
 from reports.readers.load import load_epochs, load_results, reduce_runs
 from tests.reports.conftest import make
 
