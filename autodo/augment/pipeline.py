@@ -7,7 +7,8 @@ from torch import Tensor
 
 from autodo.augment import affine, policy
 from autodo.augment.standard import crop_and_flip, erase
-from autodo.config.run import AugmentationConfig, WarpName
+from autodo.config.bilevel import WarpName
+from autodo.config.run import AugmentationConfig
 from autodo.seeds import host_generator
 
 

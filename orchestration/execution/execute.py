@@ -10,7 +10,9 @@ from collections.abc import Callable, Collection, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autodo.config.run import DatasetConfig, LambdaStorage, RunConfig
+from autodo.config.bilevel import LambdaStorage
+from autodo.config.dataset import DatasetConfig
+from autodo.config.run import RunConfig
 from autodo.errors import DataError, StoreError, UserError
 from autodo.io.storage import StrPath
 from orchestration.display.progress import ProgressLog

@@ -15,8 +15,9 @@ from PIL import Image
 
 import orchestration
 from autodo import data
-from autodo.config.recipes import build_run, dataset_names, grid_names
-from autodo.config.run import DistortionConfig
+from autodo.config.dataset import DistortionConfig
+from autodo.config.recipes import build_run
+from autodo.config.shipped import dataset_names, grid_names
 from autodo.errors import DataError
 from orchestration.cli import app
 from orchestration.display.progress import GridProgress
