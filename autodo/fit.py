@@ -67,7 +67,7 @@ def _policy(config: RunConfig, data: DataSplits, device: str, tell: Callable[[st
         case FilePolicy(path=str(path)):
             return read_policy(path)
         case SearchedPolicy():
-            from autodo.search.algorithms import search_here
+            from autodo.search.algorithms import search_in_process
 
-            return search_here(config, data, device=device, tell=tell or (lambda _: None))
+            return search_in_process(config, data, device=device, tell=tell or (lambda _: None))
     return None

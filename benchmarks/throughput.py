@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from autodo.augment.pipeline import Pipeline, channel_statistics
-from autodo.augment.policy import build_policy
+from autodo.augment.policies import build_policy
 from autodo.config.policy import RandAugment
 from autodo.config.recipes import build_run
 from autodo.config.run import AugmentationConfig, RunConfig

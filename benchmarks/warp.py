@@ -123,9 +123,9 @@ def timed(images: Tensor, warps: Mapping[str, Warp], repeat: int) -> dict[str, l
 
 def magnitudes(kind: str, size: float) -> Tensor:
     """Of 128 images: one operation, in both directions if it has two. Shape: -> [128, 7]."""
-    columns = [place for place, name in enumerate(affine.OPERATIONS) if name.startswith(kind)]
+    columns = [place for place, name in enumerate(affine.WARP_OPERATIONS) if name.startswith(kind)]
     drawn = torch.randn(128, len(columns), generator=torch.Generator().manual_seed(1))
-    result = torch.zeros(128, len(affine.OPERATIONS))
+    result = torch.zeros(128, len(affine.WARP_OPERATIONS))
     result[:, columns] = size if kind == "scale" else size * drawn
     return result
 

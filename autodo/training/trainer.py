@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from autodo.augment.pipeline import Pipeline, channel_statistics
-from autodo.augment.policy import build_policy
+from autodo.augment.policies import build_policy
 from autodo.augment.policy_file import PolicyFile
 from autodo.bilevel.outer_pass import OuterPass
 from autodo.config.bilevel import OuterConfig

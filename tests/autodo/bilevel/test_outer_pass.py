@@ -40,7 +40,7 @@ def training_of(method: str, split: SplitName = "paper", hessian_points: int | N
     return training
 
 
-class Noise:
+class WarpNoise:
     """One draw of the warp's noise for each point, so that a pass which looks at a point twice sees one image."""
 
     def __init__(self, training: Training) -> None:
@@ -54,7 +54,7 @@ class Noise:
         pipeline, encoder = self.training.pipeline, self.training.outer.encoder
         pixels = self.training.images[batch].double() / 255
         if augment is not None:
-            noise = affine.Noise(self.draws.normal[batch], self.draws.logistic[batch])
+            noise = affine.WarpNoise(self.draws.normal[batch], self.draws.logistic[batch])
             pixels = affine.warp(pixels, affine.magnitudes(augment, noise))
         result: Tensor = encoder((pixels - pipeline.mean) / pipeline.std)
         return result
@@ -77,7 +77,7 @@ def test_the_gradient_of_every_row_is_that_of_double_backward(method, hessian_po
     config, head, points, outer = training.config, training.head, training.points, training.outer
     assert config.outer is not None
     assert outer is not None
-    noise = Noise(training)
+    noise = WarpNoise(training)
     monkeypatch.setattr(outer, "_features", noise.features)
     # In place of the images their numbers, which the noise is by.
     monkeypatch.setattr(outer.images, "batches", lambda batches, crops: iter(batches))

@@ -84,7 +84,7 @@ def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple
         mine = torch.from_numpy(shard.positions)[points]
         pixels = training.images[points].double() / 255 + texture[mine]
         if augment is not None:
-            noise = affine.Noise(everyone.normal[mine], everyone.logistic[mine])
+            noise = affine.WarpNoise(everyone.normal[mine], everyone.logistic[mine])
             pixels = affine.warp(pixels, affine.magnitudes(augment, noise))
         return (pixels - pipeline.mean) / pipeline.std
 

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from autodo.augment import pipeline, policy
+from autodo.augment import apply_draws, pipeline
 from autodo.augment.policy_file import PolicyFile
 from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
@@ -110,7 +110,7 @@ def waits_of(phase: Callable[[], object], on_host: Iterable[Tensor] = ()) -> Cou
     with ExitStack() as stack:
         for module in (pipeline, mixing):
             stack.enter_context(mock.patch.object(module, "host_generator", waits.host_generator))
-        stack.enter_context(mock.patch.object(policy, "_sent", waits.sent))
+        stack.enter_context(mock.patch.object(apply_draws, "_sent", waits.sent))
         stack.enter_context(waits)
         stack.enter_context(Copies(waits))
         phase()
@@ -145,7 +145,7 @@ def test_what_waits_is_seen():
     assert waits_of(lambda: drawn(1.0, torch.Generator())) == {}
     images = torch.zeros(4, 1, 5, 5, dtype=torch.uint8)
     rotate = training_of("randaugment", "paper", 30).policy
-    assert waits_of(lambda: pipeline.policy.apply(images, rotate.draw(4, torch.Generator()))) == {"tolist": 1}
+    assert waits_of(lambda: pipeline.apply_draws(images, rotate.draw(4, torch.Generator()))) == {"tolist": 1}
 
 
 METHODS = [

@@ -25,7 +25,7 @@ from autodo.data.image_set import ImageSet
 from autodo.data.stream.pool import WORKERS_VARIABLE, close_pools
 from autodo.data.stream.streamed_images import StreamedImages
 from autodo.errors import DataError, ImageLost
-from autodo.search.subset import reduced
+from autodo.search.subset import search_subset
 from autodo.training.trainer import Training
 from tests.autodo.distributed import jobs_of_workers as jobs
 from tests.autodo.training.killed_training import train_until_step
@@ -316,13 +316,13 @@ def test_channel_statistics_are_of_one_sample_whatever_the_method(photos, monkey
 def test_a_search_has_its_images_in_memory_and_no_others(photos):
     config = run_on(photos, "baseline")
     data = prepare(load(config.dataset), config)
-    images, labels = reduced(data, 12, seed=0)
+    images, labels = search_subset(data, 12, seed=0)
     assert isinstance(images, np.ndarray)
     assert images.shape == (12, 3, SIDE, SIDE)
     whole = read_all(data.train.images)
     places = [int(np.flatnonzero((whole == image).all((1, 2, 3)))[0]) for image in images]
     assert labels.tolist() == data.train.labels[places].tolist()
-    everything, _ = reduced(data, 1000, seed=0)
+    everything, _ = search_subset(data, 1000, seed=0)
     assert np.array_equal(everything, whole)
 
 
