@@ -21,7 +21,7 @@ from autodo.fit import fit
 from autodo.points.table import PointTable
 from autodo.results import records
 from autodo.training.schedule import learning_rate_factor, restarted_factor
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 
 SHORT = {
     "training.epochs": 6,
@@ -39,11 +39,11 @@ def short_run(method: str = "autodo-exact-aws", **changes) -> RunConfig:
     return build_run("digits", method, **{"distortion": distortion, **changes}, overrides=overrides)
 
 
-def start(config: RunConfig, **options) -> Training:
-    return Training(config, prepare(load(config.dataset), config), **options)
+def start(config: RunConfig, **options) -> Trainer:
+    return Trainer(config, prepare(load(config.dataset), config), **options)
 
 
-def everything(training: Training) -> np.ndarray:
+def everything(training: Trainer) -> np.ndarray:
     return training.images[torch.arange(len(training.images))].numpy()
 
 
