@@ -18,7 +18,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from rich.console import Console
 
-from autodo.config.recipes import dataset_presets, dataset_recipe
+from autodo.config.shipped import dataset_presets, dataset_recipe
 from autodo.errors import StoreError
 from autodo.io.storage import LocalLocation, Location, StrPath, absolute
 from orchestration.display.grid_display import GridDisplay

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from autodo.config.bilevel import LambdaStorage
+from autodo.config.dataset import DistortionConfig
 from autodo.config.defaults import PROTOCOL, defaults_before
-from autodo.config.recipes import build_run, dataset_presets
-from autodo.config.run import DistortionConfig, LambdaStorage, RunConfig, SplitName
+from autodo.config.recipes import build_run
+from autodo.config.run import RunConfig, SplitName
+from autodo.config.shipped import dataset_presets
 from autodo.config.validation import parse_model, parse_overrides
 from autodo.errors import ConfigError, TrainingDiverged, UserError
 from autodo.io.storage import StrPath

@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ByteSize, ConfigDict, Field, field_validator, model_validator
 
-from autodo.config.run import LambdaStorage
+from autodo.config.bilevel import LambdaStorage
 
 
 class ResourcesConfig(BaseModel):
