@@ -1,6 +1,7 @@
 """Reads the tables of a store. A file that cannot be used is named in a warning and left out."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
@@ -11,14 +12,44 @@ from autodo.errors import StoreError
 from autodo.io.storage import Location, StrPath, located
 from autodo.io.store_format import check_format
 from autodo.results import records
-from reports.readers.damage import Problem, told
-from reports.readers.files import File, Unusable, for_each, read_checked, read_run
+from reports.readers.column_checks import printable
 from reports.readers.result_rows import ESSENTIAL, CheckedRows
+from reports.readers.run_files import File, UnusableFile, for_each, read_checked, read_run
 
 T = TypeVar("T")
 
 _REMEDY = "; delete it and launch the grid again"
-_FEW = 3  # files that are named of those with no fault but their age
+_NAMED = 20  # files that a reason names before the rest are counted
+_FEW = 3  # the same for files whose only fault is their age
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A fault of one file and its consequence, such as `left out: damaged (…)`."""
+
+    file: str
+    reason: str
+    named: int = _NAMED
+    """Files with this reason that are named; the rest are counted."""
+
+    @property
+    def kind(self) -> str:
+        """The reason without its numbers, which differ from file to file."""
+        return re.sub(r"[-+]?\d[\d.]*(e[-+]?\d+)?", "#", self.reason)
+
+
+def warning_lines(problems: Sequence[Problem]) -> tuple[str, ...]:
+    """One line for each file; files with the same reason beyond the first few are only counted."""
+    groups: dict[str, list[Problem]] = {}
+    for problem in problems:
+        groups.setdefault(problem.kind, []).append(problem)
+    lines = []
+    for group in groups.values():
+        shown = group[: group[0].named]
+        lines += [printable(f"{problem.file}: {problem.reason}") for problem in shown]
+        if len(group) > len(shown):
+            lines[-1] += f" (and {len(group) - len(shown):,} more like this)"
+    return tuple(lines)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +73,9 @@ def load_results(root: StrPath | Location, run_ids: Collection[str] | None = Non
         StoreError: if there is no store, it is of a later format than this program knows, or its results cannot be
             listed.
     """
-    place = located(root)
-    check_format(place)
-    folder = place / "results"
+    store = located(root)
+    check_format(store)
+    folder = store / "results"
     sizes = dict(sorted(folder.sizes().items()))
     if not sizes and not folder.exists():
         raise StoreError(f"{folder}: cannot be read: No such file or directory")
@@ -57,28 +88,28 @@ def load_results(root: StrPath | Location, run_ids: Collection[str] | None = Non
     files = [File(folder / name, size) for name, size in sizes.items() if name.endswith(".parquet")]
     schema = records.SCHEMAS["results"]
 
-    def read(file: File) -> tuple[pa.Table, list[str]] | Unusable:
+    def read(file: File) -> tuple[pa.Table, list[str]] | UnusableFile:
         try:
             return read_run(file, "results", schema.names, essential=ESSENTIAL, rows=1)
-        except Unusable as error:
+        except UnusableFile as error:
             return error
 
     tables, there = [schema.empty_table()], []
     for file, found in zip(files, for_each(files, read), strict=True):
-        if isinstance(found, Unusable):
-            problems.append(_left_out(file.place, found))
+        if isinstance(found, UnusableFile):
+            problems.append(_left_out(file.location, found))
         else:
             tables.append(found[0])
-            there.append((file.place, found[1]))
+            there.append((file.location, found[1]))
     checked = CheckedRows(pa.concat_tables(tables).combine_chunks())
-    for i, (place, remarks) in enumerate(there):
+    for i, (location, remarks) in enumerate(there):
         if i in checked.refused:
-            problems.append(Problem(str(place), f"left out: {checked.refused[i]}{_REMEDY}"))
+            problems.append(Problem(str(location), f"left out: {checked.refused[i]}{_REMEDY}"))
         else:
-            problems += _remarks(place, remarks + checked.remarks.get(i, []))
+            problems += _remarks(location, remarks + checked.remarks.get(i, []))
     frame = checked.usable.to_pandas(split_blocks=True)
     frame["device"] = frame["device"].str.replace(r"\b1 threads", "1 thread", regex=True)  # as older runs have it
-    return Results(frame.sort_values("run_id", ignore_index=True), told(problems))
+    return Results(frame.sort_values("run_id", ignore_index=True), warning_lines(problems))
 
 
 def load_epochs(
@@ -130,32 +161,32 @@ def reduce_runs(
     try:
         sizes = folder.sizes()
     except StoreError as error:
-        return {}, told([Problem(str(folder), f"left out: {error}")])
+        return {}, warning_lines([Problem(str(folder), f"left out: {error}")])
     ids = [run_id for run_id in sorted(set(run_ids)) if f"{run_id}.parquet" in sizes]
     files = [File(folder / f"{run_id}.parquet", sizes[f"{run_id}.parquet"]) for run_id in ids]
 
-    def work(file: File) -> tuple[T, list[str]] | Unusable:
+    def work(file: File) -> tuple[T, list[str]] | UnusableFile:
         try:
             table, remarks = read_checked(file, kind, columns)
-        except Unusable as error:
+        except UnusableFile as error:
             return error
         return reduce(table), remarks
 
     values, problems = {}, []
     for run_id, file, found in zip(ids, files, for_each(files, work), strict=True):
-        if isinstance(found, Unusable):
-            problems.append(_left_out(file.place, found))
+        if isinstance(found, UnusableFile):
+            problems.append(_left_out(file.location, found))
         else:
             values[run_id] = found[0]
-            problems += _remarks(file.place, found[1])
-    return values, told(problems)
+            problems += _remarks(file.location, found[1])
+    return values, warning_lines(problems)
 
 
-def _left_out(place: Location, why: Unusable) -> Problem:
+def _left_out(location: Location, why: UnusableFile) -> Problem:
     foreign = str(why).startswith(("not a", "it holds another"))
-    return Problem(str(place), f"left out: {why}{'' if foreign else _REMEDY}")
+    return Problem(str(location), f"left out: {why}{'' if foreign else _REMEDY}")
 
 
-def _remarks(place: Location, remarks: list[str]) -> list[Problem]:
+def _remarks(location: Location, remarks: list[str]) -> list[Problem]:
     aged = all(remark.startswith("it has no") for remark in remarks)
-    return [Problem(str(place), "; ".join(remarks), **({"named": _FEW} if aged else {}))] if remarks else []
+    return [Problem(str(location), "; ".join(remarks), **({"named": _FEW} if aged else {}))] if remarks else []

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from reports.analysis.comparison import minority_of
-from reports.readers.damage import RANGES, Rows, fault, out_of_range, printable, with_control_characters
+from autodo.config.defaults import with_added
+from reports.readers.column_checks import RANGES, Rows, fault, out_of_range, printable, with_control_characters
 
 ESSENTIAL = (
     *("run_id", "dataset", "split", "method", "imbalance_ratio", "noise_ratio", "seed", "recipe_id", "variant_id"),
@@ -163,3 +163,9 @@ def _is_config(text: str) -> bool:
         return False
     model, training = config.get("model"), config.get("training")
     return isinstance(model, Mapping) and "name" in model and isinstance(training, Mapping) and "epochs" in training
+
+
+def minority_of(imbalance_ratio: float, config: str) -> str:
+    """How the minority classes of a run were reduced, from its configuration as JSON; empty at ratio 1."""
+    distortion = with_added(json.loads(config)).get("distortion") if imbalance_ratio > 1 else None
+    return printable(str(distortion.get("minority", ""))) if isinstance(distortion, Mapping) else ""

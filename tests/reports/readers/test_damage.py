@@ -15,8 +15,8 @@ import pytest
 from autodo.results import records
 from orchestration.testing.synthetic_store import write_store
 from reports.analysis.comparison import named
-from reports.readers.damage import Problem, printable, told, with_control_characters
-from reports.readers.load import load_epochs, load_results, reduce_runs
+from reports.readers.column_checks import printable, with_control_characters
+from reports.readers.load import Problem, load_epochs, load_results, reduce_runs, warning_lines
 from tests.reports.conftest import make
 
 Add = Callable[..., Path]
@@ -189,7 +189,7 @@ def test_of_many_damaged_files_some_are_named_and_all_are_counted(root: Path, ad
 
 def test_numbers_in_a_reason_do_not_make_it_another() -> None:
     problems = [Problem(f"f{i}", f"its error is {i / 10}, more than 1e-{i}", named=2) for i in range(4)]
-    assert told([*problems, Problem("g\n", "other")]) == (
+    assert warning_lines([*problems, Problem("g\n", "other")]) == (
         "f0: its error is 0.0, more than 1e-0",
         "f1: its error is 0.1, more than 1e-1 (and 2 more like this)",
         "g\\n: other",

@@ -7,7 +7,7 @@ import pytest
 from autodo.errors import StoreError
 from autodo.io.storage import Location
 from orchestration.testing.synthetic_store import write_store
-from reports.readers import files
+from reports.readers import run_files
 from reports.readers.load import load_epochs, load_results
 from tests.reports.conftest import make
 
@@ -138,7 +138,7 @@ def test_epochs_come_from_a_store_of_objects(
     runs = [make(seed=seed, overrides={"training.epochs": 6}) for seed in range(3)]
     write_store(root, runs, ("epochs", "results"))
     there = upload()
-    monkeypatch.setattr(files, "_WHOLE", whole)
+    monkeypatch.setattr(run_files, "_WHOLE", whole)
     columns = ["run_id", "epoch", "test_error"]
     ids = [run.run_id for run in runs]
     far, warnings = load_epochs(there.uri, ids, columns)

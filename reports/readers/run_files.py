@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 
 from autodo.io.storage import Location
 from autodo.results import records
-from reports.readers.damage import RANGES, as_declared, fault, out_of_range
+from reports.readers.column_checks import RANGES, as_declared, fault, out_of_range
 
 T = TypeVar("T")
 
-# What the rows of a run's table are told apart by.
+# What the rows of a run's table are identified by.
 _AXES = {"epochs": "epoch", "predictions": "index", "points": "index", "embeddings": "index"}
 
 _READ_AHEAD = 32  # files in an object store, where requests wait for the network
@@ -32,18 +32,18 @@ _MOST_ROWS = 10**8  # a file of a few bytes can claim any number
 class File:
     """A file as its folder lists it: `size` in bytes, None if the listing does not tell."""
 
-    place: Location
+    location: Location
     size: int | None
 
 
-class Unusable(Exception):
+class UnusableFile(Exception):
     """Why a file is left out."""
 
 
 def for_each(files: Sequence[File], work: Callable[[File], T]) -> Iterator[T]:
     """What `work` gives for each file, in their order; called in several threads, so many that memory is bounded."""
     largest = max((file.size or 0 for file in files), default=0)
-    local = all(file.place.local for file in files)
+    local = all(file.location.local for file in files)
     wanted = (os.cpu_count() or 1) if local else _READ_AHEAD
     with ThreadPoolExecutor(max(1, min(wanted, _IN_FLIGHT // max(largest, 1), len(files)))) as pool:
         yield from pool.map(work, files)
@@ -61,27 +61,27 @@ def read_run(
     Returns:
         the table, and remarks on what is missing.
     Raises:
-        Unusable: if it is damaged, foreign, or another run's.
+        UnusableFile: if it is damaged, foreign, or another run's.
     """
     schema = _schema(kind, tuple(columns))
     try:
         with _open(file) as parquet:
             count, there = parquet.metadata.num_rows, parquet.schema_arrow.names
             for name in (name for name in essential if name not in there):
-                raise Unusable(f"not a file of {kind}: it has no column {name!r}")
+                raise UnusableFile(f"not a file of {kind}: it has no column {name!r}")
             if count != rows if rows else not 0 < count <= _MOST_ROWS:
-                raise Unusable(f"it holds {count} rows{f', not {rows}' if rows else ''}")
+                raise UnusableFile(f"it holds {count} rows{f', not {rows}' if rows else ''}")
             wanted = [name for name in dict.fromkeys(("run_id", *columns)) if name in there]
             table = parquet.read(wanted, use_threads=False)
         table.validate(full=True)  # that texts are UTF-8, above all
         if table.num_rows != count or len(set(table.column_names)) < table.num_columns:
-            raise Unusable(f"not a file of {kind}: its columns do not fit together")
-        if pc.unique(table["run_id"]).to_pylist() != [file.place.stem]:
-            raise Unusable("it holds another run than its name says")
-    except Unusable:
+            raise UnusableFile(f"not a file of {kind}: its columns do not fit together")
+        if pc.unique(table["run_id"]).to_pylist() != [file.location.stem]:
+            raise UnusableFile("it holds another run than its name says")
+    except UnusableFile:
         raise
     except Exception as error:  # of whatever kind: names that are no text make Python's own fail, a size its memory
-        raise Unusable(f"damaged ({_reason(error)})") from None
+        raise UnusableFile(f"damaged ({_reason(error)})") from None
     chosen = table.select([name for name in columns if name in wanted])
     if chosen.schema.equals(schema):  # as of nearly every file
         return chosen.replace_schema_metadata(), []
@@ -92,7 +92,7 @@ def read_run(
             arrays[name] = as_declared(table[name], dtype) if name in wanted else None
         except pa.ArrowException as error:
             if name in essential:
-                raise Unusable(f"damaged ({name}: {_reason(error)})") from None
+                raise UnusableFile(f"damaged ({name}: {_reason(error)})") from None
             arrays[name] = None
             remarks.append(f"its {name} is not {dtype} and counts as unknown")
     lacking = [name for name in columns if name not in there and name not in records.LATER_COLUMNS]
@@ -107,11 +107,11 @@ def _schema(kind: records.Kind, columns: tuple[str, ...]) -> pa.Schema:
 
 
 def _open(file: File) -> pq.ParquetFile:
-    if file.place.local:
-        return pq.ParquetFile(str(file.place.local), page_checksum_verification=True)
+    if file.location.local:
+        return pq.ParquetFile(str(file.location.local), page_checksum_verification=True)
     if file.size is not None and file.size <= _WHOLE:
-        return pq.ParquetFile(pa.BufferReader(file.place.read_bytes()), page_checksum_verification=True)
-    filesystem, path = file.place.arrow
+        return pq.ParquetFile(pa.BufferReader(file.location.read_bytes()), page_checksum_verification=True)
+    filesystem, path = file.location.arrow
     return pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True, page_checksum_verification=True)
 
 
@@ -126,7 +126,7 @@ def read_checked(file: File, kind: records.Kind, columns: Sequence[str]) -> tupl
     """`read_run` of a table with many rows, in which no number is out of range; epochs come in their order.
 
     Raises:
-        Unusable: if rows cannot be told apart, or a number that the others make no sense without is out of range.
+        UnusableFile: if two rows have the same index or epoch, or an essential number is out of range.
     """
     axis = _AXES[kind]
     needed = [name for name, allowed in RANGES[kind].items() if allowed.essential and name in columns]
@@ -138,14 +138,14 @@ def read_checked(file: File, kind: records.Kind, columns: Sequence[str]) -> tupl
         if allowed is not None and bad is not None and bad.any():
             what = fault(name, table[name][int(bad.argmax())].as_py(), allowed)
             if allowed.essential:
-                raise Unusable(f"its {what}")
+                raise UnusableFile(f"its {what}")
             table = _without(table, name, pa.array(bad))
             remarks.append(f"its {what}: unknown in {bad.sum():,} of {len(bad):,} rows")
         if pa.types.is_list(table.schema.field(name).type):
             lengths = pc.unique(pc.list_value_length(table[name].drop_null()))
             if len(lengths) > 1:
                 if allowed is not None and allowed.essential:
-                    raise Unusable(f"its {name} is not of one length")
+                    raise UnusableFile(f"its {name} is not of one length")
                 table = _without(table, name, pa.scalar(True))
                 remarks.append(f"its {name} is not of one length and counts as unknown")
     table = _in_order(table, axis)
@@ -160,10 +160,10 @@ def _without(table: pa.Table, name: str, rows: pa.Array | pa.Scalar) -> pa.Table
 
 
 def _in_order(table: pa.Table, axis: str) -> pa.Table:
-    """The table if its rows can be told apart, and by epoch if it has some.
+    """The table if no two rows have the same value, and by epoch if it has some.
 
     Raises:
-        Unusable: if a value comes twice, or an epoch is missing.
+        UnusableFile: if a value comes twice, or an epoch is missing.
     """
     values = table[axis].to_numpy()
     if (np.diff(values) <= 0).any():
@@ -171,8 +171,8 @@ def _in_order(table: pa.Table, axis: str) -> pa.Table:
         values = values[order]
         twice = values[1:][values[1:] == values[:-1]]
         if len(twice):
-            raise Unusable(f"its {axis} {twice[0]} comes twice")
+            raise UnusableFile(f"its {axis} {twice[0]} comes twice")
         table = table.take(order) if axis == "epoch" else table
     if axis == "epoch" and values[-1] != len(values) - 1:
-        raise Unusable(f"its {len(values)} epochs are not 0 to {len(values) - 1}")
+        raise UnusableFile(f"its {len(values)} epochs are not 0 to {len(values) - 1}")
     return table

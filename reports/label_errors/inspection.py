@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 from autodo.errors import StoreError
 from autodo.io.storage import Location, StrPath, located, reason
 from autodo.io.store_format import check_format
-from reports.analysis.label_repair import Finding
-from reports.doctor.label_errors import RankedLabels, ranked
-from reports.doctor.labels_csv import image_folder, path_of, write_labels
-from reports.doctor.quality import qualities, quality_table
-from reports.doctor.rankings import DEFAULT, RANKINGS, Lacking, keys_of
-from reports.doctor.signals import OPTIONAL, REQUIRED, ROWS_AT_ONCE, Signals, Unusable, read_signals
+from reports.analysis.label_repair import DetectionQuality
 from reports.document import Gallery, Report, Section, Suspect, Table
+from reports.label_errors.labels_csv import image_folder, path_of, write_labels
+from reports.label_errors.quality import qualities, quality_table
+from reports.label_errors.ranked_labels import RankedLabels, ranked
+from reports.label_errors.rankings import DEFAULT, RANKINGS, MissingSignal, keys_of
+from reports.label_errors.signals import OPTIONAL, REQUIRED, ROWS_AT_ONCE, Signals, UnusablePoints, read_signals
 
 Pictures = Callable[[RankedLabels], Mapping[int, bytes]]
 """PNGs of points by index, of those that it has."""
@@ -86,7 +86,7 @@ def inspect_run(
         signals = read_signals(_batches(file, run_id), len(names))
     try:
         labels = ranked(signals, names, ranking)
-    except Lacking as error:
+    except MissingSignal as error:
         raise StoreError(f"{run_id}: cannot be sorted by {ranking}: {error}") from None
     keys, lacking = keys_of(signals) if compare else ({}, {})
     found = qualities(signals, keys)
@@ -144,7 +144,7 @@ def _batches(file: Location, run_id: str) -> Iterator[pa.RecordBatch]:
         columns = [name for name in ("run_id", *REQUIRED, *OPTIONAL) if name in there]
         for batch in parquet.iter_batches(ROWS_AT_ONCE, columns=columns, use_threads=False):
             if "run_id" in there and set(batch.column("run_id").unique().to_pylist()) != {run_id}:
-                raise Unusable("it holds another run than its name says")
+                raise UnusablePoints("it holds another run than its name says")
             yield batch
 
 
@@ -155,7 +155,7 @@ def _named(file: Location) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise StoreError(f"{file}: cannot be read: No such file or directory") from None
-    except Unusable as error:
+    except UnusablePoints as error:
         raise StoreError(f"{file}: cannot be used: {error}") from None
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{file}: damaged ({reason(error)})") from None
@@ -209,7 +209,7 @@ def _gallery(shown: RankedLabels, folder: str | None, images: Mapping[int, bytes
     )
 
 
-def _table(found: Mapping[str, Finding], signals: Signals) -> Table | None:
+def _table(found: Mapping[str, DetectionQuality], signals: Signals) -> Table | None:
     if not found or signals.wrong is None:
         return None
     return quality_table(found, int(signals.wrong.sum()), len(signals.given))

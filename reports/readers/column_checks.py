@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 Rows = NDArray[np.bool_]
 
 _FINITE = float(np.finfo(np.float32).max)  # which float32 can be compared with
-_NAMED = 20  # files that a reason names before it counts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,39 +71,6 @@ RANGES: dict[str, dict[str, Range]] = {
     },
 }
 """By kind and column. A column that is not named here may hold anything of its dtype."""
-
-AXES = {"epochs": "epoch", "predictions": "index", "points": "index", "embeddings": "index"}
-"""What the rows of a run's table are told apart by."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """What is wrong with one file, and what became of it, such as `left out: damaged (…)`."""
-
-    file: str
-    reason: str
-    named: int = _NAMED
-    """How many files with this reason are named; the others are counted."""
-
-    @property
-    def kind(self) -> str:
-        """The reason without numbers, which differ from file to file."""
-        return re.sub(r"[-+]?\d[\d.]*(e[-+]?\d+)?", "#", self.reason)
-
-
-def told(problems: Sequence[Problem]) -> tuple[str, ...]:
-    """A line for each file; of very many with the same reason, the first ones and a count."""
-    groups: dict[str, list[Problem]] = {}
-    for problem in problems:
-        groups.setdefault(problem.kind, []).append(problem)
-    lines = []
-    for group in groups.values():
-        shown = group[: group[0].named]
-        lines += [printable(f"{problem.file}: {problem.reason}") for problem in shown]
-        if len(group) > len(shown):
-            lines[-1] += f" (and {len(group) - len(shown):,} more like this)"
-    return tuple(lines)
-
 
 # Control characters, and those that turn the direction of text or break a line.
 _CONTROL = r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
