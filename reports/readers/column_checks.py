@@ -1,4 +1,4 @@
-"""What the columns of a store may hold; whatever holds anything else was damaged, or was not written by a run."""
+"""Allowed values of the columns of a store, and checks that find others."""
 
 import dataclasses
 import math
@@ -13,15 +13,19 @@ from numpy.typing import NDArray
 
 Rows = NDArray[np.bool_]
 
-_FINITE = float(np.finfo(np.float32).max)  # which float32 can be compared with
+_FINITE = float(np.finfo(np.float32).max)  # also a bound of float32 columns
+
+
+class UnusableFile(ValueError):
+    """A file of a store that must be left out; the text says why."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, in every element if the column holds lists.
+    """Numbers from `low` to `high`; in a column of lists, of each element.
 
     Args:
-        essential: without it the row tells nothing. What is out of range elsewhere counts as unknown.
+        essential: a row without a valid value is useless. In other columns an invalid value becomes null.
     """
 
     low: float
@@ -31,8 +35,8 @@ class Range:
 
 _SHARE, _AMOUNT, _FREE = Range(0, 1), Range(0, _FINITE), Range(-_FINITE, _FINITE)
 _NEEDED_SHARE, _NEEDED_AMOUNT = Range(0, 1, essential=True), Range(0, _FINITE, essential=True)
-_PROBABILITY = Range(0, 1 + 1e-4)  # a sum of float32
-_EPOCH = Range(0, 10**6)  # a training has 200, or 10,000
+_PROBABILITY = Range(0, 1 + 1e-4)  # float32 rounding
+_EPOCH = Range(0, 10**6)  # trainings have 200 to 10,000
 
 RANGES: dict[str, dict[str, Range]] = {
     "results": {
@@ -40,7 +44,7 @@ RANGES: dict[str, dict[str, Range]] = {
         "noise_ratio": _NEEDED_SHARE,
         "seed": _NEEDED_AMOUNT,
         **dict.fromkeys(("error_best_val", "error_last", "error_best_test"), _NEEDED_SHARE),
-        # Of a part of the classes: a test set can lack these.
+        # Null if the test set has no image of these classes.
         **dict.fromkeys(("minority_error", "majority_error", "per_class_accuracy"), _SHARE),
         **dict.fromkeys(("best_val_epoch", "epochs"), _EPOCH),
         **dict.fromkeys(("train_points", "val_points", "test_points", "wrong_labels"), _AMOUNT),
@@ -50,7 +54,7 @@ RANGES: dict[str, dict[str, Range]] = {
     "epochs": {
         "epoch": dataclasses.replace(_EPOCH, essential=True),
         **dict.fromkeys(("val_error", "test_error"), _NEEDED_SHARE),
-        # A training goes on if the loss of an image that it does not learn from becomes infinite.
+        # May be infinite: training continues if the loss of a val or test image is.
         **dict.fromkeys(("train_loss", "val_loss", "test_loss"), _FREE),
         "per_class_accuracy": _SHARE,
         **dict.fromkeys(("lr", "inner_seconds", "outer_seconds", "eval_seconds"), _AMOUNT),
@@ -70,20 +74,20 @@ RANGES: dict[str, dict[str, Range]] = {
         "embedding": dataclasses.replace(_FREE, essential=True),
     },
 }
-"""By kind and column. A column that is not named here may hold anything of its dtype."""
+"""By kind and column. Columns without an entry may hold any value of their dtype."""
 
-# Control characters, and those that turn the direction of text or break a line.
+# Control characters, line separators, and marks that change the direction of text.
 _CONTROL = r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 _CONTROL_RE2 = r"[\x00-\x1f\x7f-\x{9f}\x{61c}\x{200e}\x{200f}\x{2028}\x{2029}\x{202a}-\x{202e}\x{2066}-\x{2069}]"
 
 
 def printable(text: str) -> str:
-    """The text with its control characters spelt out, such as `\\n`; no two texts become the same one of them."""
+    """The text with control characters escaped, such as `\\n`, so that different texts stay different."""
     return re.sub(_CONTROL, lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def with_control_characters(texts: pa.ChunkedArray) -> Rows:
-    """Which rows of a column of strings, or of lists of strings, hold a control character. Shape: -> [rows]."""
+    """Rows of a column of strings, or of lists of strings, with a control character. Shape: -> [rows]."""
 
     def holds(values: pa.ChunkedArray) -> Rows:
         found: Rows = pc.fill_null(pc.match_substring_regex(values, _CONTROL_RE2), False).to_numpy()
@@ -93,9 +97,9 @@ def with_control_characters(texts: pa.ChunkedArray) -> Rows:
 
 
 def out_of_range(column: pa.ChunkedArray, allowed: Range) -> Rows:
-    """Which rows hold a number, or a list with a number, outside of what is allowed, NaN included.
+    """Rows with a number, or a list with a number, outside the allowed range; NaN always is.
 
-    Null is unknown: allowed unless the range is essential. As an element of a list it always is.
+    Null is allowed unless the range is essential; as an element of a list it always is.
 
     Shape:
         column [rows] -> [rows].
@@ -103,7 +107,7 @@ def out_of_range(column: pa.ChunkedArray, allowed: Range) -> Rows:
 
     def outside(values: pa.ChunkedArray) -> Rows:
         numbers = values.to_numpy()
-        with np.errstate(over="ignore"):  # a bound that is more than a float32 can hold is infinite to it
+        with np.errstate(over="ignore"):  # a bound beyond float32 becomes infinite
             bad: Rows = ~((numbers >= allowed.low) & (numbers <= allowed.high))
         return bad & values.is_valid().to_numpy() if values.null_count else bad
 
@@ -122,7 +126,7 @@ def _of_any_element(column: pa.ChunkedArray, test: Callable[[pa.ChunkedArray], R
 
 
 def fault(name: str, value: Any, allowed: Range) -> str:
-    """What is wrong with a value that is out of range: `error_last is 1.2, more than 1`."""
+    """Error text for a value out of range, such as `error_last is 1.2, more than 1`."""
     if isinstance(value, list):
         return f"{name} holds a number that is not from {allowed.low:g} to {allowed.high:g}"
     if value is None or not math.isfinite(value):
@@ -133,19 +137,20 @@ def fault(name: str, value: Any, allowed: Range) -> str:
 
 
 def as_declared(values: pa.ChunkedArray, declared: pa.DataType) -> pa.ChunkedArray:
-    """The column in the dtype that `records.SCHEMAS` declares, if that changes none of its values.
+    """Cast a column to the dtype in `records.SCHEMAS`.
 
     Raises:
-        pa.ArrowException: if it holds something else.
+        pa.ArrowException: if that would change a value.
     """
     if values.type == declared:
         return values
-    if _is_text(values.type) != _is_text(declared) and not pa.types.is_null(values.type):
+    if is_text(values.type) != is_text(declared) and not pa.types.is_null(values.type):
         raise pa.ArrowTypeError(f"it is {values.type}, not {declared}")
     return values.cast(declared)
 
 
-def _is_text(dtype: pa.DataType) -> bool:
+def is_text(dtype: pa.DataType) -> bool:
+    """Whether a column holds strings or lists of strings."""
     while pa.types.is_dictionary(dtype) or pa.types.is_list(dtype) or pa.types.is_large_list(dtype):
         dtype = dtype.value_type
     return bool(pa.types.is_string(dtype) or pa.types.is_large_string(dtype))
