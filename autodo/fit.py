@@ -8,7 +8,7 @@ from autodo.augment.policy_file import PolicyFile
 from autodo.augment.read_policy import read_policy
 from autodo.config.policy import FilePolicy, SearchedPolicy
 from autodo.config.run import RunConfig
-from autodo.data import Prepared, load, prepare
+from autodo.data import DataSplits, load, prepare
 from autodo.errors import ConfigError
 from autodo.io.storage import StrPath
 from autodo.results.outcome import Outcome
@@ -57,7 +57,7 @@ def fit(
     return training.outcome()
 
 
-def _policy(config: RunConfig, data: Prepared, device: str, tell: Callable[[str], None] | None) -> PolicyFile | None:
+def _policy(config: RunConfig, data: DataSplits, device: str, tell: Callable[[str], None] | None) -> PolicyFile | None:
     """The policy that is read from a file or searched here; None if the config's is neither."""
     match config.policy:
         case FilePolicy(path=None):

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from autodo.config.policy import FilePolicy, SearchedPolicy
 from autodo.config.recipes import build_run, method_names
-from autodo.data import Prepared, load, prepare
+from autodo.data import DataSplits, load, prepare
 from autodo.training.trainer import Training
 
 
@@ -35,7 +35,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     methods = ["baseline", *(name for name in given.methods or _without_search() if name != "baseline")]
-    prepared: dict[str, Prepared] = {}
+    prepared: dict[str, DataSplits] = {}
     seconds: dict[str, list[float]] = {name: [] for name in methods}
     for round_number in range(given.rounds + 1):
         for name in methods:

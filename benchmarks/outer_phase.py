@@ -32,9 +32,9 @@ from autodo.bilevel.frozen import frozen
 from autodo.bilevel.inverse_hessian import build_solver
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
-from autodo.data import ImageSet, Prepared
+from autodo.data import DataSplits, ImageSet
 from autodo.data.batches import epoch_batches
-from autodo.data.prepare import Points
+from autodo.data.prepare import TrainSet
 from autodo.points.model import PointView
 from autodo.training.evaluate import Evaluation
 from autodo.training.trainer import Training
@@ -167,7 +167,7 @@ def table(name: str, network: Network, device: torch.device, repeat: int) -> Tab
     return shown
 
 
-def made_up(network: Network, points: int) -> Prepared:
+def made_up(network: Network, points: int) -> DataSplits:
     """Noise with random labels; val and test as large, beside train, as Fashion-MNIST's."""
     generator = np.random.default_rng(0)
 
@@ -178,9 +178,9 @@ def made_up(network: Network, points: int) -> Prepared:
         return generator.integers(256, size=(count, network.channels, network.side, network.side), dtype=np.uint8)
 
     observed = labels(points)
-    train = Points(images(points), observed, observed, np.arange(points), None)
+    train = TrainSet(images(points), observed, observed, np.arange(points), None)
     val, test = (ImageSet(images(count), labels(count)) for count in (points // 4, points // 5))
-    return Prepared(train, val, test, tuple(str(label) for label in range(network.classes)))
+    return DataSplits(train, val, test, tuple(str(label) for label in range(network.classes)))
 
 
 def config_of(method: str, name: str, network: Network, points: int) -> RunConfig:

@@ -5,7 +5,8 @@
 A worker keeps the rows of its own points, so what a step costs it is measured on one shard, really allocated. That the
 shards together are the table is checked on fewer points: every worker steps its rows, and one table without workers
 takes the same steps; all bits must agree, also after the parts of a checkpoint were dealt to another number of workers.
-What crosses the network is counted in a real training by several processes. docs/scaling.md builds on these figures.
+What crosses the network is counted in a real training by several processes.
+docs/explanation/scaling.md builds on these figures.
 
 Times are this thread's. Parts run in processes of their own.
 """
@@ -34,7 +35,7 @@ from autodo.data.batches import shuffled_batches
 from autodo.data.sharding import deal
 from autodo.distributed.process_group import Group
 from autodo.points.model import PointModel
-from autodo.points.storage import Place
+from autodo.points.storage import TableStorage
 from autodo.points.table import PointTable
 from autodo.seeds import numpy_generator, torch_generator
 from autodo.training import checkpoint
@@ -145,11 +146,11 @@ def measure_shard(count: int, storage: LambdaStorage) -> Own:
 
     To write all of a file says nothing but how fast the disk is.
     """
-    place = Place(storage)
+    kept = TableStorage(storage)
     labels = torch.arange(count) % CLASSES
-    _model(labels[:BATCH], place).table.state_dict()
+    _model(labels[:BATCH], kept).table.state_dict()
     before = sum(_resident())
-    table = _model(labels, place).table
+    table = _model(labels, kept).table
     generator = torch.Generator().manual_seed(0)
     gradient = torch.randn(BATCH, COLUMNS, generator=generator)
     order = torch.randperm(count, generator=generator)
@@ -164,11 +165,11 @@ def measure_shard(count: int, storage: LambdaStorage) -> Own:
             table.rmsprop_step(index, gradient[: len(index)], LR)
             seconds[-1].append(time.thread_time() - begun)
     resident = sum(_resident()) - before
-    part = _checkpoint(table, place) if storage == "host" else None
+    part = _checkpoint(table, kept) if storage == "host" else None
     return Own(statistics.median(seconds[0]), statistics.median(seconds[1]), resident, part)
 
 
-def _checkpoint(table: PointTable, place: Place) -> Part:
+def _checkpoint(table: PointTable, storage: TableStorage) -> Part:
     with tempfile.TemporaryDirectory() as folder:
         path, positions = Path(folder) / "checkpoint.pt", torch.arange(len(table))
         begun = time.perf_counter()
@@ -176,7 +177,7 @@ def _checkpoint(table: PointTable, place: Place) -> Part:
         saved = time.perf_counter() - begun
         size = sum(file.stat().st_size for file in checkpoint.files(path))
         begun = time.perf_counter()
-        state = checkpoint.load(path, "run", positions, empty=place.empty)
+        state = checkpoint.load(path, "run", positions, empty=storage.allocate_on_host)
         assert state is not None
         table.load_state_dict(state["points"])
         return Part(size, saved, time.perf_counter() - begun)
@@ -221,13 +222,13 @@ def measure_whole(workers: int, each: int, other: int) -> Whole:
     steps: list[list[Tensor]] = []
     for rank, shard in enumerate(shards):
         positions = torch.from_numpy(shard)
-        table = _model(torch.from_numpy(labels)[positions], Place("host")).table
+        table = _model(torch.from_numpy(labels)[positions], TableStorage("host")).table
         batches = _batches(rank, workers, each)
         for index in batches:
             _step(table, index, slopes[positions[index]])
         tables.append(table)
         steps.append([positions[index] for index in batches])
-    whole = _model(torch.from_numpy(labels), Place("host")).table
+    whole = _model(torch.from_numpy(labels), TableStorage("host")).table
     for parts in zip(*steps, strict=True):
         index = torch.cat(parts)
         _step(whole, index, slopes[index])
@@ -298,8 +299,8 @@ def _different(state: dict[str, Any], whole: PointTable, positions: Tensor) -> i
     return int(wrong.sum())
 
 
-def _model(labels: Tensor, place: Place) -> PointModel:
-    return PointModel(PointsConfig(learn=("augment", "soft-label")), labels, CLASSES, place=place)
+def _model(labels: Tensor, storage: TableStorage) -> PointModel:
+    return PointModel(PointsConfig(learn=("augment", "soft-label")), labels, CLASSES, storage=storage)
 
 
 # ----- what crosses the network

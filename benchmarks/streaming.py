@@ -31,7 +31,7 @@ from autodo.config.run import DatasetConfig
 from autodo.data import load
 from autodo.data.stream.crop import pixels_of
 from autodo.data.stream.pool import WORKERS_VARIABLE
-from autodo.data.stream.streamed_images import Crops, StreamedImages
+from autodo.data.stream.streamed_images import CropParameters, StreamedImages
 from benchmarks.table import Row, machine, tell
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def streamed_images(path: Path) -> StreamedImages:
     dataset = load(DatasetConfig(name="folder", path=str(path), image_size=IMAGE_SIZE, stream=True))
     parts = [part.images for part in (dataset.train, dataset.test)]
     assert all(isinstance(part, StreamedImages) for part in parts)
-    return StreamedImages.joined(parts)
+    return StreamedImages.concatenate(parts)
 
 
 def streamed_epoch(images: StreamedImages) -> Epoch:
@@ -148,7 +148,9 @@ def streamed_epoch(images: StreamedImages) -> Epoch:
 
     def epoch(number: int) -> Iterator[Tensor]:
         order = np.random.default_rng(number).permutation(len(images))
-        return images.batches([order[i : i + BATCH] for i in range(0, len(order), BATCH)], Crops(SCALE, seed=number))
+        return images.batches(
+            [order[i : i + BATCH] for i in range(0, len(order), BATCH)], CropParameters(SCALE, seed=number)
+        )
 
     return epoch
 
@@ -167,7 +169,7 @@ def decoding_ms(count: int = 60, turns: int = 5) -> dict[tuple[int, str], float]
     """This thread's milliseconds for the pixels of one of some JPEGs of 500x375, by kB and purpose: medians."""
     scenes = [scene(np.random.default_rng(number)).crop((0, 0, 500, 375)) for number in range(count)]
     files = {size: [_jpeg(image, 1000 * size) for image in scenes] for size in (55, 110)}
-    purposes = {"training": Crops(SCALE, seed=0), "evaluation": None}
+    purposes = {"training": CropParameters(SCALE, seed=0), "evaluation": None}
     taken: dict[tuple[int, str], list[float]] = {(size, what): [] for size in files for what in purposes}
     for _ in range(turns):
         for (size, what), milliseconds in taken.items():

@@ -34,9 +34,9 @@ from autodo.augment.policy import build_policy
 from autodo.config.policy import RandAugment
 from autodo.config.recipes import build_run
 from autodo.config.run import AugmentationConfig, RunConfig
-from autodo.data import ImageSet, Prepared
+from autodo.data import DataSplits, ImageSet
 from autodo.data.batches import epoch_batches
-from autodo.data.prepare import Points
+from autodo.data.prepare import TrainSet
 from autodo.models import build
 from autodo.training.task_model import computes_in_bf16
 from autodo.training.trainer import Training
@@ -256,14 +256,14 @@ def config_of(load: Load, changes: dict[str, object]) -> RunConfig:
     return build_run("cifar10", "baseline", overrides=overrides)
 
 
-def made_up(count: int) -> Prepared:
+def made_up(count: int) -> DataSplits:
     """Noise with random labels; val and test are as good as none."""
     generator = np.random.default_rng(0)
     images = generator.integers(256, size=(count + 20, 3, 32, 32), dtype=np.uint8)
     labels = generator.integers(10, size=count + 20)
-    train = Points(images[:count], labels[:count], labels[:count], np.arange(count), None)
+    train = TrainSet(images[:count], labels[:count], labels[:count], np.arange(count), None)
     val, test = (ImageSet(images[part], labels[part]) for part in (slice(count, count + 10), slice(count + 10, None)))
-    return Prepared(train, val, test, tuple(str(label) for label in range(10)))
+    return DataSplits(train, val, test, tuple(str(label) for label in range(10)))
 
 
 def in_turns(phases: dict[str, Callable[[], object]], repeat: int, device: torch.device) -> dict[str, list[float]]:

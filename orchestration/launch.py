@@ -410,7 +410,7 @@ class _Events(tune.Callback):
         if self._smaller and seconds is not None and seconds > LONG_SECONDS:
             self.display.say(
                 f"about {roughly(seconds)} left on CPUs: `preset: {self._smaller}` in the grid makes the runs smaller, "
-                "see docs/own-images.md"
+                "see docs/tutorial/own-images.md"
             )
             self._smaller = None
 

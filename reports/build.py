@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from autodo.errors import StoreError
-from autodo.io.storage import Location, StrPath, located
+from autodo.io.storage import Location, StrPath, as_location
 from reports.analysis import findings, provenance
 from reports.analysis.comparison import named, without_test_as_val
 from reports.analysis.curves import COLUMNS as CURVE_COLUMNS

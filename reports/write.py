@@ -5,7 +5,7 @@ from typing import Any
 
 from autodo.config.validation import check_name
 from autodo.errors import ConfigError
-from autodo.io.storage import Location, StrPath, located
+from autodo.io.storage import Location, StrPath, as_location
 from reports.build import HEADLINE, build_report
 from reports.document import Report
 from reports.figures import RenderedFigure, render, save
@@ -61,7 +61,7 @@ def write_report(
     Raises:
         StoreError: if the store cannot be read or the report not be written. ConfigError: if `select` fits no run.
     """
-    folder = located(store_root) / "report" if out is None else located(out)
+    folder = as_location(store_root) / "report" if out is None else as_location(out)
     report = build_report(store_root, expected, metric=metric, select=select, results=results, warnings=warnings)
     return write_files(report, folder, formats)
 

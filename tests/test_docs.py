@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[1]
 LANGUAGES = ("sh", "python", "yaml", "json", "dockerfile", "text")
 TINY = {"training.epochs": 1, "training.warmup_epochs": 0, "model.name": "small-cnn", "dataset.image_size": 8}
 """What `build_run` is given beside the overrides of a page."""
-GIVEN = {"docs/own-images.md": {"images": "torch.zeros(2, 1, 8, 8, dtype=torch.uint8)"}}
+GIVEN = {"docs/tutorial/own-images.md": {"images": "torch.zeros(2, 1, 8, 8, dtype=torch.uint8)"}}
 """Names that the Python of a page takes for granted."""
 NOT_RUN = {
     "chmod": "changes the reader's files",
@@ -248,7 +248,7 @@ def test_shell_lines_are_what_the_programs_take(block: Block, place: Path, autod
                 called += [
                     "--format",
                     "csv",
-                ]  # the page and its figures take seconds; one line of docs/report.md has them
+                ]  # the page and its figures take seconds; one line of docs/explanation/report.md has them
             autodo(called)
 
 

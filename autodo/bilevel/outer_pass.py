@@ -12,8 +12,8 @@ from autodo.bilevel.hypergradient import hessian_matvec, implicit_objective, val
 from autodo.bilevel.inverse_hessian import NEEDS_POSITIVE_DEFINITE, build_solver
 from autodo.config.run import OuterConfig
 from autodo.data.batches import Batch, ordered_batches, shuffled_batches
-from autodo.data.device_loader import Feed
-from autodo.data.stream.streamed_images import Crops
+from autodo.data.device_loader import DeviceLoader
+from autodo.data.stream.streamed_images import CropParameters
 from autodo.distributed.process_group import ALONE, Workers
 from autodo.losses import Loss
 from autodo.points.model import PointModel, PointView
@@ -44,7 +44,7 @@ class OuterPass:
         head: nn.Linear,
         pipeline: Pipeline,
         points: PointModel,
-        images: Feed,
+        images: DeviceLoader,
         *,
         learnable: int,
         weight_decay: float,
@@ -73,7 +73,7 @@ class OuterPass:
         val: Evaluation,
         lr: float,
         generator: torch.Generator,
-        crops: Crops | None = None,
+        crops: CropParameters | None = None,
         watch: Watch = unwatched,
     ) -> None:
         """Updates the rows of the learnable points, each once. All workers run their passes together.
@@ -99,7 +99,7 @@ class OuterPass:
             for parameter in parameters:
                 parameter.requires_grad_(True)
 
-    def _batch_pass(self, val: Evaluation, lr: float, generator: torch.Generator, crops: Crops | None) -> None:
+    def _batch_pass(self, val: Evaluation, lr: float, generator: torch.Generator, crops: CropParameters | None) -> None:
         """The paper's: at every step a val batch, its gradient, and a solve with the train batch's Hessian."""
         val_points = torch.arange(len(val.labels), device=self.points.labels.device)
         val_batches: list[Batch] = []
@@ -117,7 +117,7 @@ class OuterPass:
                 u = self._solve(features, view.weights, targets, batch.size, gradient)
             self._update(batch, rows, view, features, u, lr)
 
-    def _full_pass(self, val: Evaluation, lr: float, generator: torch.Generator, crops: Crops | None) -> None:
+    def _full_pass(self, val: Evaluation, lr: float, generator: torch.Generator, crops: CropParameters | None) -> None:
         """u from all of val and one solve with the Hessian of the inner points, then one step for each batch."""
         points = self._points()
         sample, sample_total = self._hessian_points(generator)
@@ -144,7 +144,7 @@ class OuterPass:
         else:
             # Without lam^A the features do not depend on lam: the ones that the solve chose from serve again.
             batches = ordered_batches(learnable, total, self.batch_size, self.workers)
-            for batch in self.points.ahead(batches, moves=True):
+            for batch in self.points.prefetch(batches, moves=True):
                 rows = self._leaf(batch.points)
                 view = self.points.view(batch.points, rows)
                 self._update(batch, rows, view, features[batch.points], u, lr)
@@ -157,7 +157,9 @@ class OuterPass:
         order = torch.randperm(len(points), generator=generator, device=points.device)
         return points[order[: self.workers.dealt(wanted)].sort().values], wanted
 
-    def _all_features(self, points: Tensor, total: int, generator: torch.Generator, crops: Crops | None) -> Tensor:
+    def _all_features(
+        self, points: Tensor, total: int, generator: torch.Generator, crops: CropParameters | None
+    ) -> Tensor:
         batches = list(ordered_batches(points, total, self.batch_size, self.workers))
         if not self.points.learns_augmentation:
             reading = self._watch(self.images.batches([batch.points for batch in batches], crops), total=len(batches))
@@ -170,7 +172,7 @@ class OuterPass:
         )
 
     def _with_images(
-        self, batches: Iterable[Batch], crops: Crops | None, *, moves: bool
+        self, batches: Iterable[Batch], crops: CropParameters | None, *, moves: bool
     ) -> Iterator[tuple[Batch, Tensor]]:
         """The batches with their images; the next one's rows, too, come while one is worked on.
 
@@ -179,7 +181,7 @@ class OuterPass:
         """
         coming = list(batches)
         reading = self.images.batches([batch.points for batch in coming], crops)
-        return self._watch(zip(self.points.ahead(coming, moves=moves), reading, strict=True), total=len(coming))
+        return self._watch(zip(self.points.prefetch(coming, moves=moves), reading, strict=True), total=len(coming))
 
     def _points(self) -> Tensor:
         return torch.arange(len(self.images), device=self.points.labels.device)

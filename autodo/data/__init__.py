@@ -2,21 +2,21 @@
 
 from autodo.data.datasets import DATASETS, DatasetSpec, default_data_dir, load
 from autodo.data.image_set import Dataset, ImageSet
-from autodo.data.prepare import Points, Prepared, prepare
+from autodo.data.prepare import DataSplits, TrainSet, prepare
 from autodo.data.readers.content import folder_content, pin_content
-from autodo.data.stream.sources import listed_once
+from autodo.data.stream.sources import shared_listing
 
 __all__ = [
     "DATASETS",
+    "DataSplits",
     "Dataset",
     "DatasetSpec",
     "ImageSet",
-    "Points",
-    "Prepared",
+    "TrainSet",
     "default_data_dir",
     "folder_content",
-    "listed_once",
     "load",
     "pin_content",
     "prepare",
+    "shared_listing",
 ]

@@ -14,7 +14,7 @@ from autodo.data.readers.digits import read_digits
 from autodo.data.readers.folder import read_folder
 from autodo.data.readers.idx import read_fashion_mnist, read_mnist
 from autodo.data.readers.imagenet import read_imagenet
-from autodo.data.readers.location import Place
+from autodo.data.readers.location import DatasetLocation
 from autodo.data.readers.remote import local_copy
 from autodo.data.readers.torchvision_sets import read_cifar10, read_cifar100, read_svhn
 from autodo.data.split import FIXED_SEED, subsample
@@ -28,7 +28,7 @@ logger = logging.getLogger("autodo")
 class DatasetSpec:
     """How a dataset is read."""
 
-    read: Callable[[DatasetConfig, Place], Dataset]
+    read: Callable[[DatasetConfig, DatasetLocation], Dataset]
     system_dir: Path | None = None
     """Where the system's package puts the files: tried if no data dir is given and the default one has none of them."""
     package: str | None = None
@@ -67,11 +67,11 @@ def load(config: DatasetConfig, *, data_dir: StrPath | None = None, download: bo
     check_name(config.name, list(DATASETS), "dataset")
     spec = DATASETS[config.name]
     if data_dir is None:
-        dataset = spec.read(config, Place(default_data_dir(), download, spec.system_dir, spec.package))
+        dataset = spec.read(config, DatasetLocation(default_data_dir(), download, spec.system_dir, spec.package))
     else:
         # Who says where the files are wants those and no others; nothing is downloaded into a copy.
         with local_copy(data_dir) as folder:
-            dataset = spec.read(config, Place(folder, download and not is_uri(os.fspath(data_dir))))
+            dataset = spec.read(config, DatasetLocation(folder, download and not is_uri(os.fspath(data_dir))))
     for warning in dataset.warnings:
         logger.warning("%s", warning)
     if config.subsample is None:

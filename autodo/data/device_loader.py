@@ -10,7 +10,7 @@ from torch import Tensor
 
 from autodo.data.image_set import Images, Integers
 from autodo.data.split import FIXED_SEED
-from autodo.data.stream.streamed_images import Crops, StreamedImages
+from autodo.data.stream.streamed_images import CropParameters, StreamedImages
 from autodo.seeds import numpy_generator
 
 CHUNK = 4096
@@ -19,7 +19,7 @@ STATISTICS_IMAGES = 4096
 _CHUNK_OF_STREAM = 256
 
 
-class Feed:
+class DeviceLoader:
     """A worker's images of a set. Those of an array lie on the device that trains; streamed ones come by the batch.
 
     Whoever goes through a set says before which batches are wanted in which order, so that streamed images are decoded
@@ -42,13 +42,13 @@ class Feed:
             return self._images.index_select(0, points)
         return next(self.batches([points]))
 
-    def stretch(self, first: int, last: int) -> Self:
+    def rows(self, first: int, last: int) -> Self:
         """Those from `first` to before `last`, without a copy."""
         part = copy.copy(self)
         part._images = self._images[first:last]
         return part
 
-    def batches(self, batches: Sequence[Tensor], crops: Crops | None = None) -> Iterator[Tensor]:
+    def batches(self, batches: Sequence[Tensor], crops: CropParameters | None = None) -> Iterator[Tensor]:
         """The images of each batch.
 
         Args:
@@ -74,7 +74,7 @@ class Feed:
         return (batch.to(self._device, non_blocking=True) for batch in batches)
 
 
-def in_memory(images: Images | StreamedImages) -> Images:
+def read_all(images: Images | StreamedImages) -> Images:
     """Images as an array, for as many as there is room for. Shape: [n, C, H, W] uint8."""
     if not isinstance(images, StreamedImages):
         return images
@@ -88,13 +88,13 @@ def in_memory(images: Images | StreamedImages) -> Images:
     return pixels
 
 
-def joined(parts: Sequence[Images]) -> Images:
+def concatenate(parts: Sequence[Images]) -> Images:
     """Images of one dataset, one part after the other."""
     first = parts[0]
-    return first.joined(parts) if isinstance(first, StreamedImages) else np.concatenate(parts)
+    return first.concatenate(parts) if isinstance(first, StreamedImages) else np.concatenate(parts)
 
 
-def for_statistics(images: Images | StreamedImages) -> Iterator[Tensor]:
+def statistics_sample(images: Images | StreamedImages) -> Iterator[Tensor]:
     """The train images that the mean and deviation of each channel are of, a chunk at a time, in host memory.
 
     All of them; of streamed ones a sample of 4,096, drawn in the same way for every method and seed: runs with the same

@@ -15,7 +15,7 @@ from autodo.seeds import numpy_generator
 
 
 @dataclass(frozen=True, eq=False)
-class Points:
+class TrainSet:
     """The train points.
 
     Shape:
@@ -37,10 +37,10 @@ class Points:
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class DataSplits:
     """What a run trains on, selects on and reports on."""
 
-    train: Points
+    train: TrainSet
     val: ImageSet
     test: ImageSet
     class_names: tuple[str, ...]
@@ -62,7 +62,7 @@ class Prepared:
         return digest.hexdigest()
 
 
-def prepare(dataset: Dataset, config: RunConfig) -> Prepared:
+def prepare(dataset: Dataset, config: RunConfig) -> DataSplits:
     """Splits off val, unless the dataset brings its own, and distorts the train points.
 
     Depends on (dataset, val share, distortion, seed) only: all methods see the same split and the same wrong labels,
@@ -91,7 +91,7 @@ def prepare(dataset: Dataset, config: RunConfig) -> Prepared:
     ratio, minority = config.distortion.imbalance_ratio, config.distortion.minority
     kept = rest[imbalance(labels[rest], classes, ratio, generator("imbalance"), minority)]
     train = dataset.train.take(kept)
-    points = Points(
+    points = TrainSet(
         images=train.images,
         labels=flip_labels(train.labels, classes, config.distortion.noise_ratio, generator("noise")),
         clean_labels=train.labels,
@@ -99,7 +99,7 @@ def prepare(dataset: Dataset, config: RunConfig) -> Prepared:
         sources=train.sources,
     )
     whole, before, after = (np.bincount(part, minlength=classes) for part in (labels, labels[rest], labels[kept]))
-    return Prepared(
+    return DataSplits(
         train=points,
         val=val,
         test=dataset.test,

@@ -6,9 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from autodo.config.run import RunConfig
-from autodo.data.device_loader import joined
+from autodo.data.device_loader import concatenate
 from autodo.data.image_set import Images, Integers
-from autodo.data.prepare import Prepared
+from autodo.data.prepare import DataSplits
 from autodo.distributed.process_group import Workers
 from autodo.errors import ConfigError
 from autodo.seeds import numpy_generator
@@ -36,18 +36,18 @@ class Shard(NamedTuple):
         """Positions [n + m] among the points of all workers, where the trusted ones come after the train points."""
         return np.concatenate([self.train, self.train_total + self.trusted])
 
-    def points(self, data: Prepared) -> tuple[Images, Integers]:
+    def points(self, data: DataSplits) -> tuple[Images, Integers]:
         """Images [n + m, C, H, W] and observed labels [n + m]; without a copy if they are a whole set."""
         if len(self.train) == self.total:
             return data.train.images, data.train.labels
         if len(self.trusted) == self.total:
             return data.val.images, data.val.labels
         train, trusted = self.train, self.trusted
-        images = joined([data.train.images[train], data.val.images[trusted]])
+        images = concatenate([data.train.images[train], data.val.images[trusted]])
         return images, np.concatenate([data.train.labels[train], data.val.labels[trusted]])
 
 
-def shard_of(data: Prepared, config: RunConfig, workers: Workers) -> Shard:
+def training_shard(data: DataSplits, config: RunConfig, workers: Workers) -> Shard:
     """This worker's shard; of a process alone everything.
 
     Raises:
@@ -62,10 +62,10 @@ def shard_of(data: Prepared, config: RunConfig, workers: Workers) -> Shard:
     for what, images in (("val", data.val), ("test", data.test)):
         _check(workers, len(images), f"there are {len(images)} {what} images")
     generator = numpy_generator(config.seed, "shards", workers.size)
-    return Shard(*deal(train, trusted, workers, generator), train_total, total)
+    return Shard(*shard_by_class(train, trusted, workers, generator), train_total, total)
 
 
-def deal(
+def shard_by_class(
     train_labels: Integers, trusted_labels: Integers, workers: Workers, generator: np.random.Generator
 ) -> tuple[Integers, Integers]:
     """This worker's train and trusted points: every point has one worker, and all workers' points are alike.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from autodo.augment import affine
 from autodo.config.run import RunConfig
-from autodo.data import Points, Prepared
+from autodo.data import DataSplits, TrainSet
 from autodo.data.image_set import Integers
 from autodo.points.model import PointModel, PointView
 from autodo.results import records
@@ -66,7 +66,7 @@ class Outcome:
     def suspicious_points(self) -> pa.Table:
         """Train points, the most probably wrong label first: by the loss of the label that was given.
 
-        The order that measured best, and that of `autodo inspect` (docs/label-errors.md).
+        The order that measured best, and that of `autodo inspect` (docs/how-to/find-label-errors.md).
 
         Returns:
             columns `index`, `source`, `given` and `predicted` (names of classes), `loss`.
@@ -80,7 +80,7 @@ class Outcome:
 
 def build_outcome(
     config: RunConfig,
-    data: Prepared,
+    data: DataSplits,
     history: list[dict[str, Any]],
     best: Best,
     points: pa.Table,
@@ -110,7 +110,7 @@ def _copied(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _result_row(
-    config: RunConfig, data: Prepared, history: list[dict[str, Any]], best: Best, device: str
+    config: RunConfig, data: DataSplits, history: list[dict[str, Any]], best: Best, device: str
 ) -> dict[str, Any]:
     test_labels = torch.from_numpy(data.test.labels)
     classes = len(data.class_names)
@@ -147,7 +147,7 @@ def _result_row(
     }
 
 
-def _predictions(config: RunConfig, data: Prepared, best: Best) -> pa.Table:
+def _predictions(config: RunConfig, data: DataSplits, best: Best) -> pa.Table:
     count = len(data.test.labels)
     columns = {
         "run_id": np.full(count, config.run_id, dtype=object),
@@ -159,7 +159,9 @@ def _predictions(config: RunConfig, data: Prepared, best: Best) -> pa.Table:
     return _columns("predictions", columns)
 
 
-def embeddings_table(config: RunConfig, data: Prepared, best: Best, embeddings: NDArray[np.floating[Any]]) -> pa.Table:
+def embeddings_table(
+    config: RunConfig, data: DataSplits, best: Best, embeddings: NDArray[np.floating[Any]]
+) -> pa.Table:
     """The embeddings table of the test images.
 
     Args:
@@ -178,7 +180,7 @@ def embeddings_table(config: RunConfig, data: Prepared, best: Best, embeddings: 
 
 
 def points_table(
-    config: RunConfig, given: Points, positions: Integers, evaluation: Evaluation, points: PointModel, view: PointView
+    config: RunConfig, given: TrainSet, positions: Integers, evaluation: Evaluation, points: PointModel, view: PointView
 ) -> pa.Table:
     """The points table of a worker's train points, without thumbnails.
 

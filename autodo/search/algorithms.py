@@ -5,7 +5,7 @@ from pathlib import Path
 
 from autodo.augment.policy_file import PolicyFile
 from autodo.config.run import RunConfig
-from autodo.data.prepare import Prepared
+from autodo.data.prepare import DataSplits
 from autodo.errors import ConfigError
 from autodo.io.storage import locate
 from autodo.search import fast_autoaugment
@@ -35,7 +35,7 @@ def algorithm_of(config: RunConfig) -> Algorithm:
     return ALGORITHMS[name]
 
 
-def search_here(config: RunConfig, data: Prepared, *, device: str, tell: Tell) -> PolicyFile:
+def search_here(config: RunConfig, data: DataSplits, *, device: str, tell: Tell) -> PolicyFile:
     """The policy that is found for a run, one task after another; nothing is kept.
 
     Raises:

@@ -28,7 +28,7 @@ from autodo.augment.policy_file import PolicyFile
 from autodo.config.policy import DadaSearch, SearchedPolicy
 from autodo.config.run import RunConfig
 from autodo.data.batches import epoch_batches
-from autodo.data.prepare import Prepared
+from autodo.data.prepare import DataSplits
 from autodo.search import pair_policy, relaxed
 from autodo.search.epochs import Found, Material, Stateful, search_by_epochs, step_of
 from autodo.search.smooth_operations import SEARCHED, Setting, apply_each
@@ -46,7 +46,7 @@ CONTROL_LR = 1e-2
 GATE_RANGE = (0.05, 0.95)
 
 
-def search(config: RunConfig, data: Prepared, *, device: str, checkpoint: Path | None, tell: Tell) -> PolicyFile:
+def search(config: RunConfig, data: DataSplits, *, device: str, checkpoint: Path | None, tell: Tell) -> PolicyFile:
     """The policy that DADA finds on a run's own train points, as they are observed.
 
     Args:
@@ -83,7 +83,7 @@ class Policy(nn.Module):
 class Dada:
     """One search; see `autodo.search.epochs.GradientSearch`."""
 
-    def __init__(self, config: RunConfig, data: Prepared, device: str) -> None:
+    def __init__(self, config: RunConfig, data: DataSplits, device: str) -> None:
         assert isinstance(config.policy, SearchedPolicy)
         assert isinstance(config.policy.search, DadaSearch)
         self.settings = config.policy.search

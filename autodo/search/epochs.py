@@ -15,8 +15,8 @@ from autodo.augment.policy_file import PolicyFile, Step
 from autodo.augment.standard import crop_and_flip, erase
 from autodo.config.policy import SearchedPolicy
 from autodo.config.run import RunConfig
-from autodo.data.device_loader import for_statistics
-from autodo.data.prepare import Prepared
+from autodo.data.device_loader import statistics_sample
+from autodo.data.prepare import DataSplits
 from autodo.errors import TrainingDiverged
 from autodo.models import build
 from autodo.search.smooth_operations import SEARCHED
@@ -135,7 +135,7 @@ class Material:
         images [n, C, H, W] uint8, labels [n] int64, on the device.
     """
 
-    def __init__(self, config: RunConfig, data: Prepared, size: int, model: str, device: str) -> None:
+    def __init__(self, config: RunConfig, data: DataSplits, size: int, model: str, device: str) -> None:
         images, labels = reduced(data, size, config.seed)
         self.device = torch.device(device)
         self.images = torch.from_numpy(images).to(self.device)
@@ -143,7 +143,7 @@ class Material:
         self.classes = len(data.class_names)
         self._config = config
         self._model = model
-        mean, std = channel_statistics(for_statistics(images))
+        mean, std = channel_statistics(statistics_sample(images))
         self._pipeline = Pipeline(config.augmentation, mean.to(self.device), std.to(self.device))
 
     def pixels(self, points: Tensor, generator: torch.Generator) -> Tensor:

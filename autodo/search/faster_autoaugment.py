@@ -23,7 +23,7 @@ from autodo.augment.policy_file import PolicyFile
 from autodo.config.policy import FasterAutoAugmentSearch, SearchedPolicy
 from autodo.config.run import RunConfig
 from autodo.data.batches import epoch_batches
-from autodo.data.prepare import Prepared
+from autodo.data.prepare import DataSplits
 from autodo.search import relaxed
 from autodo.search.epochs import Found, Material, Stateful, search_by_epochs, step_of
 from autodo.search.smooth_operations import SEARCHED, Setting, apply_smooth, centres
@@ -33,7 +33,7 @@ from autodo.seeds import torch_generator
 GATE_RANGE = (0.01, 0.99)
 
 
-def search(config: RunConfig, data: Prepared, *, device: str, checkpoint: Path | None, tell: Tell) -> PolicyFile:
+def search(config: RunConfig, data: DataSplits, *, device: str, checkpoint: Path | None, tell: Tell) -> PolicyFile:
     """The policy that Faster AutoAugment finds on a run's own train points, as they are observed.
 
     Args:
@@ -117,7 +117,7 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], given: Tensor, made: Te
 class FasterAutoAugment:
     """One search; see `autodo.search.epochs.GradientSearch`."""
 
-    def __init__(self, config: RunConfig, data: Prepared, device: str) -> None:
+    def __init__(self, config: RunConfig, data: DataSplits, device: str) -> None:
         assert isinstance(config.policy, SearchedPolicy)
         assert isinstance(config.policy.search, FasterAutoAugmentSearch)
         self.settings = config.policy.search

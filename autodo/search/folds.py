@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from autodo.augment.pipeline import Pipeline, channel_statistics
 from autodo.augment.policy import build_policy
 from autodo.augment.policy_file import PolicyFile
-from autodo.data.device_loader import for_statistics
+from autodo.data.device_loader import statistics_sample
 from autodo.data.image_set import Integers
 from autodo.errors import StoreError
 from autodo.io.storage import Location
@@ -80,14 +80,14 @@ class FoldWorker:
 
         try:
             training = begin()
-        except checkpoints.Unusable:
+        except checkpoints.UnusableCheckpoint:
             assert checkpoint is not None
             checkpoints.delete(checkpoint)
             training = begin()
         for row in training:
             tell(f"network {number + 1} of {self._search.folds}, epoch {row['epoch'] + 1} of {run.training.epochs}")
         state = {"encoder": training.encoder.state_dict(), "head": training.head.state_dict()}
-        self._place(number).fill(lambda path: save_torch(state, path))
+        self._place(number).write_atomic(lambda path: save_torch(state, path))
         self._folds.pop(number, None)
         return {"held_out_error": training.history[-1]["val_error"]}
 
@@ -126,7 +126,7 @@ class FoldWorker:
             head.load_state_dict(state["head"])
         except (LookupError, TypeError, RuntimeError, AttributeError) as error:
             raise _Lost from error
-        mean, std = channel_statistics(for_statistics(self._images[rest]))
+        mean, std = channel_statistics(statistics_sample(self._images[rest]))
         pipeline = Pipeline(self._bench.config.augmentation, mean.to(device), std.to(device))
         return Fold(
             encoder.to(device), head.to(device), pipeline, images, torch.from_numpy(self._labels[held]).to(device)

@@ -17,7 +17,7 @@ from autodo.augment.policy import build_policy
 from autodo.augment.policy_file import OPERATION_NAMES, PolicyFile, Stage, Step
 from autodo.config.policy import PopulationSearch, SearchedPolicy
 from autodo.config.run import RunConfig
-from autodo.data.prepare import Prepared
+from autodo.data.prepare import DataSplits
 from autodo.results.provenance import device_name
 from autodo.search.proxy_task import data_of, split_part, training_of
 from autodo.search.subset import reduced
@@ -84,7 +84,7 @@ class Member:
         DataError: if fewer than two classes have two images.
     """
 
-    def __init__(self, config: RunConfig, data: Prepared, device: str = "cpu") -> None:
+    def __init__(self, config: RunConfig, data: DataSplits, device: str = "cpu") -> None:
         search: PopulationSearch = search_config(config)
         images, labels = reduced(data, search.images, config.seed)
         parts = split_part(labels, search.held_share, numpy_generator(config.seed, "search", "split"))

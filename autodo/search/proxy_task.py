@@ -6,7 +6,7 @@ import numpy as np
 
 from autodo.config.run import MethodConfig, ModelConfig, RunConfig, TrainingConfig
 from autodo.data.image_set import Images, ImageSet, Integers
-from autodo.data.prepare import Points, Prepared
+from autodo.data.prepare import DataSplits, TrainSet
 from autodo.data.split import stratified_split
 from autodo.errors import DataError
 from autodo.search.tasks import search_config
@@ -68,12 +68,14 @@ def training_of(config: RunConfig, name: str, **sections: Any) -> RunConfig:
     )
 
 
-def data_of(images: Images, labels: Integers, rest: Integers, held: Integers, class_names: tuple[str, ...]) -> Prepared:
+def data_of(
+    images: Images, labels: Integers, rest: Integers, held: Integers, class_names: tuple[str, ...]
+) -> DataSplits:
     """What such a run trains on and is scored on; it has no test images but one, of the held-out ones.
 
     Shape:
         images [n, C, H, W], labels [n]; rest, held: positions.
     """
-    points = Points(images[rest], labels[rest], labels[rest], np.arange(len(rest)), None)
+    points = TrainSet(images[rest], labels[rest], labels[rest], np.arange(len(rest)), None)
     out = ImageSet(images, labels).take(held)
-    return Prepared(points, val=out, test=out.take(np.arange(1)), class_names=class_names)
+    return DataSplits(points, val=out, test=out.take(np.arange(1)), class_names=class_names)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from autodo.augment.policy_file import PolicyFile
 from autodo.config.policy import SearchedPolicy
 from autodo.config.run import RunConfig
-from autodo.data.prepare import Prepared
+from autodo.data.prepare import DataSplits
 from autodo.io.storage import Location
 from autodo.results.provenance import git_sha, versions
 
@@ -40,7 +40,7 @@ class Bench:
     """
 
     config: RunConfig
-    data: Prepared
+    data: DataSplits
     device: str
     files: Location
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from autodo.distributed.process_group import ALONE, Workers
 from autodo.errors import DataError
-from autodo.io.atomic import replacing
+from autodo.io.atomic import atomic_path
 from autodo.io.storage import StrPath
 from autodo.points.storage import ON_DEVICE
 
@@ -32,7 +32,7 @@ PART = 2**16
 log = logging.getLogger(__name__)
 
 
-class Unusable(RuntimeError):
+class UnusableCheckpoint(RuntimeError):
     """A checkpoint of the right run holds something else than its training needs."""
 
 
@@ -103,7 +103,7 @@ def load(
     run_id: str,
     positions: Tensor | None = None,
     workers: Workers = ALONE,
-    empty: Empty = ON_DEVICE.empty,
+    empty: Empty = ON_DEVICE.allocate_on_host,
     *,
     data: str | None = None,
 ) -> dict[str, Any] | None:
@@ -156,7 +156,7 @@ def save_torch(content: Any, path: StrPath) -> None:
     Raises:
         OSError: if the file cannot be written; torch itself hides that in a RuntimeError.
     """
-    with replacing(Path(path)) as temporary, temporary.open("wb") as file:
+    with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
         try:
             torch.save(content, file)
         except RuntimeError as error:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autodo.augment.pipeline import Pipeline
-from autodo.data.device_loader import Feed
+from autodo.data.device_loader import DeviceLoader
 from autodo.distributed.process_group import ALONE, Workers
 
 
@@ -72,7 +72,7 @@ def evaluate(
     encoder: nn.Module,
     head: nn.Module,
     pipeline: Pipeline,
-    images: Feed,
+    images: DeviceLoader,
     labels: Tensor,
     *,
     total: int,

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from autodo.augment.pipeline import Pipeline
 from autodo.config.run import RunConfig
 from autodo.data.batches import shuffled_batches
-from autodo.data.device_loader import Feed
-from autodo.data.stream.streamed_images import Crops
+from autodo.data.device_loader import DeviceLoader
+from autodo.data.stream.streamed_images import CropParameters
 from autodo.distributed.process_group import Workers
 from autodo.objectives.base import cross_entropies
 from autodo.training.progress import Watch, unwatched
@@ -37,7 +37,7 @@ class HeadFinetune:
         encoder: nn.Module,
         head: nn.Module,
         pipeline: Pipeline,
-        images: Feed,
+        images: DeviceLoader,
         labels: Tensor,
         total: int,
         workers: Workers,
@@ -58,7 +58,7 @@ class HeadFinetune:
         self,
         epoch: int,
         generator: torch.Generator,
-        crops: Crops | None = None,
+        crops: CropParameters | None = None,
         watch: Watch = unwatched,
     ) -> tuple[float, float]:
         """One pass over as many images as val has.

@@ -7,9 +7,9 @@ import numpy as np
 
 from autodo.augment.policy_file import PolicyFile
 from autodo.config.run import RunConfig
-from autodo.data import ImageSet, Prepared
+from autodo.data import DataSplits, ImageSet
 from autodo.data.image_set import Integers
-from autodo.data.prepare import Points
+from autodo.data.prepare import TrainSet
 from autodo.data.stream.streamed_images import StreamedImages
 from autodo.training.progress import Durations
 from autodo.training.trainer import Training
@@ -26,7 +26,7 @@ TINY_LR = 1e-6
 
 
 def time_steps(
-    config: RunConfig, data: Prepared, *, device: str = "cpu", policy: PolicyFile | None = None
+    config: RunConfig, data: DataSplits, *, device: str = "cpu", policy: PolicyFile | None = None
 ) -> Durations:
     """Seconds that each part of an epoch of the run will take, outer passes included.
 
@@ -44,10 +44,10 @@ def time_steps(
     return _timed(config, data, images, device, policy) if images >= 2 * FIRST_IMAGES else first
 
 
-def _timed(config: RunConfig, data: Prepared, images: int, device: str, policy: PolicyFile | None) -> Durations:
+def _timed(config: RunConfig, data: DataSplits, images: int, device: str, policy: PolicyFile | None) -> Durations:
     """Durations from an epoch on this many images of each set, after one that warms up."""
     size = config.dataset.image_size
-    some = Prepared(
+    some = DataSplits(
         train=_some_points(data.train, images, size),
         val=_some_images(data.val, images, size),
         test=_some_images(data.test, images, size),
@@ -84,14 +84,14 @@ def _two_epochs(config: RunConfig, batch_size: int) -> RunConfig:
     return config.model_copy(update={"training": training, "outer": outer})
 
 
-def _inner_points(config: RunConfig, data: Prepared) -> int:
+def _inner_points(config: RunConfig, data: DataSplits) -> int:
     """Points of the inner problem."""
     return len(data.train) * config.trains_on_train + len(data.val) * config.trains_on_val
 
 
-def _some_points(points: Points, count: int, image_size: int | None) -> Points:
+def _some_points(points: TrainSet, count: int, image_size: int | None) -> TrainSet:
     rows = _spread(len(points), count)
-    return Points(
+    return TrainSet(
         images=_resized(points.images[rows], image_size),
         labels=points.labels[rows],
         clean_labels=points.clean_labels[rows],

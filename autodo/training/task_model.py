@@ -5,7 +5,7 @@ from torch import nn
 
 from autodo.augment.pipeline import Pipeline
 from autodo.config.run import RunConfig
-from autodo.data import Prepared
+from autodo.data import DataSplits
 from autodo.errors import ConfigError
 from autodo.models import build
 from autodo.models.encoder import Encoder
@@ -14,7 +14,7 @@ from autodo.results.outcome import Best
 from autodo.seeds import derive, initial_weights
 
 
-def initial_model(config: RunConfig, data: Prepared, device: torch.device) -> tuple[Encoder, nn.Linear]:
+def initial_model(config: RunConfig, data: DataSplits, device: torch.device) -> tuple[Encoder, nn.Linear]:
     """Encoder and head with the first weights of the run's seed."""
     channels, size = data.train.images.shape[1], data.train.images.shape[-1]
     with initial_weights(derive(config.seed, "network")):
@@ -28,7 +28,7 @@ def initial_model(config: RunConfig, data: Prepared, device: torch.device) -> tu
     return encoder.to(device), head.to(device)
 
 
-def best_model(best: Best, config: RunConfig, data: Prepared, device: torch.device) -> tuple[Encoder, nn.Linear]:
+def best_model(best: Best, config: RunConfig, data: DataSplits, device: torch.device) -> tuple[Encoder, nn.Linear]:
     """Encoder and head of the epoch with the lowest val error."""
     encoder, head = initial_model(config, data, device)
     encoder.load_state_dict(best.encoder)
@@ -36,7 +36,7 @@ def best_model(best: Best, config: RunConfig, data: Prepared, device: torch.devi
     return encoder, head
 
 
-def classifier_of(best: Best, config: RunConfig, data: Prepared, pipeline: Pipeline) -> Classifier:
+def classifier_of(best: Best, config: RunConfig, data: DataSplits, pipeline: Pipeline) -> Classifier:
     """The task model of the epoch with the lowest val error, on the CPU."""
     encoder, head = best_model(best, config, data, torch.device("cpu"))
     mean, std = pipeline.mean.cpu(), pipeline.std.cpu()

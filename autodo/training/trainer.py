@@ -21,19 +21,19 @@ from autodo.augment.policy import build_policy
 from autodo.augment.policy_file import PolicyFile
 from autodo.bilevel.outer_pass import OuterPass
 from autodo.config.run import OuterConfig, RunConfig
-from autodo.data import ImageSet, Prepared
+from autodo.data import DataSplits, ImageSet
 from autodo.data.batches import shuffled_batches
-from autodo.data.device_loader import Feed, for_statistics
+from autodo.data.device_loader import DeviceLoader, statistics_sample
 from autodo.data.image_set import Integers
-from autodo.data.sharding import shard_of
-from autodo.data.stream.streamed_images import Crops
+from autodo.data.sharding import training_shard
+from autodo.data.stream.streamed_images import CropParameters
 from autodo.distributed.process_group import ALONE, Workers
 from autodo.errors import DataError, ImageLost, TrainingDiverged
 from autodo.io.storage import StrPath
 from autodo.losses import LOSSES
-from autodo.objectives import Setting, Step, build_objective
+from autodo.objectives import ObjectiveContext, TrainStep, build_objective
 from autodo.points.model import PointModel
-from autodo.points.storage import ON_DEVICE, Place
+from autodo.points.storage import ON_DEVICE, TableStorage
 from autodo.results.classifier import Classifier
 from autodo.results.outcome import Best, Outcome, build_outcome, embeddings_table, merged, points_table
 from autodo.results.provenance import device_name, peak_memory_bytes
@@ -74,20 +74,20 @@ class Training:
         on_checkpoint: called after each checkpoint within an epoch.
         workers: from `autodo.distributed.process_group.joined`; each must iterate to the same epoch, or to the end.
         policy: what a file or a search gave, if the config's policy is one of these.
-        place: where lambda is kept; any gives the same result, and a checkpoint of one can be continued with another.
+        storage: where lambda is kept; any gives the same result, and a checkpoint of one can be continued with another.
         on_progress: called every few seconds within an epoch, with where it stands.
         expected: what the parts of an epoch take, for the remaining time before the first one has ended.
     Raises:
         DataError: if the workers have different images, or the checkpoint is of others than there are now.
         ConfigError: if there are too many workers, the solver cannot take a problem of this size, there is no room
             for lambda, or the network shall be compiled and cannot be on this machine.
-        checkpoint.Unusable: if the checkpoint is one of this run and holds something else than a training keeps.
+        checkpoint.UnusableCheckpoint: if the checkpoint is of this run but holds something else than the trainer saves.
     """
 
     def __init__(
         self,
         config: RunConfig,
-        data: Prepared,
+        data: DataSplits,
         *,
         device: str = "cpu",
         checkpoint: StrPath | None = None,
@@ -96,7 +96,7 @@ class Training:
         on_checkpoint: Callable[[], object] = lambda: None,
         workers: Workers = ALONE,
         policy: PolicyFile | None = None,
-        place: Place = ON_DEVICE,
+        storage: TableStorage = ON_DEVICE,
         on_progress: Callable[[Progress], object] | None = None,
         expected: Durations | None = None,
     ) -> None:
@@ -121,16 +121,16 @@ class Training:
                 f"{config.dataset.path or config.dataset.name}: the images are not the same on all nodes that train "
                 "this run: files are missing, other or damaged on some; make the copies equal"
             )
-        self.shard = shard_of(data, config, workers)
+        self.shard = training_shard(data, config, workers)
         self.train_size = len(self.shard.train)
         self._progress = ProgressClock(
             config, on_progress, sizes=(self.shard.total, len(data.val) + len(data.test)), expected=expected
         )
         images, observed = self.shard.points(data)
-        self.images, labels = Feed(images, self.device), self._to_device(observed)
+        self.images, labels = DeviceLoader(images, self.device), self._to_device(observed)
         self.val_images, self.val_labels = self._share(data.val)
         self.test_images, self.test_labels = self._share(data.test)
-        mean, std = channel_statistics(for_statistics(data.train.images))
+        mean, std = channel_statistics(statistics_sample(data.train.images))
         self.policy = None if config.policy is None else build_policy(config.policy, policy)
         warp = "fused" if config.points is None else config.points.warp
         self.pipeline = Pipeline(config.augmentation, mean.to(self.device), std.to(self.device), self.policy, warp)
@@ -150,13 +150,13 @@ class Training:
             momentum=config.training.momentum,
             weight_decay=config.training.weight_decay,
         )
-        self.place = place
+        self.storage = storage
 
         self.points = self._build_points(labels)
         self.outer = self._build_outer()
         val = self.val_images, self.val_labels
         drawn = self._generator("objective", 0)
-        self.objective = build_objective(Setting(config, data, labels, *val, self.pipeline, workers, drawn))
+        self.objective = build_objective(ObjectiveContext(config, data, labels, *val, self.pipeline, workers, drawn))
         model = self.encoder, self.head, self.pipeline
         finetunes = config.finetune is not None
         self.finetune = HeadFinetune(config, *model, *val, len(data.val), workers) if finetunes else None
@@ -207,7 +207,7 @@ class Training:
         outer_phase = self.config.has_outer_pass(epoch)
         if outer_phase:
             self._outer_phase(epoch, on_val)
-            total = self.workers.sum(self.points.table.take_written())
+            total = self.workers.sum(self.points.table.pop_update_sum())
             self._stop_unless_finite("sum of lambda", float(total), epoch)
         outer_done = self._clock()
 
@@ -249,7 +249,7 @@ class Training:
             midway.restore(generator, loss_sum, self.workers)
         left = batches[begin:]
         reading = self.images.batches([batch.points for batch in left], self._crops("inner", epoch))
-        both = zip(self.points.ahead(left, moves=False), reading, strict=True)
+        both = zip(self.points.prefetch(left, moves=False), reading, strict=True)
 
         def mean_loss(share: float) -> float:
             return float(loss_sum) / (share * len(self.images))
@@ -261,7 +261,7 @@ class Training:
                 group["lr"] = lr
             view = self.points.view(batch)
             pixels = self.pipeline.train_view(images, generator, view.augment)
-            now = Step(batch, size, pixels, self.points.labels[batch], view, epoch, lr, generator)
+            now = TrainStep(batch, size, pixels, self.points.labels[batch], view, epoch, lr, generator)
             # The workers' gradients are averaged: over the mean size of their parts that is the whole batch's mean.
             part = size / self.workers.size
             loss = self.objective.losses(self.network, now).sum() / part
@@ -311,13 +311,13 @@ class Training:
         images, observed = self.images, self.points.labels
         if not self.config.trains_on_train:
             train = self.workers.deal(np.arange(len(given)))
-            images, observed = Feed(given.images[train], self.device), self._to_device(given.labels[train])
+            images, observed = DeviceLoader(given.images[train], self.device), self._to_device(given.labels[train])
         size = max(1, STRETCH // self._evaluation_batch) * self._evaluation_batch
         parts = []
         for first in range(0, len(train), size):
             positions = train[first : first + size]
             last = first + len(positions)
-            evaluation = self._evaluate(images.stretch(first, last), observed[first:last])
+            evaluation = self._evaluate(images.rows(first, last), observed[first:last])
             view = self.points.view_on_host(range(self.train_size)[first:last])
             parts.append((positions, points_table(self.config, given, positions, evaluation, self.points, view)))
         return train, merged(parts)
@@ -349,7 +349,7 @@ class Training:
             return torch_generator(config.seed, "rounding of lambda", step, *stream, device=device)
 
         eps = 1e-8 if config.outer is None else config.outer.eps
-        return PointModel(config.points, labels, self.classes, place=self.place, rounding=rounding, eps=eps)
+        return PointModel(config.points, labels, self.classes, storage=self.storage, rounding=rounding, eps=eps)
 
     def _build_outer(self) -> OuterPass | None:
         if self.config.outer is None:
@@ -393,7 +393,7 @@ class Training:
 
     def _evaluate(
         self,
-        images: Feed,
+        images: DeviceLoader,
         labels: Tensor,
         total: int | None = None,
         model: tuple[nn.Module, nn.Module] | None = None,
@@ -451,7 +451,7 @@ class Training:
         """Writes a checkpoint of what there is now; returns whether it could be."""
         state = self.state_dict()
         rows = state.pop("points")
-        run_id, apart = self.config.run_id, self.place.is_apart
+        run_id, apart = self.config.run_id, self.storage.off_device
         return checkpoints.save(path, run_id, state, rows, self._positions, self.workers, apart=apart)
 
     def _save_midway(self, step: int, generator: torch.Generator, loss_sum: Tensor) -> None:
@@ -469,7 +469,7 @@ class Training:
 
     def _restore(self, path: Path) -> None:
         run_id, data = self.config.run_id, self.data.fingerprint
-        state = checkpoints.load(path, run_id, self._positions, self.workers, self.place.empty, data=data)
+        state = checkpoints.load(path, run_id, self._positions, self.workers, self.storage.allocate_on_host, data=data)
         if state is None:
             return
         try:
@@ -478,7 +478,7 @@ class Training:
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             told = f"{type(error).__name__}: {error}"
         if not self.workers.all(not told):
-            raise checkpoints.Unusable(told or "another worker cannot use it")
+            raise checkpoints.UnusableCheckpoint(told or "another worker cannot use it")
 
     def _lr_factor(self, progress: float) -> float:
         training = self.config.training
@@ -499,20 +499,20 @@ class Training:
         """Of a phase of an epoch, or of whatever else is counted."""
         return torch_generator(self.config.seed, phase, epoch, *self.workers.stream, device=self.device)
 
-    def _crops(self, phase: str, epoch: int) -> Crops | None:
+    def _crops(self, phase: str, epoch: int) -> CropParameters | None:
         """What is cut out of streamed images in a phase of an epoch, by no matter which worker."""
         scale = self.config.augmentation.resized_crop
-        return None if scale is None else Crops(scale, seed=derive(self.config.seed, "crops", phase, epoch))
+        return None if scale is None else CropParameters(scale, seed=derive(self.config.seed, "crops", phase, epoch))
 
     @property
     def _positions(self) -> Tensor | None:
         """Which points the rows of this worker's table are of; None if all workers have the same row."""
         return None if self.points.shared else torch.from_numpy(self.shard.positions)
 
-    def _share(self, images: ImageSet) -> tuple[Feed, Tensor]:
+    def _share(self, images: ImageSet) -> tuple[DeviceLoader, Tensor]:
         """Images and labels of this worker's share of a set."""
         deal = self.workers.deal
-        return Feed(deal(images.images), self.device), self._to_device(deal(images.labels))
+        return DeviceLoader(deal(images.images), self.device), self._to_device(deal(images.labels))
 
     def _to_device(self, array: Any) -> Tensor:
         return torch.from_numpy(array).to(self.device)

@@ -318,7 +318,7 @@ def inspect(
     ] = None,
     out: Annotated[str | None, typer.Option(help="Where the files go; STORE/report/inspect/RUN_ID.")] = None,
     ranking: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What to sort by; see docs/label-errors.md.")
+        str | None, typer.Option(metavar="NAME", help="What to sort by; see docs/how-to/find-label-errors.md.")
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many images the gallery shows.")] = 100,
     data_dir: DataDir = None,

@@ -36,7 +36,7 @@ def launch(console: Console, settings: Settings, *, grid: str, store: StrPath | 
     """Runs what a grid still lacks, prints its table; returns the exit code."""
     from autodo import data
 
-    with data.listed_once():
+    with data.shared_listing():
         return _launch(console, settings, grid=grid, store=store, overrides=overrides)
 
 

@@ -17,8 +17,8 @@ from autodo.config.run import RunConfig
 from autodo.config.validation import check_name
 from autodo.errors import ConfigError, DataError, StoreError, UserError
 from autodo.io.storage import StrPath, is_uri, locate
+from autodo.text import printable
 from orchestration.cli.overview import say
-from orchestration.cli.show_policy import printable
 from orchestration.store.run_state import State
 from orchestration.store.store import Store
 
@@ -167,12 +167,12 @@ def _print(console: Console, found: "Inspection", lines: int) -> None:
     if found.quality is not None:
         console.print(table_terminal(found.quality))
     for note in found.notes:
-        say(console, f"note: {printable(note)}")
+        say(console, f"note: {printable(note[:2000])}")
 
 
 def _text(value: object) -> Text:
     """As it is: names from a store are neither markup nor commands to the terminal."""
-    return Text(printable(str(value)))
+    return Text(printable(str(value)[:2000]))
 
 
 def _pictures(
@@ -191,7 +191,7 @@ def _pictures(
 
 
 def _from_dataset(run: RunConfig, data_dir: str | None, shown: "RankedLabels") -> dict[int, bytes]:
-    from autodo.data.device_loader import in_memory
+    from autodo.data.device_loader import read_all
     from autodo.results.thumbnails import thumbnail
     from orchestration.execution.execute import load_dataset
 
@@ -200,7 +200,7 @@ def _from_dataset(run: RunConfig, data_dir: str | None, shown: "RankedLabels") -
     right = np.ones(len(shown), bool) if shown.wrong is None else ~shown.wrong
     if (train.index[places] != shown.index).any() or (train.labels[places] != shown.given)[right].any():
         raise DataError(f"{run.dataset.name}: other images than those of the run")
-    images = in_memory(train.images[places])
+    images = read_all(train.images[places])
     return {index: thumbnail(image, SIDE) for index, image in zip(shown.index.tolist(), images, strict=True)}
 
 

@@ -27,7 +27,7 @@ from orchestration.store.store import Store
 
 if TYPE_CHECKING:
     from autodo.augment.policy_file import PolicyFile
-    from autodo.data import Prepared
+    from autodo.data import DataSplits
     from autodo.training.progress import Durations
 
 logger = logging.getLogger("autodo")
@@ -83,7 +83,7 @@ def train(
     run = build(preset)
     from autodo import data
 
-    with data.listed_once():
+    with data.shared_listing():
         run, found = policies.pin_policy(run.model_copy(update={"dataset": data.pin_content(run.dataset)}))
         place = Store(store).supported()
         check_outlasts_job(place)
@@ -165,7 +165,7 @@ def _estimate(
     run: RunConfig,
     smaller: Mapping[str, RunConfig],
     device: str,
-    data: "Prepared",
+    data: "DataSplits",
     policy: "PolicyFile | None",
 ) -> "Durations | None":
     """Says how long the run will take and, if that is long and there is no GPU, which smaller one takes how long.

@@ -22,7 +22,7 @@ from orchestration.store.store import Store, here
 
 if TYPE_CHECKING:
     from autodo.augment.policy_file import PolicyFile
-    from autodo.data import Dataset, Prepared
+    from autodo.data import Dataset, DataSplits
     from autodo.distributed.process_group import Workers
     from autodo.training.progress import Durations, Progress
     from autodo.training.trainer import Training
@@ -55,7 +55,7 @@ def execute(
     lambda_storage: LambdaStorage = "device",
     loader_workers: int | None = None,
     checkpoint_steps: int | None = None,
-    estimate: "Callable[[Prepared, PolicyFile | None], Durations | None] | None" = None,
+    estimate: "Callable[[DataSplits, PolicyFile | None], Durations | None] | None" = None,
     on_progress: "Callable[[Progress], object] | None" = None,
     launch: Launch | None = None,
 ) -> Generator[dict[str, Any], None, None]:
@@ -67,8 +67,9 @@ def execute(
         checkpoint_every: epochs between checkpoints.
         keep: what is kept in the store besides the tables.
         workers: of which this is the first, if several train the run; the others `assist`.
-        lambda_storage: where lambda is kept; see docs/lambda-storage.md.
-        loader_workers: processes that decode streamed images; None: as the environment says, see docs/streaming.md.
+        lambda_storage: where lambda is kept; see docs/explanation/lambda-storage.md.
+        loader_workers: processes that decode streamed images; None: as the environment says, see
+            docs/how-to/stream-images.md.
         checkpoint_steps: steps between checkpoints within an epoch; None makes none there.
         estimate: called before the first epoch of a run without a checkpoint, with what it trains on and its policy;
             says what the parts of an epoch will take, or None if it does not know.
@@ -95,7 +96,7 @@ def execute(
             # Here, because torch takes seconds to import.
             from autodo import data
             from autodo.distributed.process_group import ALONE
-            from autodo.points.storage import Place
+            from autodo.points.storage import TableStorage
 
             workers = workers or ALONE
             store.begin(config)
@@ -115,7 +116,7 @@ def execute(
                 on_checkpoint=attempt.keep,
                 workers=workers,
                 policy=policy,
-                place=Place(lambda_storage),
+                storage=TableStorage(lambda_storage),
             )
             logger.info(
                 "%s on %s, device %s, from epoch %d of %d, step %d",
@@ -172,7 +173,7 @@ def assist(
         StoreError: if this process cannot see the checkpoint. DataError, TrainingDiverged.
     """
     from autodo import data
-    from autodo.points.storage import Place
+    from autodo.points.storage import TableStorage
 
     nothing: Path | None = None
     path = workers.told_by_first(nothing)
@@ -194,7 +195,7 @@ def assist(
             checkpoint_steps=checkpoint_steps,
             workers=workers,
             policy=policy_of(config, store),
-            place=Place(lambda_storage),
+            storage=TableStorage(lambda_storage),
         )
         workers.gather(here())
         yield from training
@@ -220,7 +221,7 @@ def decoding_by(loader_workers: int | None) -> Iterator[None]:
             os.environ[WORKERS_VARIABLE] = before
 
 
-def _training(config: RunConfig, data: "Prepared", path: Path, *, workers: "Workers", **options: Any) -> "Training":
+def _training(config: RunConfig, data: "DataSplits", path: Path, *, workers: "Workers", **options: Any) -> "Training":
     """The training, from its checkpoint if that can be used.
 
     Args:
@@ -234,7 +235,7 @@ def _training(config: RunConfig, data: "Prepared", path: Path, *, workers: "Work
 
     try:
         return begin()
-    except checkpoint.Unusable as error:
+    except checkpoint.UnusableCheckpoint as error:
         logger.warning("%s cannot be used, the run starts anew: %s", path, error)
         if workers.is_first:
             checkpoint.delete(path)

@@ -66,7 +66,7 @@ class Overhead(NamedTuple):
         return cls(*(statistics.median(getattr(one, name) for one in launches) for name in cls._fields))
 
 
-# On 2 quiet cores; see docs/performance.md.
+# On 2 quiet cores; see docs/results/performance.md.
 _UNKNOWN = {False: Overhead(4.0, 6.0, 3.0), True: Overhead(6.0, 30.0, 4.0)}
 
 _LAUNCHES = TypeAdapter(list[LaunchTimes])

@@ -38,7 +38,7 @@ from orchestration.store.run_state import Cause, RunBusy
 from orchestration.store.store import Store
 
 if TYPE_CHECKING:
-    from autodo.data import Prepared
+    from autodo.data import DataSplits
 
 _FORMAT = 1
 
@@ -328,7 +328,7 @@ class _Member(tune.Trainable):
 
         epoch = self._member.epoch
         state = {"format": _FORMAT, "genome": self._genome, "member": self._member.state_dict()}
-        (self._folder / _name(self._number, epoch)).fill(functools.partial(save_torch, state))
+        (self._folder / _name(self._number, epoch)).write_atomic(functools.partial(save_torch, state))
         # When a member gets here, all others have been where it was one perturbation before.
         (self._folder / _name(self._number, epoch - 2 * self._settings.perturb_every)).delete()
 
@@ -427,7 +427,7 @@ def _read(folder: Location, number: int, epoch: int) -> dict[str, Any] | None:
 
 
 @functools.lru_cache(maxsize=1)
-def _prepared(run: RunConfig, data_dir: str | None) -> "Prepared":
+def _prepared(run: RunConfig, data_dir: str | None) -> "DataSplits":
     """The run's points, kept for the next member of this process."""
     from autodo import data
 

@@ -402,7 +402,7 @@ class Store:
             self._clear(run_id)
 
     def _fill(self, place: Location, write: Callable[[Path], object]) -> None:
-        self._patiently(lambda: place.fill(write))
+        self._patiently(lambda: place.write_atomic(write))
 
     def _clear(self, run_id: str) -> None:
         folder = self.run_dir(run_id)

@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from PIL import Image
 
-from autodo.io.storage import Location, StrPath, located
+from autodo.io.storage import Location, StrPath, as_location
 from reports.document import Figure
 from reports.figures import canvas
 
@@ -79,7 +79,7 @@ def _palette_png(png: bytes, dpi: int, colours: int) -> bytes:
 
 def save(figure: Figure, folder: StrPath | Location, files: RenderedFigure | None = None) -> list[Location]:
     """Writes KEY.svg and KEY.png into a folder and returns them; `files` if the figure is drawn already."""
-    folder, files = located(folder), files or render(figure)
+    folder, files = as_location(folder), files or render(figure)
     places = [folder / f"{figure.key}.svg", folder / f"{figure.key}.png"]
     for place, content in zip(places, (files.svg, files.png), strict=True):
         place.write_bytes(content)

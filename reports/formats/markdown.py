@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 
+from autodo.text import printable
 from reports.document import Cell, Gallery, Report, Section, Table
 from reports.formats.cell_text import PAPER, caption, cell_text, has_paper, head, legend, paper_text, sentence
 from reports.readers.column_checks import printable

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from autodo.errors import StoreError
-from autodo.io.storage import Location, StrPath, located, reason
+from autodo.io.storage import Location, StrPath, as_location, reason
 from autodo.io.store_format import check_format
 from reports.analysis.label_repair import DetectionQuality
 from reports.document import Gallery, Report, Section, Suspect, Table
@@ -77,7 +77,7 @@ def inspect_run(
     Raises:
         StoreError: if the run is not done, a file of it is missing or damaged, or it has not what the ranking needs.
     """
-    store = located(root)
+    store = as_location(root)
     check_format(store)
     result = _result(store, run_id)
     names = tuple(str(name) for name in result["class_names"])
@@ -109,7 +109,7 @@ def write_inspection(
     Raises:
         StoreError: if one cannot be written.
     """
-    folder = located(folder)
+    folder = as_location(folder)
     files = [folder / "labels.csv"]
     write_labels(inspection.labels, files[0], inspection.folder)
     if page is not None:

@@ -53,7 +53,7 @@ def write_labels(labels: RankedLabels, file: StrPath | Location, folder: str | N
     )
     text = pa.BufferOutputStream()
     pa.csv.write_csv(table, text)
-    located(file).write_bytes(text.getvalue().to_pybytes())
+    as_location(file).write_bytes(text.getvalue().to_pybytes())
 
 
 def image_folder(dataset_path: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""The orders in which a run's train points can be looked through. Which is best was measured: docs/label-errors.md."""
+"""Rankings of the train points of a run by suspicion. docs/how-to/find-label-errors.md measures which is best."""
 
 import dataclasses
 import threading
@@ -125,7 +125,7 @@ RANKINGS: Mapping[str, Ranking] = {
 """`loss` is cleanlab's self-confidence too: both order by the probability of the given label."""
 
 DEFAULT = "loss"
-"""The best of all that were measured, whatever the method: docs/label-errors.md."""
+"""The best of all that were measured, whatever the method: docs/how-to/find-label-errors.md."""
 
 
 def keys_of(signals: Signals, names: Collection[str] = tuple(RANKINGS)) -> tuple[dict[str, Floats], dict[str, str]]:

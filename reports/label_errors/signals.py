@@ -141,7 +141,7 @@ def _columns(batch: pa.RecordBatch, classes: int) -> dict[str, Any]:
 def _proposed(
     given: Integers, prediction: Integers, soft: Any, top_classes: Integers | None, top_probabilities: Floats | None
 ) -> Integers:
-    """The network's choice: it measured better than the soft label's, even where that moved (docs/label-errors.md)."""
+    """The network's choice: better than the soft label's, even where that moved (docs/how-to/find-label-errors.md)."""
     rows = np.arange(len(given))
     if top_classes is not None and top_probabilities is not None and top_classes.shape[1] > 1:
         others = np.where(top_classes == given[:, None], -1.0, top_probabilities)

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from autodo.text import CONTROL_CHARACTERS, printable
+
 Rows = NDArray[np.bool_]
 
 _FINITE = float(np.finfo(np.float32).max)  # also a bound of float32 columns

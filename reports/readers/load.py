@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from autodo.errors import StoreError
-from autodo.io.storage import Location, StrPath, located
+from autodo.io.storage import Location, StrPath, as_location
 from autodo.io.store_format import check_format
 from autodo.results import records
 from reports.readers.column_checks import UnusableFile, printable
@@ -146,7 +146,7 @@ def reduce_runs(
     """
     for name in columns:
         records.SCHEMAS[kind].field(name)
-    folder = located(root) / kind
+    folder = as_location(root) / kind
     try:
         sizes = folder.sizes()
     except StoreError as error:

@@ -1,4 +1,4 @@
-"""What happens when things die, with the real thing; docs/reliability.md counts what was seen.
+"""What happens when things die, with the real thing; docs/explanation/reliability.md counts what was seen.
 
 `AUTODO_DRIVER_KILLS=20 make test-slow` kills as often as the figures in the docs were taken with; CI kills once.
 """

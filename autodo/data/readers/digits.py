@@ -7,11 +7,11 @@ import numpy as np
 
 from autodo.config.run import DatasetConfig
 from autodo.data.image_set import Dataset, ImageSet
-from autodo.data.readers.location import Place
+from autodo.data.readers.location import DatasetLocation
 from autodo.data.split import fixed_test_split
 
 
-def read_digits(config: DatasetConfig, place: Place) -> Dataset:
+def read_digits(config: DatasetConfig, place: DatasetLocation) -> Dataset:
     """1,797 gray images of 8x8. There is no official test set: a fixed stratified fifth is it."""
     # `sklearn.datasets.load_digits` reads the same file, but imports all of scikit-learn first, which takes every
     # process that trains as long as a short training does.

@@ -5,15 +5,15 @@ from pathlib import Path
 from autodo.config.run import DatasetConfig
 from autodo.data.image_set import Dataset
 from autodo.data.readers.content import list_readable, listing_content
-from autodo.data.readers.labelled_files import ClassSets
-from autodo.data.readers.location import Place
+from autodo.data.readers.labelled_files import LabelledFiles
+from autodo.data.readers.location import DatasetLocation
 from autodo.data.readers.remote import local_copy
 from autodo.data.stream.sources import list_shards, sources_of
 from autodo.errors import DataError
 
 
-def read_folder(config: DatasetConfig, place: Place) -> Dataset:
-    """The images of `config.path`: class folders or a CSV (see docs/own-images.md), at `config.image_size`.
+def read_folder(config: DatasetConfig, place: DatasetLocation) -> Dataset:
+    """The images of `config.path`: class folders or a CSV (see docs/tutorial/own-images.md), at `config.image_size`.
 
     Without a test set, a fixed stratified fifth of the train images is it.
 
@@ -37,7 +37,7 @@ def _read(config: DatasetConfig, path: Path) -> Dataset:
     listing = list_readable(path)
     if config.content is not None:
         _check_content(path, config.content, listing_content(listing, path))
-    return ClassSets.of(listing, path).dataset(config)
+    return LabelledFiles.of(listing, path).dataset(config)
 
 
 def _check_content(path: Path, expected: str, now: str) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from autodo.config.run import DatasetConfig
 from autodo.data.image_set import Dataset, ImageSet, checked_set
-from autodo.data.readers.location import READ_ERRORS, Place, fetch, one_line, unreadable
+from autodo.data.readers.location import READ_ERRORS, DatasetLocation, fetch, one_line, unreadable
 from autodo.errors import DataError
 
 _IMAGES = "{part}-images-idx3-ubyte"
@@ -35,21 +35,21 @@ MD5 = {
 """Of the published files, uncompressed: both datasets use the same names, and a recompressed .gz is as good."""
 
 
-def read_mnist(config: DatasetConfig, place: Place) -> Dataset:
+def read_mnist(config: DatasetConfig, place: DatasetLocation) -> Dataset:
     """Raises DataError if a file is missing, damaged or not the published one."""
     from torchvision.datasets import MNIST
 
     return _read(config.name, place, MNIST, tuple(str(digit) for digit in range(10)))
 
 
-def read_fashion_mnist(config: DatasetConfig, place: Place) -> Dataset:
+def read_fashion_mnist(config: DatasetConfig, place: DatasetLocation) -> Dataset:
     """Raises DataError if a file is missing, damaged or not the published one."""
     from torchvision.datasets import FashionMNIST
 
     return _read(config.name, place, FashionMNIST, tuple(FashionMNIST.classes))
 
 
-def _read(name: str, place: Place, torchvision_set: type, class_names: tuple[str, ...]) -> Dataset:
+def _read(name: str, place: DatasetLocation, torchvision_set: type, class_names: tuple[str, ...]) -> Dataset:
     layout = Path(torchvision_set.__name__) / "raw"
     folders = [place.data_dir / layout, place.data_dir]
     if place.system_dir is not None:

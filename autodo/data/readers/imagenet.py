@@ -2,13 +2,13 @@
 
 from autodo.config.run import DatasetConfig
 from autodo.data.image_set import Dataset
-from autodo.data.readers.listing import Listed, list_classes
-from autodo.data.readers.location import Place, reading
+from autodo.data.readers.listing import FileList, list_classes
+from autodo.data.readers.location import DatasetLocation, reading
 from autodo.data.stream.sources import ImageFiles, Shards, Sources, list_shards
 from autodo.errors import DataError
 
 
-def read_imagenet(config: DatasetConfig, place: Place) -> Dataset:
+def read_imagenet(config: DatasetConfig, place: DatasetLocation) -> Dataset:
     """DATA_DIR/{train,val}/<wnid>/*.JPEG, or DATA_DIR/{train,val}-*.tar, or either in DATA_DIR/imagenet; streamed.
 
     Its "val" images are the test set: the labels of the official test images are not published. The run's own
@@ -20,7 +20,7 @@ def read_imagenet(config: DatasetConfig, place: Place) -> Dataset:
     return _sources(config.name, place).class_sets(config.damaged_limit).dataset(config)
 
 
-def _sources(name: str, place: Place) -> Sources:
+def _sources(name: str, place: DatasetLocation) -> Sources:
     for root in (place.data_dir / "imagenet", place.data_dir):
         shards = list_shards(root, among_others=True)
         if shards.get("train") and shards.get("val"):
@@ -30,7 +30,7 @@ def _sources(name: str, place: Place) -> Sources:
                 train, test = list_classes(root, "train"), list_classes(root, "val")
             if not test.names:
                 raise DataError(f"{root / 'val'}: no class folders; sort its images into them, as torchvision does")
-            return ImageFiles(root, {"train": train, "val": Listed([], []), "test": test})
+            return ImageFiles(root, {"train": train, "val": FileList([], []), "test": test})
     if not place.data_dir.is_dir():
         raise DataError(f"{name}: there is no directory {place.data_dir}; pass --data-dir with the folder of its files")
     raise DataError(

@@ -25,7 +25,7 @@ _WITHOUT: dict[SetName, str] = {
 
 
 @dataclass(frozen=True, eq=False)
-class ClassSets:
+class LabelledFiles:
     """Image files, the name of the class of each, and the sets that they are in.
 
     Args:

@@ -16,7 +16,7 @@ SET_NAMES: tuple[SetName, ...] = get_args(SetName)
 _COLUMNS = ("path", "label", "split")
 
 
-class Listed(NamedTuple):
+class FileList(NamedTuple):
     """Image files of a set, as text: a Path each would take longer than to find them.
 
     Shape:
@@ -29,7 +29,7 @@ class Listed(NamedTuple):
     """Name of each one's class."""
 
 
-Listing = dict[SetName, Listed]
+Listing = dict[SetName, FileList]
 """The files of every set, sorted within class folders, in the order of rows in a CSV."""
 
 
@@ -137,7 +137,7 @@ def csv_paths(path: Path) -> list[str]:
     return [row["path"] for _, row in _rows(path) if row["path"]]
 
 
-def list_classes(root: Path, part: SetName | None = None) -> Listed:
+def list_classes(root: Path, part: SetName | None = None) -> FileList:
     """ROOT/<class>/*, or ROOT/<part>/<class>/*; the names begin at ROOT.
 
     Raises:
@@ -150,9 +150,9 @@ def list_classes(root: Path, part: SetName | None = None) -> Listed:
     return listed
 
 
-def _list_classes(root: Path, part: SetName | None, problems: list[str]) -> Listed:
+def _list_classes(root: Path, part: SetName | None, problems: list[str]) -> FileList:
     """`list_classes`, which goes on after a class folder that is wrong, and adds a line to `problems`."""
-    listed = Listed([], [])
+    listed = FileList([], [])
     folder, start = (root, "") if part is None else (root / part, f"{part}/")
     for label in _folders_in(folder):
         try:
@@ -166,7 +166,7 @@ def _list_classes(root: Path, part: SetName | None, problems: list[str]) -> List
 
 
 def _nothing() -> Listing:
-    return {name: Listed([], []) for name in SET_NAMES}
+    return {name: FileList([], []) for name in SET_NAMES}
 
 
 def _images_in(class_folder: Path) -> list[str]:

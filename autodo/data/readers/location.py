@@ -38,7 +38,7 @@ _DOWNLOAD_ERRORS = (
 
 
 @dataclass(frozen=True)
-class Place:
+class DatasetLocation:
     """Where the files of a named dataset may be."""
 
     data_dir: Path

@@ -8,7 +8,7 @@ import numpy as np
 
 from autodo.config.run import DatasetConfig
 from autodo.data.image_set import Dataset, checked_set
-from autodo.data.readers.location import READ_ERRORS, Place, fetch, one_line, unreadable
+from autodo.data.readers.location import READ_ERRORS, DatasetLocation, fetch, one_line, unreadable
 from autodo.errors import DataError
 
 _PARTS = ("train", "test")
@@ -16,7 +16,7 @@ OpenSet = Callable[[Path, str, bool], Any]
 """(root, part, download) -> torchvision's dataset."""
 
 
-def read_svhn(config: DatasetConfig, place: Place) -> Dataset:
+def read_svhn(config: DatasetConfig, place: DatasetLocation) -> Dataset:
     """DATA_DIR/{train,test}_32x32.mat. Raises DataError if a file is missing, damaged or not the published one."""
     from torchvision.datasets import SVHN
 
@@ -30,21 +30,21 @@ def read_svhn(config: DatasetConfig, place: Place) -> Dataset:
     return Dataset(train=train, test=test, class_names=tuple(str(digit) for digit in range(10)))
 
 
-def read_cifar10(config: DatasetConfig, place: Place) -> Dataset:
+def read_cifar10(config: DatasetConfig, place: DatasetLocation) -> Dataset:
     """DATA_DIR/cifar-10-batches-py. Raises DataError if a file is missing, damaged or not the published one."""
     from torchvision.datasets import CIFAR10
 
     return _read_cifar(config.name, place, CIFAR10)
 
 
-def read_cifar100(config: DatasetConfig, place: Place) -> Dataset:
+def read_cifar100(config: DatasetConfig, place: DatasetLocation) -> Dataset:
     """DATA_DIR/cifar-100-python. Raises DataError if a file is missing, damaged or not the published one."""
     from torchvision.datasets import CIFAR100
 
     return _read_cifar(config.name, place, CIFAR100)
 
 
-def _read_cifar(name: str, place: Place, torchvision_set: Any) -> Dataset:
+def _read_cifar(name: str, place: DatasetLocation, torchvision_set: Any) -> Dataset:
     files = [*torchvision_set.train_list, *torchvision_set.test_list]
     files.append((torchvision_set.meta["filename"], torchvision_set.meta["md5"]))
     md5 = {f"{torchvision_set.base_folder}/{file}": checksum for file, checksum in files}
@@ -62,7 +62,7 @@ def _read_cifar(name: str, place: Place, torchvision_set: Any) -> Dataset:
     return Dataset(train=train, test=test, class_names=class_names)
 
 
-def _open(name: str, place: Place, md5: Mapping[str, str], open_set: OpenSet) -> tuple[Any, Any]:
+def _open(name: str, place: DatasetLocation, md5: Mapping[str, str], open_set: OpenSet) -> tuple[Any, Any]:
     """torchvision's train and test sets; `md5` holds the checksum of every file, by its path under the data dir."""
     from torchvision.datasets.utils import check_integrity
 

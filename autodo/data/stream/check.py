@@ -14,7 +14,7 @@ from autodo.data.readers.decode import decode, reason
 from autodo.data.readers.listing import SUFFIXES
 from autodo.data.readers.location import one_line
 from autodo.data.stream.files import StillFails, patiently
-from autodo.data.stream.index import Found, Member
+from autodo.data.stream.index import CheckResult, Member
 
 _END_BYTES = 1024
 """Of zeros, behind the last file of a tar file."""
@@ -27,28 +27,28 @@ _LABELS = (".cls", ".json")
 _TWO_DOTS = "its name has two dots, and ends at the first one for its class"
 
 
-def look_at_images(paths: Sequence[str]) -> list[Found]:
+def look_at_images(paths: Sequence[str]) -> list[CheckResult]:
     """Of image files: whether they can be decoded."""
     return _look_at_each(_image, paths)
 
 
-def look_at_shards(paths: Sequence[str]) -> list[Found]:
+def look_at_shards(paths: Sequence[str]) -> list[CheckResult]:
     """Of tar files: the images in them and whether they can be decoded, and the texts that may say of which class."""
     return _look_at_each(_shard, paths)
 
 
-def _look_at_each(look: Callable[[Path], Found], paths: Sequence[str]) -> list[Found]:
-    found: list[Found] = []
+def _look_at_each(look: Callable[[Path], CheckResult], paths: Sequence[str]) -> list[CheckResult]:
+    found: list[CheckResult] = []
     for path in paths:
         try:
             found.append(patiently(functools.partial(look, Path(path)))[0])
         except StillFails as error:
-            return [*found, Found(str(error), read=False)]
+            return [*found, CheckResult(str(error), read=False)]
     return found
 
 
-def _image(path: Path) -> Found:
-    return Found(damage(path.read_bytes()))
+def _image(path: Path) -> CheckResult:
+    return CheckResult(damage(path.read_bytes()))
 
 
 def damage(content: bytes) -> str | None:
@@ -63,15 +63,15 @@ def damage(content: bytes) -> str | None:
     return None
 
 
-def _shard(path: Path) -> Found:
+def _shard(path: Path) -> CheckResult:
     members: list[Member] = []
     with path.open("rb") as file:
         try:
             for part in _parts_of(file):
                 members.append(_member(file, part))
         except tarfile.TarError as error:
-            return Found(one_line(error), members)
-    return Found(None, members)
+            return CheckResult(one_line(error), members)
+    return CheckResult(None, members)
 
 
 def _member(file: BinaryIO, part: tarfile.TarInfo) -> Member:
@@ -105,7 +105,7 @@ def _ends_at(file: BinaryIO, offset: int) -> bool:
     return _END_BYTES <= size - offset < _END_BYTES + record and not any(file.read(size - offset))
 
 
-def with_labels(shard: Found) -> Found:
+def with_labels(shard: CheckResult) -> CheckResult:
     """The images of a shard with their classes, found by webdataset's rule: the same name up to the first dot.
 
     Further images of a sample, such as masks, are left out; those of a sample without one of its own are damaged.

@@ -27,7 +27,7 @@ class Box(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Crops:
+class CropParameters:
     """RandomResizedCrop's ranges, and the seed of its draws for one reading of a set.
 
     What is cut out of an image depends on the seed, the image's index and its size alone.
@@ -58,7 +58,7 @@ class Crops:
         return Box((width - wide) // 2, (height - high) // 2, wide, high)
 
 
-def pixels_of(content: bytes, image_size: int, crops: Crops | None, index: int) -> NDArray[np.uint8]:
+def pixels_of(content: bytes, image_size: int, crops: CropParameters | None, index: int) -> NDArray[np.uint8]:
     """An image file's pixels: the shorter side resized and the centre cut out, or what `crops` cuts out resized.
 
     Raises what PIL raises. Shape: [3, S, S], or [1, S, S] of a gray image.
@@ -70,7 +70,7 @@ def pixels_of(content: bytes, image_size: int, crops: Crops | None, index: int) 
         return decode(file, image_size) if crops is None else _cut_out(file, image_size, crops, index)
 
 
-def _cut_out(file: io.BytesIO, image_size: int, crops: Crops, index: int) -> NDArray[np.uint8]:
+def _cut_out(file: io.BytesIO, image_size: int, crops: CropParameters, index: int) -> NDArray[np.uint8]:
     from PIL import Image, ImageOps
 
     with Image.open(file) as opened:

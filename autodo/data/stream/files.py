@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from autodo.data.image_set import Integers
 from autodo.data.readers.decode import reason
-from autodo.data.stream.crop import Crops, pixels_of
+from autodo.data.stream.crop import CropParameters, pixels_of
 from autodo.errors import ImageLost
 
 T = TypeVar("T")
@@ -49,7 +49,7 @@ class ImageFile(NamedTuple):
         return content
 
 
-class Spans(NamedTuple):
+class ByteRanges(NamedTuple):
     """Where images are in tar shards.
 
     Shape:
@@ -74,7 +74,7 @@ class Files:
 
     root: str
     names: Sequence[str]
-    spans: Spans | None = None
+    spans: ByteRanges | None = None
 
     def __getitem__(self, number: int) -> ImageFile:
         name = self.names[number]
@@ -86,7 +86,7 @@ class Files:
         )
 
 
-def read_into(out: NDArray[np.uint8], images: Sequence[ImageFile], crops: Crops | None) -> list[str]:
+def read_into(out: NDArray[np.uint8], images: Sequence[ImageFile], crops: CropParameters | None) -> list[str]:
     """Fills `out` with the images' pixels, gray ones as RGB; a line on each file that had to be tried again.
 
     Shape:
@@ -100,7 +100,9 @@ def read_into(out: NDArray[np.uint8], images: Sequence[ImageFile], crops: Crops 
     return tried_again
 
 
-def _pixels(image: ImageFile, image_size: int, crops: Crops | None, tried_again: list[str]) -> NDArray[np.uint8]:
+def _pixels(
+    image: ImageFile, image_size: int, crops: CropParameters | None, tried_again: list[str]
+) -> NDArray[np.uint8]:
     try:
         pixels, why = patiently(lambda: pixels_of(image.content(), image_size, crops, image.number))
     except StillFails as error:

@@ -25,7 +25,7 @@ from autodo.data.readers.location import one_line
 from autodo.data.readers.remote import cache_dir
 from autodo.data.stream.pool import loader_workers, pool_for, telling_of_lost_workers
 from autodo.errors import DataError
-from autodo.io.atomic import replacing
+from autodo.io.atomic import atomic_path
 
 _MEMBERS = pa.list_(
     pa.struct(
@@ -64,7 +64,7 @@ class Member(NamedTuple):
     damage: str | None
 
 
-class Found(NamedTuple):
+class CheckResult(NamedTuple):
     """What a file is: why it is of no use, if so, and of a shard its images."""
 
     damage: str | None
@@ -73,7 +73,7 @@ class Found(NamedTuple):
     """False if the file could not be read, also when it was tried again: nothing can be said of it."""
 
 
-Look = Callable[[Sequence[str]], list[Found]]
+CheckFunction = Callable[[Sequence[str]], list[CheckResult]]
 """Looks at the files of these paths in a worker, up to one that cannot be read."""
 
 
@@ -88,9 +88,9 @@ def indexed(
     root: Path,
     names: Sequence[str],
     states: Integers,
-    look: Look,
+    look: CheckFunction,
     at_once: int,
-    settle: Callable[[Found], Found] = lambda found: found,
+    settle: Callable[[CheckResult], CheckResult] = lambda found: found,
 ) -> pa.Table:
     """Columns `damage` and `members` of the files, in their order; looks at those that have changed.
 
@@ -138,7 +138,7 @@ class _Index:
         self._root, self._file = root, file
         self._now = pa.table({"file": pa.array(names, pa.string()), "size": states[:, 0], "mtime_ns": states[:, 1]})
 
-    def table(self, look: Look, at_once: int, settle: Callable[[Found], Found]) -> pa.Table:
+    def table(self, look: CheckFunction, at_once: int, settle: Callable[[CheckResult], CheckResult]) -> pa.Table:
         old = self._kept()
         row = pc.index_in(self._now["file"], value_set=old["file"].combine_chunks())
         same = pc.and_(
@@ -152,7 +152,7 @@ class _Index:
         todo = np.flatnonzero(~known)
         if len(todo) == 0 and len(old) == len(kept):
             return kept
-        kept, found, written = kept.cast(_SCHEMA), list[Found](), time.monotonic()
+        kept, found, written = kept.cast(_SCHEMA), list[CheckResult](), time.monotonic()
         try:
             for some in self._looked_at(todo, look, at_once):
                 for one in some:
@@ -174,7 +174,7 @@ class _Index:
         place = np.argsort(np.concatenate([np.flatnonzero(known), todo]))
         return together.take(pa.array(place))
 
-    def _rows(self, todo: Integers, found: Sequence[Found]) -> pa.Table:
+    def _rows(self, todo: Integers, found: Sequence[CheckResult]) -> pa.Table:
         """Of the first of the files that were to be looked at: what was found."""
         rows = self._now.take(pa.array(todo[: len(found)]))
         rows = rows.append_column(_SCHEMA.field("damage"), pa.array([one.damage for one in found], pa.string()))
@@ -182,7 +182,7 @@ class _Index:
         return rows.append_column(_SCHEMA.field("members"), pa.array(members, _MEMBERS)).cast(_SCHEMA)
 
     def _keep(self, *parts: pa.Table) -> None:
-        with replacing(self._file) as temporary:
+        with atomic_path(self._file) as temporary:
             pq.write_table(pa.concat_tables(parts).replace_schema_metadata(_SCHEMA.metadata), temporary)
 
     def _kept(self) -> pa.Table:
@@ -194,7 +194,7 @@ class _Index:
         known = table.schema.equals(_SCHEMA) and table.schema.metadata == _SCHEMA.metadata
         return table if known else _SCHEMA.empty_table()
 
-    def _looked_at(self, todo: Integers, look: Look, at_once: int) -> Iterator[list[Found]]:
+    def _looked_at(self, todo: Integers, look: CheckFunction, at_once: int) -> Iterator[list[CheckResult]]:
         paths = [str(self._root / name) for name in self._now["file"].take(pa.array(todo)).to_pylist()]
         parts = [paths[i : i + at_once] for i in range(0, len(paths), at_once)]
         workers, done, told = loader_workers(), 0, time.monotonic()
@@ -206,7 +206,7 @@ class _Index:
                 print(f"{self._root}: looked at {done:,} of {len(paths):,} files", file=sys.stderr, flush=True)
 
 
-def _in_workers(workers: int, parts: Sequence[Sequence[str]], look: Look) -> Iterator[list[Found]]:
+def _in_workers(workers: int, parts: Sequence[Sequence[str]], look: CheckFunction) -> Iterator[list[CheckResult]]:
     pool = pool_for(workers)
     with telling_of_lost_workers(pool):
         yield from pool.map(look, parts)

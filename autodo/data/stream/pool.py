@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from autodo.data.stream.crop import Crops
+from autodo.data.stream.crop import CropParameters
 from autodo.data.stream.files import ImageFile, read_into
 from autodo.errors import ConfigError, ImageLost
 
@@ -101,7 +101,9 @@ class Pool:
             for one in under_way:
                 one.cancel()
 
-    def read(self, images: Sequence[ImageFile], image_size: int, crops: Crops | None) -> "tuple[Future[Filled], int]":
+    def read(
+        self, images: Sequence[ImageFile], image_size: int, crops: CropParameters | None
+    ) -> "tuple[Future[Filled], int]":
         """Has a worker decode images into a slot: what tells that it has, and the slot, which is to be given back."""
         slot = self._free.pop() if self._free else self._new_slot()
         return self.submit(_fill, slot, images, image_size, crops), slot
@@ -184,7 +186,7 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _fill(slot: int, images: Sequence[ImageFile], image_size: int, crops: Crops | None) -> Filled:
+def _fill(slot: int, images: Sequence[ImageFile], image_size: int, crops: CropParameters | None) -> Filled:
     if slot not in _mapped:
         memory, stride = _shared
         _mapped[slot] = mmap.mmap(memory, stride, offset=slot * stride)

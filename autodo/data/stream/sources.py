@@ -16,14 +16,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from autodo.data.image_set import Integers
-from autodo.data.readers.labelled_files import ClassSets
+from autodo.data.readers.labelled_files import LabelledFiles
 from autodo.data.readers.listing import SET_NAMES, Listing, SetName, list_images, root_of
 from autodo.data.readers.location import reading
 from autodo.data.stream.check import look_at_images, look_at_shards, with_labels
-from autodo.data.stream.files import Files, Spans
+from autodo.data.stream.files import ByteRanges, Files
 from autodo.data.stream.index import index_file, indexed, states_of
 from autodo.errors import DataError
-from autodo.io.atomic import replacing
+from autodo.io.atomic import atomic_path
 
 _TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _SET = re.compile(r"(train|val|test)(ing|idation)?(?![A-Za-z])")
@@ -74,7 +74,7 @@ _kept: dict[Path, "Sources"] | None = None
 
 
 @contextlib.contextmanager
-def listed_once() -> Iterator[None]:
+def shared_listing() -> Iterator[None]:
     """In the block, files that were listed for their fingerprint are not listed again when they are loaded next.
 
     A listing serves one `load`, so that none outlives the start of a run.
@@ -91,7 +91,7 @@ def sources_of(path: Path, *, to_load: bool = False) -> "Sources":
     """The files of `dataset.path`: tar shards if the folder holds some, else the images of class folders or a CSV.
 
     Args:
-        to_load: they are listed to be read, and not for their fingerprint alone; see `listed_once`.
+        to_load: they are listed to be read, and not for their fingerprint alone; see `shared_listing`.
     Raises:
         DataError: if it is none of these.
     """
@@ -132,7 +132,7 @@ class Sources(ABC):
         """The class that the name of each file says; empty for shards."""
 
     @abstractmethod
-    def class_sets(self, damaged_limit: float) -> ClassSets:
+    def class_sets(self, damaged_limit: float) -> LabelledFiles:
         """The images without those that are damaged, which one of its warnings names.
 
         Raises:
@@ -148,7 +148,7 @@ class Sources(ABC):
             digest.update(f"{self.sets[part]}\0{label}\0{name}\0{size}\n".encode(errors="surrogateescape"))
         return digest.hexdigest()
 
-    def _without(self, bad: NDArray[np.bool_], sets: ClassSets, told: tuple[str, ...]) -> ClassSets:
+    def _without(self, bad: NDArray[np.bool_], sets: LabelledFiles, told: tuple[str, ...]) -> LabelledFiles:
         classes = np.asarray(sets.labels, object)
         gone = sorted({*classes[bad]} - {*classes[~bad], ""}) if bad.any() else []
         if gone:
@@ -173,14 +173,14 @@ class ImageFiles(Sources):
     def labels(self) -> Sequence[str]:
         return self._labels
 
-    def class_sets(self, damaged_limit: float) -> ClassSets:
+    def class_sets(self, damaged_limit: float) -> LabelledFiles:
         damage = indexed(self.path, self.root, self.names, self.states, look_at_images, _IMAGES_AT_ONCE)["damage"]
         bad = pc.is_valid(damage).to_numpy(zero_copy_only=False)
         named = [f"{self.names[i]} ({damage[i]})" for i in np.flatnonzero(bad).tolist()]
         told = _told(self, named, len(named), len(bad), damaged_limit)
         sets = {name: np.flatnonzero(self.set_of == i) for i, name in enumerate(self.sets)}
         files = Files(str(self.root), self.names)
-        return self._without(bad, ClassSets(str(self.path), files, self.labels, sets), told)
+        return self._without(bad, LabelledFiles(str(self.path), files, self.labels, sets), told)
 
 
 class Shards(Sources):
@@ -193,7 +193,7 @@ class Shards(Sources):
     def labels(self) -> Sequence[str]:
         return [""] * len(self.names)
 
-    def class_sets(self, damaged_limit: float) -> ClassSets:
+    def class_sets(self, damaged_limit: float) -> LabelledFiles:
         table = indexed(self.path, self.root, self.names, self.states, look_at_shards, 1, with_labels)
         members = table["members"].combine_chunks()
         counts = pc.fill_null(pc.list_value_length(members), 0).to_numpy()
@@ -212,12 +212,12 @@ class Shards(Sources):
         lost = int(held[cut].sum()) + int(bad[~cut[shard]].sum())
         told = _told(self, named, lost, int(held.sum()), damaged_limit)
 
-        spans = Spans(self.names, shard, column["offset"].to_numpy(), column["length"].to_numpy())
+        spans = ByteRanges(self.names, shard, column["offset"].to_numpy(), column["length"].to_numpy())
         labels = column["label"].to_pylist()
         sets = {name: np.flatnonzero(self.set_of[shard] == i) for i, name in enumerate(self.sets)}
         numbered = all(labels[i].isdecimal() for i in np.flatnonzero(~bad))
         files = Files(str(self.root), names, spans)
-        return self._without(bad, ClassSets(str(self.path), files, labels, sets, numbered), told)
+        return self._without(bad, LabelledFiles(str(self.path), files, labels, sets, numbered), told)
 
 
 def _told(sources: Sources, damaged: Sequence[str], lost: int, total: int, limit: float) -> tuple[str, ...]:
@@ -230,7 +230,7 @@ def _told(sources: Sources, damaged: Sequence[str], lost: int, total: int, limit
     if not damaged:
         file.unlink(missing_ok=True)
         return ()
-    with replacing(file) as temporary:
+    with atomic_path(file) as temporary:
         temporary.write_text("\n".join(damaged) + "\n")
     named = ", ".join(damaged[:_NAMED_FILES]) + (", ..." if len(damaged) > _NAMED_FILES else "")
     what = f"{lost} of {total} images are damaged: {named}; all are named in {file}"

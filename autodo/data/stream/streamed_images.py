@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autodo.data.image_set import Images, Integers
-from autodo.data.stream.crop import Crops
+from autodo.data.stream.crop import CropParameters
 from autodo.data.stream.files import Files, ImageFile, read_into
 from autodo.data.stream.pool import (
     Filled,
@@ -29,7 +29,7 @@ from autodo.errors import ImageLost
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Crops", "StreamedImages"]
+__all__ = ["CropParameters", "StreamedImages"]
 
 logger = logging.getLogger("autodo")
 
@@ -63,7 +63,7 @@ class StreamedImages:
         return type(self)(self.files, self.image_size, self.index[rows])
 
     @classmethod
-    def joined(cls, parts: Sequence[Self]) -> Self:
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
         """Parts of one dataset, one after the other."""
         first = parts[0]
         assert all(part.files is first.files and part.image_size == first.image_size for part in parts)
@@ -81,7 +81,7 @@ class StreamedImages:
         _tell(read_into(pixels, self._files_of(positions), None))
         return pixels
 
-    def batches(self, batches: Sequence[Integers], crops: Crops | None = None) -> Iterator["Tensor"]:
+    def batches(self, batches: Sequence[Integers], crops: CropParameters | None = None) -> Iterator["Tensor"]:
         """Batches of images in the given order, decoded ahead by worker processes (see `loader_workers`).
 
         Closing the iterator drops what is under way; the workers stay for the next one.
@@ -104,13 +104,15 @@ class StreamedImages:
         """Stops the workers, also those of other streamed images of this process; they start again when needed."""
         close_pools()
 
-    def _batches_here(self, batches: Sequence[Integers], crops: Crops | None) -> Iterator["Tensor"]:
+    def _batches_here(self, batches: Sequence[Integers], crops: CropParameters | None) -> Iterator["Tensor"]:
         for positions in batches:
             pixels = self._batch(len(positions))
             _tell(read_into(pixels.numpy(), self._files_of(positions), crops))
             yield pixels
 
-    def _batches_ahead(self, batches: Sequence[Integers], crops: Crops | None, pool: Pool) -> Iterator["Tensor"]:
+    def _batches_ahead(
+        self, batches: Sequence[Integers], crops: CropParameters | None, pool: Pool
+    ) -> Iterator["Tensor"]:
         at_once = images_at_once(self.image_size)
         largest = max((len(positions) for positions in batches), default=0)
         ahead = 2 * pool.workers + 2 * math.ceil(largest / at_once)

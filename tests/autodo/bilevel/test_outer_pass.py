@@ -169,7 +169,7 @@ def gauss_newton_cg(features, weights, head, damping, b, iterations) -> Tensor:
 
 def test_a_pass_asks_for_a_few_rows_at_a_time(monkeypatch):
     training = training_of("autodo-exact-ws")
-    monkeypatch.setattr("autodo.points.model.PART", 20)
+    monkeypatch.setattr("autodo.points.model.ROW_CHUNK_SIZE", 20)
     table, asked = training.points.table, []
     rows = table.rows
     monkeypatch.setattr(table, "rows", lambda index: asked.append(len(index)) or rows(index))

@@ -7,7 +7,7 @@ import pytest
 
 from autodo.config.recipes import build_run
 from autodo.data.image_set import ImageSet
-from autodo.data.sharding import deal, shard_of
+from autodo.data.sharding import shard_by_class, training_shard
 from autodo.distributed.process_group import ALONE
 from autodo.errors import ConfigError
 from autodo.seeds import numpy_generator
@@ -15,7 +15,7 @@ from tests.workers import Worker
 
 
 def shards(train, trusted, size, seed=0):
-    return [deal(train, trusted, Worker(rank, size), numpy_generator(seed, "shards")) for rank in range(size)]
+    return [shard_by_class(train, trusted, Worker(rank, size), numpy_generator(seed, "shards")) for rank in range(size)]
 
 
 def spread(counts) -> int:
@@ -64,7 +64,9 @@ def test_dealing_part_by_part_is_sorting_everything(part, count, trusted_count, 
     for rank in range(size):
         workers = Worker(rank, size)
         expected = sorted_and_dealt(train, trusted, workers, numpy_generator(1, "shards"))
-        for mine, theirs in zip(deal(train, trusted, workers, numpy_generator(1, "shards")), expected, strict=True):
+        for mine, theirs in zip(
+            shard_by_class(train, trusted, workers, numpy_generator(1, "shards")), expected, strict=True
+        ):
             assert mine.dtype == np.int64
             assert mine.tolist() == theirs.tolist()
 
@@ -80,7 +82,7 @@ def test_a_process_alone_has_everything_without_a_copy():
 
     config = build_run("digits", "baseline", overrides={"dataset.subsample": 60})
     data = prepare(load(config.dataset), config)
-    shard = shard_of(data, config, ALONE)
+    shard = training_shard(data, config, ALONE)
     assert shard.positions.tolist() == list(range(len(data.train)))
     assert shard.points(data)[0] is data.train.images
 
@@ -90,10 +92,10 @@ def test_val_points_alone_can_be_all_there_is():
 
     config = build_run("digits", "val-only", overrides={"dataset.subsample": 60})
     data = prepare(load(config.dataset), config)
-    shard = shard_of(data, config, ALONE)
+    shard = training_shard(data, config, ALONE)
     assert shard.positions.tolist() == list(range(len(data.val)))
     assert shard.points(data)[0] is data.val.images
-    halves = [shard_of(data, config, Worker(rank, 2)) for rank in range(2)]
+    halves = [training_shard(data, config, Worker(rank, 2)) for rank in range(2)]
     assert sorted(np.concatenate([half.positions for half in halves])) == shard.positions.tolist()
     assert all(half.total == len(data.val) and len(half.train) == 0 for half in halves)
 
@@ -113,9 +115,9 @@ def test_more_workers_than_can_have_work_are_refused(overrides, size, why):
     config = build_run("digits", "baseline", overrides={"dataset.subsample": 60, **overrides})
     data = prepare(load(config.dataset), config)
     with pytest.raises(ConfigError, match=f"workers: {size} are too many, {why}"):
-        shard_of(data, config, Worker(0, size))
+        training_shard(data, config, Worker(0, size))
     most = int(why.split("at most ")[1].split()[0])
-    assert shard_of(data, config, Worker(0, most)).total == 48
+    assert training_shard(data, config, Worker(0, most)).total == 48
 
 
 def test_a_worker_has_the_images_and_labels_of_its_positions():
@@ -128,7 +130,7 @@ def test_a_worker_has_the_images_and_labels_of_its_positions():
     for size in (1, 3):
         positions = []
         for rank in range(size):
-            shard = shard_of(data, config, Worker(rank, size))
+            shard = training_shard(data, config, Worker(rank, size))
             assert (shard.train_total, shard.total) == (48, 60)
             assert len(shard.trusted) > 0
             images, observed = shard.points(data)
@@ -145,5 +147,5 @@ def test_workers_need_images_of_val_and_of_test_to_evaluate():
     data = prepare(load(config.dataset), config)
     few = dataclasses.replace(data, test=ImageSet(data.test.images[:2], data.test.labels[:2]))
     with pytest.raises(ConfigError, match=r"workers: 3 are too many, at most 2 .* there are 2 test images"):
-        shard_of(few, config, Worker(0, 3))
-    assert shard_of(few, config, Worker(0, 2)).total == 48
+        training_shard(few, config, Worker(0, 3))
+    assert training_shard(few, config, Worker(0, 2)).total == 48

@@ -20,7 +20,7 @@ from autodo.distributed.batch_norm import WholeBatchNorm2d
 from autodo.distributed.process_group import joined
 from autodo.errors import ConfigError, TrainingDiverged
 from autodo.points.model import PointView
-from autodo.points.storage import ON_DEVICE, Place
+from autodo.points.storage import ON_DEVICE, TableStorage
 from autodo.points.table import PointTable
 from autodo.results import records
 from autodo.training import trainer as train_module
@@ -187,10 +187,10 @@ TABLE = ("values", "square_average", "last_touched")
 
 
 def run(
-    config: RunConfig, checkpoint: Path | None = None, epochs: int | None = None, place: Place = ON_DEVICE
+    config: RunConfig, checkpoint: Path | None = None, epochs: int | None = None, storage: TableStorage = ON_DEVICE
 ) -> dict[str, Any]:
     """Trains to the end, or until so many epochs are done, and says all that a worker then has."""
-    training = start(config, checkpoint=checkpoint, place=place)
+    training = start(config, checkpoint=checkpoint, storage=storage)
     began = training.epoch
     for row in training:
         if row["epoch"] + 1 == epochs:
@@ -213,9 +213,9 @@ def run_compiled(config: RunConfig) -> dict[str, Any]:
     return run(config)
 
 
-def restored(config: RunConfig, checkpoint: Path, place: Place = ON_DEVICE) -> dict[str, Any]:
+def restored(config: RunConfig, checkpoint: Path, storage: TableStorage = ON_DEVICE) -> dict[str, Any]:
     """What a worker has that begins from a checkpoint."""
-    return state_of(start(config, checkpoint=checkpoint, place=place))
+    return state_of(start(config, checkpoint=checkpoint, storage=storage))
 
 
 def state_of(training: Training) -> dict[str, Any]:

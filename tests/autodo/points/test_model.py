@@ -6,7 +6,7 @@ from autodo.config.run import PointsConfig
 from autodo.points import soft_labels
 from autodo.points.model import PointModel
 from autodo.points.row_store import build_store
-from autodo.points.storage import Place
+from autodo.points.storage import TableStorage
 
 LABELS = torch.tensor([0, 3, 2, 2, 1])
 CLASSES = 4
@@ -50,34 +50,34 @@ def test_weights_come_in_parts(config, monkeypatch):
     model.table.rmsprop_step(moved, torch.ones_like(model.table.rows(moved)), lr=0.5)
     points = torch.tensor([4, 1, 2, 0])
     expected = model.view(points).weights
-    monkeypatch.setattr("autodo.points.model.PART", 3)
+    monkeypatch.setattr("autodo.points.model.ROW_CHUNK_SIZE", 3)
     assert torch.equal(model.weights(points), expected)
     assert model.weights(points[:0]).shape == (0,)
 
 
 @pytest.mark.parametrize("config", [None, PointsConfig(learn=("weight",))])
 def test_of_no_batches_none_comes(config):
-    assert list(PointModel(config, LABELS, CLASSES).ahead([], moves=True)) == []
+    assert list(PointModel(config, LABELS, CLASSES).prefetch([], moves=True)) == []
 
 
 @pytest.mark.parametrize(
-    ("config", "storage"),
+    ("config", "kind"),
     [
         (None, "device"),
         (PointsConfig(learn=("augment",), shared=True), "device"),
         (PointsConfig(learn=("augment",)), "file"),
     ],
 )
-def test_rows_that_all_points_share_and_rows_of_nothing_stay_with_the_device(config, storage, monkeypatch):
-    places = []
+def test_rows_that_all_points_share_and_rows_of_nothing_stay_with_the_device(config, kind, monkeypatch):
+    kinds = []
 
-    def build(place, *given):
-        places.append(place.storage)
-        return build_store(place, *given)
+    def build(storage, *given):
+        kinds.append(storage.kind)
+        return build_store(storage, *given)
 
     monkeypatch.setattr("autodo.points.table.build_store", build)
-    PointModel(config, LABELS, CLASSES, place=Place("file"))
-    assert places == [storage]
+    PointModel(config, LABELS, CLASSES, storage=TableStorage("file"))
+    assert kinds == [kind]
 
 
 def test_shared_augmentation_is_one_row():

@@ -12,7 +12,7 @@ import torch
 from autodo.augment.policy_file import PolicyFile
 from autodo.config.run import RunConfig
 from autodo.data import load, prepare
-from autodo.data.prepare import Prepared
+from autodo.data.prepare import DataSplits
 from autodo.errors import TrainingDiverged
 from autodo.search import dada
 from autodo.search.smooth_operations import SEARCHED
@@ -24,7 +24,7 @@ SUB_POLICIES = {"dada": 25, "faster-autoaugment": 10}
 
 
 @pytest.fixture(scope="module")
-def data() -> Prepared:
+def data() -> DataSplits:
     run = run_of("dada")
     return prepare(load(run.dataset), run)
 
@@ -34,7 +34,7 @@ def run_of(algorithm: str) -> RunConfig:
 
 
 def search(
-    algorithm: str, data: Prepared, checkpoint: Path | None = None, tell: Callable[[str], None] = lambda line: None
+    algorithm: str, data: DataSplits, checkpoint: Path | None = None, tell: Callable[[str], None] = lambda line: None
 ) -> PolicyFile:
     module = importlib.import_module(f"autodo.search.{algorithm.replace('-', '_')}")
     found: PolicyFile = module.search(run_of(algorithm), data, device="cpu", checkpoint=checkpoint, tell=tell)
@@ -42,7 +42,7 @@ def search(
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_a_search_gives_a_policy_and_says_how(algorithm: str, data: Prepared) -> None:
+def test_a_search_gives_a_policy_and_says_how(algorithm: str, data: DataSplits) -> None:
     lines: list[str] = []
     before = torch.random.get_rng_state()
     found = search(algorithm, data, tell=lines.append)
@@ -61,7 +61,7 @@ def test_a_search_gives_a_policy_and_says_how(algorithm: str, data: Prepared) ->
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_cut_and_continued_gives_the_policy_of_an_uninterrupted_search(
-    algorithm: str, data: Prepared, tmp_path: Path
+    algorithm: str, data: DataSplits, tmp_path: Path
 ) -> None:
     def cut(line: str) -> None:
         raise KeyboardInterrupt
@@ -79,7 +79,7 @@ def test_cut_and_continued_gives_the_policy_of_an_uninterrupted_search(
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_damaged_checkpoint_starts_anew_with_a_warning(
-    algorithm: str, data: Prepared, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    algorithm: str, data: DataSplits, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = search(algorithm, data, tmp_path / "whole.pt")
     good = (tmp_path / "whole.pt").read_bytes()
@@ -98,13 +98,13 @@ def test_a_damaged_checkpoint_starts_anew_with_a_warning(
         assert results(found) == results(whole)
 
 
-def test_another_seed_finds_another_policy(data: Prepared) -> None:
+def test_another_seed_finds_another_policy(data: DataSplits) -> None:
     other = run_of("dada").model_copy(update={"seed": 1})
     found = dada.search(other, data, device="cpu", checkpoint=None, tell=lambda line: None)
     assert found.sub_policies != search("dada", data).sub_policies
 
 
-def test_a_search_that_diverges_says_where(data: Prepared) -> None:
+def test_a_search_that_diverges_says_where(data: DataSplits) -> None:
     run = search_run("dada", images=300, epochs=EPOCHS, batch_size=50, lr=1e30)
     with pytest.raises(TrainingDiverged, match="dada search"):
         dada.search(run, data, device="cpu", checkpoint=None, tell=lambda line: None)

@@ -7,7 +7,7 @@ import numpy as np
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.data.image_set import ImageSet
-from autodo.data.prepare import Points, Prepared
+from autodo.data.prepare import DataSplits, TrainSet
 
 
 def search_run(algorithm: str, seed: int = 0, **settings: Any) -> RunConfig:
@@ -21,12 +21,12 @@ def search_run(algorithm: str, seed: int = 0, **settings: Any) -> RunConfig:
     )
 
 
-def brightness_classes(count: int) -> Prepared:
+def brightness_classes(count: int) -> DataSplits:
     """Dark and bright noisy images; an inverted one is of the other class. Val and test must not be read: empty."""
     generator = np.random.default_rng(0)
     labels = np.arange(count) % 2
     level = np.where(labels == 1, 200, 55)[:, None, None, None]
     images = np.clip(level + generator.normal(0, 25, (count, 1, 8, 8)), 0, 255).astype(np.uint8)
     nothing = ImageSet(images[:0], labels[:0])
-    points = Points(images, labels, labels, np.arange(count), None)
-    return Prepared(points, nothing, nothing, ("dark", "bright"))
+    points = TrainSet(images, labels, labels, np.arange(count), None)
+    return DataSplits(points, nothing, nothing, ("dark", "bright"))

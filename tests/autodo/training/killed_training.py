@@ -14,7 +14,7 @@ from autodo.config.run import RunConfig
 from autodo.data import load, prepare
 from autodo.distributed.process_group import joined
 from autodo.points.row_store import RowStore
-from autodo.points.storage import Place
+from autodo.points.storage import TableStorage
 from autodo.training import checkpoint as checkpoints
 from autodo.training.trainer import Training
 
@@ -27,7 +27,9 @@ def die() -> None:
 
 def train_until(moment: str, config: RunConfig, path: Path, folder: Path) -> None:
     """Trains with lambda in a file, and dies at that moment of the epoch after the first outer pass."""
-    training = Training(config, prepare(load(config.dataset), config), checkpoint=path, place=Place("file", folder))
+    training = Training(
+        config, prepare(load(config.dataset), config), checkpoint=path, storage=TableStorage("file", folder)
+    )
     write, save, write_file = RowStore.write, torch.save, checkpoints._write
 
     def half_a_row(store: RowStore, index: torch.Tensor, rows: Any) -> None:

@@ -11,7 +11,7 @@ from autodo.config.recipes import build_run
 from autodo.config.run import DistortionConfig, RunConfig
 from autodo.data import load, prepare
 from autodo.errors import TrainingDiverged
-from autodo.points.storage import Place
+from autodo.points.storage import TableStorage
 from autodo.training import checkpoint as checkpoints
 from autodo.training.trainer import Training
 from tests.autodo.distributed import jobs_of_workers as jobs
@@ -133,7 +133,7 @@ def test_workers_killed_within_an_epoch_go_on_from_there(method, storage, tmp_pa
     assert names == [*(f"checkpoint.part-2.3-{rank}-of-2.pt" for rank in range(2)), "checkpoint.pt"]
     pool = Pool(2)
     try:
-        place = Place(storage, tmp_path) if storage == "file" else Place()
+        place = TableStorage(storage, tmp_path) if storage == "file" else TableStorage()
         continued = pool.each(2, jobs.run, config, path, None, place)
         undisturbed = pool.each(2, jobs.run, config)
     finally:

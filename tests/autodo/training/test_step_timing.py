@@ -8,14 +8,14 @@ import torch
 
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
-from autodo.data import Prepared, load, prepare
+from autodo.data import DataSplits, load, prepare
 from autodo.training import step_timing
 from autodo.training.progress import Durations
 from autodo.training.step_timing import time_steps
 from autodo.training.trainer import Training
 
 
-def run_of(method: str, split: Any = "paper", **overrides: Any) -> tuple[RunConfig, Prepared]:
+def run_of(method: str, split: Any = "paper", **overrides: Any) -> tuple[RunConfig, DataSplits]:
     given = {"training.epochs": 3, "training.warmup_epochs": 1, "dataset.subsample": 400, **overrides}
     config = build_run("digits", method, split=split, overrides=given)
     return config, prepare(load(config.dataset), config)
@@ -58,7 +58,7 @@ class Slow:
     batch_sizes: list[int]
     shapes: list[tuple[int, ...]]
 
-    def __init__(self, config: RunConfig, data: Prepared, **_: Any) -> None:
+    def __init__(self, config: RunConfig, data: DataSplits, **_: Any) -> None:
         assert config.run_id  # still a whole configuration
         self.config, self.data = config, data
         self.batch_sizes.append(config.training.batch_size)

@@ -20,7 +20,7 @@ from autodo.augment.pipeline import channel_statistics
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.data import device_loader, load, prepare
-from autodo.data.device_loader import for_statistics, in_memory
+from autodo.data.device_loader import read_all, statistics_sample
 from autodo.data.image_set import ImageSet
 from autodo.data.stream.pool import WORKERS_VARIABLE, close_pools
 from autodo.data.stream.streamed_images import StreamedImages
@@ -303,8 +303,8 @@ def test_channel_statistics_are_of_one_sample_whatever_the_method(photos, monkey
     monkeypatch.setattr(device_loader, "STATISTICS_IMAGES", 20)
     one, other = (start(run_on(photos, method)) for method in ("baseline", "autodo-exact-aws"))
     assert torch.equal(one.pipeline.mean, other.pipeline.mean)
-    whole = in_memory(one.data.train.images)
-    sample = torch.cat(list(for_statistics(one.data.train.images)))
+    whole = read_all(one.data.train.images)
+    sample = torch.cat(list(statistics_sample(one.data.train.images)))
     assert len(sample) == 20
     places = [np.flatnonzero((whole == image.numpy()).all((1, 2, 3))).tolist() for image in sample]
     assert sorted(places) == places, "each of them is a train image, and none is there twice"
@@ -319,7 +319,7 @@ def test_a_search_has_its_images_in_memory_and_no_others(photos):
     images, labels = reduced(data, 12, seed=0)
     assert isinstance(images, np.ndarray)
     assert images.shape == (12, 3, SIDE, SIDE)
-    whole = in_memory(data.train.images)
+    whole = read_all(data.train.images)
     places = [int(np.flatnonzero((whole == image).all((1, 2, 3)))[0]) for image in images]
     assert labels.tolist() == data.train.labels[places].tolist()
     everything, _ = reduced(data, 1000, seed=0)
@@ -329,19 +329,19 @@ def test_a_search_has_its_images_in_memory_and_no_others(photos):
 def test_images_are_read_by_their_place_in_a_part_of_a_set(photos):
     config = run_on(photos, "baseline")
     data = prepare(load(config.dataset), config)
-    whole = in_memory(data.train.images)
-    images = device_loader.Feed(data.train.images, "cpu")
+    whole = read_all(data.train.images)
+    images = device_loader.DeviceLoader(data.train.images, "cpu")
     points = torch.tensor([5, 3, 70])
     assert np.array_equal(images[points].numpy(), whole[[5, 3, 70]])
-    part = images.stretch(10, 40)
+    part = images.rows(10, 40)
     assert len(part) == 30
     assert np.array_equal(torch.cat(list(part.in_order(7))).numpy(), whole[10:40])
     assert np.array_equal(torch.cat(list(part.batches([points[:2], points[1:2]]))).numpy(), whole[[15, 13, 13]])
     assert list(part.batches([])) == []
-    joined = device_loader.joined([data.train.images[np.array([1, 2])], data.val.images[np.array([0])]])
-    assert np.array_equal(in_memory(joined), np.concatenate([whole[1:3], in_memory(data.val.images[:1])]))
+    concatenate = device_loader.concatenate([data.train.images[np.array([1, 2])], data.val.images[np.array([0])]])
+    assert np.array_equal(read_all(concatenate), np.concatenate([whole[1:3], read_all(data.val.images[:1])]))
     taken = ImageSet(data.train.images, data.train.labels).take(np.array([4, 9]))
-    assert np.array_equal(in_memory(taken.images), whole[[4, 9]])
+    assert np.array_equal(read_all(taken.images), whole[[4, 9]])
 
 
 @pytest.mark.slow

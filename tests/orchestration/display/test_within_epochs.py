@@ -233,7 +233,8 @@ def test_a_long_launch_on_cpus_is_pointed_to_the_preset_once(
     progress.within(job.run_id, within(seconds_left=seconds_left))
     for _ in range(2):
         events.on_step_end(1, [])
-    line = "about 67 min left on CPUs: `preset: cpu` in the grid makes the runs smaller, see docs/own-images.md\n"
+    line = "about 67 min left on CPUs: `preset: cpu` in the grid makes the runs smaller, "
+    line += "see docs/tutorial/own-images.md\n"
     assert out.getvalue() == (line if told else "")
 
 

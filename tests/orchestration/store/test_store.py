@@ -15,7 +15,7 @@ from autodo.augment.policy_file import PolicyFile, fingerprint
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.errors import ConfigError, StoreError, StoreRefused
-from autodo.io.atomic import replacing
+from autodo.io.atomic import atomic_path
 from autodo.results import records
 from orchestration.grid.grid import load_grid
 from orchestration.store import store as store_module
@@ -324,7 +324,7 @@ def test_the_failure_of_a_run_that_is_done_is_history(any_store: Store, run: Run
 def test_what_was_kept_of_runs(any_store: Store, run: RunConfig) -> None:
     class Saves:
         def save(self, path: Path) -> None:
-            with replacing(path) as temporary:
+            with atomic_path(path) as temporary:
                 temporary.write_text("weights")
 
     store, other = any_store, run.model_copy(update={"seed": 1})

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from autodo.results import records
+from autodo.text import printable
 from orchestration.testing.synthetic_store import write_store
 from reports.analysis.comparison import named
 from reports.readers.column_checks import printable, with_control_characters

@@ -11,7 +11,7 @@ import torchvision.datasets
 from autodo.config.run import DatasetConfig
 from autodo.data import datasets, load
 from autodo.data.readers.idx import read_fashion_mnist
-from autodo.data.readers.location import Place
+from autodo.data.readers.location import DatasetLocation
 from autodo.errors import DataError
 
 FASHION = DatasetConfig(name="fashion-mnist")
@@ -45,7 +45,7 @@ def test_folder_of_the_four_files(gz, tmp_path, write_idx):
 
 
 def test_system_dir_is_tried_last(tmp_path, write_idx):
-    place = Place(tmp_path / "data", system_dir=tmp_path / "system")
+    place = DatasetLocation(tmp_path / "data", system_dir=tmp_path / "system")
     system = write_idx(tmp_path / "system", gz=True, dataset="fashion-mnist")
     assert_holds(read_fashion_mnist(FASHION, place), system)
     own = write_idx(tmp_path / "data", gz=True, dataset="fashion-mnist")
@@ -87,7 +87,7 @@ def test_the_real_fashion_mnist(fashion_mnist):
 
 
 def test_nothing_there(tmp_path):
-    place = Place(tmp_path, system_dir=tmp_path / "system", package="dataset-fashion-mnist")
+    place = DatasetLocation(tmp_path, system_dir=tmp_path / "system", package="dataset-fashion-mnist")
     with pytest.raises(DataError) as error:
         read_fashion_mnist(FASHION, place)
     text = str(error.value)

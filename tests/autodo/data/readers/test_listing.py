@@ -1,8 +1,8 @@
 import pytest
 
 from autodo.config.run import DatasetConfig
-from autodo.data import listed_once, load, pin_content
-from autodo.data.readers.listing import SUFFIXES, Listed, list_csv, list_folder, list_images
+from autodo.data import load, pin_content, shared_listing
+from autodo.data.readers.listing import SUFFIXES, FileList, list_csv, list_folder, list_images
 from autodo.data.stream import sources
 from autodo.data.stream.pool import WORKERS_VARIABLE
 from autodo.errors import DataError
@@ -14,7 +14,7 @@ def test_hidden_files_and_other_files_are_ignored(tmp_path, write_classes, write
     (tmp_path / "README.md").write_text("pets")
     write_image(tmp_path / "cat" / ".hidden.png")
     write_image(tmp_path / ".cache" / "a.png")
-    expected = Listed(["cat/00.png", "dog/00.png"], ["cat", "dog"])
+    expected = FileList(["cat/00.png", "dog/00.png"], ["cat", "dog"])
     assert list_folder(tmp_path) == {"train": expected, "val": ([], []), "test": ([], [])}
 
 
@@ -66,7 +66,7 @@ def test_csv_with_byte_order_mark_blank_lines_spaces_and_absolute_paths(tmp_path
         header=("path", " label"),
         encoding="utf-8-sig",
     )
-    assert list_csv(path)["train"] == Listed(["cat/00.png", "dog/00.png"], ["cat", "Dög"])
+    assert list_csv(path)["train"] == FileList(["cat/00.png", "dog/00.png"], ["cat", "Dög"])
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_the_order_of_points_is_that_of_the_names(tmp_path):
         assert list(zip(*listing[part], strict=True)) == slowly_listed(tmp_path, part)
     assert len(listing["train"].names) == 9 + 7 + 6 + 8 + 7 + 6
     below = [name.removeprefix("train/") for name in listing["train"].names]
-    assert list_folder(tmp_path / "train")["train"] == Listed(below, listing["train"].labels)
+    assert list_folder(tmp_path / "train")["train"] == FileList(below, listing["train"].labels)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_files_are_listed_once_for_their_fingerprint_and_the_load_after_it(tmp_p
     listed = []
     monkeypatch.setattr(sources, "list_images", lambda path: listed.append(path) or list_images(path))
     config = DatasetConfig(name="folder", path=str(tmp_path / "images"), image_size=8, stream=True)
-    with listed_once():
+    with shared_listing():
         pinned = pin_content(config)
         load(pinned)
         assert len(listed) == 1

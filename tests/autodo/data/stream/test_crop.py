@@ -11,7 +11,7 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as F
 
 from autodo.data.readers.decode import decode
-from autodo.data.stream.crop import Crops, pixels_of
+from autodo.data.stream.crop import CropParameters, pixels_of
 from tests.autodo.data.stream.conftest import picture
 
 
@@ -21,7 +21,7 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options) -> bytes:
     return file.getvalue()
 
 
-def cut_by_torchvision(image: Image.Image, crops: Crops, index: int, image_size: int) -> np.ndarray:
+def cut_by_torchvision(image: Image.Image, crops: CropParameters, index: int, image_size: int) -> np.ndarray:
     box = crops.box(index, *image.size)
     cut = F.resized_crop(image.convert("RGB"), box.top, box.left, box.height, box.width, [image_size, image_size])
     return np.asarray(cut).transpose(2, 0, 1)
@@ -30,7 +30,7 @@ def cut_by_torchvision(image: Image.Image, crops: Crops, index: int, image_size:
 @pytest.mark.parametrize("size", [(500, 375), (100, 900)])
 @pytest.mark.parametrize("scale", [(0.08, 1.0), (0.9, 1.0)])
 def test_boxes_are_distributed_as_torchvisions(size, scale):
-    draws, crops = 4000, Crops(scale, seed=5)
+    draws, crops = 4000, CropParameters(scale, seed=5)
     ours = np.array([crops.box(index, *size) for index in range(draws)])
     width, height = size
     blank = torch.empty(3, height, width)
@@ -47,12 +47,12 @@ def test_boxes_are_distributed_as_torchvisions(size, scale):
 def test_where_no_draw_fits_the_largest_centre_is_cut_out(size):
     blank = torch.empty(3, *size[::-1])
     top, left, height, width = RandomResizedCrop.get_params(blank, [0.9, 1.0], [3 / 4, 4 / 3])
-    assert Crops((0.9, 1.0)).box(3, *size) == (left, top, width, height)
+    assert CropParameters((0.9, 1.0)).box(3, *size) == (left, top, width, height)
 
 
 def test_a_box_depends_on_seed_and_index_alone():
-    assert Crops((0.1, 1.0), seed=1).box(7, 99, 50) == Crops((0.1, 1.0), seed=1).box(7, 99, 50)
-    boxes = {Crops((0.1, 1.0), seed=seed).box(index, 500, 400) for seed in range(10) for index in range(10)}
+    assert CropParameters((0.1, 1.0), seed=1).box(7, 99, 50) == CropParameters((0.1, 1.0), seed=1).box(7, 99, 50)
+    boxes = {CropParameters((0.1, 1.0), seed=seed).box(index, 500, 400) for seed in range(10) for index in range(10)}
     assert len(boxes) == 100
 
 
@@ -60,7 +60,7 @@ def test_a_box_depends_on_seed_and_index_alone():
 def test_pixels_are_torchvisions(kind):
     content = encoded(picture(1, (300, 200)), kind)
     for index in range(20):
-        crops = Crops((0.08, 1.0), seed=2)
+        crops = CropParameters((0.08, 1.0), seed=2)
         expected = cut_by_torchvision(Image.open(io.BytesIO(content)), crops, index, 100)
         np.testing.assert_array_equal(pixels_of(content, 100, crops, index), expected)
 
@@ -68,7 +68,7 @@ def test_pixels_are_torchvisions(kind):
 def test_a_large_jpeg_is_halved_while_it_is_decoded_and_looks_the_same():
     content = encoded(picture(1, (1601, 1203)).resize((1601, 1203)), quality=95)
     for index in range(10):
-        crops = Crops((0.3, 1.0), seed=2)
+        crops = CropParameters((0.3, 1.0), seed=2)
         expected = cut_by_torchvision(Image.open(io.BytesIO(content)), crops, index, 64)
         found = pixels_of(content, 64, crops, index)
         assert np.abs(found.astype(int) - expected).mean() < 2
@@ -85,7 +85,7 @@ def test_a_turned_image_is_cut_upright(orientation):
         from PIL import ImageOps
 
         upright = ImageOps.exif_transpose(opened)
-    crops = Crops((0.2, 0.6), seed=3)
+    crops = CropParameters((0.2, 0.6), seed=3)
     found = pixels_of(turned, 50, crops, 8)
     np.testing.assert_array_equal(found, cut_by_torchvision(upright, crops, 8, 50))
 
@@ -108,7 +108,7 @@ def test_odd_images_are_cut_as_they_are_decoded(name):
     """Nothing is cut away and nothing scaled, so that both ways show every pixel."""
     content = odd_images()[name]
     side = Image.open(io.BytesIO(content)).size[1]
-    square = Crops((side / 60, side / 60), ratio=(1.0, 1.0))
+    square = CropParameters((side / 60, side / 60), ratio=(1.0, 1.0))
     left = square.box(0, 60, 40).left
     found = pixels_of(content, side, square, 0)
     whole = decode(

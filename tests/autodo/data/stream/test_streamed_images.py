@@ -15,10 +15,10 @@ import pytest
 
 from autodo.data.stream import files, pool
 from autodo.data.stream.pool import WORKERS_VARIABLE, loader_workers
-from autodo.data.stream.streamed_images import Crops, StreamedImages
+from autodo.data.stream.streamed_images import CropParameters, StreamedImages
 from autodo.errors import ConfigError, ImageLost
 
-CROPS = Crops((0.08, 1.0), seed=11)
+CROPS = CropParameters((0.08, 1.0), seed=11)
 
 
 def test_it_stands_where_an_array_does(tree, stream):
@@ -76,7 +76,7 @@ def test_an_image_has_its_index_and_its_crop_in_every_subset_and_order(tree, str
     np.testing.assert_array_equal(pixels_of(whole[10:][np.array([7])], CROPS), everything[[17]])
     (backwards,) = whole.batches([np.arange(24)[::-1]], CROPS)
     np.testing.assert_array_equal(backwards, everything[::-1])
-    assert not np.array_equal(pixels_of(whole, Crops((0.08, 1.0), seed=12)), everything)
+    assert not np.array_equal(pixels_of(whole, CropParameters((0.08, 1.0), seed=12)), everything)
 
 
 def test_indices_are_those_of_the_listing_whatever_is_damaged(tree, stream):
@@ -91,7 +91,7 @@ def test_indices_are_those_of_the_listing_whatever_is_damaged(tree, stream):
 
 def test_parts_are_joined(tree, stream, pixels_of):
     dataset = stream(tree)
-    both = StreamedImages.joined([dataset.train.images, dataset.test.images])
+    both = StreamedImages.concatenate([dataset.train.images, dataset.test.images])
     expected = [pixels_of(dataset.train.images, CROPS), pixels_of(dataset.test.images, CROPS)]
     np.testing.assert_array_equal(pixels_of(both, CROPS), np.concatenate(expected))
 
