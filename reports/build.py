@@ -78,7 +78,7 @@ def build_report(
     Raises:
         StoreError: if there is no store. ConfigError: if `select` fits no run.
     """
-    store = located(root)
+    store = as_location(root)
     results = load_results(store) if results is None else results
     frame, asked = results.frame, list(expected)
     if select is not None:

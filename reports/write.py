@@ -68,7 +68,7 @@ def write_report(
 
 def write_files(report: Report, folder: StrPath | Location, formats: Collection[str] = FORMATS) -> list[Location]:
     """The report in each of the formats; arguments and returns as for `write_report`."""
-    folder = located(folder)
+    folder = as_location(folder)
     drawn: dict[str, RenderedFigure] = {}
     if {"html", "md", "latex"} & set(formats):
         for figure in (figure for section in report.sections for figure in section.figures):

@@ -10,7 +10,6 @@ import pandas as pd
 from autodo.config.defaults import with_added
 from autodo.text import printable
 from reports.analysis.classes import with_minority
-from reports.readers.column_checks import printable
 from reports.readers.result_rows import minority_of
 
 BASELINE = "baseline"

@@ -19,7 +19,7 @@ from reports.label_errors.labels_csv import image_folder, path_of, write_labels
 from reports.label_errors.quality import qualities, quality_table
 from reports.label_errors.ranked_labels import RankedLabels, ranked
 from reports.label_errors.rankings import DEFAULT, RANKINGS, MissingSignal, keys_of
-from reports.label_errors.signals import OPTIONAL, REQUIRED, ROWS_AT_ONCE, Signals, UnusablePoints, read_signals
+from reports.label_errors.signals import OPTIONAL, REQUIRED, ROWS_AT_ONCE, Signals, UnusableSignals, read_signals
 
 Pictures = Callable[[RankedLabels], Mapping[int, bytes]]
 """PNGs of points by index, of those that it has."""
@@ -144,7 +144,7 @@ def _batches(file: Location, run_id: str) -> Iterator[pa.RecordBatch]:
         columns = [name for name in ("run_id", *REQUIRED, *OPTIONAL) if name in there]
         for batch in parquet.iter_batches(ROWS_AT_ONCE, columns=columns, use_threads=False):
             if "run_id" in there and set(batch.column("run_id").unique().to_pylist()) != {run_id}:
-                raise UnusablePoints("it holds another run than its name says")
+                raise UnusableSignals("it holds another run than its name says")
             yield batch
 
 
@@ -155,7 +155,7 @@ def _named(file: Location) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise StoreError(f"{file}: cannot be read: No such file or directory") from None
-    except UnusablePoints as error:
+    except UnusableSignals as error:
         raise StoreError(f"{file}: cannot be used: {error}") from None
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{file}: damaged ({reason(error)})") from None

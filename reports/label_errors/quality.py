@@ -8,7 +8,7 @@ import pyarrow as pa
 from reports.analysis.label_repair import DetectionQuality, detection_quality
 from reports.document import Cell, Column, Row, Table
 from reports.label_errors.rankings import RANKINGS, keys_of
-from reports.label_errors.signals import ROWS_AT_ONCE, Floats, Signals, UnusablePoints, read_signals
+from reports.label_errors.signals import ROWS_AT_ONCE, Floats, Signals, UnusableSignals, read_signals
 
 QUALITY_COLUMNS = ("index", "label", "clean_label", "prediction", "loss", "weight", "soft_label")
 """Columns of points that `label_quality` reads; every store has them."""
@@ -26,7 +26,7 @@ def label_quality(points: pa.Table) -> dict[str, DetectionQuality]:
     classes = len(lists[0]) if len(lists) else np.iinfo(np.int16).max
     try:
         signals = read_signals(points.to_batches(max_chunksize=ROWS_AT_ONCE), classes)
-    except UnusablePoints:
+    except UnusableSignals:
         return {}
     keys, _ = keys_of(signals, [name for name, ranking in RANKINGS.items() if not ranking.slow])
     return qualities(signals, keys)

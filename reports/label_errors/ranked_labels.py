@@ -65,7 +65,7 @@ def rank_labels(points: pa.Table, class_names: Sequence[str], ranking: str = DEF
         class_names: of results, in class order.
         ranking: a key of RANKINGS.
     Raises:
-        UnusablePoints: if the table is damaged. MissingSignal: if the run has not what the ranking needs.
+        UnusableSignals: if the table is damaged. MissingSignal: if the run has not what the ranking needs.
     """
     return ranked(read_signals(points.to_batches(max_chunksize=ROWS_AT_ONCE), len(class_names)), class_names, ranking)
 

@@ -22,7 +22,7 @@ ROWS_AT_ONCE = 65_536
 """Rows of a table whose lists of C values are looked at together."""
 
 
-class UnusablePoints(ValueError):
+class UnusableSignals(ValueError):
     """A points table that is not what it should be; the text says which column and why."""
 
 
@@ -78,14 +78,14 @@ def read_signals(batches: Iterable[pa.RecordBatch], classes: int) -> Signals:
         batches: with the columns REQUIRED, and OPTIONAL where the table has them.
         classes: C.
     Raises:
-        UnusablePoints: if a column is missing or holds what cannot be.
+        UnusableSignals: if a column is missing or holds what cannot be.
     """
     parts = [_part(batch, classes) for batch in batches if len(batch)]
     if not parts:
-        raise UnusablePoints("it has no rows")
+        raise UnusableSignals("it has no rows")
     columns = {name: _joined(name, [part[name] for part in parts]) for name in parts[0]}
     if len(np.unique(columns["index"])) != len(columns["index"]):
-        raise UnusablePoints("index: a train point stands in it twice")
+        raise UnusableSignals("index: a train point stands in it twice")
     return Signals(classes=classes, **columns)
 
 
@@ -95,20 +95,20 @@ def _joined(name: str, parts: list[Any]) -> Any:
     if name == "source":
         return pa.concat_arrays(parts)
     if any(part is None for part in parts):
-        raise UnusablePoints(f"{name}: null in some rows")
+        raise UnusableSignals(f"{name}: null in some rows")
     if len({part.shape[1:] for part in parts}) > 1:
-        raise UnusablePoints(f"{name}: not as many values in each row")
+        raise UnusableSignals(f"{name}: not as many values in each row")
     return np.concatenate(parts)
 
 
 def _part(batch: pa.RecordBatch, classes: int) -> dict[str, Any]:
     for name in REQUIRED:
         if name not in batch.schema.names:
-            raise UnusablePoints(f"it has no column {name!r}, as runs of older versions; only a new run has")
+            raise UnusableSignals(f"it has no column {name!r}, as runs of older versions; only a new run has")
     try:
         return _columns(batch, classes)
     except pa.ArrowException as error:  # such as a text where a number should be
-        raise UnusablePoints((str(error).splitlines() or [type(error).__name__])[0]) from None
+        raise UnusableSignals((str(error).splitlines() or [type(error).__name__])[0]) from None
 
 
 def _columns(batch: pa.RecordBatch, classes: int) -> dict[str, Any]:
@@ -117,9 +117,9 @@ def _columns(batch: pa.RecordBatch, classes: int) -> dict[str, Any]:
     weight, soft = _numbers(batch, "weight"), _matrix(batch, "soft_label")
     top_classes, top_probabilities = _top(batch, classes)
     if loss is None:
-        raise UnusablePoints("loss: null")
+        raise UnusableSignals("loss: null")
     if soft is not None and soft.shape[1] != classes:
-        raise UnusablePoints(f"soft_label: {soft.shape[1]} values, but {classes} classes")
+        raise UnusableSignals(f"soft_label: {soft.shape[1]} values, but {classes} classes")
     prediction = _labels(batch, "prediction", classes)
     rows = np.arange(len(given))
     source = batch.column("source") if "source" in batch.schema.names else pa.nulls(len(given))
@@ -159,26 +159,26 @@ def _top(batch: pa.RecordBatch, classes: int) -> tuple[Integers, Floats] | tuple
     if numbers is None or probabilities is None:
         return None, None
     if numbers.shape != probabilities.shape:
-        raise UnusablePoints("top_classes: not one for each of top_probabilities")
+        raise UnusableSignals("top_classes: not one for each of top_probabilities")
     if numbers.min() < 0 or numbers.max() >= classes or (np.diff(np.sort(numbers, axis=1), axis=1) == 0).any():
-        raise UnusablePoints(f"top_classes: not different classes of 0..{classes - 1}")
+        raise UnusableSignals(f"top_classes: not different classes of 0..{classes - 1}")
     # Sums of float32.
     if probabilities.min() < 0 or (probabilities.sum(1) > 1 + 1e-3).any():
-        raise UnusablePoints("top_probabilities: not probabilities")
+        raise UnusableSignals("top_probabilities: not probabilities")
     return numbers.astype(np.int64), probabilities
 
 
 def _integers(batch: pa.RecordBatch, name: str) -> Integers:
     column = batch.column(name).cast(pa.int64())
     if column.null_count:
-        raise UnusablePoints(f"{name}: null")
+        raise UnusableSignals(f"{name}: null")
     return np.asarray(column)
 
 
 def _labels(batch: pa.RecordBatch, name: str, classes: int) -> Integers:
     labels = _integers(batch, name)
     if labels.min() < 0 or labels.max() >= classes:
-        raise UnusablePoints(f"{name}: {labels.min()}..{labels.max()}, but classes are 0..{classes - 1}")
+        raise UnusableSignals(f"{name}: {labels.min()}..{labels.max()}, but classes are 0..{classes - 1}")
     return labels
 
 
@@ -196,12 +196,12 @@ def _matrix(batch: pa.RecordBatch, name: str) -> Floats | None:
     column = batch.column(name)
     lengths = pc.unique(pc.list_value_length(column))
     if column.null_count or len(lengths) != 1 or not lengths[0].as_py():
-        raise UnusablePoints(f"{name}: not as many values in each row")
+        raise UnusableSignals(f"{name}: not as many values in each row")
     return _known(name, column.flatten().cast(pa.float32())).reshape(len(batch), -1)
 
 
 def _known(name: str, column: pa.Array) -> Floats:
     values = np.asarray(column)
     if column.null_count or np.isnan(values).any():
-        raise UnusablePoints(f"{name}: not a number in some rows")
+        raise UnusableSignals(f"{name}: not a number in some rows")
     return values

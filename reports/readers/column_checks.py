@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from autodo.text import CONTROL_CHARACTERS, printable
+from autodo.text import CONTROL_CHARACTERS
 
 Rows = NDArray[np.bool_]
 
@@ -78,21 +78,14 @@ RANGES: dict[str, dict[str, Range]] = {
 }
 """By kind and column. Columns without an entry may hold any value of their dtype."""
 
-# Control characters, line separators, and marks that change the direction of text.
-_CONTROL = r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
-_CONTROL_RE2 = r"[\x00-\x1f\x7f-\x{9f}\x{61c}\x{200e}\x{200f}\x{2028}\x{2029}\x{202a}-\x{202e}\x{2066}-\x{2069}]"
-
-
-def printable(text: str) -> str:
-    """The text with control characters escaped, such as `\\n`, so that different texts stay different."""
-    return re.sub(_CONTROL, lambda found: found[0].encode("unicode_escape").decode(), text)
+_CONTROL_CHARACTERS = re.sub(r"\\[xu]([0-9a-f]+)", r"\\x{\1}", CONTROL_CHARACTERS)  # in the syntax of RE2
 
 
 def with_control_characters(texts: pa.ChunkedArray) -> Rows:
     """Rows of a column of strings, or of lists of strings, with a control character. Shape: -> [rows]."""
 
     def holds(values: pa.ChunkedArray) -> Rows:
-        found: Rows = pc.fill_null(pc.match_substring_regex(values, _CONTROL_RE2), False).to_numpy()
+        found: Rows = pc.fill_null(pc.match_substring_regex(values, _CONTROL_CHARACTERS), False).to_numpy()
         return found
 
     return _of_any_element(texts, holds)

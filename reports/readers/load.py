@@ -12,7 +12,8 @@ from autodo.errors import StoreError
 from autodo.io.storage import Location, StrPath, as_location
 from autodo.io.store_format import check_format
 from autodo.results import records
-from reports.readers.column_checks import UnusableFile, printable
+from autodo.text import printable
+from reports.readers.column_checks import UnusableFile
 from reports.readers.result_rows import ESSENTIAL, CheckedRows
 from reports.readers.run_files import File, for_each, read_checked, read_run
 
@@ -68,7 +69,7 @@ def load_results(root: StrPath | Location, run_ids: Collection[str] | None = Non
     Raises:
         StoreError: if there is no store, its format is newer than this program, or its results cannot be listed.
     """
-    store = located(root)
+    store = as_location(root)
     check_format(store)
     folder = store / "results"
     sizes = dict(sorted(folder.sizes().items()))

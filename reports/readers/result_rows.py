@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from autodo.config.defaults import with_added
-from reports.readers.column_checks import RANGES, Rows, fault, is_text, out_of_range, printable, with_control_characters
+from autodo.text import printable
+from reports.readers.column_checks import RANGES, Rows, fault, is_text, out_of_range, with_control_characters
 
 ESSENTIAL = (
     *("run_id", "dataset", "split", "method", "imbalance_ratio", "noise_ratio", "seed", "recipe_id", "variant_id"),

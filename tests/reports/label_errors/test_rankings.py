@@ -10,7 +10,7 @@ from cleanlab.rank import get_label_quality_scores
 from autodo.results import records
 from reports.label_errors.ranked_labels import rank_labels
 from reports.label_errors.rankings import CLEANLAB_LIMIT, DEFAULT, RANKINGS, MissingSignal, keys_of
-from reports.label_errors.signals import UNKNOWN, Signals, UnusablePoints, read_signals
+from reports.label_errors.signals import UNKNOWN, Signals, UnusableSignals, read_signals
 from tests.reports.conftest import make
 from tests.reports.label_errors.points import NAMES, learned, points_table, random_table
 from tests.runs import outcome, result_row
@@ -168,22 +168,22 @@ def replaced(table: pa.Table, name: str, values: object, kind: pa.DataType | Non
     ],
 )
 def test_what_cannot_be_is_named(column: str, values: object, kind: pa.DataType | None, message: str) -> None:
-    with pytest.raises(UnusablePoints) as caught:
+    with pytest.raises(UnusableSignals) as caught:
         rank_labels(replaced(points_table(P, [0, 1, 1, 0]), column, values, kind), NAMES)
     assert message in str(caught.value)
 
 
 def test_a_table_without_a_column_or_rows_is_named() -> None:
     table = points_table(P, [0, 1, 1, 0])
-    with pytest.raises(UnusablePoints, match="it has no column 'loss'"):
+    with pytest.raises(UnusableSignals, match="it has no column 'loss'"):
         rank_labels(table.drop_columns(["loss"]), NAMES)
-    with pytest.raises(UnusablePoints, match="it has no rows"):
+    with pytest.raises(UnusableSignals, match="it has no rows"):
         rank_labels(table.slice(0, 0), NAMES)
 
 
 def test_a_column_that_is_null_in_one_part_only_is_named() -> None:
     table = points_table(P, [0, 1, 1, 0], weight=[1.0, 1.0, None, None])
-    with pytest.raises(UnusablePoints, match="weight: null in some rows"):
+    with pytest.raises(UnusableSignals, match="weight: null in some rows"):
         read_signals(table.to_batches(max_chunksize=2), 3)
 
 

@@ -16,7 +16,7 @@ from autodo.results import records
 from autodo.text import printable
 from orchestration.testing.synthetic_store import write_store
 from reports.analysis.comparison import named
-from reports.readers.column_checks import printable, with_control_characters
+from reports.readers.column_checks import with_control_characters
 from reports.readers.load import Problem, load_epochs, load_results, reduce_runs, warning_lines
 from tests.reports.conftest import make
 
