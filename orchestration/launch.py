@@ -18,12 +18,12 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from rich.console import Console
 
-from autodo.config.recipes import dataset_presets, dataset_recipe
+from autodo.config.shipped import dataset_presets, dataset_recipe
 from autodo.errors import StoreError
 from autodo.io.storage import LocalLocation, Location, StrPath, absolute
 from orchestration.display.progress import LONG_SECONDS, Display, GridProgress, display, label, parse_log_line, roughly
-from orchestration.execution.conditions import Launch
 from orchestration.execution.on_workers import AnyRunTrial, request
+from orchestration.execution.options import ExecutionOptions, Launch
 from orchestration.grid.grid import ResourcesConfig
 from orchestration.grid.keep import Keep
 from orchestration.planning.launch_times import Overhead
@@ -181,7 +181,7 @@ def _with_policies(
         return list(jobs)
     from autodo.search.algorithms import ALGORITHMS
     from autodo.search.tasks import search_config
-    from orchestration.search import population, stage
+    from orchestration.search import population_searches, task_searches
 
     asking = [job.resources for job in jobs if job.run.search_id in wanted]
     # One size for all searches, so that no process waits for the room of one of another size.
@@ -193,7 +193,7 @@ def _with_policies(
     alone = {search_id: run for search_id, run in wanted.items() if search_config(run).algorithm in ALGORITHMS}
     populations = {search_id: run for search_id, run in wanted.items() if search_id not in alone}
     begun = time.monotonic()
-    ended = stage.find_policies(
+    ended = task_searches.find_policies(
         alone,
         store,
         console,
@@ -204,7 +204,7 @@ def _with_policies(
         data_dir=options.data_dir,
     )
     if populations and ended.stop_reason is None:
-        after = population.find_policies(
+        after = population_searches.find_policies(
             populations,
             store,
             console,
@@ -214,7 +214,7 @@ def _with_policies(
             seconds=None if options.seconds is None else options.seconds - (time.monotonic() - begun),
             data_dir=options.data_dir,
         )
-        ended = stage.Ended({**ended.failed, **after.failed}, after.stop_reason)
+        ended = task_searches.SearchesEnded({**ended.failed, **after.failed}, after.stop_reason)
     progress.stop_reason = ended.stop_reason
     ready = []
     for job in jobs:
@@ -236,12 +236,10 @@ class _Search(Searcher):
     def __init__(self, queue: RunQueue, store: Store, options: Options, launch: Launch) -> None:
         super().__init__()
         self._queue = queue
-        self._given = {
-            "store": store.uri,
-            "data_dir": absolute(options.data_dir) if options.data_dir else None,
-            "keep": list(options.keep),
-            "launch": list(launch),
-        }
+        self._store = store.uri
+        self._options = ExecutionOptions(
+            data_dir=absolute(options.data_dir) if options.data_dir else None, keep=options.keep, launch=launch
+        )
 
     def set_search_properties(self, *_: Any, **__: Any) -> bool:
         return True
@@ -252,11 +250,12 @@ class _Search(Searcher):
         job = self._queue.take()
         if job is None:
             return None
+        options = self._options.with_resources(job.resources)
         return {
             "run_id": job.run_id,
             "run": job.run.model_dump(mode="json"),
-            "resources": job.resources.model_dump(mode="json"),
-            **self._given,
+            "options": options.model_dump(mode="json"),
+            "store": self._store,
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -423,8 +422,8 @@ class _Events(tune.Callback):
             waiting = [trial for trial in trials if trial.status in (Trial.PENDING, Trial.RUNNING)]
             if waiting:
                 self._idle_since = None
-                resources = ResourcesConfig.model_validate(waiting[0].config["resources"])
-                self.display.say(f"no node has had room for a run for {IDLE_SECONDS:.0f} s: {clusters.need(resources)}")
+                options = ExecutionOptions.model_validate(waiting[0].config["options"])
+                self.display.say(f"no node has had room for a run for {IDLE_SECONDS:.0f} s: {clusters.need(options)}")
 
 
 def _smaller_preset(jobs: Sequence[Job]) -> str | None:

@@ -28,6 +28,7 @@ from autodo.config.validation import parse_overrides
 from orchestration.cli import app, commands, train_one
 from orchestration.cli.options import Settings, effective
 from orchestration.execution.execute import execute
+from orchestration.execution.options import ExecutionOptions
 from orchestration.grid.grid import expand, load_grid
 from orchestration.planning.plan import select
 from orchestration.store.store import Store
@@ -110,7 +111,7 @@ def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     store = Store(folder / "STORE").create()
     store.save_grid(grid)
     for run in expand(grid):
-        for _ in execute(run, store, keep=("models",)):
+        for _ in execute(run, store, ExecutionOptions(keep=("models",))):
             pass
     policy = read_policy(folder / "policy.json")
     store.save_policy(policy_id(folder), policy)

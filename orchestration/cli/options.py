@@ -4,7 +4,7 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from autodo.config.run import LambdaStorage
+from autodo.config.bilevel import LambdaStorage
 from autodo.config.validation import parse_model
 from autodo.errors import ConfigError
 from orchestration.grid.grid import ResourcesConfig

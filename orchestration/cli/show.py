@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from autodo.config.recipes import (
+from autodo.config.run import RunConfig
+from autodo.config.shipped import (
     canonical_method,
     dataset_names,
     dataset_presets,
@@ -26,7 +27,6 @@ from autodo.config.recipes import (
     method_text,
     shipped_file,
 )
-from autodo.config.run import RunConfig
 from autodo.errors import StoreError
 from autodo.io.storage import Location, StrPath, locate
 from orchestration.display.progress import duration, label

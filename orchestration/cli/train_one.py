@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from autodo.config.bilevel import LambdaStorage
+from autodo.config.dataset import DistortionConfig
 from autodo.config.defaults import PROTOCOL, defaults_before
-from autodo.config.recipes import build_run, dataset_presets
-from autodo.config.run import DistortionConfig, LambdaStorage, RunConfig, SplitName
+from autodo.config.recipes import build_run
+from autodo.config.run import RunConfig, SplitName
+from autodo.config.shipped import dataset_presets
 from autodo.config.validation import parse_model, parse_overrides
 from autodo.errors import ConfigError, TrainingDiverged, UserError
 from autodo.io.storage import StrPath
@@ -99,11 +102,21 @@ def train(
                 old = ", ".join(f"{key}: {value}" for key, value in defaults_before(protocol).items())
                 say(console, f"{place} has this run as it was with older defaults ({old}); this is another run")
         from orchestration.execution.execute import decoding_by, execute, load_dataset
+        from orchestration.execution.options import ExecutionOptions
         from orchestration.store.failures import record_failure
 
         with console.status("loading"), decoding_by(loader_workers):
             device = _device(device)
             load_dataset(run.dataset, data_dir, download)
+    options = ExecutionOptions(
+        data_dir=data_dir,
+        download=download,
+        checkpoint_every=checkpoint_every,
+        keep=kept,
+        lambda_storage=lambda_storage,
+        loader_workers=loader_workers,
+        checkpoint_steps=checkpoint_steps,
+    )
     policies.keep(found, place.create())
     epoch = None
     try:
@@ -113,14 +126,8 @@ def train(
             for metrics in execute(
                 run,
                 place,
-                data_dir=data_dir,
-                download=download,
+                options,
                 device=device,
-                checkpoint_every=checkpoint_every,
-                keep=kept,
-                lambda_storage=lambda_storage,
-                loader_workers=loader_workers,
-                checkpoint_steps=checkpoint_steps,
                 estimate=functools.partial(_estimate, shown, run, _smaller(build, dataset, preset), device),
                 on_progress=shown.within,
             ):
@@ -206,7 +213,7 @@ def _estimate(
 
 def _search(console: Console, run: RunConfig, store: Store, data_dir: str | None, device: str) -> None:
     from orchestration.display.searches import SearchBoard
-    from orchestration.search.searches import search_alone
+    from orchestration.search.task_runner import search_in_store
 
     store.begin(run)  # so that a search that fails is a failure of a run that is known
     search_id = str(run.search_id)
@@ -216,7 +223,7 @@ def _search(console: Console, run: RunConfig, store: Store, data_dir: str | None
             board.update(search_id, "at work", line)
             board.refresh()
 
-        search_alone(run, store, data_dir=data_dir, device=device, tell=tell)
+        search_in_store(run, store, data_dir=data_dir, device=device, tell=tell)
         board.update(search_id, "found", str(store.policy_file(search_id)))
 
 

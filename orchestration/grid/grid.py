@@ -17,9 +17,12 @@ from pydantic import (
     model_validator,
 )
 
+from autodo.config.bilevel import LambdaStorage
+from autodo.config.dataset import DistortionConfig
 from autodo.config.defaults import PROTOCOL, defaults_before
-from autodo.config.recipes import (
-    build_run,
+from autodo.config.recipes import build_run
+from autodo.config.run import RunConfig, SplitName
+from autodo.config.shipped import (
     canonical_method,
     dataset_names,
     dataset_preset,
@@ -27,7 +30,6 @@ from autodo.config.recipes import (
     method_preset,
     shipped_file,
 )
-from autodo.config.run import DistortionConfig, LambdaStorage, RunConfig, SplitName
 from autodo.config.validation import check_name, load_yaml, parse_model
 from autodo.errors import ConfigError
 from orchestration.grid.keep import Keep

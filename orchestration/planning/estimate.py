@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from autodo.config.recipes import method_parts, method_text
 from autodo.config.run import RunConfig
+from autodo.config.shipped import method_parts, method_text
 from autodo.errors import ConfigError
 from orchestration.planning.run_queue import Job
 from orchestration.store.store import Store

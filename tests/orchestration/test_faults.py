@@ -144,7 +144,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 import sklearn.datasets
-from autodo import atomic, data, outcome, records, train
+import autodo.training.trainer
 from autodo.config.run import RunConfig
 from orchestration.execution.execute import execute
 from orchestration.store.store import Store

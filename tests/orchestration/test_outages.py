@@ -16,6 +16,7 @@ from autodo.config.run import RunConfig
 from autodo.errors import StoreError
 from autodo.training import checkpoint
 from orchestration.execution.execute import execute
+from orchestration.execution.options import ExecutionOptions
 from orchestration.store import lease
 from orchestration.store.run_state import State
 from orchestration.store.store import Store
@@ -80,7 +81,7 @@ def test_a_checkpoint_that_does_not_fit_does_not_end_the_run(
     small_disk: Path, run: RunConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store(small_disk / "store", patience=30).create()
-    epochs = execute(run, store, checkpoint_every=1)
+    epochs = execute(run, store, ExecutionOptions(checkpoint_every=1))
     next(epochs)
     good = store.checkpoint(run.run_id).read_bytes()
     ballast = fill_up(small_disk)
@@ -110,7 +111,7 @@ def test_a_missed_checkpoint_is_made_up_for_in_the_next_epoch(
 
     monkeypatch.setattr(checkpoint, "save", save_the_second_time)
     longer = run.model_copy(update={"training": run.training.model_copy(update={"epochs": 5})})
-    list(execute(longer, store, checkpoint_every=2))
+    list(execute(longer, store, ExecutionOptions(checkpoint_every=2)))
     assert asked == [2, 3, 4, 5]
 
 

@@ -15,8 +15,9 @@ from PIL import Image
 
 import orchestration
 from autodo import data
-from autodo.config.recipes import build_run, dataset_names, grid_names
-from autodo.config.run import DistortionConfig
+from autodo.config.dataset import DistortionConfig
+from autodo.config.recipes import build_run
+from autodo.config.shipped import dataset_names, grid_names
 from autodo.errors import DataError
 from orchestration.cli import app
 from orchestration.display.progress import GridProgress
@@ -696,17 +697,17 @@ def test_train_with_an_unforeseen_error_says_where_the_traceback_is(autodo, monk
 
 
 def test_train_interrupted_continues(autodo, monkeypatch: pytest.MonkeyPatch) -> None:
-    from autodo.training.trainer import Training
+    from autodo.training.trainer import Trainer
 
-    run_epoch = Training._run_epoch
+    run_epoch = Trainer._run_epoch
 
-    def interrupted_in_the_second(self: Training, epoch: int) -> object:
+    def interrupted_in_the_second(self: Trainer, epoch: int) -> object:
         if epoch == 1 and self._checkpoint is not None:  # not while an epoch is only timed
             raise KeyboardInterrupt
         return run_epoch(self, epoch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "_run_epoch", interrupted_in_the_second)
+        patch.setattr(Trainer, "_run_epoch", interrupted_in_the_second)
         answer = autodo(*TRAIN, "--store", "S")
     assert answer.code == 130
     assert "interrupted after epoch 1/2; the same command continues" in answer.out

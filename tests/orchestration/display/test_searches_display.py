@@ -3,8 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig
 from orchestration.display.searches import INTERVAL_SECONDS, SearchBoard, search_label
 
 

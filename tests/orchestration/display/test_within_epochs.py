@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from autodo.config.recipes import build_run, dataset_preset
+from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
+from autodo.config.shipped import dataset_preset
 from autodo.errors import ConfigError
 from autodo.training import progress
 from autodo.training.progress import Durations, Progress

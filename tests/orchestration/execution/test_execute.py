@@ -17,6 +17,7 @@ from autodo.errors import DataError, TrainingDiverged
 from autodo.results.classifier import Classifier
 from autodo.training.sgd import SGD
 from orchestration.execution.execute import execute
+from orchestration.execution.options import ExecutionOptions
 from orchestration.store.failures import record_failure
 from orchestration.store.run_state import RunBusy, State
 from orchestration.store.store import Store
@@ -51,14 +52,14 @@ def test_what_is_odd_about_the_files_stands_in_the_log_of_every_run(
     overrides |= {"model.name": "small-cnn", "training.epochs": 2, "training.warmup_epochs": 1}
     for seed in (0, 1):
         run = build_run("folder", "baseline", seed=seed, overrides=overrides)
-        list(execute(run, store, loader_workers=0))
+        list(execute(run, store, ExecutionOptions(loader_workers=0)))
         log = store.log_file(run.run_id).read_text()
         assert log.count("left out: 1 of 40 images are damaged: class1/39.png (not an image)") == 1
 
 
 def test_the_classifier_is_kept_if_asked_for(any_store: Store, run: RunConfig, tmp_path: Path) -> None:
     store = any_store
-    list(execute(run, store, keep=["models"]))
+    list(execute(run, store, ExecutionOptions(keep=("models",))))
     store.model_file(run.run_id).fetch(model := tmp_path / "model.pt")
     results = store.table_file("results", run.run_id).read_parquet()
     test = load(run.dataset).test
@@ -73,7 +74,7 @@ def test_the_embeddings_are_kept_if_asked_for_also_of_a_run_that_began_without(
     epochs = execute(run, store)
     next(epochs)
     epochs.close()
-    list(execute(run, store, keep=["models", "embeddings"]))
+    list(execute(run, store, ExecutionOptions(keep=("models", "embeddings"))))
     embeddings = store.table_file("embeddings", run.run_id).read_parquet()
     predictions = store.table_file("predictions", run.run_id).read_parquet()
     shared = ["run_id", "index", "label", "prediction"]
@@ -123,8 +124,8 @@ def test_a_checkpoint_within_an_epoch_comes_to_the_store_before_the_epoch_ends(
     with monkeypatch.context() as patch:
         patch.setattr(SGD, "step", stops_at_the_fifth)
         with pytest.raises(KeyboardInterrupt):
-            list(execute(run, store, checkpoint_steps=2))
-    after = [metrics["val_loss"] for metrics in execute(run, store, checkpoint_steps=2)]
+            list(execute(run, store, ExecutionOptions(checkpoint_steps=2)))
+    after = [metrics["val_loss"] for metrics in execute(run, store, ExecutionOptions(checkpoint_steps=2))]
     assert after == whole
     assert "from epoch 0 of 3, step 4" in store.log_file(run.run_id).read_text()
 
@@ -133,13 +134,13 @@ def test_how_many_processes_decode_is_set_for_the_length_of_a_run(
     store: Store, run: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AUTODO_LOADER_WORKERS", "5")
-    epochs = execute(run, store, loader_workers=3)
+    epochs = execute(run, store, ExecutionOptions(loader_workers=3))
     next(epochs)
     assert loader_workers() == 3
     epochs.close()
     assert loader_workers() == 5
     monkeypatch.delenv("AUTODO_LOADER_WORKERS")
-    list(execute(run, store, loader_workers=0))
+    list(execute(run, store, ExecutionOptions(loader_workers=0)))
     assert "AUTODO_LOADER_WORKERS" not in os.environ
 
 
@@ -184,7 +185,7 @@ def test_a_failed_run_that_is_at_work_again_is_no_longer_failed(store: Store, ru
 def test_data_that_this_node_lacks_is_told_with_the_node(store: Store, tmp_path: Path) -> None:
     run = build_run("mnist", "baseline")
     with pytest.raises(DataError, match=rf"^node {socket.gethostname()}: .*{tmp_path}/data"):
-        next(execute(run, store, data_dir=tmp_path / "data"))
+        next(execute(run, store, ExecutionOptions(data_dir=str(tmp_path / "data"))))
 
 
 def test_the_last_line_of_the_log_is_read_alone(any_store: Store, run: RunConfig) -> None:

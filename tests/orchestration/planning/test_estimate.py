@@ -2,8 +2,8 @@
 
 import pytest
 
-from autodo.config.recipes import method_names, method_text
 from autodo.config.run import RunConfig
+from autodo.config.shipped import method_names, method_text
 from orchestration.grid.grid import GridConfig, ResourcesConfig, expand
 from orchestration.planning.estimate import CostEstimate, Estimates, Measured, measure, rough_cost, wall_seconds
 from orchestration.planning.run_queue import Job

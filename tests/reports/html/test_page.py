@@ -144,7 +144,7 @@ def test_a_sign_is_explained_where_it_stands_and_not_elsewhere(page: Element) ->
 
 def test_a_note_of_several_tables_stands_once_and_each_of_them_says_which() -> None:
     notes = {"a": ("of all", "of a & b"), "b": ("of all", "of a & b"), "c": ("of c", "of all"), "d": ()}
-    tables = tuple(dataclasses.replace(reports.analysis.cost(key), notes=own) for key, own in notes.items())
+    tables = tuple(dataclasses.replace(reports.cost(key), notes=own) for key, own in notes.items())
     page = render(Section("s", "s", tables=tables))
     (shared,) = page.all("ol", "notes")
     assert [note.text for note in shared.all("li")] == ["of all", "of a & b"]
@@ -290,7 +290,7 @@ def test_the_paper_grid_fits_into_five_megabytes_with_pictures_of_its_embeddings
 
 
 def test_an_anchor_that_would_stand_twice_is_refused() -> None:
-    table = reports.analysis.cost()
+    table = reports.cost()
     with pytest.raises(AssertionError, match=r"stand twice: \['cost'\]"):
         render(Section("s", "s", tables=(table, table)))
 

@@ -3,7 +3,15 @@ import pytest
 
 from autodo.config.recipes import build_run
 from autodo.data import load, prepare
-from autodo.search.population import LARGEST_MOVE, NUMBERS, Member, as_schedule, explore, operations, random_genome
+from autodo.search.population_member import (
+    LARGEST_MOVE,
+    NUMBERS,
+    PopulationMember,
+    as_schedule,
+    explore,
+    operations,
+    random_genome,
+)
 
 SMALL = {
     "policy.search.images": 200,
@@ -72,19 +80,19 @@ def test_a_schedule_holds_what_the_best_member_used():
 def test_a_member_learns_and_its_heir_goes_on_where_it_stopped(digits):
     config, data = digits
     numbers = genome()
-    member = Member(config, data)
+    member = PopulationMember(config, data)
     accuracies = [member.train_epoch(numbers) for _ in range(6)]
     assert accuracies[-1] > max(0.4, accuracies[0])
     assert member.history == [(0, numbers)]
 
-    again, heir, other = Member(config, data), Member(config, data), genome(5)
+    again, heir, other = PopulationMember(config, data), PopulationMember(config, data), genome(5)
     for _ in range(3):
         again.train_epoch(numbers)
     heir.load_state_dict(again.state_dict())
     assert (heir.epoch, heir.accuracy) == (3, again.accuracy)
     assert [heir.train_epoch(numbers) for _ in range(3)] == accuracies[3:]  # to the last bit
 
-    changed = Member(config, data)
+    changed = PopulationMember(config, data)
     changed.load_state_dict(again.state_dict())
     changed.train_epoch(other)
     assert changed.history == [(0, numbers), (3, other)]

@@ -32,7 +32,7 @@ from orchestration.grid.grid import ResourcesConfig
 
 # First of all that touches Ray: it sets the environment that Ray reads at its import.
 from orchestration.ray_cluster import cluster as clusters
-from orchestration.search.stage import LOOK_SECONDS, Ended
+from orchestration.search.task_searches import LOOK_SECONDS, SearchesEnded
 from orchestration.store.failures import Reason, reason_of, reason_of_death
 from orchestration.store.run_state import Cause, RunBusy
 from orchestration.store.store import Store
@@ -66,7 +66,7 @@ def find_policies(
     retries: int,
     seconds: float | None = None,
     data_dir: StrPath | None = None,
-) -> Ended:
+) -> SearchesEnded:
     """Searches what the store lacks on the Ray that runs in this process, one population after another.
 
     Ctrl-C or SIGTERM ends the search after an epoch of some member, and the next call continues from the last
@@ -121,7 +121,7 @@ def find_policies(
                     board.update(search_id, "failed", reason.last_line)
                 if over():
                     break
-    return Ended(failed, None if not waiting else "interrupted" if interrupted else "out of time")
+    return SearchesEnded(failed, None if not waiting else "interrupted" if interrupted else "out of time")
 
 
 def _find(
@@ -191,10 +191,10 @@ def search(
     if begin:
         tell(f"continues from epoch {begin} of {settings.epochs}")
     genomes = [_genome(config, number, members.get(number)) for number in range(settings.population)]
-    events = _Events(tell, stop, settings.epochs)
+    events = PopulationCallback(tell, stop, settings.epochs)
     files, path = scratch.arrow
     tuner = tune.Tuner(
-        tune.with_resources(_Member, tune.PlacementGroupFactory([resources.per_worker])),
+        tune.with_resources(MemberTrainable, tune.PlacementGroupFactory([resources.per_worker])),
         param_space={
             "run": config.model_dump(mode="json"),
             "data_dir": None if data_dir is None else absolute(data_dir),
@@ -243,7 +243,7 @@ def search(
     if len(ended) < settings.population:
         return None
     best = max(ended, key=lambda metrics: metrics["accuracy"])
-    from autodo.search.population import as_schedule
+    from autodo.search.population_member import as_schedule
 
     source = f"population-based augmentation on {config.dataset.label} {config.distortion}"
     found = provenance(
@@ -256,7 +256,7 @@ def search(
     return as_schedule(best["history"], settings.epochs, source).model_copy(update={"provenance": found})
 
 
-class _Member(tune.Trainable):
+class MemberTrainable(tune.Trainable):
     """Tune's view of a member: an epoch a step.
 
     Its config holds `run` (a RunConfig as JSON), `data_dir`, `folder`, `device`, `threads`, `begin` (the epoch that the
@@ -266,13 +266,13 @@ class _Member(tune.Trainable):
     def setup(self, config: dict[str, Any]) -> None:
         import torch
 
-        from autodo.search.population import Member
+        from autodo.search.population_member import PopulationMember
 
         torch.set_num_threads(config["threads"])
         run = RunConfig.model_validate(config["run"])
         self._folder = locate(config["folder"])
         self._settings: PopulationSearch = search_config(run)
-        self._member = Member(run, _prepared(run, config["data_dir"]), config["device"])
+        self._member = PopulationMember(run, _prepared(run, config["data_dir"]), config["device"])
         self._genome: list[int] = list(config["genome"])
         self._begin: int = config["begin"]
 
@@ -333,7 +333,7 @@ class _Member(tune.Trainable):
         (self._folder / _name(self._number, epoch - 2 * self._settings.perturb_every)).delete()
 
 
-class _Events(tune.Callback):
+class PopulationCallback(tune.Callback):
     """A line whenever the whole population has ended another epoch; and the end, when there is to be one.
 
     Tune's own ways to stop end one member after another, and those that are paused wait for them for ever: what ends
@@ -371,7 +371,7 @@ class _Events(tune.Callback):
 
 
 def _explorer(config: RunConfig) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    from autodo.search.population import explore
+    from autodo.search.population_member import explore
 
     resample, count = search_config(config).resample, 0
 
@@ -386,7 +386,7 @@ def _explorer(config: RunConfig) -> Callable[[dict[str, Any]], dict[str, Any]]:
 
 
 def _genome(config: RunConfig, number: int, member: Mapping[str, Any] | None) -> Sequence[int]:
-    from autodo.search.population import random_genome
+    from autodo.search.population_member import random_genome
 
     if member is not None:
         return [int(one) for one in member["genome"]]

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig, RunConfig
-from orchestration.search.searches import search_alone
+from autodo.config.run import RunConfig
+from orchestration.search.task_runner import search_in_store
 from orchestration.store.run_state import Cause
 from orchestration.store.store import Store
 from tests.orchestration.conftest import ROOT, SMALL, Launch
-from tests.orchestration.search.test_searches import SEARCH
+from tests.orchestration.search.test_task_runner import SEARCH
 
 # Ray 2.60 leaves sockets and files of its own processes to the garbage collector.
 pytestmark = [
@@ -34,7 +35,7 @@ def searched(**overrides: object) -> RunConfig:
 
 
 def policy_alone(run: RunConfig, tmp_path: Path):
-    return search_alone(run, Store(tmp_path / "alone").create())
+    return search_in_store(run, Store(tmp_path / "alone").create())
 
 
 def test_searches_on_ray_find_what_one_process_finds(launch: Launch, store: Store, tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def test_a_search_of_another_launch_is_waited_for(launch: Launch, store: Store) 
         with store.search_attempt(str(run.search_id)):
             holds.set()
             time.sleep(6.0)
-            policy = search_alone(run, Store(f"{store}-elsewhere").create())
+            policy = search_in_store(run, Store(f"{store}-elsewhere").create())
             store.save_policy(str(run.search_id), policy)
 
     holds = threading.Event()

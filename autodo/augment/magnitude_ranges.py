@@ -90,8 +90,8 @@ WIDE: Ranges = {
 }
 
 
-class Scale:
-    """Levels to values for a table of ranges."""
+class OperationSampler:
+    """Draws operations of a table of ranges, and the values of their levels."""
 
     def __init__(self, ranges: Ranges) -> None:
         rows = torch.zeros(len(NAMES), 4)
@@ -100,9 +100,9 @@ class Scale:
             slope, offset = (1.0, 0.0) if mirror is None else (-1.0, 2 * mirror)
             rows[NAMES.index(name)] = torch.tensor([low, high - low, slope, offset])
         self._rows = rows
-        self.drawn = torch.tensor([NAMES.index(name) for name in ranges])
+        self._positions = torch.tensor([NAMES.index(name) for name in ranges])
 
-    def values(self, operation: Tensor, level: Tensor, generator: torch.Generator) -> Tensor:
+    def draw_values(self, operation: Tensor, level: Tensor, generator: torch.Generator) -> Tensor:
         """Values in the operations' units, with drawn signs. Shape: operation [...] int64, level [...] -> [...]."""
         self._rows = self._rows.to(generator.device)  # a copy to a GPU only once
         low, span, slope, offset = self._rows[operation].unbind(-1)
@@ -110,7 +110,7 @@ class Scale:
         flipped = torch.rand(value.shape, generator=generator, device=generator.device) < 0.5
         return torch.where(flipped, slope * value + offset, value)
 
-    def draw(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    def draw_operations(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Operations drawn uniformly. Shape: -> `shape` int64: positions in NAMES."""
-        self.drawn = self.drawn.to(generator.device)
-        return self.drawn[torch.randint(len(self.drawn), shape, generator=generator, device=generator.device)]
+        self._positions = self._positions.to(generator.device)
+        return self._positions[torch.randint(len(self._positions), shape, generator=generator, device=generator.device)]

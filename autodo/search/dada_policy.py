@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from autodo.search import relaxed
+from autodo.search import relaxation
 
 
-class Noise(NamedTuple):
+class PairNoise(NamedTuple):
     """What a draw is made of: uniform numbers, those of the conditional draws z~ apart.
 
     Shape:
@@ -24,33 +24,33 @@ class Noise(NamedTuple):
     gate_given: Tensor
 
 
-class Draw(NamedTuple):
+class DrawnPairs(NamedTuple):
     """A sub-policy for each image. Shape: pair [B] int64, is_open [B, 2] bool."""
 
     pair: Tensor
     is_open: Tensor
 
 
-class Estimate(NamedTuple):
+class PolicyGradient(NamedTuple):
     """Of each draw: d E[reward] / d weights [B, P], and / d probability[pair] [B, 2]."""
 
     weights: Tensor
     probability: Tensor
 
 
-def noise(batch: int, pairs: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Noise:
+def noise(batch: int, pairs: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> PairNoise:
     """Noise for a batch, on the generator's device."""
     shapes = ((batch, pairs), (batch, pairs), (batch, 2), (batch, 2))
-    return Noise(*(relaxed.uniform(shape, generator, dtype) for shape in shapes))
+    return PairNoise(*(relaxation.uniform(shape, generator, dtype) for shape in shapes))
 
 
-def draw(weights: Tensor, probability: Tensor, noise: Noise) -> Draw:
+def draw(weights: Tensor, probability: Tensor, noise: PairNoise) -> DrawnPairs:
     """Shape: weights [P], probability [P, 2] in (0, 1)."""
-    pair = relaxed.perturbed(weights, noise.pair).argmax(1)
-    return Draw(pair, relaxed.gate_perturbed(torch.logit(probability[pair]), noise.gate) > 0)
+    pair = relaxation.perturbed(weights, noise.pair).argmax(1)
+    return DrawnPairs(pair, relaxation.gate_perturbed(torch.logit(probability[pair]), noise.gate) > 0)
 
 
-class Control(nn.Module):
+class ControlVariate(nn.Module):
     """The control variate: what a relaxed sub-policy is expected to earn.
 
     Begins as zero, with which RELAX is REINFORCE.
@@ -73,12 +73,12 @@ class Control(nn.Module):
 def relax_estimate(
     weights: Tensor,
     probability: Tensor,
-    noise: Noise,
-    drawn: Draw,
+    noise: PairNoise,
+    drawn: DrawnPairs,
     reward: Tensor,
     control: nn.Module,
     temperature: float,
-) -> Estimate:
+) -> PolicyGradient:
     """RELAX in two steps, each unbiased: for the pair, and, given the pair, for its gates.
 
     One network is the control variate of both. For the pair it sees softmax(z / temperature) and the probabilities that
@@ -94,8 +94,8 @@ def relax_estimate(
     """
     batch, pairs = len(reward), len(weights)
     logits = weights.detach().expand(batch, pairs).clone().requires_grad_()
-    z = relaxed.perturbed(logits, noise.pair)
-    z_given = relaxed.perturbed_given(logits, drawn.pair, noise.pair_given)
+    z = relaxation.perturbed(logits, noise.pair)
+    z_given = relaxation.perturbed_given(logits, drawn.pair, noise.pair_given)
 
     def of_pair(z: Tensor) -> Tensor:
         soft = torch.softmax(z / temperature, 1)
@@ -103,7 +103,7 @@ def relax_estimate(
         return value
 
     log_pair = logits.log_softmax(1).gather(1, drawn.pair[:, None]).squeeze(1)
-    by_weights = relaxed.relax(reward, log_pair, of_pair(z), of_pair(z_given), logits)
+    by_weights = relaxation.relax(reward, log_pair, of_pair(z), of_pair(z_given), logits)
 
     chosen = probability.detach()[drawn.pair].requires_grad_()
     logit = torch.logit(chosen)
@@ -114,14 +114,14 @@ def relax_estimate(
         return value
 
     log_gates = torch.where(drawn.is_open, chosen, 1 - chosen).log().sum(1)
-    by_probability = relaxed.relax(
+    by_probability = relaxation.relax(
         reward,
         log_gates,
-        of_gates(relaxed.gate_perturbed(logit, noise.gate)),
-        of_gates(relaxed.gate_perturbed_given(logit, drawn.is_open, noise.gate_given)),
+        of_gates(relaxation.gate_perturbed(logit, noise.gate)),
+        of_gates(relaxation.gate_perturbed_given(logit, drawn.is_open, noise.gate_given)),
         chosen,
     )
-    return Estimate(by_weights, by_probability)
+    return PolicyGradient(by_weights, by_probability)
 
 
 def leave_one_out(reward: Tensor) -> Tensor:

@@ -1,24 +1,15 @@
 """The batched policy engine: operations are drawn for each image and applied to a whole batch on its device."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from autodo.augment import colour, geometry
-from autodo.augment import policies as of
-from autodo.augment.draws import Draws, Policy
 from autodo.augment.geometry import counting
 from autodo.augment.operations import BLENDING, MOVING, NAMES, OPERATIONS, affine_of, to_float, to_levels
-from autodo.augment.policy_file import PolicyFile
-from autodo.augment.ranges import COLOUR, ORIGINAL, PAPER, Ranges
-from autodo.config.policy import OperationSet, PolicyConfig
-
-__all__ = ["Draws", "Policy", "apply", "build_policy"]
+from autodo.augment.policies import Draws
 
 
-def apply(images: Tensor, draws: Draws) -> Tensor:
+def apply_draws(images: Tensor, draws: Draws) -> Tensor:
     """The images after their operations, grouped by operation at each step.
 
     Computed on whole levels 0..255, as PIL does; uint8 images save the conversion.
@@ -29,7 +20,7 @@ def apply(images: Tensor, draws: Draws) -> Tensor:
         images [B, C, H, W] uint8, or float in [0, 1], C = 1 or 3 -> the same.
     """
     if images.dtype != torch.uint8:
-        return to_float(apply(to_levels(images), draws), images.dtype)
+        return to_float(apply_draws(to_levels(images), draws), images.dtype)
     # Nobody asks for derivatives, and the many small calls are a tenth faster if torch does not prepare for them.
     with torch.inference_mode():
         images, place = _apply_sorted(images, draws)
@@ -86,31 +77,3 @@ def _one_step(images: Tensor, starts: list[int], operation: Tensor, value: Tenso
     for single, start, stop in zip(OPERATIONS.values(), starts, starts[1:], strict=False):
         if single.exact is not None and stop > start:
             single.exact(images[start:stop], value[start:stop], centre[start:stop])
-
-
-_OPERATION_SETS: dict[OperationSet, Ranges] = {"paper": PAPER, "original": ORIGINAL}
-
-
-def _from_data(found: PolicyFile | None) -> Policy:
-    assert found is not None, "the policy's file was not read, or the search was not run, before the training"
-    return of.Schedule(found.schedule) if found.schedule else of.SubPolicies(found.sub_policies)
-
-
-_BUILDERS: Mapping[str, Callable[[Any, PolicyFile | None], Policy]] = {
-    "randaugment": lambda c, _: of.RandAugment(_OPERATION_SETS[c.operations], c.draws, c.magnitude, c.fixed),
-    "colour": lambda c, _: of.RandAugment(COLOUR, c.draws, c.magnitude, fixed=False),
-    "autoaugment": lambda c, _: of.autoaugment(c.table),
-    "trivialaugment": lambda c, _: of.TrivialAugment(),
-    "uniformaugment": lambda c, _: of.UniformAugment(c.draws),
-    "file": lambda c, found: _from_data(found),
-    "searched": lambda c, found: _from_data(found),
-}
-
-
-def build_policy(config: PolicyConfig, found: PolicyFile | None = None) -> Policy:
-    """The policy that a config describes.
-
-    Args:
-        found: what a file or a search gave, for the kinds `file` and `searched`.
-    """
-    return _BUILDERS[config.kind](config, found)

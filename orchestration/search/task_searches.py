@@ -23,8 +23,8 @@ from orchestration.grid.grid import ResourcesConfig
 
 # First of all that touches Ray: it sets the environment that Ray reads at its import.
 from orchestration.ray_cluster import cluster as clusters
-from orchestration.search import searches
-from orchestration.search.pool import Answer, Job, Pool
+from orchestration.search import task_runner
+from orchestration.search.actor_pool import ActorPool, SearchTask, TaskOutcome
 from orchestration.store.attempt import Attempt
 from orchestration.store.failures import Reason, reason_of, reason_of_death
 from orchestration.store.run_state import Cause, RunBusy
@@ -38,7 +38,7 @@ IDLE_SECONDS = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Ended:
+class SearchesEnded:
     """How the searches ended.
 
     Args:
@@ -60,7 +60,7 @@ def find_policies(
     retries: int,
     seconds: float | None = None,
     data_dir: Any = None,
-) -> Ended:
+) -> SearchesEnded:
     """Searches what the store lacks, on the Ray that runs in this process.
 
     A search that fails leaves the others alone; one that another launch is at work on is waited for. The first Ctrl-C
@@ -82,7 +82,7 @@ def find_policies(
             "data_dir": absolute(data_dir) if data_dir else None,
             "resources": resources.model_dump(mode="json"),
         }
-        stage = _Stage(wanted, store, board, Pool(given, resources, slots), retries, seconds)
+        stage = _Stage(wanted, store, board, ActorPool(given, resources, slots), retries, seconds)
         with (
             clusters.on_signal(signal.SIGINT, stage.on_stop_signal),
             clusters.on_signal(signal.SIGTERM, stage.on_stop_signal),
@@ -108,7 +108,7 @@ class _Stage:
         wanted: Mapping[str, RunConfig],
         store: Store,
         board: SearchBoard,
-        pool: Pool,
+        pool: ActorPool,
         retries: int,
         seconds: float | None,
     ) -> None:
@@ -117,7 +117,7 @@ class _Stage:
         self._waiting = dict(wanted)
         self._at_work: dict[str, _Search] = {}
         self._failed: dict[str, Reason] = {}
-        self._jobs: list[Job] = []
+        self._jobs: list[SearchTask] = []
         self._looked = -LOOK_SECONDS
         self._idle_since: float | None = time.monotonic()
         self._stop_reason: Literal["interrupted", "out of time"] | None = None
@@ -128,7 +128,7 @@ class _Stage:
         self._stop_reason = "interrupted"
         self._board.say("stopping the searches; the same command continues them")
 
-    def run(self) -> Ended:
+    def run(self) -> SearchesEnded:
         try:
             while (self._waiting or self._at_work) and self._stop_reason is None:
                 self._look_around()
@@ -141,7 +141,7 @@ class _Stage:
             for search in self._at_work.values():
                 search.log("stopped; the next attempt continues")
                 search.mark.close()
-        return Ended(self._failed, self._stop_reason)
+        return SearchesEnded(self._failed, self._stop_reason)
 
     def _look_around(self) -> None:
         """What is not a task's end: time, searches that could not begin yet, logs, processes that do not come."""
@@ -171,7 +171,7 @@ class _Stage:
                     self._board.update(search_id, "found", "by another launch")
                     return
                 attempt = stack.enter_context(self._store.search_attempt(search_id))
-                search = _Search(config, searches.begin(config, self._store), attempt, stack)
+                search = _Search(config, task_runner.begin(config, self._store), attempt, stack)
             except RunBusy:
                 self._board.update(search_id, "in another launch", "")
                 return
@@ -194,15 +194,15 @@ class _Stage:
         """Hands out what can be done now, or keeps what was found."""
         if search.driver.policy is None:
             config = search.config.model_dump(mode="json")
-            self._jobs += [Job(search_id, config, task) for task in search.driver.ready()]
+            self._jobs += [SearchTask(search_id, config, task) for task in search.driver.ready()]
             self._show(search_id, search)
             return
-        searches.finish(search.driver, search_id, self._store, search.attempt)
+        task_runner.finish(search.driver, search_id, self._store, search.attempt)
         search.log("found")
         self._board.update(search_id, "found", search.driver.headline())
         self._drop(search_id)
 
-    def _take(self, job: Job, answer: Answer | RayError) -> None:
+    def _take(self, job: SearchTask, answer: TaskOutcome | RayError) -> None:
         search = self._at_work.get(job.search_id)
         if search is None:
             return  # it has failed since
@@ -222,7 +222,7 @@ class _Stage:
         except Exception as error:
             self._end_badly(job.search_id, reason_of(error))
 
-    def _died(self, job: Job, search: _Search, reason: Reason) -> None:
+    def _died(self, job: SearchTask, search: _Search, reason: Reason) -> None:
         search.deaths += reason.cause is not Cause.NODE_LOST
         search.log(f"{job.task.name}: {reason.last_line}")
         if search.deaths > self._retries:

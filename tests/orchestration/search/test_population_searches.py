@@ -31,9 +31,9 @@ RUN = build_run(
 
 
 def search(folder, scratch, told: list[str], run: RunConfig = RUN, stop=lambda: False) -> PolicyFile | None:
-    from orchestration.search import population
+    from orchestration.search import population_searches
 
-    return population.search(
+    return population_searches.search(
         run,
         folder,
         data_dir=None,
@@ -89,7 +89,7 @@ def test_the_best_members_schedule_is_found_and_a_search_that_is_cut_continues(t
 @pytest.mark.long
 def test_a_member_whose_process_dies_goes_on_from_the_last_perturbation(store, tmp_path):
     """And when that happens too often, the search has failed."""
-    from orchestration.search import population
+    from orchestration.search import population_searches
 
     text = io.StringIO()
 
@@ -102,9 +102,9 @@ def test_a_member_whose_process_dies_goes_on_from_the_last_perturbation(store, t
                     os.kill(pid, signal.SIGKILL)
             return text.write(line)
 
-    def find(retries: int) -> population.Ended:
+    def find(retries: int) -> population_searches.SearchesEnded:
         console = Console(file=Killing(), width=200)
-        return population.find_policies(
+        return population_searches.find_policies(
             {str(RUN.search_id): RUN},
             store,
             console,

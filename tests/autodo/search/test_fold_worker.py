@@ -6,8 +6,8 @@ from torch import nn
 from autodo.augment.pipeline import Pipeline
 from autodo.config.run import AugmentationConfig
 from autodo.errors import DataError
-from autodo.search.folds import Fold
-from autodo.search.proxy_task import split_part
+from autodo.search.fold_worker import Fold
+from autodo.search.proxy_task import split_held_out
 
 
 def generator():
@@ -16,7 +16,7 @@ def generator():
 
 def test_both_sides_have_every_class_in_its_share():
     labels = np.repeat([0, 1, 2], [50, 30, 20])
-    rest, held = split_part(labels, 0.4, generator())
+    rest, held = split_held_out(labels, 0.4, generator())
     assert np.bincount(labels[held]).tolist() == [20, 12, 8]
     assert sorted([*rest, *held]) == list(range(100))
 
@@ -24,7 +24,7 @@ def test_both_sides_have_every_class_in_its_share():
 def test_a_class_of_one_image_is_trained_on_and_not_held_out():
     labels = np.array([0] * 20 + [3] * 2 + [7] + [5] * 10)
     for seed in range(5):
-        rest, held = split_part(labels, 0.4, np.random.default_rng(seed))
+        rest, held = split_held_out(labels, 0.4, np.random.default_rng(seed))
         assert set(labels[rest]) == {0, 3, 5, 7}
         assert set(labels[held]) == {0, 3, 5}
 
@@ -32,7 +32,7 @@ def test_a_class_of_one_image_is_trained_on_and_not_held_out():
 @pytest.mark.parametrize("labels", [[0], [0, 1, 2, 3], [0, 0, 0, 1, 2]])
 def test_too_few_images_are_told_with_the_remedy(labels):
     with pytest.raises(DataError, match=r"fewer than two classes have two of them.*raise policy\.search\.images"):
-        split_part(np.array(labels), 0.4, generator())
+        split_held_out(np.array(labels), 0.4, generator())
 
 
 class Threshold(nn.Module):
@@ -48,7 +48,7 @@ def test_the_reward_against_a_slow_count(monkeypatch):
     labels = torch.randint(0, 2, (37,), generator=torch.Generator().manual_seed(1))
     pipeline = Pipeline(AugmentationConfig(crop_padding=3, erase_probability=0.5), torch.tensor([0.5]), torch.ones(1))
     fold = Fold(Threshold(), nn.Identity(), pipeline, images, labels)
-    monkeypatch.setattr("autodo.search.folds.BATCH_SIZE", 10)
+    monkeypatch.setattr("autodo.search.fold_worker.BATCH_SIZE", 10)
     draws = torch.Generator().manual_seed(2)
     rights = np.zeros((3, 37), dtype=bool)
     for copy in range(3):

@@ -11,11 +11,11 @@ import pytest
 from autodo.augment.policy_file import PolicyFile
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
-from orchestration.search.searches import search_alone
+from orchestration.search.task_runner import search_in_store
 from orchestration.store.run_state import Cause, State
 from orchestration.store.store import Store
 from tests.orchestration.conftest import SMALL, Launch
-from tests.orchestration.search.test_searches import SEARCH
+from tests.orchestration.search.test_task_runner import SEARCH
 
 
 def searched(**overrides: object) -> RunConfig:
@@ -29,15 +29,15 @@ SEARCH_ID = str(RUN.search_id)
 @pytest.fixture
 def pool(launch_here: Launch, actor: Any) -> Any:
     """The stand-in for the pool of actors, for this test; runs are only acted."""
-    from orchestration.search import stage
+    from orchestration.search import task_searches
 
-    return stage.Pool
+    return task_searches.ActorPool
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> PolicyFile:
     """By a search in one process that nothing disturbs."""
-    return search_alone(RUN, Store(tmp_path_factory.mktemp("whole") / "store").create())
+    return search_in_store(RUN, Store(tmp_path_factory.mktemp("whole") / "store").create())
 
 
 def log_of(store: Store, run: RunConfig = RUN) -> str:
@@ -63,7 +63,7 @@ def test_a_search_is_shared_by_its_runs_and_one_that_fails_takes_its_own_with_it
     assert (failure.cause, failure.kind) == (Cause.ERROR, "DataError")
     assert failure.last_line.startswith("the search of its policy failed, see ")
     assert failure.last_line.endswith("or lower the imbalance ratio")
-    assert "folds.py" in failure.traceback
+    assert "fold_worker.py" in failure.traceback
     assert progress.failed == {bad.run_id: failure.last_line}
     assert store.config(bad.run_id) == bad, "it can be retried"
     assert "failed: the search has 10 images" in log_of(store, bad)
@@ -157,9 +157,9 @@ def test_a_launch_without_any_time_searches_nothing(launch_here: Launch, pool: A
 def test_searches_that_wait_for_room_are_told_of_once(
     launch_here: Launch, pool: Any, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestration.search import stage
+    from orchestration.search import task_searches
 
-    monkeypatch.setattr(stage, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(task_searches, "IDLE_SECONDS", 0.0)
     out = io.StringIO()
 
     class Once(io.StringIO):

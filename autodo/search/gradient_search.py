@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from autodo.augment.crop_flip_erase import crop_and_flip, erase
 from autodo.augment.pipeline import Pipeline, channel_statistics
-from autodo.augment.policy_file import PolicyFile, Step
-from autodo.augment.standard import crop_and_flip, erase
+from autodo.augment.policy_file import OperationStep, PolicyFile
 from autodo.config.policy import SearchedPolicy
 from autodo.config.run import RunConfig
 from autodo.data.device_loader import statistics_sample
@@ -20,16 +20,16 @@ from autodo.data.prepare import DataSplits
 from autodo.errors import TrainingDiverged
 from autodo.models import build
 from autodo.search.smooth_operations import SEARCHED
-from autodo.search.subset import reduced
-from autodo.search.tasks import Tell
+from autodo.search.subset import search_subset
+from autodo.search.tasks import ReportLine
 from autodo.seeds import derive, initial_weights
 from autodo.training import checkpoint as checkpoints
 
 log = logging.getLogger(__name__)
-SubPolicies = tuple[tuple[Step, ...], ...]
+SubPolicies = tuple[tuple[OperationStep, ...], ...]
 
 
-class Found(NamedTuple):
+class FoundPolicy(NamedTuple):
     """A policy, and what its provenance says beside what it does."""
 
     sub_policies: SubPolicies
@@ -56,7 +56,7 @@ class GradientSearch(Protocol):
     def run_epoch(self, epoch: int) -> dict[str, float]:
         """One pass over the images: the losses and whatever else is worth a number."""
 
-    def found(self) -> Found:
+    def found(self) -> FoundPolicy:
         """The policy as it stands."""
 
 
@@ -66,7 +66,7 @@ def search_by_epochs(
     *,
     device: str,
     checkpoint: Path | None,
-    tell: Tell,
+    tell: ReportLine,
 ) -> PolicyFile:
     """Runs a search to its end, from where its checkpoint stands.
 
@@ -128,7 +128,7 @@ def _continued(
     return search, history
 
 
-class Material:
+class SearchImages:
     """The images that a search reads, the standard augmentation around its operations, and a network for them.
 
     Shape:
@@ -136,7 +136,7 @@ class Material:
     """
 
     def __init__(self, config: RunConfig, data: DataSplits, size: int, model: str, device: str) -> None:
-        images, labels = reduced(data, size, config.seed)
+        images, labels = search_subset(data, size, config.seed)
         self.device = torch.device(device)
         self.images = torch.from_numpy(images).to(self.device)
         self.labels = torch.from_numpy(labels).to(self.device)
@@ -194,6 +194,6 @@ class Network(nn.Module):
         return torch.cat([head(features) for head in self.heads], 1)
 
 
-def step_of(operation: int, probability: Tensor, level: Tensor) -> Step:
+def step_of(operation: int, probability: Tensor, level: Tensor) -> OperationStep:
     """A step of a policy file; four decimals are more than a policy can feel."""
     return SEARCHED[operation], round(float(probability), 4), round(float(level), 4)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from autodo.augment.pipeline import Pipeline, channel_statistics
-from autodo.augment.policy import build_policy
+from autodo.augment.policies import build_policy
 from autodo.augment.policy_file import PolicyFile
 from autodo.data.device_loader import statistics_sample
 from autodo.data.image_set import Integers
@@ -17,13 +17,13 @@ from autodo.errors import StoreError
 from autodo.io.storage import Location
 from autodo.models import build
 from autodo.results.provenance import device_name
-from autodo.search.proxy_task import data_of, split_part, training_of
-from autodo.search.subset import reduced
-from autodo.search.tasks import Bench, Json, Task, Tell, search_config
+from autodo.search.proxy_task import proxy_data, proxy_run, split_held_out
+from autodo.search.subset import search_subset
+from autodo.search.tasks import Json, ReportLine, Task, TaskContext, search_config
 from autodo.seeds import numpy_generator, torch_generator
 from autodo.training import checkpoint as checkpoints
 from autodo.training.checkpoint import save_torch
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 
 BATCH_SIZE = 500  # of the evaluation, where no graph is kept
 MODEL = "model.pt"
@@ -53,13 +53,13 @@ class Fold:
 class FoldWorker:
     """Trains the networks of folds, and evaluates trials on them."""
 
-    def __init__(self, bench: Bench) -> None:
-        self._bench = bench
-        self._search = search_config(bench.config)
-        self._images, self._labels = reduced(bench.data, self._search.images, bench.config.seed)
+    def __init__(self, context: TaskContext) -> None:
+        self._context = context
+        self._search = search_config(context.config)
+        self._images, self._labels = search_subset(context.data, self._search.images, context.config.seed)
         self._folds: dict[int, Fold] = {}
 
-    def perform(self, task: Task, checkpoint: Path | None, tell: Tell) -> Json:
+    def perform(self, task: Task, checkpoint: Path | None, tell: ReportLine) -> Json:
         """A fold's network is written to the folder of the search; of a trial the reward is told.
 
         Returns:
@@ -68,15 +68,15 @@ class FoldWorker:
         begun = time.perf_counter()
         given = task.given
         result = self._train(given["fold"], checkpoint, tell) if task.long else self._evaluate(**given)
-        device = device_name(torch.device(self._bench.device))
+        device = device_name(torch.device(self._context.device))
         return {**result, "seconds": time.perf_counter() - begun, "device": device}
 
-    def _train(self, number: int, checkpoint: Path | None, tell: Tell) -> Json:
-        run = training_of(self._bench.config, f"fold-{number}")
-        data = data_of(self._images, self._labels, *self._split(number), self._bench.data.class_names)
+    def _train(self, number: int, checkpoint: Path | None, tell: ReportLine) -> Json:
+        run = proxy_run(self._context.config, f"fold-{number}")
+        data = proxy_data(self._images, self._labels, *self._split(number), self._context.data.class_names)
 
-        def begin() -> Training:
-            return Training(run, data, device=self._bench.device, checkpoint=checkpoint)
+        def begin() -> Trainer:
+            return Trainer(run, data, device=self._context.device, checkpoint=checkpoint)
 
         try:
             training = begin()
@@ -92,33 +92,33 @@ class FoldWorker:
         return {"held_out_error": training.history[-1]["val_error"]}
 
     def _evaluate(self, fold: int, trial: int, sub_policies: Any) -> Json:
-        seed, device = self._bench.config.seed, torch.device(self._bench.device)
+        seed, device = self._context.config.seed, torch.device(self._context.device)
         if fold not in self._folds:
             try:
                 self._folds[fold] = self._load(fold)
             except _Lost:
                 return {"lost": True}
         chosen = self._folds[fold]
-        assert self._bench.config.policy is not None
+        assert self._context.config.policy is not None
         chosen.pipeline.policy = build_policy(
-            self._bench.config.policy, PolicyFile.model_validate({"sub_policies": sub_policies})
+            self._context.config.policy, PolicyFile.model_validate({"sub_policies": sub_policies})
         )
         generator = torch_generator(seed, "search", "fold", fold, "trial", trial, device=device)
         return {"reward": chosen.reward(self._search.copies, generator)}
 
     def _split(self, number: int) -> tuple[Integers, Integers]:
-        generator = numpy_generator(self._bench.config.seed, "search", "split", number)
-        return split_part(self._labels, self._search.held_share, generator)
+        generator = numpy_generator(self._context.config.seed, "search", "split", number)
+        return split_held_out(self._labels, self._search.held_share, generator)
 
     def _load(self, number: int) -> Fold:
-        device = torch.device(self._bench.device)
+        device = torch.device(self._context.device)
         rest, held = self._split(number)
         images = torch.from_numpy(self._images[held]).to(device)
         encoder, head = build(
             self._search.model,
             in_channels=images.shape[1],
             image_size=images.shape[-1],
-            classes=len(self._bench.data.class_names),
+            classes=len(self._context.data.class_names),
         )
         state = _read(self._place(number))
         try:
@@ -127,13 +127,13 @@ class FoldWorker:
         except (LookupError, TypeError, RuntimeError, AttributeError) as error:
             raise _Lost from error
         mean, std = channel_statistics(statistics_sample(self._images[rest]))
-        pipeline = Pipeline(self._bench.config.augmentation, mean.to(device), std.to(device))
+        pipeline = Pipeline(self._context.config.augmentation, mean.to(device), std.to(device))
         return Fold(
             encoder.to(device), head.to(device), pipeline, images, torch.from_numpy(self._labels[held]).to(device)
         )
 
     def _place(self, number: int) -> Location:
-        return self._bench.files / f"fold-{number}" / MODEL
+        return self._context.files / f"fold-{number}" / MODEL
 
 
 class _Lost(Exception):

@@ -15,16 +15,16 @@ from orchestration.grid.grid import ResourcesConfig
 
 # First of all that touches Ray: it sets the environment that Ray reads at its import.
 from orchestration.ray_cluster import cluster as clusters
-from orchestration.search.searches import TaskRunner
+from orchestration.search.task_runner import TaskRunner
 from orchestration.store.failures import reason_of
 from orchestration.store.store import Store
 
-Answer = tuple[Literal["done"], Json] | tuple[Literal["failed"], tuple[str, str, str, str]]
+TaskOutcome = tuple[Literal["done"], Json] | tuple[Literal["failed"], tuple[str, str, str, str]]
 """Of a task: its result, or the parts of a `failures.Reason`."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class SearchTask:
     """A task of a search, and a run that needs the policy, as JSON."""
 
     search_id: str
@@ -32,7 +32,7 @@ class Job:
     task: Task
 
 
-class Pool:
+class ActorPool:
     """Actors, each at work on a job or idle; they come when there is work for them.
 
     Args:
@@ -44,15 +44,15 @@ class Pool:
         amounts = resources.per_worker
         memory = {"memory": amounts["memory"]} if "memory" in amounts else {}
         self._given, self._resources, self._slots = given, resources, slots
-        hand: Any = ray.remote(_Hand)
+        hand: Any = ray.remote(SearchActor)
         self._actor = hand.options(num_cpus=resources.cpus, num_gpus=resources.gpus, **memory)
         self._idle: list[tuple[Any, str]] = []
-        self._busy: dict[Any, tuple[Any, Job]] = {}
+        self._busy: dict[Any, tuple[Any, SearchTask]] = {}
         self._begins: list[Any] = []
         self._begun = False
 
     @property
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[SearchTask]:
         """What is at work."""
         return [job for _, job in self._busy.values()]
 
@@ -64,7 +64,7 @@ class Pool:
         """What the actors occupy, and what there is."""
         return clusters.need(self._resources.model_copy(update={"workers": 1}))
 
-    def start(self, jobs: Sequence[Job]) -> list[Job]:
+    def start(self, jobs: Sequence[SearchTask]) -> list[SearchTask]:
         """Begins as many jobs as there is room for; returns the others."""
         # Long ones first: the trials of a fold wait for its network.
         left = sorted(jobs, key=lambda job: not job.task.long)
@@ -81,14 +81,14 @@ class Pool:
         self._begins.append(actor.begin.remote())
         return actor
 
-    def answers(self, seconds: float) -> list[tuple[Job, Answer | RayError]]:
+    def answers(self, seconds: float) -> list[tuple[SearchTask, TaskOutcome | RayError]]:
         """The jobs that have ended; waits for one for so long."""
         if not self._busy:
             time.sleep(seconds)
             return []
         ready, _ = ray.wait(list(self._busy), num_returns=1, timeout=seconds)
         more, _ = ray.wait(list(self._busy), num_returns=len(self._busy), timeout=0)
-        answers: list[tuple[Job, Answer | RayError]] = []
+        answers: list[tuple[SearchTask, TaskOutcome | RayError]] = []
         for reference in {*ready, *more}:
             actor, job = self._busy.pop(reference)
             try:
@@ -111,7 +111,7 @@ class Pool:
         self._idle, self._busy = [], {}
 
 
-class _Hand:
+class SearchActor:
     """An actor: does one task after another, and answers with its result or why there is none."""
 
     def __init__(self, given: dict[str, Any]) -> None:
@@ -126,7 +126,7 @@ class _Hand:
     def begin(self) -> None:
         """Answered when the actor has found room."""
 
-    def perform(self, config: Json, task: Task) -> Answer:
+    def perform(self, config: Json, task: Task) -> TaskOutcome:
         """The result of a task."""
         try:
             if not self._store.exists:

@@ -3,7 +3,7 @@
 Each member trains with its own policy, of 15 operations twice, each with a probability of 0..10 tenths and a magnitude
 of 0..9. Every few epochs the worst members continue from the weights of the best with numbers changed a little
 (`explore`). What the best member used, epoch after epoch, is the schedule that a run replays.
-Here is one member; which member trains when is decided in `orchestration/search/population.py`.
+Here is one member; which member trains when is decided in `orchestration/search/population_searches.py`.
 Reference: Ho et al., ICML 2019, section 3.
 """
 
@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 
 from autodo.augment.operations import OPERATIONS
-from autodo.augment.policy import build_policy
-from autodo.augment.policy_file import OPERATION_NAMES, PolicyFile, Stage, Step
+from autodo.augment.policies import build_policy
+from autodo.augment.policy_file import OPERATION_NAMES, OperationStep, PolicyFile, ScheduleStage
 from autodo.config.policy import PopulationSearch, SearchedPolicy
 from autodo.config.run import RunConfig
 from autodo.data.prepare import DataSplits
 from autodo.results.provenance import device_name
-from autodo.search.proxy_task import data_of, split_part, training_of
-from autodo.search.subset import reduced
+from autodo.search.proxy_task import proxy_data, proxy_run, split_held_out
+from autodo.search.subset import search_subset
 from autodo.search.tasks import search_config
 from autodo.seeds import numpy_generator
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 
 STEPS = OPERATION_NAMES * 2
 NUMBERS = 2 * len(STEPS)
@@ -51,13 +51,13 @@ def explore(genome: Sequence[int], resample: float, generator: np.random.Generat
     return changed
 
 
-def operations(genome: Sequence[int]) -> tuple[Step, ...]:
+def operations(genome: Sequence[int]) -> tuple[OperationStep, ...]:
     """The genome as operations with probabilities and levels.
 
     A policy's level runs from one end of the range to the other, and for operations with a sign 1/2 is nothing: there
     magnitude 0..9 becomes level 0.5..1, so that a larger number is always a stronger warp.
     """
-    steps: list[Step] = []
+    steps: list[OperationStep] = []
     for name, (probability, magnitude) in zip(STEPS, zip(genome[::2], genome[1::2], strict=True), strict=True):
         level = magnitude / (MAGNITUDES - 1)
         steps.append((name, probability / (PROBABILITIES - 1), 0.5 + level / 2 if OPERATIONS[name].signed else level))
@@ -66,14 +66,14 @@ def operations(genome: Sequence[int]) -> tuple[Step, ...]:
 
 def as_schedule(history: Sequence[tuple[int, Genome]], epochs: int, source: str = "") -> PolicyFile:
     """What a member used: `history` holds the epoch from which on it used a genome, the first of them 0."""
-    stages: list[Stage] = []
+    stages: list[ScheduleStage] = []
     for epoch, genome in history:
         if not stages or stages[-1].operations != operations(genome):
-            stages.append(Stage.model_validate({"from": epoch / epochs, "operations": operations(genome)}))
+            stages.append(ScheduleStage.model_validate({"from": epoch / epochs, "operations": operations(genome)}))
     return PolicyFile(source=source, schedule=tuple(stages))
 
 
-class Member:
+class PopulationMember:
     """One of the population: a network on a part of the distorted train points, scored on another part of them.
 
     All members begin with the same weights and see the same batches: what they differ in is their policies.
@@ -86,11 +86,13 @@ class Member:
 
     def __init__(self, config: RunConfig, data: DataSplits, device: str = "cpu") -> None:
         search: PopulationSearch = search_config(config)
-        images, labels = reduced(data, search.images, config.seed)
-        parts = split_part(labels, search.held_share, numpy_generator(config.seed, "search", "split"))
-        run = training_of(config, "member", policy=config.policy)
+        images, labels = search_subset(data, search.images, config.seed)
+        parts = split_held_out(labels, search.held_share, numpy_generator(config.seed, "search", "split"))
+        run = proxy_run(config, "member", policy=config.policy)
         nothing = _policy([0] * NUMBERS)
-        self._training = Training(run, data_of(images, labels, *parts, data.class_names), device=device, policy=nothing)
+        self._training = Trainer(
+            run, proxy_data(images, labels, *parts, data.class_names), device=device, policy=nothing
+        )
         self._epochs = iter(self._training)
         self.history: list[tuple[int, Genome]] = []
 

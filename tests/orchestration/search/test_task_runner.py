@@ -11,11 +11,11 @@ import torch
 from autodo.augment.policy_file import PolicyFile
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
-from autodo.search.folds import FoldWorker
+from autodo.search.fold_worker import FoldWorker
 from autodo.training.checkpoint import save_torch
 from orchestration.execution.execute import execute
-from orchestration.search import searches
-from orchestration.search.searches import TaskRunner, search_alone
+from orchestration.search import task_runner
+from orchestration.search.task_runner import TaskRunner, search_in_store
 from orchestration.store.run_state import RunBusy
 from orchestration.store.store import Store
 
@@ -37,7 +37,7 @@ def searched(method: str = "fast-autoaugment-searched", **overrides: object) -> 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> PolicyFile:
     """By a search that nothing disturbs."""
-    return search_alone(searched(), Store(tmp_path_factory.mktemp("whole") / "store").create())
+    return search_in_store(searched(), Store(tmp_path_factory.mktemp("whole") / "store").create())
 
 
 class Cut(BaseException):
@@ -73,14 +73,14 @@ def test_a_search_that_was_cut_goes_on_and_finds_the_same(
     with monkeypatch.context() as patch:
         cut_after(tasks, patch)
         with pytest.raises(Cut):
-            search_alone(run, store)
+            search_in_store(run, store)
     assert store.policies() == set()
     assert not store.searching(search_id)
     if tasks < 2:
         names = (store.search_dir(search_id) / f"fold-{tasks}").names()
         assert "checkpoint.pt" in names, "a network continues from its last epoch"
     lines: list[str] = []
-    policy = search_alone(run, store, tell=lines.append)
+    policy = search_in_store(run, store, tell=lines.append)
     assert policy.sub_policies == found.sub_policies
     assert policy.provenance["rewards"] == found.provenance["rewards"]
     assert store.policy(search_id) == policy
@@ -95,8 +95,8 @@ def test_a_search_that_was_cut_goes_on_and_finds_the_same(
 
 def test_a_run_takes_its_policy_from_the_store(any_store: Store) -> None:
     run = searched()
-    policy = search_alone(run, any_store)
-    assert search_alone(run, any_store) == policy, "read, not searched again"
+    policy = search_in_store(run, any_store)
+    assert search_in_store(run, any_store) == policy, "read, not searched again"
     list(execute(run, any_store))
     assert any_store.is_done(run.run_id)
 
@@ -106,14 +106,14 @@ def test_a_search_at_work_is_busy_for_a_second_one(any_store: Store) -> None:
     with any_store.search_attempt(str(run.search_id)):
         assert any_store.searching(str(run.search_id))
         with pytest.raises(RunBusy):
-            search_alone(run, any_store)
+            search_in_store(run, any_store)
     assert not any_store.searching(str(run.search_id))
 
 
 def test_a_task_waits_for_the_rest_of_a_killed_launch(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     run = searched()
-    task, _ = searches.begin(run, store).ready()
-    monkeypatch.setattr(searches, "PATIENCE_SECONDS", 0.0)
+    task, _ = task_runner.begin(run, store).ready()
+    monkeypatch.setattr(task_runner, "PATIENCE_SECONDS", 0.0)
     with store.task_attempt(str(run.search_id), task.name), pytest.raises(RunBusy):
         TaskRunner(store).perform(run, task)
     assert "held_out_error" in TaskRunner(store).perform(run, task)
@@ -157,9 +157,9 @@ def test_a_search_of_one_task_continues_from_its_checkpoint(any_store: Store, on
             raise Cut
 
     with pytest.raises(Cut):
-        search_alone(run, any_store, tell=cut)
+        search_in_store(run, any_store, tell=cut)
     assert any_store.last_task_line(str(run.search_id), "training") == "epoch 2 of 3"
-    policy = search_alone(run, any_store, tell=lines.append)
+    policy = search_in_store(run, any_store, tell=lines.append)
     assert one_training == [1, 2, 3]
     assert lines == ["epoch 1 of 3", "epoch 2 of 3", "epoch 3 of 3", "found"]
     assert policy.provenance["weights"] == [1.0]

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from autodo.augment.crop_flip_erase import crop_and_flip, erase
 from autodo.augment.pipeline import Pipeline, channel_statistics
-from autodo.augment.standard import crop_and_flip, erase
 from autodo.config.run import AugmentationConfig
 
 

@@ -9,7 +9,7 @@ from autodo.augment.policy_file import PolicyFile
 from autodo.config.run import RunConfig
 from autodo.io.storage import StrPath
 from autodo.search.algorithms import algorithm_of
-from autodo.search.tasks import Bench, Driver, Json, Task, Tell, Worker
+from autodo.search.tasks import Driver, Json, ReportLine, Task, TaskContext, Worker
 from orchestration.execution.execute import load_here, logging_to
 from orchestration.store.attempt import Attempt
 from orchestration.store.run_state import RunBusy
@@ -41,7 +41,7 @@ class TaskRunner:
         self._store, self._data_dir, self._download, self._device = store, data_dir, download, device
         self._workers: dict[str, Worker] = {}
 
-    def perform(self, config: RunConfig, task: Task, told: Tell = _silent) -> Json:
+    def perform(self, config: RunConfig, task: Task, told: ReportLine = _silent) -> Json:
         """The result of a task; a long one goes on from its checkpoint in the store.
 
         Args:
@@ -75,8 +75,8 @@ class TaskRunner:
             while len(self._workers) >= _WORKERS_KEPT:
                 self._workers.pop(next(iter(self._workers)))
             prepared = data.prepare(load_here(config.dataset, self._data_dir, self._download), config)
-            bench = Bench(config, prepared, self._device, self._store.search_dir(search_id))
-            self._workers[search_id] = algorithm_of(config).worker(bench)
+            context = TaskContext(config, prepared, self._device, self._store.search_dir(search_id))
+            self._workers[search_id] = algorithm_of(config).worker(context)
         return self._workers[search_id]
 
 
@@ -85,14 +85,14 @@ def begin(config: RunConfig, store: Store) -> Driver:
     return algorithm_of(config).driver(config, store.search_dir(_id(config)))
 
 
-def search_alone(
+def search_in_store(
     config: RunConfig,
     store: Store,
     *,
     data_dir: StrPath | None = None,
     download: bool = False,
     device: str = "cpu",
-    tell: Tell = _silent,
+    tell: ReportLine = _silent,
 ) -> PolicyFile:
     """The policy of a run from the store; one that is not there is searched in this process and kept.
 
