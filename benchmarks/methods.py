@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from autodo.config.policy import FilePolicy, SearchedPolicy
-from autodo.config.recipes import build_run, method_names
+from autodo.config.recipes import build_run
+from autodo.config.shipped import method_names
 from autodo.data import DataSplits, load, prepare
 from autodo.training.trainer import Trainer
 

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from autodo.bilevel.hypergradient import hessian_matvec, implicit_objective, validation_gradient
 from autodo.bilevel.inverse_hessian import exact, neumann
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig
 from autodo.data import load, prepare
 from autodo.data.batches import shuffled_batches
 from autodo.data.image_set import Dataset, Images, ImageSet, Integers

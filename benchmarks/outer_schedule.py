@@ -22,8 +22,9 @@ import pandas as pd
 import torch
 from scipy.stats import ttest_1samp
 
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig, RunConfig
+from autodo.config.run import RunConfig
 from autodo.data import DataSplits, load, prepare
 from autodo.io.atomic import atomic_path
 from autodo.training.task_model import best_model

@@ -30,7 +30,7 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-from autodo.config.run import LambdaStorage, PointsConfig
+from autodo.config.bilevel import LambdaStorage, PointsConfig
 from autodo.data.batches import shuffled_batches
 from autodo.data.sharding import deal
 from autodo.distributed.process_group import TorchProcessGroup

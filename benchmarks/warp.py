@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autodo.augment import affine
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig
 from autodo.data import load, prepare
 from autodo.training.trainer import Trainer
 from tests import pil_policy

@@ -10,7 +10,7 @@ from autodo.augment.pipeline import Pipeline
 from autodo.bilevel.frozen import frozen
 from autodo.bilevel.hypergradient import hessian_matvec, implicit_objective, validation_gradient
 from autodo.bilevel.inverse_hessian import NEEDS_POSITIVE_DEFINITE, build_solver
-from autodo.config.run import OuterConfig
+from autodo.config.bilevel import OuterConfig
 from autodo.data.batches import Batch, ordered_batches, shuffled_batches
 from autodo.data.device_loader import DeviceLoader
 from autodo.data.stream.streamed_images import CropParameters

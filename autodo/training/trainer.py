@@ -20,7 +20,8 @@ from autodo.augment.pipeline import Pipeline, channel_statistics
 from autodo.augment.policies import build_policy
 from autodo.augment.policy_file import PolicyFile
 from autodo.bilevel.outer_pass import OuterPass
-from autodo.config.run import OuterConfig, RunConfig
+from autodo.config.bilevel import OuterConfig
+from autodo.config.run import RunConfig
 from autodo.data import DataSplits, ImageSet
 from autodo.data.batches import shuffled_batches
 from autodo.data.device_loader import DeviceLoader, statistics_sample

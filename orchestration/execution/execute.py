@@ -10,13 +10,14 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autodo.config.run import DatasetConfig, RunConfig
+from autodo.config.dataset import DatasetConfig
+from autodo.config.run import RunConfig
 from autodo.errors import DataError, StoreError, UserError
 from autodo.io.storage import StrPath
-from orchestration.display.progress import ProgressLog
+from orchestration.display.run_display import ProgressLog
 from orchestration.execution.conditions import Conditions
 from orchestration.execution.options import DEFAULT_OPTIONS, ExecutionOptions
-from orchestration.planning.policies import policy_of
+from orchestration.planning.required_policies import load_policy
 from orchestration.store.run_state import RunBusy
 from orchestration.store.store import Store, here
 
@@ -87,7 +88,7 @@ def execute(
             store.begin(config)
             dataset = load_here(config.dataset, options.data_dir, options.download)
             prepared = data.prepare(dataset, config)
-            policy = policy_of(config, store)
+            policy = load_policy(config, store)
             progress_log = ProgressLog(logger, on_progress)
             training = _training(
                 config,
@@ -174,7 +175,7 @@ def assist(
             checkpoint_every=options.checkpoint_every,
             checkpoint_steps=options.checkpoint_steps,
             group=group,
-            policy=policy_of(config, store),
+            policy=load_policy(config, store),
             storage=TableStorage(options.lambda_storage),
         )
         group.gather(here())

@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 
 from autodo.augment import affine
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig, SplitName
+from autodo.config.run import SplitName
 from autodo.data import load, prepare
 from autodo.data.batches import epoch_batches
 from autodo.points.table import PointTable

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from autodo.augment.pipeline import Pipeline
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig
 from autodo.data import load, prepare
 from autodo.data.device_loader import DeviceLoader
 from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup

@@ -6,8 +6,9 @@ import signal
 import pytest
 import torch
 
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig, RunConfig
+from autodo.config.run import RunConfig
 from autodo.data import load, prepare
 from autodo.points.row_store import StagedStore
 from autodo.points.storage import TableStorage

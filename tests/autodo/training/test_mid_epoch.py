@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig, RunConfig
+from autodo.config.run import RunConfig
 from autodo.data import load, prepare
 from autodo.errors import TrainingDiverged
 from autodo.points.storage import TableStorage

@@ -19,8 +19,8 @@ from torch.utils._pytree import tree_leaves
 
 from autodo.augment import apply_draws, pipeline
 from autodo.augment.policy_file import PolicyFile
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig
 from autodo.data import load, prepare
 from autodo.objectives import mixing
 from autodo.training import progress

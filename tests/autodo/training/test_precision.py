@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from autodo.bilevel.frozen import frozen
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig, RunConfig
+from autodo.config.run import RunConfig
 from autodo.data import load, prepare
 from autodo.errors import ConfigError
 from autodo.models import build

@@ -11,8 +11,10 @@ import torch
 
 from autodo.augment import affine
 from autodo.augment.policy_file import PolicyFile
-from autodo.config.recipes import build_run, method_names
-from autodo.config.run import DistortionConfig, RunConfig
+from autodo.config.dataset import DistortionConfig
+from autodo.config.recipes import build_run
+from autodo.config.run import RunConfig
+from autodo.config.shipped import method_names
 from autodo.data import load, prepare
 from autodo.errors import ConfigError, TrainingDiverged
 from autodo.fit import fit
