@@ -14,7 +14,7 @@ from autodo.config.run import SplitName
 from autodo.data.batches import shuffled_batches
 from autodo.data.split import stratified_split
 from autodo.points.table import PointTable
-from autodo.training.evaluate import Evaluation
+from autodo.evaluation import Evaluation
 from autodo.training.trainer import Trainer
 
 

@@ -19,7 +19,7 @@ from autodo.points.model import PointModel, PointView
 from autodo.results import records
 from autodo.results.classifier import Classifier
 from autodo.results.provenance import git_sha, versions
-from autodo.training.evaluate import Evaluation, Scores, group_errors, per_class_accuracy
+from autodo.evaluation import Evaluation, Scores, group_errors, per_class_accuracy
 
 
 class Best(NamedTuple):

@@ -22,7 +22,7 @@ from autodo.search.subset import search_subset
 from autodo.search.tasks import Json, ReportLine, Task, TaskContext, search_config
 from autodo.seeds import numpy_generator, torch_generator
 from autodo.training import checkpoint as checkpoints
-from autodo.training.checkpoint import save_torch
+from autodo.io.atomic import save_torch
 from autodo.training.trainer import Trainer
 
 BATCH_SIZE = 500  # of the evaluation, where no graph is kept

@@ -8,7 +8,7 @@ from typing import Literal
 
 from autodo.config.run import RunConfig
 from autodo.text import count_of
-from autodo.training.progress import Progress
+from autodo.progress import Progress
 from orchestration.planning.run_queue import Job
 
 EndState = Literal["done", "failed", "again", "busy", "stopped"]

@@ -23,7 +23,7 @@ from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
 from autodo.data import load, prepare
 from autodo.objectives import mixing
-from autodo.training import progress
+from autodo import progress
 from autodo.training.trainer import Trainer
 
 
