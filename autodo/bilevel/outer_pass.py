@@ -15,11 +15,11 @@ from autodo.data.batches import Batch, ordered_batches, shuffled_batches
 from autodo.data.device_loader import DeviceLoader
 from autodo.data.stream.streamed_images import CropParameters
 from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from autodo.evaluation import Evaluation
 from autodo.losses import Loss
 from autodo.points.model import PointModel, PointView
-from autodo.seeds import derive
-from autodo.evaluation import Evaluation
 from autodo.progress import TrackSteps, untracked
+from autodo.seeds import derive
 
 
 class OuterPass:

@@ -30,22 +30,22 @@ from autodo.data.sharding import training_shard
 from autodo.data.stream.streamed_images import CropParameters
 from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from autodo.errors import DataError, ImageLost, TrainingDiverged
+from autodo.evaluation import Evaluation, Scores, per_class_accuracy
 from autodo.io.storage import StrPath
 from autodo.losses import LOSSES
 from autodo.objectives import ObjectiveContext, TrainStep, build_objective
 from autodo.points.model import PointModel
 from autodo.points.storage import ON_DEVICE, TableStorage
+from autodo.progress import Durations, Progress, ProgressReporter
 from autodo.results.classifier import Classifier
 from autodo.results.outcome import Best, Outcome, build_outcome, embeddings_table, merged, points_table
 from autodo.results.provenance import device_name, peak_memory_bytes
 from autodo.results.thumbnails import with_thumbnails
 from autodo.seeds import derive, torch_generator
 from autodo.training import checkpoint as checkpoints
-from autodo.evaluation import Evaluation, Scores, per_class_accuracy
 from autodo.training.evaluator import evaluate
 from autodo.training.finetune import HeadFinetune
 from autodo.training.mid_epoch import MidEpochState
-from autodo.progress import Durations, Progress, ProgressReporter
 from autodo.training.schedule import learning_rate_factor, restarted_factor
 from autodo.training.sgd import SGD
 from autodo.training.task_model import best_model, classifier_of, compiled, computes_in_bf16, initial_model

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from autodo import progress
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.data import load, prepare
 from autodo.fit import fit
-from autodo import progress
 from autodo.progress import Durations, Progress, ProgressReporter
 from autodo.training.trainer import Trainer
 
