@@ -86,10 +86,10 @@ class FoldWorker:
             training = begin()
         for row in training:
             tell(f"network {number + 1} of {self._search.folds}, epoch {row['epoch'] + 1} of {run.training.epochs}")
-        state = {"encoder": training.encoder.state_dict(), "head": training.head.state_dict()}
+        state = {"encoder": training.model.encoder.state_dict(), "head": training.model.head.state_dict()}
         self._place(number).write_atomic(lambda path: save_torch(state, path))
         self._folds.pop(number, None)
-        return {"held_out_error": training.history[-1]["val_error"]}
+        return {"held_out_error": training.state.history[-1]["val_error"]}
 
     def _evaluate(self, fold: int, trial: int, sub_policies: Any) -> Json:
         seed, device = self._context.config.seed, torch.device(self._context.device)

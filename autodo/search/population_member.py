@@ -99,17 +99,17 @@ class PopulationMember:
     @property
     def epoch(self) -> int:
         """Epochs of training, its own and of those whose heir it is."""
-        return self._training.epoch
+        return self._training.state.epoch
 
     @property
     def device_name(self) -> str:
         """Of the device that it is trained on."""
-        return device_name(self._training.device)
+        return device_name(self._training.context.device)
 
     @property
     def accuracy(self) -> float:
         """Share of the held-out images that are recognised, after the last epoch."""
-        return 1 - float(self._training.history[-1]["val_error"])
+        return 1 - float(self._training.state.history[-1]["val_error"])
 
     def train_epoch(self, genome: Genome) -> float:
         """One epoch with this genome's policy; returns the accuracy after it."""
@@ -121,11 +121,11 @@ class PopulationMember:
 
     def state_dict(self) -> dict[str, Any]:
         """All that another member needs to continue from here, as tensors and plain values."""
-        return {"training": self._training.state_dict(), "history": self.history}
+        return {"training": self._training.state.state_dict(), "history": self.history}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from where another member was."""
-        self._training.load_state_dict(state["training"])
+        self._training.state.load_state_dict(state["training"])
         self.history = [(int(epoch), list(genome)) for epoch, genome in state["history"]]
 
 

@@ -106,10 +106,10 @@ def execute(
             )
             logger.info(
                 "%s on %s, device %s, from epoch %d of %d, step %d",
-                run_id, " + ".join(group.gather(here())), device, training.epoch, config.training.epochs,
-                training.midway.step if training.midway is not None else 0,
+                run_id, " + ".join(group.gather(here())), device, training.state.epoch, config.training.epochs,
+                training.state.step,
             )  # fmt: skip
-            conditions = Conditions.now(options.launch, resumed=training.epoch > 0 or training.midway is not None)
+            conditions = Conditions.now(options.launch, resumed=(training.state.epoch, training.state.step) != (0, 0))
             for metrics in training:
                 logger.info(
                     "epoch %d: train loss %.4f, val error %.4f, test error %.4f",
@@ -217,7 +217,7 @@ def _training(config: RunConfig, data: "DataSplits", path: Path, *, group: "Proc
     try:
         return begin()
     except checkpoint.UnusableCheckpoint as error:
-        logger.warning("%s cannot be used, the run starts anew: %s", path, error)
+        logger.warning("%s cannot be used, the run starts from the beginning: %s", path, error)
         if group.is_first:
             checkpoint.delete(path)
         return begin()
