@@ -30,9 +30,8 @@ from orchestration.grid.keep import Keep
 from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.estimate import LONG_SECONDS
 from orchestration.planning.launch_times import Overhead
-from orchestration.planning.plan import RETRIES
 from orchestration.planning.required_policies import searches_left
-from orchestration.planning.run_queue import PATIENCE_SECONDS, Job, RunQueue
+from orchestration.planning.run_queue import PATIENCE_SECONDS, RETRIES, Job, RunQueue
 
 # First of all that touches Ray: it sets the environment that Ray reads at its import.
 from orchestration.ray_cluster import cluster as clusters
