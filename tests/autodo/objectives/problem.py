@@ -8,7 +8,6 @@ from autodo.augment.pipeline import Pipeline
 from autodo.config.recipes import build_run
 from autodo.config.run import DistortionConfig
 from autodo.data import load, prepare
-from autodo.data.device_loader import DeviceLoader
 from autodo.distributed.process_group import ALONE, Workers
 from autodo.objectives import Objective, Setting, Step, build_objective
 from autodo.points.model import PointModel
@@ -28,7 +27,7 @@ def setting_of(method: str, overrides: dict | None = None, workers: Workers = AL
         config,
         data,
         torch.from_numpy(data.train.labels),
-        DeviceLoader(data.val.images, "cpu"),
+        data.val.images.loader("cpu"),
         torch.from_numpy(data.val.labels),
         Pipeline(config.augmentation, mean, mean),
         workers,

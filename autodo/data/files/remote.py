@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from autodo.data.readers.listing import csv_paths
-from autodo.data.readers.location import one_line
+from autodo.data.files.listing import csv_paths
+from autodo.data.files.reading import one_line
 from autodo.errors import DataError, StoreError
 from autodo.io.storage import LocalLocation, StrPath, is_uri, locate, without_secrets
 
