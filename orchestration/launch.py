@@ -18,17 +18,20 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from rich.console import Console
 
-from autodo.config.recipes import dataset_presets, dataset_recipe
+from autodo.config.shipped import dataset_presets, dataset_recipe
 from autodo.errors import StoreError
 from autodo.io.storage import LocalLocation, Location, StrPath, absolute
-from orchestration.display.progress import LONG_SECONDS, Display, GridProgress, display, label, parse_log_line, roughly
+from orchestration.display.grid_display import GridDisplay
+from orchestration.display.grid_progress import GridProgress
+from orchestration.display.text import label, parse_log_line, rough_duration
 from orchestration.execution.on_workers import AnyRunTrial, request
 from orchestration.execution.options import ExecutionOptions, Launch
-from orchestration.grid.grid import ResourcesConfig
 from orchestration.grid.keep import Keep
+from orchestration.grid.resources import ResourcesConfig
+from orchestration.planning.estimate import LONG_SECONDS
 from orchestration.planning.launch_times import Overhead
 from orchestration.planning.plan import RETRIES
-from orchestration.planning.policies import searches_left
+from orchestration.planning.required_policies import searches_left
 from orchestration.planning.run_queue import PATIENCE_SECONDS, Job, RunQueue
 
 # First of all that touches Ray: it sets the environment that Ray reads at its import.
@@ -132,7 +135,7 @@ def launch(
         )
         # Of those that wait for a place in a small cluster Tune starts any; so let it know of no more than it needs.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots + 1 if local else max(slots + 1, AUTOSCALING_DEMAND))
-        events = _Events(queue, progress, store, display(progress, console), _smaller_preset(jobs))
+        events = _Events(queue, progress, store, GridDisplay(progress, console), _smaller_preset(jobs))
         tuner = tune.Tuner(
             tune.with_resources(AnyRunTrial, request),
             tune_config=tune.TuneConfig(
@@ -181,7 +184,7 @@ def _with_policies(
         return list(jobs)
     from autodo.search.algorithms import ALGORITHMS
     from autodo.search.tasks import search_config
-    from orchestration.search import population, stage
+    from orchestration.search import population_searches, task_searches
 
     asking = [job.resources for job in jobs if job.run.search_id in wanted]
     # One size for all searches, so that no process waits for the room of one of another size.
@@ -193,7 +196,7 @@ def _with_policies(
     alone = {search_id: run for search_id, run in wanted.items() if search_config(run).algorithm in ALGORITHMS}
     populations = {search_id: run for search_id, run in wanted.items() if search_id not in alone}
     begun = time.monotonic()
-    ended = stage.find_policies(
+    ended = task_searches.find_policies(
         alone,
         store,
         console,
@@ -204,7 +207,7 @@ def _with_policies(
         data_dir=options.data_dir,
     )
     if populations and ended.stop_reason is None:
-        after = population.find_policies(
+        after = population_searches.find_policies(
             populations,
             store,
             console,
@@ -214,7 +217,7 @@ def _with_policies(
             seconds=None if options.seconds is None else options.seconds - (time.monotonic() - begun),
             data_dir=options.data_dir,
         )
-        ended = stage.Ended({**ended.failed, **after.failed}, after.stop_reason)
+        ended = task_searches.SearchesEnded({**ended.failed, **after.failed}, after.stop_reason)
     progress.stop_reason = ended.stop_reason
     ready = []
     for job in jobs:
@@ -297,7 +300,7 @@ class _Events(tune.Callback):
     """Hands what Tune reports to the queue, the display and, deaths of processes, to the store."""
 
     def __init__(
-        self, queue: RunQueue, progress: GridProgress, store: Store, shown: Display, smaller: str | None = None
+        self, queue: RunQueue, progress: GridProgress, store: Store, shown: GridDisplay, smaller: str | None = None
     ) -> None:
         """Takes the preset to point to if the runs take long, or None."""
         self._queue, self._progress, self._store, self.display = queue, progress, store, shown
@@ -408,8 +411,8 @@ class _Events(tune.Callback):
         seconds = self._progress.remaining_seconds()
         if self._smaller and seconds is not None and seconds > LONG_SECONDS:
             self.display.say(
-                f"about {roughly(seconds)} left on CPUs: `preset: {self._smaller}` in the grid makes the runs smaller, "
-                "see docs/tutorial/own-images.md"
+                f"about {rough_duration(seconds)} left on CPUs: `preset: {self._smaller}` in the grid makes the "
+                "runs smaller, see docs/tutorial/own-images.md"
             )
             self._smaller = None
 

@@ -9,9 +9,9 @@ RAY = (
     "ray_cluster/cluster",
     "execution/on_workers",
     "execution/trial",
-    "search/pool",
-    "search/population",
-    "search/stage",
+    "search/actor_pool",
+    "search/population_searches",
+    "search/task_searches",
     "tracking/trackers",
 )
 READ_BY_REPORTS = (

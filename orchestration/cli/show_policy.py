@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from autodo.augment.policy_file import PolicyFile, Step, fingerprint
+from autodo.augment.policy_file import OperationStep, PolicyFile, fingerprint
 from autodo.augment.read_policy import import_policy, read_policy
 from autodo.config.validation import hint
 from autodo.errors import ConfigError
@@ -17,7 +17,7 @@ from autodo.io.atomic import atomic_path
 from autodo.io.storage import StrPath, reason
 from autodo.text import printable
 from orchestration.cli.overview import say
-from orchestration.display.progress import duration
+from orchestration.display.text import duration
 from orchestration.store.store import Store
 
 
@@ -74,7 +74,7 @@ def _print(console: Console, place: str, policy: PolicyFile) -> None:
         say(console, f"used: {_list(f'{operation} {n}' for operation, n in counts.most_common())}")
 
 
-def _step(step: Step) -> Text:
+def _step(step: OperationStep) -> Text:
     operation, probability, level = step
     return Text.assemble((f"{operation:12}", "bold"), f" {probability:.2f}  {level:.2f}")
 

@@ -12,7 +12,7 @@ from orchestration.grid.grid import expand
 from orchestration.store.run_state import State
 from orchestration.store.store import Store
 from tests.orchestration.cli.test_app import SMALL, Answer, Launched, autodo, instead_of_ray
-from tests.orchestration.search.test_searches import SEARCH
+from tests.orchestration.search.test_task_runner import SEARCH
 
 __all__ = ["autodo", "instead_of_ray"]
 Autodo = Callable[..., Answer]
