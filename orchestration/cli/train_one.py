@@ -24,7 +24,7 @@ from orchestration.cli.job_folder import check_outlasts_job
 from orchestration.cli.overview import say
 from orchestration.display.run_display import RunDisplay
 from orchestration.display.text import rough_duration
-from orchestration.grid.keep import not_kept, parse_keep
+from orchestration.grid.keep import parse_keep
 from orchestration.planning import required_policies
 from orchestration.planning.estimate import LONG_SECONDS
 from orchestration.store.run_state import RunBusy
@@ -94,15 +94,15 @@ def train(
         )
         place = Store(store).supported()
         check_outlasts_job(place)
-        if place.is_done(run.run_id):
-            lacking = " and ".join(not_kept(place, [run.run_id], kept))
+        if place.status.is_done(run.run_id):
+            lacking = " and ".join(place.status.not_kept([run.run_id], kept))
             told = f". It has not kept its {lacking}: the same command with another --store does" if lacking else ""
             say(console, f"done before; nothing to do{told}")
             show.result(console, run, place)
             return 0
         for protocol in range(1, PROTOCOL):
             older = build(preset, protocol=protocol).model_copy(update={"dataset": run.dataset})
-            if older.run_id != run.run_id and place.config_file(older.run_id).exists():
+            if older.run_id != run.run_id and place.paths.config(older.run_id).exists():
                 old = ", ".join(f"{key}: {value}" for key, value in defaults_before(protocol).items())
                 say(console, f"{place} has this run as it was with older defaults ({old}); this is another run")
         from orchestration.execution.execute import decoding_by, execute, load_dataset
@@ -124,7 +124,7 @@ def train(
     required_policies.save_policies(found, place.create())
     epoch = None
     try:
-        if run.search_id is not None and run.search_id not in place.policies():
+        if run.search_id is not None and run.search_id not in place.policies.names():
             _search(console, run, place, data_dir, device)
         with RunDisplay(run, console) as shown:
             for metrics in execute(
@@ -139,7 +139,7 @@ def train(
                 shown.epoch(epoch, metrics["train_loss"], metrics["val_error"])
     except KeyboardInterrupt:
         told = "before the first epoch ended" if epoch is None else f"after epoch {epoch + 1}/{run.training.epochs}"
-        if run.search_id is not None and run.search_id not in place.policies():
+        if run.search_id is not None and run.search_id not in place.policies.names():
             told = "while its policy was searched"
         say(console, f"interrupted {told}; the same command continues")
         return 130
@@ -149,7 +149,7 @@ def train(
         failure = record_failure(place, run.run_id, error)
         if isinstance(error, UserError | TrainingDiverged):
             raise
-        say(console, f"failed: {failure.last_line}; traceback in {place.log_file(run.run_id)}", "red")
+        say(console, f"failed: {failure.last_line}; traceback in {place.paths.log(run.run_id)}", "red")
         return 1
     show.result(console, run, place)
     return 0
@@ -228,7 +228,7 @@ def _search(console: Console, run: RunConfig, store: Store, data_dir: str | None
             board.refresh()
 
         search_in_store(run, store, data_dir=data_dir, device=device, tell=tell)
-        board.update(search_id, "found", str(store.policy_file(search_id)))
+        board.update(search_id, "found", str(store.paths.policy(search_id)))
 
 
 def _device(name: str) -> str:

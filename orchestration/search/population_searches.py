@@ -134,7 +134,7 @@ def _find(
 ) -> bool:
     """Whether the policy is in the store now; False if the search was stopped. Raises RunBusy."""
     with store.search_attempt(search_id) as attempt:
-        if search_id in store.policies():
+        if search_id in store.policies.names():
             return True
 
         def tell(line: str) -> None:
@@ -144,7 +144,7 @@ def _find(
 
         tell("at work")
         try:
-            policy = search(config, store.search_dir(search_id), tell=tell, stop=over, **options)
+            policy = search(config, store.paths.search(search_id), tell=tell, stop=over, **options)
         except MemberFailed as error:
             attempt.log.write(f"{error}\n")
             raise
@@ -152,7 +152,7 @@ def _find(
             tell("stopped; the next attempt continues")
             return False
         attempt.settle()
-        store.save_policy(search_id, policy)
+        store.policies.write(search_id, policy)
         attempt.saved = True
         tell("found")
         return True

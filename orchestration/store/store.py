@@ -17,9 +17,9 @@ from autodo.errors import ConfigError, StoreError
 from autodo.io.storage import LocalLocation, Location, StrPath, locate
 from autodo.io.store_format import check_format, mark_format
 from orchestration.grid.grid import FIRST_PROTOCOL, GridConfig
-from orchestration.store.patience import FAILURE_WRITE_SECONDS, WRITE_SECONDS, retrying_storage
 from orchestration.store.attempt import Attempt, local_attempt
 from orchestration.store.paths import EARLIER_FAILURE, FAILURE, StorePaths, is_checkpoint
+from orchestration.store.patience import FAILURE_WRITE_SECONDS, WRITE_SECONDS, retrying_storage
 from orchestration.store.policies import StorePolicies
 from orchestration.store.remote_attempt import remote_attempt
 from orchestration.store.run_state import Cause, Failure
@@ -145,8 +145,12 @@ class Store:
     @contextlib.contextmanager
     def _attempt(self, folder: Location, name: str) -> Iterator[Attempt]:
         self._retry(self.supported)
-        local = isinstance(folder, LocalLocation)
-        with local_attempt(folder, name, self._retry) if local else remote_attempt(folder, self._retry) as attempt:
+        begin = (
+            local_attempt(folder, name, self._retry)
+            if isinstance(folder, LocalLocation)
+            else remote_attempt(folder, self._retry)
+        )
+        with begin as attempt:
             yield attempt
 
     def begin(self, config: RunConfig) -> None:
