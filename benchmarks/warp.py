@@ -22,10 +22,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autodo.augment import affine
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig
 from autodo.data import load, prepare
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 from tests import pil_policy
 
 FACTOR = 4
@@ -155,7 +155,7 @@ def error_table(method: str, distortion: str, epochs: int, seeds: list[int], war
                 "fashion-mnist", method, distortion=DistortionConfig.parse(distortion), seed=seed, overrides=overrides
             )
             with mock.patch.dict(affine.WARPS, fused=WARPS[name]):
-                training = Training(config, prepare(load(config.dataset), config))
+                training = Trainer(config, prepare(load(config.dataset), config))
                 rows = list(training)
             best = min(rows, key=lambda row: (row["val_error"], row["val_loss"]))
             errors[name].append(100 * best["test_error"])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autodo.config.run import WarpName
+from autodo.config.bilevel import WarpName
 
 # Operation -> largest standard deviation of its magnitude, in order of a row's columns.
 # Angles in radians, translations in shares of the side, scales as logarithms, shears as slopes.

@@ -9,7 +9,8 @@ from autodo.augment import affine
 from autodo.augment.apply_draws import apply_draws
 from autodo.augment.crop_flip_erase import crop_and_flip, erase
 from autodo.augment.policies import Policy
-from autodo.config.run import AugmentationConfig, WarpName
+from autodo.config.bilevel import WarpName
+from autodo.config.run import AugmentationConfig
 from autodo.seeds import host_generator
 
 

@@ -23,7 +23,7 @@ from autodo.search.tasks import Json, ReportLine, Task, TaskContext, search_conf
 from autodo.seeds import numpy_generator, torch_generator
 from autodo.training import checkpoint as checkpoints
 from autodo.training.checkpoint import save_torch
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 
 BATCH_SIZE = 500  # of the evaluation, where no graph is kept
 MODEL = "model.pt"
@@ -75,8 +75,8 @@ class FoldWorker:
         run = proxy_run(self._context.config, f"fold-{number}")
         data = proxy_data(self._images, self._labels, *self._split(number), self._context.data.class_names)
 
-        def begin() -> Training:
-            return Training(run, data, device=self._context.device, checkpoint=checkpoint)
+        def begin() -> Trainer:
+            return Trainer(run, data, device=self._context.device, checkpoint=checkpoint)
 
         try:
             training = begin()

@@ -23,7 +23,7 @@ from autodo.search.proxy_task import proxy_data, proxy_run, split_held_out
 from autodo.search.subset import search_subset
 from autodo.search.tasks import search_config
 from autodo.seeds import numpy_generator
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 
 STEPS = OPERATION_NAMES * 2
 NUMBERS = 2 * len(STEPS)
@@ -90,7 +90,7 @@ class PopulationMember:
         parts = split_held_out(labels, search.held_share, numpy_generator(config.seed, "search", "split"))
         run = proxy_run(config, "member", policy=config.policy)
         nothing = _policy([0] * NUMBERS)
-        self._training = Training(
+        self._training = Trainer(
             run, proxy_data(images, labels, *parts, data.class_names), device=device, policy=nothing
         )
         self._epochs = iter(self._training)

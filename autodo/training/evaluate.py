@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from autodo.augment.pipeline import Pipeline
 from autodo.data.device_loader import DeviceLoader
-from autodo.distributed.process_group import ALONE, Workers
+from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class Evaluation:
     labels: Tensor
     total: int
 
-    def scores(self, workers: Workers = ALONE) -> Scores:
+    def scores(self, group: ProcessGroup = SINGLE_PROCESS) -> Scores:
         """Of the images of all workers, on each of them: a few numbers an image, where the logits stay."""
         probabilities, predictions = self.logits.softmax(1).amax(1), self.logits.argmax(1)
         losses = F.cross_entropy(self.logits, self.labels, reduction="none")
         columns = (self.labels, predictions, probabilities, losses)
-        return Scores(*(workers.collect(column, self.total) for column in columns))
+        return Scores(*(group.all_gather(column, self.total) for column in columns))
 
     def top(self, count: int) -> tuple[Tensor, Tensor]:
         """The most probable classes of each image and their probabilities, most probable first; all if there are fewer.

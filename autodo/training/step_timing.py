@@ -12,7 +12,7 @@ from autodo.data.image_set import Integers
 from autodo.data.prepare import TrainSet
 from autodo.data.stream.streamed_images import StreamedImages
 from autodo.training.progress import Durations
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 
 FIRST_IMAGES = 8
 """Images of the first timed step: of a large network on one core a step of a whole batch takes a minute."""
@@ -54,7 +54,7 @@ def _timed(config: RunConfig, data: DataSplits, images: int, device: str, policy
         class_names=data.class_names,
     )
     few = _two_epochs(config, min(images, config.training.batch_size))
-    rows = list(Training(few, some, device=device, policy=policy))
+    rows = list(Trainer(few, some, device=device, policy=policy))
     last = rows[1]
     inner_ratio = _inner_points(config, data) / _inner_points(few, some)
     finetune_ratio = len(data.val) / len(some.val)

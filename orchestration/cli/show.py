@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from autodo.config.recipes import (
+from autodo.config.run import RunConfig
+from autodo.config.shipped import (
     canonical_method,
     dataset_names,
     dataset_presets,
@@ -26,10 +27,9 @@ from autodo.config.recipes import (
     method_text,
     shipped_file,
 )
-from autodo.config.run import RunConfig
 from autodo.errors import StoreError
 from autodo.io.storage import Location, StrPath, locate
-from orchestration.display.progress import duration, label
+from orchestration.display.text import duration, label
 from orchestration.grid.grid import expand, grid_text, load_grid
 from orchestration.planning.plan import Plan, expected_rows, launched
 from orchestration.store.store import Store

@@ -10,22 +10,23 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autodo.config.run import DatasetConfig, RunConfig
+from autodo.config.dataset import DatasetConfig
+from autodo.config.run import RunConfig
 from autodo.errors import DataError, StoreError, UserError
 from autodo.io.storage import StrPath
-from orchestration.display.progress import ProgressLog
+from orchestration.display.run_display import ProgressLog
 from orchestration.execution.conditions import Conditions
 from orchestration.execution.options import DEFAULT_OPTIONS, ExecutionOptions
-from orchestration.planning.policies import policy_of
+from orchestration.planning.required_policies import load_policy
 from orchestration.store.run_state import RunBusy
 from orchestration.store.store import Store, here
 
 if TYPE_CHECKING:
     from autodo.augment.policy_file import PolicyFile
     from autodo.data import Dataset, DataSplits
-    from autodo.distributed.process_group import Workers
+    from autodo.distributed.process_group import ProcessGroup
     from autodo.training.progress import Durations, Progress
-    from autodo.training.trainer import Training
+    from autodo.training.trainer import Trainer
 
 logger = logging.getLogger("autodo")
 
@@ -48,7 +49,7 @@ def execute(
     options: ExecutionOptions = DEFAULT_OPTIONS,
     *,
     device: str = "cpu",
-    workers: "Workers | None" = None,
+    group: "ProcessGroup | None" = None,
     estimate: "Callable[[DataSplits, PolicyFile | None], Durations | None] | None" = None,
     on_progress: "Callable[[Progress], object] | None" = None,
 ) -> Generator[dict[str, Any], None, None]:
@@ -56,7 +57,7 @@ def execute(
 
     Args:
         device: `cpu`, `cuda` or `cuda:<n>`.
-        workers: of which this is the first, if several train the run; the others `assist`.
+        group: of which this process is the first, if several train the run; the others `assist`.
         estimate: called before the first epoch of a run without a checkpoint, with what it trains on and its policy;
             says what the parts of an epoch will take, or None if it does not know.
         on_progress: called every few seconds within an epoch. The log has a line about every half minute.
@@ -72,22 +73,22 @@ def execute(
         stack.enter_context(logging_to(attempt.log))
         stack.enter_context(decoding_by(options.loader_workers))
         done = store.is_done(run_id)
-        if workers is not None:
-            workers.told_by_first(None if done else attempt.checkpoint)
+        if group is not None:
+            group.broadcast_object(None if done else attempt.checkpoint)
         if done:
             logger.info("done already")
             return
         try:
             # Here, because torch takes seconds to import.
             from autodo import data
-            from autodo.distributed.process_group import ALONE
+            from autodo.distributed.process_group import SINGLE_PROCESS
             from autodo.points.storage import TableStorage
 
-            workers = workers or ALONE
+            group = group or SINGLE_PROCESS
             store.begin(config)
             dataset = load_here(config.dataset, options.data_dir, options.download)
             prepared = data.prepare(dataset, config)
-            policy = policy_of(config, store)
+            policy = load_policy(config, store)
             progress_log = ProgressLog(logger, on_progress)
             training = _training(
                 config,
@@ -99,13 +100,13 @@ def execute(
                 checkpoint_every=options.checkpoint_every,
                 checkpoint_steps=options.checkpoint_steps,
                 on_checkpoint=attempt.keep,
-                workers=workers,
+                group=group,
                 policy=policy,
                 storage=TableStorage(options.lambda_storage),
             )
             logger.info(
                 "%s on %s, device %s, from epoch %d of %d, step %d",
-                run_id, " + ".join(workers.gather(here())), device, training.epoch, config.training.epochs,
+                run_id, " + ".join(group.gather(here())), device, training.epoch, config.training.epochs,
                 training.midway.step if training.midway is not None else 0,
             )  # fmt: skip
             conditions = Conditions.now(options.launch, resumed=training.epoch > 0 or training.midway is not None)
@@ -142,7 +143,7 @@ def assist(
     store: Store,
     options: ExecutionOptions,
     *,
-    workers: "Workers",
+    group: "ProcessGroup",
     device: str = "cpu",
 ) -> Generator[dict[str, Any], None, None]:
     """What the other workers do while the first one executes the run: all but to log and to save.
@@ -156,7 +157,7 @@ def assist(
     from autodo.points.storage import TableStorage
 
     nothing: Path | None = None
-    path = workers.told_by_first(nothing)
+    path = group.broadcast_object(nothing)
     if path is None:
         return
     if not path.parent.is_dir():
@@ -173,11 +174,11 @@ def assist(
             device=device,
             checkpoint_every=options.checkpoint_every,
             checkpoint_steps=options.checkpoint_steps,
-            workers=workers,
-            policy=policy_of(config, store),
+            group=group,
+            policy=load_policy(config, store),
             storage=TableStorage(options.lambda_storage),
         )
-        workers.gather(here())
+        group.gather(here())
         yield from training
         training.outcome(keep_embeddings="embeddings" in options.keep)
 
@@ -201,23 +202,23 @@ def decoding_by(loader_workers: int | None) -> Iterator[None]:
             os.environ[WORKERS_VARIABLE] = before
 
 
-def _training(config: RunConfig, data: "DataSplits", path: Path, *, workers: "Workers", **options: Any) -> "Training":
+def _training(config: RunConfig, data: "DataSplits", path: Path, *, group: "ProcessGroup", **options: Any) -> "Trainer":
     """The training, from its checkpoint if that can be used.
 
     Args:
-        options: of `Training`.
+        options: of `Trainer`.
     """
     from autodo.training import checkpoint
-    from autodo.training.trainer import Training
+    from autodo.training.trainer import Trainer
 
-    def begin() -> Training:
-        return Training(config, data, checkpoint=path, workers=workers, **options)
+    def begin() -> Trainer:
+        return Trainer(config, data, checkpoint=path, group=group, **options)
 
     try:
         return begin()
     except checkpoint.UnusableCheckpoint as error:
         logger.warning("%s cannot be used, the run starts anew: %s", path, error)
-        if workers.is_first:
+        if group.is_first:
             checkpoint.delete(path)
         return begin()
 

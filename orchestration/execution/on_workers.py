@@ -36,7 +36,7 @@ from orchestration.store.scratch import scratch_directory, sweep
 from orchestration.store.store import Store
 
 if TYPE_CHECKING:
-    from autodo.distributed.process_group import Workers
+    from autodo.distributed.process_group import ProcessGroup
 
 TRIAL_MEMORY = 800 * 10**6
 """Of the trial's process, as measured: Ray Train imports torch there too."""
@@ -177,26 +177,26 @@ class _AsksAgain(ControllerCallback):
 
 def _train(given: dict[str, Any]) -> None:
     """What each worker does."""
-    from autodo.distributed.process_group import joined
+    from autodo.distributed.process_group import current_process_group
 
-    workers = joined()
+    group = current_process_group()
 
     def go_on(message: Message) -> bool:
-        return workers.all(ray.get(given["desk"].tell.remote(message)) if workers.is_first else True)
+        return group.all_true(ray.get(given["desk"].tell.remote(message)) if group.is_first else True)
 
     try:
         if go_on("starting"):
-            for metrics in _epochs(given, workers):
+            for metrics in _epochs(given, group):
                 if not go_on(metrics):
                     break
     except Exception as error:
         # The traceback itself does not survive the way to the trial.
-        error.add_note(f"in worker {workers.rank} of {workers.size}:\n{traceback.format_exc()}")
+        error.add_note(f"in worker {group.rank} of {group.size}:\n{traceback.format_exc()}")
         ray.get(given["desk"].failed.remote(WorkerError(error, misses_another=_is_lost_connection(error))))
         raise
 
 
-def _epochs(given: dict[str, Any], workers: "Workers") -> Generator[dict[str, Any], None, None]:
+def _epochs(given: dict[str, Any], group: "ProcessGroup") -> Generator[dict[str, Any], None, None]:
     import torch
     from ray.train.torch import get_device
 
@@ -208,8 +208,8 @@ def _epochs(given: dict[str, Any], workers: "Workers") -> Generator[dict[str, An
     device = get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    begin = execute if workers.is_first else assist
-    return begin(RunConfig.model_validate(given["run"]), store, options, device=str(device), workers=workers)
+    begin = execute if group.is_first else assist
+    return begin(RunConfig.model_validate(given["run"]), store, options, device=str(device), group=group)
 
 
 def _is_lost_connection(error: Exception) -> bool:

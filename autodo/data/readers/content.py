@@ -5,7 +5,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from autodo.config.run import DatasetConfig
+from autodo.config.dataset import DatasetConfig
 from autodo.data.readers.decode import damaged_images
 from autodo.data.readers.listing import Listing, WrongFolders, list_images, root_of
 from autodo.data.readers.location import one_line

@@ -7,7 +7,7 @@ from typing import Self, cast
 
 import numpy as np
 
-from autodo.config.run import DatasetConfig
+from autodo.config.dataset import DatasetConfig
 from autodo.data.image_set import Dataset, Images, ImageSet, Integers
 from autodo.data.readers.decode import decode_images
 from autodo.data.readers.listing import Listing, SetName, root_of

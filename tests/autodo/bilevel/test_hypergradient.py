@@ -8,7 +8,8 @@ from autodo.augment import affine
 from autodo.augment.pipeline import Pipeline
 from autodo.bilevel.hypergradient import hessian_matvec, implicit_objective, validation_gradient
 from autodo.bilevel.inverse_hessian import conjugate_gradient, exact
-from autodo.config.run import AugmentationConfig, LossName, Part, PointsConfig
+from autodo.config.bilevel import LossName, Part, PointsConfig
+from autodo.config.run import AugmentationConfig
 from autodo.losses import LOSSES
 from autodo.points.model import PointModel
 from tests.oracles import dense_hessian, double_backward, plain_loss, solve_inner, tiny_encoder

@@ -5,12 +5,13 @@ import torch
 from torch import Tensor
 
 from autodo.augment import affine
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig, SplitName
+from autodo.config.run import SplitName
 from autodo.data import load, prepare
 from autodo.data.batches import epoch_batches
 from autodo.points.table import PointTable
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 from benchmarks.outer_phase import oracle_pass, peak_bytes
 from tests.oracles import dense_hessian, double_backward, plain_loss
 
@@ -23,11 +24,11 @@ SETTINGS = {
 }
 
 
-def training_of(method: str, split: SplitName = "paper", hessian_points: int | None = None) -> Training:
+def training_of(method: str, split: SplitName = "paper", hessian_points: int | None = None) -> Trainer:
     """On 48 train and 12 val points, in float64, with lam moved away from its start."""
     settings = SETTINGS | ({} if hessian_points is None else {"outer.hessian_points": hessian_points})
     config = build_run("digits", method, distortion=DistortionConfig(noise_ratio=0.3), split=split, overrides=settings)
-    training = Training(config, prepare(load(config.dataset), config))
+    training = Trainer(config, prepare(load(config.dataset), config))
     training._inner_phase(0)
     for module in (training.encoder, training.head):
         module.double()
@@ -42,7 +43,7 @@ def training_of(method: str, split: SplitName = "paper", hessian_points: int | N
 class WarpNoise:
     """One draw of the warp's noise for each point, so that a pass which looks at a point twice sees one image."""
 
-    def __init__(self, training: Training) -> None:
+    def __init__(self, training: Trainer) -> None:
         self.training = training
         generator = torch.Generator().manual_seed(5)
         self.draws = affine.draw_noise(len(training.images), generator, torch.float64)

@@ -6,9 +6,11 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from autodo.config.bilevel import OuterConfig
+from autodo.config.dataset import DistortionConfig
 from autodo.config.defaults import ADDED, CHANGED, PAPER, PROTOCOL, defaults_before, with_added
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig, OuterConfig, RunConfig
+from autodo.config.run import RunConfig
 
 # Ids that the first version gave, and of its search.
 OLD = {

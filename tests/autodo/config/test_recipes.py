@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from autodo.config.recipes import build_run, dataset_names, dataset_preset, method_names, method_text
-from autodo.config.run import DistortionConfig
+from autodo.config.dataset import DistortionConfig
+from autodo.config.recipes import build_run
+from autodo.config.shipped import dataset_names, dataset_preset, method_names, method_text
 from autodo.config.validation import load_yaml, parse_overrides
 from autodo.data import DATASETS
 from autodo.errors import ConfigError

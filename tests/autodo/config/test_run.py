@@ -3,8 +3,9 @@ import re
 import pytest
 from pydantic import ValidationError
 
+from autodo.config.bilevel import OuterConfig, PointsConfig
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig, OuterConfig, PointsConfig
 from autodo.errors import ConfigError
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from autodo.augment import affine
-from autodo.config.run import PointsConfig
+from autodo.config.bilevel import PointsConfig
 from autodo.points import soft_labels
 from autodo.points.model import PointModel
 from autodo.points.row_store import build_store

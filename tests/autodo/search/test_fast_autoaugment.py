@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from autodo.augment.policy_file import OPERATION_NAMES, PolicyFile
+from autodo.config.dataset import DistortionConfig
 from autodo.config.policy import FastAutoAugmentSearch
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig, RunConfig
+from autodo.config.run import RunConfig
 from autodo.data import load, prepare
 from autodo.errors import ConfigError, StoreError
 from autodo.fit import fit

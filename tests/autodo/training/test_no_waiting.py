@@ -19,12 +19,12 @@ from torch.utils._pytree import tree_leaves
 
 from autodo.augment import apply_draws, pipeline
 from autodo.augment.policy_file import PolicyFile
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig
 from autodo.data import load, prepare
 from autodo.objectives import mixing
 from autodo.training import progress
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -117,7 +117,7 @@ def waits_of(phase: Callable[[], object], on_host: Iterable[Tensor] = ()) -> Cou
     return waits.seen
 
 
-def training_of(method: str, split: str, batch_size: int) -> Training:
+def training_of(method: str, split: str, batch_size: int) -> Trainer:
     overrides = {
         "training.epochs": 4,
         "training.warmup_epochs": 1,
@@ -129,7 +129,7 @@ def training_of(method: str, split: str, batch_size: int) -> Training:
     config = build_run("digits", method, distortion=DistortionConfig(noise_ratio=0.1), split=split, overrides=overrides)
     found = PolicyFile.model_validate({"sub_policies": [[["Rotate", 0.5, 0.4], ["Contrast", 0.5, 0.5]]]})
     data = prepare(load(config.dataset), config)
-    return Training(config, data, policy=config.policy and found, on_progress=lambda progress: None)
+    return Trainer(config, data, policy=config.policy and found, on_progress=lambda progress: None)
 
 
 def test_what_waits_is_seen():
@@ -182,7 +182,7 @@ def test_the_waits_of_a_phase_do_not_depend_on_the_number_of_its_steps(method, s
     assert all(sum(seen.values()) <= at_most for seen in many.values())
 
 
-def waits_of_phases(training: Training) -> dict[str, Counter[str]]:
+def waits_of_phases(training: Trainer) -> dict[str, Counter[str]]:
     training._inner_phase(0)
     # torch's Adam counts its steps in host memory.
     adam = getattr(training.objective, "optimizer", None)

@@ -9,7 +9,7 @@ from autodo.data import load, prepare
 from autodo.fit import fit
 from autodo.training import progress
 from autodo.training.progress import Durations, Progress, ProgressClock
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 
 
 def run_of(method: str = "baseline", epochs: int = 4) -> RunConfig:
@@ -101,7 +101,7 @@ def test_every_step_can_be_reported_and_changes_nothing(method, phases, monkeypa
     config = run_of(method)
     data = prepare(load(config.dataset), config)
     reports: list[Progress] = []
-    watched, alone = Training(config, data, on_progress=reports.append), Training(config, data)
+    watched, alone = Trainer(config, data, on_progress=reports.append), Trainer(config, data)
     rows = list(watched)
     assert {report.phase for report in reports} == phases
     assert [row["train_loss"] for row in rows] == [row["train_loss"] for row in alone]

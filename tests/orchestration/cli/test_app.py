@@ -15,11 +15,12 @@ from PIL import Image
 
 import orchestration
 from autodo import data
-from autodo.config.recipes import build_run, dataset_names, grid_names
-from autodo.config.run import DistortionConfig
+from autodo.config.dataset import DistortionConfig
+from autodo.config.recipes import build_run
+from autodo.config.shipped import dataset_names, grid_names
 from autodo.errors import DataError
 from orchestration.cli import app
-from orchestration.display.progress import GridProgress
+from orchestration.display.grid_progress import GridProgress
 from orchestration.execution.execute import load_dataset
 from orchestration.grid.grid import expand, load_grid
 from orchestration.planning.run_queue import Job
@@ -156,8 +157,14 @@ def instead_of_ray(monkeypatch: pytest.MonkeyPatch) -> list[Launched]:
         (["launch", "quickstart", "--only", "method=autodo-awz"], "unknown method 'autodo-awz'; did you mean"),
         (["launch", "quickstart", "--memory-per-run", "8"], "resources: memory: 8 bytes are less than a MiB; give a"),
         (["launch", "quickstart", "--memory-per-run", "much"], "resources: memory: could not parse"),
-        (["launch", "quickstart", "--gpus-per-run", "0.5", "--workers-per-run", "2"], "resources: gpus: 0.5 cannot be"),
-        (["launch", "quickstart", "--gpus-per-run", "1.5"], "resources: gpus: 1.5 GPUs are neither whole ones nor a"),
+        (
+            ["launch", "quickstart", "--gpus-per-run", "0.5", "--workers-per-run", "2"],
+            "resources: gpus must be a whole number when workers > 1 (got gpus=0.5, workers=2)",
+        ),
+        (
+            ["launch", "quickstart", "--gpus-per-run", "1.5"],
+            "resources: gpus must be a whole number, or a share below 1",
+        ),
         (["report", "."], ".: is not a store"),
         (["status", "s4://bucket/S"], "s4://bucket/S: unknown scheme 's4'"),
         (["launch", "quickstart", "--store", "s3://AKIA:c2Vj@bucket/S"], "s3://***@bucket/S: holds credentials"),
@@ -696,17 +703,17 @@ def test_train_with_an_unforeseen_error_says_where_the_traceback_is(autodo, monk
 
 
 def test_train_interrupted_continues(autodo, monkeypatch: pytest.MonkeyPatch) -> None:
-    from autodo.training.trainer import Training
+    from autodo.training.trainer import Trainer
 
-    run_epoch = Training._run_epoch
+    run_epoch = Trainer._run_epoch
 
-    def interrupted_in_the_second(self: Training, epoch: int) -> object:
+    def interrupted_in_the_second(self: Trainer, epoch: int) -> object:
         if epoch == 1 and self._checkpoint is not None:  # not while an epoch is only timed
             raise KeyboardInterrupt
         return run_epoch(self, epoch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "_run_epoch", interrupted_in_the_second)
+        patch.setattr(Trainer, "_run_epoch", interrupted_in_the_second)
         answer = autodo(*TRAIN, "--store", "S")
     assert answer.code == 130
     assert "interrupted after epoch 1/2; the same command continues" in answer.out

@@ -17,7 +17,7 @@ from orchestration.store.run_state import Cause
 from orchestration.store.store import Store
 from tests.autodo.distributed import jobs_of_workers as jobs
 from tests.orchestration.execution.two_workers import MARKS, Launch, check_results, ray_with, small
-from tests.workers import Pool
+from tests.workers import WorkerPool
 
 pytestmark = MARKS
 TRIAL = ("with_resources.<locals>.ResourceTrainable", "ALIVE")  # what Ray calls the actor of a trial
@@ -80,7 +80,7 @@ class Killer(threading.Thread):
 @pytest.mark.long
 def test_a_killed_worker_costs_an_attempt_and_no_bit_of_the_result(launch: Launch, store: Store) -> None:
     run = small("autodo-exact-ws", **{"training.epochs": 40, "outer.start_share": 0.1})
-    pool = Pool(2)
+    pool = WorkerPool(2)
     (undisturbed, _) = pool.each(2, jobs.run, run)
     pool.close()
     killer = Killer(store, run.run_id, ranks=[1, 0])

@@ -2,9 +2,10 @@
 
 import pytest
 
-from autodo.config.recipes import method_names, method_text
 from autodo.config.run import RunConfig
-from orchestration.grid.grid import GridConfig, ResourcesConfig, expand
+from autodo.config.shipped import method_names, method_text
+from orchestration.grid.grid import GridConfig, expand
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.estimate import CostEstimate, Estimates, Measured, measure, rough_cost, wall_seconds
 from orchestration.planning.run_queue import Job
 from orchestration.store.store import Store

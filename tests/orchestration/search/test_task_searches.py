@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig, RunConfig
+from autodo.config.run import RunConfig
 from orchestration.search.task_runner import search_in_store
 from orchestration.store.run_state import Cause
 from orchestration.store.store import Store

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autodo.config.run import DatasetConfig
+from autodo.config.dataset import DatasetConfig
 from autodo.data import load
 from autodo.data.image_set import Dataset
 from autodo.data.stream.pool import WORKERS_VARIABLE, close_pools

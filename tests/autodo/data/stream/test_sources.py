@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autodo.config.run import DatasetConfig
+from autodo.config.dataset import DatasetConfig
 from autodo.data import DATASETS, load, pin_content
 from autodo.data.stream import check, files, index
 from autodo.data.stream.pool import WORKERS_VARIABLE
@@ -205,7 +205,7 @@ def test_looking_that_was_interrupted_goes_on(tree, stream, looked_at, monkeypat
 
 LOOK_SLOWLY = """
 import sys, time
-from autodo.config.run import DatasetConfig
+from autodo.config.dataset import DatasetConfig
 from autodo.data import load
 from autodo.data.stream import check, index, sources
 index._KEPT_EVERY_SECONDS, sources._IMAGES_AT_ONCE = 0.1, 1

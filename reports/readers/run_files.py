@@ -1,4 +1,4 @@
-"""Reads a store's Parquet files, one a run, many at a time, and looks at each of them for damage."""
+"""Read and check the Parquet files of runs, several at a time."""
 
 import dataclasses
 import functools
@@ -14,54 +14,59 @@ import pyarrow.parquet as pq
 
 from autodo.io.storage import Location
 from autodo.results import records
-from reports.readers.damage import RANGES, as_declared, fault, out_of_range
+from reports.readers.column_checks import RANGES, Rows, UnusableFile, as_declared, fault, out_of_range
 
 T = TypeVar("T")
 
-# What the rows of a run's table are told apart by.
+# Column that identifies the rows of a table.
 _AXES = {"epochs": "epoch", "predictions": "index", "points": "index", "embeddings": "index"}
 
-_READ_AHEAD = 32  # files in an object store, where requests wait for the network
-_WHOLE = 2**20  # bytes: a file up to here is fetched in one request
-_IN_FLIGHT = 256 * 2**20  # bytes of files at work at once
-_LONGEST = 200  # characters of what Arrow says
-_MOST_ROWS = 10**8  # a file of a few bytes can claim any number
+_READ_AHEAD = 32  # files read at once from an object store, where requests wait for the network
+_WHOLE = 2**20  # bytes; smaller files are fetched in one request
+_IN_FLIGHT = 256 * 2**20  # bytes of files read at once
+_LONGEST = 200  # characters kept of an Arrow message
+_MOST_ROWS = 10**8  # a damaged file can claim any number
 
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """A file as its folder lists it: `size` in bytes, None if the listing does not tell."""
+    """A listed file; `size` in bytes, None if the listing has none."""
 
-    place: Location
+    location: Location
     size: int | None
 
 
-class UnusableFile(Exception):
-    """Why a file is left out."""
+def for_each(files: Sequence[File], work: Callable[[File], T]) -> Iterator[T | UnusableFile]:
+    """Yield the value of `work` for each file, in order, or the UnusableFile that it raised.
 
-
-def for_each(files: Sequence[File], work: Callable[[File], T]) -> Iterator[T]:
-    """What `work` gives for each file, in their order; called in several threads, so many that memory is bounded."""
+    Runs in threads, at most as many as bounded memory allows.
+    """
     largest = max((file.size or 0 for file in files), default=0)
-    local = all(file.place.local for file in files)
+    local = all(file.location.local for file in files)
     wanted = (os.cpu_count() or 1) if local else _READ_AHEAD
+
+    def attempt(file: File) -> T | UnusableFile:
+        try:
+            return work(file)
+        except UnusableFile as error:
+            return error
+
     with ThreadPoolExecutor(max(1, min(wanted, _IN_FLIGHT // max(largest, 1), len(files)))) as pool:
-        yield from pool.map(work, files)
+        yield from pool.map(attempt, files)
 
 
 def read_run(
     file: File, kind: records.Kind, columns: Sequence[str], *, essential: Collection[str], rows: int | None = None
 ) -> tuple[pa.Table, list[str]]:
-    """These columns of the table of the run that the file is named after, in the dtypes of `records.SCHEMAS`.
+    """Read columns of the table of the run that the file is named after, in the dtypes of `records.SCHEMAS`.
 
     Args:
-        essential: columns without which the file is of no use; another one that is missing, or of another dtype, is
-            null.
-        rows: how many it must hold; at least one if None.
+        essential: columns that must be there; any other that is missing, or of another dtype, becomes null.
+        rows: number of rows that it must hold; at least one if None.
     Returns:
-        the table, and remarks on what is missing.
+        the table, and remarks on columns that became null.
     Raises:
-        UnusableFile: if it is damaged, foreign, or another run's.
+        UnusableFile: if it is damaged, is no table of this kind, or belongs to another run.
     """
     schema = _schema(kind, tuple(columns))
     try:
@@ -73,17 +78,17 @@ def read_run(
                 raise UnusableFile(f"it holds {count} rows{f', not {rows}' if rows else ''}")
             wanted = [name for name in dict.fromkeys(("run_id", *columns)) if name in there]
             table = parquet.read(wanted, use_threads=False)
-        table.validate(full=True)  # that texts are UTF-8, above all
+        table.validate(full=True)  # checks that texts are UTF-8
         if table.num_rows != count or len(set(table.column_names)) < table.num_columns:
             raise UnusableFile(f"not a file of {kind}: its columns do not fit together")
-        if pc.unique(table["run_id"]).to_pylist() != [file.place.stem]:
+        if pc.unique(table["run_id"]).to_pylist() != [file.location.stem]:
             raise UnusableFile("it holds another run than its name says")
     except UnusableFile:
         raise
-    except Exception as error:  # of whatever kind: names that are no text make Python's own fail, a size its memory
+    except Exception as error:  # damage raises exceptions of many types, such as UnicodeDecodeError and MemoryError
         raise UnusableFile(f"damaged ({_reason(error)})") from None
     chosen = table.select([name for name in columns if name in wanted])
-    if chosen.schema.equals(schema):  # as of nearly every file
+    if chosen.schema.equals(schema):  # nearly always
         return chosen.replace_schema_metadata(), []
     arrays, remarks = {}, []
     for name in columns:
@@ -95,7 +100,7 @@ def read_run(
                 raise UnusableFile(f"damaged ({name}: {_reason(error)})") from None
             arrays[name] = None
             remarks.append(f"its {name} is not {dtype} and counts as unknown")
-    lacking = [name for name in columns if name not in there and name not in records.LATER_COLUMNS]
+    lacking = [name for name in columns if name not in there]
     remarks += [f"it has no {', '.join(lacking)}, as files of another version: unknown"] if lacking else []
     filled = [pa.nulls(count, field.type) if arrays[field.name] is None else arrays[field.name] for field in schema]
     return pa.table(filled, schema), remarks
@@ -107,26 +112,26 @@ def _schema(kind: records.Kind, columns: tuple[str, ...]) -> pa.Schema:
 
 
 def _open(file: File) -> pq.ParquetFile:
-    if file.place.local:
-        return pq.ParquetFile(str(file.place.local), page_checksum_verification=True)
+    if file.location.local:
+        return pq.ParquetFile(str(file.location.local), page_checksum_verification=True)
     if file.size is not None and file.size <= _WHOLE:
-        return pq.ParquetFile(pa.BufferReader(file.place.read_bytes()), page_checksum_verification=True)
-    filesystem, path = file.place.arrow
+        return pq.ParquetFile(pa.BufferReader(file.location.read_bytes()), page_checksum_verification=True)
+    filesystem, path = file.location.arrow
     return pq.ParquetFile(path, filesystem=filesystem, pre_buffer=True, page_checksum_verification=True)
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what Arrow says, without the path, which stands before it."""
+    """The first line of Arrow's message, without the path, which the warning already names."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
     line = line.partition("': ")[2] if line.startswith("Could not open Parquet input source '") else line
     return line[:_LONGEST]
 
 
 def read_checked(file: File, kind: records.Kind, columns: Sequence[str]) -> tuple[pa.Table, list[str]]:
-    """`read_run` of a table with many rows, in which no number is out of range; epochs come in their order.
+    """Read a table with many rows by `read_run` and check its numbers; epochs are sorted.
 
     Raises:
-        UnusableFile: if rows cannot be told apart, or a number that the others make no sense without is out of range.
+        UnusableFile: if two rows have the same index or epoch, or an essential number is out of range.
     """
     axis = _AXES[kind]
     needed = [name for name, allowed in RANGES[kind].items() if allowed.essential and name in columns]
@@ -139,31 +144,30 @@ def read_checked(file: File, kind: records.Kind, columns: Sequence[str]) -> tupl
             what = fault(name, table[name][int(bad.argmax())].as_py(), allowed)
             if allowed.essential:
                 raise UnusableFile(f"its {what}")
-            table = _without(table, name, pa.array(bad))
+            table = _with_nulls(table, name, bad)
             remarks.append(f"its {what}: unknown in {bad.sum():,} of {len(bad):,} rows")
         if pa.types.is_list(table.schema.field(name).type):
             lengths = pc.unique(pc.list_value_length(table[name].drop_null()))
             if len(lengths) > 1:
                 if allowed is not None and allowed.essential:
                     raise UnusableFile(f"its {name} is not of one length")
-                table = _without(table, name, pa.scalar(True))
+                table = _with_nulls(table, name, np.ones(len(table), dtype=bool))
                 remarks.append(f"its {name} is not of one length and counts as unknown")
     table = _in_order(table, axis)
     return table.select(list(columns)), remarks
 
 
-def _without(table: pa.Table, name: str, rows: pa.Array | pa.Scalar) -> pa.Table:
-    """The table with nulls in these rows of a column."""
+def _with_nulls(table: pa.Table, name: str, rows: Rows) -> pa.Table:
+    """The table with a column set to null in these rows."""
     place, field = table.schema.get_field_index(name), table.schema.field(name)
-    rows = pa.array(np.ones(len(table), dtype=bool)) if isinstance(rows, pa.Scalar) else rows
-    return table.set_column(place, field, pc.if_else(rows, pa.scalar(None, field.type), table[name]))
+    return table.set_column(place, field, pc.if_else(pa.array(rows), pa.scalar(None, field.type), table[name]))
 
 
 def _in_order(table: pa.Table, axis: str) -> pa.Table:
-    """The table if its rows can be told apart, and by epoch if it has some.
+    """The table, sorted if the axis is `epoch`.
 
     Raises:
-        UnusableFile: if a value comes twice, or an epoch is missing.
+        UnusableFile: if an index or epoch occurs twice, or an epoch is missing.
     """
     values = table[axis].to_numpy()
     if (np.diff(values) <= 0).any():

@@ -1,9 +1,9 @@
-"""What the columns of a store may hold; whatever holds anything else was damaged, or was not written by a run."""
+"""Allowed values of the columns of a store, and checks that find others."""
 
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,20 +11,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from autodo.text import CONTROL_CHARACTERS, printable
+from autodo.text import CONTROL_CHARACTERS
 
 Rows = NDArray[np.bool_]
 
-_FINITE = float(np.finfo(np.float32).max)  # which float32 can be compared with
-_NAMED = 20  # files that a reason names before it counts
+_FINITE = float(np.finfo(np.float32).max)  # also a bound of float32 columns
+
+
+class UnusableFile(ValueError):
+    """A file of a store that must be left out; the text says why."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, in every element if the column holds lists.
+    """Numbers from `low` to `high`; in a column of lists, of each element.
 
     Args:
-        essential: without it the row tells nothing. What is out of range elsewhere counts as unknown.
+        essential: a row without a valid value is useless. In other columns an invalid value becomes null.
     """
 
     low: float
@@ -34,8 +37,8 @@ class Range:
 
 _SHARE, _AMOUNT, _FREE = Range(0, 1), Range(0, _FINITE), Range(-_FINITE, _FINITE)
 _NEEDED_SHARE, _NEEDED_AMOUNT = Range(0, 1, essential=True), Range(0, _FINITE, essential=True)
-_PROBABILITY = Range(0, 1 + 1e-4)  # a sum of float32
-_EPOCH = Range(0, 10**6)  # a training has 200, or 10,000
+_PROBABILITY = Range(0, 1 + 1e-4)  # float32 rounding
+_EPOCH = Range(0, 10**6)  # trainings have 200 to 10,000
 
 RANGES: dict[str, dict[str, Range]] = {
     "results": {
@@ -43,7 +46,7 @@ RANGES: dict[str, dict[str, Range]] = {
         "noise_ratio": _NEEDED_SHARE,
         "seed": _NEEDED_AMOUNT,
         **dict.fromkeys(("error_best_val", "error_last", "error_best_test"), _NEEDED_SHARE),
-        # Of a part of the classes: a test set can lack these.
+        # Null if the test set has no image of these classes.
         **dict.fromkeys(("minority_error", "majority_error", "per_class_accuracy"), _SHARE),
         **dict.fromkeys(("best_val_epoch", "epochs"), _EPOCH),
         **dict.fromkeys(("train_points", "val_points", "test_points", "wrong_labels"), _AMOUNT),
@@ -53,7 +56,7 @@ RANGES: dict[str, dict[str, Range]] = {
     "epochs": {
         "epoch": dataclasses.replace(_EPOCH, essential=True),
         **dict.fromkeys(("val_error", "test_error"), _NEEDED_SHARE),
-        # A training goes on if the loss of an image that it does not learn from becomes infinite.
+        # May be infinite: training continues if the loss of a val or test image is.
         **dict.fromkeys(("train_loss", "val_loss", "test_loss"), _FREE),
         "per_class_accuracy": _SHARE,
         **dict.fromkeys(("lr", "inner_seconds", "outer_seconds", "eval_seconds"), _AMOUNT),
@@ -73,58 +76,25 @@ RANGES: dict[str, dict[str, Range]] = {
         "embedding": dataclasses.replace(_FREE, essential=True),
     },
 }
-"""By kind and column. A column that is not named here may hold anything of its dtype."""
+"""By kind and column. Columns without an entry may hold any value of their dtype."""
 
-AXES = {"epochs": "epoch", "predictions": "index", "points": "index", "embeddings": "index"}
-"""What the rows of a run's table are told apart by."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """What is wrong with one file, and what became of it, such as `left out: damaged (…)`."""
-
-    file: str
-    reason: str
-    named: int = _NAMED
-    """How many files with this reason are named; the others are counted."""
-
-    @property
-    def kind(self) -> str:
-        """The reason without numbers, which differ from file to file."""
-        return re.sub(r"[-+]?\d[\d.]*(e[-+]?\d+)?", "#", self.reason)
-
-
-def told(problems: Sequence[Problem]) -> tuple[str, ...]:
-    """A line for each file; of very many with the same reason, the first ones and a count."""
-    groups: dict[str, list[Problem]] = {}
-    for problem in problems:
-        groups.setdefault(problem.kind, []).append(problem)
-    lines = []
-    for group in groups.values():
-        shown = group[: group[0].named]
-        lines += [printable(f"{problem.file}: {problem.reason}") for problem in shown]
-        if len(group) > len(shown):
-            lines[-1] += f" (and {len(group) - len(shown):,} more like this)"
-    return tuple(lines)
-
-
-_CONTROL_RE2 = re.sub(r"\\[xu]([0-9a-f]+)", r"\\x{\1}", CONTROL_CHARACTERS)
+_CONTROL_CHARACTERS = re.sub(r"\\[xu]([0-9a-f]+)", r"\\x{\1}", CONTROL_CHARACTERS)  # in the syntax of RE2
 
 
 def with_control_characters(texts: pa.ChunkedArray) -> Rows:
-    """Which rows of a column of strings, or of lists of strings, hold a control character. Shape: -> [rows]."""
+    """Rows of a column of strings, or of lists of strings, with a control character. Shape: -> [rows]."""
 
     def holds(values: pa.ChunkedArray) -> Rows:
-        found: Rows = pc.fill_null(pc.match_substring_regex(values, _CONTROL_RE2), False).to_numpy()
+        found: Rows = pc.fill_null(pc.match_substring_regex(values, _CONTROL_CHARACTERS), False).to_numpy()
         return found
 
     return _of_any_element(texts, holds)
 
 
 def out_of_range(column: pa.ChunkedArray, allowed: Range) -> Rows:
-    """Which rows hold a number, or a list with a number, outside of what is allowed, NaN included.
+    """Rows with a number, or a list with a number, outside the allowed range; NaN always is.
 
-    Null is unknown: allowed unless the range is essential. As an element of a list it always is.
+    Null is allowed unless the range is essential; as an element of a list it always is.
 
     Shape:
         column [rows] -> [rows].
@@ -132,7 +102,7 @@ def out_of_range(column: pa.ChunkedArray, allowed: Range) -> Rows:
 
     def outside(values: pa.ChunkedArray) -> Rows:
         numbers = values.to_numpy()
-        with np.errstate(over="ignore"):  # a bound that is more than a float32 can hold is infinite to it
+        with np.errstate(over="ignore"):  # a bound beyond float32 becomes infinite
             bad: Rows = ~((numbers >= allowed.low) & (numbers <= allowed.high))
         return bad & values.is_valid().to_numpy() if values.null_count else bad
 
@@ -151,7 +121,7 @@ def _of_any_element(column: pa.ChunkedArray, test: Callable[[pa.ChunkedArray], R
 
 
 def fault(name: str, value: Any, allowed: Range) -> str:
-    """What is wrong with a value that is out of range: `error_last is 1.2, more than 1`."""
+    """Error text for a value out of range, such as `error_last is 1.2, more than 1`."""
     if isinstance(value, list):
         return f"{name} holds a number that is not from {allowed.low:g} to {allowed.high:g}"
     if value is None or not math.isfinite(value):
@@ -162,19 +132,20 @@ def fault(name: str, value: Any, allowed: Range) -> str:
 
 
 def as_declared(values: pa.ChunkedArray, declared: pa.DataType) -> pa.ChunkedArray:
-    """The column in the dtype that `records.SCHEMAS` declares, if that changes none of its values.
+    """Cast a column to the dtype in `records.SCHEMAS`.
 
     Raises:
-        pa.ArrowException: if it holds something else.
+        pa.ArrowException: if that would change a value.
     """
     if values.type == declared:
         return values
-    if _is_text(values.type) != _is_text(declared) and not pa.types.is_null(values.type):
+    if is_text(values.type) != is_text(declared) and not pa.types.is_null(values.type):
         raise pa.ArrowTypeError(f"it is {values.type}, not {declared}")
     return values.cast(declared)
 
 
-def _is_text(dtype: pa.DataType) -> bool:
+def is_text(dtype: pa.DataType) -> bool:
+    """Whether a column holds strings or lists of strings."""
     while pa.types.is_dictionary(dtype) or pa.types.is_list(dtype) or pa.types.is_large_list(dtype):
         dtype = dtype.value_type
     return bool(pa.types.is_string(dtype) or pa.types.is_large_string(dtype))

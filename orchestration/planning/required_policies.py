@@ -1,4 +1,4 @@
-"""Policies that a run needs from elsewhere: which, and published ones on their way into the store."""
+"""Augmentation policies that runs need from the store: from searches, and from files, which a launch copies there."""
 
 import itertools
 from collections.abc import Iterable
@@ -13,18 +13,18 @@ from orchestration.grid.grid import GridConfig, cell
 from orchestration.store.store import Store
 
 Policies = dict[str, PolicyFile]
-"""By the name that a store keeps them under."""
+"""Policies by their name in the store."""
 
 
 def policy_id(run: RunConfig) -> str | None:
-    """Under which name a store keeps the policy of a run; None if it needs none from there."""
+    """Name in the store of the policy that a run needs; None if it needs none from there."""
     if isinstance(run.policy, FilePolicy):
         return f"file-{run.policy.content}"
     return run.search_id
 
 
-def policy_of(run: RunConfig, store: Store) -> PolicyFile | None:
-    """The policy of a run from the store; None if it needs none.
+def load_policy(run: RunConfig, store: Store) -> PolicyFile | None:
+    """Policy of a run from the store; None if the run needs none.
 
     Raises:
         StoreError: if it is missing or damaged.
@@ -34,14 +34,17 @@ def policy_of(run: RunConfig, store: Store) -> PolicyFile | None:
 
 
 def searches_left(runs: Iterable[RunConfig], store: Store) -> dict[str, RunConfig]:
-    """The searches whose policy the store lacks, each with a run that needs it."""
-    wanted = {run.search_id: run for run in reversed(list(runs)) if run.search_id is not None}
+    """Searches whose policy the store lacks, by search id, each with the first run that needs it."""
+    wanted: dict[str, RunConfig] = {}
+    for run in runs:
+        if run.search_id is not None:
+            wanted.setdefault(run.search_id, run)
     there = store.policies() if wanted else set()
-    return {search_id: wanted[search_id] for search_id in reversed(wanted) if search_id not in there}
+    return {search_id: run for search_id, run in wanted.items() if search_id not in there}
 
 
-def pin_policy(run: RunConfig) -> tuple[RunConfig, Policies]:
-    """The run tied to what its policy file holds now, not to where it lies; and that policy, for the store.
+def pin_policy_file(run: RunConfig) -> tuple[RunConfig, Policies]:
+    """Replace the path of a run's policy file by the file's content id; also return the policy, for the store.
 
     Raises:
         ConfigError: if the file cannot be read, or is no policy.
@@ -56,8 +59,8 @@ def pin_policy(run: RunConfig) -> tuple[RunConfig, Policies]:
     return pinned, {f"file-{content}": policy}
 
 
-def pin_policies(grid: GridConfig) -> tuple[GridConfig, Policies]:
-    """`pin_policy` of all runs of a grid; what the store keeps of the grid names no file any more.
+def pin_policy_files(grid: GridConfig) -> tuple[GridConfig, Policies]:
+    """Apply `pin_policy_file` to all runs of a grid, so that the grid in the store names no files.
 
     Raises:
         ConfigError: if a file cannot be read, or is no policy.
@@ -65,7 +68,7 @@ def pin_policies(grid: GridConfig) -> tuple[GridConfig, Policies]:
     contents = dict(grid.policies)
     policies: Policies = {}
     for dataset, method in itertools.product(grid.datasets, grid.methods):
-        run, found = pin_policy(build_run(dataset, method, overrides=cell(grid, dataset, method)))
+        run, found = pin_policy_file(build_run(dataset, method, overrides=cell(grid, dataset, method)))
         policies |= found
         if isinstance(run.policy, FilePolicy) and run.policy.content is not None:
             contents[f"{dataset} {method}"] = run.policy.content
@@ -73,8 +76,8 @@ def pin_policies(grid: GridConfig) -> tuple[GridConfig, Policies]:
     return grid.model_copy(update={"set": rest, "policies": contents}), policies
 
 
-def keep(policies: Policies, store: Store) -> None:
-    """Writes what the store does not have yet."""
+def save_policies(policies: Policies, store: Store) -> None:
+    """Write the policies that the store does not have yet."""
     there = store.policies() if policies else set()
     for name, policy in policies.items():
         if name not in there:

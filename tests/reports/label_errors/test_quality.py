@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from autodo.results import records
-from reports.analysis.label_repair import finding
-from reports.doctor.quality import QUALITY_COLUMNS, label_quality, quality_table
-from reports.doctor.rankings import RANKINGS
+from reports.analysis.label_repair import detection_quality
+from reports.label_errors.quality import QUALITY_COLUMNS, label_quality, quality_table
+from reports.label_errors.rankings import RANKINGS
 from reports.readers.load import reduce_runs
-from tests.reports.doctor.points import learned, random_table
+from tests.reports.label_errors.points import learned, random_table
 
 
 def auroc(key: np.ndarray, wrong: np.ndarray) -> float:
@@ -28,12 +28,12 @@ def precision(key: np.ndarray, wrong: np.ndarray) -> float:
 def test_quality_is_that_of_all_pairs_and_all_orders(seed: int) -> None:
     draw = np.random.default_rng(seed)
     key, wrong = draw.integers(4, size=7).astype(float), np.arange(7) < 3
-    found = finding(key, wrong)
+    found = detection_quality(key, wrong)
     assert found == pytest.approx((auroc(key, wrong), precision(key, wrong)))
 
 
 def test_a_key_that_says_nothing_is_as_good_as_chance() -> None:
-    assert finding(np.ones(10), np.arange(10) < 2) == pytest.approx((0.5, 0.2))
+    assert detection_quality(np.ones(10), np.arange(10) < 2) == pytest.approx((0.5, 0.2))
 
 
 def test_the_quality_of_many_runs_is_read_from_few_columns(tmp_path: Path) -> None:

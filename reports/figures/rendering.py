@@ -19,7 +19,7 @@ _PAGE_FORMS = ((canvas.DPI, 256), (150, 256), (130, 256), (110, 256), (110, 128)
 
 
 @dataclasses.dataclass(frozen=True)
-class Files:
+class RenderedFigure:
     """A figure's content in both formats."""
 
     svg: bytes
@@ -47,7 +47,7 @@ class Files:
         return found
 
 
-def render(figure: Figure) -> Files:
+def render(figure: Figure) -> RenderedFigure:
     """Draws a figure, once for both formats. Letters of SVG are outlines, so that it looks the same everywhere."""
     sheet = figure.draw()
     # Ids within SVG are random without a salt, and both formats note the time or the program's version.
@@ -60,7 +60,7 @@ def render(figure: Figure) -> Files:
         svg, png = io.BytesIO(), io.BytesIO()
         FigureCanvasAgg(sheet).print_png(png, metadata={"Software": None})
         FigureCanvasSVG(sheet).print_svg(svg, metadata={"Date": None, "Creator": None})
-        return Files(svg.getvalue(), png.getvalue())
+        return RenderedFigure(svg.getvalue(), png.getvalue())
 
 
 def _palette_png(png: bytes, dpi: int, colours: int) -> bytes:
@@ -77,7 +77,7 @@ def _palette_png(png: bytes, dpi: int, colours: int) -> bytes:
     return content.getvalue()
 
 
-def save(figure: Figure, folder: StrPath | Location, files: Files | None = None) -> list[Location]:
+def save(figure: Figure, folder: StrPath | Location, files: RenderedFigure | None = None) -> list[Location]:
     """Writes KEY.svg and KEY.png into a folder and returns them; `files` if the figure is drawn already."""
     folder, files = as_location(folder), files or render(figure)
     places = [folder / f"{figure.key}.svg", folder / f"{figure.key}.png"]

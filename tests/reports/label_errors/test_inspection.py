@@ -11,11 +11,11 @@ from autodo.config.run import RunConfig
 from autodo.errors import StoreError
 from autodo.io.storage import Location, locate
 from autodo.results import records
-from reports.doctor.inspect_run import inspect_run, write_inspection
-from reports.doctor.labels_csv import image_folder, path_of, write_labels
 from reports.html import to_html
+from reports.label_errors.inspection import inspect_run, write_inspection
+from reports.label_errors.labels_csv import image_folder, path_of, write_labels
 from tests.reports.conftest import make
-from tests.reports.doctor.points import learned, random_table
+from tests.reports.label_errors.points import learned, random_table
 from tests.runs import result_row
 
 NAMES = ["<script>alert(1)</script>", "=1+1", 'a,b\n"c"', "dog", "@SUM(A1)"]

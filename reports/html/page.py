@@ -13,7 +13,7 @@ from markupsafe import Markup
 from reports.document import Figure, Report, Table
 from reports.figures.palette import styles
 from reports.formats import cell_text
-from reports.html import curves
+from reports.html import curve_data
 
 Picture = Callable[[Figure], tuple[str, bytes]]
 """Draws a figure: its media type, such as `image/svg+xml`, and the file's content."""
@@ -46,7 +46,7 @@ def to_html(report: Report, picture: Picture) -> str:
         .get_template("page.html.jinja")
         .render(
             report=report,
-            styles=styles([*report.methods, *curves.names(panels)]),
+            styles=styles([*report.methods, *curve_data.names(panels)]),
             policy=_policy(css, scripts),
             css=[Markup(text) for text in css],
             scripts=[Markup(text) for text in scripts],
@@ -64,7 +64,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
-    environment.globals.update(text_of=cell_text, curves=curves, shared_notes=_shared_notes)
+    environment.globals.update(text_of=cell_text, curves=curve_data, shared_notes=_shared_notes)
     environment.filters.update(
         sentence=cell_text.sentence, together=_together, breakable=_breakable, minus=_minus, png=_png_uri, score=_score
     )

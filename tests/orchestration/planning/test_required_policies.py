@@ -10,7 +10,14 @@ from autodo.config.recipes import build_run
 from autodo.errors import ConfigError, StoreError
 from orchestration.execution.execute import execute
 from orchestration.grid.grid import GridConfig, expand
-from orchestration.planning.policies import keep, pin_policies, pin_policy, policy_id, policy_of, searches_left
+from orchestration.planning.required_policies import (
+    load_policy,
+    pin_policy_file,
+    pin_policy_files,
+    policy_id,
+    save_policies,
+    searches_left,
+)
 from orchestration.store.store import Store
 from tests.orchestration.conftest import SMALL
 
@@ -40,7 +47,7 @@ def test_a_run_is_known_by_what_its_policy_does_not_by_where_it_lies(file: Path,
     (tmp_path / "copy.json").write_text(json.dumps({"source": "elsewhere", "sub_policies": ROTATE}))
     (tmp_path / "other.json").write_text(json.dumps(INVERT))
     pinned = [
-        pin_policy(build_run("digits", PUBLISHED, overrides={"policy.path": str(tmp_path / name)}))[0]
+        pin_policy_file(build_run("digits", PUBLISHED, overrides={"policy.path": str(tmp_path / name)}))[0]
         for name in ("policy.json", "copy.json", "other.json")
     ]
     assert pinned[0] == pinned[1]
@@ -48,23 +55,23 @@ def test_a_run_is_known_by_what_its_policy_does_not_by_where_it_lies(file: Path,
     assert pinned[0].policy is not None
     assert "path" not in pinned[0].policy.model_dump(exclude_none=True)
     baseline = build_run("digits", "baseline")
-    assert pin_policy(baseline) == (baseline, {})
+    assert pin_policy_file(baseline) == (baseline, {})
 
 
 def test_a_pinned_grid_needs_its_files_no_more(file: Path, any_store: Store) -> None:
     store = any_store
-    pinned, found = pin_policies(grid(file))
+    pinned, found = pin_policy_files(grid(file))
     store.save_grid(pinned)
-    keep(found, store)
+    save_policies(found, store)
     file.unlink()
     (again,) = store.grids().values()
     assert isinstance(again, GridConfig)
-    assert pin_policies(again) == (again.model_copy(update={"store": None}), {})
+    assert pin_policy_files(again) == (again.model_copy(update={"store": None}), {})
     runs = expand(again)
     assert [run.method.name for run in runs] == ["baseline", PUBLISHED]
     assert runs == expand(pinned)
-    assert policy_of(runs[0], store) is None
-    policy = policy_of(runs[1], store)
+    assert load_policy(runs[0], store) is None
+    policy = load_policy(runs[1], store)
     assert policy is not None
     assert policy.sub_policies == ((("Rotate", 0.9, 0.3),),)
     list(execute(runs[1], store))
@@ -77,7 +84,7 @@ def test_every_dataset_and_method_may_have_a_file_of_its_own(tmp_path: Path) -> 
     (tmp_path / "digits-dada-published.json").write_text(json.dumps(INVERT))
     (tmp_path / f"mnist-{PUBLISHED}.json").write_text(json.dumps(INVERT))
     both = {"methods": [PUBLISHED, "dada-published"], "datasets": ["digits", "mnist"]}
-    pinned, found = pin_policies(grid(tmp_path / "{dataset}-{method}.json", **both))
+    pinned, found = pin_policy_files(grid(tmp_path / "{dataset}-{method}.json", **both))
     assert len(found) == 2
     names = {(run.dataset.name, run.method.name): policy_id(run) for run in expand(pinned)}
     assert len(names) == 4
@@ -87,9 +94,9 @@ def test_every_dataset_and_method_may_have_a_file_of_its_own(tmp_path: Path) -> 
 def test_a_policy_file_that_is_wrong_is_told_before_anything_is_written(tmp_path: Path) -> None:
     (tmp_path / "policy.json").write_text('[[["Rotat", 1, 1]]]')
     with pytest.raises(ConfigError, match=r"policy.json: sub_policies\[0\]\[0\]: unknown operation 'Rotat'"):
-        pin_policies(grid(tmp_path / "policy.json"))
+        pin_policy_files(grid(tmp_path / "policy.json"))
     with pytest.raises(ConfigError, match="no such file"):
-        pin_policies(grid(tmp_path / "nothing.json"))
+        pin_policy_files(grid(tmp_path / "nothing.json"))
 
 
 def test_a_policy_that_the_store_lacks_is_a_clear_failure(store: Store) -> None:

@@ -5,16 +5,16 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from reports.analysis.label_repair import Finding, finding
-from reports.doctor.rankings import RANKINGS, keys_of
-from reports.doctor.signals import ROWS_AT_ONCE, Floats, Signals, UnusableSignals, read_signals
+from reports.analysis.label_repair import DetectionQuality, detection_quality
 from reports.document import Cell, Column, Row, Table
+from reports.label_errors.rankings import RANKINGS, keys_of
+from reports.label_errors.signals import ROWS_AT_ONCE, Floats, Signals, UnusableSignals, read_signals
 
 QUALITY_COLUMNS = ("index", "label", "clean_label", "prediction", "loss", "weight", "soft_label")
 """Columns of points that `label_quality` reads; every store has them."""
 
 
-def label_quality(points: pa.Table) -> dict[str, Finding]:
+def label_quality(points: pa.Table) -> dict[str, DetectionQuality]:
     """The quality of each ranking that takes no time, for `reduce_runs` with QUALITY_COLUMNS.
 
     Returns:
@@ -32,22 +32,22 @@ def label_quality(points: pa.Table) -> dict[str, Finding]:
     return qualities(signals, keys)
 
 
-def qualities(signals: Signals, keys: Mapping[str, Floats]) -> dict[str, Finding]:
+def qualities(signals: Signals, keys: Mapping[str, Floats]) -> dict[str, DetectionQuality]:
     """The quality of each key; empty if no label is known to be wrong, or all are."""
     wrong = signals.wrong
     if wrong is None:
         return {}
-    findings = {name: finding(key.astype(np.float64), wrong) for name, key in keys.items()}
+    findings = {name: detection_quality(key.astype(np.float64), wrong) for name, key in keys.items()}
     return {name: found for name, found in findings.items() if found is not None}
 
 
-def quality_table(found: Mapping[str, Finding], wrong: int, points: int) -> Table:
+def quality_table(found: Mapping[str, DetectionQuality], wrong: int, points: int) -> Table:
     """The qualities of one run's rankings, the best first.
 
     Args:
         wrong: how many labels are; points: of so many.
     """
-    best = Finding(*(max(column) for column in zip(*found.values(), strict=True)))
+    best = DetectionQuality(*(max(column) for column in zip(*found.values(), strict=True)))
     return Table(
         key="label-quality",
         title=f"{wrong:,} of {points:,} labels are known to be wrong",

@@ -3,9 +3,11 @@ import io
 import pytest
 from rich.console import Console
 
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig
-from orchestration.display.searches import INTERVAL_SECONDS, SearchBoard, search_label
+from orchestration.display.live import INTERVAL_SECONDS
+from orchestration.display.search_display import SearchDisplay
+from orchestration.display.text import search_label
 
 
 @pytest.fixture
@@ -28,18 +30,18 @@ def test_lines_where_there_is_no_terminal(searches):
     now = 0.0
     out = io.StringIO()
     dada, faster = searches
-    with SearchBoard(searches, Console(file=out, width=200), clock=lambda: now) as board:
-        board.update(dada, "at work", "epoch 1")
-        board.refresh()
+    with SearchDisplay(searches, Console(file=out, width=200), clock=lambda: now) as display:
+        display.update(dada, "at work", "epoch 1")
+        display.refresh()
         assert out.getvalue() == "", "nothing ended, and it is early"
         now = INTERVAL_SECONDS
-        board.refresh()
-        board.refresh()
+        display.refresh()
+        display.refresh()
         assert out.getvalue() == "searching: dada on digits 10-0.1 seed 3: epoch 1\n"
-        board.update(dada, "found", "in the end")
-        board.update(dada, "found", "in the end")
-        board.update(faster, "in another launch", "")
-        board.update(faster, "failed", "too few images")
+        display.update(dada, "found", "in the end")
+        display.update(dada, "found", "in the end")
+        display.update(faster, "in another launch", "")
+        display.update(faster, "failed", "too few images")
     assert out.getvalue().splitlines()[1:] == [
         "search found: dada on digits 10-0.1 seed 3: in the end",
         "search in another launch: faster-autoaugment on digits 10-0.1 seed 3",
@@ -51,11 +53,11 @@ def test_what_a_terminal_shows(searches):
     out = io.StringIO()
     console = Console(file=out, width=100, height=20, force_terminal=True)
     dada, faster = searches
-    with SearchBoard(searches, console, clock=lambda: 0.0) as board:
-        board.update(dada, "at work", "epoch [1] of 3")
-        board.update(faster, "found", "")
+    with SearchDisplay(searches, console, clock=lambda: 0.0) as display:
+        display.update(dada, "at work", "epoch [1] of 3")
+        display.update(faster, "found", "")
         shown = io.StringIO()
-        Console(file=shown, width=100).print(board._render())
+        Console(file=shown, width=100).print(display.render())
     lines = [line.split() for line in shown.getvalue().splitlines()]
     assert lines[0] == ["1", "of", "2", "searches", "done", "0", "s", "so", "far"]
     assert lines[1] == ["dada", "on", "digits", "10-0.1", "seed", "3", "epoch", "[1]", "of", "3"]

@@ -4,7 +4,7 @@ import pytest
 
 from reports.document import Cell, Column, Report, Row, Section, Table
 from reports.figures.palette import COLOURS, NEUTRAL
-from reports.html import curves
+from reports.html import curve_data
 from tests.reports.html import reports
 
 
@@ -14,23 +14,23 @@ from tests.reports.html import reports
 )
 def test_contrast_is_that_of_wcag(one: str, other: str, ratio: float) -> None:
     """Values that published contrast checkers give."""
-    assert curves.contrast_ratio(one, other) == pytest.approx(ratio, abs=1e-3)
-    assert curves.contrast_ratio(other, one) == pytest.approx(ratio, abs=1e-3)
+    assert curve_data.contrast_ratio(one, other) == pytest.approx(ratio, abs=1e-3)
+    assert curve_data.contrast_ratio(other, one) == pytest.approx(ratio, abs=1e-3)
 
 
-@pytest.mark.parametrize("colour", [*COLOURS, NEUTRAL, "#000000", curves.DARK])
+@pytest.mark.parametrize("colour", [*COLOURS, NEUTRAL, "#000000", curve_data.DARK])
 def test_every_colour_is_seen_on_a_dark_page(colour: str) -> None:
-    lit = curves.on_dark(colour)
-    assert curves.contrast_ratio(lit, curves.DARK) >= 4
-    if curves.contrast_ratio(colour, curves.DARK) >= 4:
+    lit = curve_data.on_dark(colour)
+    assert curve_data.contrast_ratio(lit, curve_data.DARK) >= 4
+    if curve_data.contrast_ratio(colour, curve_data.DARK) >= 4:
         assert lit == colour.lower(), "a colour that is seen stays as it is"
 
 
 def test_the_dark_background_is_that_of_the_style() -> None:
-    from reports.html.render import _asset
+    from reports.html.page import _asset
 
     dark = _asset("page.css").split("prefers-color-scheme: dark")[1]
-    assert f"--card: {curves.DARK};" in dark
+    assert f"--card: {curve_data.DARK};" in dark
 
 
 def report(count: int, best: str) -> tuple[Section, Report]:
@@ -43,10 +43,10 @@ def report(count: int, best: str) -> tuple[Section, Report]:
 
 def test_few_curves_are_all_shown() -> None:
     section, whole = report(8, best="method-03")
-    assert curves.shown_first(section, whole) == {f"method-{i:02d}" for i in range(8)}
+    assert curve_data.shown_first(section, whole) == {f"method-{i:02d}" for i in range(8)}
 
 
 def test_of_many_curves_the_first_and_the_best_are_shown() -> None:
     section, whole = report(20, best="method-17")
-    shown = curves.shown_first(section, whole)
+    shown = curve_data.shown_first(section, whole)
     assert shown == {"method-17", *(f"method-{i:02d}" for i in range(7))}

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from autodo.io.storage import Location, StrPath, as_location, is_uri
-from reports.doctor.label_errors import RankedLabels
+from reports.label_errors.ranked_labels import RankedLabels
 
 _BEGINS_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 

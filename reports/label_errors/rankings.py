@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 import numpy as np
 from scipy.stats import rankdata
 
-from reports.doctor.signals import Floats, Signals
+from reports.label_errors.signals import Floats, Signals
 
 CLEANLAB_LIMIT = 20_000_000
 """Probabilities N x C above which cleanlab is left out: it holds them several times, as float64."""
@@ -16,7 +16,7 @@ _NOT_LEARNED = "the method does not learn what it needs"
 _CLEANLAB = threading.Lock()  # what it warns of is kept quiet for the whole process
 
 
-class Lacking(LookupError):
+class MissingSignal(LookupError):
     """A ranking needs what the run does not have; the text says what."""
 
 
@@ -30,7 +30,7 @@ class Ranking:
 
     Args:
         summary: what it goes by.
-        key: of each point, [N]; the higher, the more probably wrong. Raises Lacking.
+        key: of each point, [N]; the higher, the more probably wrong. Raises MissingSignal.
         score: what a person is shown of the key; of the same order.
         slow: takes too long for reports of many runs.
     """
@@ -55,13 +55,13 @@ def _loss_in_class(signals: Signals) -> Floats:
 
 def _weight(signals: Signals) -> Floats:
     if signals.weight is None:
-        raise Lacking(_NOT_LEARNED)
+        raise MissingSignal(_NOT_LEARNED)
     return -signals.weight
 
 
 def _soft_label(signals: Signals) -> Floats:
     if signals.soft_label is None:
-        raise Lacking(_NOT_LEARNED)
+        raise MissingSignal(_NOT_LEARNED)
     return 1 - signals.soft_label
 
 
@@ -69,7 +69,7 @@ def _average(signals: Signals) -> Floats:
     learned = [key(signals) for key, there in ((_weight, signals.weight), (_soft_label, signals.soft_label))
                if there is not None]  # fmt: skip
     if not learned:
-        raise Lacking(_NOT_LEARNED)
+        raise MissingSignal(_NOT_LEARNED)
     ranks = [rankdata(key) for key in (signals.loss, *learned)]
     return np.mean(ranks, axis=0) / len(signals.loss)
 
@@ -104,10 +104,10 @@ def _confident_learning(signals: Signals) -> Floats:
 
 def _require_probabilities(signals: Signals) -> None:
     if signals.top_probabilities is None:
-        raise Lacking("the run is older than the column top_probabilities")
+        raise MissingSignal("the run is older than the column top_probabilities")
     values = len(signals.given) * signals.classes
     if values > CLEANLAB_LIMIT:
-        raise Lacking(f"points x classes are {values:,}, more than {CLEANLAB_LIMIT:,}")
+        raise MissingSignal(f"points x classes are {values:,}, more than {CLEANLAB_LIMIT:,}")
 
 
 RANKINGS: Mapping[str, Ranking] = {
@@ -134,6 +134,6 @@ def keys_of(signals: Signals, names: Collection[str] = tuple(RANKINGS)) -> tuple
     for name in names:
         try:
             keys[name] = RANKINGS[name].key(signals)
-        except Lacking as reason:
+        except MissingSignal as reason:
             lacking[name] = str(reason)
     return keys, lacking

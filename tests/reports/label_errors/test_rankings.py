@@ -8,11 +8,11 @@ from cleanlab.filter import find_label_issues
 from cleanlab.rank import get_label_quality_scores
 
 from autodo.results import records
-from reports.doctor.label_errors import rank_labels
-from reports.doctor.rankings import CLEANLAB_LIMIT, DEFAULT, RANKINGS, Lacking, keys_of
-from reports.doctor.signals import UNKNOWN, Signals, UnusableSignals, read_signals
+from reports.label_errors.ranked_labels import rank_labels
+from reports.label_errors.rankings import CLEANLAB_LIMIT, DEFAULT, RANKINGS, MissingSignal, keys_of
+from reports.label_errors.signals import UNKNOWN, Signals, UnusableSignals, read_signals
 from tests.reports.conftest import make
-from tests.reports.doctor.points import NAMES, learned, points_table, random_table
+from tests.reports.label_errors.points import NAMES, learned, points_table, random_table
 from tests.runs import outcome, result_row
 
 P = np.array([[0.7, 0.2, 0.1], [0.7, 0.1, 0.2], [0.1, 0.6, 0.3], [0.25, 0.25, 0.5]])
@@ -108,14 +108,14 @@ def test_what_a_run_lacks_is_said() -> None:
     assert set(keys) == {"loss", "loss-in-class"}
     assert lacking["weight"] == "the method does not learn what it needs"
     assert lacking["margin"] == "the run is older than the column top_probabilities"
-    with pytest.raises(Lacking, match="the method does not learn what it needs"):
+    with pytest.raises(MissingSignal, match="the method does not learn what it needs"):
         rank_labels(older, list("abcde"), "soft-label")
-    with pytest.raises(Lacking, match="unknown ranking 'wait'; known: loss, "):
+    with pytest.raises(MissingSignal, match="unknown ranking 'wait'; known: loss, "):
         rank_labels(older, list("abcde"), "wait")
 
 
 def test_many_points_of_many_classes_need_no_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("reports.doctor.rankings.CLEANLAB_LIMIT", 999)
+    monkeypatch.setattr("reports.label_errors.rankings.CLEANLAB_LIMIT", 999)
     keys, lacking = keys_of(signals_of(random_table(), 5))
     assert "loss" in keys
     assert lacking["confident-learning"] == "points x classes are 1,000, more than 999"

@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 from autodo.errors import StoreError
 from autodo.io.storage import Location, StrPath, as_location, reason
 from autodo.io.store_format import check_format
-from reports.analysis.label_repair import Finding
-from reports.doctor.label_errors import RankedLabels, ranked
-from reports.doctor.labels_csv import image_folder, path_of, write_labels
-from reports.doctor.quality import qualities, quality_table
-from reports.doctor.rankings import DEFAULT, RANKINGS, Lacking, keys_of
-from reports.doctor.signals import OPTIONAL, REQUIRED, ROWS_AT_ONCE, Signals, UnusableSignals, read_signals
+from reports.analysis.label_repair import DetectionQuality
 from reports.document import Gallery, Report, Section, Suspect, Table
+from reports.label_errors.labels_csv import image_folder, path_of, write_labels
+from reports.label_errors.quality import qualities, quality_table
+from reports.label_errors.ranked_labels import RankedLabels, ranked
+from reports.label_errors.rankings import DEFAULT, RANKINGS, MissingSignal, keys_of
+from reports.label_errors.signals import OPTIONAL, REQUIRED, ROWS_AT_ONCE, Signals, UnusableSignals, read_signals
 
 Pictures = Callable[[RankedLabels], Mapping[int, bytes]]
 """PNGs of points by index, of those that it has."""
@@ -86,7 +86,7 @@ def inspect_run(
         signals = read_signals(_batches(file, run_id), len(names))
     try:
         labels = ranked(signals, names, ranking)
-    except Lacking as error:
+    except MissingSignal as error:
         raise StoreError(f"{run_id}: cannot be sorted by {ranking}: {error}") from None
     keys, lacking = keys_of(signals) if compare else ({}, {})
     found = qualities(signals, keys)
@@ -209,7 +209,7 @@ def _gallery(shown: RankedLabels, folder: str | None, images: Mapping[int, bytes
     )
 
 
-def _table(found: Mapping[str, Finding], signals: Signals) -> Table | None:
+def _table(found: Mapping[str, DetectionQuality], signals: Signals) -> Table | None:
     if not found or signals.wrong is None:
         return None
     return quality_table(found, int(signals.wrong.sum()), len(signals.given))

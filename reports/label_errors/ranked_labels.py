@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from reports.doctor.rankings import DEFAULT, RANKINGS, Lacking
-from reports.doctor.signals import ROWS_AT_ONCE, Floats, Integers, Signals, read_signals
+from reports.label_errors.rankings import DEFAULT, RANKINGS, MissingSignal
+from reports.label_errors.signals import ROWS_AT_ONCE, Floats, Integers, Signals, read_signals
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,7 +65,7 @@ def rank_labels(points: pa.Table, class_names: Sequence[str], ranking: str = DEF
         class_names: of results, in class order.
         ranking: a key of RANKINGS.
     Raises:
-        UnusableSignals: if the table is damaged. Lacking: if the run has not what the ranking needs.
+        UnusableSignals: if the table is damaged. MissingSignal: if the run has not what the ranking needs.
     """
     return ranked(read_signals(points.to_batches(max_chunksize=ROWS_AT_ONCE), len(class_names)), class_names, ranking)
 
@@ -74,10 +74,10 @@ def ranked(signals: Signals, class_names: Sequence[str], ranking: str = DEFAULT)
     """As `rank_labels`, of signals that are read already.
 
     Raises:
-        Lacking: if the run has not what the ranking needs.
+        MissingSignal: if the run has not what the ranking needs.
     """
     if ranking not in RANKINGS:
-        raise Lacking(f"unknown ranking {ranking!r}; known: {', '.join(RANKINGS)}")
+        raise MissingSignal(f"unknown ranking {ranking!r}; known: {', '.join(RANKINGS)}")
     key = RANKINGS[ranking].key(signals)
     order = np.argsort(-key, kind="stable")
     return RankedLabels(

@@ -4,8 +4,10 @@ import pytest
 from rich.console import Console
 
 from autodo.config.recipes import build_run
-from orchestration.display.progress import GridProgress, LiveDisplay, PlainDisplay, duration, label
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.display.grid_display import GridDisplay
+from orchestration.display.grid_progress import GridProgress
+from orchestration.display.text import duration, label
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.run_queue import Job
 
 
@@ -79,7 +81,7 @@ def test_a_run_whose_workers_have_no_room_is_not_at_work() -> None:
 
     def shown() -> str:
         with console.capture() as capture:
-            console.print(LiveDisplay(progress, console)._render())
+            console.print(GridDisplay(progress, console).render())
         return capture.get()
 
     progress.started(job.run_id)
@@ -114,7 +116,7 @@ def test_a_pipe_gets_a_line_when_a_run_ends_and_when_the_interval_is_over() -> N
     out, now = io.StringIO(), 0.0
     first, second = jobs(2)
     progress = GridProgress([first, second])
-    display = PlainDisplay(progress, Console(file=out, width=120), interval_seconds=15, clock=lambda: now)
+    display = GridDisplay(progress, Console(file=out, width=120), clock=lambda: now)
     progress.started(first.run_id)
     display.refresh()
     assert out.getvalue() == ""
@@ -132,7 +134,7 @@ def test_more_runs_than_lines_are_counted() -> None:
     for job in many:
         progress.started(job.run_id)
     console = Console(file=(out := io.StringIO()), force_terminal=True, width=120, height=10)
-    console.print(LiveDisplay(progress, console)._render())
+    console.print(GridDisplay(progress, console).render())
     assert "and 24 more" in out.getvalue()
     assert out.getvalue().count("starting") == 6
 
@@ -142,11 +144,11 @@ def test_a_terminal_shows_every_running_run() -> None:
     progress = GridProgress([first, second], slots=2)
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=120)
-    with LiveDisplay(progress, console) as display:
+    with GridDisplay(progress, console) as display:
         progress.started(first.run_id)
         progress.started(second.run_id)
         progress.epoch(first.run_id, 2, 0.123, 1.0)
-        console.print(display._render())
+        console.print(display.render())
     text = out.getvalue()
     assert "0 of 2 runs done, 2 running" in text
     assert "epoch 3/10" in text

@@ -27,8 +27,8 @@ from reports.figures import (
     render,
     save,
 )
-from reports.figures.files import PAGE_BYTES
 from reports.figures.palette import styles
+from reports.figures.rendering import PAGE_BYTES
 from reports.readers.load import load_epochs
 from tests.reports.figures.stores import Store
 from tests.reports.html.reports import clusters
