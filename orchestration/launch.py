@@ -21,14 +21,17 @@ from rich.console import Console
 from autodo.config.shipped import dataset_presets, dataset_recipe
 from autodo.errors import StoreError
 from autodo.io.storage import LocalLocation, Location, StrPath, absolute
-from orchestration.display.progress import LONG_SECONDS, Display, GridProgress, display, label, parse_log_line, roughly
+from orchestration.display.grid_display import GridDisplay
+from orchestration.display.grid_progress import GridProgress
+from orchestration.display.text import label, parse_log_line, rough_duration
 from orchestration.execution.on_workers import AnyRunTrial, request
 from orchestration.execution.options import ExecutionOptions, Launch
-from orchestration.grid.grid import ResourcesConfig
 from orchestration.grid.keep import Keep
+from orchestration.grid.resources import ResourcesConfig
+from orchestration.planning.estimate import LONG_SECONDS
 from orchestration.planning.launch_times import Overhead
 from orchestration.planning.plan import RETRIES
-from orchestration.planning.policies import searches_left
+from orchestration.planning.required_policies import searches_left
 from orchestration.planning.run_queue import PATIENCE_SECONDS, Job, RunQueue
 
 # First of all that touches Ray: it sets the environment that Ray reads at its import.
@@ -132,7 +135,7 @@ def launch(
         )
         # Of those that wait for a place in a small cluster Tune starts any; so let it know of no more than it needs.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots + 1 if local else max(slots + 1, AUTOSCALING_DEMAND))
-        events = _Events(queue, progress, store, display(progress, console), _smaller_preset(jobs))
+        events = _Events(queue, progress, store, GridDisplay(progress, console), _smaller_preset(jobs))
         tuner = tune.Tuner(
             tune.with_resources(AnyRunTrial, request),
             tune_config=tune.TuneConfig(
@@ -297,7 +300,7 @@ class _Events(tune.Callback):
     """Hands what Tune reports to the queue, the display and, deaths of processes, to the store."""
 
     def __init__(
-        self, queue: RunQueue, progress: GridProgress, store: Store, shown: Display, smaller: str | None = None
+        self, queue: RunQueue, progress: GridProgress, store: Store, shown: GridDisplay, smaller: str | None = None
     ) -> None:
         """Takes the preset to point to if the runs take long, or None."""
         self._queue, self._progress, self._store, self.display = queue, progress, store, shown
@@ -408,8 +411,8 @@ class _Events(tune.Callback):
         seconds = self._progress.remaining_seconds()
         if self._smaller and seconds is not None and seconds > LONG_SECONDS:
             self.display.say(
-                f"about {roughly(seconds)} left on CPUs: `preset: {self._smaller}` in the grid makes the runs smaller, "
-                "see docs/tutorial/own-images.md"
+                f"about {rough_duration(seconds)} left on CPUs: `preset: {self._smaller}` in the grid makes the "
+                "runs smaller, see docs/tutorial/own-images.md"
             )
             self._smaller = None
 

@@ -19,9 +19,10 @@ from orchestration.cli import show
 from orchestration.cli.job_folder import check_outlasts_job
 from orchestration.cli.options import Settings, effective, parse_duration
 from orchestration.cli.overview import failures, say, searches_line
-from orchestration.grid.grid import ResourcesConfig, expand, load_grid, pin_content
+from orchestration.grid.grid import expand, load_grid, pin_content
 from orchestration.grid.keep import Keep, not_kept, parse_keep
-from orchestration.planning import launch_times, policies
+from orchestration.grid.resources import ResourcesConfig
+from orchestration.planning import launch_times, required_policies
 from orchestration.planning.plan import Plan, continued, jobs_left, launched, make_plan, select
 from orchestration.ray_cluster.address import check_address
 from orchestration.store.run_state import State
@@ -42,7 +43,7 @@ def launch(console: Console, settings: Settings, *, grid: str, store: StrPath | 
 
 def _launch(console: Console, settings: Settings, *, grid: str, store: StrPath | None, overrides: Sequence[str]) -> int:
     config = pin_content(load_grid(grid).override(parse_overrides(overrides)))
-    config, found = policies.pin_policies(config)
+    config, found = required_policies.pin_policy_files(config)
     place = Store(store or config.store_path).supported()
     config, remark = continued(config, place)
     if remark:
@@ -53,7 +54,7 @@ def _launch(console: Console, settings: Settings, *, grid: str, store: StrPath |
     def create() -> None:
         # With what was asked for, so that `resume` asks for the same.
         place.create().save_grid(config.model_copy(update={"resources": resources, "keep": keep}))
-        policies.keep(found, place)
+        required_policies.save_policies(found, place)
 
     runs = expand(config)
     return _run(console, settings, place, runs, lambda _: resources, keep=keep, title=config.name, before=create)

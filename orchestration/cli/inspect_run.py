@@ -23,9 +23,9 @@ from orchestration.store.run_state import State
 from orchestration.store.store import Store
 
 if TYPE_CHECKING:
-    from reports.doctor.inspect_run import Inspection
-    from reports.doctor.label_errors import RankedLabels
     from reports.document import Figure
+    from reports.label_errors.inspection import Inspection
+    from reports.label_errors.ranked_labels import RankedLabels
 
 SIDE = 128
 """Pixels of a picture's longer side, at most; a smaller image keeps its size."""
@@ -53,9 +53,9 @@ def inspect(
     Raises:
         UserError: if there is no such run, it is not done, or a file of it is damaged.
     """
-    from reports.doctor.inspect_run import inspect_run, write_inspection
-    from reports.doctor.rankings import DEFAULT, RANKINGS
     from reports.html import to_html
+    from reports.label_errors.inspection import inspect_run, write_inspection
+    from reports.label_errors.rankings import DEFAULT, RANKINGS
 
     ranking = ranking or DEFAULT
     check_name(ranking, list(RANKINGS), "ranking")
@@ -147,8 +147,8 @@ def _list_runs(console: Console, store: Store) -> None:
 
 
 def _print(console: Console, found: "Inspection", lines: int) -> None:
-    from reports.doctor.labels_csv import path_of
     from reports.formats.terminal import table_terminal
+    from reports.label_errors.labels_csv import path_of
 
     labels = found.labels
     title = f"{found.run_id}: {len(labels):,} train points, by {labels.ranking}"

@@ -16,12 +16,13 @@ from autodo.errors import StoreError
 from autodo.io.storage import StrPath
 from autodo.text import count_of
 from orchestration.cli.options import Settings, effective
-from orchestration.display.progress import duration
-from orchestration.grid.grid import ResourcesConfig, expand, load_grid, pin_content
+from orchestration.display.text import duration
+from orchestration.grid.grid import expand, load_grid, pin_content
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.estimate import CostEstimate, wall_seconds
 from orchestration.planning.launch_times import Overhead, expected
 from orchestration.planning.plan import continued, jobs_left, launched, local_slots, make_plan, select
-from orchestration.planning.policies import pin_policies, searches_left
+from orchestration.planning.required_policies import pin_policy_files, searches_left
 from orchestration.planning.run_queue import Job
 from orchestration.store.run_state import State
 from orchestration.store.store import Store
@@ -43,7 +44,7 @@ def plan(
     list_runs: bool,
 ) -> None:
     """Prints the runs of a grid by state, and the time that the rest takes."""
-    config, _ = pin_policies(pin_content(load_grid(grid).override(parse_overrides(overrides))))
+    config, _ = pin_policy_files(pin_content(load_grid(grid).override(parse_overrides(overrides))))
     place = Store(store or config.store_path).supported()
     config, remark = continued(config, place)
     if remark and not list_runs:

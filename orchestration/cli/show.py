@@ -29,7 +29,7 @@ from autodo.config.shipped import (
 )
 from autodo.errors import StoreError
 from autodo.io.storage import Location, StrPath, locate
-from orchestration.display.progress import duration, label
+from orchestration.display.text import duration, label
 from orchestration.grid.grid import expand, grid_text, load_grid
 from orchestration.planning.plan import Plan, expected_rows, launched
 from orchestration.store.store import Store

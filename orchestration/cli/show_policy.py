@@ -17,7 +17,7 @@ from autodo.io.atomic import atomic_path
 from autodo.io.storage import StrPath, reason
 from autodo.text import printable
 from orchestration.cli.overview import say
-from orchestration.display.progress import duration
+from orchestration.display.text import duration
 from orchestration.store.store import Store
 
 

@@ -22,16 +22,18 @@ from autodo.text import count_of
 from orchestration.cli import show
 from orchestration.cli.job_folder import check_outlasts_job
 from orchestration.cli.overview import say
-from orchestration.display.progress import LONG_SECONDS, RunDisplay, roughly
+from orchestration.display.run_display import RunDisplay
+from orchestration.display.text import rough_duration
 from orchestration.grid.keep import not_kept, parse_keep
-from orchestration.planning import policies
+from orchestration.planning import required_policies
+from orchestration.planning.estimate import LONG_SECONDS
 from orchestration.store.run_state import RunBusy
 from orchestration.store.store import Store
 
 if TYPE_CHECKING:
     from autodo.augment.policy_file import PolicyFile
     from autodo.data import DataSplits
-    from autodo.training.progress import Durations
+    from autodo.progress import Durations
 
 logger = logging.getLogger("autodo")
 
@@ -87,7 +89,9 @@ def train(
     from autodo import data
 
     with data.shared_listing():
-        run, found = policies.pin_policy(run.model_copy(update={"dataset": data.pin_content(run.dataset)}))
+        run, found = required_policies.pin_policy_file(
+            run.model_copy(update={"dataset": data.pin_content(run.dataset)})
+        )
         place = Store(store).supported()
         check_outlasts_job(place)
         if place.is_done(run.run_id):
@@ -117,7 +121,7 @@ def train(
         loader_workers=loader_workers,
         checkpoint_steps=checkpoint_steps,
     )
-    policies.keep(found, place.create())
+    required_policies.save_policies(found, place.create())
     epoch = None
     try:
         if run.search_id is not None and run.search_id not in place.policies():
@@ -196,7 +200,7 @@ def _estimate(
     threads = torch.get_num_threads()
     on = f" on {count_of(threads, 'CPU thread')}" if device == "cpu" else ""
     included = ", outer passes included" if run.outer is not None else ""
-    text = f"training takes about {roughly(seconds)}{on}{included}"
+    text = f"training takes about {rough_duration(seconds)}{on}{included}"
     if device == "cpu" and seconds > LONG_SECONDS:
         for option, other in smaller.items():
             try:
@@ -204,7 +208,7 @@ def _estimate(
             except (UserError, RuntimeError):  # of a variant that cannot be trained so, or not here
                 continue
             if other_seconds < seconds / 2:
-                text += f"; with `{option}` about {roughly(other_seconds)}"
+                text += f"; with `{option}` about {rough_duration(other_seconds)}"
                 break
     if seconds >= WORTH_SAYING_SECONDS:
         shown.say(text)
@@ -212,12 +216,12 @@ def _estimate(
 
 
 def _search(console: Console, run: RunConfig, store: Store, data_dir: str | None, device: str) -> None:
-    from orchestration.display.searches import SearchBoard
+    from orchestration.display.search_display import SearchDisplay
     from orchestration.search.task_runner import search_in_store
 
     store.begin(run)  # so that a search that fails is a failure of a run that is known
     search_id = str(run.search_id)
-    with SearchBoard({search_id: run}, console) as board:
+    with SearchDisplay({search_id: run}, console) as board:
 
         def tell(line: str) -> None:
             board.update(search_id, "at work", line)

@@ -14,10 +14,10 @@ from autodo.config.dataset import DatasetConfig
 from autodo.config.run import RunConfig
 from autodo.errors import DataError, StoreError, UserError
 from autodo.io.storage import StrPath
-from orchestration.display.progress import ProgressLog
+from orchestration.display.run_display import ProgressLog
 from orchestration.execution.conditions import Conditions
 from orchestration.execution.options import DEFAULT_OPTIONS, ExecutionOptions
-from orchestration.planning.policies import policy_of
+from orchestration.planning.required_policies import load_policy
 from orchestration.store.run_state import RunBusy
 from orchestration.store.store import Store, here
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from autodo.augment.policy_file import PolicyFile
     from autodo.data import Dataset, DataSplits
     from autodo.distributed.process_group import ProcessGroup
-    from autodo.training.progress import Durations, Progress
+    from autodo.progress import Durations, Progress
     from autodo.training.trainer import Trainer
 
 logger = logging.getLogger("autodo")
@@ -88,7 +88,7 @@ def execute(
             store.begin(config)
             dataset = load_here(config.dataset, options.data_dir, options.download)
             prepared = data.prepare(dataset, config)
-            policy = policy_of(config, store)
+            policy = load_policy(config, store)
             progress_log = ProgressLog(logger, on_progress)
             training = _training(
                 config,
@@ -175,7 +175,7 @@ def assist(
             checkpoint_every=options.checkpoint_every,
             checkpoint_steps=options.checkpoint_steps,
             group=group,
-            policy=policy_of(config, store),
+            policy=load_policy(config, store),
             storage=TableStorage(options.lambda_storage),
         )
         group.gather(here())

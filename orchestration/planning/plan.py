@@ -11,7 +11,8 @@ from autodo.config.defaults import defaults_before
 from autodo.config.run import RunConfig
 from autodo.config.validation import parse_selection
 from autodo.errors import ConfigError
-from orchestration.grid.grid import GridConfig, ResourcesConfig, expand
+from orchestration.grid.grid import GridConfig, expand
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.estimate import measure, rough_cost
 from orchestration.planning.run_queue import Job
 from orchestration.store.run_state import State

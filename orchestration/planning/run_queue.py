@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from autodo.config.run import RunConfig
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.store.run_state import Failure
 
 BUSY_PAUSE_SECONDS = 2.0

@@ -11,7 +11,7 @@ from ray.exceptions import RayError
 from autodo.config.run import RunConfig
 from autodo.errors import StoreError
 from autodo.search.tasks import Json, Task
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.grid.resources import ResourcesConfig
 
 # First of all that touches Ray: it sets the environment that Ray reads at its import.
 from orchestration.ray_cluster import cluster as clusters

@@ -26,9 +26,9 @@ from autodo.config.run import RunConfig
 from autodo.io.storage import Location, StrPath, absolute, locate
 from autodo.search.tasks import provenance, search_config
 from autodo.seeds import numpy_generator
-from orchestration.display.searches import SearchBoard
+from orchestration.display.search_display import SearchDisplay
 from orchestration.execution.execute import load_here
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.grid.resources import ResourcesConfig
 
 # First of all that touches Ray: it sets the environment that Ray reads at its import.
 from orchestration.ray_cluster import cluster as clusters
@@ -96,7 +96,7 @@ def find_policies(
 
     waiting = dict(wanted)
     with (
-        SearchBoard(wanted, console) as board,
+        SearchDisplay(wanted, console) as board,
         clusters.on_signal(signal.SIGINT, interrupt),
         clusters.on_signal(signal.SIGTERM, interrupt),
     ):
@@ -128,7 +128,7 @@ def _find(
     search_id: str,
     config: RunConfig,
     store: Store,
-    board: SearchBoard,
+    board: SearchDisplay,
     over: Callable[[], bool],
     options: dict[str, Any],
 ) -> bool:
@@ -301,7 +301,7 @@ class MemberTrainable(tune.Trainable):
         }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        from autodo.training.checkpoint import save_torch
+        from autodo.io.atomic import save_torch
 
         save_torch(self._member.state_dict(), Path(checkpoint_dir) / "member.pt")
         # Tune 2.60 may ask for a checkpoint twice and count it once; then the next one would lie in its place, and an
@@ -324,7 +324,7 @@ class MemberTrainable(tune.Trainable):
         return int(self.trial_id.rpartition("_")[2])
 
     def _keep(self) -> None:
-        from autodo.training.checkpoint import save_torch
+        from autodo.io.atomic import save_torch
 
         epoch = self._member.epoch
         state = {"format": _FORMAT, "genome": self._genome, "member": self._member.state_dict()}

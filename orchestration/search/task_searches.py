@@ -18,8 +18,8 @@ from autodo.config.run import RunConfig
 from autodo.errors import StoreError
 from autodo.io.storage import absolute
 from autodo.search.tasks import Driver
-from orchestration.display.searches import SearchBoard
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.display.search_display import SearchDisplay
+from orchestration.grid.resources import ResourcesConfig
 
 # First of all that touches Ray: it sets the environment that Ray reads at its import.
 from orchestration.ray_cluster import cluster as clusters
@@ -76,7 +76,7 @@ def find_policies(
     Raises:
         KeyboardInterrupt: on a second Ctrl-C or SIGTERM.
     """
-    with SearchBoard(wanted, console) as board:
+    with SearchDisplay(wanted, console) as board:
         given = {
             "store": store.uri,
             "data_dir": absolute(data_dir) if data_dir else None,
@@ -107,7 +107,7 @@ class _Stage:
         self,
         wanted: Mapping[str, RunConfig],
         store: Store,
-        board: SearchBoard,
+        board: SearchDisplay,
         pool: ActorPool,
         retries: int,
         seconds: float | None,

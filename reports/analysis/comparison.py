@@ -11,6 +11,7 @@ from autodo.config.defaults import with_added
 from autodo.config.nested import flatten
 from autodo.text import printable
 from reports.analysis.classes import with_minority
+from reports.readers.result_rows import minority_of
 
 BASELINE = "baseline"
 """The method that others are compared with."""
@@ -91,12 +92,6 @@ def distortion_name(imbalance_ratio: float, noise_ratio: float) -> str:
     """The paper's notation, as grids spell it: no exponent, nothing rounded away."""
     ratio = np.format_float_positional(imbalance_ratio, trim="-")
     return f"{ratio}-{np.format_float_positional(noise_ratio, trim='0')}"
-
-
-def minority_of(imbalance_ratio: float, config: str) -> str:
-    """How the minority classes of a run were reduced, from its configuration as JSON; empty at ratio 1."""
-    distortion = with_added(json.loads(config)).get("distortion") if imbalance_ratio > 1 else None
-    return printable(str(distortion.get("minority", ""))) if isinstance(distortion, Mapping) else ""
 
 
 def name_with_split(method: str, split: str) -> str:

@@ -23,7 +23,7 @@ from ray.tune.search import Searcher
 from autodo.config.run import RunConfig
 from autodo.results import records
 from orchestration.execution.options import ExecutionOptions
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.grid.resources import ResourcesConfig
 
 # First of all that touches Ray: it sets the environment that Ray reads at its import.
 from orchestration.search import actor_pool

@@ -16,8 +16,8 @@ import pytest
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.errors import ConfigError
-from orchestration.display.progress import GridProgress
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.display.grid_progress import GridProgress
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.run_queue import RunQueue
 from orchestration.ray_cluster.address import check_address
 from orchestration.store import failures

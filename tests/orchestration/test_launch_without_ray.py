@@ -10,7 +10,7 @@ import pytest
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.errors import ConfigError, DataError, TrainingDiverged
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning import run_queue
 from orchestration.planning.run_queue import RunQueue
 from orchestration.store.run_state import Cause, RunBusy, State

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
-from orchestration.display.progress import GridProgress
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.display.grid_progress import GridProgress
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.run_queue import Job
 from orchestration.store.run_state import Cause, Failure
 from orchestration.store.store import Store

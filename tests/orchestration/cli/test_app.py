@@ -20,7 +20,7 @@ from autodo.config.recipes import build_run
 from autodo.config.shipped import dataset_names, grid_names
 from autodo.errors import DataError
 from orchestration.cli import app
-from orchestration.display.progress import GridProgress
+from orchestration.display.grid_progress import GridProgress
 from orchestration.execution.execute import load_dataset
 from orchestration.grid.grid import expand, load_grid
 from orchestration.planning.run_queue import Job
@@ -157,8 +157,14 @@ def instead_of_ray(monkeypatch: pytest.MonkeyPatch) -> list[Launched]:
         (["launch", "quickstart", "--only", "method=autodo-awz"], "unknown method 'autodo-awz'; did you mean"),
         (["launch", "quickstart", "--memory-per-run", "8"], "resources: memory: 8 bytes are less than a MiB; give a"),
         (["launch", "quickstart", "--memory-per-run", "much"], "resources: memory: could not parse"),
-        (["launch", "quickstart", "--gpus-per-run", "0.5", "--workers-per-run", "2"], "resources: gpus: 0.5 cannot be"),
-        (["launch", "quickstart", "--gpus-per-run", "1.5"], "resources: gpus: 1.5 GPUs are neither whole ones nor a"),
+        (
+            ["launch", "quickstart", "--gpus-per-run", "0.5", "--workers-per-run", "2"],
+            "resources: gpus must be a whole number when workers > 1 (got gpus=0.5, workers=2)",
+        ),
+        (
+            ["launch", "quickstart", "--gpus-per-run", "1.5"],
+            "resources: gpus must be a whole number, or a share below 1",
+        ),
         (["report", "."], ".: is not a store"),
         (["status", "s4://bucket/S"], "s4://bucket/S: unknown scheme 's4'"),
         (["launch", "quickstart", "--store", "s3://AKIA:c2Vj@bucket/S"], "s3://***@bucket/S: holds credentials"),

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.run_queue import Job
 from orchestration.store.run_state import Cause
 from orchestration.store.store import Store

@@ -10,7 +10,8 @@ from autodo.config.validation import parse_overrides
 from autodo.errors import ConfigError
 from orchestration.cli.app import LambdaStorage
 from orchestration.cli.options import Settings, effective
-from orchestration.grid.grid import GridConfig, ResourcesConfig, expand, load_grid
+from orchestration.grid.grid import GridConfig, expand, load_grid
+from orchestration.grid.resources import ResourcesConfig
 
 GRID = """
 name: mine

@@ -4,7 +4,8 @@ import pytest
 
 from autodo.config.run import RunConfig
 from autodo.config.shipped import method_names, method_text
-from orchestration.grid.grid import GridConfig, ResourcesConfig, expand
+from orchestration.grid.grid import GridConfig, expand
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.estimate import CostEstimate, Estimates, Measured, measure, rough_cost, wall_seconds
 from orchestration.planning.run_queue import Job
 from orchestration.store.store import Store

@@ -13,7 +13,7 @@ import pytest
 
 import orchestration
 from orchestration.cli import app, commands
-from orchestration.display.progress import GridProgress
+from orchestration.display.grid_progress import GridProgress
 from orchestration.grid.grid import expand, load_grid
 from orchestration.planning import launch_times
 from orchestration.planning.launch_times import LaunchTimes, Overhead, expected, record

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from autodo.errors import ConfigError
-from orchestration.grid.grid import GridConfig, ResourcesConfig, expand
+from orchestration.grid.grid import GridConfig, expand
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.plan import continued, expected_rows, jobs_left, launched, local_slots, make_plan, select
 from orchestration.store.run_state import Cause, State
 from orchestration.store.store import Store

@@ -5,7 +5,7 @@ import datetime
 import pytest
 
 from autodo.config.recipes import build_run
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.run_queue import BUSY_PAUSE_SECONDS, PATIENCE_SECONDS, Job, RunQueue
 from orchestration.store.run_state import Cause, Failure
 

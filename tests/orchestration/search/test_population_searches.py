@@ -13,7 +13,7 @@ from autodo.augment.policy_file import PolicyFile
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.io.storage import locate
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.grid.resources import ResourcesConfig
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_ray")]
 
@@ -114,7 +114,7 @@ def test_a_member_whose_process_dies_goes_on_from_the_last_perturbation(store, t
         )
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("orchestration.display.searches.INTERVAL_SECONDS", 0.0)
+        patch.setattr("orchestration.display.search_display.INTERVAL_SECONDS", 0.0)
         failed = find(retries=0)
         assert [reason.kind for reason in failed.failed.values()] == ["ProcessDied"]
         assert "goes on from its last perturbation" not in text.getvalue()

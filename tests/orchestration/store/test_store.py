@@ -21,7 +21,7 @@ from orchestration.grid.grid import load_grid
 from orchestration.store import store as store_module
 from orchestration.store.run_state import Cause, RunBusy, State
 from orchestration.store.store import Store
-from reports.doctor.inspect_run import inspect_run
+from reports.label_errors.inspection import inspect_run
 from reports.readers.load import load_results
 from tests.runs import outcome
 
