@@ -277,9 +277,3 @@ def test_commands_within_sentences_have_the_options_that_they_name() -> None:
             command = command.commands[words[0]]
         options = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= options, f"{page.name}: autodo {text}"
-
-
-def test_the_readme_lists_every_command() -> None:
-    group: Any = typer.main.get_command(app.app)
-    listed = re.findall(r"^autodo (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert set(group.commands) <= set(listed)

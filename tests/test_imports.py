@@ -22,6 +22,7 @@ READ_BY_REPORTS = (
     "autodo.io.store_format",
     "autodo.config.validation",
     "autodo.config.defaults",
+    "autodo.config.nested",
 )
 FILES = [path for package in ("autodo", "orchestration", "reports") for path in sorted((ROOT / package).rglob("*.py"))]
 

@@ -33,7 +33,7 @@ from orchestration.store.store import Store
 if TYPE_CHECKING:
     from autodo.augment.policy_file import PolicyFile
     from autodo.data import DataSplits
-    from autodo.training.progress import Durations
+    from autodo.progress import Durations
 
 logger = logging.getLogger("autodo")
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from autodo.augment.policy_file import PolicyFile
     from autodo.data import Dataset, DataSplits
     from autodo.distributed.process_group import ProcessGroup
-    from autodo.training.progress import Durations, Progress
+    from autodo.progress import Durations, Progress
     from autodo.training.trainer import Trainer
 
 logger = logging.getLogger("autodo")

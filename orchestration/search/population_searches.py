@@ -301,7 +301,7 @@ class MemberTrainable(tune.Trainable):
         }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        from autodo.training.checkpoint import save_torch
+        from autodo.io.atomic import save_torch
 
         save_torch(self._member.state_dict(), Path(checkpoint_dir) / "member.pt")
         # Tune 2.60 may ask for a checkpoint twice and count it once; then the next one would lie in its place, and an
@@ -324,7 +324,7 @@ class MemberTrainable(tune.Trainable):
         return int(self.trial_id.rpartition("_")[2])
 
     def _keep(self) -> None:
-        from autodo.training.checkpoint import save_torch
+        from autodo.io.atomic import save_torch
 
         epoch = self._member.epoch
         state = {"format": _FORMAT, "genome": self._genome, "member": self._member.state_dict()}

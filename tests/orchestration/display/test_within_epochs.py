@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from autodo import progress
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.config.shipped import dataset_preset
 from autodo.errors import ConfigError
-from autodo.training import progress
-from autodo.training.progress import Durations, Progress
+from autodo.progress import Durations, Progress
 from orchestration.cli import train_one
 from orchestration.display import run_display
 from orchestration.display.grid_display import GridDisplay

@@ -11,8 +11,8 @@ import torch
 from autodo.augment.policy_file import PolicyFile
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
+from autodo.io.atomic import save_torch
 from autodo.search.fold_worker import FoldWorker
-from autodo.training.checkpoint import save_torch
 from orchestration.execution.execute import execute
 from orchestration.search import task_runner
 from orchestration.search.task_runner import TaskRunner, search_in_store
