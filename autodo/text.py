@@ -1,4 +1,10 @@
-"""Counts in messages and reports."""
+"""Words and characters of messages and reports."""
+
+import re
+
+# Control characters, and those that turn the direction of text or break a line (UAX #9, Bidi_Control).
+CONTROL_CHARACTERS = r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+_UNPRINTABLE = re.compile(CONTROL_CHARACTERS + r"|[\ud800-\udfff]")
 
 
 def count_of(n: int, one: str, many: str | None = None) -> str:
@@ -8,3 +14,11 @@ def count_of(n: int, one: str, many: str | None = None) -> str:
         many: the plural; without it, `one` with an s.
     """
     return f"{n} {one if n == 1 else many or one + 's'}"
+
+
+def printable(text: str) -> str:
+    """Escapes control characters, such as `\\n`, so that text of a store or file cannot write elsewhere on a screen.
+
+    Different texts stay different.
+    """
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -19,9 +19,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from autodo.config.run import LambdaStorage, PointsConfig
+from autodo.config.bilevel import LambdaStorage, PointsConfig
 from autodo.points.model import PointModel
-from autodo.points.storage import Place
+from autodo.points.storage import TableStorage
 from benchmarks.table import Row, machine, tell
 
 BATCH = 256
@@ -207,9 +207,9 @@ def measure(asked: Asked) -> Measured:
 def _model(asked: Asked, labels: torch.Tensor | None = None) -> PointModel:
     labels = torch.zeros(asked.count, dtype=torch.int64, device=asked.device) if labels is None else labels
     config = PointsConfig(learn=("augment", "soft-label"), **asked.options)
-    place, device = Place(asked.storage), torch.device(asked.device)
+    storage, device = TableStorage(asked.storage), torch.device(asked.device)
     return PointModel(
-        config, labels, asked.classes, place=place, rounding=lambda step: torch.Generator(device).manual_seed(step)
+        config, labels, asked.classes, storage=storage, rounding=lambda step: torch.Generator(device).manual_seed(step)
     )
 
 

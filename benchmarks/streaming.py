@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from autodo.config.run import DatasetConfig
+from autodo.config.dataset import DatasetConfig
 from autodo.data import load
 from autodo.data.files.crop import pixels_of
 from autodo.data.stream.pool import WORKERS_VARIABLE

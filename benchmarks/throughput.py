@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from autodo.augment.pipeline import Pipeline, channel_statistics
-from autodo.augment.policy import build_policy
+from autodo.augment.policies import build_policy
 from autodo.config.policy import RandAugment
 from autodo.config.recipes import build_run
 from autodo.config.run import AugmentationConfig, RunConfig
@@ -39,7 +39,7 @@ from autodo.data.batches import epoch_batches
 from autodo.data.prepare import TrainSet
 from autodo.models import build
 from autodo.training.task_model import computes_in_bf16
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 from benchmarks.outer_phase import ratios
 from benchmarks.table import Row, machine, tell
 
@@ -202,7 +202,7 @@ def training_table(load: Load, device: torch.device, repeat: int, *, compiled: b
     if compiled:
         kinds |= {f"{name}, compiled": {**changes, "training.compile": True} for name, changes in kinds.items()}
     trainings = {
-        f"ours, {name}": Training(config_of(load, changes), data, device=str(device)) for name, changes in kinds.items()
+        f"ours, {name}": Trainer(config_of(load, changes), data, device=str(device)) for name, changes in kinds.items()
     }
     ours = next(iter(kinds))
     first = trainings[f"ours, {ours}"]

@@ -5,10 +5,10 @@ from typing import Any
 
 from autodo.config.validation import check_name
 from autodo.errors import ConfigError
-from autodo.io.storage import Location, StrPath, located
+from autodo.io.storage import Location, StrPath, as_location
 from reports.build import HEADLINE, build_report
 from reports.document import Report
-from reports.figures import Files, render, save
+from reports.figures import RenderedFigure, render, save
 from reports.formats.latex import report_latex, table_latex
 from reports.formats.markdown import report_markdown
 from reports.formats.tidy import report_csv
@@ -61,15 +61,15 @@ def write_report(
     Raises:
         StoreError: if the store cannot be read or the report not be written. ConfigError: if `select` fits no run.
     """
-    folder = located(store_root) / "report" if out is None else located(out)
+    folder = as_location(store_root) / "report" if out is None else as_location(out)
     report = build_report(store_root, expected, metric=metric, select=select, results=results, warnings=warnings)
     return write_files(report, folder, formats)
 
 
 def write_files(report: Report, folder: StrPath | Location, formats: Collection[str] = FORMATS) -> list[Location]:
     """The report in each of the formats; arguments and returns as for `write_report`."""
-    folder = located(folder)
-    drawn: dict[str, Files] = {}
+    folder = as_location(folder)
+    drawn: dict[str, RenderedFigure] = {}
     if {"html", "md", "latex"} & set(formats):
         for figure in (figure for section in report.sections for figure in section.figures):
             drawn[figure.key] = render(figure)

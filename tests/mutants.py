@@ -66,7 +66,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "orchestration/planning/run_queue.py": ("tests/orchestration/planning/test_run_queue.py",),
     "orchestration/store/store.py": (
         *("tests/orchestration/store/test_store.py", "tests/orchestration/planning/test_policies.py"),
-        *("tests/orchestration/search/test_searches.py", "tests/orchestration/store/test_hostile_store.py"),
+        *("tests/orchestration/search/test_task_runner.py", "tests/orchestration/store/test_hostile_store.py"),
     ),
     "orchestration/store/lease.py": (
         "tests/orchestration/store/test_lease.py",

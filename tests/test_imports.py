@@ -9,9 +9,9 @@ RAY = (
     "ray_cluster/cluster",
     "execution/on_workers",
     "execution/trial",
-    "search/pool",
-    "search/population",
-    "search/stage",
+    "search/actor_pool",
+    "search/population_searches",
+    "search/task_searches",
     "tracking/trackers",
 )
 READ_BY_REPORTS = (
@@ -22,6 +22,7 @@ READ_BY_REPORTS = (
     "autodo.io.store_format",
     "autodo.config.validation",
     "autodo.config.defaults",
+    "autodo.config.nested",
 )
 FILES = [path for package in ("autodo", "orchestration", "reports") for path in sorted((ROOT / package).rglob("*.py"))]
 

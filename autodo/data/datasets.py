@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from autodo.config.run import DatasetConfig
+from autodo.config.dataset import DatasetConfig
 from autodo.config.validation import check_name
 from autodo.data.files.remote import local_copy
 from autodo.data.image_set import Dataset

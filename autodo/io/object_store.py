@@ -12,8 +12,8 @@ import pyarrow as pa
 from pyarrow import fs
 
 from autodo.errors import StoreError
-from autodo.io.atomic import replacing
-from autodo.io.storage import Location, reason, told, without_secrets
+from autodo.io.atomic import atomic_path
+from autodo.io.storage import Location, reason, translate_os_errors, without_secrets
 
 # A server that does not answer costs about 20 seconds and one that is not there about 5; `Store` tries again.
 _CONNECT_SECONDS, _REQUEST_SECONDS, _ATTEMPTS = 3.0, 6.0, 3
@@ -68,32 +68,32 @@ class ObjectLocation(Location):
         return place
 
     def exists(self) -> bool:
-        with told(self, "read"):
+        with translate_os_errors(self, "read"):
             return bool(self._filesystem.get_file_info(self._path).type != fs.FileType.NotFound)
 
     def read_bytes(self) -> bytes:
-        with told(self, "read"), self._filesystem.open_input_stream(self._path) as stream:
+        with translate_os_errors(self, "read"), self._filesystem.open_input_stream(self._path) as stream:
             return bytes(stream.read())
 
     def read_tail(self, size: int) -> bytes:
-        with told(self, "read"), self._filesystem.open_input_file(self._path) as file:
+        with translate_os_errors(self, "read"), self._filesystem.open_input_file(self._path) as file:
             length = file.size()
             start = max(0, length - size)
             return bytes(file.read_at(length - start, start))
 
     def write_bytes(self, content: bytes) -> None:
-        with told(self, "written"):
+        with translate_os_errors(self, "written"):
             _uninterrupted(lambda: self._put(content))
 
-    def fill(self, write: Callable[[Path], object]) -> None:
+    def write_atomic(self, write: Callable[[Path], object]) -> None:
         with tempfile.TemporaryDirectory(prefix="autodo-upload-") as folder:
             path = Path(folder) / self.name
-            with told(path, "written"):
+            with translate_os_errors(path, "written"):
                 write(path)
             self.upload(path)
 
     def upload(self, path: Path) -> None:
-        with told(self, "written"):
+        with translate_os_errors(self, "written"):
             if not path.stat().st_size:  # which cannot be mapped
                 return self.write_bytes(b"")
             with pa.memory_map(str(path)) as file:
@@ -102,8 +102,8 @@ class ObjectLocation(Location):
 
     def fetch(self, path: Path) -> None:
         with (
-            told(self, "read"),
-            replacing(path) as temporary,
+            translate_os_errors(self, "read"),
+            atomic_path(path) as temporary,
             self._filesystem.open_input_stream(self._path) as stream,
             temporary.open("wb") as file,
         ):
@@ -129,14 +129,14 @@ class ObjectLocation(Location):
 
     def list(self, *, recursive: bool = False) -> list[fs.FileInfo]:
         """What lies below this prefix, each with size and time; 1,000 to a request."""
-        with told(self, "read"):
+        with translate_os_errors(self, "read"):
             selector = fs.FileSelector(self._path, allow_not_found=True, recursive=recursive)
             infos: list[fs.FileInfo] = self._filesystem.get_file_info(selector)
             return infos
 
     def delete(self) -> None:
         try:
-            with told(self, "deleted"):
+            with translate_os_errors(self, "deleted"):
                 self._filesystem.delete_file(self._path)
         except FileNotFoundError:
             pass

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self
 
 from autodo.errors import StoreError, StoreRefused
-from autodo.io.atomic import replacing
+from autodo.io.atomic import atomic_path
 
 StrPath = str | os.PathLike[str]
 """Type of path arguments; functions that also accept URIs say so."""
@@ -70,7 +70,7 @@ class Location(abc.ABC):
         """The last bytes of the file, `size` at most. Raises FileNotFoundError if there is none."""
 
     @abc.abstractmethod
-    def fill(self, write: Callable[[Path], object]) -> None:
+    def write_atomic(self, write: Callable[[Path], object]) -> None:
         """Makes the file as a whole: a reader sees the old one, the new one, or none.
 
         Args:
@@ -118,10 +118,10 @@ class Location(abc.ABC):
         """Writes the file as a whole."""
 
         def write(path: Path) -> None:
-            with replacing(path) as temporary:
+            with atomic_path(path) as temporary:
                 temporary.write_bytes(content)
 
-        self.fill(write)
+        self.write_atomic(write)
 
     def read_text(self) -> str:
         """The text of the file; bytes that are not UTF-8 are replaced."""
@@ -193,7 +193,7 @@ class LocalLocation(Location):
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[BinaryIO]:
-        with told(self, "read"):
+        with translate_os_errors(self, "read"):
             self._stay_inside(self._path)
             # Without blocking, because a pipe in the place of a file would be waited for.
             with os.fdopen(os.open(self._path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
@@ -201,26 +201,26 @@ class LocalLocation(Location):
                     raise StoreError(f"{self}: cannot be read: not a regular file")
                 yield file
 
-    def fill(self, write: Callable[[Path], object]) -> None:
-        with told(self, "written"):
+    def write_atomic(self, write: Callable[[Path], object]) -> None:
+        with translate_os_errors(self, "written"):
             self._stay_inside(self._path.parent)
             write(self._path)
 
     def upload(self, path: Path) -> None:
         def copy(target: Path) -> None:
-            with replacing(target) as temporary:
+            with atomic_path(target) as temporary:
                 shutil.copyfile(path, temporary)
 
-        self.fill(copy)
+        self.write_atomic(copy)
 
     def fetch(self, path: Path) -> None:
         content = self.read_bytes()
-        with replacing(path) as temporary:
+        with atomic_path(path) as temporary:
             temporary.write_bytes(content)
 
     def sizes(self) -> dict[str, int | None]:
         try:
-            with told(self, "read"):
+            with translate_os_errors(self, "read"):
                 self._stay_inside(self._path)
                 with os.scandir(self._path) as entries:  # which asks for no entry's stat
                     visible = (entry for entry in entries if not entry.name.startswith("."))
@@ -238,12 +238,12 @@ class LocalLocation(Location):
         return {folder: names(folder) for folder in folders}
 
     def delete(self) -> None:
-        with told(self, "deleted"):
+        with translate_os_errors(self, "deleted"):
             self._stay_inside(self._path.parent)
             self._path.unlink(missing_ok=True)
 
     def make_folder(self) -> None:
-        with told(self, "written"):
+        with translate_os_errors(self, "written"):
             self._path.mkdir(parents=True, exist_ok=True)
             self._stay_inside(self._path)
             if not os.access(self._path, os.W_OK | os.X_OK):
@@ -251,7 +251,7 @@ class LocalLocation(Location):
 
     def open_append(self) -> int:
         """A file descriptor of the file, made if need be, that appends; a link is not followed."""
-        with told(self, "written"):
+        with translate_os_errors(self, "written"):
             self._stay_inside(self._path.parent)
             self._path.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_APPEND | os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -300,7 +300,7 @@ def locate(root: StrPath) -> Location:
     return open_object_store(text)
 
 
-def located(place: StrPath | Location) -> Location:
+def as_location(place: StrPath | Location) -> Location:
     """`locate`, for what may be a location already."""
     return place if isinstance(place, Location) else locate(place)
 
@@ -344,7 +344,7 @@ def _user(uri: str) -> str:
 
 
 @contextlib.contextmanager
-def told(location: object, verb: str) -> Iterator[None]:
+def translate_os_errors(location: object, verb: str) -> Iterator[None]:
     """An error of the storage as one line; FileNotFoundError stays what it is unless a file was to be written."""
     try:
         yield

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from autodo.objectives.base import Objective, Setting, Step
+from autodo.objectives.base import Objective, ObjectiveContext, TrainStep
 from autodo.objectives.early_learning import EarlyLearning
 from autodo.objectives.imbalance import ClassBalanced, LogitAdjustment, Margins
 from autodo.objectives.meta import LearnedReweighting, MetaWeightNet
@@ -12,7 +12,7 @@ from autodo.objectives.plain import LabelSmoothing, Plain
 from autodo.objectives.robust import GeneralisedCrossEntropy
 from autodo.objectives.sparse_noise import SparseNoise
 
-OBJECTIVES: dict[str, Callable[[Any, Setting], Objective]] = {
+OBJECTIVES: dict[str, Callable[[Any, ObjectiveContext], Objective]] = {
     "label-smoothing": LabelSmoothing,
     "mixup": Mixup,
     "cutmix": CutMix,
@@ -26,14 +26,14 @@ OBJECTIVES: dict[str, Callable[[Any, Setting], Objective]] = {
     "l2rw": LearnedReweighting,
 }
 
-__all__ = ["OBJECTIVES", "Objective", "Setting", "Step", "build_objective"]
+__all__ = ["OBJECTIVES", "Objective", "ObjectiveContext", "TrainStep", "build_objective"]
 
 
-def build_objective(setting: Setting) -> Objective:
+def build_objective(context: ObjectiveContext) -> Objective:
     """The train loss of a run.
 
     Raises:
         ConfigError: if it cannot be trained by several workers, and there are.
     """
-    config = setting.config.objective
-    return Plain(setting) if config is None else OBJECTIVES[config.kind](config, setting)
+    config = context.config.objective
+    return Plain(context) if config is None else OBJECTIVES[config.kind](config, context)

@@ -11,12 +11,12 @@ from autodo.augment.pipeline import Pipeline
 from autodo.config.run import RunConfig
 from autodo.data import DataSplits
 from autodo.data.device_loader import DeviceLoader
-from autodo.distributed.process_group import Workers
+from autodo.distributed.process_group import ProcessGroup
 from autodo.points.model import PointView
 
 
 @dataclass(frozen=True)
-class Setting:
+class ObjectiveContext:
     """What an objective may know of its run.
 
     Args:
@@ -33,7 +33,7 @@ class Setting:
     val_images: DeviceLoader
     val_labels: Tensor
     pipeline: Pipeline
-    workers: Workers
+    group: ProcessGroup
     generator: torch.Generator
 
     @property
@@ -56,7 +56,7 @@ class Setting:
         return torch.from_numpy(counts).double().clamp(min=1).to(self.labels.device)
 
 
-class Step(NamedTuple):
+class TrainStep(NamedTuple):
     """What one step of the inner phase trains on: a worker's part of a batch.
 
     Shape:
@@ -79,7 +79,7 @@ class Step(NamedTuple):
 class Objective:
     """A train loss. What it learns besides theta moves when `losses` is called, once before every step of theta."""
 
-    def losses(self, network: nn.Module, step: Step) -> Tensor:
+    def losses(self, network: nn.Module, step: TrainStep) -> Tensor:
         """Loss of each point, whose mean over the batch theta descends. Calls `network` on a batch exactly once.
 
         Args:

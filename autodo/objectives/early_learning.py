@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from autodo.config import objective
-from autodo.objectives.base import Objective, Setting, Step
+from autodo.objectives.base import Objective, ObjectiveContext, TrainStep
 
 LEAST = 1e-4  # the published code keeps probabilities in [1e-4, 1 - 1e-4]
 
@@ -17,11 +17,11 @@ class EarlyLearning(Objective):
     Reference: Liu et al. 2020, section 4.
     """
 
-    def __init__(self, config: objective.ELR, setting: Setting) -> None:
+    def __init__(self, config: objective.ELR, context: ObjectiveContext) -> None:
         self.strength, self.beta = config.strength, config.beta
-        self.targets = torch.zeros(len(setting.labels), setting.classes, device=setting.labels.device)
+        self.targets = torch.zeros(len(context.labels), context.classes, device=context.labels.device)
 
-    def losses(self, network: nn.Module, step: Step) -> Tensor:
+    def losses(self, network: nn.Module, step: TrainStep) -> Tensor:
         logits = network(step.pixels)
         with torch.no_grad():
             p = logits.softmax(1).clamp(LEAST, 1 - LEAST)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from autodo.config import objective
-from autodo.objectives.base import Objective, Setting, Step, cross_entropies
+from autodo.objectives.base import Objective, ObjectiveContext, TrainStep, cross_entropies
 
 
 class ClassBalanced(Objective):
@@ -13,11 +13,11 @@ class ClassBalanced(Objective):
     Reference: Cui et al. 2019, section 4.
     """
 
-    def __init__(self, config: objective.ClassBalanced, setting: Setting) -> None:
-        counts = setting.class_counts(oracle=config.oracle)
+    def __init__(self, config: objective.ClassBalanced, context: ObjectiveContext) -> None:
+        counts = context.class_counts(oracle=config.oracle)
         self.weights = effective_number_weights(counts, config.beta).float()
 
-    def losses(self, network: nn.Module, step: Step) -> Tensor:
+    def losses(self, network: nn.Module, step: TrainStep) -> Tensor:
         return self.weights[step.labels] * cross_entropies(network(step.pixels), step.labels)
 
 
@@ -27,11 +27,11 @@ class LogitAdjustment(Objective):
     Reference: Menon et al. 2021, eq. (10).
     """
 
-    def __init__(self, config: objective.LogitAdjustment, setting: Setting) -> None:
-        counts = setting.class_counts(oracle=config.oracle)
+    def __init__(self, config: objective.LogitAdjustment, context: ObjectiveContext) -> None:
+        counts = context.class_counts(oracle=config.oracle)
         self.shift = (config.tau * (counts / counts.sum()).log()).float()
 
-    def losses(self, network: nn.Module, step: Step) -> Tensor:
+    def losses(self, network: nn.Module, step: TrainStep) -> Tensor:
         return cross_entropies(network(step.pixels) + self.shift, step.labels)
 
 
@@ -46,14 +46,14 @@ class Margins(Objective):
     Reference: Cao et al. 2019, section 3 and algorithm 1.
     """
 
-    def __init__(self, config: objective.LDAM, setting: Setting) -> None:
-        counts = setting.class_counts(oracle=config.oracle)
+    def __init__(self, config: objective.LDAM, context: ObjectiveContext) -> None:
+        counts = context.class_counts(oracle=config.oracle)
         self.shift = (config.scale * label_aware_margins(counts, config.max_margin)).float()
         weights = effective_number_weights(counts, config.beta)
         self.weights = (weights * counts.sum() / (weights * counts).sum()).float()
-        self.deferred_start = round((1 - config.deferred_share) * setting.config.finetune_start)
+        self.deferred_start = round((1 - config.deferred_share) * context.config.finetune_start)
 
-    def losses(self, network: nn.Module, step: Step) -> Tensor:
+    def losses(self, network: nn.Module, step: TrainStep) -> Tensor:
         losses = cross_entropies(with_margins(network(step.pixels), step.labels, self.shift), step.labels)
         return self.weights[step.labels] * losses if step.epoch >= self.deferred_start else losses
 

@@ -18,7 +18,7 @@ from torch.func import functional_call, jvp
 
 from autodo.config import objective
 from autodo.errors import ConfigError
-from autodo.objectives.base import Objective, Setting, Step, cross_entropies
+from autodo.objectives.base import Objective, ObjectiveContext, TrainStep, cross_entropies
 from autodo.seeds import initial_weights
 
 Parameters = dict[str, Tensor]
@@ -27,17 +27,17 @@ Parameters = dict[str, Tensor]
 class _FromVal(Objective):
     """Draws batches of val and differentiates along their gradient."""
 
-    def __init__(self, setting: Setting) -> None:
-        if setting.workers.size > 1:
-            assert setting.config.objective is not None
+    def __init__(self, context: ObjectiveContext) -> None:
+        if context.group.size > 1:
+            assert context.config.objective is not None
             raise ConfigError(
-                f"workers: {setting.config.objective.kind} trains with one worker, not {setting.workers.size}: "
+                f"workers: {context.config.objective.kind} trains with one worker, not {context.group.size}: "
                 "batch norm over several workers has no forward-mode derivative"
             )
         _import_forward_mode()
-        self.images, self.labels, self.pipeline = setting.val_images, setting.val_labels, setting.pipeline
+        self.images, self.labels, self.pipeline = context.val_images, context.val_labels, context.pipeline
 
-    def val_gradient(self, network: nn.Module, parameters: Parameters, step: Step) -> Parameters:
+    def val_gradient(self, network: nn.Module, parameters: Parameters, step: TrainStep) -> Parameters:
         """Gradient of the mean loss of val images, as many as the batch has or all, drawn anew at each step."""
         drawn = torch.randperm(len(self.labels), generator=step.generator, device=step.generator.device)
         chosen = drawn[: len(step.points)]
@@ -58,14 +58,14 @@ class MetaWeightNet(_FromVal):
     Reference: Shu et al. 2019, section 3 and algorithm 1.
     """
 
-    def __init__(self, config: objective.MetaWeightNet, setting: Setting) -> None:
-        super().__init__(setting)
-        with initial_weights(setting.generator.initial_seed()):
+    def __init__(self, config: objective.MetaWeightNet, context: ObjectiveContext) -> None:
+        super().__init__(context)
+        with initial_weights(context.generator.initial_seed()):
             layers = [nn.Linear(1, config.hidden), nn.ReLU(), nn.Linear(config.hidden, 1), nn.Sigmoid(), nn.Flatten(0)]
-            self.weigh = nn.Sequential(*layers).to(setting.labels.device)
+            self.weigh = nn.Sequential(*layers).to(context.labels.device)
         self.optimizer = torch.optim.Adam(self.weigh.parameters(), lr=config.lr, weight_decay=config.weight_decay)
 
-    def losses(self, network: nn.Module, step: Step) -> Tensor:
+    def losses(self, network: nn.Module, step: TrainStep) -> Tensor:
         losses = cross_entropies(network(step.pixels), step.labels)
         for parameter, gradient in zip(self.weigh.parameters(), self.meta_gradient(network, step, losses), strict=True):
             parameter.grad = gradient
@@ -77,7 +77,7 @@ class MetaWeightNet(_FromVal):
         result: Tensor = self.weigh(losses.detach()[:, None])
         return result
 
-    def meta_gradient(self, network: nn.Module, step: Step, losses: Tensor) -> tuple[Tensor, ...]:
+    def meta_gradient(self, network: nn.Module, step: TrainStep, losses: Tensor) -> tuple[Tensor, ...]:
         """Gradient in V's parameters of the val loss after the virtual step.
 
         Args:
@@ -110,13 +110,13 @@ class LearnedReweighting(_FromVal):
     Reference: Ren et al. 2018, section 3 and algorithm 1.
     """
 
-    def __init__(self, config: objective.L2RW, setting: Setting) -> None:
-        super().__init__(setting)
+    def __init__(self, config: objective.L2RW, context: ObjectiveContext) -> None:
+        super().__init__(context)
 
-    def losses(self, network: nn.Module, step: Step) -> Tensor:
+    def losses(self, network: nn.Module, step: TrainStep) -> Tensor:
         return len(step.points) * self.weights(network, step) * cross_entropies(network(step.pixels), step.labels)
 
-    def weights(self, network: nn.Module, step: Step) -> Tensor:
+    def weights(self, network: nn.Module, step: TrainStep) -> Tensor:
         """The batch's weights. Shape: -> [b]."""
         parameters: Parameters = dict(network.named_parameters())
         weights = losses_along(network, self.val_gradient(network, parameters, step), step).clamp(min=0)
@@ -133,7 +133,7 @@ def losses_at(network: nn.Module, parameters: Parameters, pixels: Tensor, labels
     return cross_entropies(functional_call(network, (parameters, buffers), (pixels,)), labels)
 
 
-def losses_along(network: nn.Module, direction: Parameters, step: Step) -> Tensor:
+def losses_along(network: nn.Module, direction: Parameters, step: TrainStep) -> Tensor:
     """<direction, d l_i> of each point of the batch. Shape: -> [b]."""
     parameters = {name: value.detach() for name, value in network.named_parameters()}
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from autodo.config import objective
-from autodo.objectives.base import Objective, Setting, Step, cross_entropies
+from autodo.objectives.base import Objective, ObjectiveContext, TrainStep, cross_entropies
 from autodo.seeds import host_generator
 
 
@@ -34,10 +34,10 @@ class Mixup(Objective):
     Reference: Zhang et al. 2018, section 2.
     """
 
-    def __init__(self, config: objective.Mixup, setting: Setting) -> None:
+    def __init__(self, config: objective.Mixup, context: ObjectiveContext) -> None:
         self.alpha = config.alpha
 
-    def losses(self, network: nn.Module, step: Step) -> Tensor:
+    def losses(self, network: nn.Module, step: TrainStep) -> Tensor:
         share = draw_beta(self.alpha, step.generator)
         partner = torch.randperm(len(step.points), generator=step.generator, device=step.generator.device)
         mixed = self.mix(step.pixels, step.pixels[partner], share, step.generator)

@@ -4,16 +4,16 @@ from torch import Tensor, nn
 
 from autodo.config import objective
 from autodo.losses import LOSSES
-from autodo.objectives.base import Objective, Setting, Step
+from autodo.objectives.base import Objective, ObjectiveContext, TrainStep
 
 
 class Plain(Objective):
     """w_i loss(q_i, p_i): AutoDO's inner loss, where w = 1 and q is the observed label unless lam says otherwise."""
 
-    def __init__(self, setting: Setting) -> None:
-        self.loss = LOSSES[setting.config.method.loss]
+    def __init__(self, context: ObjectiveContext) -> None:
+        self.loss = LOSSES[context.config.method.loss]
 
-    def losses(self, network: nn.Module, step: Step) -> Tensor:
+    def losses(self, network: nn.Module, step: TrainStep) -> Tensor:
         log_p = network(step.pixels).log_softmax(1)
         return step.view.weights * self.loss.value(log_p, step.view.log_targets)
 
@@ -24,10 +24,10 @@ class LabelSmoothing(Objective):
     Reference: Szegedy et al. 2016, section 7.
     """
 
-    def __init__(self, config: objective.LabelSmoothing, setting: Setting) -> None:
+    def __init__(self, config: objective.LabelSmoothing, context: ObjectiveContext) -> None:
         self.smoothing = config.smoothing
 
-    def losses(self, network: nn.Module, step: Step) -> Tensor:
+    def losses(self, network: nn.Module, step: TrainStep) -> Tensor:
         return smoothed_cross_entropies(network(step.pixels), step.labels, self.smoothing)
 
 

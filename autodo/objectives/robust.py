@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from autodo.config import objective
-from autodo.objectives.base import Objective, Setting, Step, cross_entropies
+from autodo.objectives.base import Objective, ObjectiveContext, TrainStep, cross_entropies
 
 
 class GeneralisedCrossEntropy(Objective):
@@ -12,10 +12,10 @@ class GeneralisedCrossEntropy(Objective):
     Reference: Zhang and Sabuncu 2018, section 3.
     """
 
-    def __init__(self, config: objective.GCE, setting: Setting) -> None:
+    def __init__(self, config: objective.GCE, context: ObjectiveContext) -> None:
         self.q = config.q
 
-    def losses(self, network: nn.Module, step: Step) -> Tensor:
+    def losses(self, network: nn.Module, step: TrainStep) -> Tensor:
         return generalised_cross_entropies(network(step.pixels), step.labels, self.q)
 
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from autodo.config import objective
 from autodo.losses import one_hot
-from autodo.objectives.base import Objective, Setting, Step
+from autodo.objectives.base import Objective, ObjectiveContext, TrainStep
 
 LEAST = 1e-4  # of a probability, as in the published code
 
@@ -23,15 +23,15 @@ class SparseNoise(Objective):
     Reference: Liu et al. 2022, section 2; the learning rates are its ones for CIFAR-10.
     """
 
-    def __init__(self, config: objective.SOP, setting: Setting) -> None:
+    def __init__(self, config: objective.SOP, context: ObjectiveContext) -> None:
         self.lr_u, self.lr_v = config.lr_u, config.lr_v
-        count, generator = len(setting.labels), setting.generator
+        count, generator = len(context.labels), context.generator
         self.u, self.v = (
             config.deviation * torch.randn(count, width, generator=generator, device=generator.device)
-            for width in (1, setting.classes)
+            for width in (1, context.classes)
         )
 
-    def losses(self, network: nn.Module, step: Step) -> Tensor:
+    def losses(self, network: nn.Module, step: TrainStep) -> Tensor:
         p = network(step.pixels).softmax(1)
         u, v = (table[step.points].requires_grad_() for table in (self.u, self.v))
         losses = corrected_cross_entropies(p, step.labels, u, v.detach())

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from autodo.augment import affine
-from autodo.config.run import Part, PointsConfig
+from autodo.config.bilevel import Part, PointsConfig
 from autodo.data.batches import Batch
 from autodo.losses import one_hot
 from autodo.points import reweight, soft_labels
-from autodo.points.storage import ON_DEVICE, Place
+from autodo.points.storage import ON_DEVICE, TableStorage
 from autodo.points.table import PointTable
 
-PART = 2**14
+ROW_CHUNK_SIZE = 2**14
 """Points whose rows are on the device at a time when all are asked for."""
 
 
@@ -37,7 +37,7 @@ class PointModel:
     Args:
         config: what is learned; None for methods that learn nothing.
         labels: observed label of each point. Shape: [N] int64, on the training device.
-        place: where lam is kept; nothing else about it depends on that.
+        storage: where lam is kept; nothing else about it depends on that.
         rounding: bits of a step for values that are kept in 16 bits, from the number of the step.
         eps: RMSprop's epsilon.
     """
@@ -49,7 +49,7 @@ class PointModel:
         classes: int,
         dtype: torch.dtype = torch.float32,
         *,
-        place: Place = ON_DEVICE,
+        storage: TableStorage = ON_DEVICE,
         rounding: Callable[[int], torch.Generator] | None = None,
         eps: float = 1e-8,
     ) -> None:
@@ -87,14 +87,14 @@ class PointModel:
             dtype=dtype,
             device=labels.device,
             # One row is read by every batch, so it stays where they are; so do rows of no columns.
-            place=place if self.learned and not self.shared else ON_DEVICE,
+            storage=storage if self.learned and not self.shared else ON_DEVICE,
             precision=config.precision if config is not None else "fp32",
             square_average=config.square_average if config is not None else "element",
             rounding=rounding,
             eps=eps,
         )
 
-    def ahead(self, batches: Iterable[Batch], *, moves: bool) -> Iterator[Batch]:
+    def prefetch(self, batches: Iterable[Batch], *, moves: bool) -> Iterator[Batch]:
         """The batches; while one is worked on, the rows of the next are sent to the device that trains.
 
         Args:
@@ -109,9 +109,9 @@ class PointModel:
         hosts = torch.cat(index).cpu().split([len(points) for points in index]) if index else ()
         for step, batch in enumerate(coming):
             if step + 2 < len(coming):
-                self.table.soon(hosts[step + 2], moves=moves)
+                self.table.will_need(hosts[step + 2], moves=moves)
             if step + 1 < len(coming):
-                self.table.ahead(index[step + 1], hosts[step + 1], moves=moves)
+                self.table.prefetch(index[step + 1], hosts[step + 1], moves=moves)
             yield batch
 
     @property
@@ -125,7 +125,7 @@ class PointModel:
 
     def view_on_host(self, points: range) -> PointView:
         """What lam says of these points, in host memory; only a part of them is on the device at a time."""
-        parts = torch.arange(points.start, points.stop, device=self.labels.device).split(PART)
+        parts = torch.arange(points.start, points.stop, device=self.labels.device).split(ROW_CHUNK_SIZE)
         views = [_on_host(self.view(points)) for points in parts]
         augments = [view.augment for view in views if view.augment is not None]
         return PointView(
@@ -140,7 +140,7 @@ class PointModel:
         Shape:
             points [B] int64 -> [B].
         """
-        return torch.cat([self.view(part).weights for part in points.split(PART)])
+        return torch.cat([self.view(part).weights for part in points.split(ROW_CHUNK_SIZE)])
 
     def view(self, points: Tensor, rows: Tensor | None = None) -> PointView:
         """What lam says of these points.

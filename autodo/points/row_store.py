@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from autodo.points.storage import Place
+from autodo.points.storage import TableStorage
 
 Shapes = Mapping[str, tuple[Sequence[int], torch.dtype]]
 PENDING = 2
@@ -51,10 +51,10 @@ class RowStore:
         for name, values in rows.items():
             self.columns[name].index_copy_(0, index, values)
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Returns when all that was written is in `columns`."""
 
-    def fetch(self, index: Tensor, host: Tensor, names: Sequence[str]) -> None:
+    def prefetch(self, index: Tensor, host: Tensor, names: Sequence[str]) -> None:
         """Sends rows ahead that `read` is given next, if they are not on the device that trains.
 
         Args:
@@ -62,7 +62,7 @@ class RowStore:
             host: the same numbers in host memory.
         """
 
-    def advise(self, host: Tensor, names: Sequence[str]) -> None:
+    def will_need(self, host: Tensor, names: Sequence[str]) -> None:
         """Lets the system read rows from the disk that are fetched or read soon; returns at once."""
         for name in names:
             if name not in self._files:
@@ -82,7 +82,7 @@ def _stretches(begins: Tensor, size: int) -> list[tuple[int, int]]:
     return list(zip((starts * mmap.PAGESIZE).tolist(), (ends * mmap.PAGESIZE).tolist(), strict=True))
 
 
-class _Coming(NamedTuple):
+class _PendingRead(NamedTuple):
     """Rows on their way to the device."""
 
     asked: Tensor
@@ -91,7 +91,7 @@ class _Coming(NamedTuple):
     event: torch.cuda.Event | None
 
 
-class _Going(NamedTuple):
+class _PendingWrite(NamedTuple):
     """Rows on their way back."""
 
     host: Tensor
@@ -112,11 +112,11 @@ class StagedStore(RowStore):
         super().__init__(columns, files)
         self._device = torch.device(device)
         self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
-        self._coming: list[_Coming] = []
-        self._going: deque[_Going] = deque()
+        self._coming: list[_PendingRead] = []
+        self._going: deque[_PendingWrite] = deque()
         self._last_read: tuple[Tensor, Tensor] | None = None
 
-    def fetch(self, index: Tensor, host: Tensor, names: Sequence[str]) -> None:
+    def prefetch(self, index: Tensor, host: Tensor, names: Sequence[str]) -> None:
         # What was sent before and passed over will not be asked for any more.
         self._coming = [*self._coming[-1:], self._send(index, host, names)]
 
@@ -137,7 +137,7 @@ class StagedStore(RowStore):
         host = self._host_of(index)
         self._coming = [coming for coming in self._coming if not _meet(coming.host, host)]
         if self._stream is None:
-            self._going.append(_Going(host, dict(rows), None))
+            self._going.append(_PendingWrite(host, dict(rows), None))
         else:
             self._stream.wait_stream(torch.cuda.current_stream(self._device))
             with torch.cuda.stream(self._stream):
@@ -148,19 +148,19 @@ class StagedStore(RowStore):
                 for name, values in rows.items():
                     pinned[name].copy_(values, non_blocking=True)
                     values.record_stream(self._stream)
-                self._going.append(_Going(host, pinned, self._stream.record_event()))
+                self._going.append(_PendingWrite(host, pinned, self._stream.record_event()))
         while len(self._going) > PENDING:
             self._put_back()
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         while self._going:
             self._put_back()
 
-    def _send(self, index: Tensor, host: Tensor, names: Sequence[str]) -> _Coming:
+    def _send(self, index: Tensor, host: Tensor, names: Sequence[str]) -> _PendingRead:
         if any(_meet(going.host, host) for going in self._going):
-            self.settle()
+            self.flush()
         if self._stream is None:
-            return _Coming(index, host, super().read(host, names), None)
+            return _PendingRead(index, host, super().read(host, names), None)
         rows = {}
         with torch.cuda.stream(self._stream):
             for name in names:
@@ -168,7 +168,7 @@ class StagedStore(RowStore):
                 pinned = torch.empty(len(host), *column.shape[1:], dtype=column.dtype, pin_memory=True)
                 torch.index_select(column, 0, host, out=pinned)
                 rows[name] = pinned.to(self._device, non_blocking=True)
-            return _Coming(index, host, rows, self._stream.record_event())
+            return _PendingRead(index, host, rows, self._stream.record_event())
 
     def _put_back(self) -> None:
         going = self._going.popleft()
@@ -187,15 +187,15 @@ def _meet(one: Tensor, other: Tensor) -> bool:
     return bool(torch.isin(one, other).any())
 
 
-def build_store(place: Place, shapes: Shapes, device: torch.device | str) -> RowStore:
-    """Columns of zeros at that place, of the given shapes [N, ...] and types.
+def build_store(storage: TableStorage, shapes: Shapes, device: torch.device | str) -> RowStore:
+    """Allocates columns of zeros of the given shapes [N, ...] and types.
 
     Raises:
         ConfigError: if there is no room for a file.
     """
-    tables = {name: place.table(shape, dtype, device) for name, (shape, dtype) in shapes.items()}
-    columns = {name: table.rows for name, table in tables.items()}
-    files = {name: table.file for name, table in tables.items() if table.file is not None}
-    if place.storage != "device" and torch.device(device).type == "cuda":
+    tables = {name: storage.allocate(shape, dtype, device) for name, (shape, dtype) in shapes.items()}
+    columns = {name: rows for name, (rows, _) in tables.items()}
+    files = {name: file for name, (_, file) in tables.items() if file is not None}
+    if storage.kind != "device" and torch.device(device).type == "cuda":
         return StagedStore(columns, files, device)
     return RowStore(columns, files)

@@ -11,34 +11,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autodo.config.run import LambdaStorage
+from autodo.config.bilevel import LambdaStorage
 from autodo.errors import ConfigError
 from autodo.io.storage import StrPath
 
 
-class Table(NamedTuple):
-    """A table, and the mapped file that it is, if it is one."""
-
-    rows: Tensor
-    file: mmap.mmap | None = None
-
-
-class Place(NamedTuple):
+class TableStorage(NamedTuple):
     """Where tables are kept.
 
     Args:
         folder: of the files; the system's folder for temporary files if None.
     """
 
-    storage: LambdaStorage = "device"
+    kind: LambdaStorage = "device"
     folder: StrPath | None = None
 
     @property
-    def is_apart(self) -> bool:
+    def off_device(self) -> bool:
         """Whether tables are kept that may be too large to be held twice in memory."""
-        return self.storage != "device"
+        return self.kind != "device"
 
-    def table(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str = "cpu") -> Table:
+    def allocate(
+        self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str = "cpu"
+    ) -> tuple[Tensor, mmap.mmap | None]:
         """A table of zeros. In host memory and files it takes up room page by page, as it is written to.
 
         Args:
@@ -47,19 +42,19 @@ class Place(NamedTuple):
             ConfigError: if there is no room for the file.
         """
         size = math.prod(shape) * dtype.itemsize
-        if self.storage == "device" or size == 0:
-            return Table(torch.zeros(*shape, dtype=dtype, device=device if self.storage == "device" else "cpu"))
-        file = _mapped(size, self.folder) if self.storage == "file" else None
+        if self.kind == "device" or size == 0:
+            return torch.zeros(*shape, dtype=dtype, device=device if self.kind == "device" else "cpu"), None
+        file = _mapped(size, self.folder) if self.kind == "file" else None
         # numpy's zeros are given by the system when they are first written to; torch's are written at once.
         memory = np.zeros(size, dtype=np.uint8) if file is None else file
-        return Table(torch.frombuffer(memory, dtype=dtype).view(*shape), file)
+        return torch.frombuffer(memory, dtype=dtype).view(*shape), file
 
-    def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    def allocate_on_host(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """A table on the host to be filled, which takes no more memory than those of this place do."""
-        return self.table(shape, dtype).rows
+        return self.allocate(shape, dtype)[0]
 
 
-ON_DEVICE = Place()
+ON_DEVICE = TableStorage()
 
 
 def _mapped(size: int, folder: StrPath | None) -> mmap.mmap:

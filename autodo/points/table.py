@@ -8,7 +8,7 @@ from torch import Tensor
 
 from autodo.points.rounding import stochastically
 from autodo.points.row_store import build_store
-from autodo.points.storage import ON_DEVICE, Place
+from autodo.points.storage import ON_DEVICE, TableStorage
 
 _READ = ("values", "last_touched")
 _MOVED = ("values", "last_touched", "square_average")
@@ -29,7 +29,7 @@ class PointTable:
         widths: columns of each part of a row; K together.
         dtype: that is reckoned with.
         device: that trains.
-        place: where the rows are kept.
+        storage: where the rows are kept.
         precision: `fp32` keeps values as they are reckoned. `fp16` keeps their differences from the initial ones in
             float16 and the mean of squares in bfloat16, rounded stochastically.
         square_average: of each element, as RMSprop has it; or of each part of a row, sq_i <- ... mean_k(g_k^2), of
@@ -49,7 +49,7 @@ class PointTable:
         *,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
-        place: Place = ON_DEVICE,
+        storage: TableStorage = ON_DEVICE,
         precision: Literal["fp32", "fp16"] = "fp32",
         square_average: Literal["element", "part"] = "element",
         rounding: Callable[[int], torch.Generator] | None = None,
@@ -65,7 +65,7 @@ class PointTable:
         self._widths = tuple(widths) if square_average == "part" else ()
         columns, squares = sum(widths), len(widths) if self._widths else sum(widths)
         self._store = build_store(
-            place,
+            storage,
             {
                 "values": ((count, columns), torch.float16 if self._half else dtype),
                 "square_average": ((count, squares), torch.bfloat16 if self._half and not self._widths else dtype),
@@ -90,13 +90,13 @@ class PointTable:
     @property
     def square_average(self) -> Tensor:
         """The mean of squares of all rows, as it was when each was last touched. Shape: [N, K], or [N, parts]."""
-        self._store.settle()
+        self._store.flush()
         return self._store.columns["square_average"]
 
     @property
     def last_touched(self) -> Tensor:
         """The step that moved each row last; 0 if none did. Shape: [N] int32."""
-        self._store.settle()
+        self._store.flush()
         return self._store.columns["last_touched"]
 
     def rows(self, index: Tensor) -> Tensor:
@@ -105,7 +105,7 @@ class PointTable:
         self._seen = (index, kept)
         return self._decoded(index, kept)
 
-    def ahead(self, index: Tensor, host: Tensor, *, moves: bool) -> None:
+    def prefetch(self, index: Tensor, host: Tensor, *, moves: bool) -> None:
         """Has rows sent to the device that are asked for next.
 
         Args:
@@ -113,11 +113,11 @@ class PointTable:
             host: the same numbers in host memory.
             moves: whether a step follows.
         """
-        self._store.fetch(index, host, _MOVED if moves else _READ)
+        self._store.prefetch(index, host, _MOVED if moves else _READ)
 
-    def soon(self, host: Tensor, *, moves: bool) -> None:
+    def will_need(self, host: Tensor, *, moves: bool) -> None:
         """Has rows read from the disk, if they are there, that are sent or asked for soon."""
-        self._store.advise(host, _MOVED if moves else _READ)
+        self._store.will_need(host, _MOVED if moves else _READ)
 
     @torch.no_grad()
     def rmsprop_step(self, index: Tensor, gradient: Tensor, lr: float, moves: Tensor | None = None) -> None:
@@ -148,7 +148,7 @@ class PointTable:
         self._seen = None
         self._store.write(index, rows)
 
-    def take_written(self) -> Tensor:
+    def pop_update_sum(self) -> Tensor:
         """The sum of all values written since it was last taken, which is not finite if one of them is not."""
         written, self._written = self._written, torch.zeros_like(self._written)
         return written
@@ -157,12 +157,12 @@ class PointTable:
         """All state, as tensors and numbers; the tensors are not copies."""
         if self.steps == 0:
             return {"steps": 0}  # all rows are what they were at the start
-        self._store.settle()
+        self._store.flush()
         return {**self._store.columns, "steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over the state of a table of the same shape, wherever that was kept."""
-        self._store.settle()
+        self._store.flush()
         self._seen = None
         for name, column in self._store.columns.items():
             if name in state:

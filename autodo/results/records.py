@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from autodo.io.atomic import replacing
+from autodo.io.atomic import atomic_path
 from autodo.io.storage import StrPath
 
 TOP_CLASSES = 10
@@ -179,5 +179,5 @@ def write(kind: Kind, rows: pa.Table, path: StrPath) -> None:
     """
     if not rows.schema.equals(SCHEMAS[kind]):
         raise ValueError(f"not a table of {kind}: {rows.schema}")
-    with replacing(Path(path)) as temporary:
+    with atomic_path(Path(path)) as temporary:
         pq.write_table(rows, temporary, write_page_checksum=True)  # so that a reader knows of a flipped bit

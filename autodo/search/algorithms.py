@@ -10,7 +10,7 @@ from autodo.errors import ConfigError
 from autodo.io.storage import locate
 from autodo.search import fast_autoaugment
 from autodo.search.one_task import one_task
-from autodo.search.tasks import Algorithm, Bench, Tell, search_config
+from autodo.search.tasks import Algorithm, ReportLine, TaskContext, search_config
 
 ALGORITHMS: dict[str, Algorithm] = {
     "fast-autoaugment": Algorithm(fast_autoaugment.FastAutoAugment, fast_autoaugment.FoldWorker),
@@ -35,7 +35,7 @@ def algorithm_of(config: RunConfig) -> Algorithm:
     return ALGORITHMS[name]
 
 
-def search_here(config: RunConfig, data: DataSplits, *, device: str, tell: Tell) -> PolicyFile:
+def search_in_process(config: RunConfig, data: DataSplits, *, device: str, tell: ReportLine) -> PolicyFile:
     """The policy that is found for a run, one task after another; nothing is kept.
 
     Raises:
@@ -45,7 +45,7 @@ def search_here(config: RunConfig, data: DataSplits, *, device: str, tell: Tell)
     with tempfile.TemporaryDirectory(prefix="autodo-search-") as folder:
         files = locate(Path(folder))
         driver = algorithm.driver(config, files)
-        worker = algorithm.worker(Bench(config, data, device, files))
+        worker = algorithm.worker(TaskContext(config, data, device, files))
         while (policy := driver.policy) is None:
             for task in driver.ready():
                 driver.ended(task, worker.perform(task, None, tell))

@@ -29,11 +29,11 @@ from autodo.config.policy import DadaSearch, SearchedPolicy
 from autodo.config.run import RunConfig
 from autodo.data.batches import epoch_batches
 from autodo.data.prepare import DataSplits
-from autodo.search import pair_policy, relaxed
-from autodo.search.epochs import Found, Material, Stateful, search_by_epochs, step_of
-from autodo.search.smooth_operations import SEARCHED, Setting, apply_each
-from autodo.search.tasks import Tell
-from autodo.search.unrolled import Parameters, derivative_along, val_direction
+from autodo.search import dada_policy, relaxation
+from autodo.search.gradient_search import FoundPolicy, SearchImages, Stateful, search_by_epochs, step_of
+from autodo.search.smooth_operations import SEARCHED, LevelValues, apply_each
+from autodo.search.tasks import ReportLine
+from autodo.search.unrolled_step import Parameters, derivative_along, val_direction
 from autodo.seeds import initial_weights, torch_generator
 from autodo.training.schedule import learning_rate_factor
 
@@ -46,7 +46,9 @@ CONTROL_LR = 1e-2
 GATE_RANGE = (0.05, 0.95)
 
 
-def search(config: RunConfig, data: DataSplits, *, device: str, checkpoint: Path | None, tell: Tell) -> PolicyFile:
+def search(
+    config: RunConfig, data: DataSplits, *, device: str, checkpoint: Path | None, tell: ReportLine
+) -> PolicyFile:
     """The policy that DADA finds on a run's own train points, as they are observed.
 
     Args:
@@ -60,7 +62,7 @@ def search(config: RunConfig, data: DataSplits, *, device: str, checkpoint: Path
     return search_by_epochs(build, config, device=device, checkpoint=checkpoint, tell=tell)
 
 
-class Policy(nn.Module):
+class PairPolicy(nn.Module):
     """phi: softmax(weights) over the pairs; of each operation of a pair its probability and level.
 
     Levels begin uniformly in [0, 1]: at the paper's 0.5 the geometric operations and the enhancements do nothing, and
@@ -81,7 +83,7 @@ class Policy(nn.Module):
 
 
 class Dada:
-    """One search; see `autodo.search.epochs.GradientSearch`."""
+    """One search; see `autodo.search.gradient_search.GradientSearch`."""
 
     def __init__(self, config: RunConfig, data: DataSplits, device: str) -> None:
         assert isinstance(config.policy, SearchedPolicy)
@@ -89,14 +91,14 @@ class Dada:
         self.settings = config.policy.search
         self.epochs = self.settings.epochs
         self.seed = config.seed
-        self.material = Material(config, data, self.settings.images, self.settings.model, device)
+        self.material = SearchImages(config, data, self.settings.images, self.settings.model, device)
         start = torch_generator(config.seed, "search", "start")
         self.train, self.val = (part.to(device) for part in halves(self.material.labels.cpu(), start))
         self.network = self.material.network()
-        self.policy = Policy(start).to(device)
+        self.policy = PairPolicy(start).to(device)
         with initial_weights(int(torch.randint(2**31, (), generator=start))):
-            self.control = pair_policy.Control(len(PAIRS)).to(device)
-        self.setting = Setting()
+            self.control = dada_policy.ControlVariate(len(PAIRS)).to(device)
+        self.setting = LevelValues()
         self.pairs = torch.tensor(PAIRS, device=device)
         self.inner = torch.optim.SGD(
             self.network.parameters(), lr=self.settings.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
@@ -123,7 +125,7 @@ class Dada:
         train_loss, val_loss, variance = torch.stack(rows).mean(0).tolist()
         return {"train_loss": train_loss, "val_loss": val_loss, "gradient_square": variance}
 
-    def found(self) -> Found:
+    def found(self) -> FoundPolicy:
         weights = torch.softmax(self.policy.weights.detach(), 0)
         probability, level = self.policy.probability.detach(), self.policy.level.detach()
         best = weights.argsort(descending=True, stable=True)[: self.settings.keep].tolist()
@@ -132,7 +134,7 @@ class Dada:
             for pair in best
         )
         names = ["+".join(SEARCHED[operation] for operation in pair) for pair in PAIRS]
-        return Found(sub_policies, dict(zip(names, weights.tolist(), strict=True)))
+        return FoundPolicy(sub_policies, dict(zip(names, weights.tolist(), strict=True)))
 
     def _batches(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         size = self.settings.batch_size
@@ -182,8 +184,8 @@ class Dada:
         """Sets the policy's gradients, moves the control variate, returns the mean square of the former."""
         policy, batch = self.policy, len(pixels)
         weights, probability = policy.weights.detach(), policy.probability.detach()
-        noise = pair_policy.noise(batch, len(PAIRS), generator)
-        drawn = pair_policy.draw(weights, probability, noise)
+        noise = dada_policy.noise(batch, len(PAIRS), generator)
+        drawn = dada_policy.draw(weights, probability, noise)
         level = policy.level.detach()[drawn.pair].requires_grad_()
         augmented = self._apply(pixels, drawn.pair, level, drawn.is_open.to(pixels.dtype), generator)
         same_erased = generator.clone_state()
@@ -192,12 +194,12 @@ class Dada:
             # Most of the variance is that of the images: what this one would do as it is (see `pair_policy`).
             untouched = effect(self.material.train_view(pixels, same_erased))
         by_level = _gradient(reward.sum(), level)
-        found = pair_policy.relax_estimate(
+        found = dada_policy.relax_estimate(
             weights,
             probability,
             noise,
             drawn,
-            pair_policy.leave_one_out(reward.detach() - untouched),
+            dada_policy.leave_one_out(reward.detach() - untouched),
             self.control,
             self.settings.temperature,
         )
@@ -223,10 +225,10 @@ class Dada:
         """
         policy, batch = self.policy, len(pixels)
         temperature = self.settings.temperature
-        noise = pair_policy.noise(batch, len(PAIRS), generator)
-        one_hot = relaxed.gumbel_softmax(policy.weights.expand(batch, -1), noise.pair, temperature)
+        noise = dada_policy.noise(batch, len(PAIRS), generator)
+        one_hot = relaxation.gumbel_softmax(policy.weights.expand(batch, -1), noise.pair, temperature)
         pair = one_hot.argmax(1)
-        gate = relaxed.hard_gate(torch.logit(policy.probability[pair]), noise.gate, temperature)
+        gate = relaxation.hard_gate(torch.logit(policy.probability[pair]), noise.gate, temperature)
         augmented = self._apply(pixels, pair, policy.level[pair], gate, generator, closed_too=True)
         weight = one_hot.gather(1, pair[:, None]).view(-1, 1, 1, 1)
         mixed = pixels + weight * (augmented - pixels)
@@ -243,8 +245,8 @@ class Dada:
     def _drawn_view(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """Images after sub-policies drawn from the policy."""
         policy = self.policy
-        noise = pair_policy.noise(len(pixels), len(PAIRS), generator)
-        drawn = pair_policy.draw(policy.weights, policy.probability, noise)
+        noise = dada_policy.noise(len(pixels), len(PAIRS), generator)
+        drawn = dada_policy.draw(policy.weights, policy.probability, noise)
         gate = drawn.is_open.to(pixels.dtype)
         augmented = self._apply(pixels, drawn.pair, policy.level[drawn.pair], gate, generator)
         return self.material.train_view(augmented, generator)

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
-from autodo.augment.policy_file import OPERATION_NAMES, PolicyFile, Step, SubPolicy
+from autodo.augment.policy_file import OPERATION_NAMES, OperationStep, PolicyFile, SubPolicy
 from autodo.config.policy import FastAutoAugmentSearch
 from autodo.config.run import RunConfig
 from autodo.errors import StoreError
 from autodo.io.storage import Location
-from autodo.search.folds import FoldWorker
+from autodo.search.fold_worker import FoldWorker
 from autodo.search.tasks import Json, Task, provenance, search_config
 from autodo.seeds import derive
 
@@ -241,7 +241,7 @@ def _space(search: FastAutoAugmentSearch) -> dict[str, BaseDistribution]:
 
 
 def _from_params(search: FastAutoAugmentSearch, params: dict[str, Any]) -> SubPolicies:
-    def step(place: str) -> Step:
+    def step(place: str) -> OperationStep:
         return params[f"operation_{place}"], params[f"probability_{place}"], params[f"level_{place}"]
 
     return tuple(tuple(step(place) for place in places) for places in _names(search))

@@ -24,16 +24,18 @@ from autodo.config.policy import FasterAutoAugmentSearch, SearchedPolicy
 from autodo.config.run import RunConfig
 from autodo.data.batches import epoch_batches
 from autodo.data.prepare import DataSplits
-from autodo.search import relaxed
-from autodo.search.epochs import Found, Material, Stateful, search_by_epochs, step_of
-from autodo.search.smooth_operations import SEARCHED, Setting, apply_smooth, centres
-from autodo.search.tasks import Tell
+from autodo.search import relaxation
+from autodo.search.gradient_search import FoundPolicy, SearchImages, Stateful, search_by_epochs, step_of
+from autodo.search.smooth_operations import SEARCHED, LevelValues, apply_smooth, centres
+from autodo.search.tasks import ReportLine
 from autodo.seeds import torch_generator
 
 GATE_RANGE = (0.01, 0.99)
 
 
-def search(config: RunConfig, data: DataSplits, *, device: str, checkpoint: Path | None, tell: Tell) -> PolicyFile:
+def search(
+    config: RunConfig, data: DataSplits, *, device: str, checkpoint: Path | None, tell: ReportLine
+) -> PolicyFile:
     """The policy that Faster AutoAugment finds on a run's own train points, as they are observed.
 
     Args:
@@ -47,7 +49,7 @@ def search(config: RunConfig, data: DataSplits, *, device: str, checkpoint: Path
     return search_by_epochs(build, config, device=device, checkpoint=checkpoint, tell=tell)
 
 
-class Policy(nn.Module):
+class MixturePolicy(nn.Module):
     """Sub-policies x stages x operations: weights, probabilities and levels, all of which begin at random.
 
     Sub-policies that began alike would be moved alike, and one operation would win in all of them.
@@ -64,7 +66,7 @@ class Policy(nn.Module):
         self.weights = nn.Parameter(settings.operation_temperature * torch.randn(shape, generator=generator))
         self.probability = nn.Parameter(0.25 + 0.5 * torch.rand(shape, generator=generator))
         self.level = nn.Parameter(torch.rand(shape, generator=generator))
-        self._setting = Setting()
+        self._setting = LevelValues()
 
     def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Images after the mixtures of a sub-policy drawn for each. Shape: [B, C, H, W] in [0, 1] -> the same."""
@@ -74,8 +76,8 @@ class Policy(nn.Module):
         for stage in range(self.weights.shape[1]):
             level = self.level[sub_policy, stage]
             value = self._setting.values(operations, level, generator)
-            noise = relaxed.uniform(level.shape, generator, level.dtype)
-            gate = relaxed.relaxed_gate(
+            noise = relaxation.uniform(level.shape, generator, level.dtype)
+            gate = relaxation.relaxed_gate(
                 torch.logit(self.probability[sub_policy, stage]), noise, self.settings.temperature
             )
             amount = self.shares()[sub_policy, stage] * gate
@@ -115,7 +117,7 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], given: Tensor, made: Te
 
 
 class FasterAutoAugment:
-    """One search; see `autodo.search.epochs.GradientSearch`."""
+    """One search; see `autodo.search.gradient_search.GradientSearch`."""
 
     def __init__(self, config: RunConfig, data: DataSplits, device: str) -> None:
         assert isinstance(config.policy, SearchedPolicy)
@@ -123,9 +125,9 @@ class FasterAutoAugment:
         self.settings = config.policy.search
         self.epochs = self.settings.epochs
         self.seed = config.seed
-        self.material = Material(config, data, self.settings.images, self.settings.model, device)
+        self.material = SearchImages(config, data, self.settings.images, self.settings.model, device)
         self.network = self.material.network(1)
-        self.policy = Policy(self.settings, torch_generator(config.seed, "search", "start")).to(device)
+        self.policy = MixturePolicy(self.settings, torch_generator(config.seed, "search", "start")).to(device)
         # The paper's betas.
         adam = functools.partial(torch.optim.Adam, lr=self.settings.lr, betas=(0.0, 0.999))
         self.outer = adam(self.policy.parameters())
@@ -147,7 +149,7 @@ class FasterAutoAugment:
         distance, penalty, given, made = torch.stack(rows).mean(0).tolist()
         return {"distance": distance, "penalty": penalty, "train_loss": given, "policy_loss": made}
 
-    def found(self) -> Found:
+    def found(self) -> FoundPolicy:
         shares, probability, level = (
             part.detach() for part in (self.policy.shares(), self.policy.probability, self.policy.level)
         )
@@ -162,7 +164,7 @@ class FasterAutoAugment:
             "shares of the operations": dict(zip(SEARCHED, shares.mean((0, 1)).tolist(), strict=True)),
             "largest share of each stage": shares.amax(2).tolist(),
         }
-        return Found(sub_policies, told)
+        return FoundPolicy(sub_policies, told)
 
     def _step(self, changed: Tensor, kept: Tensor, generator: torch.Generator) -> Tensor:
         """Moves the critic, then the policy.

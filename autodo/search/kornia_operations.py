@@ -30,7 +30,7 @@ def _invert(images: Tensor, value: Tensor) -> Tensor:
     return enhance.invert(images, images.new_ones(()))  # its own one would be copied from the host to a GPU
 
 
-OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+KORNIA_OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "ShearX": lambda images, value: _shear(images, value, torch.zeros_like(value)),
     "ShearY": lambda images, value: _shear(images, torch.zeros_like(value), value),
     "TranslateX": lambda images, value: _translate(images, images.shape[3] * value, torch.zeros_like(value)),

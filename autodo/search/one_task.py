@@ -10,7 +10,7 @@ from autodo.augment.policy_file import PolicyFile
 from autodo.config.run import RunConfig
 from autodo.io.storage import Location
 from autodo.results.provenance import device_name
-from autodo.search.tasks import Algorithm, Bench, Json, Task, Tell, provenance
+from autodo.search.tasks import Algorithm, Json, ReportLine, Task, TaskContext, provenance
 
 TASK = Task("training", {}, long=True)
 
@@ -43,22 +43,22 @@ class OneTaskDriver:
 class OneTaskWorker:
     """Calls the module's `search`."""
 
-    def __init__(self, bench: Bench, module: str) -> None:
-        self._bench, self._module = bench, module
+    def __init__(self, context: TaskContext, module: str) -> None:
+        self._context, self._module = context, module
 
-    def perform(self, task: Task, checkpoint: Path | None, tell: Tell) -> Json:
+    def perform(self, task: Task, checkpoint: Path | None, tell: ReportLine) -> Json:
         """The policy as JSON, with seconds and device of this attempt."""
         begun = time.perf_counter()
-        bench = self._bench
+        context = self._context
         search = importlib.import_module(self._module).search
-        policy = search(bench.config, bench.data, device=bench.device, checkpoint=checkpoint, tell=tell)
+        policy = search(context.config, context.data, device=context.device, checkpoint=checkpoint, tell=tell)
         return {
             "policy": policy.model_dump(mode="json", by_alias=True),
             "seconds": time.perf_counter() - begun,
-            "device": device_name(torch.device(bench.device)),
+            "device": device_name(torch.device(context.device)),
         }
 
 
 def one_task(module: str) -> Algorithm:
     """The algorithm whose module is called so."""
-    return Algorithm(OneTaskDriver, lambda bench: OneTaskWorker(bench, module))
+    return Algorithm(OneTaskDriver, lambda context: OneTaskWorker(context, module))

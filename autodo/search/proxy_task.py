@@ -16,7 +16,7 @@ WEIGHT_DECAY = 2e-4  # of Fast AutoAugment's configuration of WRN-40-2
 WARMUP_SHARE = 1 / 40  # 5 of 200 epochs, there too
 
 
-def split_part(labels: Integers, held_share: float, generator: np.random.Generator) -> tuple[Integers, Integers]:
+def split_held_out(labels: Integers, held_share: float, generator: np.random.Generator) -> tuple[Integers, Integers]:
     """Positions that a network is trained on, and those that are held out, both sorted.
 
     Stratified: both sides have at least one image of every class. A class of which there is a single image, as after a
@@ -41,7 +41,7 @@ def split_part(labels: Integers, held_share: float, generator: np.random.Generat
     return np.setdiff1d(np.arange(len(labels)), held, assume_unique=True), held
 
 
-def training_of(config: RunConfig, name: str, **sections: Any) -> RunConfig:
+def proxy_run(config: RunConfig, name: str, **sections: Any) -> RunConfig:
     """The run of a network inside the search of `config`, which says everything about it.
 
     Args:
@@ -68,7 +68,7 @@ def training_of(config: RunConfig, name: str, **sections: Any) -> RunConfig:
     )
 
 
-def data_of(
+def proxy_data(
     images: Pixels, labels: Integers, rest: Integers, held: Integers, class_names: tuple[str, ...]
 ) -> DataSplits:
     """What such a run trains on and is scored on; it has no test images but one, of the held-out ones.

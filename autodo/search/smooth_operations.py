@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from autodo.augment.magnitude_ranges import PUBLISHED, OperationSampler
 from autodo.augment.operations import NAMES, OPERATIONS, operate
 from autodo.augment.policy_file import OPERATION_NAMES, OperationName
-from autodo.augment.ranges import PUBLISHED, Scale
 from autodo.config.policy import Implementation
 
 SEARCHED = OPERATION_NAMES
@@ -41,14 +41,14 @@ def differentiable(implementation: Implementation) -> Mapping[str, Differentiabl
     # Imported here because kornia takes half a second, which a search by our own operations need not pay.
     from autodo.search import kornia_operations
 
-    return kornia_operations.OPERATIONS
+    return kornia_operations.KORNIA_OPERATIONS
 
 
-class Setting:
+class LevelValues:
     """What the levels of the searched operations stand for, and where Cutout cuts: drawn for each image and step."""
 
     def __init__(self) -> None:
-        self._scale = Scale(PUBLISHED)
+        self._sampler = OperationSampler(PUBLISHED)
         self._positions = torch.tensor([NAMES.index(name) for name in SEARCHED])
 
     def values(self, operation: Tensor, level: Tensor, generator: torch.Generator) -> Tensor:
@@ -58,7 +58,7 @@ class Setting:
             operation [...] int64: positions in SEARCHED, level [...] -> [...].
         """
         self._positions = self._positions.to(operation.device)
-        return self._scale.values(self._positions[operation], level, generator)
+        return self._sampler.draw_values(self._positions[operation], level, generator)
 
 
 def centres(batch: int, generator: torch.Generator) -> Tensor:
@@ -77,7 +77,7 @@ def apply_smooth(
     """One operation, with the derivatives that the module's docstring names.
 
     Args:
-        value: what `level` stands for, from `Setting.values`.
+        value: what `level` stands for, from `LevelValues.values`.
     Shape:
         images [b, C, H, W] float in [0, 1], level, value [b], centre [b, 2] -> like images.
     """
@@ -98,7 +98,7 @@ def apply_each(
     operation: Tensor,
     level: Tensor,
     gate: Tensor,
-    setting: Setting,
+    setting: LevelValues,
     generator: torch.Generator,
     *,
     implementation: Implementation = "own",

@@ -8,7 +8,7 @@ from autodo.data.split import subsample
 from autodo.seeds import numpy_generator
 
 
-def reduced(data: DataSplits, size: int, seed: int) -> tuple[Pixels, Integers]:
+def search_subset(data: DataSplits, size: int, seed: int) -> tuple[Pixels, Integers]:
     """Images and observed labels of a stratified subsample of the train points; all of them if there are no more.
 
     They are held in memory, the centres of streamed ones too: a search goes through them again and again.

@@ -17,7 +17,7 @@ from autodo.io.storage import Location
 from autodo.results.provenance import git_sha, versions
 
 Json = dict[str, Any]
-Tell = Callable[[str], None]
+ReportLine = Callable[[str], None]
 """Takes a line for people; called after every epoch, when the checkpoint of the task is written."""
 
 
@@ -32,7 +32,7 @@ class Task(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Bench:
+class TaskContext:
     """What a worker has at hand.
 
     Args:
@@ -65,7 +65,7 @@ class Driver(Protocol):
 class Worker(Protocol):
     """Does the tasks of one search; two workers give the same result for the same task."""
 
-    def perform(self, task: Task, checkpoint: Path | None, tell: Tell) -> Json:
+    def perform(self, task: Task, checkpoint: Path | None, tell: ReportLine) -> Json:
         """The result of a task.
 
         Args:
@@ -77,7 +77,7 @@ class Algorithm(NamedTuple):
     """How a kind of search is done."""
 
     driver: Callable[[RunConfig, Location], Driver]
-    worker: Callable[[Bench], Worker]
+    worker: Callable[[TaskContext], Worker]
 
 
 def search_config(config: RunConfig) -> Any:

@@ -9,8 +9,8 @@ from autodo.config.run import RunConfig
 from autodo.data import DataSplits, ImageSet
 from autodo.data.image_set import Images, Integers
 from autodo.data.prepare import TrainSet
-from autodo.training.progress import Durations
-from autodo.training.trainer import Training
+from autodo.progress import Durations
+from autodo.training.trainer import Trainer
 
 FIRST_IMAGES = 8
 """Images of the first timed step: of a large network on one core a step of a whole batch takes a minute."""
@@ -52,7 +52,7 @@ def _timed(config: RunConfig, data: DataSplits, images: int, device: str, policy
         class_names=data.class_names,
     )
     few = _two_epochs(config, min(images, config.training.batch_size))
-    rows = list(Training(few, some, device=device, policy=policy))
+    rows = list(Trainer(few, some, device=device, policy=policy))
     last = rows[1]
     inner_ratio = _inner_points(config, data) / _inner_points(few, some)
     finetune_ratio = len(data.val) / len(some.val)

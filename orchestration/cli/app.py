@@ -39,7 +39,7 @@ class Split(StrEnum):
 
 
 class LambdaStorage(StrEnum):
-    """autodo.config.run.LambdaStorage, as a choice of the command line."""
+    """autodo.config.bilevel.LambdaStorage, as a choice of the command line."""
 
     DEVICE = "device"
     HOST = "host"

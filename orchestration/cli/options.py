@@ -4,10 +4,10 @@ import dataclasses
 import re
 from collections.abc import Sequence
 
-from autodo.config.run import LambdaStorage
+from autodo.config.bilevel import LambdaStorage
 from autodo.config.validation import parse_model
 from autodo.errors import ConfigError
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.plan import RETRIES
 
 

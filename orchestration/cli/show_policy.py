@@ -9,14 +9,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from autodo.augment.policy_file import PolicyFile, Step, fingerprint
+from autodo.augment.policy_file import OperationStep, PolicyFile, fingerprint
 from autodo.augment.read_policy import import_policy, read_policy
 from autodo.config.validation import hint
 from autodo.errors import ConfigError
-from autodo.io.atomic import replacing
+from autodo.io.atomic import atomic_path
 from autodo.io.storage import StrPath, reason
+from autodo.text import printable
 from orchestration.cli.overview import say
-from orchestration.display.progress import duration
+from orchestration.display.text import duration
 from orchestration.store.store import Store
 
 
@@ -26,7 +27,7 @@ def import_file(console: Console, source: StrPath, target: StrPath, name: str | 
     if target.suffix != ".json":
         raise ConfigError(f"{target}: is not named *.json")
     try:
-        with replacing(target) as temporary:
+        with atomic_path(target) as temporary:
             temporary.write_text(policy.model_dump_json(by_alias=True, indent=1, exclude_defaults=True))
     except OSError as error:
         raise ConfigError(f"{target}: cannot be written: {reason(error)}") from None
@@ -40,27 +41,27 @@ def show(console: Console, place: str, name: str | None) -> None:
         _print(console, place, read_policy(place))
         return
     store = Store(place).open()
-    known = sorted(store.policies())
+    known = sorted(store.policies.names())
     if name is None and len(known) == 1:
         name = known[0]
     if name is None:
         say(console, f"{store}: {len(known)} policies" if known else f"{store}: no policy yet")
         for one in known:
-            policy = store.policy(one)
-            say(console, f"  {one}: {_size(policy)}, {printable(policy.source)}")
+            policy = store.policies.read(one)
+            say(console, f"  {one}: {_size(policy)}, {printable(policy.source[:2000])}")
         return
     if name not in known:
-        store.policy_file(name)  # raises for what can be no name
+        store.paths.policy(name)  # raises for what can be no name
         raise ConfigError(f"{name}: no policy of {store} has this name{hint(name, known)}; there are: {_list(known)}")
-    _print(console, str(store.policy_file(name)), store.policy(name))
+    _print(console, str(store.paths.policy(name)), store.policies.read(name))
 
 
 def _print(console: Console, place: str, policy: PolicyFile) -> None:
     say(console, f"{place}: {_size(policy)}, content {fingerprint(policy)}")
     if policy.source:
-        say(console, f"source: {printable(policy.source)}")
+        say(console, f"source: {printable(policy.source[:2000])}")
     for key, value in policy.provenance.items():
-        say(console, f"{printable(key)}: {printable(_value(key, value))}")
+        say(console, f"{printable(key[:200])}: {printable(_value(key, value)[:2000])}")
     table = Table(title="operations: probability, level", title_justify="left", show_header=False)
     for number, steps in enumerate(policy.sub_policies):
         table.add_row(str(number), *(_step(step) for step in steps))
@@ -73,7 +74,7 @@ def _print(console: Console, place: str, policy: PolicyFile) -> None:
         say(console, f"used: {_list(f'{operation} {n}' for operation, n in counts.most_common())}")
 
 
-def _step(step: Step) -> Text:
+def _step(step: OperationStep) -> Text:
     operation, probability, level = step
     return Text.assemble((f"{operation:12}", "bold"), f" {probability:.2f}  {level:.2f}")
 
@@ -94,11 +95,6 @@ def _value(key: str, value: Any) -> str:
         return _list(f"{name} {_value(name, one)}" for name, one in value.items())
     text = str(value)
     return text if len(text) <= 200 else f"{text[:200]}…"
-
-
-def printable(text: str) -> str:
-    """Without what moves the cursor of a terminal, on a line: the file may be anybody's."""
-    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text[:2000])
 
 
 def _list(words: Iterable[str]) -> str:

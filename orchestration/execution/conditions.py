@@ -7,18 +7,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from autodo.results import records
-
-
-class Launch(NamedTuple):
-    """The launch that a run belongs to.
-
-    Args:
-        id: unique.
-        slots: runs that it has at work at a time, at most.
-    """
-
-    id: str
-    slots: int
+from orchestration.execution.options import Launch
 
 
 class Conditions(NamedTuple):

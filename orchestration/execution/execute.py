@@ -6,26 +6,27 @@ import functools
 import logging
 import os
 import socket
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autodo.config.run import DatasetConfig, LambdaStorage, RunConfig
+from autodo.config.dataset import DatasetConfig
+from autodo.config.run import RunConfig
 from autodo.errors import DataError, StoreError, UserError
 from autodo.io.storage import StrPath
-from orchestration.display.progress import ProgressLog
-from orchestration.execution.conditions import Conditions, Launch
-from orchestration.grid.keep import Keep
-from orchestration.planning.policies import policy_of
+from orchestration.display.run_display import ProgressLog
+from orchestration.execution.conditions import Conditions
+from orchestration.execution.options import DEFAULT_OPTIONS, ExecutionOptions
+from orchestration.planning.required_policies import load_policy
 from orchestration.store.run_state import RunBusy
-from orchestration.store.store import Store, here
+from orchestration.store.store import Store, process_name
 
 if TYPE_CHECKING:
     from autodo.augment.policy_file import PolicyFile
     from autodo.data import Dataset, DataSplits
-    from autodo.distributed.process_group import Workers
-    from autodo.training.progress import Durations, Progress
-    from autodo.training.trainer import Training
+    from autodo.distributed.process_group import ProcessGroup
+    from autodo.progress import Durations, Progress
+    from autodo.training.trainer import Trainer
 
 logger = logging.getLogger("autodo")
 
@@ -45,36 +46,21 @@ def load_dataset(config: DatasetConfig, data_dir: str | None, download: bool = F
 def execute(
     config: RunConfig,
     store: Store,
+    options: ExecutionOptions = DEFAULT_OPTIONS,
     *,
-    data_dir: StrPath | None = None,
-    download: bool = False,
     device: str = "cpu",
-    checkpoint_every: int = 1,
-    keep: Collection[Keep] = (),
-    workers: "Workers | None" = None,
-    lambda_storage: LambdaStorage = "device",
-    loader_workers: int | None = None,
-    checkpoint_steps: int | None = None,
+    group: "ProcessGroup | None" = None,
     estimate: "Callable[[DataSplits, PolicyFile | None], Durations | None] | None" = None,
     on_progress: "Callable[[Progress], object] | None" = None,
-    launch: Launch | None = None,
 ) -> Generator[dict[str, Any], None, None]:
     """Trains one run, from its checkpoint if there is one, and saves its results.
 
     Args:
-        data_dir: path or URI of the files of a named dataset.
         device: `cpu`, `cuda` or `cuda:<n>`.
-        checkpoint_every: epochs between checkpoints.
-        keep: what is kept in the store besides the tables.
-        workers: of which this is the first, if several train the run; the others `assist`.
-        lambda_storage: where lambda is kept; see docs/explanation/lambda-storage.md.
-        loader_workers: processes that decode streamed images; None: as the environment says, see
-            docs/how-to/stream-images.md.
-        checkpoint_steps: steps between checkpoints within an epoch; None makes none there.
+        group: of which this process is the first, if several train the run; the others `assist`.
         estimate: called before the first epoch of a run without a checkpoint, with what it trains on and its policy;
             says what the parts of an epoch will take, or None if it does not know.
         on_progress: called every few seconds within an epoch. The log has a line about every half minute.
-        launch: the launch that the run belongs to, which its results name; None for none.
     Yields:
         one dict per finished epoch with the columns of `records.SCHEMAS["epochs"]`. The run is done when the iterator
         ends; one that is closed before leaves the checkpoint.
@@ -85,24 +71,24 @@ def execute(
     with contextlib.ExitStack() as stack:
         attempt = stack.enter_context(store.attempt(run_id))
         stack.enter_context(logging_to(attempt.log))
-        stack.enter_context(decoding_by(loader_workers))
-        done = store.is_done(run_id)
-        if workers is not None:
-            workers.told_by_first(None if done else attempt.checkpoint)
+        stack.enter_context(decoding_by(options.loader_workers))
+        done = store.status.is_done(run_id)
+        if group is not None:
+            group.broadcast_object(None if done else attempt.checkpoint)
         if done:
             logger.info("done already")
             return
         try:
             # Here, because torch takes seconds to import.
             from autodo import data
-            from autodo.distributed.process_group import ALONE
-            from autodo.points.storage import Place
+            from autodo.distributed.process_group import SINGLE_PROCESS
+            from autodo.points.storage import TableStorage
 
-            workers = workers or ALONE
+            group = group or SINGLE_PROCESS
             store.begin(config)
-            dataset = load_here(config.dataset, data_dir, download)
+            dataset = load_here(config.dataset, options.data_dir, options.download)
             prepared = data.prepare(dataset, config)
-            policy = policy_of(config, store)
+            policy = load_policy(config, store)
             progress_log = ProgressLog(logger, on_progress)
             training = _training(
                 config,
@@ -111,19 +97,19 @@ def execute(
                 on_progress=progress_log.within,
                 expected=None if estimate is None or attempt.checkpoint.exists() else estimate(prepared, policy),
                 device=device,
-                checkpoint_every=checkpoint_every,
-                checkpoint_steps=checkpoint_steps,
+                checkpoint_every=options.checkpoint_every,
+                checkpoint_steps=options.checkpoint_steps,
                 on_checkpoint=attempt.keep,
-                workers=workers,
+                group=group,
                 policy=policy,
-                place=Place(lambda_storage),
+                storage=TableStorage(options.lambda_storage),
             )
             logger.info(
                 "%s on %s, device %s, from epoch %d of %d, step %d",
-                run_id, " + ".join(workers.gather(here())), device, training.epoch, config.training.epochs,
+                run_id, " + ".join(group.gather(process_name())), device, training.epoch, config.training.epochs,
                 training.midway.step if training.midway is not None else 0,
             )  # fmt: skip
-            conditions = Conditions.now(launch, resumed=training.epoch > 0 or training.midway is not None)
+            conditions = Conditions.now(options.launch, resumed=training.epoch > 0 or training.midway is not None)
             for metrics in training:
                 logger.info(
                     "epoch %d: train loss %.4f, val error %.4f, test error %.4f",
@@ -132,10 +118,10 @@ def execute(
                 attempt.keep()
                 progress_log.epoch_ended()
                 yield metrics
-            outcome = training.outcome(keep_embeddings="embeddings" in keep)
+            outcome = training.outcome(keep_embeddings="embeddings" in options.keep)
             outcome = dataclasses.replace(outcome, results=conditions.beside(outcome.results))
             attempt.settle()
-            store.save(outcome, run_id, keep_model="models" in keep)
+            store.save(outcome, run_id, keep_model="models" in options.keep)
             attempt.saved = True
             logger.info("done")
         except (GeneratorExit, KeyboardInterrupt, SystemExit):
@@ -155,15 +141,10 @@ def execute(
 def assist(
     config: RunConfig,
     store: Store,
+    options: ExecutionOptions,
     *,
-    workers: "Workers",
-    data_dir: StrPath | None = None,
+    group: "ProcessGroup",
     device: str = "cpu",
-    checkpoint_every: int = 1,
-    keep: Collection[Keep] = (),
-    lambda_storage: LambdaStorage = "device",
-    loader_workers: int | None = None,
-    checkpoint_steps: int | None = None,
 ) -> Generator[dict[str, Any], None, None]:
     """What the other workers do while the first one executes the run: all but to log and to save.
 
@@ -173,10 +154,10 @@ def assist(
         StoreError: if this process cannot see the checkpoint. DataError, TrainingDiverged.
     """
     from autodo import data
-    from autodo.points.storage import Place
+    from autodo.points.storage import TableStorage
 
     nothing: Path | None = None
-    path = workers.told_by_first(nothing)
+    path = group.broadcast_object(nothing)
     if path is None:
         return
     if not path.parent.is_dir():
@@ -184,22 +165,22 @@ def assist(
             f"{store}: {path.parent} is not there on node {socket.gethostname()}: workers of one run on several nodes "
             "need a store on a file system that all of them share"
         )
-    with decoding_by(loader_workers):
-        prepared = data.prepare(load_here(config.dataset, data_dir, download=False), config)
+    with decoding_by(options.loader_workers):
+        prepared = data.prepare(load_here(config.dataset, options.data_dir, download=False), config)
         training = _training(
             config,
             prepared,
             path,
             device=device,
-            checkpoint_every=checkpoint_every,
-            checkpoint_steps=checkpoint_steps,
-            workers=workers,
-            policy=policy_of(config, store),
-            place=Place(lambda_storage),
+            checkpoint_every=options.checkpoint_every,
+            checkpoint_steps=options.checkpoint_steps,
+            group=group,
+            policy=load_policy(config, store),
+            storage=TableStorage(options.lambda_storage),
         )
-        workers.gather(here())
+        group.gather(process_name())
         yield from training
-        training.outcome(keep_embeddings="embeddings" in keep)
+        training.outcome(keep_embeddings="embeddings" in options.keep)
 
 
 @contextlib.contextmanager
@@ -221,23 +202,23 @@ def decoding_by(loader_workers: int | None) -> Iterator[None]:
             os.environ[WORKERS_VARIABLE] = before
 
 
-def _training(config: RunConfig, data: "DataSplits", path: Path, *, workers: "Workers", **options: Any) -> "Training":
+def _training(config: RunConfig, data: "DataSplits", path: Path, *, group: "ProcessGroup", **options: Any) -> "Trainer":
     """The training, from its checkpoint if that can be used.
 
     Args:
-        options: of `Training`.
+        options: of `Trainer`.
     """
     from autodo.training import checkpoint
-    from autodo.training.trainer import Training
+    from autodo.training.trainer import Trainer
 
-    def begin() -> Training:
-        return Training(config, data, checkpoint=path, workers=workers, **options)
+    def begin() -> Trainer:
+        return Trainer(config, data, checkpoint=path, group=group, **options)
 
     try:
         return begin()
-    except checkpoint.Unusable as error:
+    except checkpoint.UnusableCheckpoint as error:
         logger.warning("%s cannot be used, the run starts anew: %s", path, error)
-        if workers.is_first:
+        if group.is_first:
             checkpoint.delete(path)
         return begin()
 

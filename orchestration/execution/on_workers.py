@@ -13,11 +13,10 @@ and decides whether to go on: at that moment nothing is set aside for the run, s
 nothing.
 """
 
-import functools
 import os
 import tempfile
 import traceback
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,18 +27,16 @@ from ray.train.v2._internal.execution.callback import ControllerCallback
 
 from autodo.config.run import RunConfig
 from autodo.errors import StoreError
-from orchestration.execution.conditions import Launch
 from orchestration.execution.desk import Desk, WorkerError
 from orchestration.execution.execute import assist, execute
+from orchestration.execution.options import ExecutionOptions
 from orchestration.execution.trial import Message, RunTrial
-from orchestration.grid.grid import ResourcesConfig
-from orchestration.grid.keep import Keep
 from orchestration.store.run_state import WorkerDied
 from orchestration.store.scratch import scratch_directory, sweep
 from orchestration.store.store import Store
 
 if TYPE_CHECKING:
-    from autodo.distributed.process_group import Workers
+    from autodo.distributed.process_group import ProcessGroup
 
 TRIAL_MEMORY = 800 * 10**6
 """Of the trial's process, as measured: Ray Train imports torch there too."""
@@ -51,41 +48,23 @@ POLL_SECONDS = 0.2
 
 def request(config: dict[str, Any]) -> tune.PlacementGroupFactory:
     """What Tune sets aside for a trial, given the trial's config."""
-    resources = ResourcesConfig.model_validate(config["resources"])
-    if resources.workers > 1:
-        return tune.PlacementGroupFactory([{"memory": TRIAL_MEMORY}])
-    return tune.PlacementGroupFactory([resources.per_worker])
+    options = ExecutionOptions.model_validate(config["options"])
+    return tune.PlacementGroupFactory([{"memory": TRIAL_MEMORY} if options.workers > 1 else options.per_worker])
 
 
 class AnyRunTrial(RunTrial):
     """A trial of a run by one process or by several."""
 
     def _start(self, run: RunConfig, store: Store) -> Generator[Message, None, None]:
-        resources = ResourcesConfig.model_validate(self._given["resources"])
-        if resources.workers == 1:
-            return super()._start(run, store)
-        given = self._given
-        launch = Launch(*given["launch"])
-        return execute_on_workers(run, store, resources, data_dir=given["data_dir"], keep=given["keep"], launch=launch)
+        options = ExecutionOptions.model_validate(self._given["options"])
+        return execute_on_workers(run, store, options) if options.workers > 1 else super()._start(run, store)
 
 
-def execute_on_workers(
-    config: RunConfig,
-    store: Store,
-    resources: ResourcesConfig,
-    *,
-    data_dir: str | None,
-    keep: Collection[Keep],
-    launch: Launch | None = None,
-) -> Generator[Message, None, None]:
-    """`execute`, by `resources.workers` processes on Ray; from within a process of Ray.
+def execute_on_workers(config: RunConfig, store: Store, options: ExecutionOptions) -> Generator[Message, None, None]:
+    """`execute`, by `options.workers` processes on Ray; from within a process of Ray.
 
     Between two epochs the workers wait until the iterator is asked for the next one.
 
-    Args:
-        data_dir: of the datasets' files, on every node.
-        keep: what is kept in the store besides the tables.
-        launch: the launch that the run belongs to.
     Yields:
         "waiting" every few seconds as long as there is no room for the workers, "starting" when they begin, and one
         dict per finished epoch, as `execute` does. One that is closed before the end stops the workers.
@@ -97,7 +76,7 @@ def execute_on_workers(
     from ray.train import RunConfig as TrainRunConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    if store.is_done(config.run_id):
+    if store.status.is_done(config.run_id):
         return
     # The controller of the run takes it over from here.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(POLL_SECONDS))
@@ -112,16 +91,13 @@ def execute_on_workers(
                 "desk": desk,
                 "run": config.model_dump(mode="json"),
                 "store": store.uri,
-                "resources": resources.model_dump(mode="json"),
-                "data_dir": data_dir,
-                "keep": list(keep),
-                "launch": launch,
+                "options": options.model_dump(mode="json"),
             },
-            torch_config=TorchConfig(backend="nccl" if resources.gpus else "gloo"),
+            torch_config=TorchConfig(backend="nccl" if options.gpus else "gloo"),
             scaling_config=ScalingConfig(
-                num_workers=resources.workers,
-                use_gpu=resources.gpus > 0,
-                resources_per_worker=resources.per_worker,
+                num_workers=options.workers,
+                use_gpu=options.gpus > 0,
+                resources_per_worker=options.per_worker,
             ),
             run_config=TrainRunConfig(
                 name=config.run_id,
@@ -201,49 +177,39 @@ class _AsksAgain(ControllerCallback):
 
 def _train(given: dict[str, Any]) -> None:
     """What each worker does."""
-    from autodo.distributed.process_group import joined
+    from autodo.distributed.process_group import current_process_group
 
-    workers = joined()
+    group = current_process_group()
 
     def go_on(message: Message) -> bool:
-        return workers.all(ray.get(given["desk"].tell.remote(message)) if workers.is_first else True)
+        return group.all_true(ray.get(given["desk"].tell.remote(message)) if group.is_first else True)
 
     try:
         if go_on("starting"):
-            for metrics in _epochs(given, workers):
+            for metrics in _epochs(given, group):
                 if not go_on(metrics):
                     break
     except Exception as error:
         # The traceback itself does not survive the way to the trial.
-        error.add_note(f"in worker {workers.rank} of {workers.size}:\n{traceback.format_exc()}")
+        error.add_note(f"in worker {group.rank} of {group.size}:\n{traceback.format_exc()}")
         ray.get(given["desk"].failed.remote(WorkerError(error, misses_another=_is_lost_connection(error))))
         raise
 
 
-def _epochs(given: dict[str, Any], workers: "Workers") -> Generator[dict[str, Any], None, None]:
+def _epochs(given: dict[str, Any], group: "ProcessGroup") -> Generator[dict[str, Any], None, None]:
     import torch
     from ray.train.torch import get_device
 
     store = Store(given["store"])
     if not store.exists:
         raise StoreError(f"{store}: not there on this node; a cluster needs a store that all nodes share")
-    resources = ResourcesConfig.model_validate(given["resources"])
-    torch.set_num_threads(resources.cpus)
+    options = ExecutionOptions.model_validate(given["options"])
+    torch.set_num_threads(options.cpus)
     device = get_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    begin = functools.partial(execute, launch=given["launch"]) if workers.is_first else assist
-    return begin(
-        RunConfig.model_validate(given["run"]),
-        store,
-        data_dir=given["data_dir"],
-        device=str(device),
-        keep=given["keep"],
-        workers=workers,
-        lambda_storage=resources.lambda_storage,
-        loader_workers=resources.decoders,
-        checkpoint_steps=resources.checkpoint_steps,
-    )
+    begin = execute if group.is_first else assist
+    return begin(RunConfig.model_validate(given["run"]), store, options, device=str(device), group=group)
 
 
 def _is_lost_connection(error: Exception) -> bool:

@@ -8,9 +8,8 @@ from ray import tune
 from autodo.config.run import RunConfig
 from autodo.errors import StoreError, TrainingDiverged, UserError
 from autodo.results import records
-from orchestration.execution.conditions import Launch
 from orchestration.execution.execute import execute
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.execution.options import ExecutionOptions
 from orchestration.store.failures import record_failure
 from orchestration.store.run_state import RunBusy
 from orchestration.store.store import Store
@@ -22,10 +21,10 @@ Message = dict[str, Any] | Literal["waiting", "starting"]
 class RunTrial(tune.Trainable):
     """Tune's view of an attempt at a run.
 
-    Its config holds `run` (a RunConfig as JSON), `resources`, `store`, `data_dir`, `keep` and `launch`. Each result
-    holds `state`: `waiting` for room or `starting` (runs of several workers only), `running` with `epoch`, `val_error`,
-    `seconds` and `metrics` (the epoch's scalars), `done`, `busy`, or `failed` with `failure`. A failure is a result,
-    and the actor lives on to take the next run, unless the error is one that may have left something behind in the
+    Its config holds `run_id`, `run` (a RunConfig as JSON), `options` (ExecutionOptions as JSON) and `store`. Each
+    result holds `state`: `waiting` for room or `starting` (runs of several workers only), `running` with `epoch`,
+    `val_error`, `seconds` and `metrics` (the epoch's scalars), `done`, `busy`, or `failed` with `failure`. A failure is
+    a result, and the actor lives on to take the next run, unless the error may have left something behind in the
     process.
     """
 
@@ -67,19 +66,9 @@ class RunTrial(tune.Trainable):
 
         if not store.exists:
             raise StoreError(f"{store}: not there on this node; a cluster needs a store that all nodes share")
-        resources = ResourcesConfig.model_validate(self._given["resources"])
-        torch.set_num_threads(resources.cpus)
-        return execute(
-            run,
-            store,
-            data_dir=self._given["data_dir"],
-            device="cuda" if resources.gpus else "cpu",
-            keep=self._given["keep"],
-            lambda_storage=resources.lambda_storage,
-            loader_workers=resources.decoders,
-            checkpoint_steps=resources.checkpoint_steps,
-            launch=Launch(*self._given["launch"]),
-        )
+        options = ExecutionOptions.model_validate(self._given["options"])
+        torch.set_num_threads(options.cpus)
+        return execute(run, store, options, device="cuda" if options.gpus else "cpu")
 
     def cleanup(self) -> None:
         """Ends an unfinished run, so that its log says so."""

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure as Sheet
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from autodo.io.storage import Location, located
+from autodo.io.storage import Location, as_location
 from reports.analysis.classes import class_names
 from reports.document import Figure, Floats
 from reports.figures import canvas
@@ -190,7 +190,7 @@ def cluster_figures(root: Location | str, choices: Sequence[Choice]) -> tuple[li
     """For each choice, the embeddings of the first seed of every method that kept them; and warnings."""
     figures: list[Figure] = []
     warnings: list[str] = []
-    kept = (located(root) / "embeddings").names()  # asked for once: few runs keep them
+    kept = (as_location(root) / "embeddings").names()  # asked for once: few runs keep them
     for choice in choices:
         names = class_names(choice.runs)
         by_method: dict[str, tuple[int, Embedded]] = {}
@@ -245,7 +245,7 @@ def _figure(choice: Choice, names: Sequence[str], by_method: dict[str, tuple[int
     )
     numbers = "" if len(names) <= _WITH_LEGEND else " A number stands in its class."
     caption = (
-        f"t-SNE of the penultimate layer's outputs for test images, {choice.place}, coloured by true class: dots are "
+        f"t-SNE of the penultimate layer's outputs for test images, {choice.title}, coloured by true class: dots are "
         f"classified right, balls wrong. A stratified part of at most {MOST_POINTS} images of one seed: {sizes}. "
         f"Distances between clusters mean nothing.{numbers}{canvas.class_key(names)}{choice.remark}"
     )

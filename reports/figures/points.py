@@ -12,7 +12,7 @@ from reports.document import Floats
 from reports.readers.load import reduce_runs
 
 # Affine operation -> largest standard deviation of its magnitude, in the order of the columns gate_probability and
-# magnitude: autodo.augment.affine.OPERATIONS, which a report does not import, because it needs no PyTorch.
+# magnitude: autodo.augment.affine.WARP_OPERATIONS, which a report does not import, because it needs no PyTorch.
 OPERATIONS = {
     "rotate": np.radians(30),
     "scale-x": 0.5,

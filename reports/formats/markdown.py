@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterable, Mapping
 
+from autodo.text import printable
 from reports.document import Cell, Gallery, Report, Section, Table
 from reports.formats.cell_text import PAPER, caption, cell_text, has_paper, head, legend, paper_text, sentence
-from reports.readers.damage import printable
 
 # Entities rather than backslashes for what tables, HTML and mentions read before backslashes are.
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "@": "&#64;"}

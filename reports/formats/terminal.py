@@ -8,6 +8,7 @@ from rich.padding import Padding
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from autodo.text import printable
 from reports.document import Cell, Report, Table
 from reports.formats.cell_text import PAPER, caption, cell_text, has_paper, head, legend, paper_text
 
@@ -30,23 +31,23 @@ class TerminalTable:
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        self._heads = [clean(head(table, column)) for column in table.columns]
+        self._heads = [printable(head(table, column)) for column in table.columns]
         self._lines = list(_lines(table))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         table = self._table
-        yield Text(clean(table.title), style="bold")
+        yield Text(printable(table.title), style="bold")
         for columns in self._parts(options.max_width):
             yield self._part(columns)
         # Not the table's own title and caption, which a narrow table breaks into narrow lines.
         marks = legend(table, _BEST, _TIED)
-        yield Text(clean(f"{caption(table)}{'; ' if marks else ''}{marks}"), style="dim")
+        yield Text(printable(f"{caption(table)}{'; ' if marks else ''}{marks}"), style="dim")
         for note in table.notes:
-            yield Text(clean(f"note: {note}"), style="dim")
+            yield Text(printable(f"note: {note}"), style="dim")
 
     def _part(self, columns: list[int]) -> RichTable:
         rich = RichTable()
-        rich.add_column(Text(clean(self._table.heading)), overflow="fold")
+        rich.add_column(Text(printable(self._table.heading)), overflow="fold")
         for i in columns:
             rich.add_column(Text(self._heads[i]), justify="right", width=self._width(i))
         for name, figures in self._lines:
@@ -81,23 +82,18 @@ def report_terminal(report: Report) -> Group:
     return Group(*_parts(report))
 
 
-def clean(text: str) -> str:
-    """Without control characters, by which a name could write elsewhere on the screen, and on one line."""
-    return "".join(character if character.isprintable() else " " for character in text)
-
-
 def _parts(report: Report) -> Iterator[RenderableType]:
-    yield Text(clean(report.title), style="bold underline")
+    yield Text(printable(report.title), style="bold underline")
     for sentence in report.summary:
-        yield Text(clean(sentence))
+        yield Text(printable(sentence))
     for warning in report.warnings:
-        yield Text(clean(f"warning: {warning}"), style="yellow")
+        yield Text(printable(f"warning: {warning}"), style="yellow")
     for section in report.sections:
         if not section.paragraphs and not section.tables:
             continue
-        yield Padding(Text(clean(section.title), style="bold underline"), (1, 0, 0, 0))
+        yield Padding(Text(printable(section.title), style="bold underline"), (1, 0, 0, 0))
         for paragraph in section.paragraphs:
-            yield Text(clean(paragraph))
+            yield Text(printable(paragraph))
         for table in section.tables:
             yield Padding(table_terminal(table), (1, 0, 0, 0))
 
@@ -106,7 +102,7 @@ def _lines(table: Table) -> Iterator[tuple[Text, list[Text]]]:
     """Names and figures; Text, not str, for which a name with [variant] would be markup."""
     for row in table.rows:
         pairs = list(zip(row.cells, table.columns, strict=True))
-        yield Text(clean(row.name)), [_marked(cell_text(c, column, table.common_n), c) for c, column in pairs]
+        yield Text(printable(row.name)), [_marked(cell_text(c, column, table.common_n), c) for c, column in pairs]
         if has_paper(row):
             figures = [Text(paper_text(cell, column), style="dim") for cell, column in pairs]
             yield Text(f"  {PAPER}", style="dim"), figures

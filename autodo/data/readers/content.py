@@ -5,7 +5,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from autodo.config.run import DatasetConfig
+from autodo.config.dataset import DatasetConfig
 from autodo.data.files.decode import damaged_images
 from autodo.data.files.listing import Listing, WrongFolders, list_images, root_of
 from autodo.data.files.reading import one_line

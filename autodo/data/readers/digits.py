@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from autodo.config.run import DatasetConfig
+from autodo.config.dataset import DatasetConfig
 from autodo.data.image_set import ArrayImages, Dataset, ImageSet
 from autodo.data.readers.location import DatasetLocation
 from autodo.data.split import fixed_test_split

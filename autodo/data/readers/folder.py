@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from autodo.config.run import DatasetConfig
+from autodo.config.dataset import DatasetConfig
 from autodo.data.files.remote import local_copy
 from autodo.data.image_set import Dataset
 from autodo.data.readers.content import list_readable, listing_content

@@ -1,6 +1,6 @@
 """ImageNet (ILSVRC 2012), as torchvision unpacks it or as tar shards."""
 
-from autodo.config.run import DatasetConfig
+from autodo.config.dataset import DatasetConfig
 from autodo.data.files.listing import FileList, list_classes
 from autodo.data.files.reading import reading
 from autodo.data.image_set import Dataset

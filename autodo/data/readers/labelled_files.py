@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from autodo.config.run import DatasetConfig
+from autodo.config.dataset import DatasetConfig
 from autodo.data.files.decode import decode_images
 from autodo.data.files.listing import Listing, SetName, root_of
 from autodo.data.image_set import ArrayImages, Dataset, Images, ImageSet, Integers

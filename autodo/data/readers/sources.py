@@ -23,7 +23,7 @@ from autodo.data.stream.check import check_images, check_shards, label_members
 from autodo.data.stream.image_files import ByteRanges, ImageFiles
 from autodo.data.stream.index import index_file, indexed, states_of
 from autodo.errors import DataError
-from autodo.io.atomic import replacing
+from autodo.io.atomic import atomic_path
 
 _TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _SET = re.compile(r"(train|val|test)(ing|idation)?(?![A-Za-z])")
@@ -230,7 +230,7 @@ def _told(sources: ImageSource, damaged: Sequence[str], lost: int, total: int, l
     if not damaged:
         file.unlink(missing_ok=True)
         return ()
-    with replacing(file) as temporary:
+    with atomic_path(file) as temporary:
         temporary.write_text("\n".join(damaged) + "\n")
     named = ", ".join(damaged[:_NAMED_FILES]) + (", ..." if len(damaged) > _NAMED_FILES else "")
     what = f"{lost} of {total} images are damaged: {named}; all are named in {file}"

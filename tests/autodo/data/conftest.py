@@ -17,7 +17,7 @@ import scipy.io
 import torchvision.datasets
 from PIL import Image
 
-from autodo.config.run import DatasetConfig
+from autodo.config.dataset import DatasetConfig
 from autodo.data import load
 from autodo.data.image_set import Dataset
 from autodo.data.readers import idx

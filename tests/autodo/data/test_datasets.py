@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from autodo.config.recipes import dataset_names
-from autodo.config.run import DatasetConfig
+from autodo.config.dataset import DatasetConfig
+from autodo.config.shipped import dataset_names
 from autodo.data import DATASETS, default_data_dir, load
 from autodo.errors import ConfigError
 
@@ -58,7 +58,7 @@ def test_digits_are_those_of_scikit_learn():
 
 
 def test_digits_are_read_without_importing_scikit_learn():
-    code = "import sys; from autodo.config.run import DatasetConfig; from autodo.data import load;"
+    code = "import sys; from autodo.config.dataset import DatasetConfig; from autodo.data import load;"
     code += "load(DatasetConfig(name='digits'))"
     code += "; assert 'sklearn' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ)

@@ -3,8 +3,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig
 from autodo.data import load, prepare
 from autodo.data.image_set import Dataset, ImageSet
 from autodo.errors import DataError

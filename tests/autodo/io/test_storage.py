@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from autodo.errors import StoreError
-from autodo.io.atomic import replacing
+from autodo.io.atomic import atomic_path
 from autodo.io.storage import Location, check_uri, is_uri, locate, without_secrets
 from autodo.results import records
 from tests.conftest import point_to
@@ -73,10 +73,10 @@ def test_a_large_table_goes_there_and_back(root: Location) -> None:
     file = root / "points" / "a.parquet"
 
     def write(path: Path) -> None:
-        with replacing(path) as temporary:
+        with atomic_path(path) as temporary:
             pq.write_table(table, temporary, compression="none", use_dictionary=False)
 
-    file.fill(write)
+    file.write_atomic(write)
     assert file.read_parquet(["value"]) == table.select(["value"])
 
 
@@ -88,7 +88,7 @@ def test_a_write_that_fails_leaves_the_old_file(root: Location) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(StoreError, match="a: cannot be written: No space left on device"):
-        file.fill(fail)
+        file.write_atomic(fail)
     assert file.read_text() == "old"
     assert root.names() == {"a"}
 
@@ -255,5 +255,5 @@ def test_wrong_credentials_are_one_line_with_the_remedy(monkeypatch: pytest.Monk
 def test_records_are_written_through_a_location(root: Location) -> None:
     rows = records.SCHEMAS["epochs"].empty_table()
     file = root / "epochs" / "a.parquet"
-    file.fill(lambda path: records.write("epochs", rows, path))
+    file.write_atomic(lambda path: records.write("epochs", rows, path))
     assert file.read_parquet() == rows

@@ -5,11 +5,11 @@ import torch
 from torch import Tensor, nn
 
 from autodo.augment.pipeline import Pipeline
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig
 from autodo.data import load, prepare
-from autodo.distributed.process_group import ALONE, Workers
-from autodo.objectives import Objective, Setting, Step, build_objective
+from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from autodo.objectives import Objective, ObjectiveContext, TrainStep, build_objective
 from autodo.points.model import PointModel
 
 CLASSES = 10
@@ -17,20 +17,22 @@ DISTORTION = DistortionConfig(imbalance_ratio=10, noise_ratio=0.3)
 SMALL = {"dataset.subsample": 200, "training.batch_size": 32, "training.epochs": 10, "training.warmup_epochs": 1}
 
 
-def setting_of(method: str, overrides: dict | None = None, workers: Workers = ALONE, split: str = "paper") -> Setting:
+def setting_of(
+    method: str, overrides: dict | None = None, group: ProcessGroup = SINGLE_PROCESS, split: str = "paper"
+) -> ObjectiveContext:
     """What the objective of a run on a few digits is given; images and statistics in float64."""
     overrides = {**SMALL, **(overrides or {})}
     config = build_run("digits", method, distortion=DISTORTION, split=split, overrides=overrides)
     data = prepare(load(config.dataset), config)
     mean = torch.full((1,), 0.3, dtype=torch.float64)
-    return Setting(
+    return ObjectiveContext(
         config,
         data,
         torch.from_numpy(data.train.labels),
         data.val.images.loader("cpu"),
         torch.from_numpy(data.val.labels),
         Pipeline(config.augmentation, mean, mean),
-        workers,
+        group,
         torch.Generator().manual_seed(0),
     )
 
@@ -39,13 +41,13 @@ def objective_of(method: str, **options) -> Objective:
     return build_objective(setting_of(method, **options))
 
 
-def step_of(size: int = 12, *, seed: int = 1, epoch: int = 0, first: int = 0) -> Step:
+def step_of(size: int = 12, *, seed: int = 1, epoch: int = 0, first: int = 0) -> TrainStep:
     """A batch of random pixels and labels; its points are `first`, first + 1, ..."""
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randn(size, 1, 8, 8, generator=generator, dtype=torch.float64)
     labels = torch.randint(CLASSES, (size,), generator=generator)
     view = PointModel(None, labels, CLASSES, torch.float64).view(torch.arange(size))
-    return Step(torch.arange(first, first + size), size, pixels, labels, view, epoch, 0.1, generator)
+    return TrainStep(torch.arange(first, first + size), size, pixels, labels, view, epoch, 0.1, generator)
 
 
 def network_of(seed: int = 0, head: nn.Module | None = None) -> nn.Sequential:

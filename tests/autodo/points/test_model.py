@@ -2,11 +2,11 @@ import pytest
 import torch
 
 from autodo.augment import affine
-from autodo.config.run import PointsConfig
+from autodo.config.bilevel import PointsConfig
 from autodo.points import soft_labels
 from autodo.points.model import PointModel
 from autodo.points.row_store import build_store
-from autodo.points.storage import Place
+from autodo.points.storage import TableStorage
 
 LABELS = torch.tensor([0, 3, 2, 2, 1])
 CLASSES = 4
@@ -28,7 +28,7 @@ def test_initial_values():
     assert torch.equal(view.weights, torch.ones(5)), "weights are exactly 1"
     assert view.augment is not None
     torch.testing.assert_close(affine.gate_probability(view.augment), torch.full((5, 7), 0.25))
-    half_range = torch.tensor(list(affine.OPERATIONS.values())) / 2
+    half_range = torch.tensor(list(affine.WARP_OPERATIONS.values())) / 2
     torch.testing.assert_close(affine.magnitude_deviation(view.augment), half_range.expand(5, 7))
     torch.testing.assert_close(view.log_targets.exp().sum(1), torch.ones(5))
     assert view.log_targets.argmax(1).tolist() == LABELS.tolist()
@@ -50,34 +50,34 @@ def test_weights_come_in_parts(config, monkeypatch):
     model.table.rmsprop_step(moved, torch.ones_like(model.table.rows(moved)), lr=0.5)
     points = torch.tensor([4, 1, 2, 0])
     expected = model.view(points).weights
-    monkeypatch.setattr("autodo.points.model.PART", 3)
+    monkeypatch.setattr("autodo.points.model.ROW_CHUNK_SIZE", 3)
     assert torch.equal(model.weights(points), expected)
     assert model.weights(points[:0]).shape == (0,)
 
 
 @pytest.mark.parametrize("config", [None, PointsConfig(learn=("weight",))])
 def test_of_no_batches_none_comes(config):
-    assert list(PointModel(config, LABELS, CLASSES).ahead([], moves=True)) == []
+    assert list(PointModel(config, LABELS, CLASSES).prefetch([], moves=True)) == []
 
 
 @pytest.mark.parametrize(
-    ("config", "storage"),
+    ("config", "kind"),
     [
         (None, "device"),
         (PointsConfig(learn=("augment",), shared=True), "device"),
         (PointsConfig(learn=("augment",)), "file"),
     ],
 )
-def test_rows_that_all_points_share_and_rows_of_nothing_stay_with_the_device(config, storage, monkeypatch):
-    places = []
+def test_rows_that_all_points_share_and_rows_of_nothing_stay_with_the_device(config, kind, monkeypatch):
+    kinds = []
 
-    def build(place, *given):
-        places.append(place.storage)
-        return build_store(place, *given)
+    def build(storage, *given):
+        kinds.append(storage.kind)
+        return build_store(storage, *given)
 
     monkeypatch.setattr("autodo.points.table.build_store", build)
-    PointModel(config, LABELS, CLASSES, place=Place("file"))
-    assert places == [storage]
+    PointModel(config, LABELS, CLASSES, storage=TableStorage("file"))
+    assert kinds == [kind]
 
 
 def test_shared_augmentation_is_one_row():

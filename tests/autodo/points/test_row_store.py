@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from autodo.augment import affine
-from autodo.config.run import PointsConfig
+from autodo.config.bilevel import PointsConfig
 from autodo.data.batches import Batch
 from autodo.points.model import PointModel
 from autodo.points.row_store import RowStore, StagedStore, build_store
-from autodo.points.storage import ON_DEVICE, Place
+from autodo.points.storage import ON_DEVICE, TableStorage
 from autodo.points.table import PointTable
 
 
@@ -44,11 +44,11 @@ def test_a_file_is_asked_for_rows_if_it_takes_half_of_the_memory_or_more(pages, 
     size = mmap.PAGESIZE * 3 // 2
     file, other = File(size), torch.zeros(60, 25)
     store = RowStore({"here": other, "elsewhere": other}, {"here": file})
-    store.advise(torch.tensor([41, 0]), ("here", "elsewhere"))
+    store.will_need(torch.tensor([41, 0]), ("here", "elsewhere"))
     # Row 41 begins on the second page, which the file has half of.
     expected = [(mmap.MADV_WILLNEED, 0, size)]
     assert file.asked == (expected if asks else [])
-    store.advise(torch.tensor([0]), ("elsewhere",))
+    store.will_need(torch.tensor([0]), ("elsewhere",))
     assert file.asked == (expected if asks else [])
 
 
@@ -65,42 +65,42 @@ def test_rows_are_copies_by_name():
 
 def test_what_was_sent_ahead_is_what_is_read():
     store, index = staged(), torch.tensor([4, 1])
-    store.fetch(index, index, ("one",))
+    store.prefetch(index, index, ("one",))
     store.columns["one"][4] = -1  # behind the store's back
     assert store.read(index, ("one",))["one"].tolist() == [[8, 9], [2, 3]]
     assert store.read(index, ("one",))["one"].tolist() == [[-1, -1], [2, 3]], "sent once, read once"
-    store.fetch(index, index, ("one",))
+    store.prefetch(index, index, ("one",))
     assert store.read(index, ("one", "other"))["other"].tolist() == [4, 1], "more than was sent"
 
 
 def test_two_are_on_their_way_at_most():
     store, given = staged(), [torch.tensor([n]) for n in range(3)]
     for index in given:
-        store.fetch(index, index, ("other",))
+        store.prefetch(index, index, ("other",))
     store.columns["other"][:] = 9
     assert [store.read(index, ("other",))["other"].item() for index in given] == [9, 1, 2]
 
 
 def test_what_was_sent_and_then_written_is_sent_again_and_the_rest_is_not():
     store, first, second = staged(), torch.tensor([0, 1]), torch.tensor([2, 3])
-    store.fetch(first, first, ("other",))
-    store.fetch(second, second, ("other",))
+    store.prefetch(first, first, ("other",))
+    store.prefetch(second, second, ("other",))
     store.columns["other"][2] = 9
     store.write(torch.tensor([1, 5]), {"other": torch.tensor([-1, -5])})
     assert store.read(first, ("other",))["other"].tolist() == [0, -1]
     assert store.read(second, ("other",))["other"].tolist() == [2, 3], "as it was sent"
-    store.settle()
+    store.flush()
     assert store.columns["other"].tolist() == [0, -1, 9, 3, 4, -5]
 
 
 def test_a_store_is_zeros_at_its_place(tmp_path):
     shapes = {"a": ((3, 2), torch.float16), "b": ((3,), torch.int32), "none": ((3, 0), torch.float32)}
-    for place in (ON_DEVICE, Place("host"), Place("file", tmp_path)):
-        store = build_store(place, shapes, "cpu")
+    for storage in (ON_DEVICE, TableStorage("host"), TableStorage("file", tmp_path)):
+        store = build_store(storage, shapes, "cpu")
         assert type(store) is RowStore
         assert {name: (tuple(c.shape), c.dtype) for name, c in store.columns.items()} == shapes
         assert not any(column.any() for column in store.columns.values())
-        assert place.is_apart == (place is not ON_DEVICE)
+        assert storage.off_device == (storage is not ON_DEVICE)
         store.write(torch.tensor([1]), {"a": torch.ones(1, 2, dtype=torch.float16)})
         assert store.columns["a"].tolist() == [[0, 0], [1, 1], [0, 0]]
 
@@ -123,14 +123,14 @@ def test_a_step_reads_nothing_again(monkeypatch):
 
 def test_all_that_a_step_needs_comes_ahead_if_one_follows(monkeypatch):
     points, asked = table(), []
-    monkeypatch.setattr(points._store, "fetch", lambda index, host, names: asked.append(("fetch", tuple(names))))
-    monkeypatch.setattr(points._store, "advise", lambda host, names: asked.append(("advise", tuple(names))))
+    monkeypatch.setattr(points._store, "prefetch", lambda index, host, names: asked.append(("prefetch", tuple(names))))
+    monkeypatch.setattr(points._store, "will_need", lambda host, names: asked.append(("will_need", tuple(names))))
     index = torch.tensor([1])
     for moves in (True, False):
-        points.ahead(index, index, moves=moves)
-        points.soon(index, moves=moves)
+        points.prefetch(index, index, moves=moves)
+        points.will_need(index, moves=moves)
     moved, read = ("values", "last_touched", "square_average"), ("values", "last_touched")
-    assert asked == [("fetch", moved), ("advise", moved), ("fetch", read), ("advise", read)]
+    assert asked == [("prefetch", moved), ("will_need", moved), ("prefetch", read), ("will_need", read)]
 
 
 LABELS = torch.tensor([0, 3, 2, 2, 1, 0, 1])
@@ -138,24 +138,24 @@ LABELS = torch.tensor([0, 3, 2, 2, 1, 0, 1])
 
 def test_while_a_batch_is_worked_on_the_next_comes_and_the_one_after_it_is_looked_for(monkeypatch):
     model, seen = PointModel(PointsConfig(learn=("weight",)), LABELS, 4), []
-    monkeypatch.setattr(model.table, "soon", lambda host, moves: seen.append(("soon", host.tolist(), moves)))
+    monkeypatch.setattr(model.table, "will_need", lambda host, moves: seen.append(("will_need", host.tolist(), moves)))
 
-    def ahead(index, host, moves):
+    def prefetch(index, host, moves):
         assert any(index is batch.points for batch in batches), "the very tensor that the rows are asked for with"
-        seen.append(("ahead", host.tolist(), moves))
+        seen.append(("prefetch", host.tolist(), moves))
 
-    monkeypatch.setattr(model.table, "ahead", ahead)
+    monkeypatch.setattr(model.table, "prefetch", prefetch)
     batches = [Batch(torch.tensor(points), len(points)) for points in ([0, 1], [2], [3, 4], [5])]
-    for batch in model.ahead(batches, moves=True):
+    for batch in model.prefetch(batches, moves=True):
         seen.append(("batch", batch.points.tolist()))
     assert seen == [
-        ("soon", [3, 4], True),
-        ("ahead", [2], True),
+        ("will_need", [3, 4], True),
+        ("prefetch", [2], True),
         ("batch", [0, 1]),
-        ("soon", [5], True),
-        ("ahead", [3, 4], True),
+        ("will_need", [5], True),
+        ("prefetch", [3, 4], True),
         ("batch", [2]),
-        ("ahead", [5], True),
+        ("prefetch", [5], True),
         ("batch", [3, 4]),
         ("batch", [5]),
     ]
@@ -164,10 +164,10 @@ def test_while_a_batch_is_worked_on_the_next_comes_and_the_one_after_it_is_looke
 @pytest.mark.parametrize("config", [None, PointsConfig(learn=("augment",), shared=True)])
 def test_of_one_row_or_none_nothing_comes_ahead(config, monkeypatch):
     model = PointModel(config, LABELS, 4)
-    monkeypatch.setattr(model.table, "ahead", None)
-    monkeypatch.setattr(model.table, "soon", None)
+    monkeypatch.setattr(model.table, "prefetch", None)
+    monkeypatch.setattr(model.table, "will_need", None)
     batches = [Batch(torch.tensor([n]), 1) for n in range(4)]
-    assert list(model.ahead(batches, moves=True)) == batches
+    assert list(model.prefetch(batches, moves=True)) == batches
 
 
 @pytest.mark.parametrize("learn", [("augment", "weight", "soft-label"), ("weight",)])
@@ -177,7 +177,7 @@ def test_what_lambda_says_of_many_points_comes_in_parts(learn, monkeypatch):
     rows = model.table.rows(torch.arange(7))
     model.table.rmsprop_step(torch.arange(7), torch.randn(rows.shape, generator=generator), lr=0.5)
     expected = model.view(torch.arange(2, 7))
-    monkeypatch.setattr("autodo.points.model.PART", 3)
+    monkeypatch.setattr("autodo.points.model.ROW_CHUNK_SIZE", 3)
     found = model.view_on_host(range(2, 7))
     assert torch.equal(found.weights, expected.weights)
     assert torch.equal(found.log_targets, expected.log_targets)

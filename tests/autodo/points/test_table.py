@@ -9,7 +9,7 @@ import torch
 from autodo.errors import ConfigError
 from autodo.points.rounding import stochastically
 from autodo.points.row_store import PENDING, StagedStore, _stretches
-from autodo.points.storage import Place
+from autodo.points.storage import TableStorage
 from autodo.points.table import PointTable
 
 STORAGES = ["device", "host", "file"]
@@ -17,7 +17,9 @@ STORAGES = ["device", "host", "file"]
 
 def table_of(initial: torch.Tensor, storage: str = "device", widths: tuple[int, ...] | None = None, **options):
     widths = widths or (initial.shape[1],)
-    return PointTable(initial.__getitem__, len(initial), widths, dtype=initial.dtype, place=Place(storage), **options)
+    return PointTable(
+        initial.__getitem__, len(initial), widths, dtype=initial.dtype, storage=TableStorage(storage), **options
+    )
 
 
 def staged(table: PointTable) -> PointTable:
@@ -57,8 +59,8 @@ def test_row_sparse_rmsprop_is_torchs_rmsprop(columns, storage):
         optimizer.param_groups[0]["lr"] = lr
         following = batches[(step + 1) % steps]
         # Of any two batches some have a row in common, which must not be read before it is written.
-        table.soon(following, moves=True)
-        table.ahead(following, following, moves=step % 2 == 0)
+        table.will_need(following, moves=True)
+        table.prefetch(following, following, moves=step % 2 == 0)
         if step % 3:
             assert torch.equal(table.rows(batch), table.values[batch])
         gradient = torch.randn(len(batch), columns, generator=generator, dtype=torch.float64)
@@ -107,7 +109,7 @@ def test_rows_that_do_not_move_are_as_if_they_had_not_been_given(storage, precis
             if precision == "fp32":  # the noise of rounding is drawn by place in the batch
                 assert torch.equal(column, oracle.state_dict()[name]), name
     assert table.last_touched.tolist() == [0, 3, 2, 0, 3, 2]
-    torch.testing.assert_close(table.take_written(), oracle.take_written(), rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(table.pop_update_sum(), oracle.pop_update_sum(), rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("storage", STORAGES)
@@ -130,10 +132,10 @@ def test_state_survives_a_round_trip(storage, other):
 def test_values_that_are_not_finite_show_in_the_sum_of_what_was_written():
     table = table_of(torch.zeros(5, 2))
     table.rmsprop_step(torch.tensor([3, 1]), torch.ones(2, 2), lr=0.1)
-    assert float(table.take_written()) == pytest.approx(float(table.values.sum()))
+    assert float(table.pop_update_sum()) == pytest.approx(float(table.values.sum()))
     table.rmsprop_step(torch.tensor([2]), torch.tensor([[1.0, torch.inf]]), lr=0.1)
-    assert not table.take_written().isfinite()
-    assert table.take_written() == 0
+    assert not table.pop_update_sum().isfinite()
+    assert table.pop_update_sum() == 0
 
 
 def test_one_mean_of_squares_for_each_part_of_a_row():
@@ -156,9 +158,9 @@ def test_one_mean_of_squares_for_each_part_of_a_row():
 
 def test_a_file_that_the_disk_has_no_room_for_is_refused():
     with pytest.raises(ConfigError, match=r"no room for a file of 4503599.6 GB"):
-        Place("file").table((2**40, 2**10), torch.float32)
+        TableStorage("file").allocate((2**40, 2**10), torch.float32)
     with pytest.raises(ConfigError, match=r"/nowhere/at/all has no room"):
-        Place("file", "/nowhere/at/all").table((1, 1), torch.float32)
+        TableStorage("file", "/nowhere/at/all").allocate((1, 1), torch.float32)
 
 
 @pytest.mark.parametrize("size", [4, 96, 4056, 5000])
@@ -174,7 +176,7 @@ def test_what_is_read_ahead_from_a_file_covers_its_rows_and_no_page_twice(size):
 def test_rows_of_a_file_larger_than_the_memory_are_asked_for_in_advance(monkeypatch):
     monkeypatch.setattr(os, "sysconf", lambda name: 1)  # one page of memory
     table = table_of(torch.zeros(5000, 3), "file")
-    table.soon(torch.tensor([4999, 0, 17]), moves=True)
+    table.will_need(torch.tensor([4999, 0, 17]), moves=True)
     table.rmsprop_step(torch.tensor([4999]), torch.ones(1, 3), lr=0.1)
     assert table.values.any(1).nonzero().tolist() == [[4999]]
 

@@ -5,14 +5,14 @@ from autodo.config.recipes import build_run
 from autodo.data import load, prepare
 from autodo.errors import DataError
 from autodo.results.classifier import Classifier
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
 def training():
     overrides = {"training.epochs": 3, "dataset.subsample": 400}
     config = build_run("digits", "baseline", overrides=overrides)
-    training = Training(config, prepare(load(config.dataset), config))
+    training = Trainer(config, prepare(load(config.dataset), config))
     list(training)
     return training
 

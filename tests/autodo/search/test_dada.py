@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from autodo.search import dada
 from autodo.search.dada import PAIRS, Dada, halves
 from autodo.search.smooth_operations import SEARCHED, apply_each
-from autodo.search.unrolled import Parameters
+from autodo.search.unrolled_step import Parameters
 from tests.autodo.search.toys import brightness_classes, search_run
 
 INVERT = SEARCHED.index("Invert")

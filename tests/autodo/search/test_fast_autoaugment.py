@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 
 from autodo.augment.policy_file import OPERATION_NAMES, PolicyFile
+from autodo.config.dataset import DistortionConfig
 from autodo.config.policy import FastAutoAugmentSearch
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig, RunConfig
+from autodo.config.run import RunConfig
 from autodo.data import load, prepare
 from autodo.errors import ConfigError, StoreError
 from autodo.fit import fit
 from autodo.io.storage import locate
-from autodo.search.algorithms import search_here
+from autodo.search.algorithms import search_in_process
 from autodo.search.fast_autoaugment import FastAutoAugment, FoldWorker, Trial, propose, select
-from autodo.search.tasks import Bench, Task
+from autodo.search.tasks import Task, TaskContext
 
 SMALL = {
     "policy.search.images": 300,
@@ -44,7 +45,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def found(data) -> PolicyFile:
-    return search_here(searched_run(), data, device="cpu", tell=lambda _: None)
+    return search_in_process(searched_run(), data, device="cpu", tell=lambda _: None)
 
 
 def test_a_policy_is_found_with_where_it_comes_from(found):
@@ -76,8 +77,8 @@ class Bed:
         self.config = config or searched_run()
         self.files = locate(folder)
         self.driver = FastAutoAugment(self.config, self.files)
-        self.bench = Bench(self.config, data, "cpu", self.files)
-        self.worker = FoldWorker(self.bench)
+        self.context = TaskContext(self.config, data, "cpu", self.files)
+        self.worker = FoldWorker(self.context)
         self.jobs: list[Task] = []
 
     def go_on(self, tasks=10**6, order=list):
@@ -182,7 +183,7 @@ def test_a_network_that_is_gone_is_trained_again(damage, tmp_path, data, found):
 
 
 def test_what_changes_the_search_changes_what_is_found(data, found):
-    other = search_here(searched_run(**{"policy.search.lr": 0.02}), data, device="cpu", tell=lambda _: None)
+    other = search_in_process(searched_run(**{"policy.search.lr": 0.02}), data, device="cpu", tell=lambda _: None)
     assert other.provenance["rewards"] != found.provenance["rewards"]
 
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autodo.config.policy import FasterAutoAugmentSearch
-from autodo.search.faster_autoaugment import FasterAutoAugment, Policy, gradient_penalty
+from autodo.search.faster_autoaugment import FasterAutoAugment, MixturePolicy, gradient_penalty
 from autodo.search.smooth_operations import SEARCHED
 from tests.autodo.search.toys import brightness_classes, search_run
 
@@ -34,8 +34,8 @@ def test_gradient_penalty_by_hand() -> None:
     assert torch.allclose(found_by_weight, by_weight, rtol=1e-10)
 
 
-def build_policy(**settings: float) -> Policy:
-    return Policy(FasterAutoAugmentSearch(**settings), torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+def build_policy(**settings: float) -> MixturePolicy:
+    return MixturePolicy(FasterAutoAugmentSearch(**settings), torch.Generator().manual_seed(0))  # type: ignore[arg-type]
 
 
 def test_a_mixture_of_one_operation_is_that_operation() -> None:

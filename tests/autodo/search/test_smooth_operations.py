@@ -7,7 +7,7 @@ from torch import Tensor
 from autodo.augment.operations import OPERATIONS, operate
 from autodo.augment.policy_file import OperationName
 from autodo.config.policy import Implementation
-from autodo.search.smooth_operations import SEARCHED, Setting, apply_each, apply_smooth, centres, differentiable
+from autodo.search.smooth_operations import SEARCHED, LevelValues, apply_each, apply_smooth, centres, differentiable
 from tests import pil_policy
 
 BOTH = pytest.mark.parametrize("implementation", ["own", "kornia"])
@@ -24,7 +24,7 @@ def images(channels: int = 3) -> Tensor:
 def test_the_image_is_the_operations(name: OperationName, channels: int) -> None:
     level = torch.tensor([0.1, 0.4, 0.7, 0.95])
     number = torch.full((4,), SEARCHED.index(name))
-    value = Setting().values(number, level, torch.Generator().manual_seed(1))
+    value = LevelValues().values(number, level, torch.Generator().manual_seed(1))
     centre = centres(4, torch.Generator().manual_seed(2))
     found = apply_smooth(name, images(channels), level, value, centre)
     assert torch.allclose(found, operate(name, images(channels), value.double(), centre), atol=1e-12)
@@ -72,7 +72,7 @@ def test_the_level_has_its_true_derivative(name: OperationName, implementation: 
     x = torch.linspace(-2, 2, 16, dtype=torch.float64)
     picture = (0.5 + 0.3 * torch.sin(2 * x[:, None] + x)).expand(4, 1, 16, 16)
     number = torch.full((4,), SEARCHED.index(name))
-    setting = Setting()
+    setting = LevelValues()
 
     def total(level: Tensor) -> Tensor:
         value = setting.values(number, level, torch.Generator().manual_seed(3))
@@ -95,7 +95,7 @@ def test_operations_without_a_derivative_pass_gradients_straight_through() -> No
     for name in straight:
         pixels = images().requires_grad_()
         level = torch.full((4,), 0.3, dtype=torch.float64, requires_grad=True)
-        value = Setting().values(torch.full((4,), SEARCHED.index(name)), level, torch.Generator().manual_seed(5))
+        value = LevelValues().values(torch.full((4,), SEARCHED.index(name)), level, torch.Generator().manual_seed(5))
         result = (weight * apply_smooth(name, pixels, level, value, torch.full((4, 2), 0.5))).sum()
         by_pixels, by_level = torch.autograd.grad(result, (pixels, level), allow_unused=True)
         assert torch.equal(by_pixels, weight)
@@ -122,7 +122,7 @@ def test_each_image_gets_its_own_operations() -> None:
     operation = torch.tensor([[6, 0], [0, 6], [6, 6], [9, 6]])  # Invert is 6
     gate = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
     level = torch.full((4, 2), 0.5)
-    found = apply_each(pixels, operation, level, gate, Setting(), torch.Generator().manual_seed(0))
+    found = apply_each(pixels, operation, level, gate, LevelValues(), torch.Generator().manual_seed(0))
     expected = torch.stack([1 - pixels[0], 1 - pixels[1], 1 - (1 - pixels[2]), pixels[3]])
     assert SEARCHED[6] == "Invert"
     assert torch.allclose(found, expected, atol=1e-6)
@@ -133,7 +133,7 @@ def test_a_closed_gate_has_a_derivative_if_asked_for() -> None:
     gate = torch.zeros(4, 1, requires_grad=True)
     operation = torch.full((4, 1), SEARCHED.index("Invert"))
     found = apply_each(
-        pixels, operation, torch.zeros(4, 1), gate, Setting(), torch.Generator().manual_seed(0), closed_too=True
+        pixels, operation, torch.zeros(4, 1), gate, LevelValues(), torch.Generator().manual_seed(0), closed_too=True
     )
     assert torch.equal(found, pixels)
     (by_gate,) = torch.autograd.grad(found.sum(), gate)

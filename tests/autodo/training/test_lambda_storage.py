@@ -6,13 +6,14 @@ import signal
 import pytest
 import torch
 
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig, RunConfig
+from autodo.config.run import RunConfig
 from autodo.data import load, prepare
 from autodo.points.row_store import StagedStore
-from autodo.points.storage import Place
+from autodo.points.storage import TableStorage
 from autodo.training import checkpoint as checkpoints
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 from tests.autodo.distributed import jobs_of_workers as jobs
 from tests.autodo.training.killed_training import MOMENTS, train_until
 
@@ -32,11 +33,11 @@ def short_run(method: str = "autodo-exact-aws", **overrides) -> RunConfig:
     return build_run("digits", method, distortion=distortion, overrides={**SHORT, **overrides})
 
 
-def start(config: RunConfig, **options) -> Training:
-    return Training(config, prepare(load(config.dataset), config), **options)
+def start(config: RunConfig, **options) -> Trainer:
+    return Trainer(config, prepare(load(config.dataset), config), **options)
 
 
-def tables(training: Training) -> dict:
+def tables(training: Trainer) -> dict:
     """Of a training that is taken to its end, without what clocks say."""
     list(training)
     outcome = training.outcome()
@@ -62,7 +63,8 @@ def tables(training: Training) -> dict:
 def test_where_lambda_is_kept_changes_no_bit_of_the_result(method, overrides, tmp_path):
     config = short_run(method, **overrides, **{"training.epochs": 4})
     device, host, file = (
-        tables(start(config, place=place)) for place in (Place(), Place("host"), Place("file", tmp_path))
+        tables(start(config, storage=storage))
+        for storage in (TableStorage(), TableStorage("host"), TableStorage("file", tmp_path))
     )
     assert device == host == file
     assert list(tmp_path.iterdir()) == [], "the file has no name"
@@ -71,7 +73,7 @@ def test_where_lambda_is_kept_changes_no_bit_of_the_result(method, overrides, tm
 def test_rows_that_come_ahead_and_go_back_behind_change_no_bit_of_the_result():
     """The order of things as beside a GPU."""
     config = short_run()
-    there = start(config, place=Place("host"))
+    there = start(config, storage=TableStorage("host"))
     table = there.points.table
     table._store = StagedStore(table._store.columns, {}, "cpu")
     assert tables(there) == tables(start(config))
@@ -102,7 +104,7 @@ def test_a_run_killed_at_a_bad_moment_ends_bit_for_bit_as_if_it_had_not(moment, 
     left = [file.name for file in path.parent.iterdir() if file.name.startswith(".")]
     assert bool(left) == (moment == "in the midst of a part")
 
-    continued = start(config, checkpoint=path, place=Place("file", scratch))
+    continued = start(config, checkpoint=path, storage=TableStorage("file", scratch))
     assert continued.epoch == config.outer_start + 1
     assert continued.points.table.steps > 0
     assert [file.name for file in path.parent.iterdir() if file.name.startswith(".")] == []
@@ -112,14 +114,14 @@ def test_a_run_killed_at_a_bad_moment_ends_bit_for_bit_as_if_it_had_not(moment, 
 @pytest.mark.parametrize(("before", "after"), [("device", "file"), ("file", "device"), ("file", "host")])
 def test_a_checkpoint_goes_on_in_another_place(before, after, tmp_path):
     config, path = short_run("autodo-exact-ws"), tmp_path / "checkpoint.pt"
-    first = start(config, checkpoint=path, place=Place(before))
+    first = start(config, checkpoint=path, storage=TableStorage(before))
     for row in first:
         if row["epoch"] == config.outer_start:
             break
     assert [file.name for file in checkpoints.files(path)] == (
         ["checkpoint.pt"] if before == "device" else ["checkpoint.part-3-0-of-1.pt", "checkpoint.pt"]
     )
-    continued = start(config, checkpoint=path, place=Place(after))
+    continued = start(config, checkpoint=path, storage=TableStorage(after))
     assert continued.epoch == config.outer_start + 1
     assert torch.equal(continued.points.table.values, first.points.table.values)
     assert tables(continued) == tables(start(config))
@@ -137,21 +139,21 @@ def test_a_checkpoint_of_before_rows_could_be_left_out_is_still_read(tmp_path):
         "last_touched": fresh.last_touched.long(),
     }
     torch.save(content, path)
-    continued = start(config, checkpoint=path, place=Place("file"))
+    continued = start(config, checkpoint=path, storage=TableStorage("file"))
     assert continued.epoch == 1
     assert tables(continued) == tables(start(config))
 
 
 def test_workers_keep_their_rows_in_files_and_others_take_them_over(pool, tmp_path):
     config, path = short_run("autodo-exact-ws"), tmp_path / "checkpoint.pt"
-    in_files = pool.each(2, jobs.run, config, path, 4, Place("file", tmp_path))
+    in_files = pool.each(2, jobs.run, config, path, 4, TableStorage("file", tmp_path))
     plain = pool.each(2, jobs.run, config, None, 4)
     for ours, theirs in zip(in_files, plain, strict=True):
         assert all(torch.equal(ours[name], theirs[name]) for name in jobs.TABLE)
     written = in_order(in_files)
     assert written["square_average"].abs().max() > 0
     for read_by in (1, 3):
-        found = in_order(pool.each(read_by, jobs.restored, config, path, Place("file", tmp_path)))
+        found = in_order(pool.each(read_by, jobs.restored, config, path, TableStorage("file", tmp_path)))
         assert all(torch.equal(written[name], found[name]) for name in jobs.TABLE)
 
 
@@ -175,7 +177,7 @@ def test_beside_a_gpu_no_table_is_on_it_and_the_rows_are_the_same(storage, monke
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     request.addfinalizer(lambda: torch.use_deterministic_algorithms(False))
     torch.use_deterministic_algorithms(True, warn_only=True)
-    on_device, apart = (start(config, device="cuda", place=Place(place)) for place in ("device", storage))
+    on_device, apart = (start(config, device="cuda", storage=TableStorage(kind)) for kind in ("device", storage))
     for training in (on_device, apart):
         list(training)
     torch.testing.assert_close(apart.points.table.values, on_device.points.table.values)

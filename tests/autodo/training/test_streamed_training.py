@@ -25,11 +25,11 @@ from autodo.data.stream import streamed_images
 from autodo.data.stream.pool import WORKERS_VARIABLE, close_pools
 from autodo.data.stream.streamed_images import StreamedImages
 from autodo.errors import DataError, ImageLost
-from autodo.search.subset import reduced
-from autodo.training.trainer import Training
+from autodo.search.subset import search_subset
+from autodo.training.trainer import Trainer
 from tests.autodo.distributed import jobs_of_workers as jobs
 from tests.autodo.training.killed_training import train_until_step
-from tests.workers import Pool
+from tests.workers import WorkerPool
 
 SIDE, CLASSES, EACH = 16, 3, 40
 TIMINGS = {"seconds", "inner_seconds", "outer_seconds", "eval_seconds", "images_per_second", "peak_memory_bytes"}
@@ -84,11 +84,11 @@ def run_on(root: Path, method: str, **overrides: Any) -> RunConfig:
     return build_run("folder", method, overrides=given)
 
 
-def start(config: RunConfig, **options: Any) -> Training:
-    return Training(config, prepare(load(config.dataset), config), **options)
+def start(config: RunConfig, **options: Any) -> Trainer:
+    return Trainer(config, prepare(load(config.dataset), config), **options)
 
 
-def tables(training: Training) -> dict[str, Any]:
+def tables(training: Trainer) -> dict[str, Any]:
     """Of a training that is taken to its end, without what clocks say and what names its config."""
     list(training)
     outcome = training.outcome(keep_embeddings=True)
@@ -157,7 +157,7 @@ def test_crops_are_drawn_anew_for_each_phase_and_epoch_and_not_for_evaluation(ph
 @pytest.mark.slow
 def test_what_is_cut_out_of_an_image_does_not_depend_on_how_many_workers_train(photos):
     config = run_on(photos, "autodo-exact-ws", **CROPS)
-    pool = Pool(2)
+    pool = WorkerPool(2)
     try:
         apart = pool.each(2, pixels_of_inner_phases, config)
     finally:
@@ -282,7 +282,7 @@ def test_a_run_without_a_checkpoint_that_loses_an_image_begins_anew(tmp_path):
 def test_workers_whose_nodes_have_other_images_are_told(tmp_path):
     photos = write_images(tmp_path / "photos", 20, 20, ".jpg")
     config = run_on(photos, "baseline", **{"dataset.damaged_limit": 0.1})
-    with contextlib.closing(Pool(2)) as pool:
+    with contextlib.closing(WorkerPool(2)) as pool:
         answers = pool.run(2, jobs.start_with_one_image_less_on_the_second, config)
     for told in answers:
         assert isinstance(told, DataError)
@@ -292,7 +292,7 @@ def test_workers_whose_nodes_have_other_images_are_told(tmp_path):
 @pytest.mark.slow
 def test_workers_that_lose_an_image_name_their_node(tmp_path):
     photos = write_images(tmp_path / "photos", 20, 20, ".jpg")
-    with contextlib.closing(Pool(2)) as pool:
+    with contextlib.closing(WorkerPool(2)) as pool:
         answers = pool.run(2, jobs.start_and_lose_the_images, run_on(photos, "baseline"), photos)
     for told in answers:
         assert isinstance(told, ImageLost)
@@ -316,13 +316,13 @@ def test_channel_statistics_are_of_one_sample_whatever_the_method(photos, monkey
 def test_a_search_has_its_images_in_memory_and_no_others(photos):
     config = run_on(photos, "baseline")
     data = prepare(load(config.dataset), config)
-    images, labels = reduced(data, 12, seed=0)
+    images, labels = search_subset(data, 12, seed=0)
     assert isinstance(images, np.ndarray)
     assert images.shape == (12, 3, SIDE, SIDE)
     whole = data.train.images.read()
     places = [int(np.flatnonzero((whole == image).all((1, 2, 3)))[0]) for image in images]
     assert labels.tolist() == data.train.labels[places].tolist()
-    everything, _ = reduced(data, 1000, seed=0)
+    everything, _ = search_subset(data, 1000, seed=0)
     assert np.array_equal(everything, whole)
 
 

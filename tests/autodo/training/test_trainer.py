@@ -11,15 +11,17 @@ import torch
 
 from autodo.augment import affine
 from autodo.augment.policy_file import PolicyFile
-from autodo.config.recipes import build_run, method_names
-from autodo.config.run import DistortionConfig, RunConfig
+from autodo.config.dataset import DistortionConfig
+from autodo.config.recipes import build_run
+from autodo.config.run import RunConfig
+from autodo.config.shipped import method_names
 from autodo.data import load, prepare
 from autodo.errors import ConfigError, TrainingDiverged
 from autodo.fit import fit
 from autodo.points.table import PointTable
 from autodo.results import records
 from autodo.training.schedule import learning_rate_factor, restarted_factor
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 
 SHORT = {
     "training.epochs": 6,
@@ -37,11 +39,11 @@ def short_run(method: str = "autodo-exact-aws", **changes) -> RunConfig:
     return build_run("digits", method, **{"distortion": distortion, **changes}, overrides=overrides)
 
 
-def start(config: RunConfig, **options) -> Training:
-    return Training(config, prepare(load(config.dataset), config), **options)
+def start(config: RunConfig, **options) -> Trainer:
+    return Trainer(config, prepare(load(config.dataset), config), **options)
 
 
-def everything(training: Training) -> np.ndarray:
+def everything(training: Trainer) -> np.ndarray:
     return training.images[torch.arange(len(training.images))].numpy()
 
 

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from autodo import data
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig, RunConfig
+from autodo.config.run import RunConfig
 from orchestration.cli.inspect_run import SIDE
 from orchestration.execution.execute import execute
 from orchestration.store.run_state import Cause

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from autodo.config.recipes import dataset_preset, grid_names, method_names
+from autodo.config.shipped import dataset_preset, grid_names, method_names
 from autodo.config.validation import parse_overrides
 from autodo.errors import ConfigError
 from orchestration.cli.app import LambdaStorage
 from orchestration.cli.options import Settings, effective
-from orchestration.grid.grid import GridConfig, ResourcesConfig, expand, load_grid
+from orchestration.grid.grid import GridConfig, expand, load_grid
+from orchestration.grid.resources import ResourcesConfig
 
 GRID = """
 name: mine
@@ -59,8 +60,8 @@ def test_a_grid_cannot_train_on_the_test_images(tmp_path: Path) -> None:
 
 
 def test_a_run_of_a_grid_is_the_run_that_train_builds(tmp_path: Path) -> None:
+    from autodo.config.dataset import DistortionConfig
     from autodo.config.recipes import build_run
-    from autodo.config.run import DistortionConfig
 
     run = expand(load_grid(write(tmp_path, GRID)))[-1]
     alone = build_run("digits", "autodo-aws", distortion=DistortionConfig.parse("10-0.1"), seed=1)
@@ -70,14 +71,14 @@ def test_a_run_of_a_grid_is_the_run_that_train_builds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["33.3333333-0.1", "1000000-0.1", "10-0.00001"])
 def test_a_grid_neither_rounds_nor_refuses_a_distortion(tmp_path: Path, text: str) -> None:
+    from autodo.config.dataset import DistortionConfig
     from autodo.config.recipes import build_run
-    from autodo.config.run import DistortionConfig
     from orchestration.store.store import Store
 
     run = expand(load_grid(write(tmp_path, GRID.replace("10-0.1", text))))[-1]
     alone = build_run("digits", "autodo-aws", distortion=DistortionConfig.parse(text), seed=1)
     assert run.run_id == alone.run_id
-    assert Path(Store(tmp_path).table_file("results", run.run_id)).parent.name == "results"
+    assert Path(Store(tmp_path).paths.table("results", run.run_id)).parent.name == "results"
 
 
 def test_the_first_seed_of_every_cell_comes_before_the_second(tmp_path: Path) -> None:
@@ -152,7 +153,7 @@ def test_an_unknown_grid_name_is_answered_with_the_known_ones() -> None:
 
 @pytest.mark.parametrize("name", grid_names())
 def test_the_shipped_grids_load_and_say_how_to_launch_them(name: str) -> None:
-    from autodo.config.recipes import shipped_file
+    from autodo.config.shipped import shipped_file
 
     assert expand(load_grid(name))
     assert shipped_file("grids", name).read_text().startswith(f"# autodo launch {name}")

@@ -1,6 +1,6 @@
 import pytest
 
-from autodo.config.run import DatasetConfig
+from autodo.config.dataset import DatasetConfig
 from autodo.data import load, pin_content, shared_listing
 from autodo.data.files.listing import SUFFIXES, FileList, list_csv, list_folder, list_images
 from autodo.data.readers import sources

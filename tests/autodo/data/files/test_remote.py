@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from autodo import data
+from autodo.config.dataset import DatasetConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DatasetConfig
 from autodo.data.files.remote import cache_dir, local_copy
 from autodo.errors import ConfigError, DataError
 from autodo.io.storage import Location, locate

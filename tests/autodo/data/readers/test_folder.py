@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from autodo.config.run import DatasetConfig
+from autodo.config.dataset import DatasetConfig
 from autodo.data import load, pin_content
 from autodo.errors import DataError
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torchvision.datasets
 
-from autodo.config.run import DatasetConfig
+from autodo.config.dataset import DatasetConfig
 from autodo.data import datasets, load
 from autodo.data.readers.idx import read_fashion_mnist
 from autodo.data.readers.location import DatasetLocation

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torchvision.datasets
 
-from autodo.config.run import DatasetConfig
+from autodo.config.dataset import DatasetConfig
 from autodo.data import load
 from autodo.errors import DataError
 

@@ -256,7 +256,7 @@ def test_a_killed_worker_is_one_clear_error_and_the_next_reading_starts_new_ones
 READ_FOR_EVER = """
 import os, sys
 import numpy as np
-from autodo.config.run import DatasetConfig
+from autodo.config.dataset import DatasetConfig
 from autodo.data import load
 images = load(DatasetConfig(name="folder", path=sys.argv[1], image_size=24, stream=True)).train.images
 while True:  # as a script without `if __name__ == "__main__"` does
