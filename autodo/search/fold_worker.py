@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from autodo.augment.pipeline import Pipeline, channel_statistics
 from autodo.augment.policies import build_policy
 from autodo.augment.policy_file import PolicyFile
-from autodo.data.device_loader import statistics_sample
-from autodo.data.image_set import Integers
+from autodo.data.image_set import ArrayImages, Integers
 from autodo.errors import StoreError
+from autodo.io.atomic import save_torch
 from autodo.io.storage import Location
 from autodo.models import build
 from autodo.results.provenance import device_name
@@ -22,7 +22,6 @@ from autodo.search.subset import search_subset
 from autodo.search.tasks import Json, ReportLine, Task, TaskContext, search_config
 from autodo.seeds import numpy_generator, torch_generator
 from autodo.training import checkpoint as checkpoints
-from autodo.training.checkpoint import save_torch
 from autodo.training.trainer import Trainer
 
 BATCH_SIZE = 500  # of the evaluation, where no graph is kept
@@ -126,7 +125,7 @@ class FoldWorker:
             head.load_state_dict(state["head"])
         except (LookupError, TypeError, RuntimeError, AttributeError) as error:
             raise _Lost from error
-        mean, std = channel_statistics(statistics_sample(self._images[rest]))
+        mean, std = channel_statistics(ArrayImages(self._images[rest]).statistics_sample())
         pipeline = Pipeline(self._context.config.augmentation, mean.to(device), std.to(device))
         return Fold(
             encoder.to(device), head.to(device), pipeline, images, torch.from_numpy(self._labels[held]).to(device)

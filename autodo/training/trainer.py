@@ -24,27 +24,28 @@ from autodo.config.bilevel import OuterConfig
 from autodo.config.run import RunConfig
 from autodo.data import DataSplits, ImageSet
 from autodo.data.batches import shuffled_batches
-from autodo.data.device_loader import DeviceLoader, statistics_sample
+from autodo.data.device_loader import DeviceLoader
+from autodo.data.files.crop import CropParameters
 from autodo.data.image_set import Integers
 from autodo.data.sharding import training_shard
-from autodo.data.stream.streamed_images import CropParameters
 from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from autodo.errors import DataError, ImageLost, TrainingDiverged
+from autodo.evaluation import Evaluation, Scores, per_class_accuracy
 from autodo.io.storage import StrPath
 from autodo.losses import LOSSES
 from autodo.objectives import ObjectiveContext, TrainStep, build_objective
 from autodo.points.model import PointModel
 from autodo.points.storage import ON_DEVICE, TableStorage
+from autodo.progress import Durations, Progress, ProgressReporter
 from autodo.results.classifier import Classifier
 from autodo.results.outcome import Best, Outcome, build_outcome, embeddings_table, merged, points_table
 from autodo.results.provenance import device_name, peak_memory_bytes
 from autodo.results.thumbnails import with_thumbnails
 from autodo.seeds import derive, torch_generator
 from autodo.training import checkpoint as checkpoints
-from autodo.training.evaluate import Evaluation, Scores, evaluate, per_class_accuracy
+from autodo.training.evaluator import evaluate
 from autodo.training.finetune import HeadFinetune
 from autodo.training.mid_epoch import MidEpochState
-from autodo.training.progress import Durations, Progress, ProgressClock
 from autodo.training.schedule import learning_rate_factor, restarted_factor
 from autodo.training.sgd import SGD
 from autodo.training.task_model import best_model, classifier_of, compiled, computes_in_bf16, initial_model
@@ -124,14 +125,14 @@ class Trainer:
             )
         self.shard = training_shard(data, config, group)
         self.train_size = len(self.shard.train)
-        self._progress = ProgressClock(
+        self._progress = ProgressReporter(
             config, on_progress, sizes=(self.shard.total, len(data.val) + len(data.test)), expected=expected
         )
         images, observed = self.shard.points(data)
-        self.images, labels = DeviceLoader(images, self.device), self._to_device(observed)
+        self.images, labels = images.loader(self.device), self._to_device(observed)
         self.val_images, self.val_labels = self._share(data.val)
         self.test_images, self.test_labels = self._share(data.test)
-        mean, std = channel_statistics(statistics_sample(data.train.images))
+        mean, std = channel_statistics(data.train.images.statistics_sample())
         self.policy = None if config.policy is None else build_policy(config.policy, policy)
         warp = "fused" if config.points is None else config.points.warp
         self.pipeline = Pipeline(config.augmentation, mean.to(self.device), std.to(self.device), self.policy, warp)
@@ -189,7 +190,7 @@ class Trainer:
         self.pipeline.policy = self.policy and self.policy.at(epoch / self.config.training.epochs)
         if self.finetune is not None and epoch >= self.config.finetune_start:
             drawn = self._generator("finetune", epoch), self._crops("finetune", epoch)
-            watch = functools.partial(self._progress.steps, phase="finetune", epoch=epoch)
+            watch = functools.partial(self._progress.track, phase="finetune", epoch=epoch)
             train_loss, lr = self.finetune.run(epoch, *drawn, watch)
             images = self.finetune.total
         else:
@@ -255,7 +256,7 @@ class Trainer:
         def mean_loss(share: float) -> float:
             return float(loss_sum) / (share * len(self.images))
 
-        watched = self._progress.steps(both, "inner", epoch, total=len(batches), done=begin, mean_loss=mean_loss)
+        watched = self._progress.track(both, "inner", epoch, total=len(batches), done=begin, mean_loss=mean_loss)
         for step, ((batch, size), images) in enumerate(watched, start=begin + 1):
             lr = training.lr * self._lr_factor(epoch + step / len(batches))
             for parameters in self.optimizer.param_groups:
@@ -279,7 +280,7 @@ class Trainer:
         assert self.outer is not None
         assert self.config.outer is not None
         lr = self.config.outer.every * self.config.outer.lr * self._outer_lr_factor(epoch, self.config.outer)
-        watch = functools.partial(self._progress.steps, phase="outer", epoch=epoch)
+        watch = functools.partial(self._progress.track, phase="outer", epoch=epoch)
         self.outer.run(val, lr, self._generator("outer", epoch), self._crops("outer", epoch), watch)
 
     def outcome(self, *, keep_embeddings: bool = False) -> Outcome:
@@ -312,7 +313,7 @@ class Trainer:
         images, observed = self.images, self.points.labels
         if not self.config.trains_on_train:
             train = self.group.shard(np.arange(len(given)))
-            images, observed = DeviceLoader(given.images[train], self.device), self._to_device(given.labels[train])
+            images, observed = given.images[train].loader(self.device), self._to_device(given.labels[train])
         size = max(1, STRETCH // self._evaluation_batch) * self._evaluation_batch
         parts = []
         for first in range(0, len(train), size):
@@ -512,8 +513,8 @@ class Trainer:
 
     def _share(self, images: ImageSet) -> tuple[DeviceLoader, Tensor]:
         """Images and labels of this worker's share of a set."""
-        deal = self.group.shard
-        return DeviceLoader(deal(images.images), self.device), self._to_device(deal(images.labels))
+        mine = slice(self.group.rank, None, self.group.size)
+        return images.images[mine].loader(self.device), self._to_device(images.labels[mine])
 
     def _to_device(self, array: Any) -> Tensor:
         return torch.from_numpy(array).to(self.device)

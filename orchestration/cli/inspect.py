@@ -16,7 +16,8 @@ from rich.text import Text
 from autodo.config.run import RunConfig
 from autodo.config.validation import check_name
 from autodo.errors import ConfigError, DataError, StoreError, UserError
-from autodo.io.storage import StrPath, is_uri, locate
+from autodo.io.storage import StrPath, locate
+from autodo.io.uri import is_uri
 from orchestration.cli.console import plain, say, warn
 from orchestration.store.run_state import State
 from orchestration.store.store import Store
@@ -71,7 +72,7 @@ def inspect_labels(
         pictures=lambda shown: _pictures(console, store, chosen, data_dir, shown),
     )
     _print(console, found, min(top, _LINES))
-    folder = store.report_dir / "inspect" / chosen if out is None else locate(out)
+    folder = store.paths.report / "inspect" / chosen if out is None else locate(out)
     for file in write_inspection(found, folder, lambda report: to_html(report, _no_figure)):
         say(console, f"written: {file}")
 
@@ -81,7 +82,7 @@ def _no_figure(figure: "Figure") -> NoReturn:
 
 
 def _only_run(store: Store) -> str | None:
-    done = sorted(store.done())
+    done = sorted(store.status.done())
     if not done:
         raise StoreError(f"{store}: no run is done yet; `autodo status {store}` shows how far they are")
     return done[0] if len(done) == 1 else None
@@ -89,7 +90,7 @@ def _only_run(store: Store) -> str | None:
 
 def _find(store: Store, text: str) -> str:
     """Id of the run that `text` stands for, which must be done."""
-    known = sorted(store.run_ids())
+    known = sorted(store.status.run_ids())
     fitting = [text] if text in known else [one for one in known if _matches(text, one)]
     if len(fitting) > 1:
         raise ConfigError(f"{text}: {len(fitting)} runs of {store} begin so: {_listed(fitting)}")
@@ -98,13 +99,13 @@ def _find(store: Store, text: str) -> str:
         hint = f"the nearest: {_listed(near)}" if near else f"`autodo inspect {store}` lists those that are done"
         raise ConfigError(f"{text!r}: no run of {store} has this id; {hint}")
     (run_id,) = fitting
-    state = store.states([run_id])[run_id]
+    state = store.status.states([run_id])[run_id]
     if state is State.FAILED:
-        failure = store.failure(run_id)
+        failure = store.status.failure(run_id)
         why = "" if failure is None else f" ({failure.last_line})"
         raise StoreError(f"{run_id}: failed{why}; `autodo retry {store} {run_id}` tries it again")
     if state is not State.DONE:
-        interrupted = store.interrupted([run_id])
+        interrupted = store.status.interrupted([run_id])
         now = f"was interrupted; `autodo resume {store}` continues it" if interrupted else "is at work now"
         raise StoreError(f"{run_id}: is not done: it {now}")
     return run_id
@@ -174,7 +175,7 @@ def _pictures(
 ) -> Mapping[int, bytes]:
     """Pictures of the points from the run's dataset, by index; empty if its files are not here."""
     try:
-        run = store.config(run_id)
+        run = store.status.config(run_id)
         if run.dataset.path is not None and not run.dataset.stream:
             return _from_files(run.dataset.path, shown)
         return _from_dataset(run, data_dir, shown)
@@ -185,7 +186,6 @@ def _pictures(
 
 
 def _from_dataset(run: RunConfig, data_dir: str | None, shown: "RankedLabels") -> dict[int, bytes]:
-    from autodo.data.device_loader import read_all
     from autodo.results.thumbnails import thumbnail
     from orchestration.execution.execute import load_dataset
 
@@ -194,13 +194,13 @@ def _from_dataset(run: RunConfig, data_dir: str | None, shown: "RankedLabels") -
     right = np.ones(len(shown), bool) if shown.wrong is None else ~shown.wrong
     if (train.index[places] != shown.index).any() or (train.labels[places] != shown.given)[right].any():
         raise DataError(f"{run.dataset.name}: the images are not those of the run")
-    images = read_all(train.images[places])
+    images = train.images.read(places)
     return {index: thumbnail(image, SIDE) for index, image in zip(shown.index.tolist(), images, strict=True)}
 
 
 def _from_files(path: str, shown: "RankedLabels") -> dict[int, bytes]:
     """Pictures of a person's own images; only of those that the folder or CSV lists, since the store is not trusted."""
-    from autodo.data.readers.listing import list_images, root_of
+    from autodo.data.files.listing import list_images, root_of
 
     if is_uri(path):
         raise DataError(f"{path}: is not on this machine")
@@ -218,7 +218,7 @@ def _picture(file: Path) -> bytes:
     """The whole image, upright, as a PNG of at most SIDE pixels."""
     from PIL import Image, ImageOps
 
-    from autodo.data.readers.decode import eight_bit
+    from autodo.data.files.decode import eight_bit
 
     with Image.open(file) as opened:
         opened.draft("RGB", (2 * SIDE, 2 * SIDE))

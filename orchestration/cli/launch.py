@@ -60,19 +60,19 @@ def retry_runs(console: Console, root: StrPath, options: LaunchOptions, *, run_i
     if bool(run_ids) == failed:
         raise ConfigError("say which runs: either --failed, for all that failed, or their run ids")
     launched = _launched(console, store, options)
-    chosen = sorted(store.failures()) if failed else list(dict.fromkeys(run_ids))
-    known = launched.runs.keys() | store.run_ids()
+    chosen = sorted(store.status.failures()) if failed else list(dict.fromkeys(run_ids))
+    known = launched.runs.keys() | store.status.run_ids()
     for run_id in chosen:
-        store.run_dir(run_id)  # raises if it can be no run id
+        store.paths.run(run_id)  # raises if it can be no run id
         if run_id not in known:
             raise ConfigError(f"{run_id}: no run of {store} has this id{hint(run_id, sorted(known))}")
-    for run_id, state in store.states(chosen).items():
+    for run_id, state in store.status.states(chosen).items():
         if state is not State.FAILED:
             raise ConfigError(f"{run_id}: has not failed, it is {state}; `autodo resume {store}` runs what is left")
     if not chosen:
         say(console, f"{store}: no run has failed")
         return 0
-    runs = [launched.runs.get(run_id) or store.config(run_id) for run_id in chosen]
+    runs = [launched.runs.get(run_id) or store.status.config(run_id) for run_id in chosen]
     if options.only is not None:
         runs = select(runs, options.only)
     by_id = {run.run_id: run for run in runs}

@@ -127,7 +127,7 @@ def searches_line(runs: Iterable[RunConfig], store: Store) -> str:
     if not left:
         return ""
     named = ", ".join(left[:SEARCHES_NAMED]) + (", …" if len(left) > SEARCHES_NAMED else "")
-    at_work = sum(store.searching(search_id) for search_id in left)
+    at_work = sum(store.status.searching(search_id) for search_id in left)
     going_on = f", {at_work} at work" if at_work else ""
     return f"before them: {count_of(len(left), 'search', 'searches')} of policies to do ({named}){going_on}"
 

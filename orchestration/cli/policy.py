@@ -41,19 +41,19 @@ def show_policy(console: Console, source: str, name: str | None) -> None:
         _print(console, source, read_policy(source))
         return
     store = Store(source).open()
-    known = sorted(store.policies())
+    known = sorted(store.policies.names())
     if name is None and len(known) == 1:
         name = known[0]
     if name is None:
         say(console, f"{store}: {len(known)} policies" if known else f"{store}: no policy yet")
         for one in known:
-            policy = store.policy(one)
+            policy = store.policies.read(one)
             say(console, f"  {one}: {_size(policy)}, {printable(policy.source[:2000])}")
         return
     if name not in known:
-        store.policy_file(name)  # raises if it can be no name
+        store.paths.policy(name)  # raises if it can be no name
         raise ConfigError(f"{name}: no policy of {store} has this name{hint(name, known)}; there are: {_list(known)}")
-    _print(console, str(store.policy_file(name)), store.policy(name))
+    _print(console, str(store.paths.policy(name)), store.policies.read(name))
 
 
 def _print(console: Console, source: str, policy: PolicyFile) -> None:

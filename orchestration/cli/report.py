@@ -37,7 +37,7 @@ def show_result(console: Console, run: RunConfig, store: Store) -> None:
 
     rows = load_results(store.root, [run.run_id]).frame.to_dict("records")
     if not rows:
-        raise StoreError(f"{store.table_file('results', run.run_id)}: damaged; delete it and train again")
+        raise StoreError(f"{store.paths.table('results', run.run_id)}: damaged; delete it and train again")
     (row,) = rows
     table = Table(title=Text(label(run), style="table.title"), title_justify="left", show_header=False)
     table.add_row("test error, epoch of lowest val error", f"{100 * row['error_best_val']:.2f}%")
@@ -47,9 +47,9 @@ def show_result(console: Console, run: RunConfig, store: Store) -> None:
     table.add_row("training time", Text(f"{duration(row['seconds'])} on {row['device']}"))
     console.print(table)
     _note_optimistic_split(console, [run])
-    say(console, f"result: {store.table_file('results', run.run_id)}")
-    if store.model_file(run.run_id).exists():
-        say(console, f"classifier: {store.model_file(run.run_id)}")
+    say(console, f"result: {store.paths.table('results', run.run_id)}")
+    if store.paths.model(run.run_id).exists():
+        say(console, f"classifier: {store.paths.model(run.run_id)}")
 
 
 def _minority(row: Mapping[Any, Any]) -> str:
@@ -77,7 +77,7 @@ def write_store_report(
     names = parse_formats(formats)
     check_metric(metric)
     store = Store(root).open()
-    folder = store.report_dir if out is None else locate(out)
+    folder = store.paths.report if out is None else locate(out)
     folder.make_folder()  # fails here if it cannot be written, before anything is computed
     (folder / _MADE_FROM).delete()
     rows, warnings = expected_in_store(store)
@@ -108,7 +108,7 @@ def show_comparison(console: Console, plan: Plan, store: Store, *, ran: bool = T
     for note in run_notes(named(mine)):
         say(console, f"note: {note}")
     _note_optimistic_split(console, plan.runs.values())
-    say(console, f"Parquet: {store.results_dir}/*.parquet; epochs/, predictions/, points/ beside it")
+    say(console, f"Parquet: {store.paths.results}/*.parquet; epochs/, predictions/, points/ beside it")
     rows, warnings = expected_in_store(store)
     made_from = _made_from(results, rows, warnings)
     present = [] if ran else _present_report(store, made_from)
@@ -130,17 +130,17 @@ def _write(
     from reports.write import write_report
 
     with console.status("writing the report"):
-        files = write_report(store.root, store.report_dir, rows, formats=_FORMATS, results=results, warnings=warnings)
+        files = write_report(store.root, store.paths.report, rows, formats=_FORMATS, results=results, warnings=warnings)
     with contextlib.suppress(StoreError):  # without the hash, the next launch writes the report again
-        (store.report_dir / _MADE_FROM).write_text(made_from)
+        (store.paths.report / _MADE_FROM).write_text(made_from)
     return files
 
 
 def _present_report(store: Store, made_from: str) -> list[Location]:
     """Files of the store's report if it was made from the same results; else none."""
-    files = [store.report_dir / f"report.{kind}" for kind in _FORMATS]
+    files = [store.paths.report / f"report.{kind}" for kind in _FORMATS]
     try:
-        same = (store.report_dir / _MADE_FROM).read_text() == made_from
+        same = (store.paths.report / _MADE_FROM).read_text() == made_from
     except (StoreError, FileNotFoundError):
         return []
     return files if same and all(file.exists() for file in files) else []

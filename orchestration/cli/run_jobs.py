@@ -16,7 +16,7 @@ from orchestration.cli.options import LaunchOptions, parse_duration
 from orchestration.cli.plan import searches_line
 from orchestration.cli.report import show_comparison
 from orchestration.cli.status import print_failures
-from orchestration.grid.keep import Keep, not_kept
+from orchestration.grid.keep import Keep
 from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning import launch_times
 from orchestration.planning.plan import Plan, jobs_left, make_plan, select
@@ -63,7 +63,7 @@ def run_jobs(console: Console, options: LaunchOptions, request: LaunchRequest, p
     part = runs if options.only is None else select(runs, options.only)
     plan = make_plan(part, store, options.retries, request.retried)
     done = [run_id for run_id, state in plan.states.items() if state is State.DONE]
-    for name, count in not_kept(store, done, request.keep).items():
+    for name, count in store.status.not_kept(done, request.keep).items():
         warn(
             console,
             f"{count} of the {len(done)} runs that are done have not kept their {name}, and are not run again; "

@@ -68,14 +68,14 @@ def _status(store: Store, at_most: int = LINES_AT_WORK) -> tuple[list[Renderable
         given_up |= plan.given_up
         left |= {job.run_id: job for job in jobs_left(plan, store, dict.fromkeys(plan.runs, grid.resources))}
         table.add_row(name, *state_cells(plan.counts()))
-    others = store.states(store.run_ids() - known.keys())
+    others = store.status.states(store.status.run_ids() - known.keys())
     if others:
         table.add_row("other runs", *state_cells(collections.Counter(others.values())))
     parts.append(table)
     begun = [run_id for run_id, state in (known | others).items() if state is State.STARTED]
-    busy = store.at_work_on(begun)
+    busy = store.status.at_work_on(begun)
     at_work = [run_id for run_id in begun if run_id in busy]
-    interrupted = store.interrupted([run_id for run_id in begun if run_id not in busy])
+    interrupted = store.status.interrupted([run_id for run_id in begun if run_id not in busy])
     if left:
         parts.append(Text(f"left: {cost_line(list(left.values()), len(at_work), 'now')}"))
         if line := searches_line([job.run for job in left.values()], store):
@@ -88,7 +88,7 @@ def _status(store: Store, at_most: int = LINES_AT_WORK) -> tuple[list[Renderable
     parts += _failure_lines(store, None)
     if at_work:
         parts.append(Text(f"{count_of(len(at_work), 'run')} at work:"))
-        lines = (f"  {run_id}: {store.last_log_line(run_id) or 'starting'}" for run_id in at_work[:at_most])
+        lines = (f"  {run_id}: {store.status.last_log_line(run_id) or 'starting'}" for run_id in at_work[:at_most])
         parts += [Text(line, style="cyan") for line in lines]
     if len(at_work) > at_most:
         parts.append(Text(f"  and {len(at_work) - at_most} more", style="dim"))
@@ -102,11 +102,11 @@ def print_failures(console: Console, store: Store, run_ids: set[str]) -> None:
 
 def _failure_lines(store: Store, run_ids: set[str] | None) -> list[Text]:
     groups: dict[tuple[str, str], list[str]] = collections.defaultdict(list)
-    for run_id, failure in store.failures().items():
+    for run_id, failure in store.status.failures().items():
         if run_ids is None or run_id in run_ids:
             groups[failure.cause, failure.last_line].append(run_id)
     lines = []
     for (cause, last_line), ids in sorted(groups.items(), key=lambda item: -len(item[1])):
         lines.append(Text(f"{len(ids)} failed ({cause}): {last_line}", style="red"))
-        lines.append(Text(f"  such as {store.failure_file(ids[0])}", style="dim"))
+        lines.append(Text(f"  such as {store.paths.failure(ids[0])}", style="dim"))
     return lines

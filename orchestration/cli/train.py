@@ -24,7 +24,7 @@ from orchestration.cli.report import show_result
 from orchestration.display.run_display import RunDisplay
 from orchestration.display.text import rough_duration
 from orchestration.execution.options import ExecutionOptions
-from orchestration.grid.keep import not_kept, parse_keep
+from orchestration.grid.keep import parse_keep
 from orchestration.planning.estimate import LONG_SECONDS
 from orchestration.planning.required_policies import pin_policy_file, save_policies
 from orchestration.ray_cluster.job_folder import check_outlasts_job
@@ -34,7 +34,7 @@ from orchestration.store.store import Store
 if TYPE_CHECKING:
     from autodo.augment.policy_file import PolicyFile
     from autodo.data import DataSplits
-    from autodo.training.progress import Durations
+    from autodo.progress import Durations
 
 logger = logging.getLogger("autodo")
 
@@ -53,8 +53,8 @@ def train_run(console: Console, options: TrainOptions) -> int:
         run, policies = pin_policy_file(run)
         store = Store(options.store).supported()
         check_outlasts_job(store)
-        if store.is_done(run.run_id):
-            lacking = " and ".join(not_kept(store, [run.run_id], keep))
+        if store.status.is_done(run.run_id):
+            lacking = " and ".join(store.status.not_kept([run.run_id], keep))
             hint = f". It has not kept its {lacking}: the same command with another --store does" if lacking else ""
             say(console, f"done before; nothing to do{hint}")
             show_result(console, run, store)
@@ -93,7 +93,7 @@ def _mention_older_defaults(console: Console, options: TrainOptions, run: RunCon
     """Print a line if the store has the run under older defaults, which make it another run."""
     for protocol in range(1, PROTOCOL):
         older = _build(options, protocol).model_copy(update={"dataset": run.dataset})
-        if older.run_id != run.run_id and store.config_file(older.run_id).exists():
+        if older.run_id != run.run_id and store.paths.config(older.run_id).exists():
             old = ", ".join(f"{key}: {value}" for key, value in defaults_before(protocol).items())
             say(console, f"{store} has this run as it was with older defaults ({old}); this is another run")
 
@@ -112,7 +112,7 @@ def _execute(
 
     epoch = None
     try:
-        if run.search_id is not None and run.search_id not in store.policies():
+        if run.search_id is not None and run.search_id not in store.policies.names():
             _search(console, run, store, options.data_dir, device)
         with RunDisplay(run, console) as display:
             estimate = functools.partial(_estimate, display, run, smaller, device)
@@ -121,7 +121,7 @@ def _execute(
                 display.epoch(epoch, metrics["train_loss"], metrics["val_error"])
     except KeyboardInterrupt:
         when = "before the first epoch ended" if epoch is None else f"after epoch {epoch + 1}/{run.training.epochs}"
-        if run.search_id is not None and run.search_id not in store.policies():
+        if run.search_id is not None and run.search_id not in store.policies.names():
             when = "while its policy was searched"
         say(console, f"interrupted {when}; the same command continues")
         return 130
@@ -131,7 +131,7 @@ def _execute(
         failure = record_failure(store, run.run_id, error)
         if isinstance(error, UserError | TrainingDiverged):
             raise
-        say(console, f"failed: {failure.last_line}; traceback in {store.log_file(run.run_id)}", "red")
+        say(console, f"failed: {failure.last_line}; traceback in {store.paths.log(run.run_id)}", "red")
         return 1
     return 0
 
@@ -206,7 +206,7 @@ def _search(console: Console, run: RunConfig, store: Store, data_dir: str | None
             display.refresh()
 
         search_in_store(run, store, data_dir=data_dir, device=device, tell=tell)
-        display.update(search_id, "found", str(store.policy_file(search_id)))
+        display.update(search_id, "found", str(store.paths.policy(search_id)))
 
 
 def _device(name: str) -> str:

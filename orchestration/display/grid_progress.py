@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 from autodo.config.run import RunConfig
+from autodo.progress import Progress
 from autodo.text import count_of
-from autodo.training.progress import Progress
 from orchestration.planning.run_queue import Job
 
 EndState = Literal["done", "failed", "again", "busy", "stopped"]

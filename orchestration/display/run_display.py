@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autodo.config.run import RunConfig
-from autodo.training.progress import Progress
+from autodo.progress import Progress
 from orchestration.display.live import Clock, Interval, LiveDisplay
 from orchestration.display.text import label, log_line, time_left, within_epoch
 

@@ -3,7 +3,7 @@
 import re
 
 from autodo.config.run import RunConfig
-from autodo.training.progress import Phase, Progress
+from autodo.progress import Phase, Progress
 
 
 def label(run: RunConfig) -> str:

@@ -93,7 +93,7 @@ def measure(store: Store, runs: Iterable[RunConfig]) -> Estimates:
     """Estimates from a few results of each distortion and method of the datasets that `runs` have."""
     datasets = {run.dataset.label for run in runs}
     chosen: dict[Hashable, list[str]] = collections.defaultdict(list)
-    for run_id in sorted(store.done()) if datasets else ():
+    for run_id in sorted(store.status.done()) if datasets else ():
         match = _RUN_ID.fullmatch(run_id)
         if match is not None and match["dataset"] in datasets:
             chosen[match["dataset"], match["ir"], match["nr"], match["method"]].append(run_id)
@@ -137,7 +137,7 @@ def _read(store: Store, run_id: str) -> Measured | None:
     import pyarrow as pa
 
     try:
-        table = store.table_file("results", run_id).read_parquet(["seconds", "config"])
+        table = store.paths.table("results", run_id).read_parquet(["seconds", "config"])
         row = table.to_pylist()[0]
         return Measured(RunConfig.from_stored(row["config"]), float(row["seconds"]))
     except (OSError, pa.ArrowException, LookupError, TypeError, ValueError):

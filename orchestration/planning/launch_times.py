@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, TypeAdapter, ValidationError
 
-from autodo.data.readers.remote import cache_dir
+from autodo.data.files.remote import cache_dir
 from autodo.errors import StoreError
 from autodo.io.storage import LocalLocation, Location
 from orchestration.store.store import Store
@@ -85,7 +85,7 @@ def expected_overhead(store: Store, kind: LaunchKind) -> Overhead:
     Medians over the last launches of this kind on this store and machine, else on this store, else on this machine,
     else a guess.
     """
-    of_store, of_machine = _read(store.launches_file), _read(_machine_file())
+    of_store, of_machine = _read(store.paths.launches), _read(_machine_file())
     here = [one for one in of_store if one.host == socket.gethostname()]
     for launches in (here, of_store, of_machine):
         alike = [one for one in launches if (one.several_workers, one.joined) == kind]
@@ -96,7 +96,7 @@ def expected_overhead(store: Store, kind: LaunchKind) -> Overhead:
 
 def record(store: Store, times: LaunchTimes) -> None:
     """Keep the times of a launch in the store and on this machine, as far as they can be written."""
-    for file in (store.launches_file, _machine_file()):
+    for file in (store.paths.launches, _machine_file()):
         with contextlib.suppress(OSError, StoreError):
             file.write_text(_LAUNCHES.dump_json([*_read(file), times][-KEPT:], indent=1).decode())
 

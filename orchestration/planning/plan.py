@@ -59,8 +59,8 @@ def make_plan(runs: Iterable[RunConfig], store: Store, retries: int = RETRIES, r
         retried: ids of runs that are not given up, however often they failed.
     """
     by_id = {run.run_id: run for run in runs}
-    states = store.states(by_id)
-    failures = {run_id: store.failure(run_id) for run_id, state in states.items() if state is State.FAILED}
+    states = store.status.states(by_id)
+    failures = {run_id: store.status.failure(run_id) for run_id, state in states.items() if state is State.FAILED}
     given_up = {run_id for run_id, failure in failures.items() if failure and failure.given_up(retries)}
     return Plan(by_id, states, frozenset(given_up.difference(retried)))
 

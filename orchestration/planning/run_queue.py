@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterable
 
 from autodo.config.run import RunConfig
 from orchestration.grid.resources import ResourcesConfig
+from orchestration.store.patience import BUSY_SECONDS
 from orchestration.store.run_state import Failure
 
 RETRIES = 2
 """Further attempts of a failed run unless the command line says otherwise."""
 BUSY_PAUSE_SECONDS = 2.0
 """Between two looks at a run that another process is at work on."""
-PATIENCE_SECONDS = 20.0
-"""Time to wait for such a run when nothing else is left; the process of a killed launch releases its locks in it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +40,7 @@ class RunQueue:
         retries: further attempts of a failed run; losses of its node are not counted.
         at_most: the most runs at work at a time; None for no limit.
         seconds: time budget, after which no run starts and those at work are asked to stop; None for no limit.
-        patience_seconds: replaces PATIENCE_SECONDS where marks of dead processes last longer.
+        patience_seconds: time to wait for runs of other processes when nothing else is left.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class RunQueue:
         retries: int,
         at_most: int | None = None,
         seconds: float | None = None,
-        patience_seconds: float | None = None,
+        patience_seconds: float = BUSY_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._waiting = sorted(jobs, key=lambda job: (-_length(job), -job.rough_cost))
@@ -59,7 +58,7 @@ class RunQueue:
         self._busy: dict[str, Job] = {}
         self._failed_here: dict[str, int] = {}
         self._retries = retries
-        self._patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
+        self._patience = patience_seconds
         self._at_most = math.inf if at_most is None else at_most
         self._clock = clock
         self._deadline = math.inf if seconds is None else clock() + seconds

@@ -23,7 +23,8 @@ from rich.console import Console
 from autodo.augment.policy_file import PolicyFile
 from autodo.config.policy import PopulationSearch
 from autodo.config.run import RunConfig
-from autodo.io.storage import Location, StrPath, absolute, locate
+from autodo.io.storage import Location, StrPath, locate
+from autodo.io.uri import absolute
 from autodo.search.tasks import provenance, search_config
 from autodo.seeds import numpy_generator
 from orchestration.display.search_display import SearchDisplay
@@ -134,7 +135,7 @@ def _find(
 ) -> bool:
     """Whether the policy is in the store now; False if the search was stopped. Raises RunBusy."""
     with store.search_attempt(search_id) as attempt:
-        if search_id in store.policies():
+        if search_id in store.policies.names():
             return True
 
         def tell(line: str) -> None:
@@ -144,7 +145,7 @@ def _find(
 
         tell("at work")
         try:
-            policy = search(config, store.search_dir(search_id), tell=tell, stop=over, **options)
+            policy = search(config, store.paths.search(search_id), tell=tell, stop=over, **options)
         except MemberFailed as error:
             attempt.log.write(f"{error}\n")
             raise
@@ -152,7 +153,7 @@ def _find(
             tell("stopped; the next attempt continues")
             return False
         attempt.settle()
-        store.save_policy(search_id, policy)
+        store.policies.write(search_id, policy)
         attempt.saved = True
         tell("found")
         return True
@@ -301,7 +302,7 @@ class MemberTrainable(tune.Trainable):
         }
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        from autodo.training.checkpoint import save_torch
+        from autodo.io.atomic import save_torch
 
         save_torch(self._member.state_dict(), Path(checkpoint_dir) / "member.pt")
         # Tune 2.60 may ask for a checkpoint twice and count it once; then the next one would lie in its place, and an
@@ -324,7 +325,7 @@ class MemberTrainable(tune.Trainable):
         return int(self.trial_id.rpartition("_")[2])
 
     def _keep(self) -> None:
-        from autodo.training.checkpoint import save_torch
+        from autodo.io.atomic import save_torch
 
         epoch = self._member.epoch
         state = {"format": _FORMAT, "genome": self._genome, "member": self._member.state_dict()}

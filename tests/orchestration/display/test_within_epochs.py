@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from autodo import progress
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.config.shipped import dataset_preset
 from autodo.errors import ConfigError
-from autodo.training import progress
-from autodo.training.progress import Durations, Progress
+from autodo.progress import Durations, Progress
 from orchestration.cli import train
 from orchestration.cli.options import TrainOptions
 from orchestration.display import run_display
@@ -144,7 +144,7 @@ def test_the_log_of_a_run_says_where_it_is_within_an_epoch(store: Store, run: Ru
     next(epochs)
     epochs.close()
     assert reports[0].seconds_left == 300.0
-    told = [parse_log_line(line) for line in store.log_file(run.run_id).read_text().splitlines()]
+    told = [parse_log_line(line) for line in store.paths.log(run.run_id).read_text().splitlines()]
     steps = [(one.epoch, one.step, one.steps) for one in told if one is not None]
     assert steps == [(one.epoch, one.step, one.steps) for one in reports]
     assert len(steps) == reports[0].steps > 1
@@ -194,7 +194,9 @@ def test_a_launch_looks_into_the_logs_of_the_runs_at_work(
     log("10:27:47,821", within())
     events._look_within_epochs()
     assert progress.running[job.run_id].within == within()
-    monkeypatch.setattr(store, "last_log_line", lambda run_id: (_ for _ in ()).throw(OSError("stale file handle")))
+    monkeypatch.setattr(
+        store.status, "last_log_line", lambda run_id: (_ for _ in ()).throw(OSError("stale file handle"))
+    )
     events._look_within_epochs()
 
 
@@ -295,5 +297,5 @@ def test_a_run_that_cannot_be_timed_goes_on_without_an_estimate(
     epochs = execute(run, store, estimate=estimate)
     assert next(epochs)["epoch"] == 0
     epochs.close()
-    assert "the duration of the run is not estimated: out of memory" in store.log_file(run.run_id).read_text()
+    assert "the duration of the run is not estimated: out of memory" in store.paths.log(run.run_id).read_text()
     assert out.getvalue() == ""

@@ -3,12 +3,12 @@
 import pytest
 import torch
 
+from autodo import progress
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.data import load, prepare
 from autodo.fit import fit
-from autodo.training import progress
-from autodo.training.progress import Durations, Progress, ProgressClock
+from autodo.progress import Durations, Progress, ProgressReporter
 from autodo.training.trainer import Trainer
 
 
@@ -30,7 +30,7 @@ class Watched:
         self.now = 0.0
         self.reports: list[Progress] = []
         self.losses_read: list[float] = []
-        self.progress = ProgressClock(
+        self.progress = ProgressReporter(
             config, self.reports.append, sizes=(300, 60), expected=expected, clock=lambda: self.now
         )
 
@@ -39,7 +39,7 @@ class Watched:
         return 1.5
 
     def run(self, phase: progress.Phase, epoch: int, steps: int, seconds: float, done: int = 0) -> None:
-        for _ in self.progress.steps(
+        for _ in self.progress.track(
             range(done, steps), phase, epoch, total=steps, done=done, mean_loss=self.loss if phase == "inner" else None
         ):
             self.now += seconds
@@ -54,8 +54,8 @@ def test_the_loss_is_read_every_two_seconds_at_most():
 
 
 def test_without_a_listener_no_loss_is_read():
-    clock = ProgressClock(run_of(), None, sizes=(300, 60), clock=lambda: pytest.fail("asks for the time"))
-    watched = clock.steps(range(3), "inner", 0, total=3, mean_loss=lambda share: pytest.fail("reads the loss"))
+    clock = ProgressReporter(run_of(), None, sizes=(300, 60), clock=lambda: pytest.fail("asks for the time"))
+    watched = clock.track(range(3), "inner", 0, total=3, mean_loss=lambda share: pytest.fail("reads the loss"))
     assert list(watched) == [0, 1, 2]
 
 

@@ -17,11 +17,11 @@ from PIL import Image
 
 from autodo.config.dataset import DatasetConfig
 from autodo.data import DATASETS, load, pin_content
-from autodo.data.stream import check, files, index
+from autodo.data.readers.sources import list_shards
+from autodo.data.stream import check, image_files, index
 from autodo.data.stream.pool import WORKERS_VARIABLE
-from autodo.data.stream.sources import list_shards
 from autodo.errors import ConfigError, DataError
-from tests.autodo.data.stream.conftest import picture
+from tests.autodo.data.conftest import picture
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_sound_files_of_odd_kinds_are_used(tree, stream, pixels_of):
     dataset = stream(tree)
     held = stream(tree, stream=False)
     assert len(dataset.train) + len(dataset.test) == 34
-    np.testing.assert_array_equal(pixels_of(dataset.train.images), held.train.images)
+    np.testing.assert_array_equal(pixels_of(dataset.train.images), held.train.images.read())
 
 
 def test_many_damaged_files_are_counted_and_all_named_in_a_file(tree, stream):
@@ -139,7 +139,7 @@ def fails(monkeypatch):
             return opened(file, *arguments, **options)
 
         monkeypatch.setattr(Path, "open", no_answer)
-        monkeypatch.setattr(files.time, "sleep", waited.append)
+        monkeypatch.setattr(image_files.time, "sleep", waited.append)
         waited.clear()
         return waited
 
@@ -187,7 +187,7 @@ def test_each_of_two_lists_of_the_same_folder_has_an_index_of_its_own(tree, stre
 
 
 def test_looking_that_was_interrupted_goes_on(tree, stream, looked_at, monkeypatch):
-    monkeypatch.setattr("autodo.data.stream.sources._IMAGES_AT_ONCE", 4)
+    monkeypatch.setattr("autodo.data.readers.sources._IMAGES_AT_ONCE", 4)
     counted = check.damage
 
     def interrupted(content):
@@ -207,7 +207,8 @@ LOOK_SLOWLY = """
 import sys, time
 from autodo.config.dataset import DatasetConfig
 from autodo.data import load
-from autodo.data.stream import check, index, sources
+from autodo.data.readers import sources
+from autodo.data.stream import check, index
 index._KEPT_EVERY_SECONDS, sources._IMAGES_AT_ONCE = 0.1, 1
 decode = check.damage
 def damage(content):
@@ -606,7 +607,7 @@ def test_imagenet_that_is_not_there(tree, tmp_path):
     ("settings", "told"),
     [
         ({"name": "digits", "stream": True}, "path, content and stream are for the dataset 'folder' only"),
-        ({"name": "imagenet"}, "image_size is needed"),
+        ({"name": "imagenet"}, "image_size is required"),
         ({"name": "digits", "image_size": 32}, "image_size is for 'folder' and 'imagenet', not for 'digits'"),
         ({"name": "folder", "path": "a", "image_size": 8, "damaged_limit": 1.0}, "less than 1"),
     ],
@@ -621,7 +622,7 @@ def test_random_crops_are_for_streamed_images():
 
     assert "imagenet" in DATASETS
     assert build_run("imagenet", "baseline").augmentation.resized_crop == (0.08, 1.0)
-    with pytest.raises(ConfigError, match="it is for images that are streamed, which those of 'digits' are not"):
+    with pytest.raises(ConfigError, match="resized_crop needs streamed images, and 'digits' is not streamed"):
         build_run("digits", "baseline", overrides={"augmentation.resized_crop": [0.2, 1]})
 
 
@@ -652,7 +653,6 @@ def test_what_is_wanted_of_random_crops_is_told_whatever_was_given(wrong):
     with pytest.raises(ConfigError) as error:
         build_run("imagenet", "baseline", overrides={"augmentation.resized_crop": wrong})
     assert str(error.value) == (
-        "imagenet x baseline: augmentation.resized_crop: two numbers are needed, the smallest and the largest share of "
-        "an image's area that is cut out, 0 < smallest <= largest <= 1, such as [0.08, 1.0], or null for the centre; "
-        f"not {wrong!r}"
+        "imagenet x baseline: augmentation.resized_crop: must be two numbers, the smallest and largest share of the "
+        f"image area to crop, 0 < smallest <= largest <= 1, such as [0.08, 1.0], or null for the centre; not {wrong!r}"
     )

@@ -1,23 +1,21 @@
-"""The task model on a set of images, untouched: features, logits, and the figures derived from them."""
+"""Outputs of the task model on a set of images, and the scores derived from them."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from autodo.augment.pipeline import Pipeline
-from autodo.data.device_loader import DeviceLoader
 from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 
 
 @dataclass(frozen=True)
 class Scores:
-    """How well the model does on each of a set of images.
+    """Predictions and losses of each image of a set.
 
     Shape:
-        labels, predictions [M] int64, probabilities, losses [M]: of the prediction, and cross-entropy of the label.
+        labels, predictions [M] int64, probabilities (of the predictions), losses (cross-entropy of the labels) [M].
     """
 
     labels: Tensor
@@ -38,7 +36,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the model makes of a worker's images of a set of `total`.
+    """Outputs of the model on this process's shard of a set of `total` images.
 
     Shape:
         features [m, D], logits [m, C], labels [m] int64.
@@ -50,14 +48,14 @@ class Evaluation:
     total: int
 
     def scores(self, group: ProcessGroup = SINGLE_PROCESS) -> Scores:
-        """Of the images of all workers, on each of them: a few numbers an image, where the logits stay."""
+        """Scores of all images on every process; only these are exchanged, not the logits."""
         probabilities, predictions = self.logits.softmax(1).amax(1), self.logits.argmax(1)
         losses = F.cross_entropy(self.logits, self.labels, reduction="none")
         columns = (self.labels, predictions, probabilities, losses)
         return Scores(*(group.all_gather(column, self.total) for column in columns))
 
     def top(self, count: int) -> tuple[Tensor, Tensor]:
-        """The most probable classes of each image and their probabilities, most probable first; all if there are fewer.
+        """The most probable classes of each image and their probabilities, in decreasing order.
 
         Shape:
             -> [m, k] int64, [m, k] with k = min(count, C).
@@ -67,32 +65,8 @@ class Evaluation:
         return classes, (logits - self.logits.logsumexp(1, keepdim=True)).exp()
 
 
-@torch.no_grad()
-def evaluate(
-    encoder: nn.Module,
-    head: nn.Module,
-    pipeline: Pipeline,
-    images: DeviceLoader,
-    labels: Tensor,
-    *,
-    total: int,
-    batch_size: int,
-) -> Evaluation:
-    """Runs the model in eval mode.
-
-    Args:
-        total: how many images the set has over all workers.
-        batch_size: images a forward pass; what fits in training fits here, where no graph is kept.
-    Shape:
-        images of m, labels [m] int64 on the training device.
-    """
-    encoder.eval()
-    features = torch.cat([encoder(pipeline.test_view(batch)) for batch in images.in_order(batch_size)])
-    return Evaluation(features, head(features), labels, total)
-
-
 def per_class_accuracy(predictions: Tensor, labels: Tensor, classes: int) -> list[float | None]:
-    """Share of each class's images that are recognised; None for a class without images.
+    """Share of correct predictions for each class; None for a class without images.
 
     Shape:
         predictions, labels [M] int64 -> `classes` numbers.
@@ -103,10 +77,10 @@ def per_class_accuracy(predictions: Tensor, labels: Tensor, classes: int) -> lis
 
 
 def group_errors(predictions: Tensor, labels: Tensor, minority: Collection[int]) -> tuple[float | None, float | None]:
-    """Error over the images of the minority classes and over the others; None without such images.
+    """Error over the images of the minority classes and over all others; None where there are no such images.
 
     Args:
-        minority: labels of the minority classes; without any, both errors are None.
+        minority: labels of the minority classes; if empty, both errors are None.
     Shape:
         predictions, labels [M] int64.
     """

@@ -16,14 +16,14 @@ FORWARD_SHARE = 1 / 3
 """Time of a forward pass as a share of a training step."""
 
 
-class Watch(Protocol):
-    """`ProgressClock.steps` of one phase."""
+class TrackSteps(Protocol):
+    """`ProgressReporter.track` of one phase."""
 
     def __call__(self, items: Iterable[T], *, total: int) -> Iterator[T]:
         """The items, one for each of `total` steps."""
 
 
-def unwatched(items: Iterable[T], *, total: int) -> Iterator[T]:
+def untracked(items: Iterable[T], *, total: int) -> Iterator[T]:
     """The items, without reports."""
     return iter(items)
 
@@ -69,7 +69,7 @@ class Durations:
         return training + self.evaluation + (self.outer if config.has_outer_pass(epoch) else 0.0)
 
 
-class ProgressClock:
+class ProgressReporter:
     """Reports where the steps of a run are; without a listener it does nothing and costs nothing.
 
     Args:
@@ -92,7 +92,7 @@ class ProgressClock:
         self._seconds: dict[str, float] = {} if expected is None else vars(expected).copy()
         self._reported_at = float("-inf")
 
-    def steps(
+    def track(
         self,
         items: Iterable[T],
         phase: Phase,
