@@ -16,7 +16,8 @@ from rich.text import Text
 from autodo.config.run import RunConfig
 from autodo.config.validation import check_name
 from autodo.errors import ConfigError, DataError, StoreError, UserError
-from autodo.io.storage import StrPath, is_uri, locate
+from autodo.io.storage import StrPath, locate
+from autodo.io.uri import is_uri
 from autodo.text import printable
 from orchestration.cli.overview import say
 from orchestration.store.run_state import State
@@ -191,7 +192,6 @@ def _pictures(
 
 
 def _from_dataset(run: RunConfig, data_dir: str | None, shown: "RankedLabels") -> dict[int, bytes]:
-    from autodo.data.device_loader import read_all
     from autodo.results.thumbnails import thumbnail
     from orchestration.execution.process import load_dataset
 
@@ -200,13 +200,13 @@ def _from_dataset(run: RunConfig, data_dir: str | None, shown: "RankedLabels") -
     right = np.ones(len(shown), bool) if shown.wrong is None else ~shown.wrong
     if (train.index[places] != shown.index).any() or (train.labels[places] != shown.given)[right].any():
         raise DataError(f"{run.dataset.name}: other images than those of the run")
-    images = read_all(train.images[places])
+    images = train.images.read(places)
     return {index: thumbnail(image, SIDE) for index, image in zip(shown.index.tolist(), images, strict=True)}
 
 
 def _from_files(path: str, shown: "RankedLabels") -> dict[int, bytes]:
     """Of a person's own images those that the dataset's folder or CSV lists, so that a store names no others."""
-    from autodo.data.readers.listing import list_images, root_of
+    from autodo.data.files.listing import list_images, root_of
 
     if is_uri(path):
         raise DataError(f"{path}: is not on this machine")
@@ -224,7 +224,7 @@ def _picture(file: Path) -> bytes:
     """The whole image, upright, as a PNG of at most SIDE pixels."""
     from PIL import Image, ImageOps
 
-    from autodo.data.readers.decode import eight_bit
+    from autodo.data.files.decode import eight_bit
 
     with Image.open(file) as opened:
         opened.draft("RGB", (2 * SIDE, 2 * SIDE))

@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, TypeAdapter, ValidationError
 
-from autodo.data.readers.remote import cache_dir
+from autodo.data.files.remote import cache_dir
 from autodo.errors import StoreError
 from autodo.io.storage import LocalLocation, Location
 from orchestration.store.store import Store

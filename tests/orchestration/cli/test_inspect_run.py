@@ -65,7 +65,7 @@ def test_the_labels_of_a_run_are_shown_and_written(autodo: Autodo, tmp_path: Pat
     # Pictures are those of the dataset: digits are 8x8, and only a right index shows the image.
     shown = pictures(Path(folder, "gallery.html"))
     train_set = data.load(noisy().dataset).train
-    originals = {int(index): image[0] for index, image in zip(train_set.index, train_set.images, strict=True)}
+    originals = {int(index): image[0] for index, image in zip(train_set.index, train_set.images.read(), strict=True)}
     assert len(shown) == 7
     for picture, row in zip(shown, written, strict=False):
         assert np.asarray(picture).tolist() == originals[int(row["index"])].tolist()
