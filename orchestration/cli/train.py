@@ -60,9 +60,9 @@ def train_run(console: Console, options: TrainOptions) -> int:
             show_result(console, run, store)
             return 0
         _mention_older_defaults(console, options, run, store)
-        from orchestration.execution.execute import decoding_by, load_dataset
+        from orchestration.execution.process import load_dataset, using_loader_workers
 
-        with console.status("loading"), decoding_by(options.trainer.loader_workers):
+        with console.status("loading"), using_loader_workers(options.trainer.loader_workers):
             device = _device(options.device)
             load_dataset(run.dataset, options.data.data_dir, options.data.download)
     save_policies(policies, store.create())
