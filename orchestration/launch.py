@@ -20,25 +20,25 @@ from rich.console import Console
 
 from autodo.config.shipped import dataset_presets, dataset_recipe
 from autodo.errors import StoreError
-from autodo.io.storage import LocalLocation, Location, StrPath, absolute
+from autodo.io.storage import LocalLocation, Location, StrPath
+from autodo.io.uri import absolute
 from orchestration.display.grid_display import GridDisplay
 from orchestration.display.grid_progress import GridProgress
 from orchestration.display.text import label, parse_log_line, rough_duration
-from orchestration.execution.on_workers import AnyRunTrial, request
 from orchestration.execution.options import ExecutionOptions, Launch
+from orchestration.execution.trial import RunTrial, placement
 from orchestration.grid.keep import Keep
 from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.estimate import LONG_SECONDS
 from orchestration.planning.launch_times import Overhead
-from orchestration.planning.plan import RETRIES
 from orchestration.planning.required_policies import searches_left
-from orchestration.planning.run_queue import PATIENCE_SECONDS, Job, RunQueue
+from orchestration.planning.run_queue import RETRIES, Job, RunQueue
 
 # First of all that touches Ray: it sets the environment that Ray reads at its import.
 from orchestration.ray_cluster import cluster as clusters
 from orchestration.ray_cluster.cluster import Cluster
-from orchestration.store import lease
 from orchestration.store.failures import record, record_death
+from orchestration.store.patience import busy_seconds
 from orchestration.store.run_state import Failure
 from orchestration.store.scratch import scratch_directory, sweep
 from orchestration.store.store import Store
@@ -130,14 +130,13 @@ def launch(
             # A trial of several workers holds no CPU, so that Ray would start any number of them.
             at_most=options.max_concurrent or (slots if several else None),
             seconds=None if options.seconds is None else options.seconds - (time.monotonic() - begun),
-            # A lease in an object store outlives its owner.
-            patience_seconds=None if store.root.local else lease.STALE_SECONDS + PATIENCE_SECONDS,
+            patience_seconds=busy_seconds(store.root),
         )
         # Of those that wait for a place in a small cluster Tune starts any; so let it know of no more than it needs.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots + 1 if local else max(slots + 1, AUTOSCALING_DEMAND))
         events = _Events(queue, progress, store, GridDisplay(progress, console), _smaller_preset(jobs))
         tuner = tune.Tuner(
-            tune.with_resources(AnyRunTrial, request),
+            tune.with_resources(RunTrial, placement),
             tune_config=tune.TuneConfig(
                 search_alg=_Search(queue, store, options, Launch(uuid.uuid4().hex[:12], slots)),
                 scheduler=_Schedule(queue),
@@ -225,7 +224,7 @@ def _with_policies(
         if reason is None:
             ready.append(job)
             continue
-        line = f"the search of its policy failed, see {store.search_dir(str(job.run.search_id))}: {reason.last_line}"
+        line = f"the search of its policy failed, see {store.paths.search(str(job.run.search_id))}: {reason.last_line}"
         with contextlib.suppress(StoreError):
             store.begin(job.run)
         record(store, job.run_id, reason._replace(last_line=line))
@@ -403,7 +402,7 @@ class _Events(tune.Callback):
         """Empty if there is none, and in an object store, where logs only come with epochs."""
         if self._store.root.local is not None:
             with contextlib.suppress(StoreError, OSError):  # of a store that is out of reach for a while
-                return self._store.last_log_line(run_id)
+                return self._store.status.last_log_line(run_id)
         return ""
 
     def _point_to_smaller_preset(self) -> None:

@@ -19,9 +19,11 @@ READ_BY_REPORTS = (
     "autodo.errors",
     "autodo.text",
     "autodo.io.storage",
+    "autodo.io.uri",
     "autodo.io.store_format",
     "autodo.config.validation",
     "autodo.config.defaults",
+    "autodo.config.nested",
 )
 FILES = [path for package in ("autodo", "orchestration", "reports") for path in sorted((ROOT / package).rglob("*.py"))]
 

@@ -15,7 +15,7 @@ from autodo.augment.pipeline import Pipeline, channel_statistics
 from autodo.augment.policy_file import OperationStep, PolicyFile
 from autodo.config.policy import SearchedPolicy
 from autodo.config.run import RunConfig
-from autodo.data.device_loader import statistics_sample
+from autodo.data.image_set import ArrayImages
 from autodo.data.prepare import DataSplits
 from autodo.errors import TrainingDiverged
 from autodo.models import build
@@ -143,7 +143,7 @@ class SearchImages:
         self.classes = len(data.class_names)
         self._config = config
         self._model = model
-        mean, std = channel_statistics(statistics_sample(images))
+        mean, std = channel_statistics(ArrayImages(images).statistics_sample())
         self._pipeline = Pipeline(config.augmentation, mean.to(self.device), std.to(self.device))
 
     def pixels(self, points: Tensor, generator: torch.Generator) -> Tensor:

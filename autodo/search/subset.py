@@ -2,14 +2,13 @@
 
 import numpy as np
 
-from autodo.data.device_loader import read_all
-from autodo.data.image_set import Images, Integers
+from autodo.data.image_set import Integers, Pixels
 from autodo.data.prepare import DataSplits
 from autodo.data.split import subsample
 from autodo.seeds import numpy_generator
 
 
-def search_subset(data: DataSplits, size: int, seed: int) -> tuple[Images, Integers]:
+def search_subset(data: DataSplits, size: int, seed: int) -> tuple[Pixels, Integers]:
     """Images and observed labels of a stratified subsample of the train points; all of them if there are no more.
 
     They are held in memory, the centres of streamed ones too: a search goes through them again and again.
@@ -19,6 +18,6 @@ def search_subset(data: DataSplits, size: int, seed: int) -> tuple[Images, Integ
     """
     labels = data.train.labels
     if size >= len(labels):
-        return read_all(data.train.images), labels
+        return data.train.images.read(), labels
     chosen = subsample(labels, max(size, len(np.unique(labels))), numpy_generator(seed, "search", "subsample"))
-    return read_all(data.train.images[chosen]), labels[chosen]
+    return data.train.images.read(chosen), labels[chosen]

@@ -115,7 +115,9 @@ class Checkpointer:
             epoch, step, epochs = self.saved_epoch, self.saved_step, self.context.config.training.epochs
             place = f"step {step} of epoch {epoch + 1}/{epochs}" if step else f"epoch {epoch}/{epochs}"
             resumes = (
-                f"continues from its checkpoint after {place}" if epoch or step else "has no checkpoint and starts from the beginning"
+                f"continues from its checkpoint after {place}"
+                if epoch or step
+                else "has no checkpoint and starts from the beginning"
             )
             node = f"node {socket.gethostname()}: " if self.context.group.size > 1 else ""  # each has its own files
             raise ImageLost(f"{node}{error}: the run {resumes}") from None

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,8 +10,9 @@ from torch import Tensor
 from autodo.config.run import RunConfig
 from autodo.data import DataSplits, ImageSet
 from autodo.data.device_loader import DeviceLoader
+from autodo.data.files.crop import CropParameters
+from autodo.data.image_set import Images, Integers
 from autodo.data.sharding import training_shard
-from autodo.data.stream.streamed_images import CropParameters
 from autodo.distributed.process_group import ProcessGroup
 from autodo.errors import DataError
 from autodo.seeds import derive, torch_generator
@@ -77,15 +78,15 @@ class Loaders:
         """Number of train points of this process; its trusted val points, if any, come after them."""
         return len(self.shard.train)
 
-    def load(self, images: Any, labels: Any, total: int) -> LabelledImages:
-        """Images and labels on the device. Shape: images [n, C, H, W] uint8, labels [n] int64."""
+    def load(self, images: Images, labels: Integers, total: int) -> LabelledImages:
+        """Images and labels on the device. Shape: n images, labels [n] int64."""
         device = self._context.device
-        return LabelledImages(DeviceLoader(images, device), torch.from_numpy(labels).to(device), total)
+        return LabelledImages(images.loader(device), torch.from_numpy(labels).to(device), total)
 
     def load_shard(self, images: ImageSet) -> LabelledImages:
         """This process's round-robin shard of a set."""
         shard = self._context.group.shard
-        return self.load(shard(images.images), shard(images.labels), len(images))
+        return self.load(images.images[shard], images.labels[shard], len(images))
 
 
 class PhaseResult(NamedTuple):

@@ -46,7 +46,7 @@ class ResultsBuilder:
         config, train = self.context.config, self.context.data.train
         positions, images = self.loaders.shard.train, self.loaders.train
         if not config.trains_on_train:
-            positions = self.context.group.shard(np.arange(len(train)))
+            positions = np.arange(len(train))[self.context.group.shard]
             images = self.loaders.load(train.images[positions], train.labels[positions], len(train))
         batch_size = self.evaluator.batch_size
         size = max(1, EVALUATION_CHUNK_SIZE // batch_size) * batch_size

@@ -7,7 +7,6 @@ from torch import nn
 
 from autodo.augment.pipeline import Pipeline, channel_statistics
 from autodo.augment.policies import Policy
-from autodo.data.device_loader import statistics_sample
 from autodo.errors import ConfigError
 from autodo.models import build
 from autodo.models.encoder import Encoder
@@ -34,7 +33,7 @@ class TaskModel:
 
     def __init__(self, context: RunContext, policy: Policy | None = None) -> None:
         config, device = context.config, context.device
-        mean, std = channel_statistics(statistics_sample(context.data.train.images))
+        mean, std = channel_statistics(context.data.train.images.statistics_sample())
         warp = "fused" if config.points is None else config.points.warp
         self.pipeline = Pipeline(config.augmentation, mean.to(device), std.to(device), policy, warp)
         self.encoder, self.head = initial_model(context, device)

@@ -30,7 +30,7 @@ def load_policy(run: RunConfig, store: Store) -> PolicyFile | None:
         StoreError: if it is missing or damaged.
     """
     name = policy_id(run)
-    return None if name is None else store.policy(name)
+    return None if name is None else store.policies.read(name)
 
 
 def searches_left(runs: Iterable[RunConfig], store: Store) -> dict[str, RunConfig]:
@@ -39,7 +39,7 @@ def searches_left(runs: Iterable[RunConfig], store: Store) -> dict[str, RunConfi
     for run in runs:
         if run.search_id is not None:
             wanted.setdefault(run.search_id, run)
-    there = store.policies() if wanted else set()
+    there = store.policies.names() if wanted else set()
     return {search_id: run for search_id, run in wanted.items() if search_id not in there}
 
 
@@ -78,7 +78,7 @@ def pin_policy_files(grid: GridConfig) -> tuple[GridConfig, Policies]:
 
 def save_policies(policies: Policies, store: Store) -> None:
     """Write the policies that the store does not have yet."""
-    there = store.policies() if policies else set()
+    there = store.policies.names() if policies else set()
     for name, policy in policies.items():
         if name not in there:
-            store.save_policy(name, policy)
+            store.policies.write(name, policy)

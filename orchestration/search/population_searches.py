@@ -23,11 +23,12 @@ from rich.console import Console
 from autodo.augment.policy_file import PolicyFile
 from autodo.config.policy import PopulationSearch
 from autodo.config.run import RunConfig
-from autodo.io.storage import Location, StrPath, absolute, locate
+from autodo.io.storage import Location, StrPath, locate
+from autodo.io.uri import absolute
 from autodo.search.tasks import provenance, search_config
 from autodo.seeds import numpy_generator
 from orchestration.display.search_display import SearchDisplay
-from orchestration.execution.execute import load_here
+from orchestration.execution.process import load_on_node
 from orchestration.grid.resources import ResourcesConfig
 
 # First of all that touches Ray: it sets the environment that Ray reads at its import.
@@ -134,7 +135,7 @@ def _find(
 ) -> bool:
     """Whether the policy is in the store now; False if the search was stopped. Raises RunBusy."""
     with store.search_attempt(search_id) as attempt:
-        if search_id in store.policies():
+        if search_id in store.policies.names():
             return True
 
         def tell(line: str) -> None:
@@ -144,7 +145,7 @@ def _find(
 
         tell("at work")
         try:
-            policy = search(config, store.search_dir(search_id), tell=tell, stop=over, **options)
+            policy = search(config, store.paths.search(search_id), tell=tell, stop=over, **options)
         except MemberFailed as error:
             attempt.log.write(f"{error}\n")
             raise
@@ -152,7 +153,7 @@ def _find(
             tell("stopped; the next attempt continues")
             return False
         attempt.settle()
-        store.save_policy(search_id, policy)
+        store.policies.write(search_id, policy)
         attempt.saved = True
         tell("found")
         return True
@@ -431,4 +432,4 @@ def _prepared(run: RunConfig, data_dir: str | None) -> "DataSplits":
     """The run's points, kept for the next member of this process."""
     from autodo import data
 
-    return data.prepare(load_here(run.dataset, data_dir, download=False), run)
+    return data.prepare(load_on_node(run.dataset, data_dir, download=False), run)

@@ -2,24 +2,22 @@
 
 import contextlib
 import logging
-import time
 from collections.abc import Iterator
 
 from autodo.augment.policy_file import PolicyFile
 from autodo.config.run import RunConfig
+from autodo.io.retry import retry
 from autodo.io.storage import StrPath
 from autodo.search.algorithms import algorithm_of
 from autodo.search.tasks import Driver, Json, ReportLine, Task, TaskContext, Worker
-from orchestration.execution.execute import load_here, logging_to
+from orchestration.execution.process import load_on_node, logging_to
 from orchestration.store.attempt import Attempt
+from orchestration.store.patience import busy_seconds
 from orchestration.store.run_state import RunBusy
 from orchestration.store.store import Store
 
 logger = logging.getLogger("autodo")
 
-PATIENCE_SECONDS = 90.0
-"""How long a task is waited for that another process is at work on: the rest of a killed launch, whose lease in an
-object store lasts longer than it does."""
 _WORKERS_KEPT = 2
 """Searches whose data and networks a process keeps in memory."""
 
@@ -74,15 +72,15 @@ class TaskRunner:
         if search_id not in self._workers:
             while len(self._workers) >= _WORKERS_KEPT:
                 self._workers.pop(next(iter(self._workers)))
-            prepared = data.prepare(load_here(config.dataset, self._data_dir, self._download), config)
-            context = TaskContext(config, prepared, self._device, self._store.search_dir(search_id))
+            prepared = data.prepare(load_on_node(config.dataset, self._data_dir, self._download), config)
+            context = TaskContext(config, prepared, self._device, self._store.paths.search(search_id))
             self._workers[search_id] = algorithm_of(config).worker(context)
         return self._workers[search_id]
 
 
 def begin(config: RunConfig, store: Store) -> Driver:
     """The search of a run, as far as the store has it. Call it inside `store.search_attempt`."""
-    return algorithm_of(config).driver(config, store.search_dir(_id(config)))
+    return algorithm_of(config).driver(config, store.paths.search(_id(config)))
 
 
 def search_in_store(
@@ -101,12 +99,12 @@ def search_in_store(
         DataError, StoreError, TrainingDiverged.
     """
     search_id = _id(config)
-    if search_id in store.policies():
-        return store.policy(search_id)
+    if search_id in store.policies.names():
+        return store.policies.read(search_id)
     runner = TaskRunner(store, data_dir=data_dir, download=download, device=device)
     with store.search_attempt(search_id) as attempt, logging_to(attempt.log):
-        if search_id in store.policies():
-            return store.policy(search_id)
+        if search_id in store.policies.names():
+            return store.policies.read(search_id)
         driver = begin(config, store)
         logger.info("%s: %s", search_id, driver.headline())
         while driver.policy is None:
@@ -122,7 +120,7 @@ def finish(driver: Driver, search_id: str, store: Store, attempt: Attempt) -> Po
     """Keeps what a search has found."""
     assert driver.policy is not None
     attempt.settle()
-    store.save_policy(search_id, driver.policy)
+    store.policies.write(search_id, driver.policy)
     attempt.saved = True
     logger.info("%s: found", search_id)
     return driver.policy
@@ -131,17 +129,14 @@ def finish(driver: Driver, search_id: str, store: Store, attempt: Attempt) -> Po
 @contextlib.contextmanager
 def _patient_attempt(store: Store, search_id: str, task: str) -> Iterator[Attempt]:
     """An attempt at a task; one that another process is at work on is waited for."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    seconds = busy_seconds(store.root)
     with contextlib.ExitStack() as stack:
-        while True:
-            try:
-                attempt = stack.enter_context(store.task_attempt(search_id, task))
-                break
-            except RunBusy:
-                if time.monotonic() >= deadline:
-                    raise
-                time.sleep(1.0)
-        yield attempt
+        yield retry(
+            lambda: stack.enter_context(store.task_attempt(search_id, task)),
+            lambda error: seconds if isinstance(error, RunBusy) else 0.0,
+            pause=1.0,
+            factor=1.0,
+        )
 
 
 def _id(config: RunConfig) -> str:

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from autodo.config.run import RunConfig
 from autodo.errors import StoreError
-from autodo.io.storage import absolute
+from autodo.io.uri import absolute
 from autodo.search.tasks import Driver
 from orchestration.display.search_display import SearchDisplay
 from orchestration.grid.resources import ResourcesConfig
@@ -166,7 +166,7 @@ class _Stage:
     def _try_to_begin(self, search_id: str, config: RunConfig) -> None:
         with contextlib.ExitStack() as stack:
             try:
-                if search_id in self._store.policies():
+                if search_id in self._store.policies.names():
                     del self._waiting[search_id]
                     self._board.update(search_id, "found", "by another launch")
                     return
@@ -184,7 +184,7 @@ class _Stage:
         self._at_work[search_id] = search
         search.log(f"at work, {search.driver.headline()}")
         # Another launch may have found it between the look and the mark.
-        if search_id in self._store.policies():
+        if search_id in self._store.policies.names():
             self._drop(search_id)
             self._board.update(search_id, "found", "by another launch")
             return
@@ -249,6 +249,6 @@ class _Stage:
         line = search.driver.headline()
         long = [job.task.name for job in self._pool.jobs if job.search_id == search_id and job.task.long]
         with contextlib.suppress(StoreError):
-            told = [self._store.last_task_line(search_id, name) for name in long[:1]]
+            told = [self._store.status.last_task_line(search_id, name) for name in long[:1]]
             line += "".join(f" ({one})" for one in told if one)
         self._board.update(search_id, "at work", line)

@@ -64,7 +64,7 @@ def test_every_methods_file_says_its_cost_as_a_number(method: str) -> None:
 
 def test_a_damaged_result_makes_the_time_unknown_and_nothing_worse(store: Store) -> None:
     run = runs()["baseline", "1-0.0"]
-    store.table_file("results", run.run_id).write_bytes(b"PAR1")
+    store.paths.table("results", run.run_id).write_bytes(b"PAR1")
     assert measure(store, [run]).seconds(run) is None
 
 

@@ -75,7 +75,7 @@ def test_a_pinned_grid_needs_its_files_no_more(file: Path, any_store: Store) -> 
     assert policy is not None
     assert policy.sub_policies == ((("Rotate", 0.9, 0.3),),)
     list(execute(runs[1], store))
-    assert store.is_done(runs[1].run_id)
+    assert store.status.is_done(runs[1].run_id)
 
 
 def test_every_dataset_and_method_may_have_a_file_of_its_own(tmp_path: Path) -> None:
@@ -122,10 +122,10 @@ def test_a_policy_that_the_store_lacks_is_a_clear_failure(store: Store) -> None:
 )
 def test_a_damaged_or_foreign_policy_is_named(store: Store, content: str, message: str) -> None:
     for name in ("file-" + "0" * 16, "fast-autoaugment-12345678"):
-        store.policy_file(name).write_text(content)
+        store.paths.policy(name).write_text(content)
         with pytest.raises(StoreError, match=message) as caught:
-            store.policy(name)
-        assert str(store.policy_file(name)) in str(caught.value)
+            store.policies.read(name)
+        assert str(store.paths.policy(name)) in str(caught.value)
         assert "\n" not in str(caught.value)
 
 
@@ -134,11 +134,11 @@ def test_a_policy_is_no_way_out_of_the_store(store: Store, tmp_path: Path) -> No
     (tmp_path / "secret.json").write_text(policy.model_dump_json())
     name = f"file-{fingerprint(policy)}"
     Path(store.root, "policies").mkdir()
-    Path(store.policy_file(name)).symlink_to(tmp_path / "secret.json")
+    Path(store.paths.policy(name)).symlink_to(tmp_path / "secret.json")
     with pytest.raises(StoreError, match="symbolic link"):
-        store.policy(name)
+        store.policies.read(name)
     with pytest.raises(StoreError, match="is not a policy id"):
-        store.policy("../secret")
+        store.policies.read("../secret")
 
 
 def test_runs_that_differ_in_nothing_that_a_search_reads_share_it(store: Store) -> None:
@@ -151,5 +151,5 @@ def test_runs_that_differ_in_nothing_that_a_search_reads_share_it(store: Store) 
     assert [one.search_id for one in left.values()] == list(left)
     assert len(left) == 4
     policy = PolicyFile.model_validate({"sub_policies": ROTATE, "provenance": {"search_id": run().search_id}})
-    store.save_policy(str(run().search_id), policy)
+    store.policies.write(str(run().search_id), policy)
     assert searches_left(same, store) == {}

@@ -121,7 +121,7 @@ def test_a_member_whose_process_dies_goes_on_from_the_last_perturbation(store, t
         ended = find(retries=20)
     assert ended.failed == {}
     assert "goes on from its last perturbation" in text.getvalue()
-    assert str(RUN.search_id) in store.policies()
+    assert str(RUN.search_id) in store.policies.names()
 
 
 @pytest.mark.long

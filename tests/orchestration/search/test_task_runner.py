@@ -16,6 +16,7 @@ from autodo.search.fold_worker import FoldWorker
 from orchestration.execution.execute import execute
 from orchestration.search import task_runner
 from orchestration.search.task_runner import TaskRunner, search_in_store
+from orchestration.store import patience
 from orchestration.store.run_state import RunBusy
 from orchestration.store.store import Store
 
@@ -74,20 +75,20 @@ def test_a_search_that_was_cut_goes_on_and_finds_the_same(
         cut_after(tasks, patch)
         with pytest.raises(Cut):
             search_in_store(run, store)
-    assert store.policies() == set()
-    assert not store.searching(search_id)
+    assert store.policies.names() == set()
+    assert not store.status.searching(search_id)
     if tasks < 2:
-        names = (store.search_dir(search_id) / f"fold-{tasks}").names()
+        names = (store.paths.search(search_id) / f"fold-{tasks}").names()
         assert "checkpoint.pt" in names, "a network continues from its last epoch"
     lines: list[str] = []
     policy = search_in_store(run, store, tell=lines.append)
     assert policy.sub_policies == found.sub_policies
     assert policy.provenance["rewards"] == found.provenance["rewards"]
-    assert store.policy(search_id) == policy
+    assert store.policies.read(search_id) == policy
     if tasks < 2:
         first = next(line for line in lines if f"network {tasks + 1}" in line)
         assert "epoch 3 of 3" in first
-    folder = store.search_dir(search_id)
+    folder = store.paths.search(search_id)
     left = folder.names() - {"log.txt"}  # of an object store: folders that are empty now
     assert not any(folder.names_in(left).values()), "progress is removed when the policy is there"
     assert not any(name.endswith(".json") for name in left)
@@ -98,22 +99,22 @@ def test_a_run_takes_its_policy_from_the_store(any_store: Store) -> None:
     policy = search_in_store(run, any_store)
     assert search_in_store(run, any_store) == policy, "read, not searched again"
     list(execute(run, any_store))
-    assert any_store.is_done(run.run_id)
+    assert any_store.status.is_done(run.run_id)
 
 
 def test_a_search_at_work_is_busy_for_a_second_one(any_store: Store) -> None:
     run = searched()
     with any_store.search_attempt(str(run.search_id)):
-        assert any_store.searching(str(run.search_id))
+        assert any_store.status.searching(str(run.search_id))
         with pytest.raises(RunBusy):
             search_in_store(run, any_store)
-    assert not any_store.searching(str(run.search_id))
+    assert not any_store.status.searching(str(run.search_id))
 
 
 def test_a_task_waits_for_the_rest_of_a_killed_launch(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     run = searched()
     task, _ = task_runner.begin(run, store).ready()
-    monkeypatch.setattr(task_runner, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(patience, "BUSY_SECONDS", 0.0)
     with store.task_attempt(str(run.search_id), task.name), pytest.raises(RunBusy):
         TaskRunner(store).perform(run, task)
     assert "held_out_error" in TaskRunner(store).perform(run, task)
@@ -158,11 +159,11 @@ def test_a_search_of_one_task_continues_from_its_checkpoint(any_store: Store, on
 
     with pytest.raises(Cut):
         search_in_store(run, any_store, tell=cut)
-    assert any_store.last_task_line(str(run.search_id), "training") == "epoch 2 of 3"
+    assert any_store.status.last_task_line(str(run.search_id), "training") == "epoch 2 of 3"
     policy = search_in_store(run, any_store, tell=lines.append)
     assert one_training == [1, 2, 3]
     assert lines == ["epoch 1 of 3", "epoch 2 of 3", "epoch 3 of 3", "found"]
     assert policy.provenance["weights"] == [1.0]
     assert policy.provenance["seconds"] == 7.0, "what the search itself tells counts"
     assert policy.provenance["search_id"] == run.search_id
-    assert any_store.policy(str(run.search_id)) == policy
+    assert any_store.policies.read(str(run.search_id)) == policy
