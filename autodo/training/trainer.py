@@ -118,8 +118,8 @@ class Trainer:
         """Inner loop, evaluation and outer pass of an epoch; returns its row of the epochs table."""
         config, group, clock = self.config, self.context.group, self.context.clock
         self.model.pipeline.policy = self.policy and self.policy.at(epoch / config.training.epochs)
-        finetunes = self.finetune is not None and epoch >= config.finetune_start
-        train = self.finetune.run(epoch) if finetunes else self.inner.run(epoch)
+        steps = self.finetune if self.finetune is not None and epoch >= config.finetune_start else self.inner
+        train = steps.run(epoch)
 
         inner_done = clock()
         val_outputs = self.evaluator.evaluate(self.loaders.val)
