@@ -83,8 +83,8 @@ def test_the_gradient_of_every_row_is_that_of_double_backward(method, hessian_po
     monkeypatch.setattr(outer.images, "batches", lambda batches, crops: iter(batches))
     given: list[tuple[Tensor, Tensor]] = []
 
-    def step(index: Tensor, gradient: Tensor, lr: float, moves: Tensor | None) -> None:
-        given.append((index, gradient) if moves is None else (index[moves], gradient[moves]))
+    def step(index: Tensor, gradient: Tensor, lr: float, mask: Tensor | None) -> None:
+        given.append((index, gradient) if mask is None else (index[mask], gradient[mask]))
 
     monkeypatch.setattr(points.table, "rmsprop_step", step)
     val = training._evaluate(training.val_images, training.val_labels)
@@ -184,7 +184,7 @@ def test_the_shared_row_gets_the_sum_of_a_batch(monkeypatch):
     training = training_of("autodo-shared")
     given: list[Tensor] = []
     table = training.points.table
-    monkeypatch.setattr(table, "rmsprop_step", lambda index, gradient, lr, moves: given.append(gradient))
+    monkeypatch.setattr(table, "rmsprop_step", lambda index, gradient, lr, mask: given.append(gradient))
     val = training._evaluate(training.val_images, training.val_labels)
     assert training.outer is not None
     training.outer.run(val, 0.1, torch.Generator().manual_seed(7))

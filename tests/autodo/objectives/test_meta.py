@@ -31,7 +31,7 @@ def val_loss_after(network, objective, step, weights):
 @pytest.fixture
 def meta_weight_net():
     objective = objective_of("meta-weight-net")
-    objective.weigh.double()
+    objective.weight_network.double()
     return objective
 
 
@@ -40,7 +40,9 @@ def test_meta_weight_nets_gradient_is_that_of_double_backward(meta_weight_net):
     losses = cross_entropies(network(step.pixels), step.labels)
     mine = meta_weight_net.meta_gradient(network, fresh(step), losses)
     naive = val_loss_after(network, meta_weight_net, step, meta_weight_net.weights)
-    for one, other in zip(mine, torch.autograd.grad(naive, list(meta_weight_net.weigh.parameters())), strict=True):
+    for one, other in zip(
+        mine, torch.autograd.grad(naive, list(meta_weight_net.weight_network.parameters())), strict=True
+    ):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-14)
         assert other.abs().max() > 0
 
@@ -49,7 +51,7 @@ def test_meta_weight_nets_gradient_is_that_of_finite_differences(meta_weight_net
     network, step = network_of(), step_of()._replace(lr=0.5)
     losses = cross_entropies(network(step.pixels), step.labels)
     mine = meta_weight_net.meta_gradient(network, fresh(step), losses)
-    for parameter, gradient in zip(meta_weight_net.weigh.parameters(), mine, strict=True):
+    for parameter, gradient in zip(meta_weight_net.weight_network.parameters(), mine, strict=True):
         place = gradient.flatten().abs().argmax()
         values = []
         for sign in (1, -1):
@@ -61,9 +63,9 @@ def test_meta_weight_nets_gradient_is_that_of_finite_differences(meta_weight_net
 
 def test_meta_weight_net_moves_by_adam_and_then_weighs(meta_weight_net):
     network, step = network_of(), step_of()
-    before = [parameter.clone() for parameter in meta_weight_net.weigh.parameters()]
+    before = [parameter.clone() for parameter in meta_weight_net.weight_network.parameters()]
     losses = meta_weight_net.losses(network, step)
-    for old, new in zip(before, meta_weight_net.weigh.parameters(), strict=True):
+    for old, new in zip(before, meta_weight_net.weight_network.parameters(), strict=True):
         assert (new - old).abs().max() <= 1.0001e-3, "Adam's first step is at most its learning rate"
         assert (new != old).any()
     plain = cross_entropies(network(step.pixels), step.labels)
@@ -102,7 +104,7 @@ def test_running_statistics_move_once_and_by_the_train_batch(method):
     network, alone, step = network_of(), network_of(), step_of()
     objective = objective_of(method)
     if method == "meta-weight-net":
-        objective.weigh.double()
+        objective.weight_network.double()
     objective.losses(network, step).sum().backward()
     alone(step.pixels)
     for (name, value), expected in zip(network.named_buffers(), alone.buffers(), strict=True):
@@ -111,13 +113,13 @@ def test_running_statistics_move_once_and_by_the_train_batch(method):
 
 @pytest.mark.parametrize("method", ["meta-weight-net", "l2rw"])
 def test_several_workers_are_refused_with_the_reason(method):
-    with pytest.raises(ConfigError, match=f"workers: {method} trains with one worker, not 2: batch norm"):
+    with pytest.raises(ConfigError, match=f"workers: {method} needs workers: 1, not 2: batch norm"):
         objective_of(method, group=FakeGroup(0, 2))
 
 
 def test_the_first_weights_derive_from_the_seed_and_leave_the_global_generator_alone():
     before = torch.random.get_rng_state()
-    one, other = (objective_of("meta-weight-net").weigh.state_dict() for _ in range(2))
+    one, other = (objective_of("meta-weight-net").weight_network.state_dict() for _ in range(2))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
     assert torch.equal(before, torch.random.get_rng_state())
     assert setting_of("meta-weight-net").config.objective.hidden == 100

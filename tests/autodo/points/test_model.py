@@ -57,7 +57,7 @@ def test_weights_come_in_parts(config, monkeypatch):
 
 @pytest.mark.parametrize("config", [None, PointsConfig(learn=("weight",))])
 def test_of_no_batches_none_comes(config):
-    assert list(PointModel(config, LABELS, CLASSES).prefetch([], moves=True)) == []
+    assert list(PointModel(config, LABELS, CLASSES).prefetch([], for_update=True)) == []
 
 
 @pytest.mark.parametrize(

@@ -126,9 +126,9 @@ def test_all_that_a_step_needs_comes_ahead_if_one_follows(monkeypatch):
     monkeypatch.setattr(points._store, "prefetch", lambda index, host, names: asked.append(("prefetch", tuple(names))))
     monkeypatch.setattr(points._store, "will_need", lambda host, names: asked.append(("will_need", tuple(names))))
     index = torch.tensor([1])
-    for moves in (True, False):
-        points.prefetch(index, index, moves=moves)
-        points.will_need(index, moves=moves)
+    for for_update in (True, False):
+        points.prefetch(index, index, for_update=for_update)
+        points.will_need(index, for_update=for_update)
     moved, read = ("values", "last_touched", "square_average"), ("values", "last_touched")
     assert asked == [("prefetch", moved), ("will_need", moved), ("prefetch", read), ("will_need", read)]
 
@@ -138,15 +138,17 @@ LABELS = torch.tensor([0, 3, 2, 2, 1, 0, 1])
 
 def test_while_a_batch_is_worked_on_the_next_comes_and_the_one_after_it_is_looked_for(monkeypatch):
     model, seen = PointModel(PointsConfig(learn=("weight",)), LABELS, 4), []
-    monkeypatch.setattr(model.table, "will_need", lambda host, moves: seen.append(("will_need", host.tolist(), moves)))
+    monkeypatch.setattr(
+        model.table, "will_need", lambda host, for_update: seen.append(("will_need", host.tolist(), for_update))
+    )
 
-    def prefetch(index, host, moves):
+    def prefetch(index, host, for_update):
         assert any(index is batch.points for batch in batches), "the very tensor that the rows are asked for with"
-        seen.append(("prefetch", host.tolist(), moves))
+        seen.append(("prefetch", host.tolist(), for_update))
 
     monkeypatch.setattr(model.table, "prefetch", prefetch)
     batches = [Batch(torch.tensor(points), len(points)) for points in ([0, 1], [2], [3, 4], [5])]
-    for batch in model.prefetch(batches, moves=True):
+    for batch in model.prefetch(batches, for_update=True):
         seen.append(("batch", batch.points.tolist()))
     assert seen == [
         ("will_need", [3, 4], True),
@@ -167,7 +169,7 @@ def test_of_one_row_or_none_nothing_comes_ahead(config, monkeypatch):
     monkeypatch.setattr(model.table, "prefetch", None)
     monkeypatch.setattr(model.table, "will_need", None)
     batches = [Batch(torch.tensor([n]), 1) for n in range(4)]
-    assert list(model.prefetch(batches, moves=True)) == batches
+    assert list(model.prefetch(batches, for_update=True)) == batches
 
 
 @pytest.mark.parametrize("learn", [("augment", "weight", "soft-label"), ("weight",)])

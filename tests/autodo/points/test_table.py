@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from autodo.errors import ConfigError
-from autodo.points.rounding import stochastically
-from autodo.points.row_store import PENDING, StagedStore, _stretches
+from autodo.points.rounding import round_stochastically
+from autodo.points.row_store import MAX_PENDING_WRITES, StagedStore, _page_ranges
 from autodo.points.storage import TableStorage
 from autodo.points.table import PointTable
 
@@ -59,8 +59,8 @@ def test_row_sparse_rmsprop_is_torchs_rmsprop(columns, storage):
         optimizer.param_groups[0]["lr"] = lr
         following = batches[(step + 1) % steps]
         # Of any two batches some have a row in common, which must not be read before it is written.
-        table.will_need(following, moves=True)
-        table.prefetch(following, following, moves=step % 2 == 0)
+        table.will_need(following, for_update=True)
+        table.prefetch(following, following, for_update=step % 2 == 0)
         if step % 3:
             assert torch.equal(table.rows(batch), table.values[batch])
         gradient = torch.randn(len(batch), columns, generator=generator, dtype=torch.float64)
@@ -78,7 +78,9 @@ def test_rows_are_written_back_behind_and_never_read_as_they_were_before():
     for row in range(5):
         table.rmsprop_step(torch.tensor([row]), torch.ones(1, 2), lr=0.1)
     column = table._store.columns["values"]
-    assert column.any(1).tolist() == [row < 5 - PENDING for row in range(9)], "the last ones are on their way"
+    assert column.any(1).tolist() == [row < 5 - MAX_PENDING_WRITES for row in range(9)], (
+        "the last ones are on their way"
+    )
     assert table.rows(torch.tensor([4, 7])).any(1).tolist() == [True, False]
     assert column.any(1).tolist() == [row < 5 for row in range(9)]
 
@@ -99,10 +101,10 @@ def test_rows_that_do_not_move_are_as_if_they_had_not_been_given(storage, precis
     table, oracle = (table_of(torch.linspace(-1, 1, 12).view(6, 2), storage, **options) for _ in range(2))
     for batch in ([0, 1, 2, 3], [5, 2, 0], [4, 1]):
         index, gradient = torch.tensor(batch), torch.randn(len(batch), 2, generator=generator)
-        moves = index % 3 > 0
+        mask = index % 3 > 0
         before = {name: column.clone() for name, column in table._store.columns.items()}
-        table.rmsprop_step(index, gradient, 0.1, moves)
-        oracle.rmsprop_step(index[moves], gradient[moves], 0.1)
+        table.rmsprop_step(index, gradient, 0.1, mask)
+        oracle.rmsprop_step(index[mask], gradient[mask], 0.1)
         for name in before:
             column = table.state_dict()[name]
             assert torch.equal(column[::3], before[name][::3]), name
@@ -167,7 +169,7 @@ def test_a_file_that_the_disk_has_no_room_for_is_refused():
 def test_what_is_read_ahead_from_a_file_covers_its_rows_and_no_page_twice(size):
     index = torch.randperm(3000, generator=torch.Generator().manual_seed(0))[:100].sort().values
     pages = [
-        page for first, last in _stretches(index * size, size) for page in range(first // PAGESIZE, last // PAGESIZE)
+        page for first, last in _page_ranges(index * size, size) for page in range(first // PAGESIZE, last // PAGESIZE)
     ]
     bytes_of = {byte // PAGESIZE for row in index.tolist() for byte in range(row * size, (row + 1) * size)}
     assert pages == sorted(bytes_of)
@@ -176,7 +178,7 @@ def test_what_is_read_ahead_from_a_file_covers_its_rows_and_no_page_twice(size):
 def test_rows_of_a_file_larger_than_the_memory_are_asked_for_in_advance(monkeypatch):
     monkeypatch.setattr(os, "sysconf", lambda name: 1)  # one page of memory
     table = table_of(torch.zeros(5000, 3), "file")
-    table.will_need(torch.tensor([4999, 0, 17]), moves=True)
+    table.will_need(torch.tensor([4999, 0, 17]), for_update=True)
     table.rmsprop_step(torch.tensor([4999]), torch.ones(1, 3), lr=0.1)
     assert table.values.any(1).nonzero().tolist() == [[4999]]
 
@@ -193,12 +195,12 @@ def test_stochastic_rounding_gives_a_neighbour_and_the_right_mean(dtype, digits)
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(40, generator=generator) * torch.logspace(-3, 3, 40)
     noise = torch.empty(20_000, 40, dtype=torch.int32).random_(generator=generator)
-    rounded = stochastically(values.expand_as(noise), dtype, noise).double()
+    rounded = round_stochastically(values.expand_as(noise), dtype, noise).double()
     step = 2.0 ** (values.double().abs().log2().floor() - digits + 1)
     assert ((rounded - values).abs() < step).all()
     assert ((rounded.mean(0) - values).abs() < 6 * step / 20_000**0.5).all()
     exact = values.to(dtype)
-    assert torch.equal(stochastically(exact.float().expand_as(noise), dtype, noise), exact.expand_as(noise))
+    assert torch.equal(round_stochastically(exact.float().expand_as(noise), dtype, noise), exact.expand_as(noise))
 
 
 @pytest.mark.parametrize(("lr", "touched"), [(0.05, 4), (1e-4, 4), (0.005, 40)])
