@@ -1,4 +1,4 @@
-"""A store's report, put together: what is loaded, and which sections there are. Rendering comes after."""
+"""Build a store's report: load the runs, and put its sections together."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ from reports.figures import (
     hyperparameter_figures,
     rank_figure,
 )
-from reports.figures.choose import Choice
+from reports.figures.choices import Choice
 from reports.figures.palette import Style, styles
 from reports.keys import key
 from reports.label_errors.inspection import inspect_run
@@ -46,9 +46,9 @@ from reports.tables import (
 )
 
 HEADLINE = "error_best_val"
-_SUSPECTS = 24  # images of a gallery; `autodo inspect` shows more
+_SUSPECTS = 24  # images in a gallery; `autodo inspect` shows more
 _GALLERIES = 6
-_TITLE = 2  # grids that a title names; of more the store's name says it shorter
+_TITLE = 2  # most grids in a title; with more it is the store's name
 _TRAIN_LOSSES = "A train loss is what its method minimises: those of different methods need not be comparable."
 _SUSPECTS_OF = (
     "Of each dataset the run with the lowest val error among those drawn above. "
@@ -66,15 +66,15 @@ def build_report(
     results: Results | None = None,
     warnings: Sequence[str] = (),
 ) -> Report:
-    """Everything that a store's Parquet files tell; runs nothing again.
+    """Build the report from a store's Parquet files.
 
     Args:
         root: path or URI of the store.
         expected: `comparison.IDENTITY` columns of runs that should be there; those without a result are holes.
         metric: a key of METRICS, by which methods are compared.
-        select: a part of the runs, as `selection.select` reads it.
-        results: those of the store, if they are loaded already.
-        warnings: of what `expected` may lack, which the report shows with its own.
+        select: report only a part of the runs, as in `selection.select`.
+        results: of the store, if they are loaded already.
+        warnings: shown before the report's own, such as of grids whose expected runs are unknown.
     Raises:
         StoreError: if there is no store. ConfigError: if `select` fits no run.
     """
@@ -89,7 +89,7 @@ def build_report(
 
 
 class _Builder:
-    """What several sections need, loaded once."""
+    """Data that several sections need, loaded once, and a method for each section."""
 
     def __init__(self, store: Location, frame: pd.DataFrame, expected: Expected, metric: str) -> None:
         self.store = store
@@ -100,13 +100,13 @@ class _Builder:
         wanted = tuple(dict.fromkeys([*CURVE_COLUMNS, *EPOCH_COLUMNS, "val_error"]))
         self.epochs = self._with_warnings(load_epochs(store, frame["run_id"], wanted))
         self.choices: Sequence[Choice] = choose(without_test_as_val(self.runs))
-        # Those that are drawn together first, because the first differ by colour.
+        # First the methods that are drawn together, because the first differ by colour.
         drawn = [name for choice in self.choices for name in choice.methods]
         self.methods = tuple(dict.fromkeys([*drawn, *self.runs["name"]]))
         self.styles: Mapping[str, Style] = styles(self.methods)
 
     def report(self, warnings: Sequence[str], select: str | None) -> Report:
-        """All sections that have something in them."""
+        """The report with all sections that are not empty."""
         sections = [
             self._errors(),
             self._comparison(),
@@ -159,7 +159,7 @@ class _Builder:
 
     def _curves(self) -> Section:
         drawn = {choice.title for choice in self.choices}
-        # The cells of which all other figures speak come first.
+        # First the cells of the other figures.
         panels = sorted(learning_curves(self.runs, self.epochs), key=lambda panel: panel.group not in drawn)
         figures = curve_figures(panels, self.styles, self.choices)
         return Section("curves", "Learning curves", (_TRAIN_LOSSES,), panels=tuple(panels), figures=tuple(figures))
@@ -193,7 +193,7 @@ class _Builder:
     def _suspects(self) -> Section:
         galleries = []
         for choice in self.choices[:_GALLERIES]:
-            # With the union split the val images were trained on.
+            # Preferably of the paper's split: union trains on the val images.
             paper = choice.runs[choice.runs["split"] == "paper"]
             run_id = self._lowest_val_error(choice.runs if paper.empty else paper)
             try:
@@ -213,7 +213,7 @@ class _Builder:
         return f"{run['group']}, {run['distortion']}: {run['name']}, seed {run['seed']}"
 
     def _lowest_val_error(self, runs: pd.DataFrame) -> str:
-        """The run of these whose best epoch has the lowest val error, as a person would choose it."""
+        """The run whose best epoch has the lowest val error."""
         of_runs = self.epochs[self.epochs["run_id"].isin(runs["run_id"])]
         lowest = of_runs.groupby("run_id", observed=True)["val_error"].min().dropna()
         return str(lowest.idxmin()) if len(lowest) else str(runs["run_id"].iloc[0])
@@ -224,7 +224,7 @@ class _Builder:
         return Section("other-errors", "Test error at other epochs", tables=tuple(tables))
 
     def _with_warnings(self, found: tuple[Any, Sequence[str]]) -> Any:
-        """The first of what was loaded and the warnings of what could not be, which the report will show."""
+        """The value of a (value, warnings) pair; the warnings join those of the report."""
         value, warnings = found
         self.warnings += warnings
         return value

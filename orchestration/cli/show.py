@@ -68,12 +68,9 @@ def result(console: Console, run: RunConfig, store: Store) -> None:
 
 def _minority(row: Mapping[Any, Any]) -> str:
     """The names of the minority classes of a row of results, or of some of them if they are many."""
-    from reports.analysis.classes import listed, some_names
+    from reports.analysis.classes import as_list, first_names
 
-    names, labels = listed(row["class_names"]), row["minority_classes"]
-    if labels is None:
-        return f"labels {len(names) // 2}..{len(names) - 1}, older run"
-    return some_names([str(name) for name in names], listed(labels))
+    return first_names([str(name) for name in as_list(row["class_names"])], as_list(row["minority_classes"]))
 
 
 def report(
@@ -112,14 +109,15 @@ def comparison(console: Console, planned: Plan, store: Store, *, ran: bool = Tru
     """
     from reports.analysis.comparison import named
     from reports.analysis.provenance import run_notes
-    from reports.formats.terminal import table_terminal
+    from reports.formats.terminal import TerminalTable
     from reports.tables import error_tables
 
     results = load_results(console, store)
     mine = results.frame[results.frame["run_id"].isin(list(planned.states))]
-    for table in error_tables(mine, expected=expected_rows(planned.runs.values())):
-        console.print(table_terminal(table))
-    for note in run_notes(named(mine)):
+    runs = named(mine, expected_rows(planned.runs.values()))
+    for table in error_tables(runs):
+        console.print(TerminalTable(table))
+    for note in run_notes(runs):
         console.print(f"note: {note}", **_LINE)
     _warn_of_optimism(console, planned.runs.values())
     console.print(f"Parquet: {store.results_dir}/*.parquet; epochs/, predictions/, points/ beside it", **_LINE)

@@ -15,10 +15,10 @@ ALPHA = 0.05
 
 
 def draw_ranks(ax: Axes, names: Sequence[str], ranks: Floats, p_values: Floats, alpha: float = ALPHA) -> None:
-    """Methods on an axis of average ranks, 1 is best; a bar joins those that no test tells apart.
+    """Methods on an axis of average ranks, 1 is best; a bar joins methods that do not differ significantly.
 
     Args:
-        alpha: methods with a p value below it are told apart.
+        alpha: p value below which methods differ.
     Shape:
         names [M] distinct, ranks [M], p_values [M, M] symmetric, without NaN off the diagonal.
     Reference: Demšar 2006.
@@ -26,7 +26,7 @@ def draw_ranks(ax: Axes, names: Sequence[str], ranks: Floats, p_values: Floats, 
     import scikit_posthocs
 
     labels = [canvas.plain(name, 40) for name in names]
-    # Names that are cut to the same text must not become one method.
+    # Names that are cut to the same text stay different methods.
     labels = [label if labels.count(label) == 1 else f"{label} ({i + 1})" for i, label in enumerate(labels)]
     matrix = np.array(p_values, dtype=float)
     np.fill_diagonal(matrix, 1.0)
@@ -45,7 +45,7 @@ def draw_ranks(ax: Axes, names: Sequence[str], ranks: Floats, p_values: Floats, 
     )
     for label in drawn["labels"]:
         label.set_color("black")
-    # Names begin at the edges, so that the layout knows how much room they need.
+    # Names begin at the edges, so that the layout accounts for their width.
     ax.margins(x=0)
     ax.spines["top"].set_visible(True)
     ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))

@@ -1,4 +1,4 @@
-"""The train points of a run, the most probably wrong label first."""
+"""The train points of a run, sorted by how probably their label is wrong."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from reports.label_errors.signals import ROWS_AT_ONCE, Floats, Integers, Signals
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RankedLabels:
-    """All train points of a run, the worst first; of equal ones in the order of the points table.
+    """All train points of a run, the most suspicious first; equal ones in the order of the points table.
 
     Args:
-        ranking: by which they are sorted.
+        ranking: name of the ranking that sorts them.
         index: position in the original train set; source: file of the image, null if it has none.
-        given, proposed, prediction: numbers of classes; `proposed` is UNKNOWN (-1) where there is none.
-        score: the higher, the more probably wrong; comparable within a run only.
-        weight, soft_label: learned weight, and what the learned soft label gives the given label; None if not learned.
-        wrong: which labels the distortion changed; None if it changed none, because then nobody knows.
+        given, proposed, prediction: numbers of classes.
+        score: the higher, the more probably wrong; comparable only within a run.
+        weight, soft_label: as in `Signals`.
+        wrong: as `Signals.wrong`.
     Shape:
         all [N].
     """
@@ -44,38 +44,34 @@ class RankedLabels:
         return len(self.index)
 
     def first(self, n: int) -> Self:
-        """The first n of them."""
+        """The first n points."""
         arrays = {name: getattr(self, name) for name in _COLUMNS}
         cut: dict[str, Any] = {name: None if values is None else values[:n] for name, values in arrays.items()}
         return dataclasses.replace(self, **cut)
 
     def name(self, label: int) -> str:
-        """The name of a class; a dash for none."""
-        return self.class_names[label] if label >= 0 else "–"
+        """The name of a class."""
+        return self.class_names[label]
 
 
 _COLUMNS = [field.name for field in dataclasses.fields(RankedLabels) if field.name not in ("ranking", "class_names")]
 
 
 def rank_labels(points: pa.Table, class_names: Sequence[str], ranking: str = DEFAULT) -> RankedLabels:
-    """The points of a points table, the most probably wrong label first.
+    """Rank the points of a points table, the most probably wrong label first.
 
     Args:
-        points: `records.SCHEMAS["points"]`, all rows of one run; younger columns may be absent.
+        points: `records.SCHEMAS["points"]`, all rows of one run.
         class_names: of results, in class order.
         ranking: a key of RANKINGS.
     Raises:
-        UnusableSignals: if the table is damaged. MissingSignal: if the run has not what the ranking needs.
+        UnusableFile: if the table is damaged. MissingSignal: if the run lacks a signal that the ranking needs.
     """
     return ranked(read_signals(points.to_batches(max_chunksize=ROWS_AT_ONCE), len(class_names)), class_names, ranking)
 
 
 def ranked(signals: Signals, class_names: Sequence[str], ranking: str = DEFAULT) -> RankedLabels:
-    """As `rank_labels`, of signals that are read already.
-
-    Raises:
-        MissingSignal: if the run has not what the ranking needs.
-    """
+    """Rank points whose signals are read already; as `rank_labels`."""
     if ranking not in RANKINGS:
         raise MissingSignal(f"unknown ranking {ranking!r}; known: {', '.join(RANKINGS)}")
     key = RANKINGS[ranking].key(signals)
