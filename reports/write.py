@@ -8,13 +8,13 @@ from autodo.errors import ConfigError
 from autodo.io.storage import Location, StrPath, as_location
 from reports.build import HEADLINE, build_report
 from reports.document import Report
-from reports.figures import RenderedFigure, render, save
+from reports.figures.rendering import RenderedFigure, render, save
 from reports.formats.latex import report_latex, table_latex
 from reports.formats.markdown import report_markdown
 from reports.formats.tidy import report_csv
 from reports.html import to_html
 from reports.readers.load import Results
-from reports.tables import METRICS
+from reports.tables.errors import METRICS
 
 FORMATS = ("html", "md", "latex", "csv")
 

@@ -110,7 +110,7 @@ def comparison(console: Console, planned: Plan, store: Store, *, ran: bool = Tru
     from reports.analysis.comparison import named
     from reports.analysis.provenance import run_notes
     from reports.formats.terminal import TerminalTable
-    from reports.tables import error_tables
+    from reports.tables.errors import error_tables
 
     results = load_results(console, store)
     mine = results.frame[results.frame["run_id"].isin(list(planned.states))]

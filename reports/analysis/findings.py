@@ -9,7 +9,7 @@ import pandas as pd
 from autodo.text import count_of
 from reports.analysis.classes import with_metric
 from reports.analysis.comparison import baseline_among
-from reports.analysis.stats import COVERAGE, Floats, bootstrap_intervals, differences, paired_t_test, too_few_pairs
+from reports.analysis.stats import COVERAGE, Floats, bootstrap_intervals, differences, paired_t_tests, too_few_pairs
 
 Cells = dict[tuple[str, str], dict[str, float]]
 """Mean of each method, by (group, distortion)."""
@@ -193,7 +193,7 @@ def _lowest(means: Mapping[str, float]) -> list[str]:
 
 
 def _p(paired: Floats) -> str:
-    value = paired_t_test(paired)
+    (value,) = paired_t_tests([paired])
     return "impossible" if value is None else "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
 
 

@@ -53,11 +53,6 @@ def differences(ours: Sample, theirs: Sample) -> Floats:
     return values[np.isfinite(values)]
 
 
-def paired_t_test(paired: Floats) -> float | None:
-    """Two-sided p of the paired t-test on differences by seed, as `paired_t_tests`."""
-    return paired_t_tests([paired])[0]
-
-
 def _by_size(samples: Sequence[Floats], fewest: int) -> Iterator[tuple[list[int], Floats]]:
     """Positions and values [S, n] of samples of one size n, for each n from `fewest`; without constant samples."""
     sizes: dict[int, list[int]] = {}
@@ -128,20 +123,18 @@ def _bootstrap(stacked: Floats, method: str) -> tuple[Floats, Floats]:
     return np.atleast_1d(low).astype(float), np.atleast_1d(high).astype(float)
 
 
-def smallest_wilcoxon_p(pairs: int) -> float:
-    """The lowest possible two-sided p of a Wilcoxon signed-rank test of n pairs: 2^(1 - n)."""
-    return min(1.0, 2.0 ** (1 - pairs))
-
-
 def too_few_pairs(counts: Collection[int]) -> str | None:
-    """A sentence if some numbers of common seeds are too few for a signed-rank test, else None."""
-    few = [count for count in counts if smallest_wilcoxon_p(count) >= SIGNIFICANT]
+    """A sentence if some numbers of common seeds are too few for a signed-rank test, else None.
+
+    The lowest possible two-sided p of the Wilcoxon signed-rank test of n pairs is 2^(1 - n).
+    """
+    few = [count for count in counts if 2.0 ** (1 - count) >= SIGNIFICANT]
     if not few:
         return None
     most, fewer = max(few), " or fewer" if min(few) < max(few) else ""
     return (
         f"With {count_of(most, 'common seed')}{fewer} a two-sided Wilcoxon signed-rank test cannot go "
-        f"under p = {smallest_wilcoxon_p(most):g}: too few for it to tell two methods apart."
+        f"under p = {min(1.0, 2.0 ** (1 - most)):g}: too few for it to tell two methods apart."
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 NEUTRAL = "#808080"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_ON_DARK = {"#0072B2": "#1f83bb"}  # lighter, for a contrast of 4 on the background of dark pages
 DASHES: tuple[tuple[float, ...], ...] = (
     (),
     (5, 1.5),
@@ -38,6 +39,11 @@ class Style:
 
     colour: str
     pattern: int = 0
+
+    @property
+    def on_dark(self) -> str:
+        """The colour on a dark page."""
+        return _ON_DARK.get(self.colour, self.colour).lower()
 
     @property
     def dash(self) -> tuple[float, ...]:

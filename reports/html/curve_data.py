@@ -12,9 +12,6 @@ from reports.figures.palette import Style
 MOST_SHOWN = 8
 """Curves of a panel that are shown at first; more are hard to distinguish."""
 
-DARK = "#1b1e22"
-"""Background of a chart in dark mode: `--card` in page.css."""
-
 _MEAN_DIGITS = 5  # significant; a chart is about 300 pixels high, and its read-out shows four
 _STD_DIGITS = 3
 
@@ -56,7 +53,7 @@ def data(section: Section, styles: Mapping[str, Style]) -> dict[str, Any]:
             {
                 "name": name,
                 "colour": styles[name].colour,
-                "dark": on_dark(styles[name].colour),
+                "dark": styles[name].on_dark,
                 "dash": list(styles[name].dash),
             }
             for name in every
@@ -97,38 +94,3 @@ def _aligned(curve: Curve, values: Floats, epochs: np.ndarray, digits: int) -> l
 def _short(value: float, digits: int) -> float:
     rounded = float(f"{value:.{digits}g}")
     return int(rounded) if rounded.is_integer() else rounded
-
-
-def on_dark(colour: str, background: str = DARK, contrast: float = 4.0) -> str:
-    """The colour mixed with just enough white for the contrast on a dark background.
-
-    Args:
-        colour, background: `#rrggbb`.
-        contrast: ratio of luminances; WCAG 2.1 requires 3 for graphics (1.4.11), thin lines need more.
-    """
-    rgb = _rgb(colour)
-    for share in np.linspace(0, 1, 51):
-        mixed = np.rint(rgb + share * (255 - rgb))
-        if contrast_ratio(_hex(mixed), background) >= contrast:
-            return _hex(mixed)
-    return "#ffffff"
-
-
-def contrast_ratio(one: str, other: str) -> float:
-    """Contrast ratio of two colours `#rrggbb`, 1 to 21, as defined by WCAG 2.1."""
-    darker, lighter = sorted((_luminance(one), _luminance(other)))
-    return (lighter + 0.05) / (darker + 0.05)
-
-
-def _luminance(colour: str) -> float:
-    share = _rgb(colour) / 255
-    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
-    return float(linear @ [0.2126, 0.7152, 0.0722])
-
-
-def _rgb(colour: str) -> Floats:
-    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], dtype=np.float64)
-
-
-def _hex(rgb: Floats) -> str:
-    return "#" + "".join(f"{int(part):02x}" for part in rgb)

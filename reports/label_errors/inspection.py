@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from autodo.errors import StoreError
 from autodo.io.storage import Location, StrPath, as_location, reason
-from autodo.io.store_format import check_format
+from reports.analysis.classes import as_list
 from reports.analysis.label_repair import DetectionQuality
 from reports.document import Gallery, Report, Section, Suspect, Table
 from reports.label_errors.labels_csv import image_folder, path_of, write_labels
@@ -21,6 +21,7 @@ from reports.label_errors.ranked_labels import RankedLabels, ranked
 from reports.label_errors.rankings import DEFAULT, RANKINGS, MissingSignal, keys_of
 from reports.label_errors.signals import COLUMNS, ROWS_AT_ONCE, Signals, read_signals
 from reports.readers.column_checks import UnusableFile
+from reports.readers.load import load_results
 
 Pictures = Callable[[RankedLabels], Mapping[int, bytes]]
 """Function from points to PNG pictures by index, for those that have one."""
@@ -80,9 +81,7 @@ def inspect_run(
             lacks.
     """
     store = as_location(root)
-    check_format(store)
-    result = _result(store, run_id)
-    names = tuple(str(name) for name in result["class_names"])
+    names, dataset_path = _result(store, run_id)
     file = store / "points" / f"{run_id}.parquet"
     with _named(file):
         signals = read_signals(_batches(file, run_id), len(names))
@@ -92,7 +91,7 @@ def inspect_run(
         raise StoreError(f"{run_id}: cannot be sorted by {ranking}: {error}") from None
     keys, lacking = keys_of(signals) if compare else ({}, {})
     found = qualities(signals, keys)
-    folder = image_folder(_dataset(result).get("path"))
+    folder = image_folder(dataset_path)
     return Inspection(
         run_id=run_id,
         labels=labels,
@@ -120,22 +119,18 @@ def write_inspection(
     return files
 
 
-def _result(store: Location, run_id: str) -> dict[str, Any]:
+def _result(store: Location, run_id: str) -> tuple[tuple[str, ...], str | None]:
+    """Names of the classes of a run, and the path of its dataset."""
+    results = load_results(store, [run_id])
     file = store / "results" / f"{run_id}.parquet"
-    with _named(file):
-        rows = file.read_parquet(["run_id", "class_names", "config"]).to_pylist()
-    if [row["run_id"] for row in rows] != [run_id] or not rows[0]["class_names"]:
-        raise StoreError(f"{file}: damaged: it is not the result of this run; delete it and launch the grid again")
-    return rows[0]
-
-
-def _dataset(result: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The `dataset` part of a run's configuration; empty if it is damaged."""
-    try:
-        dataset = json.loads(result["config"])["dataset"]
-    except (TypeError, ValueError, LookupError):
-        return {}
-    return dataset if isinstance(dataset, dict) and isinstance(dataset.get("path"), str) else {}
+    if results.frame.empty:
+        raise StoreError(next(iter(results.warnings), f"{file}: cannot be read: No such file or directory"))
+    row = results.frame.iloc[0]
+    if not as_list(row["class_names"]):
+        raise StoreError(f"{file}: damaged: it has no class_names; delete it and launch the grid again")
+    dataset = json.loads(row["config"]).get("dataset")
+    path = dataset.get("path") if isinstance(dataset, Mapping) else None
+    return tuple(row["class_names"]), path if isinstance(path, str) else None
 
 
 def _batches(file: Location, run_id: str) -> Iterator[pa.RecordBatch]:

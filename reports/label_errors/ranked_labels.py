@@ -6,55 +6,45 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from reports.label_errors.rankings import DEFAULT, RANKINGS, MissingSignal
 from reports.label_errors.signals import ROWS_AT_ONCE, Floats, Integers, Signals, read_signals
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class RankedLabels:
+class RankedLabels(Signals):
     """All train points of a run, the most suspicious first; equal ones in the order of the points table.
 
     Args:
         ranking: name of the ranking that sorts them.
-        index: position in the original train set; source: file of the image, null if it has none.
-        given, proposed, prediction: numbers of classes.
         score: the higher, the more probably wrong; comparable only within a run.
-        weight, soft_label: as in `Signals`.
-        wrong: as `Signals.wrong`.
     Shape:
-        all [N].
+        score [N].
     """
 
     ranking: str
     class_names: tuple[str, ...]
-    index: Integers
-    source: pa.Array
-    given: Integers
-    proposed: Integers
-    prediction: Integers
     score: Floats
-    loss: Floats
-    weight: Floats | None
-    soft_label: Floats | None
-    wrong: NDArray[np.bool_] | None
 
     def __len__(self) -> int:
         return len(self.index)
 
     def first(self, n: int) -> Self:
         """The first n points."""
-        arrays = {name: getattr(self, name) for name in _COLUMNS}
-        cut: dict[str, Any] = {name: None if values is None else values[:n] for name, values in arrays.items()}
-        return dataclasses.replace(self, **cut)
+        return dataclasses.replace(self, **_taken(self, np.arange(min(n, len(self)))))
 
     def name(self, label: int) -> str:
         """The name of a class."""
         return self.class_names[label]
 
 
-_COLUMNS = [field.name for field in dataclasses.fields(RankedLabels) if field.name not in ("ranking", "class_names")]
+def _taken(points: Signals, positions: Integers) -> dict[str, Any]:
+    """The fields of all points at these positions, in their order."""
+    fields = {field.name: getattr(points, field.name) for field in dataclasses.fields(points)}
+    arrays = {name: value for name, value in fields.items() if isinstance(value, np.ndarray)}
+    return {name: value[positions] for name, value in arrays.items()} | {
+        "source": points.source.take(pa.array(positions))
+    }
 
 
 def rank_labels(points: pa.Table, class_names: Sequence[str], ranking: str = DEFAULT) -> RankedLabels:
@@ -76,17 +66,10 @@ def ranked(signals: Signals, class_names: Sequence[str], ranking: str = DEFAULT)
         raise MissingSignal(f"unknown ranking {ranking!r}; known: {', '.join(RANKINGS)}")
     key = RANKINGS[ranking].key(signals)
     order = np.argsort(-key, kind="stable")
+    fields = {field.name: getattr(signals, field.name) for field in dataclasses.fields(signals)}
     return RankedLabels(
+        **(fields | _taken(signals, order)),
         ranking=ranking,
         class_names=tuple(class_names),
-        index=signals.index[order],
-        source=signals.source.take(pa.array(order)),
-        given=signals.given[order],
-        proposed=signals.proposed[order],
-        prediction=signals.prediction[order],
         score=RANKINGS[ranking].score(key)[order],
-        loss=signals.loss[order],
-        weight=None if signals.weight is None else signals.weight[order],
-        soft_label=None if signals.soft_label is None else signals.soft_label[order],
-        wrong=None if signals.wrong is None else signals.wrong[order],
     )

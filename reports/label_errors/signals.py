@@ -29,7 +29,9 @@ class Signals:
     """One row for each train point, in the order of the table.
 
     Args:
-        given: the label that training saw; clean: the label before the distortion.
+        index: position in the original train set; source: file of the image, null if it has none.
+        given: the label that training saw.
+        wrong: whether the distortion changed each label; None if it changed none, so that the truth is unknown.
         loss: cross-entropy of the given label after the last epoch.
         weight, soft_label: learned weight, and the learned probability of the given label; None if not learned.
         proposed: the network's most probable class other than the given one.
@@ -42,7 +44,7 @@ class Signals:
     index: Integers
     source: pa.Array
     given: Integers
-    clean: Integers
+    wrong: NDArray[np.bool_] | None
     prediction: Integers
     loss: Floats
     weight: Floats | None
@@ -50,12 +52,6 @@ class Signals:
     proposed: Integers
     top_classes: Integers
     top_probabilities: Floats
-
-    @property
-    def wrong(self) -> NDArray[np.bool_] | None:
-        """Whether the distortion changed each label; None if it changed none, so that the truth is unknown."""
-        wrong: NDArray[np.bool_] = self.given != self.clean
-        return wrong if wrong.any() else None
 
     @functools.cached_property
     def probabilities(self) -> Floats:
@@ -82,7 +78,8 @@ def read_signals(batches: Iterable[pa.RecordBatch], classes: int) -> Signals:
     columns = {name: _joined(name, [part[name] for part in parts]) for name in parts[0]}
     if len(np.unique(columns["index"])) != len(columns["index"]):
         raise UnusableFile("index: a train point stands in it twice")
-    return Signals(classes=classes, **columns)
+    wrong = columns["given"] != columns.pop("clean")
+    return Signals(classes=classes, wrong=wrong if wrong.any() else None, **columns)
 
 
 def _joined(name: str, parts: list[Any]) -> Any:

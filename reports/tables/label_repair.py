@@ -45,37 +45,30 @@ def label_repair_tables(runs: pd.DataFrame, repairs: Mapping[str, LabelRepair]) 
             continue
         order = cells.names(of_cell)
         scored = _scored(of_cell, of_runs)
+        repaired = of_cell.copy()
+        for column, field in zip(_REPAIR, ("repaired", "lost"), strict=True):
+            repaired[column.name] = [
+                np.nan if repair is None else _percent(getattr(repair, field)) for repair in of_runs
+            ]
+        repaired = _known(repaired, _REPAIR[0].name)
         tables.append(
             _table(
+                ("label-errors", group, distortion),
                 scored,
                 {f"{name}: {score}": score for name in order for score in _SCORES.values()},
                 _FIND,
-                subject="label-errors",
-                group=group,
-                distortion=distortion,
                 caption="how well scores of train points find the wrong labels, mean ± std over seeds",
                 heading="method: score",
                 note=_CHANCE.format(share=_share(of_runs)),
             )
         )
-        repaired = _known(
-            of_cell.assign(
-                **{
-                    _REPAIR[0].name: [_percent(repair and repair.repaired) for repair in of_runs],
-                    _REPAIR[1].name: [_percent(repair and repair.lost) for repair in of_runs],
-                }
-            ),
-            _REPAIR[0].name,
-        )
         if len(repaired):
             tables.append(
                 _table(
+                    ("label-repair", group, distortion),
                     repaired,
                     dict.fromkeys(order, ""),
                     _REPAIR,
-                    subject="label-repair",
-                    group=group,
-                    distortion=distortion,
                     caption="what soft labels made of the labels, mean ± std over seeds",
                     heading="method",
                     note=_MEANING,
@@ -112,13 +105,11 @@ def _share(repairs: Sequence[LabelRepair | None]) -> str:
 
 
 def _table(
+    place: tuple[str, str, str],
     values: pd.DataFrame,
     parts: Mapping[str, str],
     columns: tuple[Column, ...],
     *,
-    subject: str,
-    group: str,
-    distortion: str,
     caption: str,
     heading: str,
     note: str,
@@ -126,9 +117,10 @@ def _table(
     """A table of means over seeds.
 
     Args:
+        place: beginning of the key, group and distortion.
         parts: names of the rows, in order, with `Row.part` of each; names without values are left out.
-        subject: beginning of the key.
     """
+    subject, group, distortion = place
     grid: cells.Grid = {}
     for column in columns:
         grid |= cells.grid(values.assign(column=column.name), "column", column.name)

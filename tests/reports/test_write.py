@@ -11,7 +11,7 @@ from autodo.io.storage import Location
 from reports.analysis.comparison import named
 from reports.formats.terminal import TerminalTable
 from reports.readers.load import load_results
-from reports.tables import METRICS, error_tables
+from reports.tables.errors import METRICS, error_tables
 from reports.write import check_metric, parse_formats, write_report
 from tests.reports.conftest import make
 

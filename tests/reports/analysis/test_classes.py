@@ -10,10 +10,12 @@ import pytest
 
 from reports.analysis.classes import majority_first, minority, minority_notes, worst_class
 from reports.analysis.comparison import named
-from reports.figures import accuracy_figures, choose
+from reports.figures.accuracy import accuracy_figures
+from reports.figures.choices import choose
 from reports.figures.palette import styles
 from reports.readers.load import load_results
-from reports.tables import class_tables, error_tables
+from reports.tables.classes import class_tables
+from reports.tables.errors import error_tables
 from tests.reports.conftest import make
 
 Add = Callable[..., Path]

@@ -7,10 +7,10 @@ from autodo.config.run import RunConfig
 from orchestration.planning.plan import expected_rows
 from reports.analysis.comparison import named
 from reports.document import Cell, Table
-from reports.figures import choose
+from reports.figures.choices import choose
 from reports.formats.cell_text import cell_text
 from reports.readers.load import load_results
-from reports.tables import error_tables
+from reports.tables.errors import error_tables
 from tests.reports.conftest import make
 
 Add = Callable[..., Path]

@@ -8,7 +8,7 @@ from sklearn.metrics import precision_recall_curve
 from autodo.results import records
 from orchestration.planning.plan import expected_rows
 from reports.analysis.label_repair import REPAIR_COLUMNS, LabelRepair, detection_quality, label_repair
-from reports.tables import label_repair_tables
+from reports.tables.label_repair import label_repair_tables
 from tests.reports import synthetic
 
 CLASSES = 4
