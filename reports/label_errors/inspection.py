@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from autodo.errors import StoreError
 from autodo.io.storage import Location, StrPath, as_location, reason
-from reports.analysis.classes import as_list
+from autodo.io.store_format import check_format
 from reports.analysis.label_repair import DetectionQuality
 from reports.document import Gallery, Report, Section, Suspect, Table
 from reports.label_errors.labels_csv import image_folder, path_of, write_labels
@@ -21,7 +21,6 @@ from reports.label_errors.ranked_labels import RankedLabels, ranked
 from reports.label_errors.rankings import DEFAULT, RANKINGS, MissingSignal, keys_of
 from reports.label_errors.signals import COLUMNS, ROWS_AT_ONCE, Signals, read_signals
 from reports.readers.column_checks import UnusableFile
-from reports.readers.load import load_results
 
 Pictures = Callable[[RankedLabels], Mapping[int, bytes]]
 """Function from points to PNG pictures by index, for those that have one."""
@@ -81,6 +80,7 @@ def inspect_run(
             lacks.
     """
     store = as_location(root)
+    check_format(store)
     names, dataset_path = _result(store, run_id)
     file = store / "points" / f"{run_id}.parquet"
     with _named(file):
@@ -120,17 +120,17 @@ def write_inspection(
 
 
 def _result(store: Location, run_id: str) -> tuple[tuple[str, ...], str | None]:
-    """Names of the classes of a run, and the path of its dataset."""
-    results = load_results(store, [run_id])
+    """Names of the classes of a run, as written, and the path of its dataset."""
     file = store / "results" / f"{run_id}.parquet"
-    if results.frame.empty:
-        raise StoreError(next(iter(results.warnings), f"{file}: cannot be read: No such file or directory"))
-    row = results.frame.iloc[0]
-    if not as_list(row["class_names"]):
-        raise StoreError(f"{file}: damaged: it has no class_names; delete it and launch the grid again")
-    dataset = json.loads(row["config"]).get("dataset")
-    path = dataset.get("path") if isinstance(dataset, Mapping) else None
-    return tuple(row["class_names"]), path if isinstance(path, str) else None
+    with _named(file):
+        rows = file.read_parquet(["run_id", "class_names", "config"]).to_pylist()
+    if [row["run_id"] for row in rows] != [run_id] or not rows[0]["class_names"]:
+        raise StoreError(f"{file}: damaged: it is not the result of this run; delete it and launch the grid again")
+    try:
+        path = json.loads(rows[0]["config"])["dataset"]["path"]
+    except (TypeError, ValueError, LookupError):
+        path = None
+    return tuple(map(str, rows[0]["class_names"])), path if isinstance(path, str) else None
 
 
 def _batches(file: Location, run_id: str) -> Iterator[pa.RecordBatch]:
