@@ -219,11 +219,11 @@ def _search(console: Console, run: RunConfig, store: Store, data_dir: str | None
     search_id = str(run.search_id)
     with SearchBoard({search_id: run}, console) as board:
 
-        def tell(line: str) -> None:
+        def report(line: str) -> None:
             board.update(search_id, "at work", line)
             board.refresh()
 
-        search_in_store(run, store, data_dir=data_dir, device=device, tell=tell)
+        search_in_store(run, store, data_dir=data_dir, device=device, report=report)
         board.update(search_id, "found", str(store.policy_file(search_id)))
 
 
