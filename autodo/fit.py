@@ -11,8 +11,8 @@ from autodo.config.run import RunConfig
 from autodo.data import DataSplits, load, prepare
 from autodo.errors import ConfigError
 from autodo.io.storage import StrPath
+from autodo.progress import Progress
 from autodo.results.outcome import Outcome
-from autodo.training.progress import Progress
 from autodo.training.trainer import Row, Trainer
 
 

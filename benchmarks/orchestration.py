@@ -62,7 +62,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         empty, full = Store(Path(folder) / "empty"), Store(Path(folder) / "full").create()
         for run in expand(planned):
-            full.table_file("results", run.run_id).write_bytes(b"")
+            full.paths.table("results", run.run_id).write_bytes(b"")
         rows: dict[str, Callable[[], object]] = {
             f"plan {len(expand(planned)):,} runs, none done": lambda: plan(planned, empty),
             "the same, all done": lambda: plan(planned, full),

@@ -35,8 +35,8 @@ from autodo.config.run import RunConfig
 from autodo.data import DataSplits, ImageSet
 from autodo.data.batches import epoch_batches
 from autodo.data.prepare import TrainSet
+from autodo.evaluation import Evaluation
 from autodo.points.model import PointView
-from autodo.training.evaluate import Evaluation
 from autodo.training.trainer import Trainer
 from benchmarks.table import Row, machine, tell
 from tests.oracles import double_backward, plain_loss

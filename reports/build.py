@@ -15,7 +15,6 @@ from reports.analysis.curves import learning_curves
 from reports.analysis.label_repair import REPAIR_COLUMNS, label_repair
 from reports.analysis.selection import select as selected
 from reports.analysis.stats import Ranks
-from reports.doctor.inspect_run import inspect_run
 from reports.document import Figure, Report, Section
 from reports.figures import (
     accuracy_figures,
@@ -30,6 +29,7 @@ from reports.figures import (
 from reports.figures.choose import Choice
 from reports.figures.palette import Style, styles
 from reports.keys import key
+from reports.label_errors.inspection import inspect_run
 from reports.readers.load import Results, load_epochs, load_results, reduce_runs
 from reports.tables import (
     EPOCH_COLUMNS,
@@ -78,32 +78,32 @@ def build_report(
     Raises:
         StoreError: if there is no store. ConfigError: if `select` fits no run.
     """
-    place = as_location(root)
-    results = load_results(place) if results is None else results
+    store = as_location(root)
+    results = load_results(store) if results is None else results
     frame, asked = results.frame, list(expected)
     if select is not None:
         ids = set(selected(named(frame, asked), select)["run_id"])
         frame = frame[frame["run_id"].isin(ids)].reset_index(drop=True)
         asked = [row for row in asked if row["run_id"] in ids]
-    return _Builder(place, frame, asked, metric).report((*warnings, *results.warnings), select)
+    return _Builder(store, frame, asked, metric).report((*warnings, *results.warnings), select)
 
 
 class _Builder:
     """What several sections need, loaded once."""
 
-    def __init__(self, place: Location, frame: pd.DataFrame, expected: Expected, metric: str) -> None:
-        self.place = place
+    def __init__(self, store: Location, frame: pd.DataFrame, expected: Expected, metric: str) -> None:
+        self.store = store
         self.frame = frame
         self.metric = metric
         self.runs = named(frame, expected)
         self.warnings: list[str] = []
         wanted = tuple(dict.fromkeys([*CURVE_COLUMNS, *EPOCH_COLUMNS, "val_error"]))
-        self.epochs = self._kept(load_epochs(place, frame["run_id"], wanted))
+        self.epochs = self._with_warnings(load_epochs(store, frame["run_id"], wanted))
         self.choices: Sequence[Choice] = choose(without_test_as_val(self.runs))
         # Those that are drawn together first, because the first differ by colour.
         drawn = [name for choice in self.choices for name in choice.methods]
         self.methods = tuple(dict.fromkeys([*drawn, *self.runs["name"]]))
-        self.looks: Mapping[str, Style] = styles(self.methods)
+        self.styles: Mapping[str, Style] = styles(self.methods)
 
     def report(self, warnings: Sequence[str], select: str | None) -> Report:
         """All sections that have something in them."""
@@ -119,14 +119,14 @@ class _Builder:
             self._suspects(),
             self._other_metrics(),
         ]
-        grids, unreadable = provenance.launched_grids(self.place)
-        title = ", ".join(name for name, _ in grids) if 0 < len(grids) <= _TITLE else self.place.name
+        grids, unreadable = provenance.launched_grids(self.store)
+        title = ", ".join(name for name, _ in grids) if 0 < len(grids) <= _TITLE else self.store.name
         return Report(
             title=title if select is None else f"{title}: {select}",
             summary=tuple(self._summary()),
             sections=tuple(section for section in sections if _holds_something(section)),
             warnings=tuple(dict.fromkeys([*warnings, *unreadable, *self.warnings, *provenance.run_notes(self.runs)])),
-            provenance=(("store", str(self.place)), *provenance.provenance(self.frame)),
+            provenance=(("store", str(self.store)), *provenance.provenance(self.frame)),
             grids=(*grids, *provenance.recipes(self.runs)),
             methods=self.methods,
         )
@@ -158,20 +158,20 @@ class _Builder:
         )
 
     def _curves(self) -> Section:
-        drawn = {choice.place for choice in self.choices}
+        drawn = {choice.title for choice in self.choices}
         # The cells of which all other figures speak come first.
         panels = sorted(learning_curves(self.runs, self.epochs), key=lambda panel: panel.group not in drawn)
-        figures = curve_figures(panels, self.looks, self.choices)
+        figures = curve_figures(panels, self.styles, self.choices)
         return Section("curves", "Learning curves", (_TRAIN_LOSSES,), panels=tuple(panels), figures=tuple(figures))
 
     def _classes(self) -> Section:
-        figures = [*accuracy_figures(self.choices, self.looks)]
-        figures += self._kept(confusion_figures(self.place, self.choices))
+        figures = [*accuracy_figures(self.choices, self.styles)]
+        figures += self._with_warnings(confusion_figures(self.store, self.choices))
         tables = class_tables(self.runs)
         return Section("classes", "Classes", tables=tuple(tables), figures=tuple(figures))
 
     def _embeddings(self) -> Section:
-        figures: Sequence[Figure] = self._kept(cluster_figures(self.place, self.choices))
+        figures: Sequence[Figure] = self._with_warnings(cluster_figures(self.store, self.choices))
         return Section("embeddings", "Embeddings of test images", figures=tuple(figures))
 
     def _splits(self) -> Section:
@@ -180,13 +180,13 @@ class _Builder:
 
     def _cost(self) -> Section:
         tables = cost_tables(self.runs, epochs=self.epochs)
-        figures = cost_figures(self.choices, self.looks)
+        figures = cost_figures(self.choices, self.styles)
         return Section("cost", "Cost", tables=tuple(tables), figures=tuple(figures))
 
     def _learned(self) -> Section:
         noisy = self.frame.loc[self.frame["wrong_labels"] > 0, "run_id"]
-        repairs = self._kept(reduce_runs(self.place, "points", noisy, REPAIR_COLUMNS, label_repair))
-        figures = self._kept(hyperparameter_figures(self.place, self.choices))
+        repairs = self._with_warnings(reduce_runs(self.store, "points", noisy, REPAIR_COLUMNS, label_repair))
+        figures = self._with_warnings(hyperparameter_figures(self.store, self.choices))
         tables = label_repair_tables(self.runs, repairs)
         return Section("learned", "What was learned of the train points", tables=tuple(tables), figures=tuple(figures))
 
@@ -197,7 +197,7 @@ class _Builder:
             paper = choice.runs[choice.runs["split"] == "paper"]
             run_id = self._lowest_val_error(choice.runs if paper.empty else paper)
             try:
-                found = inspect_run(self.place, run_id, top=_SUSPECTS, compare=False).gallery
+                found = inspect_run(self.store, run_id, top=_SUSPECTS, compare=False).gallery
                 galleries.append(dataclasses.replace(found, key=key("to-look-at", run_id), title=self._title(run_id)))
             except StoreError as error:
                 self.warnings.append(f"{run_id}: no labels to look at: {error}")
@@ -223,7 +223,7 @@ class _Builder:
         tables = [table for metric in others for table in error_tables(self.runs, metric)]
         return Section("other-errors", "Test error at other epochs", tables=tuple(tables))
 
-    def _kept(self, found: tuple[Any, Sequence[str]]) -> Any:
+    def _with_warnings(self, found: tuple[Any, Sequence[str]]) -> Any:
         """The first of what was loaded and the warnings of what could not be, which the report will show."""
         value, warnings = found
         self.warnings += warnings

@@ -8,7 +8,7 @@ from autodo.errors import ConfigError
 from autodo.io.storage import Location, StrPath, as_location
 from reports.build import HEADLINE, build_report
 from reports.document import Report
-from reports.figures import Files, render, save
+from reports.figures import RenderedFigure, render, save
 from reports.formats.latex import report_latex, table_latex
 from reports.formats.markdown import report_markdown
 from reports.formats.tidy import report_csv
@@ -69,7 +69,7 @@ def write_report(
 def write_files(report: Report, folder: StrPath | Location, formats: Collection[str] = FORMATS) -> list[Location]:
     """The report in each of the formats; arguments and returns as for `write_report`."""
     folder = as_location(folder)
-    drawn: dict[str, Files] = {}
+    drawn: dict[str, RenderedFigure] = {}
     if {"html", "md", "latex"} & set(formats):
         for figure in (figure for section in report.sections for figure in section.figures):
             drawn[figure.key] = render(figure)

@@ -114,7 +114,7 @@ def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for _ in execute(run, store, ExecutionOptions(keep=("models",))):
             pass
     policy = read_policy(folder / "policy.json")
-    store.save_policy(policy_id(folder), policy)
+    store.policies.write(policy_id(folder), policy)
     for block in BLOCKS:
         if block.language == "yaml":
             (folder / f"{yaml.safe_load(block.text)['name']}.yaml").write_text(block.text)
@@ -130,7 +130,7 @@ def policy_id(folder: Path) -> str:
 
 
 def a_run(folder: Path) -> str:
-    return min(Store(folder / "STORE").done())
+    return min(Store(folder / "STORE").status.done())
 
 
 @pytest.fixture
@@ -277,9 +277,3 @@ def test_commands_within_sentences_have_the_options_that_they_name() -> None:
             command = command.commands[words[0]]
         options = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= options, f"{page.name}: autodo {text}"
-
-
-def test_the_readme_lists_every_command() -> None:
-    group: Any = typer.main.get_command(app.app)
-    listed = re.findall(r"^autodo (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)
-    assert set(group.commands) <= set(listed)

@@ -10,7 +10,10 @@ RAY = (
     "execution/on_workers",
     "execution/trial",
     "search/actor_pool",
+    "search/find_policies",
+    "search/member_trainable",
     "search/population_searches",
+    "search/population_tuning",
     "search/task_searches",
     "tracking/trackers",
 )
@@ -22,6 +25,7 @@ READ_BY_REPORTS = (
     "autodo.io.store_format",
     "autodo.config.validation",
     "autodo.config.defaults",
+    "autodo.config.nested",
 )
 FILES = [path for package in ("autodo", "orchestration", "reports") for path in sorted((ROOT / package).rglob("*.py"))]
 

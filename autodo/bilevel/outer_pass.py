@@ -15,11 +15,11 @@ from autodo.data.batches import Batch, ordered_batches, shuffled_batches
 from autodo.data.device_loader import DeviceLoader
 from autodo.data.stream.streamed_images import CropParameters
 from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from autodo.evaluation import Evaluation
 from autodo.losses import Loss
 from autodo.points.model import PointModel, PointView
+from autodo.progress import TrackSteps, untracked
 from autodo.seeds import derive
-from autodo.training.evaluate import Evaluation
-from autodo.training.progress import Watch, unwatched
 
 
 class OuterPass:
@@ -66,7 +66,7 @@ class OuterPass:
         self.group = group
         self.solver = build_solver(config, size=head.weight.numel())
         self.gauss_newton = config.solver in NEEDS_POSITIVE_DEFINITE
-        self._watch: Watch = unwatched
+        self._watch: TrackSteps = untracked
 
     def run(
         self,
@@ -74,7 +74,7 @@ class OuterPass:
         lr: float,
         generator: torch.Generator,
         crops: CropParameters | None = None,
-        watch: Watch = unwatched,
+        watch: TrackSteps = untracked,
     ) -> None:
         """Updates the rows of the learnable points, each once. All workers run their passes together.
 
@@ -95,7 +95,7 @@ class OuterPass:
             else:
                 self._batch_pass(val, lr, generator, crops)
         finally:
-            self.encoder, self._watch = trained, unwatched
+            self.encoder, self._watch = trained, untracked
             for parameter in parameters:
                 parameter.requires_grad_(True)
 

@@ -7,34 +7,32 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from autodo.config.validation import Frozen, parse_model
+from autodo.config.validation import Count, Frozen, Share, parse_model
 from autodo.errors import ConfigError
 from autodo.io.storage import check_uri, is_uri, without_secrets
 
-Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(gt=0, lt=1)]
 Minority = Literal["total", "total-proportional", "class"]
 ALWAYS_STREAMED = ("imagenet",)
-"""Datasets that no memory holds."""
+"""Datasets too large for memory."""
 
 
 class DatasetConfig(Frozen):
-    """Which images, and how many of them."""
+    """Images of a run, and how many of them."""
 
     name: str
     path: str | None = None
-    """Directory of class folders, or CSV of path,label; a path or a URI. Only for `folder`."""
-    image_size: Positive | None = None
-    """Side in pixels to which images of a `folder`, or of `imagenet`, are resized."""
+    """Path or URI of a directory of class folders, or of a CSV of path,label; only for `folder`."""
+    image_size: Count | None = None
+    """Side in pixels to which images are resized; only for `folder` and `imagenet`."""
     stream: bool = False
-    """Whether images of a `folder` are read from their files while training, and not held in memory; those of
-    `imagenet` always are."""
+    """Read the images of a `folder` from their files during training instead of loading them into memory; `imagenet`
+    always does."""
     damaged_limit: Annotated[float, Field(ge=0, lt=1)] = 0.001
-    """Share of the images that may be damaged, and so be left out, of a set that is streamed."""
+    """Largest share of damaged images that a streamed dataset may leave out."""
     content: str | None = None
-    """Fingerprint of a `folder`'s files and classes, from `autodo.data.pin_content`; the images must still have it."""
-    subsample: Positive | None = None
-    """Keep this many images of the train set: a fixed stratified subsample, drawn before the split."""
+    """Fingerprint of the files and classes of a `folder` (`autodo.data.pin_content`), which is checked on loading."""
+    subsample: Count | None = None
+    """Size of a fixed stratified subsample of the train set, drawn before the split; None: all images."""
     val_share: Share = 0.2
 
     @field_validator("path")
@@ -45,30 +43,30 @@ class DatasetConfig(Frozen):
         return path
 
     @model_validator(mode="after")
-    def _folder_has_a_path(self) -> Self:
+    def _settings_match_the_name(self) -> Self:
         if self.name == "folder":
             if not self.path:
-                raise ValueError("path is needed: the directory of class folders, or the CSV of path,label")
+                raise ValueError("path is required: the directory of class folders, or the CSV of path,label")
             if self.image_size is None:
-                raise ValueError("image_size is needed: the side in pixels to which images are resized")
+                raise ValueError("image_size is required: the side in pixels to which images are resized")
         elif (self.path, self.content, self.stream) != (None, None, False):
             raise ValueError(
                 f"path, content and stream are for the dataset 'folder' only, not for {self.name!r}; "
-                "--data-dir says where the files of a named dataset are"
+                "use --data-dir for the files of a named dataset"
             )
         elif (self.image_size is not None) != (self.name in ALWAYS_STREAMED):
-            told = "is needed" if self.image_size is None else f"is for 'folder' and 'imagenet', not for {self.name!r}"
-            raise ValueError(f"image_size {told}: the side in pixels to which images are resized")
+            problem = f"is for 'folder' and 'imagenet', not for {self.name!r}" if self.image_size else "is required"
+            raise ValueError(f"image_size {problem}: the side in pixels to which images are resized")
         return self
 
     @property
     def streams(self) -> bool:
-        """Whether the images stay in their files."""
+        """Whether images are read from their files during training."""
         return self.stream or self.name in ALWAYS_STREAMED
 
     @property
     def label(self) -> str:
-        """Name in run ids and tables: the dataset, or `folder-<basename>` for a person's own images."""
+        """Name in run ids and tables: that of the dataset, or `folder-<basename>`."""
         if self.path is None:
             return self.name
         path = without_secrets(self.path) if is_uri(self.path) else self.path
@@ -76,27 +74,27 @@ class DatasetConfig(Frozen):
 
 
 class DistortionConfig(Frozen):
-    """What is done to the train labels after the split (DESIGN words: IR and NR)."""
+    """Class imbalance and label noise, applied to the train points after the split."""
 
     imbalance_ratio: Annotated[float, Field(ge=1)] = 1.0
     noise_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.0
     minority: Annotated[Minority, Field(validate_default=True)] = "total"
-    """How the upper half of the classes is reduced. `total`, as in the paper's published code: together they keep
-    int(L / IR) images, drawn at random over them, where L is the number of images of the lower half.
-    `total-proportional`: as many, in proportion to the classes' counts. `class`: each keeps 1 / IR of its own. At
-    ratio 1 nothing is removed, and the value is always `class`."""
+    """How the upper half of the classes is reduced. `total` (the published code of the paper): together they keep
+    int(L / IR) images, drawn at random, where L is the number of images of the lower half. `total-proportional`: the
+    same number, in proportion to the class sizes. `class`: each class keeps 1 / IR of its images. At ratio 1 nothing
+    is removed and the value is always `class`."""
 
     @field_validator("minority")
     @classmethod
-    def _nothing_to_choose_at_ratio_1(cls, minority: Minority, given: ValidationInfo) -> Minority:
+    def _is_class_at_ratio_1(cls, minority: Minority, given: ValidationInfo) -> Minority:
         return "class" if given.data.get("imbalance_ratio") == 1 else minority
 
     @classmethod
     def parse(cls, text: str, minority: Minority | None = None) -> Self:
-        """The paper's notation: `100-0.1` is imbalance ratio 100 and noise ratio 0.1.
+        """Parse the notation of the paper: `100-0.1` is imbalance ratio 100 and noise ratio 0.1.
 
         Args:
-            minority: how classes are reduced; the default if None.
+            minority: how classes are reduced; None: the default.
         Raises:
             ConfigError: if the text is not IR-NR, or a value is out of range.
         """
@@ -111,5 +109,5 @@ class DistortionConfig(Frozen):
 
 
 def plain_number(number: float) -> str:
-    """A number without exponent and without loss: `100`, `33.3333333`, `0.00001`; float() of it is the number again."""
+    """Format a number without exponent and without loss, such as `100` or `0.00001`; float() reverses it."""
     return f"{Decimal(repr(float(number))).normalize():f}"

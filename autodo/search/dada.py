@@ -1,8 +1,8 @@
 """DADA: the weights, probabilities and levels of all 105 pairs of operations follow the gradient of the val loss.
 
-Half of the images are trained on, half give the val loss. A step draws sub-policies for a train batch, one for each
-image, and takes the gradient of the train loss at theta, which gives theta' = theta - lr grad and v = grad L_val(theta').
-Then it draws other sub-policies. With v held fixed, the policy follows the gradient of
+Half of the images are trained on, half give the val loss. A step draws a sub-policy for each image of a train batch,
+and takes the gradient of the train loss at theta, which gives theta' = theta - lr grad and v = grad L_val(theta'). Then
+it draws other sub-policies. With v held fixed, the policy follows the gradient of
 
     J(phi) = E_b[f(b)],   f(b) = 1/B sum_i f_i(b_i),   f_i(b_i) = -lr <v, grad_theta loss_i(theta, b_i)>:
 

@@ -148,6 +148,6 @@ def relax_estimate(
 
 
 def leave_one_out(reward: Tensor) -> Tensor:
-    """Subtracts from each reward the mean of the others, which is independent of the row's own draw. Shape: [B] -> [B]."""
+    """Subtracts from each reward the mean of the others, independent of the row's own draw. Shape: [B] -> [B]."""
     count = len(reward)
     return reward - (reward.sum() - reward) / (count - 1) if count > 1 else reward

@@ -69,8 +69,8 @@ class Fold:
 class FastAutoAugmentDriver:
     """The driver. A fold's network is one task, each trial another; folds progress independently.
 
-    TPE proposes a few trials of a fold at a time and learns their results in order, so the policy depends neither on the
-    number of processes nor on where the search was cut.
+    TPE proposes a few trials of a fold at a time and learns their results in order, so the policy does not depend on
+    the number of processes, nor on where the search was cut.
     """
 
     def __init__(self, config: RunConfig, files: Location) -> None:

@@ -50,7 +50,7 @@ class MixturePolicy(nn.Module):
         self._operations = DifferentiableOperations(settings.implementation)
 
     def forward(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Applies to each image the mixtures of a sub-policy drawn for it. Shape: [B, C, H, W] in [0, 1] -> the same."""
+        """Applies the mixtures of a sub-policy drawn for each image. Shape: [B, C, H, W] in [0, 1] -> the same."""
         batch, device = len(images), images.device
         sub_policy = torch.randint(len(self.weights), (batch,), generator=generator, device=device)
         numbers = torch.arange(len(SEARCHED), device=device).expand(batch, -1)

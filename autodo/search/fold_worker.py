@@ -15,6 +15,7 @@ from autodo.config.policy import FastAutoAugmentSearch
 from autodo.data.device_loader import statistics_sample
 from autodo.data.image_set import Integers
 from autodo.errors import StoreError
+from autodo.io.atomic import save_torch
 from autodo.io.storage import Location
 from autodo.models import build
 from autodo.results.provenance import device_name
@@ -23,7 +24,6 @@ from autodo.search.search_data import search_subset
 from autodo.search.tasks import Json, Report, Task, TaskContext, search_config
 from autodo.seeds import numpy_generator, torch_generator
 from autodo.training import checkpoint as checkpoints
-from autodo.training.checkpoint import save_torch
 from autodo.training.trainer import Trainer
 
 BATCH_SIZE = 500  # of the evaluation, where no graph is kept

@@ -1,8 +1,8 @@
 """Genomes of population-based augmentation: the 60 integers of a member's policy, and how they change.
 
-The policy has the 15 operations twice, each with a probability of 0..10 tenths and a magnitude of 0..9. Every few epochs
-the worst members continue from the weights of the best with numbers changed a little (`explore`). The genomes of the
-best member, epoch after epoch, are the schedule that a run replays.
+The policy has the 15 operations twice, each with a probability of 0..10 tenths and a magnitude of 0..9. Every few
+epochs the worst members continue from the weights of the best with numbers changed a little (`explore`). The genomes
+of the best member, epoch after epoch, are the schedule that a run replays.
 Reference: Ho et al., ICML 2019, section 3.
 """
 

@@ -20,8 +20,8 @@ WARMUP_SHARE = 1 / 40
 def split_held_out(labels: Integers, held_share: float, generator: np.random.Generator) -> tuple[Integers, Integers]:
     """Positions that a network is trained on, and positions that are held out, both sorted.
 
-    Stratified: both sides have at least one image of every class. A class of a single image, as after a strong imbalance,
-    is trained on and not held out.
+    Stratified: both sides have at least one image of every class. A class of a single image, as after a strong
+    imbalance, is trained on and not held out.
 
     Shape:
         labels [n] -> [n - m], [m].

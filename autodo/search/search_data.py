@@ -65,7 +65,7 @@ class SearchData:
         return self._pipeline.test_view(self.images[points])
 
     def build_network(self, model: str, seed: int, *heads: int) -> "Network":
-        """An encoder with a linear head for the classes and others of these widths; its weights derive from the seed."""
+        """An encoder, a linear head for the classes, and others of these widths; the weights derive from the seed."""
         with initial_weights(derive(seed, "search", "network")):
             channels, size = self.images.shape[1], self.images.shape[-1]
             encoder, head = build(model, in_channels=channels, image_size=size, classes=self.classes)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from autodo.errors import DataError
-from autodo.io.atomic import atomic_path
+from autodo.io.atomic import save_torch
 from autodo.io.storage import StrPath
 from autodo.points.storage import ON_DEVICE
 
@@ -148,21 +148,6 @@ def load(
             state = None
     # One that cannot read what the others can must not begin where they do not.
     return state if group.all_true(state is not None) else None
-
-
-def save_torch(content: Any, path: StrPath) -> None:
-    """`torch.save`, all or nothing.
-
-    Raises:
-        OSError: if the file cannot be written; torch itself hides that in a RuntimeError.
-    """
-    with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
-        try:
-            torch.save(content, file)
-        except RuntimeError as error:
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
 
 
 def _write(path: Path, run_id: str, state: dict[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from autodo.data.device_loader import DeviceLoader
 from autodo.data.stream.streamed_images import CropParameters
 from autodo.distributed.process_group import ProcessGroup
 from autodo.objectives.base import cross_entropies
-from autodo.training.progress import Watch, unwatched
+from autodo.progress import TrackSteps, untracked
 from autodo.training.schedule import learning_rate_factor
 from autodo.training.sgd import SGD
 
@@ -59,7 +59,7 @@ class HeadFinetune:
         epoch: int,
         generator: torch.Generator,
         crops: CropParameters | None = None,
-        watch: Watch = unwatched,
+        watch: TrackSteps = untracked,
     ) -> tuple[float, float]:
         """One pass over as many images as val has.
 

@@ -11,7 +11,7 @@ from autodo.data import DataSplits, ImageSet
 from autodo.data.image_set import Integers
 from autodo.data.prepare import TrainSet
 from autodo.data.stream.streamed_images import StreamedImages
-from autodo.training.progress import Durations
+from autodo.progress import Durations
 from autodo.training.trainer import Trainer
 
 FIRST_IMAGES = 8

@@ -30,21 +30,22 @@ from autodo.data.sharding import training_shard
 from autodo.data.stream.streamed_images import CropParameters
 from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from autodo.errors import DataError, ImageLost, TrainingDiverged
+from autodo.evaluation import Evaluation, Scores, per_class_accuracy
 from autodo.io.storage import StrPath
 from autodo.losses import LOSSES
 from autodo.objectives import ObjectiveContext, TrainStep, build_objective
 from autodo.points.model import PointModel
 from autodo.points.storage import ON_DEVICE, TableStorage
+from autodo.progress import Durations, Progress, ProgressReporter
 from autodo.results.classifier import Classifier
 from autodo.results.outcome import Best, Outcome, build_outcome, embeddings_table, merged, points_table
 from autodo.results.provenance import device_name, peak_memory_bytes
 from autodo.results.thumbnails import with_thumbnails
 from autodo.seeds import derive, torch_generator
 from autodo.training import checkpoint as checkpoints
-from autodo.training.evaluate import Evaluation, Scores, evaluate, per_class_accuracy
+from autodo.training.evaluator import evaluate
 from autodo.training.finetune import HeadFinetune
 from autodo.training.mid_epoch import MidEpochState
-from autodo.training.progress import Durations, Progress, ProgressClock
 from autodo.training.schedule import learning_rate_factor, restarted_factor
 from autodo.training.sgd import SGD
 from autodo.training.task_model import best_model, classifier_of, compiled, computes_in_bf16, initial_model
@@ -124,7 +125,7 @@ class Trainer:
             )
         self.shard = training_shard(data, config, group)
         self.train_size = len(self.shard.train)
-        self._progress = ProgressClock(
+        self._progress = ProgressReporter(
             config, on_progress, sizes=(self.shard.total, len(data.val) + len(data.test)), expected=expected
         )
         images, observed = self.shard.points(data)
@@ -189,7 +190,7 @@ class Trainer:
         self.pipeline.policy = self.policy and self.policy.at(epoch / self.config.training.epochs)
         if self.finetune is not None and epoch >= self.config.finetune_start:
             drawn = self._generator("finetune", epoch), self._crops("finetune", epoch)
-            watch = functools.partial(self._progress.steps, phase="finetune", epoch=epoch)
+            watch = functools.partial(self._progress.track, phase="finetune", epoch=epoch)
             train_loss, lr = self.finetune.run(epoch, *drawn, watch)
             images = self.finetune.total
         else:
@@ -255,7 +256,7 @@ class Trainer:
         def mean_loss(share: float) -> float:
             return float(loss_sum) / (share * len(self.images))
 
-        watched = self._progress.steps(both, "inner", epoch, total=len(batches), done=begin, mean_loss=mean_loss)
+        watched = self._progress.track(both, "inner", epoch, total=len(batches), done=begin, mean_loss=mean_loss)
         for step, ((batch, size), images) in enumerate(watched, start=begin + 1):
             lr = training.lr * self._lr_factor(epoch + step / len(batches))
             for parameters in self.optimizer.param_groups:
@@ -279,7 +280,7 @@ class Trainer:
         assert self.outer is not None
         assert self.config.outer is not None
         lr = self.config.outer.every * self.config.outer.lr * self._outer_lr_factor(epoch, self.config.outer)
-        watch = functools.partial(self._progress.steps, phase="outer", epoch=epoch)
+        watch = functools.partial(self._progress.track, phase="outer", epoch=epoch)
         self.outer.run(val, lr, self._generator("outer", epoch), self._crops("outer", epoch), watch)
 
     def outcome(self, *, keep_embeddings: bool = False) -> Outcome:

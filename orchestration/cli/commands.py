@@ -19,9 +19,10 @@ from orchestration.cli import show
 from orchestration.cli.job_folder import check_outlasts_job
 from orchestration.cli.options import Settings, effective, parse_duration
 from orchestration.cli.overview import failures, say, searches_line
-from orchestration.grid.grid import ResourcesConfig, expand, load_grid, pin_content
-from orchestration.grid.keep import Keep, not_kept, parse_keep
-from orchestration.planning import launch_times, policies
+from orchestration.grid.grid import expand, load_grid, pin_content
+from orchestration.grid.keep import Keep, parse_keep
+from orchestration.grid.resources import ResourcesConfig
+from orchestration.planning import launch_times, required_policies
 from orchestration.planning.plan import Plan, continued, jobs_left, launched, make_plan, select
 from orchestration.ray_cluster.address import check_address
 from orchestration.store.run_state import State
@@ -42,7 +43,7 @@ def launch(console: Console, settings: Settings, *, grid: str, store: StrPath | 
 
 def _launch(console: Console, settings: Settings, *, grid: str, store: StrPath | None, overrides: Sequence[str]) -> int:
     config = pin_content(load_grid(grid).override(parse_overrides(overrides)))
-    config, found = policies.pin_policies(config)
+    config, found = required_policies.pin_policy_files(config)
     place = Store(store or config.store_path).supported()
     config, remark = continued(config, place)
     if remark:
@@ -53,7 +54,7 @@ def _launch(console: Console, settings: Settings, *, grid: str, store: StrPath |
     def create() -> None:
         # With what was asked for, so that `resume` asks for the same.
         place.create().save_grid(config.model_copy(update={"resources": resources, "keep": keep}))
-        policies.keep(found, place)
+        required_policies.save_policies(found, place)
 
     runs = expand(config)
     return _run(console, settings, place, runs, lambda _: resources, keep=keep, title=config.name, before=create)
@@ -75,14 +76,14 @@ def retry(console: Console, settings: Settings, *, root: StrPath, run_ids: Seque
     if bool(run_ids) == failed:
         raise ConfigError("say which runs: either --failed, for all that failed, or their run ids")
     known, resources, keep, _ = _launched(console, place, settings)
-    chosen = sorted(place.failures()) if failed else list(dict.fromkeys(run_ids))
-    ids = known.keys() | place.run_ids()
+    chosen = sorted(place.status.failures()) if failed else list(dict.fromkeys(run_ids))
+    ids = known.keys() | place.status.run_ids()
     for run_id in chosen:
-        place.run_dir(run_id)  # raises for what can be no run id
+        place.paths.run(run_id)  # raises for what can be no run id
         if run_id not in ids:
             raise ConfigError(f"{run_id}: no run of {place} has this id{hint(run_id, sorted(ids))}")
-    runs = [known.get(run_id) or place.config(run_id) for run_id in chosen]
-    states = place.states(chosen)
+    runs = [known.get(run_id) or place.status.config(run_id) for run_id in chosen]
+    states = place.status.states(chosen)
     for run_id, state in states.items():
         if state is not State.FAILED:
             raise ConfigError(f"{run_id}: has not failed, it is {state}; `autodo resume {place}` runs what is left")
@@ -133,7 +134,7 @@ def _run(
     planned = make_plan(part, store, settings.retries, forgiven)
     part_ids = planned.runs.keys()
     done = [run_id for run_id, state in planned.states.items() if state is State.DONE]
-    for name, count in not_kept(store, done, keep).items():
+    for name, count in store.status.not_kept(done, keep).items():
         told = f"{count} of the {len(done)} runs that are done have not kept their {name}, and are not run again"
         say(console, f"warning: {told}; --keep {name} with another --store runs them anew", "yellow")
     if not planned.left:

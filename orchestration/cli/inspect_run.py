@@ -23,9 +23,9 @@ from orchestration.store.run_state import State
 from orchestration.store.store import Store
 
 if TYPE_CHECKING:
-    from reports.doctor.inspect_run import Inspection
-    from reports.doctor.label_errors import RankedLabels
     from reports.document import Figure
+    from reports.label_errors.inspection import Inspection
+    from reports.label_errors.ranked_labels import RankedLabels
 
 SIDE = 128
 """Pixels of a picture's longer side, at most; a smaller image keeps its size."""
@@ -53,9 +53,9 @@ def inspect(
     Raises:
         UserError: if there is no such run, it is not done, or a file of it is damaged.
     """
-    from reports.doctor.inspect_run import inspect_run, write_inspection
-    from reports.doctor.rankings import DEFAULT, RANKINGS
     from reports.html import to_html
+    from reports.label_errors.inspection import inspect_run, write_inspection
+    from reports.label_errors.rankings import DEFAULT, RANKINGS
 
     ranking = ranking or DEFAULT
     check_name(ranking, list(RANKINGS), "ranking")
@@ -72,7 +72,7 @@ def inspect(
         pictures=lambda shown: _pictures(console, store, chosen, data_dir, shown),
     )
     _print(console, found, min(top, _LINES))
-    folder = store.report_dir / "inspect" / chosen if out is None else locate(out)
+    folder = store.paths.report / "inspect" / chosen if out is None else locate(out)
     for file in write_inspection(found, folder, lambda report: to_html(report, _no_figure)):
         say(console, f"written: {file}")
 
@@ -82,7 +82,7 @@ def _no_figure(figure: "Figure") -> NoReturn:
 
 
 def _only_run(store: Store) -> str | None:
-    done = sorted(store.done())
+    done = sorted(store.status.done())
     if not done:
         raise StoreError(f"{store}: no run is done yet; `autodo status {store}` shows how far they are")
     return done[0] if len(done) == 1 else None
@@ -90,7 +90,7 @@ def _only_run(store: Store) -> str | None:
 
 def _find(store: Store, text: str) -> str:
     """The run that is meant, which must be done."""
-    known = sorted(store.run_ids())
+    known = sorted(store.status.run_ids())
     fitting = [text] if text in known else [one for one in known if _names(text, one)]
     if len(fitting) > 1:
         raise ConfigError(f"{text}: {len(fitting)} runs of {store} begin so: {_listed(fitting)}")
@@ -99,13 +99,13 @@ def _find(store: Store, text: str) -> str:
         told = f"the nearest: {_listed(near)}" if near else f"`autodo inspect {store}` lists those that are done"
         raise ConfigError(f"{text!r}: no run of {store} has this id; {told}")
     (run_id,) = fitting
-    state = store.states([run_id])[run_id]
+    state = store.status.states([run_id])[run_id]
     if state is State.FAILED:
-        failure = store.failure(run_id)
+        failure = store.status.failure(run_id)
         why = "" if failure is None else f" ({failure.last_line})"
         raise StoreError(f"{run_id}: failed{why}; `autodo retry {store} {run_id}` tries it again")
     if state is not State.DONE:
-        idle = store.interrupted([run_id])
+        idle = store.status.interrupted([run_id])
         now = f"was interrupted; `autodo resume {store}` continues it" if idle else "is at work now"
         raise StoreError(f"{run_id}: is not done: it {now}")
     return run_id
@@ -147,8 +147,8 @@ def _list_runs(console: Console, store: Store) -> None:
 
 
 def _print(console: Console, found: "Inspection", lines: int) -> None:
-    from reports.doctor.labels_csv import path_of
     from reports.formats.terminal import table_terminal
+    from reports.label_errors.labels_csv import path_of
 
     labels = found.labels
     title = f"{found.run_id}: {len(labels):,} train points, by {labels.ranking}"
@@ -180,7 +180,7 @@ def _pictures(
 ) -> Mapping[int, bytes]:
     """Pictures of the points from the run's dataset, by index; of none if its files are not here."""
     try:
-        run = store.config(run_id)
+        run = store.status.config(run_id)
         if run.dataset.path is not None and not run.dataset.stream:
             return _from_files(run.dataset.path, shown)
         return _from_dataset(run, data_dir, shown)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from autodo.config.bilevel import LambdaStorage
 from autodo.config.validation import parse_model
 from autodo.errors import ConfigError
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.plan import RETRIES
 
 

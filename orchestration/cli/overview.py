@@ -16,12 +16,13 @@ from autodo.errors import StoreError
 from autodo.io.storage import StrPath
 from autodo.text import count_of
 from orchestration.cli.options import Settings, effective
-from orchestration.display.progress import duration
-from orchestration.grid.grid import ResourcesConfig, expand, load_grid, pin_content
+from orchestration.display.text import duration
+from orchestration.grid.grid import expand, load_grid, pin_content
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.estimate import CostEstimate, wall_seconds
 from orchestration.planning.launch_times import Overhead, expected
 from orchestration.planning.plan import continued, jobs_left, launched, local_slots, make_plan, select
-from orchestration.planning.policies import pin_policies, searches_left
+from orchestration.planning.required_policies import pin_policy_files, searches_left
 from orchestration.planning.run_queue import Job
 from orchestration.store.run_state import State
 from orchestration.store.store import Store
@@ -43,7 +44,7 @@ def plan(
     list_runs: bool,
 ) -> None:
     """Prints the runs of a grid by state, and the time that the rest takes."""
-    config, _ = pin_policies(pin_content(load_grid(grid).override(parse_overrides(overrides))))
+    config, _ = pin_policy_files(pin_content(load_grid(grid).override(parse_overrides(overrides))))
     place = Store(store or config.store_path).supported()
     config, remark = continued(config, place)
     if remark and not list_runs:
@@ -117,7 +118,7 @@ def searches_line(runs: Iterable[RunConfig], store: Store) -> str:
     if not left:
         return ""
     named = ", ".join(left[:SEARCHES_NAMED]) + (", …" if len(left) > SEARCHES_NAMED else "")
-    at_work = sum(store.searching(search_id) for search_id in left)
+    at_work = sum(store.status.searching(search_id) for search_id in left)
     going_on = f", {at_work} at work" if at_work else ""
     return f"before them: {count_of(len(left), 'search', 'searches')} of policies to do ({named}){going_on}"
 
@@ -183,14 +184,14 @@ def _status(store: Store, at_most: int = LINES_AT_WORK) -> tuple[list[Renderable
         given_up |= planned.given_up
         left |= {job.run_id: job for job in jobs_left(planned, store, functools.partial(_same, grid.resources))}
         table.add_row(name, *_counts(planned.counts()))
-    others = store.states(store.run_ids() - known.keys())
+    others = store.status.states(store.status.run_ids() - known.keys())
     if others:
         table.add_row("other runs", *_counts(collections.Counter(others.values())))
     parts.append(table)
     begun = [run_id for run_id, state in (known | others).items() if state is State.STARTED]
-    going_on = store.at_work_on(begun)
+    going_on = store.status.at_work_on(begun)
     at_work = [run_id for run_id in begun if run_id in going_on]
-    interrupted = store.interrupted([run_id for run_id in begun if run_id not in going_on])
+    interrupted = store.status.interrupted([run_id for run_id in begun if run_id not in going_on])
     if left:
         parts.append(Text(f"left: {_cost_line(list(left.values()), len(at_work), 'now')}"))
         if line := searches_line([job.run for job in left.values()], store):
@@ -203,7 +204,7 @@ def _status(store: Store, at_most: int = LINES_AT_WORK) -> tuple[list[Renderable
     parts += _failure_lines(store, None)
     if at_work:
         parts.append(Text(f"{count_of(len(at_work), 'run')} at work:"))
-        lines = (f"  {run_id}: {store.last_log_line(run_id) or 'starting'}" for run_id in at_work[:at_most])
+        lines = (f"  {run_id}: {store.status.last_log_line(run_id) or 'starting'}" for run_id in at_work[:at_most])
         parts += [Text(line, style="cyan") for line in lines]
     if len(at_work) > at_most:
         parts.append(Text(f"  and {len(at_work) - at_most} more", style="dim"))
@@ -218,13 +219,13 @@ def failures(console: Console, store: Store, run_ids: set[str] | None) -> None:
 
 def _failure_lines(store: Store, run_ids: set[str] | None) -> list[Text]:
     groups: dict[tuple[str, str], list[str]] = collections.defaultdict(list)
-    for run_id, failure in store.failures().items():
+    for run_id, failure in store.status.failures().items():
         if run_ids is None or run_id in run_ids:
             groups[failure.cause, failure.last_line].append(run_id)
     lines = []
     for (cause, last_line), ids in sorted(groups.items(), key=lambda item: -len(item[1])):
         lines.append(Text(f"{len(ids)} failed ({cause}): {last_line}", style="red"))
-        lines.append(Text(f"  such as {store.failure_file(ids[0])}", style="dim"))
+        lines.append(Text(f"  such as {store.paths.failure(ids[0])}", style="dim"))
     return lines
 
 

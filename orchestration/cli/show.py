@@ -29,7 +29,7 @@ from autodo.config.shipped import (
 )
 from autodo.errors import StoreError
 from autodo.io.storage import Location, StrPath, locate
-from orchestration.display.progress import duration, label
+from orchestration.display.text import duration, label
 from orchestration.grid.grid import expand, grid_text, load_grid
 from orchestration.planning.plan import Plan, expected_rows, launched
 from orchestration.store.store import Store
@@ -51,7 +51,7 @@ def result(console: Console, run: RunConfig, store: Store) -> None:
 
     rows = load_results(store.root, [run.run_id]).frame.to_dict("records")
     if not rows:
-        raise StoreError(f"{store.table_file('results', run.run_id)}: damaged; delete it and train again")
+        raise StoreError(f"{store.paths.table('results', run.run_id)}: damaged; delete it and train again")
     (row,) = rows
     table = Table(title=Text(label(run), style="table.title"), title_justify="left", show_header=False)
     table.add_row("test error, epoch of lowest val error", f"{100 * row['error_best_val']:.2f}%")
@@ -61,9 +61,9 @@ def result(console: Console, run: RunConfig, store: Store) -> None:
     table.add_row("training time", Text(f"{duration(row['seconds'])} on {row['device']}"))
     console.print(table)
     _warn_of_optimism(console, [run])
-    console.print(f"result: {store.table_file('results', run.run_id)}", **_LINE)
-    if store.model_file(run.run_id).exists():
-        console.print(f"classifier: {store.model_file(run.run_id)}", **_LINE)
+    console.print(f"result: {store.paths.table('results', run.run_id)}", **_LINE)
+    if store.paths.model(run.run_id).exists():
+        console.print(f"classifier: {store.paths.model(run.run_id)}", **_LINE)
 
 
 def _minority(row: Mapping[Any, Any]) -> str:
@@ -91,7 +91,7 @@ def report(
     names = parse_formats(formats)
     check_metric(metric)
     store = Store(root).open()
-    folder = store.report_dir if out is None else locate(out)
+    folder = store.paths.report if out is None else locate(out)
     folder.make_folder()  # what cannot be written is told before anything is computed
     (folder / _MADE_FROM).delete()
     rows, warnings = expected(store)
@@ -122,7 +122,7 @@ def comparison(console: Console, planned: Plan, store: Store, *, ran: bool = Tru
     for note in run_notes(named(mine)):
         console.print(f"note: {note}", **_LINE)
     _warn_of_optimism(console, planned.runs.values())
-    console.print(f"Parquet: {store.results_dir}/*.parquet; epochs/, predictions/, points/ beside it", **_LINE)
+    console.print(f"Parquet: {store.paths.results}/*.parquet; epochs/, predictions/, points/ beside it", **_LINE)
     rows, warnings = expected(store)
     made_from = _made_from(results, rows, warnings)
     kept = [] if ran else _report_of(store, made_from)
@@ -149,17 +149,17 @@ def _write(
     from reports.write import write_report
 
     with console.status("writing the report"):
-        files = write_report(store.root, store.report_dir, rows, formats=_FORMATS, results=results, warnings=warnings)
+        files = write_report(store.root, store.paths.report, rows, formats=_FORMATS, results=results, warnings=warnings)
     with contextlib.suppress(StoreError):  # then it is written anew the next time
-        (store.report_dir / _MADE_FROM).write_text(made_from)
+        (store.paths.report / _MADE_FROM).write_text(made_from)
     return files
 
 
 def _report_of(store: Store, made_from: str) -> list[Location]:
     """The files of the store's report if it was made from the same; else none."""
-    files = [store.report_dir / f"report.{kind}" for kind in _FORMATS]
+    files = [store.paths.report / f"report.{kind}" for kind in _FORMATS]
     try:
-        same = (store.report_dir / _MADE_FROM).read_text() == made_from
+        same = (store.paths.report / _MADE_FROM).read_text() == made_from
     except (StoreError, FileNotFoundError):
         return []
     return files if same and all(file.exists() for file in files) else []

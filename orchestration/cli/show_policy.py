@@ -17,7 +17,7 @@ from autodo.io.atomic import atomic_path
 from autodo.io.storage import StrPath, reason
 from autodo.text import printable
 from orchestration.cli.overview import say
-from orchestration.display.progress import duration
+from orchestration.display.text import duration
 from orchestration.store.store import Store
 
 
@@ -41,19 +41,19 @@ def show(console: Console, place: str, name: str | None) -> None:
         _print(console, place, read_policy(place))
         return
     store = Store(place).open()
-    known = sorted(store.policies())
+    known = sorted(store.policies.names())
     if name is None and len(known) == 1:
         name = known[0]
     if name is None:
         say(console, f"{store}: {len(known)} policies" if known else f"{store}: no policy yet")
         for one in known:
-            policy = store.policy(one)
+            policy = store.policies.read(one)
             say(console, f"  {one}: {_size(policy)}, {printable(policy.source[:2000])}")
         return
     if name not in known:
-        store.policy_file(name)  # raises for what can be no name
+        store.paths.policy(name)  # raises for what can be no name
         raise ConfigError(f"{name}: no policy of {store} has this name{hint(name, known)}; there are: {_list(known)}")
-    _print(console, str(store.policy_file(name)), store.policy(name))
+    _print(console, str(store.paths.policy(name)), store.policies.read(name))
 
 
 def _print(console: Console, place: str, policy: PolicyFile) -> None:

@@ -22,16 +22,18 @@ from autodo.text import count_of
 from orchestration.cli import show
 from orchestration.cli.job_folder import check_outlasts_job
 from orchestration.cli.overview import say
-from orchestration.display.progress import LONG_SECONDS, RunDisplay, roughly
-from orchestration.grid.keep import not_kept, parse_keep
-from orchestration.planning import policies
+from orchestration.display.run_display import RunDisplay
+from orchestration.display.text import rough_duration
+from orchestration.grid.keep import parse_keep
+from orchestration.planning import required_policies
+from orchestration.planning.estimate import LONG_SECONDS
 from orchestration.store.run_state import RunBusy
 from orchestration.store.store import Store
 
 if TYPE_CHECKING:
     from autodo.augment.policy_file import PolicyFile
     from autodo.data import DataSplits
-    from autodo.training.progress import Durations
+    from autodo.progress import Durations
 
 logger = logging.getLogger("autodo")
 
@@ -87,18 +89,20 @@ def train(
     from autodo import data
 
     with data.shared_listing():
-        run, found = policies.pin_policy(run.model_copy(update={"dataset": data.pin_content(run.dataset)}))
+        run, found = required_policies.pin_policy_file(
+            run.model_copy(update={"dataset": data.pin_content(run.dataset)})
+        )
         place = Store(store).supported()
         check_outlasts_job(place)
-        if place.is_done(run.run_id):
-            lacking = " and ".join(not_kept(place, [run.run_id], kept))
+        if place.status.is_done(run.run_id):
+            lacking = " and ".join(place.status.not_kept([run.run_id], kept))
             told = f". It has not kept its {lacking}: the same command with another --store does" if lacking else ""
             say(console, f"done before; nothing to do{told}")
             show.result(console, run, place)
             return 0
         for protocol in range(1, PROTOCOL):
             older = build(preset, protocol=protocol).model_copy(update={"dataset": run.dataset})
-            if older.run_id != run.run_id and place.config_file(older.run_id).exists():
+            if older.run_id != run.run_id and place.paths.config(older.run_id).exists():
                 old = ", ".join(f"{key}: {value}" for key, value in defaults_before(protocol).items())
                 say(console, f"{place} has this run as it was with older defaults ({old}); this is another run")
         from orchestration.execution.execute import decoding_by, execute, load_dataset
@@ -117,10 +121,10 @@ def train(
         loader_workers=loader_workers,
         checkpoint_steps=checkpoint_steps,
     )
-    policies.keep(found, place.create())
+    required_policies.save_policies(found, place.create())
     epoch = None
     try:
-        if run.search_id is not None and run.search_id not in place.policies():
+        if run.search_id is not None and run.search_id not in place.policies.names():
             _search(console, run, place, data_dir, device)
         with RunDisplay(run, console) as shown:
             for metrics in execute(
@@ -135,7 +139,7 @@ def train(
                 shown.epoch(epoch, metrics["train_loss"], metrics["val_error"])
     except KeyboardInterrupt:
         told = "before the first epoch ended" if epoch is None else f"after epoch {epoch + 1}/{run.training.epochs}"
-        if run.search_id is not None and run.search_id not in place.policies():
+        if run.search_id is not None and run.search_id not in place.policies.names():
             told = "while its policy was searched"
         say(console, f"interrupted {told}; the same command continues")
         return 130
@@ -145,7 +149,7 @@ def train(
         failure = record_failure(place, run.run_id, error)
         if isinstance(error, UserError | TrainingDiverged):
             raise
-        say(console, f"failed: {failure.last_line}; traceback in {place.log_file(run.run_id)}", "red")
+        say(console, f"failed: {failure.last_line}; traceback in {place.paths.log(run.run_id)}", "red")
         return 1
     show.result(console, run, place)
     return 0
@@ -196,7 +200,7 @@ def _estimate(
     threads = torch.get_num_threads()
     on = f" on {count_of(threads, 'CPU thread')}" if device == "cpu" else ""
     included = ", outer passes included" if run.outer is not None else ""
-    text = f"training takes about {roughly(seconds)}{on}{included}"
+    text = f"training takes about {rough_duration(seconds)}{on}{included}"
     if device == "cpu" and seconds > LONG_SECONDS:
         for option, other in smaller.items():
             try:
@@ -204,7 +208,7 @@ def _estimate(
             except (UserError, RuntimeError):  # of a variant that cannot be trained so, or not here
                 continue
             if other_seconds < seconds / 2:
-                text += f"; with `{option}` about {roughly(other_seconds)}"
+                text += f"; with `{option}` about {rough_duration(other_seconds)}"
                 break
     if seconds >= WORTH_SAYING_SECONDS:
         shown.say(text)
@@ -212,19 +216,19 @@ def _estimate(
 
 
 def _search(console: Console, run: RunConfig, store: Store, data_dir: str | None, device: str) -> None:
-    from orchestration.display.searches import SearchBoard
+    from orchestration.display.search_display import SearchDisplay
     from orchestration.search.task_runner import search_in_store
 
     store.begin(run)  # so that a search that fails is a failure of a run that is known
     search_id = str(run.search_id)
-    with SearchBoard({search_id: run}, console) as board:
+    with SearchDisplay({search_id: run}, console) as board:
 
         def report(line: str) -> None:
             board.update(search_id, "at work", line)
             board.refresh()
 
         search_in_store(run, store, data_dir=data_dir, device=device, report=report)
-        board.update(search_id, "found", str(store.policy_file(search_id)))
+        board.update(search_id, "found", str(store.paths.policy(search_id)))
 
 
 def _device(name: str) -> str:

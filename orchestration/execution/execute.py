@@ -14,18 +14,18 @@ from autodo.config.dataset import DatasetConfig
 from autodo.config.run import RunConfig
 from autodo.errors import DataError, StoreError, UserError
 from autodo.io.storage import StrPath
-from orchestration.display.progress import ProgressLog
+from orchestration.display.run_display import ProgressLog
 from orchestration.execution.conditions import Conditions
 from orchestration.execution.options import DEFAULT_OPTIONS, ExecutionOptions
-from orchestration.planning.policies import policy_of
+from orchestration.planning.required_policies import load_policy
 from orchestration.store.run_state import RunBusy
-from orchestration.store.store import Store, here
+from orchestration.store.store import Store, process_name
 
 if TYPE_CHECKING:
     from autodo.augment.policy_file import PolicyFile
     from autodo.data import Dataset, DataSplits
     from autodo.distributed.process_group import ProcessGroup
-    from autodo.training.progress import Durations, Progress
+    from autodo.progress import Durations, Progress
     from autodo.training.trainer import Trainer
 
 logger = logging.getLogger("autodo")
@@ -72,7 +72,7 @@ def execute(
         attempt = stack.enter_context(store.attempt(run_id))
         stack.enter_context(logging_to(attempt.log))
         stack.enter_context(decoding_by(options.loader_workers))
-        done = store.is_done(run_id)
+        done = store.status.is_done(run_id)
         if group is not None:
             group.broadcast_object(None if done else attempt.checkpoint)
         if done:
@@ -88,7 +88,7 @@ def execute(
             store.begin(config)
             dataset = load_here(config.dataset, options.data_dir, options.download)
             prepared = data.prepare(dataset, config)
-            policy = policy_of(config, store)
+            policy = load_policy(config, store)
             progress_log = ProgressLog(logger, on_progress)
             training = _training(
                 config,
@@ -106,7 +106,7 @@ def execute(
             )
             logger.info(
                 "%s on %s, device %s, from epoch %d of %d, step %d",
-                run_id, " + ".join(group.gather(here())), device, training.epoch, config.training.epochs,
+                run_id, " + ".join(group.gather(process_name())), device, training.epoch, config.training.epochs,
                 training.midway.step if training.midway is not None else 0,
             )  # fmt: skip
             conditions = Conditions.now(options.launch, resumed=training.epoch > 0 or training.midway is not None)
@@ -175,10 +175,10 @@ def assist(
             checkpoint_every=options.checkpoint_every,
             checkpoint_steps=options.checkpoint_steps,
             group=group,
-            policy=policy_of(config, store),
+            policy=load_policy(config, store),
             storage=TableStorage(options.lambda_storage),
         )
-        group.gather(here())
+        group.gather(process_name())
         yield from training
         training.outcome(keep_embeddings="embeddings" in options.keep)
 

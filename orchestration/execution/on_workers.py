@@ -76,7 +76,7 @@ def execute_on_workers(config: RunConfig, store: Store, options: ExecutionOption
     from ray.train import RunConfig as TrainRunConfig
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    if store.is_done(config.run_id):
+    if store.status.is_done(config.run_id):
         return
     # The controller of the run takes it over from here.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(POLL_SECONDS))

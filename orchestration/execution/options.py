@@ -4,8 +4,8 @@ from typing import Annotated, NamedTuple, Self
 
 from pydantic import Field
 
-from orchestration.grid.grid import ResourcesConfig
 from orchestration.grid.keep import Keep
+from orchestration.grid.resources import ResourcesConfig
 
 
 class Launch(NamedTuple):

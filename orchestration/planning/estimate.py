@@ -15,6 +15,8 @@ from autodo.errors import ConfigError
 from orchestration.planning.run_queue import Job
 from orchestration.store.store import Store
 
+LONG_SECONDS = 30 * 60.0
+"""CPU runs that take longer are offered a smaller variant."""
 SAMPLES = 2  # results read for one (dataset, distortion, method); more would make planning slow
 _RUN_ID = re.compile(r"(?P<dataset>.+)_ir(?P<ir>[0-9.]+)_nr(?P<nr>[0-9.]+)_(?P<method>.+)_s[0-9]+_[0-9a-f]{8}")
 
@@ -91,7 +93,7 @@ def measure(store: Store, runs: Iterable[RunConfig]) -> Estimates:
     """Estimates from a few results of each distortion and method of the datasets that `runs` have."""
     datasets = {run.dataset.label for run in runs}
     chosen: dict[Hashable, list[str]] = collections.defaultdict(list)
-    for run_id in sorted(store.done()) if datasets else ():
+    for run_id in sorted(store.status.done()) if datasets else ():
         match = _RUN_ID.fullmatch(run_id)
         if match is not None and match["dataset"] in datasets:
             chosen[match["dataset"], match["ir"], match["nr"], match["method"]].append(run_id)
@@ -135,7 +137,7 @@ def _read(store: Store, run_id: str) -> Measured | None:
     import pyarrow as pa
 
     try:
-        table = store.table_file("results", run_id).read_parquet(["seconds", "config"])
+        table = store.paths.table("results", run_id).read_parquet(["seconds", "config"])
         row = table.to_pylist()[0]
         return Measured(RunConfig.from_stored(row["config"]), float(row["seconds"]))
     except (OSError, pa.ArrowException, LookupError, TypeError, ValueError):

@@ -82,7 +82,7 @@ def expected(store: Store, *, several_workers: bool, joined: bool) -> Overhead:
         several_workers: whether a run has several workers.
         joined: whether Ray runs already.
     """
-    of_store, of_machine = _read(store.launches_file), _read(_machine_file())
+    of_store, of_machine = _read(store.paths.launches), _read(_machine_file())
     here = [one for one in of_store if one.host == socket.gethostname()]
     for launches in (here, of_store, of_machine):
         alike = [one for one in launches if (one.several_workers, one.joined) == (several_workers, joined)]
@@ -93,7 +93,7 @@ def expected(store: Store, *, several_workers: bool, joined: bool) -> Overhead:
 
 def record(store: Store, times: LaunchTimes) -> None:
     """Keeps what a launch took; what cannot be written is not kept."""
-    for place in (store.launches_file, _machine_file()):
+    for place in (store.paths.launches, _machine_file()):
         with contextlib.suppress(OSError, StoreError):
             place.write_text(_LAUNCHES.dump_json([*_read(place), times][-KEPT:], indent=1).decode())
 

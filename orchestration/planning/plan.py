@@ -11,7 +11,8 @@ from autodo.config.defaults import defaults_before
 from autodo.config.run import RunConfig
 from autodo.config.validation import parse_selection
 from autodo.errors import ConfigError
-from orchestration.grid.grid import GridConfig, ResourcesConfig, expand
+from orchestration.grid.grid import GridConfig, expand
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.estimate import measure, rough_cost
 from orchestration.planning.run_queue import Job
 from orchestration.store.run_state import State
@@ -61,8 +62,8 @@ def make_plan(runs: Iterable[RunConfig], store: Store, retries: int = RETRIES, f
         forgiven: ids of runs that are not given up whatever happened to them.
     """
     by_id = {run.run_id: run for run in runs}
-    states = store.states(by_id)
-    failures = {run_id: store.failure(run_id) for run_id, state in states.items() if state is State.FAILED}
+    states = store.status.states(by_id)
+    failures = {run_id: store.status.failure(run_id) for run_id, state in states.items() if state is State.FAILED}
     given_up = {run_id for run_id, failure in failures.items() if failure and failure.given_up(retries)}
     return Plan(by_id, states, frozenset(given_up.difference(forgiven)))
 

@@ -6,14 +6,12 @@ import time
 from collections.abc import Callable, Iterable
 
 from autodo.config.run import RunConfig
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.grid.resources import ResourcesConfig
+from orchestration.store.patience import BUSY_SECONDS
 from orchestration.store.run_state import Failure
 
 BUSY_PAUSE_SECONDS = 2.0
 """Between two looks at a run that another process is at work on."""
-PATIENCE_SECONDS = 20.0
-"""How long such a run is waited for, when nothing else is left: that process may be the rest of a killed launch, which
-gives its locks back within seconds."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +37,7 @@ class RunQueue:
     Args:
         retries: how many further attempts a failed run has; losses of its node are not counted.
         at_most: so many runs are at work at a time; None for no limit.
-        patience_seconds: instead of PATIENCE_SECONDS, where marks of dead processes last longer.
+        patience_seconds: time for which runs of other processes are waited for when nothing else is left.
         seconds: after so long no run starts and those at work are asked to stop; None for no limit.
     """
 
@@ -50,7 +48,7 @@ class RunQueue:
         retries: int,
         at_most: int | None = None,
         seconds: float | None = None,
-        patience_seconds: float | None = None,
+        patience_seconds: float = BUSY_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._waiting = sorted(jobs, key=lambda job: (-_length(job), -job.rough_cost))
@@ -58,7 +56,7 @@ class RunQueue:
         self._busy: dict[str, Job] = {}
         self._failed_here: dict[str, int] = {}
         self._retries = retries
-        self._patience = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
+        self._patience = patience_seconds
         self._at_most = math.inf if at_most is None else at_most
         self._clock = clock
         self._deadline = math.inf if seconds is None else clock() + seconds

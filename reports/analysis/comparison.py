@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 
 from autodo.config.defaults import with_added
+from autodo.config.nested import flatten
 from autodo.text import printable
 from reports.analysis.classes import with_minority
+from reports.readers.result_rows import minority_of
 
 BASELINE = "baseline"
 """The method that others are compared with."""
@@ -92,12 +94,6 @@ def distortion_name(imbalance_ratio: float, noise_ratio: float) -> str:
     return f"{ratio}-{np.format_float_positional(noise_ratio, trim='0')}"
 
 
-def minority_of(imbalance_ratio: float, config: str) -> str:
-    """How the minority classes of a run were reduced, from its configuration as JSON; empty at ratio 1."""
-    distortion = with_added(json.loads(config)).get("distortion") if imbalance_ratio > 1 else None
-    return printable(str(distortion.get("minority", ""))) if isinstance(distortion, Mapping) else ""
-
-
 def name_with_split(method: str, split: str) -> str:
     """A method's name, followed by the split if it is not `paper`, such as `baseline (union)`."""
     return method if split == "paper" else f"{method} ({split})"
@@ -140,7 +136,7 @@ def _differing_keys(settings: Collection[Mapping[str, Any]]) -> list[str]:
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """A method's own settings by dotted key: what variant_id is the hash of."""
     full = with_added(dict(config))
-    return flat({part: full.get(part) for part in _METHOD})
+    return flatten({part: full.get(part) for part in _METHOD})
 
 
 def _describe(recipes: Mapping[str, Mapping[str, Any]], recipe: str) -> str:
@@ -159,12 +155,4 @@ def _describe(recipes: Mapping[str, Mapping[str, Any]], recipe: str) -> str:
 
 def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
     """What a comparison holds fixed, by dotted key: what recipe_id is the hash of."""
-    return flat({part: value for part, value in config.items() if part not in _AXES})
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A configuration by dotted key, such as `training.epochs`."""
-    values: dict[str, Any] = {}
-    for key, value in config.items():
-        values.update(flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
-    return values
+    return flatten({part: value for part, value in config.items() if part not in _AXES})

@@ -9,8 +9,7 @@ import pandas as pd
 from autodo.text import count_of
 from reports.analysis.classes import with_metric
 from reports.analysis.comparison import baseline_among
-from reports.analysis.stats import Floats, bootstrap_intervals, differences, paired_t_test, too_few_pairs
-from reports.tables.differences import COVERAGE
+from reports.analysis.stats import COVERAGE, Floats, bootstrap_intervals, differences, paired_t_test, too_few_pairs
 
 Cells = dict[tuple[str, str], dict[str, float]]
 """Mean of each method in each (group, distortion)."""

@@ -12,7 +12,7 @@ REPAIR_COLUMNS = ("label", "clean_label", "weight", "soft_label", "loss")
 Floats = NDArray[np.float64]
 
 
-class Finding(NamedTuple):
+class DetectionQuality(NamedTuple):
     """How well a score of train points, the higher the more suspicious, finds the wrong labels.
 
     Args:
@@ -38,9 +38,9 @@ class LabelRepair(NamedTuple):
 
     points: int
     wrong: int
-    weight: Finding | None = None
-    loss: Finding | None = None
-    soft_label: Finding | None = None
+    weight: DetectionQuality | None = None
+    loss: DetectionQuality | None = None
+    soft_label: DetectionQuality | None = None
     repaired: float | None = None
     lost: float | None = None
 
@@ -60,19 +60,20 @@ def label_repair(points: pa.Table) -> LabelRepair:
         return found
     weight, loss, soft = _numbers(points, "weight"), _numbers(points, "loss"), _soft_labels(points)
     found = found._replace(
-        weight=None if weight is None else finding(-weight, wrong), loss=None if loss is None else finding(loss, wrong)
+        weight=None if weight is None else detection_quality(-weight, wrong),
+        loss=None if loss is None else detection_quality(loss, wrong),
     )
     if soft is None or label.min() < 0 or label.max() >= soft.shape[1]:
         return found
     top = soft.argmax(axis=1)
     return found._replace(
-        soft_label=finding(1 - soft[np.arange(len(soft)), label.astype(int)], wrong),
+        soft_label=detection_quality(1 - soft[np.arange(len(soft)), label.astype(int)], wrong),
         repaired=float((top == clean)[wrong].mean()),
         lost=float((top != clean)[~wrong].mean()) if not wrong.all() else None,
     )
 
 
-def finding(score: Floats, wrong: NDArray[np.bool_]) -> Finding | None:
+def detection_quality(score: Floats, wrong: NDArray[np.bool_]) -> DetectionQuality | None:
     """How well the score finds what is wrong; None if all or none is.
 
     Shape:
@@ -89,7 +90,7 @@ def finding(score: Floats, wrong: NDArray[np.bool_]) -> Finding | None:
     last = np.partition(score, len(score) - count)[len(score) - count]
     above, at = score > last, score == last
     hits = wrong[above].sum() + (count - above.sum()) * wrong[at].mean()
-    return Finding(float(pairs_in_order / (count * (len(score) - count))), float(hits / count))
+    return DetectionQuality(float(pairs_in_order / (count * (len(score) - count))), float(hits / count))
 
 
 def _numbers(points: pa.Table, name: str) -> Floats | None:

@@ -8,14 +8,14 @@ from reports.figures.choose import Choice, choose
 from reports.figures.clusters import cluster_figures
 from reports.figures.confusion import confusion_figures
 from reports.figures.cost import cost_figures
-from reports.figures.files import Files, render, save
 from reports.figures.hyperparameters import hyperparameter_figures
 from reports.figures.learning import curve_figures
 from reports.figures.ranks import rank_figure
+from reports.figures.rendering import RenderedFigure, render, save
 
 __all__ = [
     "Choice",
-    "Files",
+    "RenderedFigure",
     "accuracy_figures",
     "choose",
     "cluster_figures",

@@ -193,7 +193,7 @@ def _figure(
     worst = ", ".join(f"{method} {of.mean[of.worst]:.1f} % ({names[of.worst]})" for method, of in found.items())
     rare = f" {minority_sentence(choice.runs)}" if start is not None else ""
     caption = (
-        f"Test accuracy of each class, {choice.place}, mean over seeds ({n}) at the epoch of lowest val error; {how}. "
+        f"Test accuracy of each class, {choice.title}, mean over seeds ({n}) at the epoch of lowest val error; {how}. "
         f"Worst class, the one of the lowest mean: {worst}.{rare}{canvas.class_key(ordered)}{choice.remark}"
     )
     return Figure(key("class-accuracy", choice.group, choice.distortion), canvas.visible(caption), draw)

@@ -30,7 +30,7 @@ class Choice:
     remark: str = ""
 
     @property
-    def place(self) -> str:
+    def title(self) -> str:
         """Where it is, as panels have it."""
         return f"{self.group}, {self.distortion}"
 

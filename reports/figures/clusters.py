@@ -245,7 +245,7 @@ def _figure(choice: Choice, names: Sequence[str], by_method: dict[str, tuple[int
     )
     numbers = "" if len(names) <= _WITH_LEGEND else " A number stands in its class."
     caption = (
-        f"t-SNE of the penultimate layer's outputs for test images, {choice.place}, coloured by true class: dots are "
+        f"t-SNE of the penultimate layer's outputs for test images, {choice.title}, coloured by true class: dots are "
         f"classified right, balls wrong. A stratified part of at most {MOST_POINTS} images of one seed: {sizes}. "
         f"Distances between clusters mean nothing.{numbers}{canvas.class_key(names)}{choice.remark}"
     )

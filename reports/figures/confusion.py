@@ -164,7 +164,7 @@ def _figure(choice: Choice, names: Sequence[str], by_method: dict[str, tuple[Cou
     )
     rare = f" Past the dashed line stands the minority. {minority_sentence(choice.runs)}" if start is not None else ""
     caption = (
-        f"Confusion matrices of the test images, {choice.place}, summed over n seeds, at the epoch of lowest val error."
+        f"Confusion matrices of the test images, {choice.title}, summed over n seeds, at the epoch of lowest val error."
         f" Test accuracy: {accuracies}.{numbers if len(names) <= _WITH_NUMBERS else ''}{rare}"
         f"{canvas.class_key(ordered)}{choice.remark}"
     )

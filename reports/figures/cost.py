@@ -164,7 +164,7 @@ def _figure(choice: Choice, methods: Sequence[CostQuality], styles: Mapping[str,
     conditions = "".join(f" {note}" for note in condition_notes(choice.runs))
     caption = (
         f"Test error at the epoch of lowest val error against the time of a run relative to the baseline's in the same "
-        f"launch, {choice.place}, means over seeds: {numbers}. The search for a policy before the training is not "
+        f"launch, {choice.title}, means over seeds: {numbers}. The search for a policy before the training is not "
         f"counted.{on}{conditions}{choice.remark}"
     )
     return Figure(key("cost-quality", choice.group, choice.distortion), canvas.visible(caption), draw)

@@ -162,7 +162,7 @@ def _weight_figure(choice: Choice, weights: dict[str, Counts], groups: Sequence[
 
     medians = "; ".join(f"{method}: {_medians(counts, groups)}" for method, counts in weights.items())
     caption = (
-        f"Learned loss weights of the train points after the last epoch, {choice.place}{_split_words(choice, groups)}; "
+        f"Learned loss weights of the train points after the last epoch, {choice.title}{_split_words(choice, groups)}; "
         f"points of all seeds. All weights begin at 1. Medians: {medians}.{choice.remark}"
     )
     return Figure(key("weights", choice.group, choice.distortion), canvas.visible(caption), draw)
@@ -191,7 +191,7 @@ def _strength_figure(choice: Choice, method: str, gate: Counts, magnitude: Count
         return figure
 
     caption = (
-        f"Learned augmentation of the train points by {method} after the last epoch, {choice.place}"
+        f"Learned augmentation of the train points by {method} after the last epoch, {choice.title}"
         f"{_split_words(choice, groups)}; points of all seeds. Median (dot), the middle half (thick) and the middle "
         "80 % (thin) of the probability that an operation is applied, and of the standard deviation of its magnitude "
         f"as a share of the largest.{choice.remark}"

@@ -55,7 +55,7 @@ def curve_figures(panels: Sequence[Panel], styles: Mapping[str, Style], choices:
     """
     figures = []
     for choice in choices:
-        mine = [panel for panel in panels if panel.group == choice.place]
+        mine = [panel for panel in panels if panel.group == choice.title]
         shown = [name for name in choice.methods if any(c.name == name for panel in mine for c in panel.curves)]
         if shown:
             figures.append(_figure(choice, mine, shown, styles))
@@ -87,7 +87,7 @@ def _figure(choice: Choice, panels: Sequence[Panel], shown: Sequence[str], style
     names = ", ".join(panel.quantity for panel in panels)
     mark = " A triangle marks the first epoch with an outer pass." if starts else ""
     caption = (
-        f"Learning curves ({names}), {choice.place}: mean over seeds and a band of one standard deviation.{mark}"
+        f"Learning curves ({names}), {choice.title}: mean over seeds and a band of one standard deviation.{mark}"
         f"{choice.remark}"
     )
     return Figure(key("learning-curves", choice.group, choice.distortion), canvas.visible(caption), draw)

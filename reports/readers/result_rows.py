@@ -1,4 +1,4 @@
-"""What a row of results must hold to stand in a table of means; the others are named."""
+"""Checks of the rows of results: which can be used, and which of their values."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -8,32 +8,32 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from autodo.config.defaults import with_added
 from autodo.text import printable
-from reports.analysis.comparison import minority_of
-from reports.readers.damage import RANGES, Rows, fault, out_of_range, with_control_characters
+from reports.readers.column_checks import RANGES, Rows, fault, is_text, out_of_range, with_control_characters
 
 ESSENTIAL = (
     *("run_id", "dataset", "split", "method", "imbalance_ratio", "noise_ratio", "seed", "recipe_id", "variant_id"),
     *("error_best_val", "error_last", "error_best_test", "config"),
 )
-"""Columns without one of which a run cannot be put beside others."""
+"""Columns without which a run cannot be compared."""
 
-# The id of a run is a hash of what these stand for, and of how its minority classes were reduced.
+# With the reduction of minority classes, what the id of a run is a hash of.
 _SAME_RUN = ("dataset", "recipe_id", "variant_id", "split", "imbalance_ratio", "noise_ratio", "seed")
 
-_MOST_NESTED = 500  # brackets that a configuration opens: about 20; whoever walks through it calls itself as often
+_MOST_NESTED = 500  # opening brackets of a configuration, normally about 20; bounds recursion
 _YEARS = (2000, 2200)
 
 
 class CheckedRows:
-    """Rows of results, what is wrong with each, and which of them can be used; of the rest nothing is taken."""
+    """Rows of results with the faults of each. Refused rows are left out; other faulty values become null."""
 
     def __init__(self, rows: pa.Table) -> None:
         self.rows = rows
         self.refused: dict[int, str] = {}
-        """By position: why a row cannot be used."""
+        """By position: why a row is left out."""
         self.remarks: dict[int, list[str]] = {}
-        """By position: what of a row counts as unknown."""
+        """By position: the values of a row that became null."""
         self._check_texts()
         self._check_numbers()
         self._check_times()
@@ -44,7 +44,7 @@ class CheckedRows:
 
     @property
     def usable(self) -> pa.Table:
-        """The rows that can be used, what is damaged in them null."""
+        """The rows that were not refused, faulty values null."""
         return self.rows.filter(pa.array([i not in self.refused for i in range(len(self.rows))], pa.bool_()))
 
     def _refuse(self, places: Iterable[Any], why: Callable[[int], str]) -> None:
@@ -52,7 +52,7 @@ class CheckedRows:
             self.refused.setdefault(i, why(i))
 
     def _forget(self, name: str, bad: Rows, why: Callable[[int], str]) -> None:
-        """Makes a column unknown in these rows."""
+        """Set a column to null in these rows and remark on it."""
         for i in map(int, np.flatnonzero(bad)):
             self.remarks.setdefault(i, []).append(f"{why(i)}: unknown")
         field = self.rows.schema.field(name)
@@ -68,8 +68,8 @@ class CheckedRows:
             if name in ESSENTIAL and pa.types.is_string(field.type):
                 empty = pc.fill_null(pc.equal(column, ""), True).to_numpy()
                 self._refuse(np.flatnonzero(empty), lambda i, name=name: f"its {name} is unknown")  # type: ignore[misc]
-            if name == "config" or not (_is_text(field.type)):
-                continue  # JSON may have line breaks
+            if name == "config" or not is_text(field.type):
+                continue  # JSON may contain line breaks
             bad = with_control_characters(column)
             if not bad.any():
                 continue
@@ -78,7 +78,7 @@ class CheckedRows:
                 continue
             for i in map(int, np.flatnonzero(bad)):
                 self.remarks.setdefault(i, []).append(f"its {name} holds control characters, which are spelt out")
-            self._replace(name, pa.chunked_array([pa.array(_spelt_out(column.to_pylist()), field.type)]))
+            self._replace(name, pa.chunked_array([pa.array(_escaped(column.to_pylist()), field.type)]))
 
     def _check_numbers(self) -> None:
         for name, allowed in RANGES["results"].items():
@@ -139,21 +139,14 @@ def _are_labels(labels: Sequence[int | None], classes: int | None) -> bool:
     return all(label is not None and label >= 0 and (classes is None or label < classes) for label in labels)
 
 
-def _is_text(dtype: pa.DataType) -> bool:
-    return bool(pa.types.is_string(dtype) or (pa.types.is_list(dtype) and pa.types.is_string(dtype.value_type)))
-
-
-def _spelt_out(values: Iterable[Any]) -> list[Any]:
-    def one(value: Any) -> Any:
-        if isinstance(value, list):
-            return [one(element) for element in value]
-        return None if value is None else printable(value)
-
-    return [one(value) for value in values]
+def _escaped(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_escaped(element) for element in value]
+    return None if value is None else printable(value)
 
 
 def _is_config(text: str) -> bool:
-    """Whether it has what names a recipe, and can be walked through."""
+    """Whether the text is JSON with the parts that name a recipe, not nested too deep."""
     if text.count("{") + text.count("[") > _MOST_NESTED:
         return False
     try:
@@ -164,3 +157,9 @@ def _is_config(text: str) -> bool:
         return False
     model, training = config.get("model"), config.get("training")
     return isinstance(model, Mapping) and "name" in model and isinstance(training, Mapping) and "epochs" in training
+
+
+def minority_of(imbalance_ratio: float, config: str) -> str:
+    """The setting distortion.minority of a run, from its configuration as JSON; empty at imbalance ratio 1."""
+    distortion = with_added(json.loads(config)).get("distortion") if imbalance_ratio > 1 else None
+    return printable(str(distortion.get("minority", ""))) if isinstance(distortion, Mapping) else ""

@@ -7,7 +7,16 @@ import numpy as np
 import pandas as pd
 
 from reports.analysis.comparison import baseline_among, named, without_test_as_val
-from reports.analysis.stats import FEWEST, SAME, Floats, bootstrap_intervals, differences, mean_std, too_few_pairs
+from reports.analysis.stats import (
+    COVERAGE,
+    FEWEST,
+    SAME,
+    Floats,
+    bootstrap_intervals,
+    differences,
+    mean_std,
+    too_few_pairs,
+)
 from reports.document import Cell, Column, Row, Table
 from reports.keys import key
 from reports.tables import cells
@@ -17,9 +26,6 @@ _INTERVAL = (
     "In brackets: between which figures the mean difference over many seeds is estimated to lie (BCa bootstrap, 95% "
     "confidence)."
 )
-# How often `bootstrap_intervals` holds the mean of so many normal differences, in percent, measured on 3,000 samples
-# each (tests/reports/analysis/test_stats.py). A bootstrap of few values sees too little of their spread.
-COVERAGE = {3: 72, 4: 80, 5: 84, 6: 87, 7: 87, 8: 88}
 
 
 def difference_tables(

@@ -17,7 +17,7 @@ TIMES |= {"peak_memory_bytes", "device", "git_sha", *records.CONDITIONS}
 
 def metrics(store: Store, run_id: str) -> list[object]:
     """All that a run measured but how long it took, where, and by which commit."""
-    tables = [store.table_file(kind, run_id).read_parquet() for kind in TABLES]
+    tables = [store.paths.table(kind, run_id).read_parquet() for kind in TABLES]
     return [table.drop_columns([name for name in table.column_names if name in TIMES]).to_pylist() for table in tables]
 
 

@@ -1,7 +1,6 @@
 """Data at a URI: every node copies it once into a cache of its own, and the readers read the copy."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 from autodo.data.readers.listing import csv_paths
 from autodo.data.readers.location import one_line
 from autodo.errors import DataError, StoreError
+from autodo.io.file_lock import file_lock
 from autodo.io.storage import LocalLocation, StrPath, is_uri, locate, without_secrets
 
 if TYPE_CHECKING:
@@ -125,8 +125,7 @@ class _Remote:
         for name in files:
             if any(part in ("", ".", "..") or "\0" in part for part in name.split("/")):
                 raise DataError(f"{self._place}: the name {name!r} in it leads elsewhere; rename it")
-        with (target.parent / f".{target.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with file_lock(target.parent / f".{target.name}.lock"):
             if target.is_dir():
                 return
             base = self._place.parent if self._csv else self._place

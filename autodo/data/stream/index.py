@@ -4,7 +4,6 @@ what is in the tar shards.
 A file that has another size or time of change since then, or is new, is looked at again; the others are not.
 """
 
-import fcntl
 import hashlib
 import math
 import os
@@ -26,6 +25,7 @@ from autodo.data.readers.remote import cache_dir
 from autodo.data.stream.pool import loader_workers, pool_for, telling_of_lost_workers
 from autodo.errors import DataError
 from autodo.io.atomic import atomic_path
+from autodo.io.file_lock import file_lock
 
 _MEMBERS = pa.list_(
     pa.struct(
@@ -108,8 +108,7 @@ def indexed(
     file = index_file(path)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with file.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with file_lock(file.with_suffix(".lock")):
             return _Index(root, file, names, states).table(look, at_once, settle)
     except UnicodeEncodeError as error:
         raise DataError(f"{root}: the file name {error.object!r} is not UTF-8; rename it") from None

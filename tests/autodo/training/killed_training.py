@@ -69,7 +69,7 @@ def train_until_step(step: int, config: RunConfig, path: Path, steps: int, meeti
     if size > 1:
         dist.init_process_group("gloo", init_method=meeting.as_uri(), rank=rank, world_size=size)
     data = prepare(load(config.dataset), config)
-    training = Trainer(config, data, checkpoint=path, checkpoint_steps=steps, workers=current_process_group())
+    training = Trainer(config, data, checkpoint=path, checkpoint_steps=steps, group=current_process_group())
     take_step, done = training.optimizer.step, itertools.count(1)
 
     def dies() -> None:

@@ -17,13 +17,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from autodo import progress
 from autodo.augment import apply_draws, pipeline
 from autodo.augment.policy_file import PolicyFile
 from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
 from autodo.data import load, prepare
 from autodo.objectives import mixing
-from autodo.training import progress
 from autodo.training.trainer import Trainer
 
 

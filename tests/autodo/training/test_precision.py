@@ -152,7 +152,9 @@ def test_a_processor_that_only_emulates_bf16_is_told_of(slow, monkeypatch, caplo
 @pytest.mark.parametrize("method", ["l2rw", "meta-weight-net"])
 @pytest.mark.parametrize("changes", [BF16, COMPILE], ids=["bf16", "compiled"])
 def test_what_differentiates_forwards_is_refused(method, changes):
-    with pytest.raises(ConfigError, match=rf"objective '{method}' differentiates forwards .*training\.compile=false"):
+    with pytest.raises(
+        ConfigError, match=rf"objective '{method}' uses forward-mode derivatives, .*training\.compile=false"
+    ):
         run_of(method, **changes)
 
 

@@ -9,8 +9,8 @@ import torch
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.data import DataSplits, load, prepare
+from autodo.progress import Durations
 from autodo.training import step_timing
-from autodo.training.progress import Durations
 from autodo.training.step_timing import time_steps
 from autodo.training.trainer import Trainer
 

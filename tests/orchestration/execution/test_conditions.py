@@ -36,9 +36,9 @@ def test_a_run_that_goes_on_from_a_checkpoint_is_marked(store: Store, run: RunCo
     next(epochs)
     epochs.close()
     list(execute(run, store, ExecutionOptions(launch=Launch("second", 2))))
-    row = store.table_file("results", run.run_id).read_parquet().to_pylist()[0]
+    row = store.paths.table("results", run.run_id).read_parquet().to_pylist()[0]
     assert (row["launch_id"], row["slots"], row["resumed"]) == ("second", 2, True)
     other = run.model_copy(update={"seed": 1})
     list(execute(other, store))
-    row = store.table_file("results", other.run_id).read_parquet().to_pylist()[0]
+    row = store.paths.table("results", other.run_id).read_parquet().to_pylist()[0]
     assert (row["launch_id"], row["slots"], row["resumed"]) == (None, None, False)

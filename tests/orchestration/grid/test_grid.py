@@ -10,7 +10,8 @@ from autodo.config.validation import parse_overrides
 from autodo.errors import ConfigError
 from orchestration.cli.app import LambdaStorage
 from orchestration.cli.options import Settings, effective
-from orchestration.grid.grid import GridConfig, ResourcesConfig, expand, load_grid
+from orchestration.grid.grid import GridConfig, expand, load_grid
+from orchestration.grid.resources import ResourcesConfig
 
 GRID = """
 name: mine
@@ -77,7 +78,7 @@ def test_a_grid_neither_rounds_nor_refuses_a_distortion(tmp_path: Path, text: st
     run = expand(load_grid(write(tmp_path, GRID.replace("10-0.1", text))))[-1]
     alone = build_run("digits", "autodo-aws", distortion=DistortionConfig.parse(text), seed=1)
     assert run.run_id == alone.run_id
-    assert Path(Store(tmp_path).table_file("results", run.run_id)).parent.name == "results"
+    assert Path(Store(tmp_path).paths.table("results", run.run_id)).parent.name == "results"
 
 
 def test_the_first_seed_of_every_cell_comes_before_the_second(tmp_path: Path) -> None:

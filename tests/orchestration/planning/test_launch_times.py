@@ -13,7 +13,7 @@ import pytest
 
 import orchestration
 from orchestration.cli import app, commands
-from orchestration.display.progress import GridProgress
+from orchestration.display.grid_progress import GridProgress
 from orchestration.grid.grid import expand, load_grid
 from orchestration.planning import launch_times
 from orchestration.planning.launch_times import LaunchTimes, Overhead, expected, record
@@ -177,7 +177,7 @@ def test_a_launch_keeps_what_its_parts_took(autodo: Callable[..., str], monkeypa
     # A download of the data, which the next launch need not repeat.
     monkeypatch.setattr(commands, "_check_data", lambda *_: [next(clock) for _ in range(1000)])
     autodo("launch", "mine.yaml", "--store", "S")
-    (kept,) = launch_times._read(Store("S").launches_file)
+    (kept,) = launch_times._read(Store("S").paths.launches)
     assert min(kept.start, kept.first_step, kept.report, kept.end) > 0
     assert kept.start < 1000
     assert kept.runs == 2.25  # ends are 2 ticks apart

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from autodo.errors import ConfigError
-from orchestration.grid.grid import GridConfig, ResourcesConfig, expand
+from orchestration.grid.grid import GridConfig, expand
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.plan import continued, expected_rows, jobs_left, launched, local_slots, make_plan, select
 from orchestration.store.run_state import Cause, State
 from orchestration.store.store import Store
@@ -103,8 +104,8 @@ def test_expected_rows_are_the_identity_of_the_results() -> None:
 def test_a_grid_that_was_launched_before_defaults_changed_means_the_same_runs(store: Store) -> None:
     given = grid(distortions=["1-0.0", "10-0.1"])
     store.save_grid(given)
-    lines = store.grid_file("g").read_text().splitlines(keepends=True)
-    store.grid_file("g").write_text("".join(line for line in lines if not line.startswith("protocol")))
+    lines = store.paths.grid("g").read_text().splitlines(keepends=True)
+    store.paths.grid("g").write_text("".join(line for line in lines if not line.startswith("protocol")))
     ((_, runs),) = launched(store)[0].values()
     ids = {run.run_id for run in runs if run.seed == 0}
     assert ids == {

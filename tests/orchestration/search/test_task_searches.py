@@ -47,26 +47,26 @@ def test_searches_on_ray_find_what_one_process_finds(launch: Launch, store: Stor
     progress = launch([bad, first, second, baseline], store, out)
     told = out.getvalue()
     assert progress.done == 3
-    assert store.done() == {run.run_id for run in (first, second, baseline)}
-    policy, alone = store.policy(str(first.search_id)), policy_alone(first, tmp_path)
+    assert store.status.done() == {run.run_id for run in (first, second, baseline)}
+    policy, alone = store.policies.read(str(first.search_id)), policy_alone(first, tmp_path)
     assert policy.sub_policies == alone.sub_policies
     assert policy.provenance["rewards"] == alone.provenance["rewards"]
     # The one that fails takes its own run with it and nothing else.
     assert "search failed: fast-autoaugment on digits 1-0.0 seed 0: the search has 10 images of 10 classes" in told
     assert told.count("search found: fast-autoaugment on digits 1-0.0 seed 0") == 1
-    (run_id,) = store.failures()
-    failure = store.failure(run_id)
+    (run_id,) = store.status.failures()
+    failure = store.status.failure(run_id)
     assert failure is not None
     assert (run_id, failure.cause, failure.kind) == (bad.run_id, Cause.ERROR, "DataError")
     assert failure.last_line.startswith("the search of its policy failed, see ")
     assert failure.last_line.endswith("or lower the imbalance ratio")
-    assert "folds.py" in failure.traceback
+    assert "fold_worker.py" in failure.traceback
     assert progress.failed == {bad.run_id: failure.last_line}
-    assert store.config(bad.run_id) == bad, "it can be retried"
-    assert "failed: the search has 10 images" in (store.search_dir(str(bad.search_id)) / "log.txt").read_text()
+    assert store.status.config(bad.run_id) == bad, "it can be retried"
+    assert "failed: the search has 10 images" in (store.paths.search(str(bad.search_id)) / "log.txt").read_text()
     out = io.StringIO()
     assert launch([bad], store, out).failed == {bad.run_id: failure.last_line}
-    again = store.failure(bad.run_id)
+    again = store.status.failure(bad.run_id)
     assert again is not None
     assert again.attempts == 2
 
@@ -80,7 +80,7 @@ def test_a_search_of_another_launch_is_waited_for(launch: Launch, store: Store) 
             holds.set()
             time.sleep(6.0)
             policy = search_in_store(run, Store(f"{store}-elsewhere").create())
-            store.save_policy(str(run.search_id), policy)
+            store.policies.write(str(run.search_id), policy)
 
     holds = threading.Event()
     thread = threading.Thread(target=other)
@@ -88,7 +88,7 @@ def test_a_search_of_another_launch_is_waited_for(launch: Launch, store: Store) 
     assert holds.wait(30)
     launch([run], store, out)
     thread.join(60)
-    assert store.done() == {run.run_id}
+    assert store.status.done() == {run.run_id}
     assert "search in another launch" in out.getvalue()
     assert "search found: fast-autoaugment on digits 1-0.0 seed 0: by another launch" in out.getvalue()
 
@@ -98,7 +98,7 @@ class Killer(threading.Thread):
 
     def __init__(self, store: Store, search_id: str) -> None:
         super().__init__(daemon=True)
-        self._log = Path(str(store.search_dir(search_id) / "fold-0" / "log.txt"))
+        self._log = Path(str(store.paths.search(search_id) / "fold-0" / "log.txt"))
         self.killed = 0
 
     def run(self) -> None:
@@ -130,7 +130,7 @@ def test_a_task_whose_process_dies_is_done_again(launch: Launch, store: Store, t
     assert killer.killed
     assert progress.done == 1, out.getvalue()
     assert "the process of the run died without a word" in out.getvalue()
-    assert store.policy(str(run.search_id)).sub_policies == policy_alone(run, tmp_path).sub_policies
+    assert store.policies.read(str(run.search_id)).sub_policies == policy_alone(run, tmp_path).sub_policies
 
 
 @pytest.mark.long
@@ -140,9 +140,9 @@ def test_when_the_time_is_over_searches_stop_and_the_next_launch_goes_on(launch:
     progress = launch([run], store, out, seconds=25.0)
     assert progress.stop_reason == "out of time"
     assert "the time budget is over: the searches stop" in out.getvalue()
-    assert not store.searching(str(run.search_id))
-    assert not store.failures()
-    folder = store.search_dir(str(run.search_id))
+    assert not store.status.searching(str(run.search_id))
+    assert not store.status.failures()
+    folder = store.paths.search(str(run.search_id))
     assert "stopped; the next attempt continues" in (folder / "log.txt").read_text()
     assert (folder / "fold-0" / "checkpoint.pt").exists()
 
@@ -170,7 +170,7 @@ def test_a_stopped_launch_goes_on_with_its_searches(
     environment.pop("RAY_ADDRESS", None)
     distortion = DistortionConfig.parse("2-0.1")
     run = build_run("digits", "fast-autoaugment-searched", distortion=distortion, overrides=settings)
-    folder = store.search_dir(str(run.search_id))
+    folder = store.paths.search(str(run.search_id))
 
     def start() -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -190,7 +190,7 @@ def test_a_stopped_launch_goes_on_with_its_searches(
             time.sleep(0.05)
         first.send_signal(stop)
         out, _ = first.communicate(timeout=60)
-    assert not store.policies()
+    assert not store.policies.names()
     assert 0 < trials() < 48
     if stop == signal.SIGINT:
         assert first.returncode == 130, out
@@ -201,4 +201,4 @@ def test_a_stopped_launch_goes_on_with_its_searches(
     assert second.returncode == 0, out
     assert "all 1 runs are done" in out
     alone = policy_alone(run, tmp_path)
-    assert store.policy(str(run.search_id)).sub_policies == alone.sub_policies
+    assert store.policies.read(str(run.search_id)).sub_policies == alone.sub_policies

@@ -29,9 +29,9 @@ SEARCH_ID = str(RUN.search_id)
 @pytest.fixture
 def pool(launch_here: Launch, actor: Any) -> Any:
     """The stand-in for the pool of actors, for this test; runs are only acted."""
-    from orchestration.search import task_searches
+    from orchestration.search import find_policies
 
-    return task_searches.ActorPool
+    return find_policies.ActorPool
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> PolicyFile:
 
 
 def log_of(store: Store, run: RunConfig = RUN) -> str:
-    return (store.search_dir(str(run.search_id)) / "log.txt").read_bytes().decode()
+    return (store.paths.search(str(run.search_id)) / "log.txt").read_bytes().decode()
 
 
 def test_a_search_is_shared_by_its_runs_and_one_that_fails_takes_its_own_with_it(
@@ -53,23 +53,23 @@ def test_a_search_is_shared_by_its_runs_and_one_that_fails_takes_its_own_with_it
     out = io.StringIO()
     progress = launch_here([bad, RUN, second, baseline], store, out)
     told = out.getvalue()
-    assert store.done() == {run.run_id for run in (RUN, second, baseline)}
+    assert store.status.done() == {run.run_id for run in (RUN, second, baseline)}
     assert pool.done.count("fold-0") == pool.done.count("fold-1") == 1
-    policy = store.policy(SEARCH_ID)
+    policy = store.policies.read(SEARCH_ID)
     assert (policy.sub_policies, policy.provenance["rewards"]) == (found.sub_policies, found.provenance["rewards"])
     assert "search failed: fast-autoaugment on digits 1-0.0 seed 0: the search has 10 images of 10 classes" in told
     assert told.count("search found: fast-autoaugment on digits 1-0.0 seed 0") == 1
-    failure = store.failures()[bad.run_id]
+    failure = store.status.failures()[bad.run_id]
     assert (failure.cause, failure.kind) == (Cause.ERROR, "DataError")
     assert failure.last_line.startswith("the search of its policy failed, see ")
     assert failure.last_line.endswith("or lower the imbalance ratio")
     assert "fold_worker.py" in failure.traceback
     assert progress.failed == {bad.run_id: failure.last_line}
-    assert store.config(bad.run_id) == bad, "it can be retried"
+    assert store.status.config(bad.run_id) == bad, "it can be retried"
     assert "failed: the search has 10 images" in log_of(store, bad)
     assert bad.run_id not in actor.began
     assert launch_here([bad], store).failed == {bad.run_id: failure.last_line}
-    assert store.failures()[bad.run_id].attempts == 2
+    assert store.status.failures()[bad.run_id].attempts == 2
 
 
 def test_a_task_whose_process_dies_is_done_again(
@@ -80,17 +80,17 @@ def test_a_task_whose_process_dies_is_done_again(
     assert launch_here([RUN], store, out, retries=1).done == 1
     assert out.getvalue().count("search: the process of the run died without a word") == 1
     assert out.getvalue().count("the node of the run was lost or preempted; the task is done again") == 3
-    assert store.policy(SEARCH_ID).sub_policies == found.sub_policies
+    assert store.policies.read(SEARCH_ID).sub_policies == found.sub_policies
 
 
 def test_a_search_whose_processes_die_too_often_has_failed(launch_here: Launch, pool: Any, store: Store) -> None:
     pool.dies = {"fold-0": ["gone"], "fold-1": ["gone"]}
     progress = launch_here([RUN], store, retries=1)
     assert list(progress.failed) == [RUN.run_id]
-    failure = store.failures()[RUN.run_id]
+    failure = store.status.failures()[RUN.run_id]
     assert (failure.kind, failure.cause, failure.attempts) == ("ProcessDied", Cause.KILLED, 1)
     assert "fold-1: the process of the run died without a word" in log_of(store)
-    assert not store.searching(SEARCH_ID)
+    assert not store.status.searching(SEARCH_ID)
     assert launch_here([RUN], store, retries=1).done == 1
 
 
@@ -106,7 +106,7 @@ def test_a_search_of_another_launch_is_waited_for(
             while "search in another launch" not in out.getvalue():
                 waits.wait(0.001)
             if finds:
-                store.save_policy(SEARCH_ID, found)
+                store.policies.write(SEARCH_ID, found)
 
     waits, thread = threading.Event(), threading.Thread(target=other, daemon=True)
     thread.start()
@@ -127,13 +127,13 @@ def test_a_signal_stops_the_searches_and_the_next_launch_goes_on(
     assert (progress.stop_reason, progress.failed, actor.began) == ("interrupted", {}, [])
     assert "stopping the searches; the same command continues them" in out.getvalue()
     assert signal.getsignal(signum) == before
-    assert (store.policies(), store.searching(SEARCH_ID)) == (set(), False)
+    assert (store.policies.names(), store.status.searching(SEARCH_ID)) == (set(), False)
     assert "stopped; the next attempt continues" in log_of(store)
-    assert store.states([RUN.run_id]) == {RUN.run_id: State.MISSING}
+    assert store.status.states([RUN.run_id]) == {RUN.run_id: State.MISSING}
     pool.before_each = staticmethod(lambda: None)
     assert launch_here([RUN], store).done == 1
     assert pool.done.count("fold-0") == pool.done.count("fold-1") == 1, "no network is trained again"
-    assert store.policy(SEARCH_ID).sub_policies == found.sub_policies
+    assert store.policies.read(SEARCH_ID).sub_policies == found.sub_policies
 
 
 def test_a_second_signal_stops_at_once(launch_here: Launch, pool: Any, store: Store) -> None:
@@ -144,7 +144,7 @@ def test_a_second_signal_stops_at_once(launch_here: Launch, pool: Any, store: St
     pool.before_each = staticmethod(twice)
     with pytest.raises(KeyboardInterrupt):
         launch_here([RUN], store)
-    assert not store.searching(SEARCH_ID)
+    assert not store.status.searching(SEARCH_ID)
 
 
 def test_a_launch_without_any_time_searches_nothing(launch_here: Launch, pool: Any, actor: Any, store: Store) -> None:
@@ -176,6 +176,6 @@ def test_searches_that_wait_for_room_are_told_of_once(
 
 def test_the_folder_of_a_search_that_was_found_holds_its_log(launch_here: Launch, pool: Any, store: Store) -> None:
     launch_here([RUN], store)
-    folder = Path(str(store.search_dir(SEARCH_ID)))
+    folder = Path(str(store.paths.search(SEARCH_ID)))
     assert {path.name for path in folder.rglob("*") if path.is_file()} == {"log.txt"}
     assert log_of(store).rstrip().endswith("found")

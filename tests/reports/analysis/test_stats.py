@@ -7,6 +7,7 @@ import scipy.stats
 
 from reports.analysis.stats import (
     CONFIDENCE,
+    COVERAGE,
     FEWEST,
     SAME,
     SIGNIFICANT,
@@ -19,7 +20,6 @@ from reports.analysis.stats import (
     smallest_wilcoxon_p,
     too_few_pairs,
 )
-from reports.tables.differences import COVERAGE
 
 
 def test_constants_are_those_that_the_reports_speak_of() -> None:

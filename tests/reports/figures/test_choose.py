@@ -9,7 +9,7 @@ def test_the_most_distorted_cell_of_a_group_is_drawn(store: Store) -> None:
         store.add("baseline", distortion)
     (choice,) = choose(store.runs())
     assert (choice.distortion, choice.methods) == ("100-0.1", ("baseline",))
-    assert choice.place == f"{choice.group}, 100-0.1"
+    assert choice.title == f"{choice.group}, 100-0.1"
     assert choice.remark == " Drawn is the most distorted of 4 cells."
 
 

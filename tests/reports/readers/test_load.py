@@ -7,7 +7,7 @@ import pytest
 from autodo.errors import StoreError
 from autodo.io.storage import Location
 from orchestration.testing.synthetic_store import write_store
-from reports.readers import files
+from reports.readers import run_files
 from reports.readers.load import load_epochs, load_results
 from tests.reports.conftest import make
 
@@ -25,7 +25,7 @@ def test_every_result_is_a_row(root: Path, add: Add) -> None:
     )
 
 
-def test_of_one_run_no_other_file_is_opened(root: Path, add: Add) -> None:
+def test_selecting_a_run_opens_no_other_file(root: Path, add: Add) -> None:
     runs = [make(seed=seed) for seed in range(3)]
     for run in runs:
         truncate(add(run)) if run.seed else add(run, error_best_val=0.1)
@@ -68,11 +68,11 @@ def no_rows(path: Path) -> None:
     pd.read_parquet(path).iloc[:0].to_parquet(path)
 
 
-@pytest.mark.parametrize("spoil", [truncate, empty, other_columns, other_types, other_run, no_rows])
-def test_a_spoiled_file_is_named_and_left_out(root: Path, add: Add, spoil: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize("damage", [truncate, empty, other_columns, other_types, other_run, no_rows])
+def test_a_damaged_file_is_named_and_left_out(root: Path, add: Add, damage: Callable[[Path], None]) -> None:
     add(make(seed=0), error_best_val=0.1)
     bad = add(make(seed=1), error_best_val=0.2)
-    spoil(bad)
+    damage(bad)
     results = load_results(root)
     assert results.frame["seed"].tolist() == [0]
     (warning,) = results.warnings
@@ -97,7 +97,7 @@ def test_a_test_set_may_lack_the_minority_classes(root: Path, add: Add) -> None:
     assert (len(results.frame), results.warnings) == (1, ())
 
 
-def test_foreign_files_are_named_and_hidden_ones_are_not(root: Path, add: Add) -> None:
+def test_foreign_files_are_named_but_hidden_ones_are_not(root: Path, add: Add) -> None:
     path = add(make(), error_best_val=0.1)
     (root / "results" / "notes.txt").write_text("hello")
     (root / "results" / f".{path.name}.123").write_bytes(b"PAR1")
@@ -138,7 +138,7 @@ def test_epochs_come_from_a_store_of_objects(
     runs = [make(seed=seed, overrides={"training.epochs": 6}) for seed in range(3)]
     write_store(root, runs, ("epochs", "results"))
     there = upload()
-    monkeypatch.setattr(files, "_WHOLE", whole)
+    monkeypatch.setattr(run_files, "_WHOLE", whole)
     columns = ["run_id", "epoch", "test_error"]
     ids = [run.run_id for run in runs]
     far, warnings = load_epochs(there.uri, ids, columns)

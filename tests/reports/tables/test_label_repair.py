@@ -7,7 +7,7 @@ from sklearn.metrics import precision_recall_curve
 
 from autodo.results import records
 from orchestration.planning.plan import expected_rows
-from reports.analysis.label_repair import REPAIR_COLUMNS, LabelRepair, finding, label_repair
+from reports.analysis.label_repair import REPAIR_COLUMNS, LabelRepair, detection_quality, label_repair
 from reports.tables import label_repair_tables
 from tests.reports import synthetic
 
@@ -56,11 +56,11 @@ def test_every_figure_point_by_point() -> None:
 
 def test_equal_scores_say_nothing() -> None:
     wrong = np.array([True] * 3 + [False] * 7)
-    found = finding(np.zeros(10), wrong)
+    found = detection_quality(np.zeros(10), wrong)
     assert found is not None
     assert tuple(found) == (0.5, pytest.approx(0.3))
     # Two are found, and the third place is shared by one wrong and three right ones.
-    shared = finding(np.array([9.0, 8, 1, 1, 1, 1, 0, 0, 0, 0]), wrong)
+    shared = detection_quality(np.array([9.0, 8, 1, 1, 1, 1, 0, 0, 0, 0]), wrong)
     assert shared is not None
     assert shared.precision == pytest.approx((2 + 1 / 4) / 3)
 

@@ -606,7 +606,7 @@ def test_imagenet_that_is_not_there(tree, tmp_path):
     ("settings", "told"),
     [
         ({"name": "digits", "stream": True}, "path, content and stream are for the dataset 'folder' only"),
-        ({"name": "imagenet"}, "image_size is needed"),
+        ({"name": "imagenet"}, "image_size is required"),
         ({"name": "digits", "image_size": 32}, "image_size is for 'folder' and 'imagenet', not for 'digits'"),
         ({"name": "folder", "path": "a", "image_size": 8, "damaged_limit": 1.0}, "less than 1"),
     ],
@@ -621,7 +621,7 @@ def test_random_crops_are_for_streamed_images():
 
     assert "imagenet" in DATASETS
     assert build_run("imagenet", "baseline").augmentation.resized_crop == (0.08, 1.0)
-    with pytest.raises(ConfigError, match="it is for images that are streamed, which those of 'digits' are not"):
+    with pytest.raises(ConfigError, match="resized_crop needs streamed images, and 'digits' is not streamed"):
         build_run("digits", "baseline", overrides={"augmentation.resized_crop": [0.2, 1]})
 
 
@@ -652,7 +652,6 @@ def test_what_is_wanted_of_random_crops_is_told_whatever_was_given(wrong):
     with pytest.raises(ConfigError) as error:
         build_run("imagenet", "baseline", overrides={"augmentation.resized_crop": wrong})
     assert str(error.value) == (
-        "imagenet x baseline: augmentation.resized_crop: two numbers are needed, the smallest and the largest share of "
-        "an image's area that is cut out, 0 < smallest <= largest <= 1, such as [0.08, 1.0], or null for the centre; "
-        f"not {wrong!r}"
+        "imagenet x baseline: augmentation.resized_crop: must be two numbers, the smallest and largest share of the "
+        f"image area to crop, 0 < smallest <= largest <= 1, such as [0.08, 1.0], or null for the centre; not {wrong!r}"
     )
