@@ -12,8 +12,7 @@ from autodo.augment.pipeline import Pipeline, channel_statistics
 from autodo.augment.policies import build_policy
 from autodo.augment.policy_file import PolicyFile
 from autodo.config.policy import FastAutoAugmentSearch
-from autodo.data.device_loader import statistics_sample
-from autodo.data.image_set import Integers
+from autodo.data.image_set import ArrayImages, Integers
 from autodo.errors import StoreError
 from autodo.io.atomic import save_torch
 from autodo.io.storage import Location
@@ -126,7 +125,7 @@ class FoldWorker:
             head.load_state_dict(state["head"])
         except (LookupError, TypeError, RuntimeError, AttributeError) as error:
             raise _Lost from error
-        mean, std = channel_statistics(statistics_sample(self._images[rest]))
+        mean, std = channel_statistics(ArrayImages(self._images[rest]).statistics_sample())
         pipeline = Pipeline(self._context.config.augmentation, mean.to(device), std.to(device))
         return FoldNetwork(encoder.to(device), head.to(device), pipeline, images, labels)
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from autodo.config.run import MethodConfig, ModelConfig, RunConfig, TrainingConfig
-from autodo.data.image_set import Images, ImageSet, Integers
+from autodo.data.image_set import ArrayImages, ImageSet, Integers, Pixels
 from autodo.data.prepare import DataSplits, TrainSet
 from autodo.data.split import stratified_split
 from autodo.errors import DataError
@@ -70,13 +70,13 @@ def proxy_run(config: RunConfig, name: str, **sections: Any) -> RunConfig:
 
 
 def proxy_data(
-    images: Images, labels: Integers, rest: Integers, held: Integers, class_names: tuple[str, ...]
+    images: Pixels, labels: Integers, rest: Integers, held: Integers, class_names: tuple[str, ...]
 ) -> DataSplits:
     """The data of such a training. Val is the held-out images; test is only the first of them.
 
     Shape:
         images [n, C, H, W], labels [n]; rest, held: positions, from `split_held_out`.
     """
-    points = TrainSet(images[rest], labels[rest], labels[rest], np.arange(len(rest)), None)
-    out = ImageSet(images, labels).take(held)
+    points = TrainSet(ArrayImages(images[rest]), labels[rest], labels[rest], np.arange(len(rest)), None)
+    out = ImageSet(ArrayImages(images), labels).take(held)
     return DataSplits(points, val=out, test=out.take(np.arange(1)), class_names=class_names)

@@ -9,15 +9,14 @@ from torch import Tensor, nn
 from autodo.augment.crop_flip_erase import crop_and_flip, erase
 from autodo.augment.pipeline import Pipeline, channel_statistics
 from autodo.config.run import RunConfig
-from autodo.data.device_loader import read_all, statistics_sample
-from autodo.data.image_set import Images, Integers
+from autodo.data.image_set import ArrayImages, Integers, Pixels
 from autodo.data.prepare import DataSplits
 from autodo.data.split import subsample
 from autodo.models import build
 from autodo.seeds import derive, initial_weights, numpy_generator
 
 
-def search_subset(data: DataSplits, size: int, seed: int) -> tuple[Images, Integers]:
+def search_subset(data: DataSplits, size: int, seed: int) -> tuple[Pixels, Integers]:
     """Images and observed labels of a stratified subsample of the train points; all of them if there are no more.
 
     They are held in memory, the centres of streamed ones too: a search goes through them again and again.
@@ -27,9 +26,9 @@ def search_subset(data: DataSplits, size: int, seed: int) -> tuple[Images, Integ
     """
     labels = data.train.labels
     if size >= len(labels):
-        return read_all(data.train.images), labels
+        return data.train.images.read(), labels
     chosen = subsample(labels, max(size, len(np.unique(labels))), numpy_generator(seed, "search", "subsample"))
-    return read_all(data.train.images[chosen]), labels[chosen]
+    return data.train.images.read(chosen), labels[chosen]
 
 
 class SearchData:
@@ -46,7 +45,7 @@ class SearchData:
         self.labels = torch.from_numpy(labels).to(self.device)
         self.classes = len(data.class_names)
         self._augmentation = config.augmentation
-        mean, std = channel_statistics(statistics_sample(images))
+        mean, std = channel_statistics(ArrayImages(images).statistics_sample())
         self._pipeline = Pipeline(config.augmentation, mean.to(self.device), std.to(self.device))
 
     def cropped(self, points: Tensor, generator: torch.Generator) -> Tensor:

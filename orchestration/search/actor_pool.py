@@ -10,7 +10,6 @@ import torch
 from ray.exceptions import RayError
 
 from autodo.config.run import RunConfig
-from autodo.errors import StoreError
 from autodo.search.tasks import Json, Task
 from orchestration.grid.resources import ResourcesConfig
 
@@ -47,8 +46,7 @@ class SearchActor:
     def perform(self, config: Json, task: Task) -> TaskOutcome:
         """Performs a task. Returns its result, or why there is none."""
         try:
-            if not self._store.exists:
-                raise StoreError(f"{self._store}: not there on this node; a cluster needs a store that all nodes share")
+            self._store.check_on_node()
             return "done", self._runner.perform(RunConfig.model_validate(config), task)
         except Exception as error:  # as data: an exception may not survive serialisation
             cause, kind, last_line, trace = reason_of(error)

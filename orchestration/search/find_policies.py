@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from rich.console import Console
 
 from autodo.config.run import RunConfig
-from autodo.io.storage import Location, StrPath, absolute
+from autodo.io.storage import Location, StrPath
+from autodo.io.uri import absolute
 from autodo.search.algorithms import ALGORITHMS
 from autodo.search.tasks import search_config
 from orchestration.display.search_display import SearchDisplay

@@ -15,7 +15,7 @@ from autodo.io.atomic import save_torch
 from autodo.io.storage import locate
 from autodo.search.population_member import PopulationMember
 from autodo.search.tasks import search_config
-from orchestration.execution.execute import load_here
+from orchestration.execution.process import load_on_node
 from orchestration.search.member_files import MemberFiles
 
 
@@ -85,4 +85,4 @@ class MemberTrainable(tune.Trainable):
 @functools.lru_cache(maxsize=1)
 def _prepared(run: RunConfig, data_dir: str | None) -> DataSplits:
     """The run's data, kept for the next member of this process."""
-    return data.prepare(load_here(run.dataset, data_dir, download=False), run)
+    return data.prepare(load_on_node(run.dataset, data_dir, download=False), run)

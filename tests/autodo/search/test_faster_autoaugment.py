@@ -184,7 +184,7 @@ def search_of(what: str, seed: int, epochs: int = 20, operations: int = 2) -> Fa
     )
     data = brightness_classes(256)
     if what == "brightness":
-        data.train.images[data.train.labels == 0] += 145
+        data.train.images.read()[data.train.labels == 0] += 145
     return FasterAutoAugment(run, data, "cpu")
 
 

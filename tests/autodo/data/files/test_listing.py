@@ -2,8 +2,8 @@ import pytest
 
 from autodo.config.dataset import DatasetConfig
 from autodo.data import load, pin_content, shared_listing
-from autodo.data.readers.listing import SUFFIXES, FileList, list_csv, list_folder, list_images
-from autodo.data.stream import sources
+from autodo.data.files.listing import SUFFIXES, FileList, list_csv, list_folder, list_images
+from autodo.data.readers import sources
 from autodo.data.stream.pool import WORKERS_VARIABLE
 from autodo.errors import DataError
 

@@ -11,7 +11,7 @@ from PIL import Image
 from autodo import data
 from autodo.config.dataset import DatasetConfig
 from autodo.config.recipes import build_run
-from autodo.data.readers.remote import cache_dir, local_copy
+from autodo.data.files.remote import cache_dir, local_copy
 from autodo.errors import ConfigError, DataError
 from autodo.io.storage import Location, locate
 
@@ -40,7 +40,7 @@ def copies() -> set[str]:
 
 def test_images_of_a_bucket_are_those_of_the_folder(photos: Location, tmp_path: Path) -> None:
     remote, local = data.load(config(photos)), data.load(config(tmp_path / "photos"))
-    np.testing.assert_array_equal(remote.train.images, local.train.images)
+    np.testing.assert_array_equal(remote.train.images.read(), local.train.images.read())
     assert remote.train.sources == local.train.sources
     assert data.folder_content(config(photos)) == data.folder_content(config(tmp_path / "photos"))
     assert len(copies()) == 1
@@ -109,7 +109,7 @@ def test_named_datasets_are_read_from_a_uri(bucket: str, tmp_path: Path, monkeyp
 def test_processes_of_a_node_copy_once(photos: Location) -> None:
     code = (
         "from autodo.io.object_store import ObjectLocation as O\n"
-        "from autodo.data.readers.remote import local_copy\n"
+        "from autodo.data.files.remote import local_copy\n"
         "fetch, n = O.fetch, []\n"
         "O.fetch = lambda self, path: (n.append(1), fetch(self, path))[1]\n"
         f"with local_copy({photos.uri!r}) as path: print(path, len(n), len(list(path.rglob('*.png'))))"
@@ -132,7 +132,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(
 
 def test_credentials_in_a_recipe_are_refused_and_not_repeated() -> None:
     overrides = {"dataset.path": "s3://AKIA1:c2Vj@bucket/photos", "dataset.image_size": 8}
-    with pytest.raises(ConfigError, match="holds credentials") as caught:
+    with pytest.raises(ConfigError, match="contains credentials") as caught:
         build_run("folder", "baseline", overrides=overrides)
     assert "c2Vj" not in str(caught.value)
 
@@ -159,7 +159,7 @@ def test_shards_of_a_bucket_are_streamed_from_the_copy(
     held = data.load(config(tmp_path / "photos"))
     for _ in range(2):
         dataset = data.load(data.pin_content(streamed))
-        np.testing.assert_array_equal(dataset.train.images.read(np.arange(4))[:, :1], held.train.images[:4])
+        np.testing.assert_array_equal(dataset.train.images.read(np.arange(4))[:, :1], held.train.images.read()[:4])
     assert len(copies()) == 1
 
     (shards / "train-1.tar").write_bytes(b"no tar file")

@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from autodo.data.image_set import Integers
-from autodo.data.readers.decode import reason
-from autodo.data.stream.crop import CropParameters, pixels_of
+from autodo.data.files.crop import CropParameters, pixels_of
+from autodo.data.files.decode import reason
+from autodo.data.image_set import Integers, Pixels
 from autodo.errors import ImageLost
 
 T = TypeVar("T")
@@ -63,7 +60,7 @@ class ByteRanges(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Files:
+class ImageFiles:
     """All images of a dataset, in the order of its listing.
 
     Args:
@@ -86,7 +83,7 @@ class Files:
         )
 
 
-def read_into(out: NDArray[np.uint8], images: Sequence[ImageFile], crops: CropParameters | None) -> list[str]:
+def read_into(out: Pixels, images: Sequence[ImageFile], crops: CropParameters | None) -> list[str]:
     """Fills `out` with the images' pixels, gray ones as RGB; a line on each file that had to be tried again.
 
     Shape:
@@ -100,12 +97,10 @@ def read_into(out: NDArray[np.uint8], images: Sequence[ImageFile], crops: CropPa
     return tried_again
 
 
-def _pixels(
-    image: ImageFile, image_size: int, crops: CropParameters | None, tried_again: list[str]
-) -> NDArray[np.uint8]:
+def _pixels(image: ImageFile, image_size: int, crops: CropParameters | None, tried_again: list[str]) -> Pixels:
     try:
-        pixels, why = patiently(lambda: pixels_of(image.content(), image_size, crops, image.number))
-    except StillFails as error:
+        pixels, why = with_retries(lambda: pixels_of(image.content(), image_size, crops, image.number))
+    except RetriesFailed as error:
         raise ImageLost(
             f"{image}: could be read when the dataset was indexed, and cannot now: {error}; put it back as it was and "
             "start the command again"
@@ -115,11 +110,11 @@ def _pixels(
     return pixels
 
 
-class StillFails(Exception):
+class RetriesFailed(Exception):
     """What failed still does when it is tried again; the text says why and for how long."""
 
 
-def patiently(read: Callable[[], T]) -> tuple[T, str]:
+def with_retries(read: Callable[[], T]) -> tuple[T, str]:
     """What `read` gives, which is tried again for a while if it raises; and what was wrong then, empty if nothing.
 
     Raises:
@@ -139,7 +134,7 @@ def patiently(read: Callable[[], T]) -> tuple[T, str]:
             break
         time.sleep(pauses[tries])
         waited += pauses[tries]
-    raise StillFails(f"{why} (tried {tries + 1} times in {waited:.1f} s)")
+    raise RetriesFailed(f"{why} (tried {tries + 1} times in {waited:.1f} s)")
 
 
 def _pauses(error: Exception) -> Sequence[float]:

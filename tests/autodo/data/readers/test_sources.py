@@ -17,11 +17,11 @@ from PIL import Image
 
 from autodo.config.dataset import DatasetConfig
 from autodo.data import DATASETS, load, pin_content
-from autodo.data.stream import check, files, index
+from autodo.data.readers.sources import list_shards
+from autodo.data.stream import check, image_files, index
 from autodo.data.stream.pool import WORKERS_VARIABLE
-from autodo.data.stream.sources import list_shards
 from autodo.errors import ConfigError, DataError
-from tests.autodo.data.stream.conftest import picture
+from tests.autodo.data.conftest import picture
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_sound_files_of_odd_kinds_are_used(tree, stream, pixels_of):
     dataset = stream(tree)
     held = stream(tree, stream=False)
     assert len(dataset.train) + len(dataset.test) == 34
-    np.testing.assert_array_equal(pixels_of(dataset.train.images), held.train.images)
+    np.testing.assert_array_equal(pixels_of(dataset.train.images), held.train.images.read())
 
 
 def test_many_damaged_files_are_counted_and_all_named_in_a_file(tree, stream):
@@ -139,7 +139,7 @@ def fails(monkeypatch):
             return opened(file, *arguments, **options)
 
         monkeypatch.setattr(Path, "open", no_answer)
-        monkeypatch.setattr(files.time, "sleep", waited.append)
+        monkeypatch.setattr(image_files.time, "sleep", waited.append)
         waited.clear()
         return waited
 
@@ -187,7 +187,7 @@ def test_each_of_two_lists_of_the_same_folder_has_an_index_of_its_own(tree, stre
 
 
 def test_looking_that_was_interrupted_goes_on(tree, stream, looked_at, monkeypatch):
-    monkeypatch.setattr("autodo.data.stream.sources._IMAGES_AT_ONCE", 4)
+    monkeypatch.setattr("autodo.data.readers.sources._IMAGES_AT_ONCE", 4)
     counted = check.damage
 
     def interrupted(content):
@@ -207,7 +207,8 @@ LOOK_SLOWLY = """
 import sys, time
 from autodo.config.dataset import DatasetConfig
 from autodo.data import load
-from autodo.data.stream import check, index, sources
+from autodo.data.readers import sources
+from autodo.data.stream import check, index
 index._KEPT_EVERY_SECONDS, sources._IMAGES_AT_ONCE = 0.1, 1
 decode = check.damage
 def damage(content):

@@ -16,7 +16,7 @@ from autodo import data
 from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
-from orchestration.cli.inspect_run import SIDE
+from orchestration.cli.inspect import SIDE
 from orchestration.execution.execute import execute
 from orchestration.store.run_state import Cause
 from orchestration.store.store import Store
@@ -65,7 +65,7 @@ def test_the_labels_of_a_run_are_shown_and_written(autodo: Autodo, tmp_path: Pat
     # Pictures are those of the dataset: digits are 8x8, and only a right index shows the image.
     shown = pictures(Path(folder, "gallery.html"))
     train_set = data.load(noisy().dataset).train
-    originals = {int(index): image[0] for index, image in zip(train_set.index, train_set.images, strict=True)}
+    originals = {int(index): image[0] for index, image in zip(train_set.index, train_set.images.read(), strict=True)}
     assert len(shown) == 7
     for picture, row in zip(shown, written, strict=False):
         assert np.asarray(picture).tolist() == originals[int(row["index"])].tolist()
@@ -147,10 +147,10 @@ def test_of_other_images_than_those_of_the_run_none_is_shown(autodo: Autodo, mon
     train(noisy())
     wrong = data.load(noisy().dataset)
     object.__setattr__(wrong.train, "labels", (wrong.train.labels + 1) % 10)
-    monkeypatch.setattr("orchestration.execution.execute.load_dataset", lambda *_: wrong)
+    monkeypatch.setattr("orchestration.execution.process.load_dataset", lambda *_: wrong)
     answer = autodo("inspect", "S")
     assert answer.code == 0
-    assert "the images are not at hand: digits: other images than those of the run" in answer.out
+    assert "the images are not at hand: digits: the images are not those of the run" in answer.out
 
 
 def test_a_persons_own_images_are_shown_as_they_are_now(autodo: Autodo, tmp_path: Path) -> None:

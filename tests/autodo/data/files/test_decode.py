@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from autodo.data.readers import decode
-from autodo.data.readers.decode import decode_images
+from autodo.data.files import decode
+from autodo.data.files.decode import decode_images
 from autodo.errors import DataError
 
 

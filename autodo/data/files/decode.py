@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
-from autodo.data.image_set import Images
-from autodo.data.readers.location import one_line
+from autodo.data.files.reading import one_line
+from autodo.data.image_set import Pixels
 from autodo.errors import DataError
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ _THREADS = 4
 _NAMED_FILES = 3
 
 
-def decode_images(files: Sequence[Path], image_size: int, *, root: Path) -> Images:
+def decode_images(files: Sequence[Path], image_size: int, *, root: Path) -> Pixels:
     """Every image, upright by its EXIF orientation, its shorter side resized to `image_size` and the centre cut out.
 
     Resizing is bilinear and antialiased. Colour is RGB; C = 1 if every image is gray. 16-bit grays are scaled to 8.
@@ -45,7 +44,7 @@ def decode_images(files: Sequence[Path], image_size: int, *, root: Path) -> Imag
     images = np.empty((len(files), 3, image_size, image_size), np.uint8)
     gray = np.zeros(len(files), bool)
 
-    def keep(i: int, pixels: NDArray[np.uint8]) -> None:
+    def keep(i: int, pixels: Pixels) -> None:
         images[i] = pixels
         gray[i] = len(pixels) == 1
 
@@ -61,7 +60,7 @@ def damaged_images(files: Sequence[Path], *, root: Path) -> str | None:
 
 
 def _decode_each(
-    files: Sequence[Path], image_size: int, keep: Callable[[int, NDArray[np.uint8]], None], *, root: Path
+    files: Sequence[Path], image_size: int, keep: Callable[[int, Pixels], None], *, root: Path
 ) -> str | None:
     """Gives `keep` the number and the pixels of each image; returns a line that names those that cannot be read."""
 
@@ -84,7 +83,7 @@ def _decode_each(
     )
 
 
-def decode(file: Path | BinaryIO, image_size: int) -> NDArray[np.uint8]:
+def decode(file: Path | BinaryIO, image_size: int) -> Pixels:
     """One image as `decode_images` does it: [1, S, S] if the file is gray, else [3, S, S]. Raises what PIL raises."""
     from PIL import Image, ImageOps
 

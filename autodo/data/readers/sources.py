@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from autodo.data.files.listing import SET_NAMES, Listing, SetName, list_images, root_of
+from autodo.data.files.reading import reading
 from autodo.data.image_set import Integers
 from autodo.data.readers.labelled_files import LabelledFiles
-from autodo.data.readers.listing import SET_NAMES, Listing, SetName, list_images, root_of
-from autodo.data.readers.location import reading
-from autodo.data.stream.check import look_at_images, look_at_shards, with_labels
-from autodo.data.stream.files import ByteRanges, Files
+from autodo.data.stream.check import check_images, check_shards, label_members
+from autodo.data.stream.image_files import ByteRanges, ImageFiles
 from autodo.data.stream.index import index_file, indexed, states_of
 from autodo.errors import DataError
 from autodo.io.atomic import atomic_path
@@ -70,7 +70,7 @@ def list_shards(root: Path, *, among_others: bool = False) -> dict[SetName, list
     return {name: [shard for shard in shards if shard.startswith(name)] for name in SET_NAMES}
 
 
-_kept: dict[Path, "Sources"] | None = None
+_kept: dict[Path, "ImageSource"] | None = None
 
 
 @contextlib.contextmanager
@@ -87,7 +87,7 @@ def shared_listing() -> Iterator[None]:
         _kept = before
 
 
-def sources_of(path: Path, *, to_load: bool = False) -> "Sources":
+def image_source(path: Path, *, to_load: bool = False) -> "ImageSource":
     """The files of `dataset.path`: tar shards if the folder holds some, else the images of class folders or a CSV.
 
     Args:
@@ -98,13 +98,13 @@ def sources_of(path: Path, *, to_load: bool = False) -> "Sources":
     found = None if _kept is None else _kept.pop(path, None)
     if found is None:
         shards = list_shards(path)
-        found = Shards(path, shards) if shards else ImageFiles(path, list_images(path))
+        found = ShardSource(path, shards) if shards else FileSource(path, list_images(path))
     if _kept is not None and not to_load:
         _kept[path] = found
     return found
 
 
-class Sources(ABC):
+class ImageSource(ABC):
     """Files that hold images.
 
     Args:
@@ -132,7 +132,7 @@ class Sources(ABC):
         """The class that the name of each file says; empty for shards."""
 
     @abstractmethod
-    def class_sets(self, damaged_limit: float) -> LabelledFiles:
+    def labelled_files(self, damaged_limit: float) -> LabelledFiles:
         """The images without those that are damaged, which one of its warnings names.
 
         Raises:
@@ -162,7 +162,7 @@ class Sources(ABC):
         return dataclasses.replace(sets, sets=left, warnings=told)
 
 
-class ImageFiles(Sources):
+class FileSource(ImageSource):
     """Class folders, or what a CSV lists."""
 
     def __init__(self, path: Path, listing: Listing) -> None:
@@ -173,17 +173,17 @@ class ImageFiles(Sources):
     def labels(self) -> Sequence[str]:
         return self._labels
 
-    def class_sets(self, damaged_limit: float) -> LabelledFiles:
-        damage = indexed(self.path, self.root, self.names, self.states, look_at_images, _IMAGES_AT_ONCE)["damage"]
+    def labelled_files(self, damaged_limit: float) -> LabelledFiles:
+        damage = indexed(self.path, self.root, self.names, self.states, check_images, _IMAGES_AT_ONCE)["damage"]
         bad = pc.is_valid(damage).to_numpy(zero_copy_only=False)
         named = [f"{self.names[i]} ({damage[i]})" for i in np.flatnonzero(bad).tolist()]
         told = _told(self, named, len(named), len(bad), damaged_limit)
         sets = {name: np.flatnonzero(self.set_of == i) for i, name in enumerate(self.sets)}
-        files = Files(str(self.root), self.names)
+        files = ImageFiles(str(self.root), self.names)
         return self._without(bad, LabelledFiles(str(self.path), files, self.labels, sets), told)
 
 
-class Shards(Sources):
+class ShardSource(ImageSource):
     """Tar files as webdataset writes them. Of one that is cut off no image is used."""
 
     def __init__(self, root: Path, names: dict[SetName, list[str]]) -> None:
@@ -193,8 +193,8 @@ class Shards(Sources):
     def labels(self) -> Sequence[str]:
         return [""] * len(self.names)
 
-    def class_sets(self, damaged_limit: float) -> LabelledFiles:
-        table = indexed(self.path, self.root, self.names, self.states, look_at_shards, 1, with_labels)
+    def labelled_files(self, damaged_limit: float) -> LabelledFiles:
+        table = indexed(self.path, self.root, self.names, self.states, check_shards, 1, label_members)
         members = table["members"].combine_chunks()
         counts = pc.fill_null(pc.list_value_length(members), 0).to_numpy()
         shard = np.repeat(np.arange(len(self.names)), counts)
@@ -216,11 +216,11 @@ class Shards(Sources):
         labels = column["label"].to_pylist()
         sets = {name: np.flatnonzero(self.set_of[shard] == i) for i, name in enumerate(self.sets)}
         numbered = all(labels[i].isdecimal() for i in np.flatnonzero(~bad))
-        files = Files(str(self.root), names, spans)
+        files = ImageFiles(str(self.root), names, spans)
         return self._without(bad, LabelledFiles(str(self.path), files, labels, sets, numbered), told)
 
 
-def _told(sources: Sources, damaged: Sequence[str], lost: int, total: int, limit: float) -> tuple[str, ...]:
+def _told(sources: ImageSource, damaged: Sequence[str], lost: int, total: int, limit: float) -> tuple[str, ...]:
     """A line on the damaged images, if there are any. Writes a file that names all; raises DataError if too many are.
 
     Args:

@@ -10,9 +10,9 @@ from scipy import stats
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as F
 
-from autodo.data.readers.decode import decode
-from autodo.data.stream.crop import CropParameters, pixels_of
-from tests.autodo.data.stream.conftest import picture
+from autodo.data.files.crop import CropParameters, pixels_of
+from autodo.data.files.decode import decode
+from tests.autodo.data.conftest import picture
 
 
 def encoded(image: Image.Image, kind: str = "JPEG", **options) -> bytes:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from autodo.data.readers.decode import decode, eight_bit
+from autodo.data.files.decode import decode, eight_bit
+from autodo.data.image_set import Pixels
 
 _ATTEMPTS = 10
 _ORIENTATION = 0x0112
@@ -58,7 +58,7 @@ class CropParameters:
         return Box((width - wide) // 2, (height - high) // 2, wide, high)
 
 
-def pixels_of(content: bytes, image_size: int, crops: CropParameters | None, index: int) -> NDArray[np.uint8]:
+def pixels_of(content: bytes, image_size: int, crops: CropParameters | None, index: int) -> Pixels:
     """An image file's pixels: the shorter side resized and the centre cut out, or what `crops` cuts out resized.
 
     Raises what PIL raises. Shape: [3, S, S], or [1, S, S] of a gray image.
@@ -70,7 +70,7 @@ def pixels_of(content: bytes, image_size: int, crops: CropParameters | None, ind
         return decode(file, image_size) if crops is None else _cut_out(file, image_size, crops, index)
 
 
-def _cut_out(file: io.BytesIO, image_size: int, crops: CropParameters, index: int) -> NDArray[np.uint8]:
+def _cut_out(file: io.BytesIO, image_size: int, crops: CropParameters, index: int) -> Pixels:
     from PIL import Image, ImageOps
 
     with Image.open(file) as opened:
