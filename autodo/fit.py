@@ -11,9 +11,9 @@ from autodo.config.run import RunConfig
 from autodo.data import DataSplits, load, prepare
 from autodo.errors import ConfigError
 from autodo.io.storage import StrPath
+from autodo.progress import Progress
 from autodo.results.outcome import Outcome
-from autodo.training.progress import Progress
-from autodo.training.trainer import Row, Training
+from autodo.training.trainer import Row, Trainer
 
 
 def default_device() -> str:
@@ -50,14 +50,16 @@ def fit(
         raise ConfigError(f"policy: method {config.method.name!r} draws no operations, so no policy can be given to it")
     if policy is None:
         policy = _policy(config, data, device, on_search)
-    training = Training(config, data, device=device, policy=policy, on_progress=on_progress)
+    training = Trainer(config, data, device=device, policy=policy, on_progress=on_progress)
     for row in training:
         if on_epoch is not None:
             on_epoch(row)
     return training.outcome()
 
 
-def _policy(config: RunConfig, data: DataSplits, device: str, tell: Callable[[str], None] | None) -> PolicyFile | None:
+def _policy(
+    config: RunConfig, data: DataSplits, device: str, report: Callable[[str], None] | None
+) -> PolicyFile | None:
     """The policy that is read from a file or searched here; None if the config's is neither."""
     match config.policy:
         case FilePolicy(path=None):
@@ -67,7 +69,7 @@ def _policy(config: RunConfig, data: DataSplits, device: str, tell: Callable[[st
         case FilePolicy(path=str(path)):
             return read_policy(path)
         case SearchedPolicy():
-            from autodo.search.algorithms import search_here
+            from autodo.search.algorithms import search_in_process
 
-            return search_here(config, data, device=device, tell=tell or (lambda _: None))
+            return search_in_process(config, data, device=device, report=report or (lambda _: None))
     return None

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from autodo.config.run import LossName
+from autodo.config.bilevel import LossName
 
 
 class Loss(Protocol):

@@ -21,10 +21,10 @@ from rich.table import Table
 from torch import Tensor
 from torchvision import transforms
 
-from autodo.augment.draws import complete
+from autodo.augment.apply_draws import apply_draws
+from autodo.augment.magnitude_ranges import PUBLISHED, OperationSampler
 from autodo.augment.operations import NAMES, to_float
-from autodo.augment.policy import apply, build_policy
-from autodo.augment.ranges import PUBLISHED, Scale
+from autodo.augment.policies import add_centres, build_policy
 from autodo.config.policy import AutoAugment, PolicyConfig, RandAugment, TrivialAugment, UniformAugment
 from autodo.seeds import host_generator
 from benchmarks.table import Row, tell
@@ -88,7 +88,7 @@ def policy_table(title: str, images: Tensor, device: torch.device, repeat: int) 
     for name, config in POLICIES.items():
         policy = build_policy(config)
         measured: dict[str, Callable[[], object]] = {
-            "engine": lambda policy=policy: apply(on_device, policy.draw(BATCH, host_generator(generator))),  # type: ignore[misc]
+            "engine": lambda policy=policy: apply_draws(on_device, policy.draw(BATCH, host_generator(generator))),  # type: ignore[misc]
             "PIL": lambda policy=policy: pil_policy.apply(  # type: ignore[misc]
                 images, policy.draw(BATCH, torch.Generator().manual_seed(0))
             ),
@@ -124,16 +124,16 @@ def operation_table(title: str, images: Tensor, device: torch.device, repeat: in
     for column in table.columns[1:]:
         column.justify = "right"
     generator = torch.Generator().manual_seed(0)
-    scale = Scale(PUBLISHED)
+    sampler = OperationSampler(PUBLISHED)
     on_device = images.to(device)
     for name in PUBLISHED:
         operation = torch.full((BATCH, 1), NAMES.index(name))
         level = torch.rand(BATCH, 1, generator=generator)
-        draws = complete(operation, scale.values(operation, level, generator), generator)
+        draws = add_centres(operation, sampler.draw_values(operation, level, generator), generator)
         there = draws._replace(**{key: column.to(device) for key, column in draws._asdict().items()})
         turns = in_turns(
             {
-                "engine": lambda there=there: apply(on_device, there),  # type: ignore[misc]
+                "engine": lambda there=there: apply_draws(on_device, there),  # type: ignore[misc]
                 "PIL": lambda draws=draws: pil_policy.apply(images, draws),  # type: ignore[misc]
             },
             repeat,

@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from autodo.config.run import LambdaStorage, PointsConfig
+from autodo.config.bilevel import LambdaStorage, PointsConfig
 from autodo.points.model import PointModel
 from autodo.points.storage import TableStorage
 from benchmarks.table import Row, machine, tell

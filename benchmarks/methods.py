@@ -19,9 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from autodo.config.policy import FilePolicy, SearchedPolicy
-from autodo.config.recipes import build_run, method_names
+from autodo.config.recipes import build_run
+from autodo.config.shipped import method_names
 from autodo.data import DataSplits, load, prepare
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 
 
 def main() -> None:
@@ -50,7 +51,7 @@ def main() -> None:
                 # A run evaluates on the test images after each epoch, which all methods do alike.
                 few = everything.test.take(np.arange(100))
                 prepared["all"] = dataclasses.replace(everything, test=few)
-            training = Training(config, prepared["all"], device=given.device)
+            training = Trainer(config, prepared["all"], device=given.device)
             clock = time.process_time if given.device == "cpu" else time.perf_counter
             begun = clock()
             collections.deque(training, maxlen=0)

@@ -23,13 +23,13 @@ from torch import Tensor
 
 from autodo.bilevel.hypergradient import hessian_matvec, implicit_objective, validation_gradient
 from autodo.bilevel.inverse_hessian import exact, neumann
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig
 from autodo.data import load, prepare
 from autodo.data.batches import shuffled_batches
-from autodo.data.image_set import Dataset, Images, ImageSet, Integers
-from autodo.distributed.process_group import ALONE
-from autodo.training.trainer import Training
+from autodo.data.image_set import Dataset, ImageSet, Integers, Pixels
+from autodo.distributed.process_group import SINGLE_PROCESS
+from autodo.training.trainer import Trainer
 
 SCALES = ("step", "sum")
 EPSILONS = (1e-8, 1e-12)
@@ -56,7 +56,7 @@ class Measured(NamedTuple):
     ratios: dict[tuple[str, float], Tensor]
 
 
-def cut_classes(images: Images, labels: Integers, parts: int) -> Integers:
+def cut_classes(images: Pixels, labels: Integers, parts: int) -> Integers:
     """New labels: each class in `parts` equal parts, by its first principal component and then by its second.
 
     Shape:
@@ -85,12 +85,12 @@ def cut_classes(images: Images, labels: Integers, parts: int) -> Integers:
 def with_classes(dataset: Dataset, classes: int) -> Dataset:
     """The dataset with each class cut into `classes / 10` parts; its test images serve for nothing here."""
     parts = classes // len(dataset.class_names)
-    train = ImageSet(dataset.train.images, cut_classes(dataset.train.images, dataset.train.labels, parts))
+    train = ImageSet(dataset.train.images, cut_classes(dataset.train.images.read(), dataset.train.labels, parts))
     test = ImageSet(dataset.test.images, dataset.test.labels * parts)
     return Dataset(train, test, tuple(str(name) for name in range(classes)))
 
 
-def batches_of(training: Training) -> Iterator[Measured]:
+def batches_of(training: Trainer) -> Iterator[Measured]:
     """The first batches of an outer pass; lam stays as it is."""
     outer, points, head = training.outer, training.points, training.head
     assert outer is not None
@@ -99,8 +99,8 @@ def batches_of(training: Training) -> Iterator[Measured]:
     val = training._evaluate(training.val_images, training.val_labels)
     size = training.config.training.batch_size
     val_points, train_points = torch.arange(len(val.labels)), torch.arange(len(training.images))
-    val_batches = list(shuffled_batches(val_points, len(val_points), size, generator, ALONE))
-    train_batches = list(shuffled_batches(train_points, len(train_points), size, generator, ALONE))
+    val_batches = list(shuffled_batches(val_points, len(val_points), size, generator, SINGLE_PROCESS))
+    train_batches = list(shuffled_batches(train_points, len(train_points), size, generator, SINGLE_PROCESS))
     training.encoder.eval()
     for (batch, count), (chosen, val_count) in list(zip(train_batches, val_batches * 9, strict=False))[:BATCHES]:
         v = validation_gradient(val.logits[chosen], val.features[chosen], val.labels[chosen], count=val_count)
@@ -141,7 +141,7 @@ def measure(dataset: Dataset, classes: int, epochs: int) -> list[Measured]:
     overrides = {"training.epochs": epochs, "training.batch_size": 128, "outer.start_share": 0.99}
     run = build_run("fashion-mnist", "autodo-aws", distortion=DistortionConfig(noise_ratio=0.1), overrides=overrides)
     data = prepare(with_classes(dataset, classes), run)
-    training = Training(run, data)
+    training = Trainer(run, data)
     for epoch in range(epochs):
         training._inner_phase(epoch)
     return list(batches_of(training))

@@ -62,7 +62,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         empty, full = Store(Path(folder) / "empty"), Store(Path(folder) / "full").create()
         for run in expand(planned):
-            full.table_file("results", run.run_id).write_bytes(b"")
+            full.paths.table("results", run.run_id).write_bytes(b"")
         rows: dict[str, Callable[[], object]] = {
             f"plan {len(expand(planned)):,} runs, none done": lambda: plan(planned, empty),
             "the same, all done": lambda: plan(planned, full),
@@ -199,7 +199,8 @@ def large_grid() -> GridConfig:
 
 def plan(grid: GridConfig, store: Store) -> None:
     """All that happens before the first run starts."""
-    jobs_left(make_plan(expand(grid), store), store, lambda _: grid.resources)
+    plan = make_plan(expand(grid), store)
+    jobs_left(plan, store, dict.fromkeys(plan.runs, grid.resources))
 
 
 def trivial_runs(count: int) -> list[RunConfig]:
@@ -235,7 +236,7 @@ def launch(runs: list[RunConfig], folder: Path) -> None:
     store = Store(folder).create()
     plan = make_plan(runs, store)
     progress = on_ray.launch(
-        jobs_left(plan, store, lambda _: large_grid().resources),
+        jobs_left(plan, store, dict.fromkeys(plan.runs, large_grid().resources)),
         store,
         Console(file=io.StringIO()),
         cluster=Cluster(),

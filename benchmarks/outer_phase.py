@@ -32,12 +32,12 @@ from autodo.bilevel.frozen import frozen
 from autodo.bilevel.inverse_hessian import build_solver
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
-from autodo.data import DataSplits, ImageSet
+from autodo.data import ArrayImages, DataSplits, ImageSet
 from autodo.data.batches import epoch_batches
 from autodo.data.prepare import TrainSet
+from autodo.evaluation import Evaluation
 from autodo.points.model import PointView
-from autodo.training.evaluate import Evaluation
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 from benchmarks.table import Row, machine, tell
 from tests.oracles import double_backward, plain_loss
 
@@ -95,7 +95,7 @@ def table(name: str, network: Network, device: torch.device, repeat: int) -> Tab
     points = network.batches * network.batch_size
     data = made_up(network, points)
     configs = {method: config_of(method, name, network, points) for method in ("baseline", *METHODS)}
-    trainings = {method: Training(config, data, device=str(device)) for method, config in configs.items()}
+    trainings = {method: Trainer(config, data, device=str(device)) for method, config in configs.items()}
     for training in trainings.values():
         training._inner_phase(0)
     evaluations = {
@@ -116,7 +116,7 @@ def table(name: str, network: Network, device: torch.device, repeat: int) -> Tab
         for key, phase in phases.items():
             keep(seconds[key], turn, elapsed(phase, device))
         for method, config in configs.items():
-            training = Training(config, data, device=str(device))
+            training = Trainer(config, data, device=str(device))
             keep(seconds[f"run of {method}"], turn, elapsed(partial(collections.deque, training, 0), device))
     peaks = {key: peak_bytes(phase, device) for key, phase in phases.items()}
 
@@ -174,8 +174,9 @@ def made_up(network: Network, points: int) -> DataSplits:
     def labels(count: int) -> np.ndarray:
         return generator.integers(network.classes, size=count)
 
-    def images(count: int) -> np.ndarray:
-        return generator.integers(256, size=(count, network.channels, network.side, network.side), dtype=np.uint8)
+    def images(count: int) -> ArrayImages:
+        shape = (count, network.channels, network.side, network.side)
+        return ArrayImages(generator.integers(256, size=shape, dtype=np.uint8))
 
     observed = labels(points)
     train = TrainSet(images(points), observed, observed, np.arange(points), None)
@@ -200,12 +201,12 @@ def config_of(method: str, name: str, network: Network, points: int) -> RunConfi
     return build_run("fashion-mnist", method, overrides={**given, **half})
 
 
-def outer_pass(training: Training, val: Evaluation) -> None:
+def outer_pass(training: Trainer, val: Evaluation) -> None:
     """As after an epoch."""
     training._outer_phase(1, val)
 
 
-def floor_pass(training: Training, *, backward: bool) -> None:
+def floor_pass(training: Trainer, *, backward: bool) -> None:
     """What an outer pass does at least: the encoder once for each point, and back to the images if g_A is learned."""
     encoder = frozen(training.encoder).requires_grad_(False)
     for images in training.images.in_order(training.config.training.batch_size):
@@ -216,7 +217,7 @@ def floor_pass(training: Training, *, backward: bool) -> None:
     training.encoder.requires_grad_(True)  # the frozen copy has the same weights
 
 
-def oracle_pass(training: Training, generator: torch.Generator) -> None:
+def oracle_pass(training: Trainer, generator: torch.Generator) -> None:
     """The same as the paper's outer pass, by plain autograd through the whole network; draws in the same order."""
     config, encoder, head, points = training.config, training.encoder, training.head, training.points
     assert config.outer is not None
@@ -243,7 +244,7 @@ def oracle_pass(training: Training, generator: torch.Generator) -> None:
         points.table.rmsprop_step(batch, double_backward(inner, weight, rows, u), config.outer.lr)
 
 
-def inner_loss(training: Training, view: PointView, features: Tensor, weight: Tensor) -> Tensor:
+def inner_loss(training: Trainer, view: PointView, features: Tensor, weight: Tensor) -> Tensor:
     """Mean loss of a batch and weight decay, as functions of the last layer's weight."""
     config = training.config
     assert config.outer is not None

@@ -22,12 +22,13 @@ import pandas as pd
 import torch
 from scipy.stats import ttest_1samp
 
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig, RunConfig
+from autodo.config.run import RunConfig
 from autodo.data import DataSplits, load, prepare
 from autodo.io.atomic import atomic_path
 from autodo.training.task_model import best_model
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 from benchmarks.outer_variants import (
     BEFORE,
     BY_VAL,
@@ -139,7 +140,7 @@ def run(study: Study, path: Path, only: str | None, variants: Sequence[str] | No
 def measure(cell: Cell, config: RunConfig, data: DataSplits) -> dict[str, Any]:
     """Trains, and gives a row of the results."""
     few = data.test.take(np.arange(FEW))
-    training = Training(config, DataSplits(data.train, data.val, few, data.class_names))
+    training = Trainer(config, DataSplits(data.train, data.val, few, data.class_names))
     # Own time: other programs are at work as well.
     training._clock = time.process_time
     alter = VARIANTS[cell.variant].alter

@@ -13,26 +13,26 @@ from autodo.bilevel.outer_pass import OuterPass
 from autodo.config.run import SplitName
 from autodo.data.batches import shuffled_batches
 from autodo.data.split import stratified_split
+from autodo.evaluation import Evaluation
 from autodo.points.table import PointTable
-from autodo.training.evaluate import Evaluation
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 
 
 class Variant(NamedTuple):
     """Settings, and what else is done to a training before it starts."""
 
     settings: Mapping[str, Any]
-    alter: Callable[[Training], None] | None = None
+    alter: Callable[[Trainer], None] | None = None
     split: SplitName = "paper"
 
 
-def replace_outer(training: Training, kind: type[OuterPass]) -> None:
+def replace_outer(training: Trainer, kind: type[OuterPass]) -> None:
     """Outer passes of another kind from now on."""
     assert training.outer is not None
     training.outer.__class__ = kind
 
 
-def adapt_damping(training: Training, share: float) -> None:
+def adapt_damping(training: Trainer, share: float) -> None:
     """The damping of each solve is the mean of the diagonal of the Hessian's Gauss-Newton part, times `share`."""
 
     class Adaptive(OuterPass):
@@ -47,7 +47,7 @@ def adapt_damping(training: Training, share: float) -> None:
     replace_outer(training, Adaptive)
 
 
-def damp_by_val(training: Training, images: float) -> None:
+def damp_by_val(training: Trainer, images: float) -> None:
     """The damping is `images` over the number of val images.
 
     Val's gradient has a covariance of about H / M: with a Gaussian prior of variance 1 / `images` on the way to val's
@@ -57,7 +57,7 @@ def damp_by_val(training: Training, images: float) -> None:
     training.outer.damping += images / len(training.data.val)
 
 
-def stop_early(training: Training, share: float) -> None:
+def stop_early(training: Trainer, share: float) -> None:
     """No outer pass after this share of the epochs."""
 
     class Early(OuterPass):
@@ -76,7 +76,7 @@ def halves_of(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(one), torch.from_numpy(other)
 
 
-def take_halves(training: Training) -> None:
+def take_halves(training: Trainer) -> None:
     """One half of val gives the gradient of a pass, the other that of the next."""
     halves = halves_of(training.val_labels, training.config.seed)
 
@@ -92,7 +92,7 @@ def part_of(val: Evaluation, chosen: Tensor) -> Evaluation:
     return Evaluation(val.features[chosen], val.logits[chosen], val.labels[chosen], len(chosen))
 
 
-def cross_fit(training: Training) -> None:
+def cross_fit(training: Trainer) -> None:
     """Union split: the half of val that gives an epoch's gradient is not among the points that this epoch trains on.
 
     Until the outer phase starts all of them are.
@@ -121,7 +121,7 @@ def cross_fit(training: Training) -> None:
 Rule = Callable[[Tensor, Tensor, float], Tensor]
 
 
-def replace_rule(training: Training, descent: Rule) -> None:
+def replace_rule(training: Trainer, descent: Rule) -> None:
     """Rows go down by what `descent` says of their gradients, in place of RMSprop's step."""
     table = training.points.table
 
@@ -137,12 +137,12 @@ def replace_rule(training: Training, descent: Rule) -> None:
     table.rmsprop_step = step  # type: ignore[method-assign]
 
 
-def take_signs(training: Training) -> None:
+def take_signs(training: Trainer) -> None:
     """Rows go down by the learning rate, along the signs of their gradients."""
     replace_rule(training, lambda index, gradient, lr: lr * gradient.sign())
 
 
-def take_adam(training: Training) -> None:
+def take_adam(training: Trainer) -> None:
     """Rows go down by Adam's step."""
     replace_rule(training, Adam(training.points.table))
 

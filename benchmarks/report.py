@@ -41,18 +41,21 @@ _, warnings = load_epochs(sys.argv[1], results.frame["run_id"], columns)
 assert not results.warnings and not warnings, (results.warnings, warnings)""",
 )
 REPORT = _MEASURE.format(
-    imports="""from orchestration.cli.show import expected
+    imports="""from orchestration.planning.plan import expected_in_store
 from orchestration.store.store import Store
 from reports.write import write_report
-wanted, _ = expected(Store(sys.argv[1]).open())""",
-    call=f"write_report(sys.argv[1], out=sys.argv[2], expected=wanted, formats={FORMATS})",
+wanted, _ = expected_in_store(Store(sys.argv[1]).open())""",
+    call=f"""write_report(sys.argv[1], out=sys.argv[2],
+    expected=wanted, formats={FORMATS})""",
 )
 
 
 def main() -> None:
     """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--store", type=Path, action="append", help="measure this store in place of synthetic ones; repeatable")
+    parser.add_argument(
+        "--store", type=Path, action="append", help="measure this store in place of synthetic ones; repeatable"
+    )
     given = parser.parse_args()
     table = Table(title=f"report, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", title_justify="left")
     for column in ("what", "runs", "wall", "target", "all cores", "peak memory", "target"):

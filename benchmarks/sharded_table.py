@@ -30,20 +30,20 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
-from autodo.config.run import LambdaStorage, PointsConfig
+from autodo.config.bilevel import LambdaStorage, PointsConfig
 from autodo.data.batches import shuffled_batches
 from autodo.data.sharding import deal
-from autodo.distributed.process_group import Group
+from autodo.distributed.process_group import TorchProcessGroup
 from autodo.points.model import PointModel
 from autodo.points.storage import TableStorage
 from autodo.points.table import PointTable
 from autodo.seeds import numpy_generator, torch_generator
 from autodo.training import checkpoint
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 from benchmarks.lambda_table import _available, _resident
 from benchmarks.outer_phase import Network, config_of, made_up
 from benchmarks.table import Row, machine, tell
-from tests.workers import Pool, Worker
+from tests.workers import FakeGroup, WorkerPool
 
 CLASSES = 10
 COLUMNS = 14 + CLASSES
@@ -188,7 +188,7 @@ def measure_dealing(count: int, workers: int) -> tuple[float, int]:
     import tracemalloc
 
     labels = np.random.default_rng(0).integers(CLASSES, size=count)
-    worker, generator = Worker(1, workers), numpy_generator(0, "shards")
+    worker, generator = FakeGroup(1, workers), numpy_generator(0, "shards")
     tracemalloc.start()
     begun = time.thread_time()
     deal(labels, labels[:0], worker, generator)
@@ -257,12 +257,12 @@ def _through_checkpoint(
         path = Path(folder) / "checkpoint.pt"
         # The file that names the parts is the first worker's, and comes last.
         for rank in reversed(range(len(tables))):
-            worker, positions = Worker(rank, len(tables)), torch.from_numpy(shards[rank])
+            worker, positions = FakeGroup(rank, len(tables)), torch.from_numpy(shards[rank])
             assert checkpoint.save(path, "run", {"epoch": 0}, tables[rank].state_dict(), positions, worker)
         for rank in range(other):
             positions = torch.from_numpy(_dealt(labels, rank, other))
             begun = time.thread_time()
-            state = checkpoint.load(path, "run", positions, Worker(rank, other))
+            state = checkpoint.load(path, "run", positions, FakeGroup(rank, other))
             seconds.append(time.thread_time() - begun)
             assert state is not None
             different += _different(state["points"], whole, positions)
@@ -270,11 +270,11 @@ def _through_checkpoint(
 
 
 def _dealt(labels: Any, rank: int, size: int) -> Any:
-    return deal(labels, labels[:0], Worker(rank, size), numpy_generator(0, "shards", size))[0]
+    return deal(labels, labels[:0], FakeGroup(rank, size), numpy_generator(0, "shards", size))[0]
 
 
 def _batches(rank: int, workers: int, each: int) -> list[Tensor]:
-    worker, points = Worker(rank, workers), torch.arange(each)
+    worker, points = FakeGroup(rank, workers), torch.arange(each)
     return [
         batch.points
         for number in range(PASSES)
@@ -318,7 +318,7 @@ class Counted(NamedTuple):
     shape: tuple[int, int]
 
 
-class Counting(Group):
+class Counting(TorchProcessGroup):
     """A worker that counts what it gives.
 
     Args:
@@ -332,26 +332,26 @@ class Counting(Group):
         self.calls = dict(self.sent)
         self._shape, self._columns = shape, columns
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         # Statistics are float64 on the way there, and [2, channels] on the way back.
         norm = tensor.dtype == torch.float64 or (tensor.ndim == 2 and len(tensor) == 2)
         self._count("batch norm" if norm else self._kind(tensor), tensor.nbytes)
         return super().sum(tensor)
 
-    def from_first(self, tensor: Tensor) -> Tensor:
+    def broadcast(self, tensor: Tensor) -> Tensor:
         self._count(self._kind(tensor), tensor.nbytes)
-        return super().from_first(tensor)
+        return super().broadcast(tensor)
 
-    def collect(self, dealt: Tensor, total: int) -> Tensor:
+    def all_gather(self, dealt: Tensor, total: int) -> Tensor:
         self._count("scores", dealt.nbytes)
-        return super().collect(dealt, total)
+        return super().all_gather(dealt, total)
 
     def gather(self, thing: T) -> Sequence[T]:
         self._count("points table", len(pickle.dumps(thing)))
         return super().gather(thing)
 
-    def train_together(self, encoder: nn.Module, head: nn.Module) -> nn.Module:
-        network = super().train_together(encoder, head)
+    def wrap_ddp(self, encoder: nn.Module, head: nn.Module) -> nn.Module:
+        network = super().wrap_ddp(encoder, head)
 
         def hook(state: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
             self._count("gradients", bucket.buffer().nbytes)
@@ -372,7 +372,7 @@ class Counting(Group):
 
 def measure_network(size: int) -> Counted:
     """A training of two epochs, with an outer pass after the second, by `size` processes."""
-    pool = Pool(size)
+    pool = WorkerPool(size)
     try:
         return pool.each(size, count_network)[0]
     finally:
@@ -384,16 +384,16 @@ def count_network() -> Counted:
     network = Network("cpu", 1, 28, CLASSES, 64, 4)
     points = network.batches * network.batch_size
     data, config = made_up(network, points), config_of("autodo-exact-aws", "small-cnn", network, points)
-    probe = Training(config, data)
+    probe = Trainer(config, data)
     shape = (probe.head.weight.shape[0], probe.head.weight.shape[1])
-    workers = Counting(shape, probe.points.table.values.shape[1])
-    training = Training(config, data, workers=workers)
+    group = Counting(shape, probe.points.table.values.shape[1])
+    training = Trainer(config, data, group=group)
     collections.deque(training, maxlen=0)
     training.outcome()
     parameters = sum(one.numel() for one in [*training.encoder.parameters(), *training.head.parameters()])
     passes = sum(row["outer_phase"] for row in training.history)
     return Counted(
-        workers.size, workers.sent, workers.calls, network.batches * len(training.history), passes, parameters, shape
+        group.size, group.sent, group.calls, network.batches * len(training.history), passes, parameters, shape
     )
 
 

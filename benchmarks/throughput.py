@@ -30,16 +30,16 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from autodo.augment.pipeline import Pipeline, channel_statistics
-from autodo.augment.policy import build_policy
+from autodo.augment.policies import build_policy
 from autodo.config.policy import RandAugment
 from autodo.config.recipes import build_run
 from autodo.config.run import AugmentationConfig, RunConfig
-from autodo.data import DataSplits, ImageSet
+from autodo.data import ArrayImages, DataSplits, ImageSet
 from autodo.data.batches import epoch_batches
 from autodo.data.prepare import TrainSet
 from autodo.models import build
 from autodo.training.task_model import computes_in_bf16
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 from benchmarks.outer_phase import ratios
 from benchmarks.table import Row, machine, tell
 
@@ -202,7 +202,7 @@ def training_table(load: Load, device: torch.device, repeat: int, *, compiled: b
     if compiled:
         kinds |= {f"{name}, compiled": {**changes, "training.compile": True} for name, changes in kinds.items()}
     trainings = {
-        f"ours, {name}": Training(config_of(load, changes), data, device=str(device)) for name, changes in kinds.items()
+        f"ours, {name}": Trainer(config_of(load, changes), data, device=str(device)) for name, changes in kinds.items()
     }
     ours = next(iter(kinds))
     first = trainings[f"ours, {ours}"]
@@ -211,7 +211,7 @@ def training_table(load: Load, device: torch.device, repeat: int, *, compiled: b
     network = nn.Sequential(encoder, head).to(device).to(memory_format=torch.contiguous_format)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, nesterov=True)
     pictures = loader(
-        Pictures(data.train.images, data.train.labels, first.pipeline, policy=False), load.batch_size, device
+        Pictures(data.train.images.read(), data.train.labels, first.pipeline, policy=False), load.batch_size, device
     )
     phases: dict[str, Callable[[], object]] = {
         "ordinary": partial(ordinary_epoch, pictures, network, optimizer, device),
@@ -261,8 +261,11 @@ def made_up(count: int) -> DataSplits:
     generator = np.random.default_rng(0)
     images = generator.integers(256, size=(count + 20, 3, 32, 32), dtype=np.uint8)
     labels = generator.integers(10, size=count + 20)
-    train = TrainSet(images[:count], labels[:count], labels[:count], np.arange(count), None)
-    val, test = (ImageSet(images[part], labels[part]) for part in (slice(count, count + 10), slice(count + 10, None)))
+    train = TrainSet(ArrayImages(images[:count]), labels[:count], labels[:count], np.arange(count), None)
+    val, test = (
+        ImageSet(ArrayImages(images[part]), labels[part])
+        for part in (slice(count, count + 10), slice(count + 10, None))
+    )
     return DataSplits(train, val, test, tuple(str(label) for label in range(10)))
 
 

@@ -22,10 +22,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autodo.augment import affine
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig
 from autodo.data import load, prepare
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 from tests import pil_policy
 
 FACTOR = 4
@@ -123,9 +123,9 @@ def timed(images: Tensor, warps: Mapping[str, Warp], repeat: int) -> dict[str, l
 
 def magnitudes(kind: str, size: float) -> Tensor:
     """Of 128 images: one operation, in both directions if it has two. Shape: -> [128, 7]."""
-    columns = [place for place, name in enumerate(affine.OPERATIONS) if name.startswith(kind)]
+    columns = [place for place, name in enumerate(affine.WARP_OPERATIONS) if name.startswith(kind)]
     drawn = torch.randn(128, len(columns), generator=torch.Generator().manual_seed(1))
-    result = torch.zeros(128, len(affine.OPERATIONS))
+    result = torch.zeros(128, len(affine.WARP_OPERATIONS))
     result[:, columns] = size if kind == "scale" else size * drawn
     return result
 
@@ -155,7 +155,7 @@ def error_table(method: str, distortion: str, epochs: int, seeds: list[int], war
                 "fashion-mnist", method, distortion=DistortionConfig.parse(distortion), seed=seed, overrides=overrides
             )
             with mock.patch.dict(affine.WARPS, fused=WARPS[name]):
-                training = Training(config, prepare(load(config.dataset), config))
+                training = Trainer(config, prepare(load(config.dataset), config))
                 rows = list(training)
             best = min(rows, key=lambda row: (row["val_error"], row["val_loss"]))
             errors[name].append(100 * best["test_error"])

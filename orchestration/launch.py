@@ -18,24 +18,27 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from rich.console import Console
 
-from autodo.config.recipes import dataset_presets, dataset_recipe
+from autodo.config.shipped import dataset_presets, dataset_recipe
 from autodo.errors import StoreError
-from autodo.io.storage import LocalLocation, Location, StrPath, absolute
-from orchestration.display.progress import LONG_SECONDS, Display, GridProgress, display, label, parse_log_line, roughly
-from orchestration.execution.conditions import Launch
-from orchestration.execution.on_workers import AnyRunTrial, request
-from orchestration.grid.grid import ResourcesConfig
+from autodo.io.storage import LocalLocation, Location, StrPath
+from autodo.io.uri import absolute
+from orchestration.display.grid_display import GridDisplay
+from orchestration.display.grid_progress import GridProgress
+from orchestration.display.text import label, parse_log_line, rough_duration
+from orchestration.execution.options import ExecutionOptions, Launch
+from orchestration.execution.trial import RunTrial, placement
 from orchestration.grid.keep import Keep
+from orchestration.grid.resources import ResourcesConfig
+from orchestration.planning.estimate import LONG_SECONDS
 from orchestration.planning.launch_times import Overhead
-from orchestration.planning.plan import RETRIES
-from orchestration.planning.policies import searches_left
-from orchestration.planning.run_queue import PATIENCE_SECONDS, Job, RunQueue
+from orchestration.planning.required_policies import searches_left
+from orchestration.planning.run_queue import RETRIES, Job, RunQueue
 
 # First of all that touches Ray: it sets the environment that Ray reads at its import.
 from orchestration.ray_cluster import cluster as clusters
 from orchestration.ray_cluster.cluster import Cluster
-from orchestration.store import lease
 from orchestration.store.failures import record, record_death
+from orchestration.store.patience import busy_seconds
 from orchestration.store.run_state import Failure
 from orchestration.store.scratch import scratch_directory, sweep
 from orchestration.store.store import Store
@@ -127,14 +130,13 @@ def launch(
             # A trial of several workers holds no CPU, so that Ray would start any number of them.
             at_most=options.max_concurrent or (slots if several else None),
             seconds=None if options.seconds is None else options.seconds - (time.monotonic() - begun),
-            # A lease in an object store outlives its owner.
-            patience_seconds=None if store.root.local else lease.STALE_SECONDS + PATIENCE_SECONDS,
+            patience_seconds=busy_seconds(store.root),
         )
         # Of those that wait for a place in a small cluster Tune starts any; so let it know of no more than it needs.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots + 1 if local else max(slots + 1, AUTOSCALING_DEMAND))
-        events = _Events(queue, progress, store, display(progress, console), _smaller_preset(jobs))
+        events = _Events(queue, progress, store, GridDisplay(progress, console), _smaller_preset(jobs))
         tuner = tune.Tuner(
-            tune.with_resources(AnyRunTrial, request),
+            tune.with_resources(RunTrial, placement),
             tune_config=tune.TuneConfig(
                 search_alg=_Search(queue, store, options, Launch(uuid.uuid4().hex[:12], slots)),
                 scheduler=_Schedule(queue),
@@ -179,9 +181,7 @@ def _with_policies(
     wanted = searches_left((job.run for job in jobs), store)
     if not wanted:
         return list(jobs)
-    from autodo.search.algorithms import ALGORITHMS
-    from autodo.search.tasks import search_config
-    from orchestration.search import population, stage
+    from orchestration.search.find_policies import find_policies
 
     asking = [job.resources for job in jobs if job.run.search_id in wanted]
     # One size for all searches, so that no process waits for the room of one of another size.
@@ -190,31 +190,17 @@ def _with_policies(
         gpus=max(one.gpus for one in asking),
         memory=max((one.memory for one in asking if one.memory is not None), default=None),
     )
-    alone = {search_id: run for search_id, run in wanted.items() if search_config(run).algorithm in ALGORITHMS}
-    populations = {search_id: run for search_id, run in wanted.items() if search_id not in alone}
-    begun = time.monotonic()
-    ended = stage.find_policies(
-        alone,
+    ended = find_policies(
+        wanted,
         store,
         console,
         resources=resources,
         slots=min(clusters.slots(resources, local=cluster.address is None), options.max_concurrent or sys.maxsize),
+        scratch=scratch,
         retries=options.retries,
         seconds=options.seconds,
         data_dir=options.data_dir,
     )
-    if populations and ended.stop_reason is None:
-        after = population.find_policies(
-            populations,
-            store,
-            console,
-            resources=resources,
-            scratch=scratch,
-            retries=options.retries,
-            seconds=None if options.seconds is None else options.seconds - (time.monotonic() - begun),
-            data_dir=options.data_dir,
-        )
-        ended = stage.Ended({**ended.failed, **after.failed}, after.stop_reason)
     progress.stop_reason = ended.stop_reason
     ready = []
     for job in jobs:
@@ -222,7 +208,7 @@ def _with_policies(
         if reason is None:
             ready.append(job)
             continue
-        line = f"the search of its policy failed, see {store.search_dir(str(job.run.search_id))}: {reason.last_line}"
+        line = f"the search of its policy failed, see {store.paths.search(str(job.run.search_id))}: {reason.last_line}"
         with contextlib.suppress(StoreError):
             store.begin(job.run)
         record(store, job.run_id, reason._replace(last_line=line))
@@ -236,12 +222,10 @@ class _Search(Searcher):
     def __init__(self, queue: RunQueue, store: Store, options: Options, launch: Launch) -> None:
         super().__init__()
         self._queue = queue
-        self._given = {
-            "store": store.uri,
-            "data_dir": absolute(options.data_dir) if options.data_dir else None,
-            "keep": list(options.keep),
-            "launch": list(launch),
-        }
+        self._store = store.uri
+        self._options = ExecutionOptions(
+            data_dir=absolute(options.data_dir) if options.data_dir else None, keep=options.keep, launch=launch
+        )
 
     def set_search_properties(self, *_: Any, **__: Any) -> bool:
         return True
@@ -252,11 +236,12 @@ class _Search(Searcher):
         job = self._queue.take()
         if job is None:
             return None
+        options = self._options.with_resources(job.resources)
         return {
             "run_id": job.run_id,
             "run": job.run.model_dump(mode="json"),
-            "resources": job.resources.model_dump(mode="json"),
-            **self._given,
+            "options": options.model_dump(mode="json"),
+            "store": self._store,
         }
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -298,7 +283,7 @@ class _Events(tune.Callback):
     """Hands what Tune reports to the queue, the display and, deaths of processes, to the store."""
 
     def __init__(
-        self, queue: RunQueue, progress: GridProgress, store: Store, shown: Display, smaller: str | None = None
+        self, queue: RunQueue, progress: GridProgress, store: Store, shown: GridDisplay, smaller: str | None = None
     ) -> None:
         """Takes the preset to point to if the runs take long, or None."""
         self._queue, self._progress, self._store, self.display = queue, progress, store, shown
@@ -401,7 +386,7 @@ class _Events(tune.Callback):
         """Empty if there is none, and in an object store, where logs only come with epochs."""
         if self._store.root.local is not None:
             with contextlib.suppress(StoreError, OSError):  # of a store that is out of reach for a while
-                return self._store.last_log_line(run_id)
+                return self._store.status.last_log_line(run_id)
         return ""
 
     def _point_to_smaller_preset(self) -> None:
@@ -409,8 +394,8 @@ class _Events(tune.Callback):
         seconds = self._progress.remaining_seconds()
         if self._smaller and seconds is not None and seconds > LONG_SECONDS:
             self.display.say(
-                f"about {roughly(seconds)} left on CPUs: `preset: {self._smaller}` in the grid makes the runs smaller, "
-                "see docs/tutorial/own-images.md"
+                f"about {rough_duration(seconds)} left on CPUs: `preset: {self._smaller}` in the grid makes the "
+                "runs smaller, see docs/tutorial/own-images.md"
             )
             self._smaller = None
 
@@ -423,8 +408,8 @@ class _Events(tune.Callback):
             waiting = [trial for trial in trials if trial.status in (Trial.PENDING, Trial.RUNNING)]
             if waiting:
                 self._idle_since = None
-                resources = ResourcesConfig.model_validate(waiting[0].config["resources"])
-                self.display.say(f"no node has had room for a run for {IDLE_SECONDS:.0f} s: {clusters.need(resources)}")
+                options = ExecutionOptions.model_validate(waiting[0].config["options"])
+                self.display.say(f"no node has had room for a run for {IDLE_SECONDS:.0f} s: {clusters.need(options)}")
 
 
 def _smaller_preset(jobs: Sequence[Job]) -> str | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from autodo.config.run import DatasetConfig
+from autodo.config.dataset import DatasetConfig
 from autodo.data import DATASETS, Dataset, default_data_dir, load
 
 # Before torch is imported, here and in processes that tests start. One, unless a person asks for more as

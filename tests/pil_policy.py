@@ -8,8 +8,8 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 from sklearn.datasets import load_sample_images
 from torch import Tensor
 
-from autodo.augment.draws import Draws
 from autodo.augment.operations import NAMES
+from autodo.augment.policies import Draws
 
 Picture = Image.Image
 Centre = tuple[float, float]
@@ -50,7 +50,7 @@ def slope(value: float, image: Picture) -> float:
     return value
 
 
-OPERATIONS: dict[str, Callable[[Picture, float, Centre], Picture]] = {
+PIL_OPERATIONS: dict[str, Callable[[Picture, float, Centre], Picture]] = {
     "Identity": lambda image, value, centre: image,
     "ShearX": affine(1, slope, 0, 0, 1, 0),
     "ShearY": affine(1, 0, 0, slope, 1, 0),
@@ -79,7 +79,7 @@ def apply(images: Tensor, draws: Draws) -> Tensor:
     for image, sequence in zip(images, steps, strict=True):
         picture = to_picture(image)
         for operation, value, centre in zip(*sequence, strict=True):
-            picture = OPERATIONS[NAMES[operation]](picture, value, centre)
+            picture = PIL_OPERATIONS[NAMES[operation]](picture, value, centre)
         result.append(from_picture(picture))
     return torch.stack(result) if result else images
 

@@ -11,7 +11,7 @@ from scipy.stats import ttest_rel
 
 from autodo.config.recipes import build_run
 from autodo.data import load, prepare
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 from benchmarks.__main__ import BENCHMARKS, ON_DEVICE, measured
 from benchmarks.neumann_scale import cut_classes
 from benchmarks.outer_schedule import STUDIES, cells, config_of, pooled_change
@@ -86,7 +86,7 @@ def test_a_variant_of_the_outer_phase_trains(name: str) -> None:
     short = {"training.epochs": 4, "training.batch_size": 64, "dataset.subsample": 250}
     overrides = {**short, **BEFORE, **variant.settings}
     config = build_run("digits", "autodo-exact-ws", split=variant.split, overrides=overrides)
-    training = Training(config, prepare(load(config.dataset), config))
+    training = Trainer(config, prepare(load(config.dataset), config))
     assert variant.alter is not None
     variant.alter(training)
     for _ in training:

@@ -9,9 +9,12 @@ RAY = (
     "ray_cluster/cluster",
     "execution/on_workers",
     "execution/trial",
-    "search/pool",
-    "search/population",
-    "search/stage",
+    "search/actor_pool",
+    "search/find_policies",
+    "search/member_trainable",
+    "search/population_searches",
+    "search/population_tuning",
+    "search/task_searches",
     "tracking/trackers",
 )
 READ_BY_REPORTS = (
@@ -19,9 +22,11 @@ READ_BY_REPORTS = (
     "autodo.errors",
     "autodo.text",
     "autodo.io.storage",
+    "autodo.io.uri",
     "autodo.io.store_format",
     "autodo.config.validation",
     "autodo.config.defaults",
+    "autodo.config.nested",
 )
 FILES = [path for package in ("autodo", "orchestration", "reports") for path in sorted((ROOT / package).rglob("*.py"))]
 

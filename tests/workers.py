@@ -1,4 +1,4 @@
-"""Workers: real processes that train together, started once and used for many groups, or one without the others."""
+"""Process groups for tests: real processes, started once and used for many groups, or a single rank by itself."""
 
 import multiprocessing
 import tempfile
@@ -9,19 +9,19 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from autodo.distributed.process_group import Workers
+from autodo.distributed.process_group import ProcessGroup
 
 TIMEOUT_SECONDS = 120
 
 
-class Worker(Workers):
-    """One of several, for what needs no word from the others."""
+class FakeGroup(ProcessGroup):
+    """One rank of several, for code that does not communicate."""
 
     def __init__(self, rank: int, size: int) -> None:
         self.rank, self.size = rank, size
 
 
-class Pool:
+class WorkerPool:
     """Up to `most` processes; `run` makes the first of them one process group, for the length of one call."""
 
     def __init__(self, most: int) -> None:

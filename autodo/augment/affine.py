@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from autodo.config.run import WarpName
+from autodo.config.bilevel import WarpName
 
 # Operation -> largest standard deviation of its magnitude, in order of a row's columns.
 # Angles in radians, translations in shares of the side, scales as logarithms, shears as slopes.
-OPERATIONS = {
+WARP_OPERATIONS = {
     "rotate": math.radians(30),
     "scale-x": 0.5,
     "scale-y": 0.5,
@@ -28,12 +28,12 @@ OPERATIONS = {
     "shear-x": 0.3,
     "shear-y": 0.3,
 }
-COLUMNS = 2 * len(OPERATIONS)
+COLUMNS = 2 * len(WARP_OPERATIONS)
 # Temperature of the relaxed gate, whose derivative the straight-through estimator uses (ours; not in the paper).
 GATE_TEMPERATURE = 0.5
 
 
-class Noise(NamedTuple):
+class WarpNoise(NamedTuple):
     """What lam turns into a warp: `normal` and `logistic`, both [B, 7]."""
 
     normal: Tensor
@@ -42,37 +42,37 @@ class Noise(NamedTuple):
 
 def initial_row(gate_probability: float) -> Tensor:
     """lam^A at the start: magnitudes in the middle of their range, gates of the given probability. Shape: -> [14]."""
-    count = len(OPERATIONS)
+    count = len(WARP_OPERATIONS)
     gate_logit = math.log(gate_probability / (1 - gate_probability))
     return torch.cat([torch.zeros(count), torch.full((count,), gate_logit)])
 
 
 def magnitude_deviation(lam: Tensor) -> Tensor:
     """Standard deviation of each operation's magnitude. Shape: lam [B, 14] -> [B, 7]."""
-    return _ranges(lam.dtype, lam.device) * torch.sigmoid(lam[:, : len(OPERATIONS)])
+    return _ranges(lam.dtype, lam.device) * torch.sigmoid(lam[:, : len(WARP_OPERATIONS)])
 
 
 @functools.cache
 def _ranges(dtype: torch.dtype, device: torch.device) -> Tensor:
     # Kept, because a copy from the host to a GPU at every step would make the host wait.
-    return torch.tensor(list(OPERATIONS.values()), dtype=dtype, device=device)
+    return torch.tensor(list(WARP_OPERATIONS.values()), dtype=dtype, device=device)
 
 
 def gate_probability(lam: Tensor) -> Tensor:
     """Probability of each operation. Shape: lam [B, 14] -> [B, 7]."""
-    return torch.sigmoid(lam[:, len(OPERATIONS) :])
+    return torch.sigmoid(lam[:, len(WARP_OPERATIONS) :])
 
 
-def draw_noise(batch: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> Noise:
+def draw_noise(batch: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> WarpNoise:
     """Noise for a batch, on the generator's device."""
-    shape = (batch, len(OPERATIONS))
+    shape = (batch, len(WARP_OPERATIONS))
     normal = torch.randn(shape, generator=generator, device=generator.device, dtype=dtype)
     uniform = torch.rand(shape, generator=generator, device=generator.device, dtype=dtype)
     eps = torch.finfo(dtype).eps
-    return Noise(normal, torch.logit(uniform, eps=eps))
+    return WarpNoise(normal, torch.logit(uniform, eps=eps))
 
 
-def magnitudes(lam: Tensor, noise: Noise) -> Tensor:
+def magnitudes(lam: Tensor, noise: WarpNoise) -> Tensor:
     """Gated magnitude of each operation; exactly 0 where the gate is closed.
 
     The gate is open (1) if its logit plus logistic noise is positive: a Bernoulli draw of probability sigmoid(logit).
@@ -81,7 +81,7 @@ def magnitudes(lam: Tensor, noise: Noise) -> Tensor:
     Shape:
         lam [B, 14] -> [B, 7].
     """
-    relaxed = torch.sigmoid((lam[:, len(OPERATIONS) :] + noise.logistic) / GATE_TEMPERATURE)
+    relaxed = torch.sigmoid((lam[:, len(WARP_OPERATIONS) :] + noise.logistic) / GATE_TEMPERATURE)
     hard = (relaxed > 0.5).to(relaxed.dtype)
     gate = hard + relaxed - relaxed.detach()
     return gate * magnitude_deviation(lam) * noise.normal

@@ -5,9 +5,12 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from autodo.augment import affine, policy
-from autodo.augment.standard import crop_and_flip, erase
-from autodo.config.run import AugmentationConfig, WarpName
+from autodo.augment import affine
+from autodo.augment.apply_draws import apply_draws
+from autodo.augment.crop_flip_erase import crop_and_flip, erase
+from autodo.augment.policies import Policy
+from autodo.config.bilevel import WarpName
+from autodo.config.run import AugmentationConfig
 from autodo.seeds import host_generator
 
 
@@ -25,7 +28,7 @@ class Pipeline:
         config: AugmentationConfig,
         mean: Tensor,
         std: Tensor,
-        policy: "policy.Policy | None" = None,
+        policy: Policy | None = None,
         warp: WarpName = "fused",
     ) -> None:
         self.config = config
@@ -43,7 +46,7 @@ class Pipeline:
         config = self.config
         images = crop_and_flip(images, config.crop_padding, config.flip, generator)
         if self.policy is not None:
-            images = policy.apply(images, self.policy.draw(len(images), host_generator(generator)))
+            images = apply_draws(images, self.policy.draw(len(images), host_generator(generator)))
         pixels = self._to_float(images)
         if lam is not None:
             noise = affine.draw_noise(len(images), generator, lam.dtype)

@@ -1,32 +1,69 @@
-"""The policies: how the operations, their probabilities and their levels are drawn for each image."""
+"""The kinds of policies: how each draws operations and their values for the images of a batch."""
 
-from collections.abc import Sequence
-from typing import Self
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from autodo.augment.draws import Draws, complete, uniform
+from autodo.augment.magnitude_ranges import (
+    AUTOAUGMENT,
+    COLOUR,
+    ORIGINAL,
+    PAPER,
+    PUBLISHED,
+    WIDE,
+    OperationSampler,
+    Ranges,
+)
 from autodo.augment.operations import NAMES
-from autodo.augment.policy_file import Stage
-from autodo.augment.ranges import AUTOAUGMENT, PUBLISHED, WIDE, Ranges, Scale
+from autodo.augment.policy_file import PolicyFile, ScheduleStage
+from autodo.config.policy import OperationSet, PolicyConfig
 
 IDENTITY = NAMES.index("Identity")
 Steps = Sequence[tuple[str, float, float]]
-"""(operation, probability, level), one after another."""
+"""Operations that follow one another, each as (name, probability, level)."""
 
-# Of applying 0, 1, 2 operations of a schedule: Ho et al. 2019, section 3.2.
+# Probabilities of applying 0, 1, 2 operations of a schedule: Ho et al. 2019, section 3.2.
 COUNT_PROBABILITIES = (0.2, 0.3, 0.5)
-# Where RandAugment and TrivialAugment end their scale of magnitudes.
+# Upper end of RandAugment's and TrivialAugment's scale of magnitudes.
 LARGEST_MAGNITUDE = 30
 
 
-class Unchanging:
-    """A policy that is the same throughout the training."""
+class Draws(NamedTuple):
+    """The operations of each image of a batch, one column per step.
 
-    def at(self, progress: float) -> Self:
-        """Itself."""
+    Shape:
+        operation [B, L] int64: positions in `operations.NAMES`, 0 is Identity; value [B, L] float: in the operation's
+        units, with its sign; centre [B, L, 2] in [0, 1): (x, y) of Cutout's square, as shares of the sides.
+    """
+
+    operation: Tensor
+    value: Tensor
+    centre: Tensor
+
+
+class Policy(ABC):
+    """A distribution over sequences of operations."""
+
+    @abstractmethod
+    def draw(self, batch: int, generator: torch.Generator) -> Draws:
+        """Draws a sequence for each of `batch` images, on the generator's device."""
+
+    def at(self, progress: float) -> "Policy":
+        """The policy at a share of the training, in [0, 1); the same policy throughout unless it is a schedule."""
         return self
+
+
+def uniform(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """U(0, 1) on the generator's device. Shape: -> `shape` float32."""
+    return torch.rand(shape, generator=generator, device=generator.device)
+
+
+def add_centres(operation: Tensor, value: Tensor, generator: torch.Generator) -> Draws:
+    """Draws with these operations and values, and uniform centres. Shape: operation, value [B, L]."""
+    return Draws(operation, value, uniform((*operation.shape, 2), generator))
 
 
 class StepTable:
@@ -44,7 +81,7 @@ class StepTable:
         return self.operation, self.number[..., 0], self.number[..., 1]
 
 
-class SubPolicies(Unchanging):
+class SubPolicies(Policy):
     """One sub-policy drawn uniformly per image; its operations in order, each with its probability.
 
     Shape:
@@ -54,7 +91,7 @@ class SubPolicies(Unchanging):
 
     def __init__(self, sub_policies: Sequence[Steps], ranges: Ranges = PUBLISHED) -> None:
         self._table = StepTable(sub_policies)
-        self._scale = Scale(ranges)
+        self._sampler = OperationSampler(ranges)
 
     def draw(self, batch: int, generator: torch.Generator) -> Draws:
         operation, probability, level = self._table.on(generator.device)
@@ -62,7 +99,7 @@ class SubPolicies(Unchanging):
         operation = operation[chosen]
         applied = uniform((batch, operation.shape[1]), generator) < probability[chosen]
         operation = torch.where(applied, operation, IDENTITY)
-        return complete(operation, self._scale.values(operation, level[chosen], generator), generator)
+        return add_centres(operation, self._sampler.draw_values(operation, level[chosen], generator), generator)
 
 
 def autoaugment(table: str) -> SubPolicies:
@@ -79,7 +116,7 @@ def autoaugment(table: str) -> SubPolicies:
     return SubPolicies(sub_policies, AUTOAUGMENT)
 
 
-class Shuffled(Unchanging):
+class Shuffled(Policy):
     """A stage of a schedule: its operations in random order, each tried with its probability, until k were applied.
 
     P(k = 0, 1, 2) = 0.2, 0.3, 0.5.
@@ -91,7 +128,7 @@ class Shuffled(Unchanging):
 
     def __init__(self, operations: Steps) -> None:
         self._table = StepTable([operations])
-        self._scale = Scale(PUBLISHED)
+        self._sampler = OperationSampler(PUBLISHED)
         self._most = min(len(operations), len(COUNT_PROBABILITIES) - 1)
 
     def draw(self, batch: int, generator: torch.Generator) -> Draws:
@@ -105,10 +142,10 @@ class Shuffled(Unchanging):
         count = (share < at_least_1).long() + (share < at_least_2)
         applied = (key < 1) & (torch.arange(self._most, device=generator.device) < count)
         chosen = torch.where(applied, operation[first], IDENTITY)
-        return complete(chosen, self._scale.values(chosen, level[first], generator), generator)
+        return add_centres(chosen, self._sampler.draw_values(chosen, level[first], generator), generator)
 
 
-class Schedule:
+class Schedule(Policy):
     """A policy for each share of the training.
 
     Args:
@@ -116,7 +153,7 @@ class Schedule:
     Reference: Ho et al. 2019, section 3.
     """
 
-    def __init__(self, stages: Sequence[Stage]) -> None:
+    def __init__(self, stages: Sequence[ScheduleStage]) -> None:
         self._stages = [(stage.start, Shuffled(stage.operations)) for stage in stages]
 
     def at(self, progress: float) -> Shuffled:
@@ -128,11 +165,11 @@ class Schedule:
         return self.at(0.0).draw(batch, generator)
 
 
-class RandAugment(Unchanging):
+class RandAugment(Policy):
     """`draws` operations, uniformly with replacement, of level u M/30 with u = 1 or u ~ U(0, 1).
 
     Args:
-        ranges: the operations drawn from and what their levels mean; see `autodo.augment.ranges`.
+        ranges: the operations drawn from and what their levels mean; see `autodo.augment.magnitude_ranges`.
         fixed: u = 1 (the original); otherwise u is drawn for each operation (AutoDO's configuration).
     Shape:
         draw -> [B, draws].
@@ -140,19 +177,19 @@ class RandAugment(Unchanging):
     """
 
     def __init__(self, ranges: Ranges, draws: int, magnitude: float, fixed: bool) -> None:
-        self._scale = Scale(ranges)
+        self._sampler = OperationSampler(ranges)
         self._draws = draws
         self._level = magnitude / LARGEST_MAGNITUDE
         self._fixed = fixed
 
     def draw(self, batch: int, generator: torch.Generator) -> Draws:
         shape = (batch, self._draws)
-        operation = self._scale.draw(shape, generator)
+        operation = self._sampler.draw_operations(shape, generator)
         level = torch.ones(shape, device=generator.device) if self._fixed else uniform(shape, generator)
-        return complete(operation, self._scale.values(operation, level * self._level, generator), generator)
+        return add_centres(operation, self._sampler.draw_values(operation, level * self._level, generator), generator)
 
 
-class TrivialAugment(Unchanging):
+class TrivialAugment(Policy):
     """One operation of the wide ranges, drawn uniformly, of level i/30 with i drawn uniformly from 0..30.
 
     Shape:
@@ -161,15 +198,17 @@ class TrivialAugment(Unchanging):
     """
 
     def __init__(self) -> None:
-        self._scale = Scale(WIDE)
+        self._sampler = OperationSampler(WIDE)
 
     def draw(self, batch: int, generator: torch.Generator) -> Draws:
-        operation = self._scale.draw((batch, 1), generator)
+        operation = self._sampler.draw_operations((batch, 1), generator)
         bins = torch.randint(LARGEST_MAGNITUDE + 1, (batch, 1), generator=generator, device=generator.device)
-        return complete(operation, self._scale.values(operation, bins / LARGEST_MAGNITUDE, generator), generator)
+        return add_centres(
+            operation, self._sampler.draw_values(operation, bins / LARGEST_MAGNITUDE, generator), generator
+        )
 
 
-class UniformAugment(Unchanging):
+class UniformAugment(Policy):
     """`draws` of the 15 operations, uniformly with replacement, each applied with a probability p ~ U(0, 1).
 
     Levels are U(0, 1) too.
@@ -180,11 +219,41 @@ class UniformAugment(Unchanging):
     """
 
     def __init__(self, draws: int) -> None:
-        self._scale = Scale(PUBLISHED)
+        self._sampler = OperationSampler(PUBLISHED)
         self._draws = draws
 
     def draw(self, batch: int, generator: torch.Generator) -> Draws:
         shape = (batch, self._draws)
         applied = uniform(shape, generator) < uniform(shape, generator)
-        operation = torch.where(applied, self._scale.draw(shape, generator), IDENTITY)
-        return complete(operation, self._scale.values(operation, uniform(shape, generator), generator), generator)
+        operation = torch.where(applied, self._sampler.draw_operations(shape, generator), IDENTITY)
+        return add_centres(
+            operation, self._sampler.draw_values(operation, uniform(shape, generator), generator), generator
+        )
+
+
+_OPERATION_SETS: dict[OperationSet, Ranges] = {"paper": PAPER, "original": ORIGINAL}
+
+
+def _from_data(found: PolicyFile | None) -> Policy:
+    assert found is not None, "the policy's file was not read, or the search was not run, before the training"
+    return Schedule(found.schedule) if found.schedule else SubPolicies(found.sub_policies)
+
+
+_BUILDERS: Mapping[str, Callable[[Any, PolicyFile | None], Policy]] = {
+    "randaugment": lambda c, _: RandAugment(_OPERATION_SETS[c.operations], c.draws, c.magnitude, c.fixed),
+    "colour": lambda c, _: RandAugment(COLOUR, c.draws, c.magnitude, fixed=False),
+    "autoaugment": lambda c, _: autoaugment(c.table),
+    "trivialaugment": lambda c, _: TrivialAugment(),
+    "uniformaugment": lambda c, _: UniformAugment(c.draws),
+    "file": lambda c, found: _from_data(found),
+    "searched": lambda c, found: _from_data(found),
+}
+
+
+def build_policy(config: PolicyConfig, found: PolicyFile | None = None) -> Policy:
+    """Builds the policy of a config.
+
+    Args:
+        found: the policy of the file or search, for the kinds `file` and `searched`.
+    """
+    return _BUILDERS[config.kind](config, found)

@@ -37,16 +37,16 @@ OperationName = Literal[
 ]
 OPERATION_NAMES: tuple[OperationName, ...] = get_args(OperationName)
 Unit = Annotated[float, Field(ge=0, le=1)]
-Step = tuple[OperationName, Unit, Unit]
+OperationStep = tuple[OperationName, Unit, Unit]
 """Operation, probability, level: value = low + level (high - low)."""
-SubPolicy = Annotated[tuple[Step, ...], Field(min_length=1)]
+SubPolicy = Annotated[tuple[OperationStep, ...], Field(min_length=1)]
 
 
-class Stage(Frozen):
+class ScheduleStage(Frozen):
     """What a schedule draws from, from a share of the training on."""
 
     start: Annotated[float, Field(ge=0, lt=1, alias="from")]
-    operations: Annotated[tuple[Step, ...], Field(min_length=1)]
+    operations: Annotated[tuple[OperationStep, ...], Field(min_length=1)]
 
 
 class PolicyFile(Frozen):
@@ -55,7 +55,7 @@ class PolicyFile(Frozen):
     source: str = ""
     """Where it comes from, for people."""
     sub_policies: tuple[SubPolicy, ...] = ()
-    schedule: tuple[Stage, ...] = ()
+    schedule: tuple[ScheduleStage, ...] = ()
     provenance: dict[str, Any] = Field(default_factory=dict)
     """Of a search: its configuration, versions, device, seconds, rewards. No part of what the policy does."""
 

@@ -12,12 +12,12 @@ Reference: Gudovskiy et al. 2021, eq. (5); Lorraine et al., AISTATS 2020.
 from torch import Tensor
 
 from autodo.bilevel.inverse_hessian import MatVec
-from autodo.distributed.process_group import ALONE, Workers
+from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from autodo.losses import Loss, one_hot, softmax_curvature
 
 
 def validation_gradient(
-    logits: Tensor, features: Tensor, labels: Tensor, *, count: int | None = None, workers: Workers = ALONE
+    logits: Tensor, features: Tensor, labels: Tensor, *, count: int | None = None, group: ProcessGroup = SINGLE_PROCESS
 ) -> Tensor:
     """d/dW of the mean cross-entropy.
 
@@ -27,7 +27,7 @@ def validation_gradient(
         logits [M, C], features [M, D], labels [M] int64 -> [C, D].
     """
     residual = logits.softmax(1) - one_hot(labels, logits.shape[1], logits.dtype)
-    return workers.sum(residual.T @ features) / (count or len(labels))
+    return group.all_reduce(residual.T @ features) / (count or len(labels))
 
 
 def hessian_matvec(
@@ -39,7 +39,7 @@ def hessian_matvec(
     *,
     damping: float,
     count: int | None = None,
-    workers: Workers = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> MatVec:
     """V -> H V, with H the Hessian in W of the inner loss mean_i w_i loss_i + damping |W|^2 / 2.
 
@@ -60,7 +60,7 @@ def hessian_matvec(
             curved = softmax_curvature(p, tangent)
         else:
             curved = loss.hessian_product(log_p, log_targets, tangent)
-        return workers.sum((scale * curved).T @ features) + damping * direction
+        return group.all_reduce((scale * curved).T @ features) + damping * direction
 
     return matvec
 

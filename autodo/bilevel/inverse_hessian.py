@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from autodo.config.run import OuterConfig, SolverName
+from autodo.config.bilevel import OuterConfig, SolverName
 from autodo.errors import ConfigError
 
 MatVec = Callable[[Tensor], Tensor]

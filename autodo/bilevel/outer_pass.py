@@ -10,16 +10,16 @@ from autodo.augment.pipeline import Pipeline
 from autodo.bilevel.frozen import frozen
 from autodo.bilevel.hypergradient import hessian_matvec, implicit_objective, validation_gradient
 from autodo.bilevel.inverse_hessian import NEEDS_POSITIVE_DEFINITE, build_solver
-from autodo.config.run import OuterConfig
+from autodo.config.bilevel import OuterConfig
 from autodo.data.batches import Batch, ordered_batches, shuffled_batches
 from autodo.data.device_loader import DeviceLoader
-from autodo.data.stream.streamed_images import CropParameters
-from autodo.distributed.process_group import ALONE, Workers
+from autodo.data.files.crop import CropParameters
+from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
+from autodo.evaluation import Evaluation
 from autodo.losses import Loss
 from autodo.points.model import PointModel, PointView
+from autodo.progress import TrackSteps, untracked
 from autodo.seeds import derive
-from autodo.training.evaluate import Evaluation
-from autodo.training.progress import Watch, unwatched
 
 
 class OuterPass:
@@ -50,7 +50,7 @@ class OuterPass:
         weight_decay: float,
         batch_size: int,
         totals: tuple[int, int] | None = None,
-        workers: Workers = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self.config = config
         self.loss = loss
@@ -63,10 +63,10 @@ class OuterPass:
         self.damping = config.damping + weight_decay
         self.batch_size = batch_size
         self.total, self.total_learnable = totals or (len(images), learnable)
-        self.workers = workers
+        self.group = group
         self.solver = build_solver(config, size=head.weight.numel())
         self.gauss_newton = config.solver in NEEDS_POSITIVE_DEFINITE
-        self._watch: Watch = unwatched
+        self._watch: TrackSteps = untracked
 
     def run(
         self,
@@ -74,7 +74,7 @@ class OuterPass:
         lr: float,
         generator: torch.Generator,
         crops: CropParameters | None = None,
-        watch: Watch = unwatched,
+        watch: TrackSteps = untracked,
     ) -> None:
         """Updates the rows of the learnable points, each once. All workers run their passes together.
 
@@ -95,7 +95,7 @@ class OuterPass:
             else:
                 self._batch_pass(val, lr, generator, crops)
         finally:
-            self.encoder, self._watch = trained, unwatched
+            self.encoder, self._watch = trained, untracked
             for parameter in parameters:
                 parameter.requires_grad_(True)
 
@@ -103,10 +103,10 @@ class OuterPass:
         """The paper's: at every step a val batch, its gradient, and a solve with the train batch's Hessian."""
         val_points = torch.arange(len(val.labels), device=self.points.labels.device)
         val_batches: list[Batch] = []
-        batches = shuffled_batches(self._points(), self.total, self.batch_size, generator, self.workers)
+        batches = shuffled_batches(self._points(), self.total, self.batch_size, generator, self.group)
         for batch, images in self._with_images(batches, crops, moves=True):
             if not val_batches:
-                val_batches = list(shuffled_batches(val_points, val.total, self.batch_size, generator, self.workers))
+                val_batches = list(shuffled_batches(val_points, val.total, self.batch_size, generator, self.group))
             chosen, size = val_batches.pop()
             gradient = self._validation_gradient(val.logits[chosen], val.features[chosen], val.labels[chosen], size)
             rows = self._leaf(batch.points)
@@ -136,14 +136,14 @@ class OuterPass:
             (points, self.total) if self.points.shared else (points[: self.learnable], self.total_learnable)
         )
         if self.points.learns_augmentation:
-            batches = shuffled_batches(learnable, total, self.batch_size, generator, self.workers)
+            batches = shuffled_batches(learnable, total, self.batch_size, generator, self.group)
             for batch, images in self._with_images(batches, crops, moves=True):
                 rows = self._leaf(batch.points)
                 view = self.points.view(batch.points, rows)
                 self._update(batch, rows, view, self._features(images, view.augment, generator), u, lr)
         else:
             # Without lam^A the features do not depend on lam: the ones that the solve chose from serve again.
-            batches = ordered_batches(learnable, total, self.batch_size, self.workers)
+            batches = ordered_batches(learnable, total, self.batch_size, self.group)
             for batch in self.points.prefetch(batches, moves=True):
                 rows = self._leaf(batch.points)
                 view = self.points.view(batch.points, rows)
@@ -155,12 +155,12 @@ class OuterPass:
         if wanted is None or wanted >= self.total:
             return points, self.total
         order = torch.randperm(len(points), generator=generator, device=points.device)
-        return points[order[: self.workers.dealt(wanted)].sort().values], wanted
+        return points[order[: self.group.shard_size(wanted)].sort().values], wanted
 
     def _all_features(
         self, points: Tensor, total: int, generator: torch.Generator, crops: CropParameters | None
     ) -> Tensor:
-        batches = list(ordered_batches(points, total, self.batch_size, self.workers))
+        batches = list(ordered_batches(points, total, self.batch_size, self.group))
         if not self.points.learns_augmentation:
             reading = self._watch(self.images.batches([batch.points for batch in batches], crops), total=len(batches))
             return torch.cat([self._features(images, None, generator) for images in reading])
@@ -194,7 +194,7 @@ class OuterPass:
         return features
 
     def _validation_gradient(self, logits: Tensor, features: Tensor, labels: Tensor, count: int) -> Tensor:
-        return validation_gradient(logits, features, labels, count=count, workers=self.workers)
+        return validation_gradient(logits, features, labels, count=count, group=self.group)
 
     def _solve(
         self, features: Tensor, weights: Tensor, log_targets: Tensor | None, count: int, gradient: Tensor
@@ -208,9 +208,9 @@ class OuterPass:
             log_targets,
             damping=self.damping,
             count=count,
-            workers=self.workers,
+            group=self.group,
         )
-        return self.workers.from_first(self.solver(matvec, gradient))
+        return self.group.broadcast(self.solver(matvec, gradient))
 
     def _update(self, batch: Batch, rows: Tensor, view: PointView, features: Tensor, u: Tensor, lr: float) -> None:
         objective = implicit_objective(
@@ -220,7 +220,7 @@ class OuterPass:
         moves = None
         if self.points.shared:
             # Every worker has a copy of the one row, and all copies take the same step. No other lam is exchanged.
-            gradient = self.workers.sum(gradient)
+            gradient = self.group.all_reduce(gradient)
         elif self.learnable < len(self.images):
             moves = batch.points < self.learnable
         self.points.table.rmsprop_step(self.points.row_index(batch.points), gradient, lr, moves)

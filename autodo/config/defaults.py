@@ -1,12 +1,11 @@
-"""Settings that a RunConfig did not have from the beginning, and what older configurations mean without them.
+"""Defaults of settings that came after the first version, so that run ids and stored configurations keep their meaning.
 
-Three questions have three answers, which need not be the same:
+A setting that is new in RunConfig gets an entry in `ADDED`: the value that describes earlier runs. A stored
+configuration without the setting is read with that value, and a setting with that value is left out of the hash that
+makes a run id. So old runs keep their ids.
 
-- What did runs do before the setting was there? That is its *old default* in `ADDED`. A configuration that was kept
-  without the setting is read with it, and it is left out of the hashes, so that the ids of runs stay what they were.
-- What does the paper do? That is the old default, or the value in `PAPER` where the two differ.
-- What do new runs do? The fields' defaults and the presets say. `CHANGED` lists the settings where that is no longer
-  the old default, so that a grid that was launched before still means the same runs.
+Two tables hold values that differ from it: `PAPER`, where the paper's protocol does; and `CHANGED`, where today's
+default or preset does. A grid that was launched under an earlier protocol is expanded with the old values in `CHANGED`.
 
 Importing this module imports nothing.
 """
@@ -25,16 +24,16 @@ ADDED: dict[str, Any] = {
     "points": {"precision": "fp32", "square_average": "element", "warp": "fused"},
     "training": {"precision": "fp32", "compile": False},
 }
-"""Old defaults by section and key."""
+"""Value before the setting existed, by section and key."""
 
 PAPER: dict[str, Any] = {
     "distortion": {"minority": "total"},
     "outer": {"schedule": "restart", "neumann_scale": "sum"},
 }
-"""What the paper, or its published code where the text is silent, has in place of the old default."""
+"""Value in the paper, or in its published code where the text is silent, if it differs from `ADDED`."""
 
 PROTOCOL = 2
-"""Number of the present defaults and presets; a grid keeps the number under which it was launched."""
+"""Version of today's defaults and presets; a store's grid records the version it was launched under."""
 
 CHANGED: dict[int, dict[str, Any]] = {
     2: {
@@ -44,11 +43,11 @@ CHANGED: dict[int, dict[str, Any]] = {
         "policy.search.implementation": "own",
     }
 }
-"""By protocol, the settings that since then have another default, or another value in presets, with their old value."""
+"""Values before each protocol, of the settings whose default or preset it changed."""
 
 
 def with_added(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of a run, perhaps kept before some settings were there, with all of them."""
+    """Complete a stored configuration with the values of `ADDED` that it lacks."""
     full = dict(config)
     for section, settings in ADDED.items():
         if settings is None:
@@ -59,7 +58,7 @@ def with_added(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def without_added(config: dict[str, Any], added: dict[str, Any] = ADDED) -> dict[str, Any]:
-    """The same without the settings that have their old default."""
+    """Remove the settings that have the value of `ADDED`; the result is hashed."""
     inner = {
         key: without_added(config[key], value)
         for key, value in added.items()
@@ -69,7 +68,7 @@ def without_added(config: dict[str, Any], added: dict[str, Any] = ADDED) -> dict
 
 
 def defaults_before(protocol: int) -> dict[str, Any]:
-    """Old values, by dotted key, of the settings that have changed since a protocol; empty for the present one.
+    """Values under an earlier protocol, by dotted key, of the settings changed since; empty for the present protocol.
 
     Raises:
         ValueError: if there is no such protocol.

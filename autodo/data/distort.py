@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 
-from autodo.config.run import Minority
+from autodo.config.dataset import Minority
 from autodo.data.image_set import Integers
 from autodo.data.split import members
 

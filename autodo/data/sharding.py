@@ -6,10 +6,9 @@ from typing import NamedTuple
 import numpy as np
 
 from autodo.config.run import RunConfig
-from autodo.data.device_loader import concatenate
 from autodo.data.image_set import Images, Integers
 from autodo.data.prepare import DataSplits
-from autodo.distributed.process_group import Workers
+from autodo.distributed.process_group import ProcessGroup
 from autodo.errors import ConfigError
 from autodo.seeds import numpy_generator
 
@@ -43,11 +42,11 @@ class Shard(NamedTuple):
         if len(self.trusted) == self.total:
             return data.val.images, data.val.labels
         train, trusted = self.train, self.trusted
-        images = concatenate([data.train.images[train], data.val.images[trusted]])
+        images = data.train.images[train].concatenate(data.val.images[trusted])
         return images, np.concatenate([data.train.labels[train], data.val.labels[trusted]])
 
 
-def training_shard(data: DataSplits, config: RunConfig, workers: Workers) -> Shard:
+def training_shard(data: DataSplits, config: RunConfig, group: ProcessGroup) -> Shard:
     """This worker's shard; of a process alone everything.
 
     Raises:
@@ -58,15 +57,15 @@ def training_shard(data: DataSplits, config: RunConfig, workers: Workers) -> Sha
     train_total, total = len(train), len(train) + len(trusted)
     for what, count in (("train points", train_total or total), ("points", total)):
         smallest = count // math.ceil(count / config.training.batch_size)
-        _check(workers, smallest, f"a batch has {smallest} of the {count} {what}; raise training.batch_size")
+        _check(group, smallest, f"a batch has {smallest} of the {count} {what}; raise training.batch_size")
     for what, images in (("val", data.val), ("test", data.test)):
-        _check(workers, len(images), f"there are {len(images)} {what} images")
-    generator = numpy_generator(config.seed, "shards", workers.size)
-    return Shard(*shard_by_class(train, trusted, workers, generator), train_total, total)
+        _check(group, len(images), f"there are {len(images)} {what} images")
+    generator = numpy_generator(config.seed, "shards", group.size)
+    return Shard(*shard_by_class(train, trusted, group, generator), train_total, total)
 
 
 def shard_by_class(
-    train_labels: Integers, trusted_labels: Integers, workers: Workers, generator: np.random.Generator
+    train_labels: Integers, trusted_labels: Integers, group: ProcessGroup, generator: np.random.Generator
 ) -> tuple[Integers, Integers]:
     """This worker's train and trusted points: every point has one worker, and all workers' points are alike.
 
@@ -80,10 +79,10 @@ def shard_by_class(
         train_labels [N], trusted_labels [M] int64 -> [n], [m] int64, increasing.
     """
     # Trusted point j is dealt after the N train points, as number N + j.
-    after = (workers.rank - len(train_labels)) % workers.size
+    after = (group.rank - len(train_labels)) % group.size
     return (
-        _dealt(train_labels, workers.rank, workers.size, generator),
-        _dealt(trusted_labels, after, workers.size, generator),
+        _dealt(train_labels, group.rank, group.size, generator),
+        _dealt(trusted_labels, after, group.size, generator),
     )
 
 
@@ -109,6 +108,6 @@ def _dealt(labels: Integers, first: int, size: int, generator: np.random.Generat
     return np.sort(np.concatenate([np.empty(0, np.int64), *dealt]))
 
 
-def _check(workers: Workers, most: int, why: str) -> None:
-    if workers.size > most:
-        raise ConfigError(f"workers: {workers.size} are too many, at most {most} can train this run: {why}")
+def _check(group: ProcessGroup, most: int, why: str) -> None:
+    if group.size > most:
+        raise ConfigError(f"workers: {group.size} are too many, at most {most} can train this run: {why}")

@@ -1,7 +1,7 @@
-"""The processes that train one run together, through torch.distributed; ALONE is the usual single process.
+"""The process group that trains one run: torch.distributed, or `SINGLE_PROCESS` for the usual single process.
 
-What is split among them is dealt like cards: thing j of a sequence goes to worker j % size. So every worker knows how
-many things each has without asking, and any stretch of the sequence is split as evenly as can be.
+Sequences are sharded round-robin: item j goes to rank j % size. Every rank thus knows the size of each shard without
+communication, and any contiguous part of the sequence is spread as evenly as possible.
 """
 
 import inspect
@@ -18,10 +18,11 @@ from torch.nn.parallel import DistributedDataParallel
 T = TypeVar("T")
 
 
-class Workers:
-    """A process alone. `Group` is one of several; every method of it must be called by all of them, in the same order.
+class ProcessGroup:
+    """A single process, and the interface of several (`TorchProcessGroup`).
 
-    A worker that ends in between leaves the others waiting; whoever started them has to stop them.
+    All processes must call the same methods in the same order. If one of them ends in between, the others wait until
+    they are stopped from outside.
     """
 
     rank: int = 0
@@ -29,74 +30,74 @@ class Workers:
 
     @property
     def is_first(self) -> bool:
-        """Whether this worker is the one that writes what all of them know."""
+        """Whether this is the process that writes what all of them know."""
         return self.rank == 0
 
     @property
     def stream(self) -> tuple[str | int, ...]:
-        """Name of this worker's random streams, so that no two draw the same; nothing for a process alone."""
+        """Suffix for the names of this process's random streams; empty for a single process."""
         return ()
 
-    # ----- what a worker has of a sequence
+    # ----- shards of a sequence
 
-    def deal(self, things: NDArray[Any]) -> NDArray[Any]:
-        """This worker's things. Shape: [N, ...] -> [n, ...]."""
-        return things[self.rank :: self.size]
+    def shard(self, items: NDArray[Any]) -> NDArray[Any]:
+        """This process's shard of a sequence. Shape: [N, ...] -> [n, ...]."""
+        return items[self.rank :: self.size]
 
-    def dealt(self, count: int) -> int:
-        """How many of the first `count` things this worker has."""
+    def shard_size(self, count: int) -> int:
+        """Number of items of this process among the first `count` items."""
         return len(range(self.rank, count, self.size))
 
-    def collect(self, dealt: Tensor, total: int) -> Tensor:
-        """All workers' things in their order before they were dealt. Shape: [n] -> [total]."""
-        return dealt
+    def all_gather(self, shard: Tensor, total: int) -> Tensor:
+        """The whole sequence, in order, on every process. Shape: [n] -> [total]."""
+        return shard
 
-    def undealt(self, hands: Sequence[NDArray[Any]]) -> NDArray[Any]:
-        """All things in their order before they were dealt. Shape: [n, ...] of each worker -> [N, ...]."""
-        things = np.empty((sum(map(len, hands)), *hands[0].shape[1:]), hands[0].dtype)
-        for rank, hand in enumerate(hands):
-            things[rank :: self.size] = hand
-        return things
+    def unshard(self, shards: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """The whole sequence, in order, from the shards of all ranks. Shape: [n, ...] of each -> [N, ...]."""
+        items = np.empty((sum(map(len, shards)), *shards[0].shape[1:]), shards[0].dtype)
+        for rank, shard in enumerate(shards):
+            items[rank :: self.size] = shard
+        return items
 
-    # ----- what they tell each other
+    # ----- communication
 
-    def sum(self, tensor: Tensor) -> Tensor:
-        """The sum over the workers, the same to the last bit on all of them."""
+    def all_reduce(self, tensor: Tensor) -> Tensor:
+        """Sum over the processes, the same to the last bit on all of them."""
         return tensor
 
-    def from_first(self, tensor: Tensor) -> Tensor:
-        """The first worker's tensor."""
+    def broadcast(self, tensor: Tensor) -> Tensor:
+        """The first process's tensor."""
         return tensor
 
-    def largest(self, number: int) -> int:
-        """The largest of the workers' numbers."""
+    def all_reduce_max(self, number: int) -> int:
+        """The largest of the processes' numbers."""
         return number
 
-    def all(self, condition: bool) -> bool:
-        """Whether the condition holds on every worker."""
+    def all_true(self, condition: bool) -> bool:
+        """Whether the condition holds on every process."""
         return condition
 
-    def told_by_first(self, thing: T) -> T:
-        """What the first worker has."""
-        return thing
+    def broadcast_object(self, value: T) -> T:
+        """The first process's value."""
+        return value
 
-    def gather(self, thing: T) -> Sequence[T]:
-        """What each worker has, on the first one; nothing on the others."""
-        return [thing]
+    def gather(self, value: T) -> Sequence[T]:
+        """The values of all ranks on the first process; an empty sequence on the others."""
+        return [value]
 
-    def train_together(self, encoder: nn.Module, head: nn.Module) -> nn.Module:
+    def wrap_ddp(self, encoder: nn.Module, head: nn.Module) -> nn.Module:
         """The network for training: images -> logits.
 
-        With several workers, batch norm uses the statistics of the whole batch (`encoder` changes in place, not the
-        names of its state), and a backward pass leaves the mean over the workers of each gradient.
+        With several processes, batch norm uses the statistics of the whole batch (`encoder` is modified in place; its
+        state keeps its names), and a backward pass leaves the mean over the processes of each gradient.
         """
         return nn.Sequential(encoder, head)
 
 
-class Group(Workers):
-    """One of the workers of torch.distributed's default process group: gloo for CPUs, NCCL for GPUs.
+class TorchProcessGroup(ProcessGroup):
+    """The default process group of torch.distributed: gloo on CPUs, NCCL on GPUs.
 
-    With NCCL each worker has a GPU of its own, made the current one by torch.cuda.set_device.
+    With NCCL each process has a GPU of its own, set by torch.cuda.set_device.
     """
 
     def __init__(self) -> None:
@@ -107,65 +108,65 @@ class Group(Workers):
     def stream(self) -> tuple[str | int, ...]:
         return ("worker", self.rank, "of", self.size)
 
-    def collect(self, dealt: Tensor, total: int) -> Tensor:
+    def all_gather(self, shard: Tensor, total: int) -> Tensor:
         rounds = -(-total // self.size)
-        padded = torch.cat([dealt, dealt.new_zeros(rounds - len(dealt))])
-        hands = [torch.empty_like(padded) for _ in range(self.size)]
-        dist.all_gather(hands, padded)
-        return torch.stack(hands, 1).reshape(-1)[:total]
+        padded = torch.cat([shard, shard.new_zeros(rounds - len(shard))])
+        shards = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(shards, padded)
+        return torch.stack(shards, 1).reshape(-1)[:total]
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         total = tensor.detach().clone()
         dist.all_reduce(total)
         return total
 
-    def from_first(self, tensor: Tensor) -> Tensor:
+    def broadcast(self, tensor: Tensor) -> Tensor:
         copy = tensor.detach().clone()
         dist.broadcast(copy, src=0)
         return copy
 
-    def largest(self, number: int) -> int:
-        return max(self._everyones(number))
+    def all_reduce_max(self, number: int) -> int:
+        return max(self._all_gather_object(number))
 
-    def all(self, condition: bool) -> bool:
-        return all(self._everyones(condition))
+    def all_true(self, condition: bool) -> bool:
+        return all(self._all_gather_object(condition))
 
-    def told_by_first(self, thing: T) -> T:
-        things = [thing]
-        dist.broadcast_object_list(things, src=0)
-        return things[0]
+    def broadcast_object(self, value: T) -> T:
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
 
-    def gather(self, thing: T) -> Sequence[T]:
-        things: list[Any] | None = [None] * self.size if self.is_first else None
-        dist.gather_object(thing, things)
-        return things or []
+    def gather(self, value: T) -> Sequence[T]:
+        values: list[Any] | None = [None] * self.size if self.is_first else None
+        dist.gather_object(value, values)
+        return values or []
 
-    def train_together(self, encoder: nn.Module, head: nn.Module) -> nn.Module:
+    def wrap_ddp(self, encoder: nn.Module, head: nn.Module) -> nn.Module:
         # Here, because it imports torch's compiler, which takes a second.
         from autodo.distributed.batch_norm import share_statistics
 
-        network = nn.Sequential(share_statistics(encoder, self.sum), head)
-        # Statistics of the whole batch are the same everywhere, so no buffer need be sent at each step. The option has
+        network = nn.Sequential(share_statistics(encoder, self.all_reduce), head)
+        # Statistics of the whole batch are equal on all ranks, so buffers need not be sent at each step. The option has
         # a new name since torch 2.15.
         known = inspect.signature(DistributedDataParallel).parameters
         send = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
         options: dict[str, Any] = {send: False, "gradient_as_bucket_view": True}
         return DistributedDataParallel(network, **options)
 
-    def _everyones(self, thing: T) -> list[T]:
-        things: list[Any] = [None] * self.size
-        dist.all_gather_object(things, thing)
-        return things
+    def _all_gather_object(self, value: T) -> list[T]:
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
 
 
-ALONE = Workers()
+SINGLE_PROCESS = ProcessGroup()
 
 
-def joined() -> Workers:
-    """The workers of the default process group that this process has joined; ALONE without one, or alone in it.
+def current_process_group() -> ProcessGroup:
+    """torch's default process group; SINGLE_PROCESS if there is none, or only this process is in it.
 
-    So one script trains with one process or with many, whoever started them and made the group.
+    So one script trains with one process or with many, however they were started.
     """
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        return Group()
-    return ALONE
+        return TorchProcessGroup()
+    return SINGLE_PROCESS

@@ -1,16 +1,18 @@
-"""Files that are replaced as a whole: a reader sees the old one, the new one, or none."""
+"""Atomic writes: a reader sees the old file, the new one, or none."""
 
 import contextlib
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it becomes `path` if the block ends well, else nothing is left of it.
+    """Yield a temporary path beside `path`, which replaces `path` if the block succeeds, and is deleted if not.
 
-    Makes the folder if need be. The temporary name begins with a dot.
+    Creates the folder if needed. The temporary name begins with a dot.
 
     Raises:
         OSError: if the folder or the file cannot be written.
@@ -22,3 +24,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save_torch(content: Any, path: str | os.PathLike[str]) -> None:
+    """Save `content` with torch.save, atomically.
+
+    Raises:
+        OSError: if the file cannot be written; torch itself raises a RuntimeError.
+    """
+    import torch  # slow to import
+
+    with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise

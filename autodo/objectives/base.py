@@ -11,7 +11,7 @@ from autodo.augment.pipeline import Pipeline
 from autodo.config.run import RunConfig
 from autodo.data import DataSplits
 from autodo.data.device_loader import DeviceLoader
-from autodo.distributed.process_group import Workers
+from autodo.distributed.process_group import ProcessGroup
 from autodo.points.model import PointView
 
 
@@ -33,7 +33,7 @@ class ObjectiveContext:
     val_images: DeviceLoader
     val_labels: Tensor
     pipeline: Pipeline
-    workers: Workers
+    group: ProcessGroup
     generator: torch.Generator
 
     @property

@@ -28,10 +28,10 @@ class _FromVal(Objective):
     """Draws batches of val and differentiates along their gradient."""
 
     def __init__(self, context: ObjectiveContext) -> None:
-        if context.workers.size > 1:
+        if context.group.size > 1:
             assert context.config.objective is not None
             raise ConfigError(
-                f"workers: {context.config.objective.kind} trains with one worker, not {context.workers.size}: "
+                f"workers: {context.config.objective.kind} trains with one worker, not {context.group.size}: "
                 "batch norm over several workers has no forward-mode derivative"
             )
         _import_forward_mode()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from autodo.augment import affine
-from autodo.config.run import Part, PointsConfig
+from autodo.config.bilevel import Part, PointsConfig
 from autodo.data.batches import Batch
 from autodo.losses import one_hot
 from autodo.points import reweight, soft_labels

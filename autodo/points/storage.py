@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from autodo.config.run import LambdaStorage
+from autodo.config.bilevel import LambdaStorage
 from autodo.errors import ConfigError
 from autodo.io.storage import StrPath
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from autodo.errors import DataError
+from autodo.io.atomic import save_torch
 from autodo.io.storage import StrPath
 from autodo.models import build
 from autodo.models.cosine_head import CosineHead
-from autodo.training.checkpoint import save_torch
 
 FORMAT = 1
 

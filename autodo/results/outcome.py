@@ -15,11 +15,11 @@ from autodo.augment import affine
 from autodo.config.run import RunConfig
 from autodo.data import DataSplits, TrainSet
 from autodo.data.image_set import Integers
+from autodo.evaluation import Evaluation, Scores, group_errors, per_class_accuracy
 from autodo.points.model import PointModel, PointView
 from autodo.results import records
 from autodo.results.classifier import Classifier
 from autodo.results.provenance import git_sha, versions
-from autodo.training.evaluate import Evaluation, Scores, group_errors, per_class_accuracy
 
 
 class Best(NamedTuple):

@@ -1,4 +1,4 @@
-"""The differentiable operations of `smooth_operations`, computed by kornia: the same up to 0.5 of 255 levels.
+"""The differentiable operations of `differentiable_operations`, computed by kornia: the same up to 0.5 of 255 levels.
 
 Signs and edges are PIL's, as in `autodo.augment.operations`: shears and translations move pixels the other way than
 kornia's, and shears keep the image's edge, half a pixel outside of kornia's origin. AutoContrast, Equalize, Posterize
@@ -30,7 +30,7 @@ def _invert(images: Tensor, value: Tensor) -> Tensor:
     return enhance.invert(images, images.new_ones(()))  # its own one would be copied from the host to a GPU
 
 
-OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+KORNIA_OPERATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "ShearX": lambda images, value: _shear(images, value, torch.zeros_like(value)),
     "ShearY": lambda images, value: _shear(images, torch.zeros_like(value), value),
     "TranslateX": lambda images, value: _translate(images, images.shape[3] * value, torch.zeros_like(value)),

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autodo.distributed.process_group import ALONE, Workers
+from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from autodo.errors import DataError
-from autodo.io.atomic import atomic_path
+from autodo.io.atomic import save_torch
 from autodo.io.storage import StrPath
 from autodo.points.storage import ON_DEVICE
 
@@ -59,7 +59,7 @@ def save(
     state: dict[str, Any],
     rows: dict[str, Any],
     positions: Tensor | None = None,
-    workers: Workers = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
     *,
     apart: bool = False,
 ) -> bool:
@@ -79,30 +79,30 @@ def save(
     path = Path(path)
     names: list[str] = []
     written = True
-    if positions is None or (workers.size == 1 and not apart):
+    if positions is None or (group.size == 1 and not apart):
         state = {**state, "points": rows}
     else:
-        (epoch, step), size = _moment(state), workers.size
+        (epoch, step), size = _moment(state), group.size
         # Other names for every moment, because until the file is written the old one and its parts are the checkpoint.
         moment = f"{epoch}.{step}" if step else str(epoch)
         names = [f"{path.stem}.part-{moment}-{rank}-of-{size}{path.suffix}" for rank in range(size)]
         part = {"epoch": epoch, "step": step, "positions": positions, **rows}
-        written = _write(path.with_name(names[workers.rank]), run_id, part)
+        written = _write(path.with_name(names[group.rank]), run_id, part)
         state = {**state, "parts": names}
     # The file must not name a part that is not there.
-    written = workers.all(written)
-    if written and workers.is_first:
+    written = group.all_true(written)
+    if written and group.is_first:
         written = _write(path, run_id, state)
         if written:
             _delete_all_but({path.name, *names}, path)
-    return workers.all(written)
+    return group.all_true(written)
 
 
 def load(
     path: StrPath,
     run_id: str,
     positions: Tensor | None = None,
-    workers: Workers = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
     empty: Empty = ON_DEVICE.allocate_on_host,
     *,
     data: str | None = None,
@@ -126,7 +126,7 @@ def load(
     """
     path = Path(path)
     state: dict[str, Any] | None = None
-    if workers.is_first:
+    if group.is_first:
         _sweep(path)
     if path.exists():
         try:
@@ -147,22 +147,7 @@ def load(
             log.warning("%s cannot be used, the run starts anew: %s", path, error)
             state = None
     # One that cannot read what the others can must not begin where they do not.
-    return state if workers.all(state is not None) else None
-
-
-def save_torch(content: Any, path: StrPath) -> None:
-    """`torch.save`, all or nothing.
-
-    Raises:
-        OSError: if the file cannot be written; torch itself hides that in a RuntimeError.
-    """
-    with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
-        try:
-            torch.save(content, file)
-        except RuntimeError as error:
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
+    return state if group.all_true(state is not None) else None
 
 
 def _write(path: Path, run_id: str, state: dict[str, Any]) -> bool:

@@ -9,10 +9,10 @@ from autodo.augment.pipeline import Pipeline
 from autodo.config.run import RunConfig
 from autodo.data.batches import shuffled_batches
 from autodo.data.device_loader import DeviceLoader
-from autodo.data.stream.streamed_images import CropParameters
-from autodo.distributed.process_group import Workers
+from autodo.data.files.crop import CropParameters
+from autodo.distributed.process_group import ProcessGroup
 from autodo.objectives.base import cross_entropies
-from autodo.training.progress import Watch, unwatched
+from autodo.progress import TrackSteps, untracked
 from autodo.training.schedule import learning_rate_factor
 from autodo.training.sgd import SGD
 
@@ -40,14 +40,14 @@ class HeadFinetune:
         images: DeviceLoader,
         labels: Tensor,
         total: int,
-        workers: Workers,
+        group: ProcessGroup,
     ) -> None:
         assert config.finetune is not None
         training = config.training
         self.config = config
         self.encoder, self.head, self.pipeline = encoder, head, pipeline
         self.images, self.labels, self.total = images, labels, total
-        self.workers = workers
+        self.group = group
         self.class_balanced = config.finetune.class_balanced
         self.lr = config.finetune.lr or training.lr
         self.optimizer = SGD(
@@ -59,7 +59,7 @@ class HeadFinetune:
         epoch: int,
         generator: torch.Generator,
         crops: CropParameters | None = None,
-        watch: Watch = unwatched,
+        watch: TrackSteps = untracked,
     ) -> tuple[float, float]:
         """One pass over as many images as val has.
 
@@ -71,7 +71,7 @@ class HeadFinetune:
         """
         start, epochs = self.config.finetune_start, self.config.training.epochs
         drawn = self._draw(generator)
-        batches = list(shuffled_batches(drawn, self.total, self.config.training.batch_size, generator, self.workers))
+        batches = list(shuffled_batches(drawn, self.total, self.config.training.batch_size, generator, self.group))
         parameters = list(self.head.parameters())
         loss_sum = torch.zeros((), device=self.labels.device)
         self.encoder.eval()
@@ -79,17 +79,17 @@ class HeadFinetune:
         both = watch(zip(batches, coming, strict=True), total=len(batches))
         for step, ((batch, size), images) in enumerate(both, start=1):
             lr = self.lr * learning_rate_factor(epoch - start + step / len(batches), epochs - start, 0)
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
+            for parameter_group in self.optimizer.param_groups:
+                parameter_group["lr"] = lr
             with torch.no_grad():
                 features = self.encoder(self.pipeline.train_view(images, generator))
             loss = cross_entropies(self.head(features), self.labels[batch]).sum() / size
             # Not backward(), which would go through what averages the workers' gradients of the whole network.
             for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-                parameter.grad = self.workers.sum(gradient)
+                parameter.grad = self.group.all_reduce(gradient)
             self.optimizer.step()
             loss_sum += loss.detach() * size
-        return float(self.workers.sum(loss_sum)) / self.total, lr
+        return float(self.group.all_reduce(loss_sum)) / self.total, lr
 
     def _draw(self, generator: torch.Generator) -> Tensor:
         """This worker's images of an epoch. Shape: -> [m] int64."""

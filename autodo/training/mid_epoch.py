@@ -6,11 +6,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from autodo.distributed.process_group import Workers
+from autodo.distributed.process_group import ProcessGroup
 
 
 @dataclass(frozen=True)
-class Midway:
+class MidEpochState:
     """Where an inner phase stands. What each worker has is known to the first one, which writes it.
 
     Shape:
@@ -26,20 +26,20 @@ class Midway:
     loss_sums: list[Tensor]
 
     @classmethod
-    def of(cls, step: int, seconds: float, generator: torch.Generator, loss_sum: Tensor, workers: Workers) -> Self:
+    def of(cls, step: int, seconds: float, generator: torch.Generator, loss_sum: Tensor, group: ProcessGroup) -> Self:
         """After a step; all workers must ask for it."""
-        hands = workers.gather((generator.get_state(), loss_sum.cpu()))
+        hands = group.gather((generator.get_state(), loss_sum.cpu()))
         return cls(step, seconds, [state for state, _ in hands], [own for _, own in hands])
 
-    def restore(self, generator: torch.Generator, loss_sum: Tensor, workers: Workers) -> None:
+    def restore(self, generator: torch.Generator, loss_sum: Tensor, group: ProcessGroup) -> None:
         """Takes a worker's generator and its sum of losses to where they were.
 
         Other workers than those that were there, or another kind of device, cannot take the same course: they draw
         anew, and the sum of all losses is the first one's.
         """
         lengths = {len(state) for state in (*self.generators, generator.get_state())}
-        if len(self.generators) == workers.size and len(lengths) == 1:
-            generator.set_state(self.generators[workers.rank])
-            loss_sum.copy_(self.loss_sums[workers.rank])
-        elif workers.is_first:
+        if len(self.generators) == group.size and len(lengths) == 1:
+            generator.set_state(self.generators[group.rank])
+            loss_sum.copy_(self.loss_sums[group.rank])
+        elif group.is_first:
             loss_sum.copy_(torch.stack(self.loss_sums).sum())

@@ -17,33 +17,35 @@ import torch
 from torch import Tensor, nn
 
 from autodo.augment.pipeline import Pipeline, channel_statistics
-from autodo.augment.policy import build_policy
+from autodo.augment.policies import build_policy
 from autodo.augment.policy_file import PolicyFile
 from autodo.bilevel.outer_pass import OuterPass
-from autodo.config.run import OuterConfig, RunConfig
+from autodo.config.bilevel import OuterConfig
+from autodo.config.run import RunConfig
 from autodo.data import DataSplits, ImageSet
 from autodo.data.batches import shuffled_batches
-from autodo.data.device_loader import DeviceLoader, statistics_sample
+from autodo.data.device_loader import DeviceLoader
+from autodo.data.files.crop import CropParameters
 from autodo.data.image_set import Integers
 from autodo.data.sharding import training_shard
-from autodo.data.stream.streamed_images import CropParameters
-from autodo.distributed.process_group import ALONE, Workers
+from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from autodo.errors import DataError, ImageLost, TrainingDiverged
+from autodo.evaluation import Evaluation, Scores, per_class_accuracy
 from autodo.io.storage import StrPath
 from autodo.losses import LOSSES
 from autodo.objectives import ObjectiveContext, TrainStep, build_objective
 from autodo.points.model import PointModel
 from autodo.points.storage import ON_DEVICE, TableStorage
+from autodo.progress import Durations, Progress, ProgressReporter
 from autodo.results.classifier import Classifier
 from autodo.results.outcome import Best, Outcome, build_outcome, embeddings_table, merged, points_table
 from autodo.results.provenance import device_name, peak_memory_bytes
 from autodo.results.thumbnails import with_thumbnails
 from autodo.seeds import derive, torch_generator
 from autodo.training import checkpoint as checkpoints
-from autodo.training.evaluate import Evaluation, Scores, evaluate, per_class_accuracy
+from autodo.training.evaluator import evaluate
 from autodo.training.finetune import HeadFinetune
-from autodo.training.mid_epoch import Midway
-from autodo.training.progress import Durations, Progress, ProgressClock
+from autodo.training.mid_epoch import MidEpochState
 from autodo.training.schedule import learning_rate_factor, restarted_factor
 from autodo.training.sgd import SGD
 from autodo.training.task_model import best_model, classifier_of, compiled, computes_in_bf16, initial_model
@@ -55,7 +57,7 @@ STRETCH = 2**17
 """Train points whose features and logits are there at a time when all are evaluated."""
 
 
-class Training:
+class Trainer:
     """One run. Iterating trains it, and yields each epoch's row of `records.SCHEMAS["epochs"]`.
 
     Every random stream derives from (seed, phase, epoch), so a run that continues from its checkpoint takes the same
@@ -72,7 +74,7 @@ class Training:
         checkpoint_steps: steps between checkpoints within the inner phase of an epoch, which then also ends with one;
             None makes none there. An outer pass and an epoch of `finetune` begin anew if they are cut.
         on_checkpoint: called after each checkpoint within an epoch.
-        workers: from `autodo.distributed.process_group.joined`; each must iterate to the same epoch, or to the end.
+        group: the processes that train together; each must iterate to the same epoch, or to the end.
         policy: what a file or a search gave, if the config's policy is one of these.
         storage: where lambda is kept; any gives the same result, and a checkpoint of one can be continued with another.
         on_progress: called every few seconds within an epoch, with where it stands.
@@ -94,7 +96,7 @@ class Training:
         checkpoint_every: int = 1,
         checkpoint_steps: int | None = None,
         on_checkpoint: Callable[[], object] = lambda: None,
-        workers: Workers = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
         policy: PolicyFile | None = None,
         storage: TableStorage = ON_DEVICE,
         on_progress: Callable[[Progress], object] | None = None,
@@ -103,7 +105,7 @@ class Training:
         self.config = config
         self.data = data
         self.device = torch.device(device)
-        self.workers = workers
+        self.group = group
         self.classes = len(data.class_names)
         self._checkpoint = None if checkpoint is None else Path(checkpoint)
         self._checkpoint_every = checkpoint_every
@@ -116,21 +118,21 @@ class Training:
             torch.cuda.init()  # which a device with a number does not do by itself here
             torch.cuda.reset_peak_memory_stats(self.device)
         # Each has looked at the files by itself, and positions mean the same images on all or nothing at all.
-        if not workers.all(data.fingerprint == workers.told_by_first(data.fingerprint)):
+        if not group.all_true(data.fingerprint == group.broadcast_object(data.fingerprint)):
             raise DataError(
                 f"{config.dataset.path or config.dataset.name}: the images are not the same on all nodes that train "
                 "this run: files are missing, other or damaged on some; make the copies equal"
             )
-        self.shard = training_shard(data, config, workers)
+        self.shard = training_shard(data, config, group)
         self.train_size = len(self.shard.train)
-        self._progress = ProgressClock(
+        self._progress = ProgressReporter(
             config, on_progress, sizes=(self.shard.total, len(data.val) + len(data.test)), expected=expected
         )
         images, observed = self.shard.points(data)
-        self.images, labels = DeviceLoader(images, self.device), self._to_device(observed)
+        self.images, labels = images.loader(self.device), self._to_device(observed)
         self.val_images, self.val_labels = self._share(data.val)
         self.test_images, self.test_labels = self._share(data.test)
-        mean, std = channel_statistics(statistics_sample(data.train.images))
+        mean, std = channel_statistics(data.train.images.statistics_sample())
         self.policy = None if config.policy is None else build_policy(config.policy, policy)
         warp = "fused" if config.points is None else config.points.warp
         self.pipeline = Pipeline(config.augmentation, mean.to(self.device), std.to(self.device), self.policy, warp)
@@ -142,7 +144,7 @@ class Training:
             logger.warning(
                 "training.precision: bf16 takes many times as long as fp32 here: %s lacks it", device_name(self.device)
             )
-        network = workers.train_together(self.encoder, self.head)
+        network = group.wrap_ddp(self.encoder, self.head)
         self.network = compiled(network, self.device) if config.training.compile else network
         self.optimizer = SGD(
             [*self.encoder.parameters(), *self.head.parameters()],
@@ -156,13 +158,13 @@ class Training:
         self.outer = self._build_outer()
         val = self.val_images, self.val_labels
         drawn = self._generator("objective", 0)
-        self.objective = build_objective(ObjectiveContext(config, data, labels, *val, self.pipeline, workers, drawn))
+        self.objective = build_objective(ObjectiveContext(config, data, labels, *val, self.pipeline, group, drawn))
         model = self.encoder, self.head, self.pipeline
         finetunes = config.finetune is not None
-        self.finetune = HeadFinetune(config, *model, *val, len(data.val), workers) if finetunes else None
+        self.finetune = HeadFinetune(config, *model, *val, len(data.val), group) if finetunes else None
 
         self.epoch = 0
-        self.midway: Midway | None = None
+        self.midway: MidEpochState | None = None
         self.history: list[Row] = []
         self.best: Best | None = None
         if self._checkpoint is not None:
@@ -188,7 +190,7 @@ class Training:
         self.pipeline.policy = self.policy and self.policy.at(epoch / self.config.training.epochs)
         if self.finetune is not None and epoch >= self.config.finetune_start:
             drawn = self._generator("finetune", epoch), self._crops("finetune", epoch)
-            watch = functools.partial(self._progress.steps, phase="finetune", epoch=epoch)
+            watch = functools.partial(self._progress.track, phase="finetune", epoch=epoch)
             train_loss, lr = self.finetune.run(epoch, *drawn, watch)
             images = self.finetune.total
         else:
@@ -197,7 +199,7 @@ class Training:
         inner_done = self._clock()
         on_val = self._evaluate(self.val_images, self.val_labels, len(self.data.val))
         on_test = self._evaluate(self.test_images, self.test_labels, len(self.data.test))
-        val, test = on_val.scores(self.workers), on_test.scores(self.workers)
+        val, test = on_val.scores(self.group), on_test.scores(self.group)
         # The val loss sees the last step too, which the train loss was summed up before.
         self._stop_unless_finite("train loss", train_loss, epoch)
         self._stop_unless_finite("val loss", val.loss, epoch)
@@ -207,7 +209,7 @@ class Training:
         outer_phase = self.config.has_outer_pass(epoch)
         if outer_phase:
             self._outer_phase(epoch, on_val)
-            total = self.workers.sum(self.points.table.pop_update_sum())
+            total = self.group.all_reduce(self.points.table.pop_update_sum())
             self._stop_unless_finite("sum of lambda", float(total), epoch)
         outer_done = self._clock()
 
@@ -227,7 +229,7 @@ class Training:
             "outer_seconds": outer_done - eval_done,
             "eval_seconds": eval_done - inner_done,
             "images_per_second": images / inner_seconds,
-            "peak_memory_bytes": self.workers.largest(peak_memory_bytes(self.device)),
+            "peak_memory_bytes": self.group.all_reduce_max(peak_memory_bytes(self.device)),
         }
 
     def _inner_phase(self, epoch: int) -> tuple[float, float]:
@@ -240,13 +242,13 @@ class Training:
         generator = self._generator("inner", epoch)
         everything = torch.arange(len(self.images), device=self.device)
         total = self.shard.total
-        batches = list(shuffled_batches(everything, total, training.batch_size, generator, self.workers))
+        batches = list(shuffled_batches(everything, total, training.batch_size, generator, self.group))
         self.network.train()
         loss_sum = torch.zeros((), device=self.device)
         begin, midway, self.midway = 0, self.midway, None
         if midway is not None:
             begin = midway.step
-            midway.restore(generator, loss_sum, self.workers)
+            midway.restore(generator, loss_sum, self.group)
         left = batches[begin:]
         reading = self.images.batches([batch.points for batch in left], self._crops("inner", epoch))
         both = zip(self.points.prefetch(left, moves=False), reading, strict=True)
@@ -254,16 +256,16 @@ class Training:
         def mean_loss(share: float) -> float:
             return float(loss_sum) / (share * len(self.images))
 
-        watched = self._progress.steps(both, "inner", epoch, total=len(batches), done=begin, mean_loss=mean_loss)
+        watched = self._progress.track(both, "inner", epoch, total=len(batches), done=begin, mean_loss=mean_loss)
         for step, ((batch, size), images) in enumerate(watched, start=begin + 1):
             lr = training.lr * self._lr_factor(epoch + step / len(batches))
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
+            for parameters in self.optimizer.param_groups:
+                parameters["lr"] = lr
             view = self.points.view(batch)
             pixels = self.pipeline.train_view(images, generator, view.augment)
             now = TrainStep(batch, size, pixels, self.points.labels[batch], view, epoch, lr, generator)
             # The workers' gradients are averaged: over the mean size of their parts that is the whole batch's mean.
-            part = size / self.workers.size
+            part = size / self.group.size
             loss = self.objective.losses(self.network, now).sum() / part
             self.optimizer.zero_grad()
             loss.backward()
@@ -271,14 +273,14 @@ class Training:
             loss_sum += loss.detach() * part
             if self._checkpoint_steps and (step % self._checkpoint_steps == 0 or step == len(batches)):
                 self._save_midway(step, generator, loss_sum)
-        return float(self.workers.sum(loss_sum)) / total, self.optimizer.param_groups[0]["lr"]
+        return float(self.group.all_reduce(loss_sum)) / total, self.optimizer.param_groups[0]["lr"]
 
     def _outer_phase(self, epoch: int, val: Evaluation) -> None:
         """Alg. 1, lines 10 to 19: lam of the distorted train points moves; trusted val points keep theirs."""
         assert self.outer is not None
         assert self.config.outer is not None
         lr = self.config.outer.every * self.config.outer.lr * self._outer_lr_factor(epoch, self.config.outer)
-        watch = functools.partial(self._progress.steps, phase="outer", epoch=epoch)
+        watch = functools.partial(self._progress.track, phase="outer", epoch=epoch)
         self.outer.run(val, lr, self._generator("outer", epoch), self._crops("outer", epoch), watch)
 
     def outcome(self, *, keep_embeddings: bool = False) -> Outcome:
@@ -293,11 +295,11 @@ class Training:
         assert self.best is not None
         with self._telling_where_it_goes_on():
             own = self._train_points()
-            points = merged(self.workers.gather(own) or [own])
-            if self.workers.is_first:
+            points = merged(self.group.gather(own) or [own])
+            if self.group.is_first:
                 points = with_thumbnails(points, self.data.train.images)
             embeddings = self._embeddings() if keep_embeddings else None
-        device = device_name(self.device, self.workers.size)
+        device = device_name(self.device, self.group.size)
         return build_outcome(
             self.config, self.data, self.history, self.best, points, embeddings, device, self.classifier()
         )
@@ -310,8 +312,8 @@ class Training:
         train, given = self.shard.train, self.data.train
         images, observed = self.images, self.points.labels
         if not self.config.trains_on_train:
-            train = self.workers.deal(np.arange(len(given)))
-            images, observed = DeviceLoader(given.images[train], self.device), self._to_device(given.labels[train])
+            train = self.group.shard(np.arange(len(given)))
+            images, observed = given.images[train].loader(self.device), self._to_device(given.labels[train])
         size = max(1, STRETCH // self._evaluation_batch) * self._evaluation_batch
         parts = []
         for first in range(0, len(train), size):
@@ -332,16 +334,16 @@ class Training:
         assert self.best is not None
         model = best_model(self.best, self.config, self.data, self.device)
         features = self._evaluate(self.test_images, self.test_labels, len(self.data.test), model).features
-        hands = self.workers.gather(features.cpu().numpy())
-        if not self.workers.is_first:
+        hands = self.group.gather(features.cpu().numpy())
+        if not self.group.is_first:
             return None
-        return embeddings_table(self.config, self.data, self.best, self.workers.undealt(hands))
+        return embeddings_table(self.config, self.data, self.best, self.group.unshard(hands))
 
     # --- setting up, keeping and continuing ---
 
     def _build_points(self, labels: Tensor) -> PointModel:
         """The per-point model of this worker's train points, with the given labels."""
-        config, stream, device = self.config, self.workers.stream, self.device
+        config, stream, device = self.config, self.group.stream, self.device
 
         # It holds nothing of this training: a table that did would keep it, and all that it has on a GPU, until Python
         # looks for cycles.
@@ -365,7 +367,7 @@ class Training:
             totals=(self.shard.total, len(self.data.train)),
             weight_decay=self.config.training.weight_decay,
             batch_size=self.config.training.batch_size,
-            workers=self.workers,
+            group=self.group,
         )
 
     def _keep_best(self, epoch: int, val: Scores, test: Scores) -> None:
@@ -384,7 +386,7 @@ class Training:
             kept = (
                 f"goes on from its checkpoint after {place}" if epoch or step else "has no checkpoint and begins anew"
             )
-            node = f"node {socket.gethostname()}: " if self.workers.size > 1 else ""  # each has files of its own
+            node = f"node {socket.gethostname()}: " if self.group.size > 1 else ""  # each has files of its own
             raise ImageLost(f"{node}{error}: the run {kept}") from None
 
     def _stop_unless_finite(self, what: str, value: float, epoch: int) -> None:
@@ -410,7 +412,7 @@ class Training:
     @property
     def _evaluation_batch(self) -> int:
         """Images of a worker's batch where nothing is trained."""
-        return math.ceil(self.config.training.batch_size / self.workers.size)
+        return math.ceil(self.config.training.batch_size / self.group.size)
 
     def state_dict(self) -> dict[str, Any]:
         """All that another training of this run needs to continue from here, as tensors and plain values."""
@@ -443,7 +445,7 @@ class Training:
             self._progress.epoch_ended(row)
         self.best = None if state["best"] is None else Best(**state["best"])
         midway = state.get("midway")
-        self.midway = None if midway is None else Midway(**midway)
+        self.midway = None if midway is None else MidEpochState(**midway)
         self.epoch = self._checkpoint_epoch = state["epoch"]
         self._checkpoint_step = 0 if self.midway is None else self.midway.step
 
@@ -452,7 +454,7 @@ class Training:
         state = self.state_dict()
         rows = state.pop("points")
         run_id, apart = self.config.run_id, self.storage.off_device
-        return checkpoints.save(path, run_id, state, rows, self._positions, self.workers, apart=apart)
+        return checkpoints.save(path, run_id, state, rows, self._positions, self.group, apart=apart)
 
     def _save_midway(self, step: int, generator: torch.Generator, loss_sum: Tensor) -> None:
         """Writes a checkpoint within an inner phase."""
@@ -460,8 +462,8 @@ class Training:
             return
         # The weights see the last step too, which the train loss was summed up before.
         weights = torch.stack([parameter.detach().sum() for parameter in self.network.parameters()]).sum()
-        self._stop_unless_finite("train loss", float(self.workers.sum(loss_sum) + weights), self.epoch)
-        self.midway = Midway.of(step, self._clock() - self._started, generator, loss_sum, self.workers)
+        self._stop_unless_finite("train loss", float(self.group.all_reduce(loss_sum) + weights), self.epoch)
+        self.midway = MidEpochState.of(step, self._clock() - self._started, generator, loss_sum, self.group)
         if self._save(self._checkpoint):
             self._checkpoint_epoch, self._checkpoint_step = self.epoch, step
             self._on_checkpoint()
@@ -469,7 +471,7 @@ class Training:
 
     def _restore(self, path: Path) -> None:
         run_id, data = self.config.run_id, self.data.fingerprint
-        state = checkpoints.load(path, run_id, self._positions, self.workers, self.storage.allocate_on_host, data=data)
+        state = checkpoints.load(path, run_id, self._positions, self.group, self.storage.allocate_on_host, data=data)
         if state is None:
             return
         try:
@@ -477,7 +479,7 @@ class Training:
             told = ""
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             told = f"{type(error).__name__}: {error}"
-        if not self.workers.all(not told):
+        if not self.group.all_true(not told):
             raise checkpoints.UnusableCheckpoint(told or "another worker cannot use it")
 
     def _lr_factor(self, progress: float) -> float:
@@ -497,7 +499,7 @@ class Training:
 
     def _generator(self, phase: str, epoch: int) -> torch.Generator:
         """Of a phase of an epoch, or of whatever else is counted."""
-        return torch_generator(self.config.seed, phase, epoch, *self.workers.stream, device=self.device)
+        return torch_generator(self.config.seed, phase, epoch, *self.group.stream, device=self.device)
 
     def _crops(self, phase: str, epoch: int) -> CropParameters | None:
         """What is cut out of streamed images in a phase of an epoch, by no matter which worker."""
@@ -511,8 +513,8 @@ class Training:
 
     def _share(self, images: ImageSet) -> tuple[DeviceLoader, Tensor]:
         """Images and labels of this worker's share of a set."""
-        deal = self.workers.deal
-        return DeviceLoader(deal(images.images), self.device), self._to_device(deal(images.labels))
+        mine = slice(self.group.rank, None, self.group.size)
+        return images.images[mine].loader(self.device), self._to_device(images.labels[mine])
 
     def _to_device(self, array: Any) -> Tensor:
         return torch.from_numpy(array).to(self.device)

@@ -10,16 +10,16 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ByteSize,
     ConfigDict,
     Field,
     field_validator,
-    model_validator,
 )
 
+from autodo.config.dataset import DistortionConfig
 from autodo.config.defaults import PROTOCOL, defaults_before
-from autodo.config.recipes import (
-    build_run,
+from autodo.config.recipes import build_run
+from autodo.config.run import RunConfig, SplitName
+from autodo.config.shipped import (
     canonical_method,
     dataset_names,
     dataset_preset,
@@ -27,10 +27,10 @@ from autodo.config.recipes import (
     method_preset,
     shipped_file,
 )
-from autodo.config.run import DistortionConfig, LambdaStorage, RunConfig, SplitName
 from autodo.config.validation import check_name, load_yaml, parse_model
 from autodo.errors import ConfigError
 from orchestration.grid.keep import Keep
+from orchestration.grid.resources import ResourcesConfig
 
 _SUFFIXES = (".yaml", ".yml")
 # What a grid already spans; an override of one of these would silently collapse an axis.
@@ -90,60 +90,6 @@ MethodName = Annotated[str, AfterValidator(_known_method)]
 DistortionName = Annotated[str, AfterValidator(_known_distortion)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 NotEmpty = AfterValidator(_not_empty)
-
-
-class ResourcesConfig(BaseModel):
-    """What one run occupies; it changes how long a grid takes, not its results."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    cpus: Annotated[int, Field(ge=1)] = 1
-    """Cores of a worker, and threads of torch."""
-    gpus: Annotated[float, Field(ge=0)] = 0.0
-    """GPUs of a worker; 0.5 lets two runs share a GPU."""
-    memory: Annotated[ByteSize, Field(gt=0)] | None = None
-    """Host memory that is set aside for a worker, such as `8GiB`; None sets none aside."""
-    workers: Annotated[int, Field(ge=1)] = 1
-    """Processes that train one run together, each with the cpus, gpus and memory above."""
-    lambda_storage: LambdaStorage = "device"
-    """Where a worker keeps lambda of its points: on the device that trains, in host memory, or in a temporary file."""
-    loader_workers: Annotated[int, Field(ge=0)] | None = None
-    """Processes of a worker that decode images which are streamed; None: one for each of several cpus, else none."""
-    checkpoint_steps: Annotated[int, Field(ge=1)] | None = None
-    """Steps between checkpoints within an epoch; None: only after epochs."""
-
-    @property
-    def per_worker(self) -> dict[str, float]:
-        """What a worker needs, by Ray's names; nothing that it needs none of."""
-        amounts = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory or 0}
-        return {kind: amount for kind, amount in amounts.items() if amount}
-
-    @property
-    def decoders(self) -> int:
-        """Processes of a worker that decode images; 0: the worker does."""
-        if self.loader_workers is not None:
-            return self.loader_workers
-        return self.cpus if self.cpus > 1 else 0
-
-    @field_validator("gpus")
-    @classmethod
-    def _whole_or_a_share(cls, gpus: float) -> float:
-        if gpus > 1 and gpus != int(gpus):
-            raise ValueError(f"{gpus:g} GPUs are neither whole ones nor a share of one")
-        return gpus
-
-    @field_validator("memory")
-    @classmethod
-    def _has_a_unit(cls, memory: int | None) -> int | None:
-        if memory is not None and memory < 2**20:
-            raise ValueError(f"{memory:d} bytes are less than a MiB; give a unit, such as 8GiB")
-        return memory
-
-    @model_validator(mode="after")
-    def _workers_share_no_gpu(self) -> Self:
-        if self.workers > 1 and self.gpus % 1:
-            raise ValueError(f"gpus: {self.gpus:g} cannot be with {self.workers} workers: each needs whole GPUs")
-        return self
 
 
 class GridConfig(BaseModel):

@@ -36,7 +36,7 @@ import ray  # noqa: E402
 from ray.exceptions import RayActorError, RayError, RayTaskError  # noqa: E402
 
 from autodo.errors import ConfigError  # noqa: E402
-from orchestration.grid.grid import ResourcesConfig  # noqa: E402
+from orchestration.grid.resources import ResourcesConfig  # noqa: E402
 from orchestration.ray_cluster.address import check_address  # noqa: E402
 
 

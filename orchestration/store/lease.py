@@ -1,12 +1,12 @@
-"""Who is at work on a run, where the storage has no locks: an object that its owner renews.
+"""Lease on a run in an object store, which has no locks: an object that its owner renews.
 
 An object store offers no conditional write through pyarrow.fs. So a claim is written, then read back after a moment:
 the last writer has it. If a process is delayed between its look at the lease and its claim by more than that moment,
-two may go on; the one that does not own the lease learns it at its next renewal and stops. What that costs is work
-done twice for some seconds. Nothing else: results do not depend on who computes them, and each is one object that is
-replaced as a whole.
+two may go on; the one that does not own the lease notices at its next renewal and stops. The cost is some seconds of
+work done twice and nothing else: results do not depend on the process that computes them, and each is one object that
+is replaced as a whole.
 
-Whether a lease of another machine is stale is told by the clocks of both, which must agree to within half a minute.
+Whether a lease of another machine is stale depends on the clocks of both, which must agree to within half a minute.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from orchestration.store.run_state import RunBusy
 RENEW_SECONDS = 15.0
 STALE_SECONDS = 60.0
 SETTLE_SECONDS = 0.5
-"""How long a claim must stand before it is believed."""
+"""Time between a claim and the look that confirms it."""
 
 
 class Holder(BaseModel):
@@ -39,7 +39,7 @@ class Holder(BaseModel):
     owner: str
     host: str
     machine: str
-    """Host, boot and process namespace: within one, process ids tell who is alive."""
+    """Host, boot and process namespace: within one, a process id and its start identify a process."""
     pid: int
     process_start: str
     time: datetime.datetime
@@ -56,47 +56,47 @@ class Holder(BaseModel):
 class Lease:
     """This process's claim to a run, renewed by a thread until it is released or lost."""
 
-    def __init__(self, place: Location) -> None:
-        self._place = place
+    def __init__(self, file: Location) -> None:
+        self._file = file
         self._owner = uuid.uuid4().hex
         self._ended = threading.Event()
         self._lost_to: Holder | None = None
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
     def check(self) -> None:
-        """Raises RunBusy if another process has taken the run over."""
+        """Raise RunBusy if another process has taken the run over."""
         if self._lost_to is not None:
-            raise RunBusy(f"{self._lost_to.host}:{self._lost_to.pid} has taken this run over ({self._place})")
+            raise RunBusy(f"{self._lost_to.host}:{self._lost_to.pid} has taken this run over ({self._file})")
 
     def acquire(self) -> None:
-        """Claims the run. Raises RunBusy if another process is at work on it."""
-        holder = read(self._place)
-        # Its own is that of an earlier try, which the storage did not answer to the end.
+        """Claim the run. Raises RunBusy if another process is at work on it."""
+        holder = read(self._file)
+        # A lease of our own comes from an earlier try whose answer was lost.
         if holder is not None and holder.owner != self._owner and holder.alive:
-            raise RunBusy(f"{holder.host}:{holder.pid} is at work on it; see {self._place}")
+            raise RunBusy(f"{holder.host}:{holder.pid} is at work on it; see {self._file}")
         self._write()
         time.sleep(SETTLE_SECONDS)
-        holder = read(self._place)
+        holder = read(self._file)
         if holder is None or holder.owner != self._owner:
             who = f"{holder.host}:{holder.pid}" if holder else "another process"
-            raise RunBusy(f"{who} began at the same moment; see {self._place}")
+            raise RunBusy(f"{who} began at the same moment; see {self._file}")
         self._thread.start()
 
     def release(self) -> None:
-        """Ends the renewal and gives the run free, unless it is another's by now."""
+        """End the renewal and remove the lease, unless another process has it by now."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()
         with contextlib.suppress(StoreError):  # it goes stale by itself
-            holder = read(self._place)
+            holder = read(self._file)
             if holder is not None and holder.owner == self._owner:
-                self._place.delete()
+                self._file.delete()
 
     def _renew(self) -> None:
         while not self._ended.wait(RENEW_SECONDS):
-            # While the storage does not answer nobody else can claim the run either.
+            # While the storage does not answer, no other process can claim the run either.
             with contextlib.suppress(StoreError):
-                holder = read(self._place)
+                holder = read(self._file)
                 if holder is not None and holder.owner != self._owner:
                     self._lost_to = holder
                     return
@@ -111,13 +111,13 @@ class Lease:
             process_start=_process_start(os.getpid()),
             time=datetime.datetime.now(datetime.UTC),
         )
-        self._place.write_text(holder.model_dump_json())
+        self._file.write_text(holder.model_dump_json())
 
 
-def read(place: Location) -> Holder | None:
-    """Who holds a lease; None if nobody does, or it is damaged."""
+def read(file: Location) -> Holder | None:
+    """Holder of a lease; None if there is none, or the file is damaged."""
     try:
-        return Holder.model_validate_json(place.read_bytes())
+        return Holder.model_validate_json(file.read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
 
@@ -132,9 +132,9 @@ def _machine() -> str:
 
 
 def _process_start(pid: int) -> str:
-    """When a process of this machine began, in ticks since its boot; empty if there is none, or it has ended."""
+    """Start of a process of this machine, in ticks since its boot; empty if it does not exist or has ended."""
     try:
-        # After the name, which stands in brackets and may hold anything: state is the first field, start the 20th.
+        # The name is in brackets and may hold anything; after it the state is the first field and the start the 20th.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""

@@ -1,11 +1,10 @@
-"""The temporary directory of a launch, for Ray's sessions, and what killed launches left behind.
+"""Temporary directory of a launch, for Ray's sessions, and the removal of those that killed launches left behind.
 
 A launch that ends by itself removes its directory. After `kill -9` or a power cut it stays, with Ray's logs and spilled
 objects; the processes do not: Ray's own end seconds after the driver, its two agents within about a minute.
 """
 
 import contextlib
-import fcntl
 import os
 import shutil
 import stat
@@ -13,23 +12,24 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from autodo.io.file_lock import try_lock
+
 _PREFIX = "autodo-"
 _LOCK = "launch.lock"
 
 
 @contextlib.contextmanager
 def scratch_directory(parent: Path) -> Iterator[Path]:
-    """A new directory that is removed at the end; `sweep` removes it if this process is killed before.
+    """A new directory that is removed at the end; if this process is killed before, `sweep` removes it.
 
-    The mark of a living owner is a lock, which the kernel drops however the process ends: a process id could have been
-    given to another process since.
+    A lock marks a living owner: the kernel drops it however the process ends, while a process id could have been given
+    to another process since.
     """
     path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
     try:
         with (path / "new.lock").open("w") as lock:
-            with contextlib.suppress(OSError):  # a file system without locks: nothing will be swept from it
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                # Under its name it is locked from the first moment on.
+            # Locked before it has its name. Without locks it keeps the other name, and nothing is swept.
+            if try_lock(lock.fileno()):
                 (path / "new.lock").rename(path / _LOCK)
             yield path
     finally:
@@ -37,9 +37,9 @@ def scratch_directory(parent: Path) -> Iterator[Path]:
 
 
 def sweep(parent: Path) -> list[Path]:
-    """Removes the directories in `parent` whose launch is dead, and returns them.
+    """Remove the directories in `parent` whose launch is dead, and return them.
 
-    It touches only what `scratch_directory` of the same user made and nobody holds.
+    Only directories that `scratch_directory` made for the same user and that no process holds are touched.
     """
     return [path for path in sorted(parent.glob(f"{_PREFIX}*")) if _is_ours(path) and _remove_if_dead(path)]
 
@@ -58,11 +58,11 @@ def _remove_if_dead(path: Path) -> bool:
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+        dead = try_lock(descriptor, patience=0)
+        if dead:
+            shutil.rmtree(path, ignore_errors=True)
+        return dead and not path.exists()
+    except BlockingIOError:
         return False
-    else:
-        shutil.rmtree(path, ignore_errors=True)
-        return not path.exists()
     finally:
         os.close(descriptor)

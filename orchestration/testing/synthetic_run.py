@@ -18,7 +18,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from autodo.config.run import DistortionConfig, RunConfig
+from autodo.config.dataset import DistortionConfig
+from autodo.config.run import RunConfig
 from autodo.results import records
 
 Floats = NDArray[np.float64]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from autodo.config.nested import flatten
 from autodo.text import printable
 from reports.analysis.classes import with_minority
 from reports.readers.result_rows import minority_of
@@ -130,7 +131,7 @@ def _differing_keys(settings: Collection[Mapping[str, Any]]) -> list[str]:
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a method by dotted key, of which variant_id is the hash."""
-    return flat({part: config.get(part) for part in _METHOD})
+    return flatten({part: config.get(part) for part in _METHOD})
 
 
 def _describe(recipes: Mapping[str, Mapping[str, Any]], recipe: str) -> str:
@@ -149,12 +150,4 @@ def _describe(recipes: Mapping[str, Mapping[str, Any]], recipe: str) -> str:
 
 def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a comparison keeps fixed, by dotted key, of which recipe_id is the hash."""
-    return flat({part: value for part, value in config.items() if part not in _AXES})
-
-
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A configuration by dotted key, such as `training.epochs`."""
-    values: dict[str, Any] = {}
-    for key, value in config.items():
-        values.update(flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value})
-    return values
+    return flatten({part: value for part, value in config.items() if part not in _AXES})

@@ -8,7 +8,7 @@ from importlib import resources
 from typing import Any
 
 from autodo.config.defaults import ADDED, PAPER, with_added
-from reports.analysis.comparison import flat
+from autodo.config.nested import flatten
 from reports.document import Reference
 
 # The protocol of tables 1 to 3 (appendix A; section 5.1), as settings of a run by dotted key. Every setting of a run
@@ -128,7 +128,7 @@ SEARCHED = "Beside policies that were searched here stand the paper's figures of
 
 def follows_protocol(config: Mapping[str, Any]) -> bool:
     """Whether a configuration equals the paper's in all settings but seed, split and distortion."""
-    found = flat(with_added(dict(config)))
+    found = flatten(with_added(dict(config)))
     dataset, method = found.get("dataset.name"), found.get("method.name")
     if dataset not in _DATASETS or method not in _METHODS:
         return False
@@ -136,7 +136,7 @@ def follows_protocol(config: Mapping[str, Any]) -> bool:
     strengths = _STRENGTHS[dataset].get(settings.get("policy.kind", ""), {})
     outer = _OUTER.get(dataset, {}) if "outer.lr" in settings else {}
     protocol = {**_ALL, **_DATASETS[dataset], **settings, **outer, **strengths}
-    later = {key: value for key, value in {**flat(ADDED), **flat(PAPER)}.items() if key in found}
+    later = {key: value for key, value in {**flatten(ADDED), **flatten(PAPER)}.items() if key in found}
     wanted = {**later, **protocol}
     ignored = {*_AXES, *_SAME, *(_FILE if settings.get("policy.kind") == "file" else ())}
     if found.get("distortion.imbalance_ratio") == 1:
@@ -169,7 +169,7 @@ def paper_accuracies(config: str) -> dict[str, Reference]:
 def paper_outer_hours(config: str) -> Reference | None:
     """The paper's GPU hours of AutoDO's epochs from E on, on undistorted data, for the E of this run."""
     run = json.loads(config)
-    settings = flat(run)
+    settings = flatten(run)
     share, epochs = settings.get("outer.start_share"), settings.get("training.epochs")
     undistorted = settings.get("distortion.imbalance_ratio") == 1 and settings.get("distortion.noise_ratio") == 0
     if share is None or settings.get("method.name") != "autodo-aws" or run.get("split") != "paper" or not undistorted:
@@ -191,7 +191,7 @@ _Cell = tuple[str, str, str, float, float, str]
 
 def _cell(run: Mapping[str, Any]) -> _Cell:
     """The paper's cell for a run that follows the protocol."""
-    settings = flat(run)
+    settings = flatten(run)
     return (
         str(settings["dataset.name"]),
         str(settings["model.name"]),

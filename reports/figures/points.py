@@ -13,7 +13,7 @@ from reports.readers.column_checks import UnusableFile, labels_of
 from reports.readers.load import reduce_runs
 
 # Affine operation -> largest standard deviation of its magnitude, in the order of the columns gate_probability and
-# magnitude. The same as autodo.augment.affine.OPERATIONS, whose import would need PyTorch.
+# magnitude. The same as autodo.augment.affine.WARP_OPERATIONS, whose import would need PyTorch.
 OPERATIONS = {
     "rotate": np.radians(30),
     "scale-x": 0.5,

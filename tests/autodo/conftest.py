@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.workers import Pool
+from tests.workers import WorkerPool
 
 
 @pytest.fixture(scope="session")
-def pool() -> Iterator[Pool]:
+def pool() -> Iterator[WorkerPool]:
     """Three processes that train together; to start them takes seconds."""
-    pool = Pool(3)
+    pool = WorkerPool(3)
     yield pool
     pool.close()

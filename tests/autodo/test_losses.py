@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from autodo.config.run import LossName
+from autodo.config.bilevel import LossName
 from autodo.losses import LOSSES
 from tests.oracles import plain_loss
 

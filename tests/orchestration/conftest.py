@@ -10,8 +10,8 @@ from rich.console import Console
 
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
-from orchestration.display.progress import GridProgress
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.display.grid_progress import GridProgress
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.run_queue import Job
 from orchestration.store import lease
 from orchestration.store.store import Store
@@ -105,16 +105,16 @@ def launch(shared_ray: None) -> Iterator[Launch]:
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> "type[Tuner]":
     """Launches take place in this process, on two CPUs that are not there; see `in_process`."""
     from orchestration import launch as on_ray
-    from orchestration.search import stage
-    from tests.orchestration.in_process import Pool, Tuner
+    from orchestration.search import find_policies, task_searches
+    from tests.orchestration.in_process import ActorPool, Tuner
 
     import ray  # isort: skip
 
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
-    monkeypatch.setattr(stage, "Pool", type("Pool", (Pool,), {"dies": {}, "done": []}))
-    monkeypatch.setattr(stage, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(find_policies, "ActorPool", type("ActorPool", (ActorPool,), {"dies": {}, "done": []}))
+    monkeypatch.setattr(task_searches, "LOOK_SECONDS", 0.0)
     tuner = type("Tuner", (Tuner,), {})
     monkeypatch.setattr(on_ray.tune, "Tuner", tuner)
     return tuner

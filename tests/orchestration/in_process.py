@@ -3,7 +3,7 @@
 `Tuner` stands in for `ray.tune.Tuner`. It calls the search, the schedule and the callbacks in the order of the
 controller of Tune 2.60, and calls the trainable itself. So every decision of `orchestration.launch` and of
 `RunTrial` is made by the code that makes it on Ray, and a test of retries, signals or time budgets takes milliseconds.
-`Pool` does the same for the searches that come before the runs.
+`ActorPool` does the same for the searches that come before the runs.
 """
 
 import dataclasses
@@ -22,10 +22,11 @@ from ray.tune.search import Searcher
 
 from autodo.config.run import RunConfig
 from autodo.results import records
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.execution.options import ExecutionOptions
+from orchestration.grid.resources import ResourcesConfig
 
 # First of all that touches Ray: it sets the environment that Ray reads at its import.
-from orchestration.search import pool
+from orchestration.search import actor_pool
 from orchestration.store.store import Store
 from tests.runs import outcome
 
@@ -145,10 +146,10 @@ class Tuner:
             getattr(callback, name)(trials=self._trials, **arguments)
 
 
-class Pool:
-    """In the place of `search_pool.Pool`: an actor that would be a process on Ray is an object here.
+class ActorPool:
+    """In the place of `actor_pool.ActorPool`: an actor that would be a process on Ray is an object here.
 
-    One job is done at each look for answers.
+    One task is performed at each look for outcomes.
     """
 
     room = True
@@ -158,42 +159,42 @@ class Pool:
     done: ClassVar[list[str]] = []
     """Names of the tasks that were done."""
     before_each: Callable[[], object] = staticmethod(lambda: None)
-    """Called before a job is done."""
+    """Called before a task is performed."""
 
-    def __init__(self, given: dict[str, Any], resources: ResourcesConfig, slots: int) -> None:
-        self._given, self._slots = given, slots
-        self._hand: pool._Hand | None = None
-        self.jobs: list[pool.Job] = []
+    def __init__(self, store: str, data_dir: str | None, resources: ResourcesConfig, slots: int) -> None:
+        self._arguments, self._slots = (store, data_dir, resources), slots
+        self._actor: actor_pool.SearchActor | None = None
+        self.busy: list[actor_pool.SearchTask] = []
 
     def has_begun(self) -> bool:
-        return self.room and bool(self.jobs)
+        return self.room and bool(self.busy)
 
     def need(self) -> str:
         return "a search needs more"
 
-    def start(self, jobs: Sequence[pool.Job]) -> list[pool.Job]:
-        free = self._slots - len(self.jobs)
-        self.jobs += jobs[:free]
-        return list(jobs[free:])
+    def start(self, tasks: Sequence[actor_pool.SearchTask]) -> list[actor_pool.SearchTask]:
+        free = self._slots - len(self.busy)
+        self.busy += tasks[:free]
+        return list(tasks[free:])
 
-    def answers(self, seconds: float) -> list[tuple[pool.Job, pool.Answer | RayError]]:
-        if not self.jobs or not self.room:
+    def outcomes(self, seconds: float) -> list[tuple[actor_pool.SearchTask, actor_pool.TaskOutcome | RayError]]:
+        if not self.busy or not self.room:
             time.sleep(0.001)
             return []
         self.before_each()
-        job = self.jobs.pop(0)
-        if deaths := self.dies.get(job.task.name):
-            return [(job, RayActorError(error_msg=deaths.pop(0)))]
-        self._hand = self._hand or pool._Hand(self._given)
-        answer = self._hand.perform(job.config, job.task)
-        if answer[0] == "failed":
-            self._hand = None
+        search_task = self.busy.pop(0)
+        if deaths := self.dies.get(search_task.task.name):
+            return [(search_task, RayActorError(error_msg=deaths.pop(0)))]
+        self._actor = self._actor or actor_pool.SearchActor(*self._arguments)
+        outcome = self._actor.perform(search_task.config, search_task.task)
+        if outcome[0] == "failed":
+            self._actor = None
         else:
-            self.done.append(job.task.name)
-        return [(job, answer)]
+            self.done.append(search_task.task.name)
+        return [(search_task, outcome)]
 
     def end(self) -> None:
-        self.jobs = []
+        self.busy = []
 
 
 # ----- runs that are acted
@@ -216,9 +217,11 @@ class Actor:
         """Run ids, an attempt each."""
         self.stopped: list[str] = []
         """Of those, the attempts that were closed before their end."""
-        self.options: list[dict[str, Any]] = []
+        self.options: list[ExecutionOptions] = []
 
-    def __call__(self, run: RunConfig, store: Store, **options: Any) -> Iterator[dict[str, Any]]:
+    def __call__(
+        self, run: RunConfig, store: Store, options: ExecutionOptions, *, device: str
+    ) -> Iterator[dict[str, Any]]:
         self.options.append(options)
         attempt = self.began.count(run.run_id)
         self.began.append(run.run_id)

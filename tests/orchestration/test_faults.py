@@ -60,8 +60,8 @@ def write_grid(path: Path, *, epochs: int, seeds: int) -> list[RunConfig]:
 def stamps(store: Store) -> dict[str, tuple[int, int]]:
     """Which file each result is: another inode or time would mean that it was written again."""
     found = {}
-    for run_id in store.done():
-        stat = Path(store.table_file("results", run_id)).stat()
+    for run_id in store.status.done():
+        stat = Path(store.paths.table("results", run_id)).stat()
         found[run_id] = (stat.st_ino, stat.st_mtime_ns)
     return found
 
@@ -112,8 +112,8 @@ def test_a_driver_that_is_killed_again_and_again_finishes_the_grid(
     assert last.returncode == 0, out
     assert f"all {len(runs)} runs are done" in out
     assert done.items() <= stamps(store).items()
-    assert store.done() == {run.run_id for run in runs}
-    attempts = [check_no_epoch_was_lost(store.log_file(run.run_id).read_text()) for run in runs]
+    assert store.status.done() == {run.run_id for run in runs}
+    attempts = [check_no_epoch_was_lost(store.paths.log(run.run_id).read_text()) for run in runs]
     print(f"{kills} kills, {in_writing} while results were written, {len(runs)} runs, {len(done)} done before the last")
     print(f"launch, attempts {attempts}")
     assert sum(attempts) > len(runs), "no kill hit a run"
@@ -130,10 +130,10 @@ def test_two_drivers_share_a_grid(tmp_path: Path, launching: list[subprocess.Pop
     launching += [start(tmp_path / "g.yaml", store.root, tmp_path) for _ in range(2)]
     outs = [process.communicate(timeout=400)[0] for process in launching]
     assert [process.returncode for process in launching] == [0, 0], outs
-    assert store.done() == {run.run_id for run in runs}
-    assert store.failures() == {}
+    assert store.status.done() == {run.run_id for run in runs}
+    assert store.status.failures() == {}
     for run in runs:
-        log = store.log_file(run.run_id).read_text()
+        log = store.paths.log(run.run_id).read_text()
         assert check_no_epoch_was_lost(log) == 1, "the run was trained twice"
 
 
@@ -144,7 +144,7 @@ import os, signal, sys
 from pathlib import Path
 import torch
 import sklearn.datasets
-from autodo import atomic, data, outcome, records, train
+import autodo.training.trainer
 from autodo.config.run import RunConfig
 from orchestration.execution.execute import execute
 from orchestration.store.store import Store
@@ -211,9 +211,10 @@ def test_a_run_that_is_killed_at_any_step_of_writing_is_whole_after_the_next_att
         store = Store(tmp_path / f"killed-{step}").create()
         root = tmp_path / f"killed-{step}"
         assert attempt(root, step)[0] == -signal.SIGKILL
-        assert store.done() == ({run.run_id} if step == steps else set()), "results are there only when all is written"
+        expected = {run.run_id} if step == steps else set()
+        assert store.status.done() == expected, "results are there only when all is written"
         assert attempt(root, 0)[0] == 0
-        assert store.done() == {run.run_id}
+        assert store.status.done() == {run.run_id}
         assert metrics(store, run.run_id) == metrics(undisturbed, run.run_id)
-        check_no_epoch_was_lost(store.log_file(run.run_id).read_text())
+        check_no_epoch_was_lost(store.paths.log(run.run_id).read_text())
     forks.communicate()

@@ -16,8 +16,8 @@ import pytest
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.errors import ConfigError
-from orchestration.display.progress import GridProgress
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.display.grid_progress import GridProgress
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.run_queue import RunQueue
 from orchestration.ray_cluster.address import check_address
 from orchestration.store import failures
@@ -97,8 +97,8 @@ def grid(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Launched:
 
 def test_a_failed_run_is_recorded_and_the_others_go_on(grid: Launched) -> None:
     assert grid.progress.done == 6
-    assert grid.store.done() == {run.run_id for run in GOOD}
-    (failure,) = grid.store.failures().values()
+    assert grid.store.status.done() == {run.run_id for run in GOOD}
+    (failure,) = grid.store.status.failures().values()
     assert failure.kind == "TrainingDiverged"
     assert grid.progress.failed == {BAD.run_id: failure.last_line}
     assert "failed: digits 1-0.0 baseline seed 0: the train loss is not finite" in grid.out
@@ -109,7 +109,7 @@ def test_a_run_on_ray_has_the_results_of_a_run_in_process(grid: Launched, tmp_pa
     here = alone(GOOD, tmp_path / "alone", keep=("embeddings",))
     for run in GOOD:
         assert metrics(grid.store, run.run_id) == metrics(here, run.run_id)
-        embeddings = [store.table_file("embeddings", run.run_id).read_parquet() for store in (grid.store, here)]
+        embeddings = [store.paths.table("embeddings", run.run_id).read_parquet() for store in (grid.store, here)]
         assert embeddings[0].equals(embeddings[1])
 
 
@@ -143,7 +143,7 @@ class Killer(threading.Thread):
 
     def __init__(self, store: Store, run_id: str, times: int = 1) -> None:
         super().__init__()
-        self._log, self._times = store.log_file(run_id), times
+        self._log, self._times = store.paths.log(run_id), times
         self.killed: list[int] = []
 
     def run(self) -> None:
@@ -181,7 +181,7 @@ def test_a_run_whose_process_dies_is_tried_again_and_ends_as_if_nothing_had_been
     assert "actor" in failure.traceback, "all that Ray says"
     store, progress = launched.store, launched.progress
     assert (progress.done, progress.failed, progress.attempts_failed) == (3, {}, 1)
-    assert store.done() == {run.run_id for run in (KILLED, *UNDISTURBED)}
+    assert store.status.done() == {run.run_id for run in (KILLED, *UNDISTURBED)}
     assert "autodo-exact-aws seed 0: the process of the run died without a word" in launched.out
     assert "it is tried again" in launched.out
     ends = [call for call in launched.told_of(KILLED) if call[0] == "ended"]
@@ -189,8 +189,8 @@ def test_a_run_whose_process_dies_is_tried_again_and_ends_as_if_nothing_had_been
     assert (KILLED.run_id, "failed", f"the process of the run died: {Cause.KILLED}") in [
         c[1:] for c in launched.reported
     ]
-    assert check_no_epoch_was_lost(store.log_file(KILLED.run_id).read_text()) == 2
-    assert "from epoch 0 of" not in store.log_file(KILLED.run_id).read_text().split(" on ")[2]
+    assert check_no_epoch_was_lost(store.paths.log(KILLED.run_id).read_text()) == 2
+    assert "from epoch 0 of" not in store.paths.log(KILLED.run_id).read_text().split(" on ")[2]
     undisturbed = alone([KILLED], tmp_path / "undisturbed")
     assert metrics(store, KILLED.run_id) == metrics(undisturbed, KILLED.run_id)
 
@@ -205,10 +205,10 @@ def test_a_run_whose_process_dies_every_time_is_given_up_and_the_others_go_on(la
     killer.join()
     assert len(killer.killed) == 2
     assert list(progress.failed) == [bad.run_id]
-    assert store.done() == {run.run_id for run in UNDISTURBED}
-    failure = store.failures()[bad.run_id]
+    assert store.status.done() == {run.run_id for run in UNDISTURBED}
+    failure = store.status.failures()[bad.run_id]
     assert (failure.kind, failure.cause, failure.attempts) == ("ProcessDied", Cause.KILLED, 2)
-    assert store.checkpoint(bad.run_id).exists()
+    assert store.paths.checkpoint(bad.run_id).exists()
 
 
 # ----- the end, and room
@@ -218,7 +218,7 @@ def test_when_the_time_is_over_runs_end_their_epoch_and_the_next_launch_continue
     launch: Launch, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [small(seed=seed, **{"training.epochs": 10_000}) for seed in range(4)]
-    logs = [store.log_file(run.run_id) for run in runs]
+    logs = [store.paths.log(run.run_id) for run in runs]
     out = io.StringIO()
     # However long it takes until a run is at work.
     over = property(lambda _: any(log.exists() and "train loss" in log.read_text() for log in logs))
@@ -227,12 +227,12 @@ def test_when_the_time_is_over_runs_end_their_epoch_and_the_next_launch_continue
     assert progress.stop_reason == "out of time"
     assert "the time budget is over" in out.getvalue()
     assert progress.stopped
-    begun = [run for run in runs if store.states([run.run_id])[run.run_id] is State.STARTED]
+    begun = [run for run in runs if store.status.states([run.run_id])[run.run_id] is State.STARTED]
     assert {run.run_id for run in begun} == progress.stopped
     for run in begun:
-        assert store.checkpoint(run.run_id).exists()
-        assert not store.at_work(run.run_id)
-        assert "stopped; the next attempt continues" in store.log_file(run.run_id).read_text()
+        assert store.paths.checkpoint(run.run_id).exists()
+        assert not store.status.at_work(run.run_id)
+        assert "stopped; the next attempt continues" in store.paths.log(run.run_id).read_text()
 
 
 def test_resources_that_no_machine_has_are_told_at_once(launch: Launch, store: Store) -> None:
@@ -253,7 +253,7 @@ def test_runs_that_wait_for_a_node_with_room_are_told_of(
     progress = launch([run], store, out, address="auto", resources=resources)
     assert (progress.done, progress.failed, progress.stop_reason) == (0, {}, "out of time")
     assert "a run needs 64 CPUs, 0 GPUs and 1048576.0 GiB of memory, and there is" in out.getvalue()
-    assert store.states([run.run_id]) == {run.run_id: State.MISSING}
+    assert store.status.states([run.run_id]) == {run.run_id: State.MISSING}
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:10001", "head", "127.0.0.1:99999"])
@@ -304,15 +304,15 @@ def test_a_stopped_launch_ends_cleanly_and_the_same_command_continues(
     if len(stops) == 1:
         # Every run was told to stop after an epoch; none was cut off in the middle of one.
         logs = [path.parent.name for path in Path(store.root).glob("runs/*/checkpoint.pt")]
-        assert all("stopped; the next" in store.log_file(run_id).read_text().splitlines()[-1] for run_id in logs)
+        assert all("stopped; the next" in store.paths.log(run_id).read_text().splitlines()[-1] for run_id in logs)
     unfinished = [path.parent.name for path in Path(store.root).glob("runs/*/checkpoint.pt")]
     assert unfinished
     with start() as second:
         out, _ = second.communicate(timeout=500)
     assert second.returncode == 0, out
     assert "all 4 runs are done" in out
-    assert set(store.states(store.run_ids()).values()) == {State.DONE}
+    assert set(store.status.states(store.status.run_ids()).values()) == {State.DONE}
     for run_id in unfinished:
-        starts = [line for line in store.log_file(run_id).read_text().splitlines() if "from epoch" in line]
+        starts = [line for line in store.paths.log(run_id).read_text().splitlines() if "from epoch" in line]
         assert "from epoch 0 " in starts[0]
         assert "from epoch 0 " not in starts[1]

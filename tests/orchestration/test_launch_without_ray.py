@@ -10,9 +10,10 @@ import pytest
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.errors import ConfigError, DataError, TrainingDiverged
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning import run_queue
 from orchestration.planning.run_queue import RunQueue
+from orchestration.store import patience
 from orchestration.store.run_state import Cause, RunBusy, State
 from orchestration.store.store import Store
 from tests.orchestration.conftest import SMALL, Launch
@@ -29,7 +30,7 @@ def test_real_runs_end_as_they_do_on_ray(launch_here: Launch, store: Store) -> N
     out = io.StringIO()
     progress = launch_here([bad, *good], store, out)
     assert (progress.done, list(progress.failed)) == (3, [bad.run_id])
-    assert store.done() == {run.run_id for run in good}
+    assert store.status.done() == {run.run_id for run in good}
     assert "failed: digits 1-0.0 baseline seed 0: the train loss is not finite" in out.getvalue()
     assert "3 of 4 runs done, 0 running, 1 failed" in out.getvalue()
 
@@ -38,7 +39,7 @@ def test_every_run_is_taken_once_and_two_are_at_work_at_a_time(launch_here: Laun
     runs, at_work = [small(seed=seed) for seed in range(5)], []
 
     def look() -> None:
-        at_work.append(sum(store.states([run.run_id])[run.run_id] is State.STARTED for run in runs))
+        at_work.append(sum(store.status.states([run.run_id])[run.run_id] is State.STARTED for run in runs))
 
     actor.scripts = {run.run_id: [[0, look, 1, 2]] for run in runs}
     progress = launch_here(runs, store)
@@ -55,7 +56,7 @@ def test_no_more_are_at_work_than_is_asked_for(
     seen: set[int] = set()
 
     def look() -> None:
-        seen.add(len(actor.began) - len(store.done()))
+        seen.add(len(actor.began) - len(store.status.done()))
 
     actor.scripts = {run.run_id: [[0, look, 1, look, 2]] for run in runs}
     assert launch_here(runs, store, max_concurrent=option).done == 4
@@ -69,16 +70,11 @@ def test_what_the_runs_are_given_is_what_was_asked_for(
     resources = ResourcesConfig(cpus=2, checkpoint_steps=7, lambda_storage="host")
     launch_here([small()], store, resources=resources, data_dir="data", keep=("embeddings",))
     (given,) = actor.options
-    launch = given.pop("launch")
-    assert (len(launch.id) > 0, launch.slots) == (True, 1)
-    assert given == {
-        "data_dir": str(tmp_path / "data"),
-        "device": "cpu",
-        "keep": ["embeddings"],
-        "lambda_storage": "host",
-        "loader_workers": resources.decoders,
-        "checkpoint_steps": 7,
-    }
+    assert given.launch is not None
+    assert (len(given.launch.id) > 0, given.launch.slots) == (True, 1)
+    assert (given.data_dir, given.keep) == (str(tmp_path / "data"), ("embeddings",))
+    assert (given.cpus, given.checkpoint_steps, given.lambda_storage) == (2, 7, "host")
+    assert given.loader_workers == 2, "by default every cpu of several decodes"
 
 
 def test_a_run_whose_process_dies_every_time_is_given_up_and_the_others_go_on(
@@ -90,8 +86,8 @@ def test_a_run_whose_process_dies_every_time_is_given_up_and_the_others_go_on(
     progress = launch_here([bad, *good], store, out, retries=1)
     assert actor.began.count(bad.run_id) == 2
     assert (list(progress.failed), progress.attempts_failed) == ([bad.run_id], 2)
-    assert store.done() == {run.run_id for run in good}
-    failure = store.failures()[bad.run_id]
+    assert store.status.done() == {run.run_id for run in good}
+    failure = store.status.failures()[bad.run_id]
     assert (failure.kind, failure.cause, failure.attempts) == ("ProcessDied", Cause.KILLED, 2)
     assert failure.traceback == "End of file."
     lines = [line for line in out.getvalue().splitlines() if line.startswith("failed: digits 1-0.0 baseline seed 0: ")]
@@ -105,7 +101,7 @@ def test_a_run_that_fails_comes_last_and_is_done_in_the_end(launch_here: Launch,
     progress = launch_here(runs, store, max_concurrent=1)
     assert actor.began == [bad.run_id, *(run.run_id for run in good), bad.run_id]
     assert (progress.done, progress.failed, progress.attempts_failed) == (4, {}, 1)
-    assert store.failures() == {}
+    assert store.status.failures() == {}
 
 
 @pytest.mark.parametrize(
@@ -126,9 +122,9 @@ def test_how_often_an_error_is_tried_again(
     progress = launch_here([bad, good], store, retries=retries)
     assert actor.began.count(bad.run_id) == attempts
     assert (progress.done, progress.attempts_failed) == (1, attempts)
-    assert progress.failed == {bad.run_id: store.failures()[bad.run_id].last_line}
+    assert progress.failed == {bad.run_id: store.status.failures()[bad.run_id].last_line}
     assert str(error) in progress.failed[bad.run_id]
-    assert store.failures()[bad.run_id].attempts == attempts
+    assert store.status.failures()[bad.run_id].attempts == attempts
 
 
 def test_a_lost_node_is_never_held_against_a_run(launch_here: Launch, store: Store, actor: Actor) -> None:
@@ -156,13 +152,13 @@ def test_a_run_that_another_process_works_on_is_left_to_it_in_the_end(
     launch_here: Launch, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_queue, "BUSY_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(run_queue, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(patience, "BUSY_SECONDS", 0.2)
     run, out = small(), io.StringIO()
     with store.attempt(run.run_id):
         progress = launch_here([run], store, out)
     assert (progress.busy, progress.done, progress.failed) == ({run.run_id}, 0, {})
     assert "1 at work in another launch" in out.getvalue()
-    assert store.failures() == {}
+    assert store.status.failures() == {}
 
 
 def test_a_run_that_another_process_lets_go_of_is_run(
@@ -244,8 +240,8 @@ def test_a_second_signal_stops_at_once(launch_here: Launch, store: Store, actor:
     actor.scripts = {run.run_id: [[0, twice, 1, 2]]}
     with pytest.raises(KeyboardInterrupt):
         launch_here([run], store)
-    assert store.states([run.run_id]) == {run.run_id: State.STARTED}
-    assert store.failures() == {}
+    assert store.status.states([run.run_id]) == {run.run_id: State.STARTED}
+    assert store.status.failures() == {}
 
 
 def test_a_run_that_fails_while_all_stop_is_for_the_next_launch(
@@ -261,7 +257,7 @@ def test_a_run_that_fails_while_all_stop_is_for_the_next_launch(
     assert (progress.stopped, progress.failed, actor.began) == ({run.run_id}, {}, [run.run_id])
     assert "the process of the run died without a word" in out.getvalue()
     assert "; the next launch tries it again" in out.getvalue()
-    assert store.failures()[run.run_id].attempts == 1
+    assert store.status.failures()[run.run_id].attempts == 1
 
 
 # ----- room

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
-from orchestration.display.progress import GridProgress
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.display.grid_progress import GridProgress
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.run_queue import Job
 from orchestration.store.run_state import Cause, Failure
 from orchestration.store.store import Store
@@ -131,13 +131,13 @@ def test_a_run_whose_node_is_lost_continues_on_another(
     launching = Launching(cluster, [run, *others], store)
     launching.start()
 
-    log = Path(store.log_file(run.run_id))
+    log = Path(store.paths.log(run.run_id))
     wait_for(lambda: log.exists() and " epoch 3: " in log.read_text())
     process = int(log.read_text().split(" on ")[1].split(",")[0].rpartition(":")[2])
     LOSSES[loss](cluster, node_of(process, cluster))
 
     def failure() -> Failure | None:
-        return store.failure(run.run_id) or read(store.earlier_failure_file(run.run_id))
+        return store.status.failure(run.run_id) or read(store.paths.earlier_failure(run.run_id))
 
     lost = wait_for(failure)
     assert (lost.cause, lost.attempts, lost.nodes_lost) == (Cause.NODE_LOST, 0, 1), lost.traceback
@@ -149,7 +149,7 @@ def test_a_run_whose_node_is_lost_continues_on_another(
     assert "the node of the run was lost or preempted; it is tried again" in launching.out.getvalue()
     assert check_no_epoch_was_lost(log.read_text()) == 2
     for other in others:
-        assert check_no_epoch_was_lost(Path(store.log_file(other.run_id)).read_text()) == 1
+        assert check_no_epoch_was_lost(Path(store.paths.log(other.run_id)).read_text()) == 1
     # Ray's own words about the death stay in failure.json.
     assert "raylet" not in "".join(capsys.readouterr())
     undisturbed = alone([run, *others], tmp_path / "undisturbed")

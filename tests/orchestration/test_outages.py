@@ -16,6 +16,7 @@ from autodo.config.run import RunConfig
 from autodo.errors import StoreError
 from autodo.training import checkpoint
 from orchestration.execution.execute import execute
+from orchestration.execution.options import ExecutionOptions
 from orchestration.store import lease
 from orchestration.store.run_state import State
 from orchestration.store.store import Store
@@ -66,11 +67,11 @@ def test_a_full_disk_that_is_freed_loses_no_result(
         rows = list(execute(run, store))
     timer.join()
     assert [row["epoch"] for row in rows] == [0, 1, 2]
-    assert store.done() == {run.run_id}
-    assert len(store.table_file("epochs", run.run_id).read_parquet()) == 3
+    assert store.status.done() == {run.run_id}
+    assert len(store.paths.table("epochs", run.run_id).read_parquet()) == 3
     assert metrics(store, run.run_id) == metrics(undisturbed, run.run_id)
     assert "cannot be written: No space left on device; trying again" in caplog.text
-    log = store.log_file(run.run_id).read_text()
+    log = store.paths.log(run.run_id).read_text()
     assert "from epoch 0 of 3" in log
     assert log.endswith("done\n")
     assert not [path for path in small_disk.rglob(".*") if path.is_file()]
@@ -80,22 +81,22 @@ def test_a_checkpoint_that_does_not_fit_does_not_end_the_run(
     small_disk: Path, run: RunConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = Store(small_disk / "store", patience=30).create()
-    epochs = execute(run, store, checkpoint_every=1)
+    epochs = execute(run, store, ExecutionOptions(checkpoint_every=1))
     next(epochs)
-    good = store.checkpoint(run.run_id).read_bytes()
+    good = store.paths.checkpoint(run.run_id).read_bytes()
     ballast = fill_up(small_disk)
     with caplog.at_level(logging.WARNING, "autodo"):
         next(epochs)
     assert "cannot be written, the next epoch tries again: No space left on device" in caplog.text
-    assert store.checkpoint(run.run_id).read_bytes() == good
-    assert store.run_dir(run.run_id).names() == {"config.json", "log.txt", "checkpoint.pt"}
-    assert not list(Path(store.run_dir(run.run_id)).glob(".*"))
+    assert store.paths.checkpoint(run.run_id).read_bytes() == good
+    assert store.paths.run(run.run_id).names() == {"config.json", "log.txt", "checkpoint.pt"}
+    assert not list(Path(store.paths.run(run.run_id)).glob(".*"))
     ballast.unlink()
     next(epochs)
-    assert store.checkpoint(run.run_id).read_bytes() != good
+    assert store.paths.checkpoint(run.run_id).read_bytes() != good
     assert list(epochs) == []
-    assert store.done() == {run.run_id}
-    log = store.log_file(run.run_id).read_text()
+    assert store.status.done() == {run.run_id}
+    log = store.paths.log(run.run_id).read_text()
     assert "the next epoch tries again" in log, "what could not be written at once is written later"
 
 
@@ -110,7 +111,7 @@ def test_a_missed_checkpoint_is_made_up_for_in_the_next_epoch(
 
     monkeypatch.setattr(checkpoint, "save", save_the_second_time)
     longer = run.model_copy(update={"training": run.training.model_copy(update={"epochs": 5})})
-    list(execute(longer, store, checkpoint_every=2))
+    list(execute(longer, store, ExecutionOptions(checkpoint_every=2)))
     assert asked == [2, 3, 4, 5]
 
 
@@ -122,15 +123,15 @@ def test_results_that_cannot_be_saved_at_all_leave_the_checkpoint(small_disk: Pa
     ballast = fill_up(small_disk)
     with pytest.raises(StoreError, match=r"points/.*\.parquet: cannot be written: No space left on device"):
         list(epochs)
-    assert store.done() == set()
-    assert store.checkpoint(run.run_id).exists()
+    assert store.status.done() == set()
+    assert store.paths.checkpoint(run.run_id).exists()
     ballast.unlink()
     assert list(execute(run, store)) == []  # nothing is trained again
-    assert store.done() == {run.run_id}
+    assert store.status.done() == {run.run_id}
 
 
 def test_a_folder_that_is_gone_for_a_while_loses_no_result(store: Store, run: RunConfig) -> None:
-    results, aside = Path(store.results_dir), Path(store.root) / "aside"
+    results, aside = Path(store.paths.results), Path(store.root) / "aside"
     results.rename(aside)
     results.write_text("a file in its place")
 
@@ -141,7 +142,7 @@ def test_a_folder_that_is_gone_for_a_while_loses_no_result(store: Store, run: Ru
     timer = later(1.5, mend)
     Store(store.uri, patience=30).save(outcome(run), run.run_id)
     timer.join()
-    assert store.done() == {run.run_id}
+    assert store.status.done() == {run.run_id}
 
 
 def test_a_failure_that_cannot_be_kept_is_given_up_soon(
@@ -179,9 +180,9 @@ def test_a_server_that_is_gone_for_a_while_loses_no_result(
         rest = list(epochs)
         timer.join()
         assert [row["epoch"] for row in rest] == [1, 2]
-        assert store.states([run.run_id]) == {run.run_id: State.DONE}
+        assert store.status.states([run.run_id]) == {run.run_id: State.DONE}
         assert metrics(store, run.run_id) == metrics(undisturbed, run.run_id)
-        log = store.log_file(run.run_id).read_text()
+        log = store.paths.log(run.run_id).read_text()
         assert "cannot be written" in log
         assert log.endswith("done\n")
-        assert store.run_dir(run.run_id).names() == {"config.json", "log.txt"}
+        assert store.paths.run(run.run_id).names() == {"config.json", "log.txt"}

@@ -187,7 +187,7 @@ def test_memory_stays_flat_over_many_runs(tmp_path: Path) -> None:
         assert finish(actor) == "done"
         resident.append(actor.ask("resident_mib"))
     actor.end()
-    assert len(store.done()) == len(runs)
+    assert len(store.status.done()) == len(runs)
     slope = float(np.polyfit(range(50, 200), resident[50:], 1)[0])
     print(f"resident MiB after 1, 50, 100, 150, 200 runs: {[round(resident[i]) for i in (0, 49, 99, 149, 199)]}; ")
     print(f"{slope:.3f} MiB a run")

@@ -45,14 +45,14 @@ def test_a_killed_launch_continues_and_ends_as_on_a_local_store(
         return out
 
     def unfinished() -> list[str]:
-        names = (store.root / "runs").names_in(store.run_ids() - store.done())
+        names = (store.root / "runs").names_in(store.status.run_ids() - store.status.done())
         # The log of a run is sent to the bucket apart from its checkpoint, and tells below that it had begun before.
         return [run_id for run_id, files in names.items() if {"checkpoint.pt", "log.txt"} <= set(files)]
 
     with autodo("launch", str(grid), "--store", store.uri) as first:
         deadline = time.monotonic() + 200
         # Two run at once: the third begins when they are done, and has seconds to go on any machine.
-        while time.monotonic() < deadline and not (len(store.done()) == 2 and unfinished()):
+        while time.monotonic() < deadline and not (len(store.status.done()) == 2 and unfinished()):
             assert first.poll() is None, first.communicate()[0]
             time.sleep(0.2)
         # The driver and every process of Ray's, as when the machine goes down.
@@ -60,33 +60,33 @@ def test_a_killed_launch_continues_and_ends_as_on_a_local_store(
         for process in [driver, *driver.children(recursive=True)]:
             process.kill()
         first.communicate()
-    done, interrupted = store.done(), unfinished()
+    done, interrupted = store.status.done(), unfinished()
     assert len(done) == 2
     assert interrupted
     deadline = time.monotonic() + 60
-    while any(store.at_work(run_id) for run_id in interrupted):
+    while any(store.status.at_work(run_id) for run_id in interrupted):
         assert time.monotonic() < deadline
         time.sleep(0.5)
-    written = {run_id: store.log_file(run_id).read_text() for run_id in done}
+    written = {run_id: store.paths.log(run_id).read_text() for run_id in done}
 
     out = run("launch", str(grid), "--store", store.uri)
     assert "all 3 runs are done" in out
     assert f"{store}/report/report.md" in out
     ids = [run.run_id for run in expand(load_grid(str(grid)))]
-    assert set(store.states(ids).values()) == {State.DONE}
-    assert {run_id: store.log_file(run_id).read_text() for run_id in done} == written, "a done run was run again"
-    starts = {run_id: store.log_file(run_id).read_text().split("from epoch ")[1:] for run_id in interrupted}
+    assert set(store.status.states(ids).values()) == {State.DONE}
+    assert {run_id: store.paths.log(run_id).read_text() for run_id in done} == written, "a done run was run again"
+    starts = {run_id: store.paths.log(run_id).read_text().split("from epoch ")[1:] for run_id in interrupted}
     assert any(len(texts) > 1 and not texts[-1].startswith("0 ") for texts in starts.values()), starts
     for run_id in ids:
         # A kill between the results and the end of the run leaves a lease that nobody holds.
         left = {"lease.json"} if run_id in done else set()
-        assert store.run_dir(run_id).names() - left == {"config.json", "log.txt"}
-        assert not store.at_work(run_id)
+        assert store.paths.run(run_id).names() - left == {"config.json", "log.txt"}
+        assert not store.status.at_work(run_id)
 
     row = next(line for line in run("status", store.uri).splitlines() if " g " in line)
     assert [cell.strip() for cell in row.strip("│").split("│")] == ["g", "3", "·", "·", "·"]
     assert f"report: {store}/report/report.md" in run("report", store.uri)
-    assert "3 runs done" in (store.report_dir / "report.md").read_text()
+    assert "3 runs done" in (store.paths.report / "report.md").read_text()
 
     local = alone(expand(load_grid(str(grid))), tmp_path / "S")
     columns = ["run_id", "error_best_val", "error_last", "error_best_test", "best_val_epoch", "wrong_labels"]

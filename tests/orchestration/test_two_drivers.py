@@ -71,9 +71,9 @@ def test_every_run_is_done_once(kind: str, tmp_path: Path, request: pytest.Fixtu
     assert [driver.returncode for driver in drivers] == [0, 0]
     ids = {run.run_id for run in expand(GRID)}
     assert sorted(run_id for word, run_id in told if word == "trained") == sorted(ids)
-    assert store.done() == ids
+    assert store.status.done() == ids
     results = load_results(store.root)
     assert (set(results.frame["run_id"]), results.warnings) == (ids, ())
     for run_id in ids:
-        assert store.run_dir(run_id).names() == {"config.json", "log.txt"}
-        assert store.log_file(run_id).read_text().count("from epoch 0") == 1
+        assert store.paths.run(run_id).names() == {"config.json", "log.txt"}
+        assert store.paths.log(run_id).read_text().count("from epoch 0") == 1

@@ -1,12 +1,12 @@
 """What runs that were disturbed are compared with."""
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from autodo.config.run import RunConfig
 from autodo.results import records
 from orchestration.execution.execute import execute
+from orchestration.execution.options import ExecutionOptions
 from orchestration.grid.keep import Keep
 from orchestration.store.store import Store
 
@@ -17,11 +17,11 @@ TIMES |= {"peak_memory_bytes", "device", "git_sha", *records.CONDITIONS}
 
 def metrics(store: Store, run_id: str) -> list[object]:
     """All that a run measured but how long it took, where, and by which commit."""
-    tables = [store.table_file(kind, run_id).read_parquet() for kind in TABLES]
+    tables = [store.paths.table(kind, run_id).read_parquet() for kind in TABLES]
     return [table.drop_columns([name for name in table.column_names if name in TIMES]).to_pylist() for table in tables]
 
 
-def alone(runs: list[RunConfig], folder: Path, keep: Sequence[Keep] = ()) -> Store:
+def alone(runs: list[RunConfig], folder: Path, keep: tuple[Keep, ...] = ()) -> Store:
     """The same runs in this process, one after another, undisturbed."""
     import torch
 
@@ -29,7 +29,7 @@ def alone(runs: list[RunConfig], folder: Path, keep: Sequence[Keep] = ()) -> Sto
     torch.set_num_threads(1)  # as many as a run has on Ray: sums of several threads round otherwise
     try:
         for run in runs:
-            list(execute(run, store, keep=keep))
+            list(execute(run, store, ExecutionOptions(keep=keep)))
     finally:
         torch.set_num_threads(threads)
     return store

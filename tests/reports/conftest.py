@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig, RunConfig
+from autodo.config.run import RunConfig
 from autodo.io.storage import Location, locate
 from autodo.results import records
 from tests.runs import result_row

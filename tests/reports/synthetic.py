@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig, RunConfig
+from autodo.config.run import RunConfig
 from autodo.results import records
 from reports.analysis.comparison import named
 from tests.runs import result_row

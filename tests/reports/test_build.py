@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig
 from autodo.io.storage import locate
 from orchestration.testing.synthetic_store import write_store
 from reports.build import build_report

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from autodo.config.run import DatasetConfig
+from autodo.config.dataset import DatasetConfig
+from autodo.data.files.reading import one_line
 from autodo.data.image_set import Dataset, ImageSet, checked_set
-from autodo.data.readers.location import READ_ERRORS, DatasetLocation, fetch, one_line, unreadable
+from autodo.data.readers.location import READ_ERRORS, DatasetLocation, fetch, unreadable
 from autodo.errors import DataError
 
 _IMAGES = "{part}-images-idx3-ubyte"

@@ -1,16 +1,16 @@
 """Where a named dataset's files are looked for, how they are downloaded, and what can go wrong in reading them."""
 
-import contextlib
 import http.client
 import pickle
 import struct
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from autodo.data.files.reading import one_line
 from autodo.errors import DataError
 
 # What torchvision's readers, gzip, pickle and scipy raise for a damaged file.
@@ -80,20 +80,6 @@ def fetch(name: str, download: Callable[[Path], object], files: Iterable[str], d
         ) from None
 
 
-@contextlib.contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """In the block, a folder or file that the system fails to read is a DataError that names `path`."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {one_line(error)}") from None
-
-
 def unreadable(path: Path, reason: str) -> DataError:
     """The error for a file that is there and is of no use."""
     return DataError(f"{path}: cannot be read: {reason}; replace it, or delete it and pass --download")
-
-
-def one_line(error: Exception) -> str:
-    """An exception's text on one line; torchvision's assertions have none."""
-    return " ".join(str(error).split()) or "not in the format of such files"

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from autodo.config.run import DatasetConfig
+from autodo.config.dataset import DatasetConfig
+from autodo.data.files.reading import one_line
 from autodo.data.image_set import Dataset, checked_set
-from autodo.data.readers.location import READ_ERRORS, DatasetLocation, fetch, one_line, unreadable
+from autodo.data.readers.location import READ_ERRORS, DatasetLocation, fetch, unreadable
 from autodo.errors import DataError
 
 _PARTS = ("train", "test")

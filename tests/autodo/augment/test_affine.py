@@ -16,7 +16,7 @@ def photo(size: int = 32) -> torch.Tensor:
 
 
 def magnitude(**values: float) -> torch.Tensor:
-    names = [name.replace("-", "_") for name in affine.OPERATIONS]
+    names = [name.replace("-", "_") for name in affine.WARP_OPERATIONS]
     return torch.tensor([[values.get(name, 0.0) for name in names]], dtype=torch.float64)
 
 
@@ -43,10 +43,10 @@ SHAPES = [(3, 32, 32), (1, 28, 28), (1, 9, 9), (3, 20, 36), (1, 1, 7)]
 
 def alone_and_together(generator: torch.Generator) -> list[tuple[list[int], torch.Tensor]]:
     """Columns that are not zero, with magnitudes of 6 images; each column alone, then all. Shape: of each [6, 7]."""
-    columns = [[column] for column in range(len(affine.OPERATIONS))] + [list(range(len(affine.OPERATIONS)))]
+    columns = [[column] for column in range(len(affine.WARP_OPERATIONS))] + [list(range(len(affine.WARP_OPERATIONS)))]
     drawn = []
     for some in columns:
-        value = torch.zeros(6, len(affine.OPERATIONS), dtype=torch.float64)
+        value = torch.zeros(6, len(affine.WARP_OPERATIONS), dtype=torch.float64)
         value[:, some] = 0.3 * torch.randn(6, len(some), generator=generator, dtype=torch.float64)
         drawn.append((some, value))
     return drawn
@@ -124,8 +124,8 @@ def test_sampling_grid_and_its_gradient_are_those_of_affine_grid():
 
 def test_ranges_are_the_papers_and_the_temperature_is_ours():
     names = ["rotate", "scale-x", "scale-y", "translate-x", "translate-y", "shear-x", "shear-y"]
-    assert list(affine.OPERATIONS) == names
-    assert list(affine.OPERATIONS.values()) == pytest.approx([math.pi / 6, 0.5, 0.5, 0.45, 0.45, 0.3, 0.3])
+    assert list(affine.WARP_OPERATIONS) == names
+    assert list(affine.WARP_OPERATIONS.values()) == pytest.approx([math.pi / 6, 0.5, 0.5, 0.45, 0.45, 0.3, 0.3])
     assert affine.COLUMNS == 14
     assert affine.GATE_TEMPERATURE == 0.5
 
@@ -137,16 +137,16 @@ def test_a_row_is_magnitudes_and_then_gates():
     assert affine.gate_probability(lam)[0].tolist() == pytest.approx(
         [1 / (1 + math.exp(-x / 10)) for x in range(7, 14)]
     )
-    deviation = [size / (1 + math.exp(-x / 10)) for x, size in enumerate(affine.OPERATIONS.values())]
+    deviation = [size / (1 + math.exp(-x / 10)) for x, size in enumerate(affine.WARP_OPERATIONS.values())]
     assert affine.magnitude_deviation(lam)[0].tolist() == pytest.approx(deviation)
 
 
 def test_a_gate_is_open_from_its_threshold_on_and_scales_the_noise():
     lam = torch.zeros(2, 14, dtype=torch.float64)
     lam[:, 7:] = 0.3
-    noise = affine.Noise(torch.full((2, 7), -2.0).double(), torch.tensor([[-0.29] * 7, [-0.31] * 7]).double())
+    noise = affine.WarpNoise(torch.full((2, 7), -2.0).double(), torch.tensor([[-0.29] * 7, [-0.31] * 7]).double())
     drawn = affine.magnitudes(lam, noise)
-    assert drawn[0].tolist() == pytest.approx([-size for size in affine.OPERATIONS.values()])
+    assert drawn[0].tolist() == pytest.approx([-size for size in affine.WARP_OPERATIONS.values()])
     assert drawn[1].tolist() == [0.0] * 7
 
 

@@ -8,11 +8,11 @@ from torch import Tensor
 from torchvision import transforms
 
 from autodo.augment import policies
-from autodo.augment.draws import Draws
+from autodo.augment.apply_draws import apply_draws
+from autodo.augment.magnitude_ranges import AUTOAUGMENT, COLOUR, ORIGINAL, PAPER, PUBLISHED, WIDE, Range
 from autodo.augment.operations import NAMES, OPERATIONS
-from autodo.augment.policy import apply, build_policy
+from autodo.augment.policies import Draws, build_policy
 from autodo.augment.policy_file import PolicyFile
-from autodo.augment.ranges import AUTOAUGMENT, COLOUR, ORIGINAL, PAPER, PUBLISHED, WIDE, Range
 from autodo.config.policy import (
     AutoAugment,
     Colour,
@@ -83,7 +83,7 @@ def test_the_engine_does_what_pil_does_image_by_image(name: str, channels: int) 
     for seed in range(5):
         draws = build_policy(*POLICIES[name]).draw(len(images), generator(seed))
         before = images.clone()
-        assert torch.equal(apply(images, draws), pil_policy.apply(images, draws))
+        assert torch.equal(apply_draws(images, draws), pil_policy.apply(images, draws))
         assert torch.equal(images, before)
 
 
@@ -92,14 +92,14 @@ def test_the_engine_does_what_pil_does_image_by_image(name: str, channels: int) 
 def test_tiny_batches(name: str, batch: int) -> None:
     images = pil_policy.photographs(12, 12, 3)[:batch]
     draws = build_policy(*POLICIES[name]).draw(batch, generator())
-    assert torch.equal(apply(images, draws), pil_policy.apply(images, draws))
+    assert torch.equal(apply_draws(images, draws), pil_policy.apply(images, draws))
 
 
 def test_float_images_are_taken_as_whole_levels() -> None:
     images = pil_policy.photographs(20, 20, 3)
     draws = build_policy(*POLICIES["paper"]).draw(len(images), generator())
     pixels = images.double() / 255
-    assert torch.equal(apply(pixels, draws), apply(images, draws).double() / 255)
+    assert torch.equal(apply_draws(pixels, draws), apply_draws(images, draws).double() / 255)
     assert torch.equal(pixels, images.double() / 255)
 
 

@@ -8,7 +8,8 @@ from autodo.augment import affine
 from autodo.augment.pipeline import Pipeline
 from autodo.bilevel.hypergradient import hessian_matvec, implicit_objective, validation_gradient
 from autodo.bilevel.inverse_hessian import conjugate_gradient, exact
-from autodo.config.run import AugmentationConfig, LossName, Part, PointsConfig
+from autodo.config.bilevel import LossName, Part, PointsConfig
+from autodo.config.run import AugmentationConfig
 from autodo.losses import LOSSES
 from autodo.points.model import PointModel
 from tests.oracles import dense_hessian, double_backward, plain_loss, solve_inner, tiny_encoder
@@ -120,7 +121,7 @@ def test_exact_equals_finite_differences_of_retraining(loss, learn):
         return float(problem.outer(solve_inner(lambda w: problem.inner(w, lam), optimum)))
 
     # The gate's hard draw makes the loss flat in its logit, so its columns have no finite difference.
-    gates = range(len(affine.OPERATIONS), affine.COLUMNS) if "augment" in learn else range(0)
+    gates = range(len(affine.WARP_OPERATIONS), affine.COLUMNS) if "augment" in learn else range(0)
     columns = [column for column in range(gradient.shape[1]) if column not in gates]
     step = 1e-4
     for row in (0, 5):

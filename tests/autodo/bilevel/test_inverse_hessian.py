@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from autodo.bilevel.inverse_hessian import SOLVERS, build_solver, conjugate_gradient, exact, identity, neumann
-from autodo.config.run import OuterConfig, SolverName
+from autodo.config.bilevel import OuterConfig, SolverName
 from autodo.errors import ConfigError
 
 

@@ -1,4 +1,4 @@
-"""What configurations mean that were kept before some settings were there."""
+"""Settings that were added later: ids and stored configurations keep their meaning."""
 
 import copy
 import json
@@ -6,11 +6,13 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from autodo.config.bilevel import OuterConfig
+from autodo.config.dataset import DistortionConfig
 from autodo.config.defaults import ADDED, CHANGED, PAPER, PROTOCOL, defaults_before, with_added
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig, OuterConfig, RunConfig
+from autodo.config.run import RunConfig
 
-# Ids that the first version gave, and of its search.
+# Run id and search id in the first version.
 OLD = {
     ("digits", "baseline", "10-0.1"): ("digits_ir10_nr0.1_baseline_s0_2c82c927", None),
     ("digits", "autodo-aws", "10-0.1"): ("digits_ir10_nr0.1_autodo-aws_s0_6c637237", None),
@@ -26,8 +28,8 @@ OLD = {
 }
 
 
-def as_kept_before(run: RunConfig) -> str:
-    """The configuration as the first version wrote it: without the settings that have changed since."""
+def as_first_stored(run: RunConfig) -> str:
+    """JSON as the first version stored it, without the settings that changed since."""
     content = json.loads(run.model_dump_json())
     for key in CHANGED[2]:
         *sections, name = key.split(".")
@@ -49,29 +51,29 @@ def test_old_runs_keep_their_ids_and_their_meaning(cell):
     assert run.distortion.minority == "class"
     if run.outer is not None:
         assert (run.outer.schedule, run.outer.neumann_scale, run.outer.eps) == ("shared", "step", 1e-8)
-    assert RunConfig.from_stored(as_kept_before(run)) == run
+    assert RunConfig.from_stored(as_first_stored(run)) == run
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "3", "", "{}", '{"distortion": 3}', "[" * 100_000])
-def test_what_is_no_configuration_is_a_value_error(text):
+def test_an_invalid_stored_configuration_is_a_value_error(text):
     with pytest.raises(ValueError, match=r"validation error|parsing|EOF|recursion"):
         RunConfig.from_stored(text)
 
 
-def test_new_runs_are_the_papers_and_others_than_old_ones():
+def test_new_runs_follow_the_paper_and_have_new_ids():
     for (dataset, method, distortion), (old_id, old_search) in OLD.items():
         run = build_run(dataset, method, distortion=DistortionConfig.parse(distortion))
-        papers = with_added(json.loads(run.model_dump_json()))
+        complete = with_added(json.loads(run.model_dump_json()))
         for section, settings in PAPER.items():
-            if papers[section] is None or (section == "outer" and "exact" in method):
+            if complete[section] is None or (section == "outer" and "exact" in method):
                 continue
-            wanted = settings if distortion[:2] != "1-" or section == "outer" else {"minority": "class"}
-            assert papers[section] | wanted == papers[section], f"{method}: {section}"
+            expected = settings if distortion[:2] != "1-" or section == "outer" else {"minority": "class"}
+            assert complete[section] | expected == complete[section], f"{method}: {section}"
         assert run.run_id != old_id
         assert run.search_id is None or run.search_id != old_search
 
 
-def test_without_imbalance_its_kind_is_nothing_and_ids_stay():
+def test_without_imbalance_minority_does_not_matter():
     runs = [
         build_run("digits", "baseline", overrides={"distortion.minority": kind})
         for kind in ("total", "total-proportional", "class")
@@ -80,21 +82,21 @@ def test_without_imbalance_its_kind_is_nothing_and_ids_stay():
     assert {run.run_id for run in runs} == {"digits_ir1_nr0_baseline_s0_9f659809"}
 
 
-def test_a_ratio_that_is_set_later_has_the_default_kind():
+def test_an_overridden_ratio_keeps_the_default_minority():
     run = build_run("digits", "baseline", overrides={"distortion.imbalance_ratio": 10})
     assert run.distortion == DistortionConfig(imbalance_ratio=10, minority="total")
     given = DistortionConfig(imbalance_ratio=10, minority="total-proportional")
     assert build_run("digits", "baseline", distortion=given, protocol=1).distortion == given
 
 
-def test_the_scale_of_a_sum_belongs_to_neumann():
+def test_neumann_scale_is_ignored_by_other_solvers():
     assert OuterConfig(solver="neumann", step=0.01, neumann_scale="sum").neumann_scale == "sum"
     assert OuterConfig(solver="exact", neumann_scale="sum") == OuterConfig(solver="exact")
     with pytest.raises(ValidationError, match="sum"):
         OuterConfig(solver="exact", neumann_scale="half")
 
 
-def test_what_has_changed_is_known_with_its_old_default():
+def test_tables_of_defaults_are_consistent():
     assert defaults_before(PROTOCOL) == {}
     for unknown in (0, PROTOCOL + 1):
         with pytest.raises(ValueError, match=f"protocol {unknown} is not among 1 to {PROTOCOL}"):
@@ -103,10 +105,12 @@ def test_what_has_changed_is_known_with_its_old_default():
         section, name = key.split(".", 1)
         assert name.startswith("search.") or ADDED[section][name] == value
     for section, settings in PAPER.items():
-        assert all(ADDED[section][name] != value for name, value in settings.items()), "only where they differ"
+        assert all(ADDED[section][name] != value for name, value in settings.items()), (
+            "entries of PAPER differ from ADDED"
+        )
 
 
-def test_reading_changes_nothing_that_is_there():
+def test_completing_keeps_existing_values():
     config = build_run("digits", "autodo-aws", distortion=DistortionConfig.parse("10-0.1")).model_dump(mode="json")
     before = copy.deepcopy(config)
     assert with_added(config) == before == config

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from autodo.config.recipes import build_run, dataset_names, dataset_preset, method_names, method_text
-from autodo.config.run import DistortionConfig
+from autodo.config.dataset import DistortionConfig
+from autodo.config.recipes import build_run
+from autodo.config.shipped import dataset_names, dataset_preset, method_names, method_text
 from autodo.config.validation import load_yaml, parse_overrides
 from autodo.data import DATASETS
 from autodo.errors import ConfigError
@@ -17,11 +18,11 @@ def test_every_dataset_has_a_reader_and_a_recipe():
     assert sorted(DATASETS) == dataset_names()
 
 
-def test_every_shipped_recipe_goes_with_every_preset_and_its_runs_survive_json():
+def test_every_dataset_combines_with_every_method_and_survives_json():
     wrong = []
     for dataset, method in itertools.product(dataset_names(), method_names()):
         overrides = {"dataset.path": "photos"} if dataset == "folder" else {}
-        # Of the methods that need a policy from a file; the others do not read it.
+        # For methods with a policy from a file; the others ignore it.
         overrides["policy.content"] = "0" * 16
         try:
             run = build_run(dataset, method, overrides=overrides)
@@ -36,19 +37,19 @@ def test_every_shipped_recipe_goes_with_every_preset_and_its_runs_survive_json()
 
 @pytest.mark.parametrize("method", ["fast-autoaugment-published", "dada-published"])
 def test_a_published_policy_needs_its_file(method):
-    with pytest.raises(ConfigError, match=r"path is needed: .* such as --set policy.path=policy.json"):
+    with pytest.raises(ConfigError, match=r"path is required: .* such as --set policy.path=policy.json"):
         build_run("digits", method)
     run = build_run("digits", method, overrides={"policy.path": "a.json"})
     assert run.policy.path == "a.json"
 
 
-def test_the_model_of_a_search_is_checked_as_that_of_a_run():
+def test_the_model_of_a_search_is_checked():
     with pytest.raises(ConfigError, match=r"policy\.search\.model: unknown model 'wrn-27-1'; known: small-cnn"):
         build_run("cifar10", "fast-autoaugment-searched", overrides={"policy.search.model": "wrn-27-1"})
 
 
-def test_a_grid_sets_the_policies_of_some_of_its_methods():
-    """What another method's policy reads is no error; what no policy reads is one, whatever the method."""
+def test_overrides_of_policies_apply_to_the_methods_that_read_them():
+    """A key that only other policies have is ignored; a key that none has is an error."""
     overrides = {"policy.path": "a.json", "policy.search.trials": 7, "policy.search.images": 9}
     for method in ("baseline", "randaugment"):
         assert build_run("digits", method, overrides=overrides) == build_run("digits", method)
@@ -62,7 +63,7 @@ def test_a_grid_sets_the_policies_of_some_of_its_methods():
         build_run("digits", "dada-searched", overrides={"policy.search.frob": 1})
 
 
-def test_every_method_says_what_it_is():
+def test_every_method_is_described():
     for method in method_names():
         text = method_text(method)
         assert 10 < len(text.summary) < 70, f"{method}: a line of `autodo methods`"
@@ -78,26 +79,26 @@ def test_every_method_says_what_it_is():
         ("training.epochs=many", "training.epochs: .*integer.*not 'many'"),
         ("training.epochs=1", r"warmup_epochs \(5\) must be below epochs \(1\)"),
         ("outer.lrr=3", "lrr: unknown key; did you mean 'lr'"),
-        ("outer=3", "outer: is a section"),
+        ("outer=3", "outer: must be a section"),
         ("model.name=wrn-27-1", "unknown model 'wrn-27-1'; known: small-cnn"),
         ("dataset.path=x", "'folder' only, not for 'cifar10'"),
         ("dataset.name=digits", "cannot be overridden"),
         ("split=onion", "'paper', 'union' or 'test-as-val', not 'onion'"),
         ("nothing.at.all=3", "nothing: unknown key"),
         ("seed=-1", "seed: .*not -1"),
-        ("method.loss=kl", "needs soft labels"),
+        ("method.loss=kl", "needs 'soft-label' in points.learn"),
         ("policy.kind=wild", r"baseline: policy.kind: unknown kind 'wild'; known: randaugment, colour"),
         ("objective.kind=mixupp", r"objective.kind: unknown kind 'mixupp'; did you mean 'mixup'\?; known: .*ldam-drw"),
-        ("policy.frob=1", r"policy.kind: is needed beside frob; known: randaugment"),
+        ("policy.frob=1", r"policy.kind: is required with frob; known: randaugment"),
     ],
 )
-def test_a_wrong_override_is_told_with_the_alternatives(assignment, message):
+def test_errors_of_overrides_name_the_alternatives(assignment, message):
     with pytest.raises(ConfigError, match=message):
         build_run("cifar10", "baseline", overrides=parse_overrides([assignment]))
 
 
 @pytest.mark.parametrize("assignment", ["epochs", "=3", "training epochs=3", "training.epochs=[", "Training.epochs=3"])
-def test_what_is_no_assignment(assignment):
+def test_malformed_assignments(assignment):
     with pytest.raises(ConfigError, match="--set"):
         parse_overrides([assignment])
 
@@ -113,7 +114,7 @@ def test_overrides_are_read_as_yaml():
     assert build_run("digits", "baseline", overrides=parse_overrides(["training.lr=1e-2"])).training.lr == 0.01
 
 
-def test_unknown_names_are_told_with_the_nearest():
+def test_errors_of_unknown_names_suggest_the_nearest():
     with pytest.raises(ConfigError, match="unknown method 'autodo-awz'; did you mean 'autodo-aw' or 'autodo-aws'"):
         build_run("cifar10", "autodo-awz")
     with pytest.raises(ConfigError, match="unknown dataset 'cifar-10'; did you mean 'cifar10' or 'cifar100'"):
@@ -124,12 +125,12 @@ def test_unknown_names_are_told_with_the_nearest():
     ("content", "message"),
     [
         (b"a: [", "not YAML"),
-        (b"- a", "holds list"),
+        (b"- a", "is a list, not a mapping"),
         (b"\xff\xfe\x00", "cannot be read|not YAML"),
-        (b"", "holds NoneType"),
+        (b"", "is a NoneType, not a mapping"),
     ],
 )
-def test_yaml_that_is_no_mapping(content, message, tmp_path):
+def test_invalid_yaml(content, message, tmp_path):
     path = tmp_path / "grid.yaml"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=message) as caught:
@@ -160,7 +161,7 @@ def test_methods_join_by_plus():
     )
     assert run.method.name == "label-smoothing+randaugment"
     assert "_label-smoothing+randaugment_s0_" in run.run_id
-    # The order says nothing, and the name has it not.
+    # The order does not matter.
     assert build_run("digits", "train+val+mixup") == build_run("digits", "mixup+train+val")
     assert build_run("digits", "trivialaugment+autodo-exact-ws").method.name == "autodo-exact-ws+trivialaugment"
 
@@ -175,15 +176,15 @@ def test_methods_join_by_plus():
         ("baseline+mixup", "'baseline' adds nothing"),
         ("randaugment+", "unknown method ''"),
         ("+", "unknown method ''"),
-        ("autodo-exact-ws+label-smoothing", "objective goes with methods that learn nothing per point"),
+        ("autodo-exact-ws+label-smoothing", "objective cannot be combined with points.learn"),
     ],
 )
-def test_what_does_not_join(name, message):
+def test_methods_that_cannot_be_joined(name, message):
     with pytest.raises(ConfigError, match=message):
         build_run("cifar10", name)
 
 
-def test_the_recipe_says_how_strong_a_policy_is():
+def test_the_recipe_sets_the_strength_of_policies():
     strength = {name: build_run(name, "randaugment").policy for name in ("cifar10", "svhn")}
     assert [(policy.draws, policy.magnitude) for policy in strength.values()] == [(3, 15), (3, 7)]
     colour = {name: build_run(name, "autodo-aws").policy for name in ("cifar10", "svhn")}
@@ -191,19 +192,19 @@ def test_the_recipe_says_how_strong_a_policy_is():
         ("colour", 1, 15),
         ("colour", 3, 7),
     ]
-    # None for gray images, unless a person says how strong they are.
+    # No colour policy for gray images, unless the user gives a strength.
     assert build_run("digits", "autodo-aws").policy is None
     assert build_run("digits", "autodo-aws", overrides={"policy.draws": 1, "policy.magnitude": 9}).policy.draws == 1
     assert build_run("svhn", "autoaugment").policy.table == "svhn"
     assert build_run("svhn", "randaugment", overrides={"policy.draws": 1}).policy.draws == 1
-    # The strength of one policy is nothing to another, and the baseline has none.
+    # The strength of one policy does not apply to another, and the baseline has none.
     assert build_run("cifar10", "baseline", overrides={"policy.kind": "trivialaugment"}).policy.kind == "trivialaugment"
     assert build_run("cifar10", "baseline").policy is None
     with pytest.raises(ConfigError, match=r"policy.*kind"):
         build_run("cifar10", "baseline", overrides={"policy.kind": "wild"})
 
 
-def test_overrides_of_other_methods_sections_leave_a_method_as_it_is():
+def test_overrides_for_other_methods_change_nothing():
     overrides = {"objective.oracle": True, "finetune.share": 0.5, "policy.draws": 1}
     assert build_run("digits", "baseline", overrides=overrides) == build_run("digits", "baseline")
     assert build_run("digits", "mixup", overrides=overrides) == build_run("digits", "mixup")
@@ -215,7 +216,7 @@ def test_overrides_of_other_methods_sections_leave_a_method_as_it_is():
                 build_run("digits", method, overrides={key: 1})
 
 
-def test_sections_that_came_later_leave_the_ids_of_runs_without_them():
+def test_settings_added_later_do_not_change_ids():
     run = build_run("digits", "baseline")
     content = json.loads(run.model_dump_json())
     for section in ("policy", "objective", "finetune"):
@@ -231,7 +232,7 @@ def test_sections_that_came_later_leave_the_ids_of_runs_without_them():
     assert run.run_id.endswith(hashlib.sha256(canonical.encode()).hexdigest()[:8])
 
 
-def test_a_wrong_key_of_a_policy_is_told_by_its_place_in_the_config():
+def test_errors_in_unions_name_the_key():
     for method, override, message in (
         ("randaugment", {"policy.draw": 3}, r": policy.draw: unknown key; did you mean 'draws'\?"),
         ("label-smoothing", {"objective.smoothing": 2}, r": objective.smoothing: input should be less than 1"),
@@ -242,7 +243,7 @@ def test_a_wrong_key_of_a_policy_is_told_by_its_place_in_the_config():
             build_run("cifar10", method, overrides=override)
 
 
-def test_runs_share_a_search_if_all_that_it_reads_is_the_same():
+def test_runs_with_equal_search_settings_share_a_search():
     run = build_run("digits", "pba")
     assert run.search_id.startswith("pba-")
     assert build_run("digits", "pba+label-smoothing", overrides={"training.epochs": 3}).search_id == run.search_id
@@ -253,7 +254,7 @@ def test_runs_share_a_search_if_all_that_it_reads_is_the_same():
     assert build_run("digits", "baseline").search_id is None
 
 
-def test_a_preset_is_overrides_of_its_recipe_that_go_with_every_method():
+def test_a_dataset_preset_combines_with_every_method():
     cpu = dataset_preset("folder", "cpu")
     for method in method_names():
         given = {"dataset.path": "photos", "policy.content": "0" * 16, "training.epochs": 9}

@@ -3,12 +3,13 @@ import re
 import pytest
 from pydantic import ValidationError
 
+from autodo.config.bilevel import OuterConfig, PointsConfig
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig, OuterConfig, PointsConfig
 from autodo.errors import ConfigError
 
 
-def test_the_same_config_has_the_same_id_and_any_change_another():
+def test_any_change_changes_the_run_id():
     base = build_run("cifar10", "autodo-aws", seed=1)
     assert base.run_id == build_run("cifar10", "autodo-aws", seed=1).run_id
     changed = [
@@ -21,10 +22,10 @@ def test_the_same_config_has_the_same_id_and_any_change_another():
     assert len({run.run_id for run in [base, *changed]}) == 6
 
 
-def test_the_ids_of_runs_are_what_they_were():
+def test_run_ids_are_stable():
     ids = {split: build_run("digits", "autodo-aws", split=split, protocol=1).run_id for split in ("paper", "union")}
     assert ids == {"paper": "digits_ir1_nr0_autodo-aws_s0_31c2174b", "union": "digits_ir1_nr0_autodo-aws_s0_12cac7dc"}
-    first = {"outer.every": 1, "outer.damping": 0.01}  # as the presets had them
+    first = {"outer.every": 1, "outer.damping": 0.01}  # the presets of the first version
     exact = build_run("digits", "autodo-exact-ws", overrides=first)
     assert exact.run_id == "digits_ir1_nr0_autodo-exact-ws_s0_4ad4587f"
     of_all = build_run("digits", "autodo-exact-aws", overrides={**first, "outer.hessian_points": None})
@@ -35,7 +36,7 @@ def test_the_ids_of_runs_are_what_they_were():
 
 
 @pytest.mark.parametrize(("key", "same", "other"), [("precision", "fp32", "bf16"), ("compile", False, True)])
-def test_how_a_run_is_computed_is_in_its_id_if_it_is_not_as_it_always_was(key, same, other):
+def test_precision_and_compile_change_the_id_unless_default(key, same, other):
     plain = build_run("digits", "autodo-aws")
     assert build_run("digits", "autodo-aws", overrides={f"training.{key}": same}).run_id == plain.run_id
     changed = build_run("digits", "autodo-aws", overrides={f"training.{key}": other})
@@ -43,7 +44,7 @@ def test_how_a_run_is_computed_is_in_its_id_if_it_is_not_as_it_always_was(key, s
     assert changed.recipe_id != plain.recipe_id
 
 
-def test_ids_name_kornia_where_it_computes_and_are_what_they_were_where_it_does_not():
+def test_kornia_changes_ids_and_the_own_implementation_does_not():
     plain = build_run("digits", "autodo-aws")
     assert build_run("digits", "autodo-aws", overrides={"points.warp": "fused"}).run_id == plain.run_id
     assert build_run("digits", "autodo-aws", overrides={"points.warp": "kornia"}).run_id != plain.run_id
@@ -51,7 +52,7 @@ def test_ids_name_kornia_where_it_computes_and_are_what_they_were_where_it_does_
     for method, search_id in before.items():
         own = build_run("digits", method, overrides={"policy.search.implementation": "own"})
         assert own.search_id == search_id
-        assert "implementation" not in own.model_dump_json(), "as the configurations that were kept"
+        assert "implementation" not in own.model_dump_json(), "stored configurations lack it"
         assert type(own).model_validate_json(own.model_dump_json()) == own
         new = build_run("digits", method)
         assert new.policy.search.implementation == "kornia"
@@ -59,31 +60,31 @@ def test_ids_name_kornia_where_it_computes_and_are_what_they_were_where_it_does_
         assert type(new).model_validate_json(new.model_dump_json()) == new
 
 
-def test_points_of_the_hessian_are_refused_where_each_step_has_its_own():
-    with pytest.raises(ConfigError, match=r"hessian_points \(9\) is read with val_gradient 'full' only"):
+def test_hessian_points_need_the_full_val_gradient():
+    with pytest.raises(ConfigError, match=r"hessian_points \(9\) needs val_gradient 'full'"):
         build_run("digits", "autodo-aws", overrides={"outer.hessian_points": 9})
 
 
 @pytest.mark.parametrize("method", ["val-only", "train+val", "finetune-head-on-val", "class-balanced-finetune-on-val"])
-def test_what_trains_on_val_is_refused_where_val_is_the_test_set(method):
+def test_training_on_val_is_refused_if_val_is_the_test_set(method):
     with pytest.raises(
         ConfigError, match=rf"^digits x {re.escape(method)}: .* trains on val, which .* the test images$"
     ):
         build_run("digits", method, split="test-as-val")
 
 
-def test_run_id_reads_as_documented():
+def test_format_of_run_ids():
     run = build_run("cifar10", "autodo-aws", seed=3, distortion=DistortionConfig.parse("100-0.1"))
     assert run.run_id.startswith("cifar10_ir100_nr0.1_autodo-aws_s3_")
     assert len(run.run_id.rsplit("_", 1)[1]) == 8
 
 
-def test_a_folders_run_id_names_the_folder_and_is_a_safe_file_name():
+def test_the_run_id_of_a_folder_is_a_safe_file_name():
     run = build_run("folder", "baseline", overrides={"dataset.path": "/data/../My photos (2)/"})
     assert run.run_id.startswith("folder-my-photos-2_ir1_nr0_baseline_s0_")
 
 
-def test_other_images_of_a_folder_are_another_run_and_another_comparison():
+def test_the_content_of_a_folder_changes_ids():
     def run(**content):
         return build_run("folder", "baseline", overrides={"dataset.path": "photos", **content})
 
@@ -98,21 +99,21 @@ def test_a_named_dataset_has_no_content():
         build_run("digits", "baseline", overrides={"dataset.content": "01"})
 
 
-def test_settings_that_a_method_does_not_read_are_not_in_its_id():
+def test_settings_that_a_method_ignores_are_not_in_its_id():
     plain = build_run("cifar10", "baseline")
     assert plain.outer is None
     assert plain.points is None
     assert plain.run_id == build_run("cifar10", "baseline", overrides={"outer.lr": 0.5}).run_id
 
 
-def test_recipe_and_variant_tell_comparisons_apart():
+def test_recipe_and_variant_ids():
     a, b = build_run("cifar10", "autodo-aws"), build_run("cifar10", "baseline", seed=4, split="union")
     assert a.recipe_id == b.recipe_id, "methods, splits and seeds of one recipe are compared"
     assert a.recipe_id != build_run("cifar10", "autodo-aws", overrides={"training.epochs": 20}).recipe_id
     assert a.variant_id != build_run("cifar10", "autodo-aws", overrides={"outer.damping": 0.1}).variant_id
 
 
-def test_the_papers_recipes():
+def test_recipes_of_the_paper():
     svhn, cifar = build_run("svhn", "autodo-aws"), build_run("cifar10", "autodo-aws")
     assert (svhn.dataset.val_share, cifar.dataset.val_share) == (0.32, 0.2)
     assert (svhn.training.lr, cifar.training.lr) == (0.005, 0.1)
@@ -135,7 +136,7 @@ def test_configs_are_frozen():
 def test_distortion_notation():
     assert DistortionConfig.parse("100-0.1") == DistortionConfig(imbalance_ratio=100, noise_ratio=0.1)
     assert str(DistortionConfig.parse("100-0.1")) == "100-0.1"
-    assert str(DistortionConfig.parse("1-0")) == "1-0.0", "the paper's column heads"
+    assert str(DistortionConfig.parse("1-0")) == "1-0.0", "the notation of the paper"
     for wrong in ("100", "a-b", "0.5-0.1", "10-1.0", "10--1", "10-0.1-3"):
         with pytest.raises(ConfigError, match="distortion"):
             DistortionConfig.parse(wrong)
@@ -144,7 +145,7 @@ def test_distortion_notation():
 @pytest.mark.parametrize(
     "text", ["1000000-0.1", "10-0.00001", "33.3333333-0.1", "10000000000000000000000-0.0", "100.5-0.123456789"]
 )
-def test_distortions_are_printed_as_they_are_read(text):
+def test_distortions_are_printed_as_they_are_parsed(text):
     distortion = DistortionConfig.parse(text)
     assert str(distortion) == text
     assert DistortionConfig.parse(str(distortion)) == distortion
@@ -153,7 +154,7 @@ def test_distortions_are_printed_as_they_are_read(text):
     assert run_id.startswith(f"digits_ir{ir}_nr{'0' if nr == '0.0' else nr}_baseline_s0_")
 
 
-def test_parts_are_kept_in_one_order():
+def test_parts_have_a_fixed_order():
     assert PointsConfig(learn=("weight", "augment")).learn == ("augment", "weight")
 
 
@@ -167,6 +168,6 @@ def test_parts_are_kept_in_one_order():
         (OuterConfig, {"solver": "exact", "step": 0.1}, "set outer.step=null"),
     ],
 )
-def test_settings_that_contradict_each_other(model, fields, message):
+def test_contradicting_settings(model, fields, message):
     with pytest.raises(ValidationError, match=message):
         model(**fields)

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from autodo.data.batches import epoch_batches, ordered_batches, shuffled_batches
-from autodo.distributed.process_group import ALONE
-from tests.workers import Worker
+from autodo.distributed.process_group import SINGLE_PROCESS
+from tests.workers import FakeGroup
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -18,7 +18,7 @@ def generator(seed: int = 0) -> torch.Generator:
 def test_the_parts_of_a_batch_make_the_batch(total, batch_size, size):
     everything = torch.arange(total)
     mine = [everything[rank::size] for rank in range(size)]
-    workers = [Worker(rank, size) for rank in range(size)]
+    workers = [FakeGroup(rank, size) for rank in range(size)]
     shuffled = [
         list(shuffled_batches(points, total, batch_size, generator(rank), worker))
         for rank, (points, worker) in enumerate(zip(mine, workers, strict=True))
@@ -44,5 +44,5 @@ def test_sizes_differ_by_at_most_one_and_order_is_random():
     order = torch.cat(batches)
     assert order.tolist() != sorted(order.tolist())
     assert torch.equal(order, torch.cat(list(epoch_batches(torch.arange(100), 16, generator()))))
-    in_order = [batch.points.tolist() for batch in ordered_batches(torch.arange(5), 5, 2, ALONE)]
+    in_order = [batch.points.tolist() for batch in ordered_batches(torch.arange(5), 5, 2, SINGLE_PROCESS)]
     assert in_order == [[0, 1], [2, 3], [4]]

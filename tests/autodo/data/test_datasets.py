@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from autodo.config.recipes import dataset_names
-from autodo.config.run import DatasetConfig
+from autodo.config.dataset import DatasetConfig
+from autodo.config.shipped import dataset_names
 from autodo.data import DATASETS, default_data_dir, load
 from autodo.errors import ConfigError
 
@@ -40,9 +40,9 @@ def test_digits():
     dataset = load(DatasetConfig(name="digits"))
     assert dataset.train.images.shape == (1438, 1, 8, 8)
     assert dataset.test.images.shape == (359, 1, 8, 8)
-    assert dataset.train.images.dtype == np.uint8
-    assert dataset.train.images.max() == 255
-    assert 128 in dataset.train.images  # 8 of 16
+    assert dataset.train.images.read().dtype == np.uint8
+    assert dataset.train.images.read().max() == 255
+    assert 128 in dataset.train.images.read()  # 8 of 16
     counts = np.bincount(dataset.test.labels)
     assert counts.min() >= 34
     assert dataset.class_names == tuple("0123456789")
@@ -50,7 +50,7 @@ def test_digits():
 
 def test_digits_are_those_of_scikit_learn():
     dataset, bunch = load(DatasetConfig(name="digits")), load_digits()
-    images = np.concatenate([dataset.train.images, dataset.test.images])[:, 0]
+    images = dataset.train.images.concatenate(dataset.test.images).read()[:, 0]
     labels = np.concatenate([dataset.train.labels, dataset.test.labels])
     ours = sorted((label, *image.ravel()) for label, image in zip(labels, images, strict=True))
     theirs = np.rint(bunch.images * 255 / 16).astype(np.uint8).reshape(-1, 64)
@@ -58,7 +58,7 @@ def test_digits_are_those_of_scikit_learn():
 
 
 def test_digits_are_read_without_importing_scikit_learn():
-    code = "import sys; from autodo.config.run import DatasetConfig; from autodo.data import load;"
+    code = "import sys; from autodo.config.dataset import DatasetConfig; from autodo.data import load;"
     code += "load(DatasetConfig(name='digits'))"
     code += "; assert 'sklearn' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ)
@@ -69,7 +69,7 @@ def test_subsample_is_fixed_and_stratified():
     assert np.bincount(small.labels).tolist() == [10] * 10
     assert (small.index == again.index).all()
     whole = load(DatasetConfig(name="digits")).train
-    assert (whole.images[small.index] == small.images).all()
+    assert (whole.images.read(small.index) == small.images.read()).all()
 
 
 def test_subsample_larger_than_the_set():

@@ -4,7 +4,7 @@ import logging
 import numpy as np
 import pytest
 
-from autodo.config.run import Minority
+from autodo.config.dataset import Minority
 from autodo.data.distort import flip_labels, imbalance
 from autodo.data.split import stratified_split
 

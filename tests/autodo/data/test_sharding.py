@@ -8,14 +8,16 @@ import pytest
 from autodo.config.recipes import build_run
 from autodo.data.image_set import ImageSet
 from autodo.data.sharding import shard_by_class, training_shard
-from autodo.distributed.process_group import ALONE
+from autodo.distributed.process_group import SINGLE_PROCESS
 from autodo.errors import ConfigError
 from autodo.seeds import numpy_generator
-from tests.workers import Worker
+from tests.workers import FakeGroup
 
 
 def shards(train, trusted, size, seed=0):
-    return [shard_by_class(train, trusted, Worker(rank, size), numpy_generator(seed, "shards")) for rank in range(size)]
+    return [
+        shard_by_class(train, trusted, FakeGroup(rank, size), numpy_generator(seed, "shards")) for rank in range(size)
+    ]
 
 
 def spread(counts) -> int:
@@ -38,11 +40,11 @@ def test_shards_are_disjoint_complete_and_alike(size, seed):
         assert spread([np.bincount(labels[part], minlength=6) for part in parts]) <= 1
     assert spread([len(train) + len(trusted) for train, trusted in dealt]) <= 1
     for rank, (train_part, trusted_part) in enumerate(dealt):
-        assert len(train_part) == Worker(rank, size).dealt(len(train))
-        assert len(train_part) + len(trusted_part) == Worker(rank, size).dealt(len(train) + len(trusted))
+        assert len(train_part) == FakeGroup(rank, size).shard_size(len(train))
+        assert len(train_part) + len(trusted_part) == FakeGroup(rank, size).shard_size(len(train) + len(trusted))
 
 
-def sorted_and_dealt(train, trusted, workers, generator):
+def sorted_and_dealt(train, trusted, group, generator):
     """The oracle: everything sorted by label in random order, one after the other, dealt in turn."""
 
     def by_class(labels):
@@ -50,7 +52,7 @@ def sorted_and_dealt(train, trusted, workers, generator):
         return order[np.argsort(labels[order], kind="stable")]
 
     order = np.concatenate([by_class(train), len(train) + by_class(trusted)])
-    dealt = np.sort(workers.deal(order))
+    dealt = np.sort(group.shard(order))
     return dealt[dealt < len(train)], dealt[dealt >= len(train)] - len(train)
 
 
@@ -62,10 +64,10 @@ def test_dealing_part_by_part_is_sorting_everything(part, count, trusted_count, 
     generator = np.random.default_rng(count)
     train, trusted = generator.integers(7, size=count), generator.integers(9, size=trusted_count)
     for rank in range(size):
-        workers = Worker(rank, size)
-        expected = sorted_and_dealt(train, trusted, workers, numpy_generator(1, "shards"))
+        group = FakeGroup(rank, size)
+        expected = sorted_and_dealt(train, trusted, group, numpy_generator(1, "shards"))
         for mine, theirs in zip(
-            shard_by_class(train, trusted, workers, numpy_generator(1, "shards")), expected, strict=True
+            shard_by_class(train, trusted, group, numpy_generator(1, "shards")), expected, strict=True
         ):
             assert mine.dtype == np.int64
             assert mine.tolist() == theirs.tolist()
@@ -82,7 +84,7 @@ def test_a_process_alone_has_everything_without_a_copy():
 
     config = build_run("digits", "baseline", overrides={"dataset.subsample": 60})
     data = prepare(load(config.dataset), config)
-    shard = training_shard(data, config, ALONE)
+    shard = training_shard(data, config, SINGLE_PROCESS)
     assert shard.positions.tolist() == list(range(len(data.train)))
     assert shard.points(data)[0] is data.train.images
 
@@ -92,10 +94,10 @@ def test_val_points_alone_can_be_all_there_is():
 
     config = build_run("digits", "val-only", overrides={"dataset.subsample": 60})
     data = prepare(load(config.dataset), config)
-    shard = training_shard(data, config, ALONE)
+    shard = training_shard(data, config, SINGLE_PROCESS)
     assert shard.positions.tolist() == list(range(len(data.val)))
     assert shard.points(data)[0] is data.val.images
-    halves = [training_shard(data, config, Worker(rank, 2)) for rank in range(2)]
+    halves = [training_shard(data, config, FakeGroup(rank, 2)) for rank in range(2)]
     assert sorted(np.concatenate([half.positions for half in halves])) == shard.positions.tolist()
     assert all(half.total == len(data.val) and len(half.train) == 0 for half in halves)
 
@@ -115,9 +117,9 @@ def test_more_workers_than_can_have_work_are_refused(overrides, size, why):
     config = build_run("digits", "baseline", overrides={"dataset.subsample": 60, **overrides})
     data = prepare(load(config.dataset), config)
     with pytest.raises(ConfigError, match=f"workers: {size} are too many, {why}"):
-        training_shard(data, config, Worker(0, size))
+        training_shard(data, config, FakeGroup(0, size))
     most = int(why.split("at most ")[1].split()[0])
-    assert training_shard(data, config, Worker(0, most)).total == 48
+    assert training_shard(data, config, FakeGroup(0, most)).total == 48
 
 
 def test_a_worker_has_the_images_and_labels_of_its_positions():
@@ -125,16 +127,16 @@ def test_a_worker_has_the_images_and_labels_of_its_positions():
 
     config = build_run("digits", "baseline", split="union", overrides={"dataset.subsample": 60})
     data = prepare(load(config.dataset), config)
-    everything = np.concatenate([data.train.images, data.val.images])
+    everything = data.train.images.concatenate(data.val.images).read()
     labels = np.concatenate([data.train.labels, data.val.labels])
     for size in (1, 3):
         positions = []
         for rank in range(size):
-            shard = training_shard(data, config, Worker(rank, size))
+            shard = training_shard(data, config, FakeGroup(rank, size))
             assert (shard.train_total, shard.total) == (48, 60)
             assert len(shard.trusted) > 0
             images, observed = shard.points(data)
-            assert np.array_equal(images, everything[shard.positions])
+            assert np.array_equal(images.read(), everything[shard.positions])
             assert np.array_equal(observed, labels[shard.positions])
             positions += shard.positions.tolist()
         assert sorted(positions) == list(range(60))
@@ -147,5 +149,5 @@ def test_workers_need_images_of_val_and_of_test_to_evaluate():
     data = prepare(load(config.dataset), config)
     few = dataclasses.replace(data, test=ImageSet(data.test.images[:2], data.test.labels[:2]))
     with pytest.raises(ConfigError, match=r"workers: 3 are too many, at most 2 .* there are 2 test images"):
-        training_shard(few, config, Worker(0, 3))
-    assert training_shard(few, config, Worker(0, 2)).total == 48
+        training_shard(few, config, FakeGroup(0, 3))
+    assert training_shard(few, config, FakeGroup(0, 2)).total == 48

@@ -17,31 +17,31 @@ from autodo.config.run import RunConfig
 from autodo.data import load, prepare
 from autodo.data.batches import Batch, shuffled_batches
 from autodo.distributed.batch_norm import WholeBatchNorm2d
-from autodo.distributed.process_group import joined
+from autodo.distributed.process_group import current_process_group
 from autodo.errors import ConfigError, TrainingDiverged
 from autodo.points.model import PointView
 from autodo.points.storage import ON_DEVICE, TableStorage
 from autodo.points.table import PointTable
 from autodo.results import records
 from autodo.training import trainer as train_module
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 
 
-def start(config: RunConfig, **options: Any) -> Training:
-    return Training(config, prepare(load(config.dataset), config), workers=joined(), **options)
+def start(config: RunConfig, **options: Any) -> Trainer:
+    return Trainer(config, prepare(load(config.dataset), config), group=current_process_group(), **options)
 
 
 def start_with_one_image_less_on_the_second(config: RunConfig) -> None:
     dataset = load(config.dataset)
-    if joined().rank == 1:
+    if current_process_group().rank == 1:
         dataset = dataclasses.replace(dataset, test=dataset.test.take(np.arange(1, len(dataset.test))))
-    Training(config, prepare(dataset, config), workers=joined())
+    Trainer(config, prepare(dataset, config), group=current_process_group())
 
 
 def start_and_lose_the_images(config: RunConfig, photos: Path) -> None:
     training = start(config)
-    training.workers.gather(None)
-    training.workers.told_by_first(None)  # only now has each of them begun
+    training.group.gather(None)
+    training.group.broadcast_object(None)  # only now has each of them begun
     for file in photos.rglob("*.jpg"):
         file.unlink(missing_ok=True)
     list(training)
@@ -59,10 +59,10 @@ def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple
         replay: what each worker recorded; the batches are then what theirs were together.
     """
     training = start(config)
-    shard, workers, data = training.shard, training.workers, training.data
+    shard, group, data = training.shard, training.group, training.data
     for module in (training.encoder, training.head):
         module.double()
-    training.network = workers.train_together(training.encoder, training.head)
+    training.network = group.wrap_ddp(training.encoder, training.head)
     pipeline, table = training.pipeline, training.points.table
     pipeline.mean, pipeline.std = pipeline.mean.double(), pipeline.std.double()
     rows = 1 if training.points.shared else shard.total
@@ -84,7 +84,7 @@ def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple
         mine = torch.from_numpy(shard.positions)[points]
         pixels = training.images[points].double() / 255 + texture[mine]
         if augment is not None:
-            noise = affine.Noise(everyone.normal[mine], everyone.logistic[mine])
+            noise = affine.WarpNoise(everyone.normal[mine], everyone.logistic[mine])
             pixels = affine.warp(pixels, affine.magnitudes(augment, noise))
         return (pixels - pipeline.mean) / pipeline.std
 
@@ -108,7 +108,7 @@ def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple
                 Batch(torch.tensor([point for mine, _ in parts for point in mine]), parts[0][1])
                 for parts in zip(*together, strict=True)
             ]
-        everywhere = torch.arange(workers.rank, total, workers.size) if is_val else torch.from_numpy(shard.positions)
+        everywhere = torch.arange(group.rank, total, group.size) if is_val else torch.from_numpy(shard.positions)
         recording.append([(everywhere[batch.points].tolist(), batch.size) for batch in batches])
         yield from batches
 
@@ -144,7 +144,7 @@ def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple
                 mock.patch.object(training.images, "batches", themselves),
             ):
                 val = training._evaluate(training.val_images, training.val_labels, len(data.val))
-                training.outer.run(val, 0.1, torch.Generator().manual_seed(7 + workers.rank))
+                training.outer.run(val, 0.1, torch.Generator().manual_seed(7 + group.rank))
     state = {**training.encoder.state_dict(), **{f"head.{k}": v for k, v in training.head.state_dict().items()}}
     state |= gradients
     # RMSprop's first step is 10 lr sign(g): the size of g shows in the mean of squares.
@@ -161,11 +161,11 @@ def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple
 
 def normalise(images: Tensor, weights: Tensor, sizes: list[int]) -> dict[str, Tensor]:
     """This worker's part of `images` through the shared batch norm, and the gradients of sum(weights * result)."""
-    workers = joined()
-    norm = WholeBatchNorm2d(scaled_norm(images), workers.sum)
-    mine = images.split(sizes)[workers.rank].clone().requires_grad_()
+    group = current_process_group()
+    norm = WholeBatchNorm2d(scaled_norm(images), group.all_reduce)
+    mine = images.split(sizes)[group.rank].clone().requires_grad_()
     result = norm(mine)
-    (result * weights.split(sizes)[workers.rank]).sum().backward()
+    (result * weights.split(sizes)[group.rank]).sum().backward()
     state = {name: value.detach() for name, value in norm.state_dict().items()}
     with torch.no_grad():
         evaluated = norm.eval()(mine)
@@ -200,7 +200,7 @@ def run(
         outcome = training.outcome(keep_embeddings=True)
         tables = {name: getattr(outcome, name) for name in records.SCHEMAS}
         state["tables"] = {name: table for name, table in tables.items() if table is not None}
-        classifier, images = outcome.classifier, torch.from_numpy(training.data.test.images)
+        classifier, images = outcome.classifier, torch.from_numpy(training.data.test.images.read())
         with torch.no_grad():
             state["embeddings"] = classifier.encoder((images / 255 - classifier.mean) / classifier.std)
     return state
@@ -218,7 +218,7 @@ def restored(config: RunConfig, checkpoint: Path, storage: TableStorage = ON_DEV
     return state_of(start(config, checkpoint=checkpoint, storage=storage))
 
 
-def state_of(training: Training) -> dict[str, Any]:
+def state_of(training: Trainer) -> dict[str, Any]:
     heads = {f"head.{name}": value for name, value in training.head.state_dict().items()}
     table = {name: getattr(training.points.table, name).clone() for name in TABLE}
     network = {**training.encoder.state_dict(), **heads}
@@ -249,4 +249,4 @@ def refused(config: RunConfig) -> str:
 
 def restored_at(config: RunConfig, checkpoints: list[Path]) -> int:
     """The epoch at which this worker begins, given each worker's own path."""
-    return start(config, checkpoint=checkpoints[joined().rank]).epoch
+    return start(config, checkpoint=checkpoints[current_process_group().rank]).epoch

@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig, RunConfig
+from autodo.config.run import RunConfig
 from autodo.data import load
 from autodo.distributed.batch_norm import WholeBatchNorm2d
 from autodo.seeds import derive

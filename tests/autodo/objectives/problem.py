@@ -5,11 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from autodo.augment.pipeline import Pipeline
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig
 from autodo.data import load, prepare
-from autodo.data.device_loader import DeviceLoader
-from autodo.distributed.process_group import ALONE, Workers
+from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from autodo.objectives import Objective, ObjectiveContext, TrainStep, build_objective
 from autodo.points.model import PointModel
 
@@ -19,7 +18,7 @@ SMALL = {"dataset.subsample": 200, "training.batch_size": 32, "training.epochs":
 
 
 def setting_of(
-    method: str, overrides: dict | None = None, workers: Workers = ALONE, split: str = "paper"
+    method: str, overrides: dict | None = None, group: ProcessGroup = SINGLE_PROCESS, split: str = "paper"
 ) -> ObjectiveContext:
     """What the objective of a run on a few digits is given; images and statistics in float64."""
     overrides = {**SMALL, **(overrides or {})}
@@ -30,10 +29,10 @@ def setting_of(
         config,
         data,
         torch.from_numpy(data.train.labels),
-        DeviceLoader(data.val.images, "cpu"),
+        data.val.images.loader("cpu"),
         torch.from_numpy(data.val.labels),
         Pipeline(config.augmentation, mean, mean),
-        workers,
+        group,
         torch.Generator().manual_seed(0),
     )
 

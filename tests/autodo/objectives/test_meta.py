@@ -7,7 +7,7 @@ from torch.func import functional_call
 from autodo.errors import ConfigError
 from autodo.objectives.base import cross_entropies
 from tests.autodo.objectives.problem import network_of, objective_of, setting_of, step_of
-from tests.workers import Worker
+from tests.workers import FakeGroup
 
 
 def fresh(step, seed=4):
@@ -112,7 +112,7 @@ def test_running_statistics_move_once_and_by_the_train_batch(method):
 @pytest.mark.parametrize("method", ["meta-weight-net", "l2rw"])
 def test_several_workers_are_refused_with_the_reason(method):
     with pytest.raises(ConfigError, match=f"workers: {method} trains with one worker, not 2: batch norm"):
-        objective_of(method, workers=Worker(0, 2))
+        objective_of(method, group=FakeGroup(0, 2))
 
 
 def test_the_first_weights_derive_from_the_seed_and_leave_the_global_generator_alone():

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig, RunConfig
+from autodo.config.run import RunConfig
 from autodo.data import load, prepare
 from autodo.errors import ConfigError
 from autodo.models.cosine_head import CosineHead
 from autodo.objectives import OBJECTIVES
 from autodo.results.classifier import Classifier
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 
 ANCHORS = ["val-only", "train+val", "finetune-head-on-val", "class-balanced-finetune-on-val"]
 KEEP_STATE = ["elr", "sop", "meta-weight-net", "class-balanced-finetune-on-val", "elr+finetune-head-on-val"]
@@ -27,8 +28,8 @@ def run_of(method: str, *, ir: float = 5, nr: float = 0.2, **overrides) -> RunCo
     )
 
 
-def start(config: RunConfig, **options) -> Training:
-    return Training(config, prepare(load(config.dataset), config), **options)
+def start(config: RunConfig, **options) -> Trainer:
+    return Trainer(config, prepare(load(config.dataset), config), **options)
 
 
 FAMILIES = ["label-smoothing", "ldam-drw", "sop", "meta-weight-net", "val-only", "finetune-head-on-val"]
@@ -68,7 +69,7 @@ def test_a_run_cut_and_continued_is_bit_for_bit_the_same(method, tmp_path):
     assert [row["train_loss"] for row in whole.history] == [row["train_loss"] for row in continued.history]
 
 
-def everything(training: Training) -> list[torch.Tensor]:
+def everything(training: Trainer) -> list[torch.Tensor]:
     modules = [training.encoder, training.head]
     weigh = training.objective.state_dict().get("weigh", {})
     weights = [value for module in modules for value in module.state_dict().values()]
@@ -125,7 +126,7 @@ def test_ldam_evaluates_and_is_saved_with_the_head_that_it_was_trained_with(tmp_
     assert isinstance(classifier.head, CosineHead)
     classifier.save(tmp_path / "classifier.pt")
     loaded = Classifier.load(tmp_path / "classifier.pt")
-    images = torch.from_numpy(training.data.test.images)
+    images = torch.from_numpy(training.data.test.images.read())
     p = loaded(images)
     assert torch.equal(p, classifier(images))
     assert torch.equal(p.argmax(1), training.best.predictions)

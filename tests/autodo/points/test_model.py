@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from autodo.augment import affine
-from autodo.config.run import PointsConfig
+from autodo.config.bilevel import PointsConfig
 from autodo.points import soft_labels
 from autodo.points.model import PointModel
 from autodo.points.row_store import build_store
@@ -28,7 +28,7 @@ def test_initial_values():
     assert torch.equal(view.weights, torch.ones(5)), "weights are exactly 1"
     assert view.augment is not None
     torch.testing.assert_close(affine.gate_probability(view.augment), torch.full((5, 7), 0.25))
-    half_range = torch.tensor(list(affine.OPERATIONS.values())) / 2
+    half_range = torch.tensor(list(affine.WARP_OPERATIONS.values())) / 2
     torch.testing.assert_close(affine.magnitude_deviation(view.augment), half_range.expand(5, 7))
     torch.testing.assert_close(view.log_targets.exp().sum(1), torch.ones(5))
     assert view.log_targets.argmax(1).tolist() == LABELS.tolist()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from autodo.augment import affine
-from autodo.config.run import PointsConfig
+from autodo.config.bilevel import PointsConfig
 from autodo.data.batches import Batch
 from autodo.points.model import PointModel
 from autodo.points.row_store import RowStore, StagedStore, build_store

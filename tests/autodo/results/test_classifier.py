@@ -5,14 +5,14 @@ from autodo.config.recipes import build_run
 from autodo.data import load, prepare
 from autodo.errors import DataError
 from autodo.results.classifier import Classifier
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
 def training():
     overrides = {"training.epochs": 3, "dataset.subsample": 400}
     config = build_run("digits", "baseline", overrides=overrides)
-    training = Training(config, prepare(load(config.dataset), config))
+    training = Trainer(config, prepare(load(config.dataset), config))
     list(training)
     return training
 
@@ -21,7 +21,7 @@ def test_a_saved_classifier_predicts_what_the_run_reported(training, tmp_path):
     outcome = training.outcome()
     outcome.classifier.save(tmp_path / "model.pt")
     loaded = Classifier.load(tmp_path / "model.pt")
-    probabilities = loaded(torch.from_numpy(training.data.test.images))
+    probabilities = loaded(torch.from_numpy(training.data.test.images.read()))
     torch.testing.assert_close(probabilities.sum(1), torch.ones(len(probabilities)))
     wrong = probabilities.argmax(1) != torch.from_numpy(training.data.test.labels)
     assert wrong.double().mean().item() == pytest.approx(outcome.error)

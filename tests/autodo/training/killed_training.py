@@ -12,11 +12,11 @@ import torch.distributed as dist
 
 from autodo.config.run import RunConfig
 from autodo.data import load, prepare
-from autodo.distributed.process_group import joined
+from autodo.distributed.process_group import current_process_group
 from autodo.points.row_store import RowStore
 from autodo.points.storage import TableStorage
 from autodo.training import checkpoint as checkpoints
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 
 MOMENTS = ("in the midst of a row", "in the midst of a part", "between the part and the file")
 
@@ -27,7 +27,7 @@ def die() -> None:
 
 def train_until(moment: str, config: RunConfig, path: Path, folder: Path) -> None:
     """Trains with lambda in a file, and dies at that moment of the epoch after the first outer pass."""
-    training = Training(
+    training = Trainer(
         config, prepare(load(config.dataset), config), checkpoint=path, storage=TableStorage("file", folder)
     )
     write, save, write_file = RowStore.write, torch.save, checkpoints._write
@@ -69,7 +69,7 @@ def train_until_step(step: int, config: RunConfig, path: Path, steps: int, meeti
     if size > 1:
         dist.init_process_group("gloo", init_method=meeting.as_uri(), rank=rank, world_size=size)
     data = prepare(load(config.dataset), config)
-    training = Training(config, data, checkpoint=path, checkpoint_steps=steps, workers=joined())
+    training = Trainer(config, data, checkpoint=path, checkpoint_steps=steps, group=current_process_group())
     take_step, done = training.optimizer.step, itertools.count(1)
 
     def dies() -> None:

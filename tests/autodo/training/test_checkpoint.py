@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from autodo.training import checkpoint
-from tests.workers import Worker
+from tests.workers import FakeGroup
 
 RUN = "digits_x"
 POSITIONS = [torch.tensor([0, 2, 5]), torch.tensor([1, 3, 4])]
@@ -19,12 +19,12 @@ def rows(rank: int, epoch: int) -> dict:
 def save(path, epoch: int, died_before: str | None = None) -> None:
     """What two workers do, the second one first; `died_before` a step all is over."""
     with contextlib.suppress(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
-        checkpoint.save(path, RUN, {"epoch": epoch}, rows(1, epoch), POSITIONS[1], Worker(1, 2))
+        checkpoint.save(path, RUN, {"epoch": epoch}, rows(1, epoch), POSITIONS[1], FakeGroup(1, 2))
         if died_before == "the other part":
             return
-        first = Worker(0, 2)
+        first = FakeGroup(0, 2)
         if died_before == "the file":
-            patch.setattr(first, "all", _die)
+            patch.setattr(first, "all_true", _die)
         elif died_before == "old parts are deleted":
             patch.setattr(checkpoint, "files", _die)
         checkpoint.save(path, RUN, {"epoch": epoch}, rows(0, epoch), POSITIONS[0], first)

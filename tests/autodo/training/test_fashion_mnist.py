@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig
 from autodo.fit import fit
 
 

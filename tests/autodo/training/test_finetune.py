@@ -6,19 +6,19 @@ import torch
 from autodo.config.recipes import build_run
 from autodo.data import load, prepare
 from autodo.errors import ConfigError
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 
 SHORT = {"training.epochs": 6, "training.warmup_epochs": 1, "dataset.subsample": 400}
 
 
-def start(method: str = "finetune-head-on-val", **overrides) -> Training:
+def start(method: str = "finetune-head-on-val", **overrides) -> Trainer:
     overrides = {
         **SHORT,
         "finetune.share": 0.34,
         **{name.replace("__", "."): value for name, value in overrides.items()},
     }
     config = build_run("digits", method, overrides=overrides)
-    return Training(config, prepare(load(config.dataset), config))
+    return Trainer(config, prepare(load(config.dataset), config))
 
 
 def copied(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -42,7 +42,7 @@ def test_only_the_head_moves_and_only_in_the_last_epochs(method):
 def test_the_first_epochs_are_a_shorter_run_and_the_phase_has_a_cosine_of_its_own():
     rows = list(start(finetune__lr=0.02))
     config = build_run("digits", "baseline", overrides={**SHORT, "training.epochs": 4})
-    shorter = list(Training(config, prepare(load(config.dataset), config)))
+    shorter = list(Trainer(config, prepare(load(config.dataset), config)))
     for column in ("train_loss", "val_loss", "test_error", "lr"):
         assert [row[column] for row in rows[:4]] == [row[column] for row in shorter]
     assert [row["lr"] for row in rows[4:]] == pytest.approx([0.01, 0], abs=1e-12)

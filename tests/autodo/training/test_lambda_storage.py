@@ -6,13 +6,14 @@ import signal
 import pytest
 import torch
 
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig, RunConfig
+from autodo.config.run import RunConfig
 from autodo.data import load, prepare
 from autodo.points.row_store import StagedStore
 from autodo.points.storage import TableStorage
 from autodo.training import checkpoint as checkpoints
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 from tests.autodo.distributed import jobs_of_workers as jobs
 from tests.autodo.training.killed_training import MOMENTS, train_until
 
@@ -32,11 +33,11 @@ def short_run(method: str = "autodo-exact-aws", **overrides) -> RunConfig:
     return build_run("digits", method, distortion=distortion, overrides={**SHORT, **overrides})
 
 
-def start(config: RunConfig, **options) -> Training:
-    return Training(config, prepare(load(config.dataset), config), **options)
+def start(config: RunConfig, **options) -> Trainer:
+    return Trainer(config, prepare(load(config.dataset), config), **options)
 
 
-def tables(training: Training) -> dict:
+def tables(training: Trainer) -> dict:
     """Of a training that is taken to its end, without what clocks say."""
     list(training)
     outcome = training.outcome()

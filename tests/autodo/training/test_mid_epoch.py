@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig, RunConfig
+from autodo.config.run import RunConfig
 from autodo.data import load, prepare
 from autodo.errors import TrainingDiverged
 from autodo.points.storage import TableStorage
 from autodo.training import checkpoint as checkpoints
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 from tests.autodo.distributed import jobs_of_workers as jobs
 from tests.autodo.training.killed_training import train_until_step
-from tests.workers import Pool
+from tests.workers import WorkerPool
 
 # 240 train points: 8 steps an epoch, with a checkpoint after 3, 6 and 8.
 STEPS, EVERY = 8, 3
@@ -37,15 +38,15 @@ def short_run(method: str, **overrides) -> RunConfig:
     return build_run("digits", method, distortion=DistortionConfig(noise_ratio=0.2), overrides=given)
 
 
-def start(config: RunConfig, path: Path | None = None, **options) -> Training:
-    return Training(config, prepare(load(config.dataset), config), checkpoint=path, **options)
+def start(config: RunConfig, path: Path | None = None, **options) -> Trainer:
+    return Trainer(config, prepare(load(config.dataset), config), checkpoint=path, **options)
 
 
 def untimed(table):
     return table.drop_columns([name for name in table.column_names if name in TIMINGS | {"finished_at"}])
 
 
-def tables(training: Training) -> dict:
+def tables(training: Trainer) -> dict:
     """Of a training that is taken to its end, without what clocks say."""
     list(training)
     outcome = training.outcome()
@@ -104,7 +105,7 @@ def goes_on_as_if_it_had_not_stopped(config: RunConfig, path: Path, epoch: int, 
     assert len(steps) == config.training.epochs * STEPS - epoch * STEPS - kept, "no step is taken twice"
 
 
-def count_steps(training: Training) -> list[None]:
+def count_steps(training: Trainer) -> list[None]:
     """A list that grows by one with each step of theta."""
     take_step, steps = training.optimizer.step, []
 
@@ -131,7 +132,7 @@ def test_workers_killed_within_an_epoch_go_on_from_there(method, storage, tmp_pa
     kill_before(2 * STEPS + 5, config, path, workers=2)
     names = [file.name for file in checkpoints.files(path)]
     assert names == [*(f"checkpoint.part-2.3-{rank}-of-2.pt" for rank in range(2)), "checkpoint.pt"]
-    pool = Pool(2)
+    pool = WorkerPool(2)
     try:
         place = TableStorage(storage, tmp_path) if storage == "file" else TableStorage()
         continued = pool.each(2, jobs.run, config, path, None, place)
@@ -150,7 +151,7 @@ class Cut(Exception):
     """In place of a kill, where another process would only take time."""
 
 
-def cut_before(step: int, training: Training) -> None:
+def cut_before(step: int, training: Trainer) -> None:
     """Trains until just before that step, counted from here."""
     take_step, steps = training.optimizer.step, iter(range(1, step))
 
@@ -228,7 +229,7 @@ def test_a_checkpoint_of_before_there_were_any_within_epochs_is_still_read(tmp_p
 def test_another_number_of_workers_takes_up_the_rest_of_the_epoch(tmp_path):
     config, path = short_run("autodo-exact-ws"), tmp_path / "checkpoint.pt"
     cut_before(2 * STEPS + 5, start(config, path, checkpoint_steps=EVERY))
-    pool = Pool(2)
+    pool = WorkerPool(2)
     try:
         for state in pool.each(2, jobs.run, config, path, 3):
             assert state["began"] == 2

@@ -17,14 +17,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from autodo.augment import pipeline, policy
+from autodo import progress
+from autodo.augment import apply_draws, pipeline
 from autodo.augment.policy_file import PolicyFile
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig
 from autodo.data import load, prepare
 from autodo.objectives import mixing
-from autodo.training import progress
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -110,14 +110,14 @@ def waits_of(phase: Callable[[], object], on_host: Iterable[Tensor] = ()) -> Cou
     with ExitStack() as stack:
         for module in (pipeline, mixing):
             stack.enter_context(mock.patch.object(module, "host_generator", waits.host_generator))
-        stack.enter_context(mock.patch.object(policy, "_sent", waits.sent))
+        stack.enter_context(mock.patch.object(apply_draws, "_sent", waits.sent))
         stack.enter_context(waits)
         stack.enter_context(Copies(waits))
         phase()
     return waits.seen
 
 
-def training_of(method: str, split: str, batch_size: int) -> Training:
+def training_of(method: str, split: str, batch_size: int) -> Trainer:
     overrides = {
         "training.epochs": 4,
         "training.warmup_epochs": 1,
@@ -129,7 +129,7 @@ def training_of(method: str, split: str, batch_size: int) -> Training:
     config = build_run("digits", method, distortion=DistortionConfig(noise_ratio=0.1), split=split, overrides=overrides)
     found = PolicyFile.model_validate({"sub_policies": [[["Rotate", 0.5, 0.4], ["Contrast", 0.5, 0.5]]]})
     data = prepare(load(config.dataset), config)
-    return Training(config, data, policy=config.policy and found, on_progress=lambda progress: None)
+    return Trainer(config, data, policy=config.policy and found, on_progress=lambda progress: None)
 
 
 def test_what_waits_is_seen():
@@ -145,7 +145,7 @@ def test_what_waits_is_seen():
     assert waits_of(lambda: drawn(1.0, torch.Generator())) == {}
     images = torch.zeros(4, 1, 5, 5, dtype=torch.uint8)
     rotate = training_of("randaugment", "paper", 30).policy
-    assert waits_of(lambda: pipeline.policy.apply(images, rotate.draw(4, torch.Generator()))) == {"tolist": 1}
+    assert waits_of(lambda: pipeline.apply_draws(images, rotate.draw(4, torch.Generator()))) == {"tolist": 1}
 
 
 METHODS = [
@@ -182,7 +182,7 @@ def test_the_waits_of_a_phase_do_not_depend_on_the_number_of_its_steps(method, s
     assert all(sum(seen.values()) <= at_most for seen in many.values())
 
 
-def waits_of_phases(training: Training) -> dict[str, Counter[str]]:
+def waits_of_phases(training: Trainer) -> dict[str, Counter[str]]:
     training._inner_phase(0)
     # torch's Adam counts its steps in host memory.
     adam = getattr(training.objective, "optimizer", None)

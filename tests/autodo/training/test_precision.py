@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from autodo.bilevel.frozen import frozen
+from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.config.run import DistortionConfig, RunConfig
+from autodo.config.run import RunConfig
 from autodo.data import load, prepare
 from autodo.errors import ConfigError
 from autodo.models import build
 from autodo.results.classifier import Classifier
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 
 SHORT = {"training.epochs": 4, "training.warmup_epochs": 1, "outer.start_share": 0.25, "dataset.subsample": 500}
 METHODS = ["autodo-exact-aws", "mixup", "elr", "sop", "finetune-head-on-val"]
@@ -27,8 +28,8 @@ def run_of(method: str = "autodo-exact-aws", **overrides) -> RunConfig:
     return build_run("digits", method, distortion=distortion, overrides={**SHORT, **overrides})
 
 
-def start(config: RunConfig, **options) -> Training:
-    return Training(config, prepare(load(config.dataset), config), **options)
+def start(config: RunConfig, **options) -> Trainer:
+    return Trainer(config, prepare(load(config.dataset), config), **options)
 
 
 def distance(one: Tensor, other: Tensor) -> float:
@@ -131,7 +132,7 @@ def test_trains_nearly_as_without_and_continues_and_is_saved(method, changes, tm
         assert torch.equal(value, continued.encoder.state_dict()[name]), name
 
     whole.classifier().save(tmp_path / "classifier.pt")
-    images = torch.from_numpy(whole.data.test.images)
+    images = torch.from_numpy(whole.data.test.images.read())
     loaded = Classifier.load(tmp_path / "classifier.pt")(images)
     assert torch.equal(loaded, whole.classifier()(images))
     assert torch.allclose(loaded.amax(1), whole.best.probabilities, atol=0.02)
@@ -151,7 +152,9 @@ def test_a_processor_that_only_emulates_bf16_is_told_of(slow, monkeypatch, caplo
 @pytest.mark.parametrize("method", ["l2rw", "meta-weight-net"])
 @pytest.mark.parametrize("changes", [BF16, COMPILE], ids=["bf16", "compiled"])
 def test_what_differentiates_forwards_is_refused(method, changes):
-    with pytest.raises(ConfigError, match=rf"objective '{method}' differentiates forwards .*training\.compile=false"):
+    with pytest.raises(
+        ConfigError, match=rf"objective '{method}' uses forward-mode derivatives, .*training\.compile=false"
+    ):
         run_of(method, **changes)
 
 

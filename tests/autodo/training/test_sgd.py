@@ -55,10 +55,10 @@ _TRAINS = """
 import sys
 from autodo import data
 from autodo.config.recipes import build_run
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 run = build_run("digits", "autodo-aw", overrides={"training.epochs": 1, "training.warmup_epochs": 0,
                                                   "dataset.subsample": 200, "outer.start_share": 0})
-[*Training(run, data.prepare(data.load(run.dataset), run))]
+[*Trainer(run, data.prepare(data.load(run.dataset), run))]
 print([name for name in ("torch._dynamo", "sympy") if name in sys.modules])
 """
 

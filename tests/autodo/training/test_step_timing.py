@@ -9,10 +9,10 @@ import torch
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.data import DataSplits, load, prepare
+from autodo.progress import Durations
 from autodo.training import step_timing
-from autodo.training.progress import Durations
 from autodo.training.step_timing import time_steps
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 
 
 def run_of(method: str, split: Any = "paper", **overrides: Any) -> tuple[RunConfig, DataSplits]:
@@ -25,19 +25,19 @@ def run_of(method: str, split: Any = "paper", **overrides: Any) -> tuple[RunConf
 def test_the_run_is_the_same_after_its_steps_were_timed(method, monkeypatch):
     monkeypatch.setattr(step_timing, "SHORT_SECONDS", 0.0)  # so that whole batches are timed, too
     config, data = run_of(method)
-    fingerprint, images = data.fingerprint, data.train.images.copy()
+    fingerprint, images = data.fingerprint, data.train.images.read().copy()
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    before = Training(config, data)
+    before = Trainer(config, data)
     rows_before = list(before)
     time_steps(config, data)
-    after = Training(config, data)
+    after = Trainer(config, data)
     assert [row["val_loss"] for row in rows_before] == [row["val_loss"] for row in after]
     first, second = before.state_dict(), after.state_dict()
     for part in ("encoder", "head", "points"):
         assert first[part].keys() == second[part].keys()
         for name, value in first[part].items():
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(second[part][name]))
-    assert (data.fingerprint, data.train.images.tobytes()) == (fingerprint, images.tobytes())
+    assert (data.fingerprint, data.train.images.read().tobytes()) == (fingerprint, images.tobytes())
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
 
@@ -80,7 +80,7 @@ class Slow:
 
 @pytest.fixture
 def slow(monkeypatch):
-    monkeypatch.setattr(step_timing, "Training", Slow)
+    monkeypatch.setattr(step_timing, "Trainer", Slow)
     Slow.batch_sizes, Slow.shapes = [], []
     return Slow
 

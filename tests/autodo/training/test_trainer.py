@@ -11,15 +11,17 @@ import torch
 
 from autodo.augment import affine
 from autodo.augment.policy_file import PolicyFile
-from autodo.config.recipes import build_run, method_names
-from autodo.config.run import DistortionConfig, RunConfig
+from autodo.config.dataset import DistortionConfig
+from autodo.config.recipes import build_run
+from autodo.config.run import RunConfig
+from autodo.config.shipped import method_names
 from autodo.data import load, prepare
 from autodo.errors import ConfigError, TrainingDiverged
 from autodo.fit import fit
 from autodo.points.table import PointTable
 from autodo.results import records
 from autodo.training.schedule import learning_rate_factor, restarted_factor
-from autodo.training.trainer import Training
+from autodo.training.trainer import Trainer
 
 SHORT = {
     "training.epochs": 6,
@@ -37,11 +39,11 @@ def short_run(method: str = "autodo-exact-aws", **changes) -> RunConfig:
     return build_run("digits", method, **{"distortion": distortion, **changes}, overrides=overrides)
 
 
-def start(config: RunConfig, **options) -> Training:
-    return Training(config, prepare(load(config.dataset), config), **options)
+def start(config: RunConfig, **options) -> Trainer:
+    return Trainer(config, prepare(load(config.dataset), config), **options)
 
 
-def everything(training: Training) -> np.ndarray:
+def everything(training: Trainer) -> np.ndarray:
     return training.images[torch.arange(len(training.images))].numpy()
 
 
@@ -286,14 +288,14 @@ def test_images_of_a_method_decide_what_is_trained_on(method):
         assert np.array_equal(trained, everything(union))
         assert torch.equal(training.points.labels, union.points.labels)
     else:
-        assert np.array_equal(trained, data.val.images)
+        assert np.array_equal(trained, data.val.images.read())
         assert training.points.labels.tolist() == data.val.labels.tolist()
     rows = list(training)
     assert rows[-1]["images_per_second"] * rows[-1]["inner_seconds"] == pytest.approx(len(trained))
     points = training.outcome().points.to_pandas()
     assert points["index"].tolist() == data.train.index.tolist()
     assert points.label.tolist() == data.train.labels.tolist()
-    images = torch.from_numpy(data.train.images)
+    images = torch.from_numpy(data.train.images.read())
     logits = training.head(training.encoder.eval()(training.pipeline.test_view(images)))
     assert (points.prediction.to_numpy() == logits.argmax(1).numpy()).all()
 
@@ -380,7 +382,7 @@ def test_embeddings_are_those_of_the_test_images_at_the_epoch_of_lowest_val_erro
     kept = outcome.embeddings.to_pandas()
     classifier, test = outcome.classifier, training.data.test
     with torch.no_grad():
-        expected = classifier.encoder((torch.from_numpy(test.images) / 255 - classifier.mean) / classifier.std)
+        expected = classifier.encoder((torch.from_numpy(test.images.read()) / 255 - classifier.mean) / classifier.std)
         logits = classifier.head(torch.from_numpy(np.stack(kept.embedding)))
     assert np.stack(kept.embedding) == pytest.approx(expected.numpy(), rel=1e-4, abs=1e-5)
     assert kept["index"].tolist() == list(range(len(test)))
@@ -446,7 +448,7 @@ def test_outcome_holds_what_was_measured():
     assert (points.label != points.clean_label).sum() == result["wrong_labels"]
     assert len(points) == result["train_points"]
     assert np.stack(points.soft_label).sum(1) == pytest.approx(1, abs=1e-5)
-    images = torch.from_numpy(training.data.train.images)
+    images = torch.from_numpy(training.data.train.images.read())
     with torch.no_grad():
         probabilities = training.head(training.encoder.eval()(training.pipeline.test_view(images))).softmax(1).numpy()
     top = np.stack(points.top_classes)

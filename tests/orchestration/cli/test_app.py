@@ -15,15 +15,17 @@ from PIL import Image
 
 import orchestration
 from autodo import data
-from autodo.config.recipes import build_run, dataset_names, grid_names
-from autodo.config.run import DistortionConfig
+from autodo.config.dataset import DistortionConfig
+from autodo.config.recipes import build_run
+from autodo.config.shipped import dataset_names, grid_names
 from autodo.errors import DataError
 from orchestration.cli import app
-from orchestration.display.progress import GridProgress
-from orchestration.execution.execute import load_dataset
+from orchestration.display.grid_progress import GridProgress
+from orchestration.execution.process import load_dataset
 from orchestration.grid.grid import expand, load_grid
 from orchestration.planning.run_queue import Job
 from orchestration.store.run_state import Cause, State
+from orchestration.store.status import StoreStatus
 from orchestration.store.store import Store
 from tests.runs import outcome
 
@@ -156,12 +158,18 @@ def instead_of_ray(monkeypatch: pytest.MonkeyPatch) -> list[Launched]:
         (["launch", "quickstart", "--only", "method=autodo-awz"], "unknown method 'autodo-awz'; did you mean"),
         (["launch", "quickstart", "--memory-per-run", "8"], "resources: memory: 8 bytes are less than a MiB; give a"),
         (["launch", "quickstart", "--memory-per-run", "much"], "resources: memory: could not parse"),
-        (["launch", "quickstart", "--gpus-per-run", "0.5", "--workers-per-run", "2"], "resources: gpus: 0.5 cannot be"),
-        (["launch", "quickstart", "--gpus-per-run", "1.5"], "resources: gpus: 1.5 GPUs are neither whole ones nor a"),
+        (
+            ["launch", "quickstart", "--gpus-per-run", "0.5", "--workers-per-run", "2"],
+            "resources: gpus must be a whole number when workers > 1 (got gpus=0.5, workers=2)",
+        ),
+        (
+            ["launch", "quickstart", "--gpus-per-run", "1.5"],
+            "resources: gpus must be a whole number, or a share below 1",
+        ),
         (["report", "."], ".: is not a store"),
         (["status", "s4://bucket/S"], "s4://bucket/S: unknown scheme 's4'"),
-        (["launch", "quickstart", "--store", "s3://AKIA:c2Vj@bucket/S"], "s3://***@bucket/S: holds credentials"),
-        ([*TRAIN, "--store", "s3://AKIA:c2Vj@bucket/S"], "s3://***@bucket/S: holds credentials"),
+        (["launch", "quickstart", "--store", "s3://AKIA:c2Vj@bucket/S"], "s3://***@bucket/S: contains credentials"),
+        ([*TRAIN, "--store", "s3://AKIA:c2Vj@bucket/S"], "s3://***@bucket/S: contains credentials"),
         ([*TRAIN, "--preset", "cpu"], "preset 'cpu': dataset 'digits' has no such preset; its recipe has none"),
     ],
 )
@@ -185,7 +193,7 @@ def test_help_and_version(autodo) -> None:
 
 def test_a_store_of_a_later_format_is_refused_by_every_command(autodo, grid: str, tmp_path: Path) -> None:
     fill(Store("S"), grid, n=1)
-    (done,) = Store("S").done()
+    (done,) = Store("S").status.done()
     (tmp_path / "S/store.json").write_text('{"format": 3, "more": 1}')
     before = sorted((tmp_path / "S").rglob("*"))
     commands = [
@@ -203,8 +211,8 @@ def test_a_store_of_a_later_format_is_refused_by_every_command(autodo, grid: str
         answer = autodo(*command)
         assert answer.code == 2, command
         assert answer.err == (
-            "error: S: a store of format 3, made by a later autodo; this one knows formats up to 2: update it, "
-            "or give another store\n"
+            "error: S: a store of format 3, written by a later version of autodo; this version reads formats up to 2: "
+            "update it, or use another store\n"
         ), command
     assert sorted((tmp_path / "S").rglob("*")) == before
 
@@ -377,7 +385,7 @@ def test_runs_that_were_given_up_are_left_out_until_they_are_retried(
     answer = autodo("launch", grid, "--store", "S")
     assert answer.code == 1
     assert "2 failed (diverged): no luck" in answer.out
-    assert "2 are not tried again but by `autodo retry S --failed`" in answer.out
+    assert "2 given up: `autodo retry S --failed` tries again" in answer.out
     assert not {bad.run_id, worse.run_id} & instead_of_ray[0].run_ids
     assert autodo("launch", grid, "--store", "S").code == 1
     assert "2 failed for good" in autodo("plan", grid, "--store", "S").out
@@ -399,7 +407,7 @@ def test_a_failed_run_of_no_grid_is_retried_from_its_own_configuration(
     store.record_failure(run.run_id, kind="E", last_line="no luck", traceback="")
     assert autodo("retry", "S", "--failed").code == 0
     assert instead_of_ray[0].jobs[0].run == run
-    assert store.states([run.run_id]) == {run.run_id: State.DONE}
+    assert store.status.states([run.run_id]) == {run.run_id: State.DONE}
 
 
 def test_a_retry_that_does_not_come_about_forgets_no_failure(autodo, grid: str) -> None:
@@ -409,7 +417,7 @@ def test_a_retry_that_does_not_come_about_forgets_no_failure(autodo, grid: str) 
     store.record_failure(run.run_id, kind="E", last_line="no luck", traceback="", cause=Cause.DIVERGED)
     for wrong in (("--time-budget", "zz"), ("--address", "127.0.0.1:9"), ("--only", "seed=7")):
         assert autodo("retry", "S", "--failed", *wrong).code == 2
-        assert store.failures()[run.run_id].last_line == "no luck"
+        assert store.status.failures()[run.run_id].last_line == "no luck"
 
 
 def test_an_address_where_nothing_answers_stops_a_launch_before_anything_is_written(
@@ -449,11 +457,11 @@ def test_a_launch_that_is_to_keep_what_done_runs_have_not_kept_says_so(
 ) -> None:
     fill(Store("S"), grid, n=2)
     first = expand(load_grid(grid))[0]
-    Store("S").table_file("embeddings", first.run_id).write_bytes(b"")
+    Store("S").paths.table("embeddings", first.run_id).write_bytes(b"")
     warning = "warning: {} of the 2 runs that are done have not kept their {}, and are not run again; "
     answer = autodo("launch", grid, "--store", "S", "--keep", "models,embeddings")
     told = " ".join(answer.out.split())
-    assert warning.format(2, "models") + "--keep models with another --store runs them anew" in told
+    assert warning.format(2, "models") + "--keep models with another --store runs them again" in told
     assert warning.format(1, "embeddings") in told
     assert "not kept" not in autodo("launch", grid, "--store", "S").out
 
@@ -527,16 +535,16 @@ def test_a_run_that_begins_or_ends_while_status_looks_is_not_called_interrupted(
     _, ends, begins, _ = expand(load_grid(grid))
     store.begin(ends)
     store.begin(begins)
-    at_work = Store.at_work
+    at_work = StoreStatus.at_work
     looks: list[str] = []
 
-    def look(self: Store, run_id: str) -> bool:
+    def look(self: StoreStatus, run_id: str) -> bool:
         looks.append(run_id)
         if run_id == ends.run_id and len(looks) <= 2:
             store.save(outcome(ends, error_best_val=0.1, error_last=0.1, versions=[]), run_id)
         return at_work(self, run_id) or (run_id == begins.run_id and len(looks) > 2)
 
-    monkeypatch.setattr(Store, "at_work", look)
+    monkeypatch.setattr(StoreStatus, "at_work", look)
     out = autodo("status", "S").out
     assert "interrupted" not in out
 
@@ -553,10 +561,10 @@ def test_a_run_whose_policy_train_searches_is_at_work(autodo, grid: str) -> None
 
 
 def test_a_watched_store_is_shown_until_nothing_is_left(autodo, grid: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestration.cli import overview
+    from orchestration.cli import status
 
     fill(Store("S"), grid, n=3)
-    monkeypatch.setattr(overview.time, "sleep", lambda _: fill(Store("S"), grid))
+    monkeypatch.setattr(status.time, "sleep", lambda _: fill(Store("S"), grid))
     out = autodo("status", "S", "--watch").out
     rows = [line.split("│")[1:-1] for line in out.splitlines() if " mine " in line]
     cells = [[cell.strip() for cell in row] for row in rows]
@@ -580,7 +588,7 @@ def test_train_runs_once_then_shows_what_it_has(autodo) -> None:
     first = autodo(*TRAIN)
     assert (first.code, first.err) == (0, "")
     assert "test error, epoch of lowest val error" in first.out
-    assert len(Store("outputs/single").done()) == 1
+    assert len(Store("outputs/single").status.done()) == 1
     second = autodo(*TRAIN)
     assert second.code == 0
     assert second.out.startswith("done before; nothing to do\n")
@@ -600,10 +608,10 @@ def test_train_keeps_the_embeddings_if_asked_to_and_says_when_it_is_too_late(aut
     late = autodo(*TRAIN, "--store", "without", "--keep", "embeddings")
     told = " ".join(late.out.split())
     assert "It has not kept its embeddings: the same command with another --store does" in told
-    assert not Store("without").embeddings_of(Store("without").done())
+    assert not Store("without").status.kept("embeddings", Store("without").status.done())
     assert autodo(*TRAIN, "--store", "S", "--keep", "embeddings").code == 0
-    done = Store("S").done()
-    assert Store("S").embeddings_of(done) == Store("S").models_of(done) == done
+    done = Store("S").status.done()
+    assert Store("S").status.kept("embeddings", done) == Store("S").status.kept("models", done) == done
 
 
 def test_train_on_the_test_images_as_val_says_what_that_is_worth(autodo) -> None:
@@ -650,7 +658,7 @@ def test_train_on_other_images_is_another_run(autodo, photos: Path) -> None:
     answer = autodo(*train)
     assert answer.code == 0
     assert "done before" not in answer.out
-    assert len(Store("S").done()) == 2
+    assert len(Store("S").status.done()) == 2
 
 
 def test_the_grid_in_the_store_names_the_images_that_were_launched(
@@ -679,7 +687,7 @@ def test_train_that_diverges_is_one_line_and_exit_code_1(autodo) -> None:
     assert answer.code == 1
     (line,) = answer.err.splitlines()
     assert line.startswith("error: the train loss is not finite in epoch 0")
-    assert len(Store("S").failures()) == 1
+    assert len(Store("S").status.failures()) == 1
 
 
 def test_train_with_an_unforeseen_error_says_where_the_traceback_is(autodo, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -691,22 +699,22 @@ def test_train_with_an_unforeseen_error_says_where_the_traceback_is(autodo, monk
     assert answer.code == 1
     assert "failed: RuntimeError: a bug; traceback in S/runs/" in answer.out
     assert "Traceback" not in answer.out + answer.err
-    (failure,) = Store("S").failures().values()
+    (failure,) = Store("S").status.failures().values()
     assert "in broken" in failure.traceback
 
 
 def test_train_interrupted_continues(autodo, monkeypatch: pytest.MonkeyPatch) -> None:
-    from autodo.training.trainer import Training
+    from autodo.training.trainer import Trainer
 
-    run_epoch = Training._run_epoch
+    run_epoch = Trainer._run_epoch
 
-    def interrupted_in_the_second(self: Training, epoch: int) -> object:
+    def interrupted_in_the_second(self: Trainer, epoch: int) -> object:
         if epoch == 1 and self._checkpoint is not None:  # not while an epoch is only timed
             raise KeyboardInterrupt
         return run_epoch(self, epoch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Training, "_run_epoch", interrupted_in_the_second)
+        patch.setattr(Trainer, "_run_epoch", interrupted_in_the_second)
         answer = autodo(*TRAIN, "--store", "S")
     assert answer.code == 130
     assert "interrupted after epoch 1/2; the same command continues" in answer.out
@@ -743,8 +751,8 @@ def test_a_grid_that_cannot_be_read_is_named_in_the_report(autodo, grid: str, tm
     (tmp_path / "S/grids/mine.yaml").write_text("xx: [")
     answer = autodo("report", "S", "--format", "html", "--out", "R")
     assert answer.code == 0
-    assert "nobody knows which of its runs are missing" in answer.out.replace("\n", " ")
-    assert "nobody knows which of its runs are missing" in (tmp_path / "R/report.html").read_text()
+    assert "its missing runs are unknown" in answer.out.replace("\n", " ")
+    assert "its missing runs are unknown" in (tmp_path / "R/report.html").read_text()
     assert {path.name for path in (tmp_path / "R").iterdir()} >= {"report.html"}
     assert not (tmp_path / "R/report.md").exists()
 
@@ -801,8 +809,8 @@ def test_a_streamed_folder_is_trained_on_inspected_and_reported(autodo, tmp_path
     close_pools()
     assert answer.code == 0, answer
     store = Store("S")
-    (run_id,) = store.done()
-    points = pq.read_table(str(store.table_file("points", run_id)))
+    (run_id,) = store.status.done()
+    points = pq.read_table(str(store.paths.table("points", run_id)))
     assert points.num_rows == round(0.8 * 0.8 * 210)
     assert points["thumbnail"].null_count < points.num_rows
     assert all(source.endswith(".jpg") for source in points["source"].to_pylist())

@@ -73,10 +73,10 @@ def test_a_launch_that_stops_says_so_and_the_next_command_continues(
     with monkeypatch.context() as patch:
         patch.setattr(RunQueue, "out_of_time", property(lambda _: bool(stopped and not stop)))
         answer = autodo("launch", grid, "--store", "S", "--max-concurrent", "1")
-    done = Store("S").done()
+    done = Store("S").status.done()
     assert (answer.code, done) == (code, {actor.began[0]})
     assert answer.out.splitlines()[-1] == f"{told}: 1 of 4 runs are done; the same command continues"
-    assert Store("S").states(stopped) == {stopped[0]: State.STARTED}
+    assert Store("S").status.states(stopped) == {stopped[0]: State.STARTED}
     answer = autodo(*(("launch", grid, "--store", "S") if then == "launch" else ("resume", "S")))
     assert answer.code == 0
     assert "all 4 runs are done" in answer.out
@@ -91,14 +91,14 @@ def test_a_run_that_fails_for_good_is_told_and_retried(autodo: Autodo, grid: str
     assert actor.began.count(bad.run_id) == 2
     assert "no images; it is tried again" in answer.out
     assert "1 failed (error): no images" in answer.out
-    assert "1 of 4 runs failed; 1 is not tried again but by `autodo retry S --failed`" in answer.out
+    assert "1 of 4 runs failed; 1 given up: `autodo retry S --failed` tries again" in answer.out
     assert autodo("launch", grid, "--store", "S", "--retries", "1").code == 1
     assert actor.began.count(bad.run_id) == 2, "it is given up"
-    assert Store("S").states([bad.run_id]) == {bad.run_id: State.FAILED}
+    assert Store("S").status.states([bad.run_id]) == {bad.run_id: State.FAILED}
     # Its failures forgotten, the run has all of its attempts again.
     answer = autodo("retry", "S", "--failed", "--retries", "1")
     assert (answer.code, actor.began.count(bad.run_id)) == (0, 4)
-    assert Store("S").failures() == {}
+    assert Store("S").status.failures() == {}
     assert autodo("launch", grid, "--store", "S").code == 0
 
 
@@ -106,10 +106,11 @@ def test_a_run_of_another_launch_is_left_to_it(
     autodo: Autodo, grid: str, actor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from orchestration.planning import run_queue
+    from orchestration.store import patience
     from orchestration.store.run_state import RunBusy
 
     monkeypatch.setattr(run_queue, "BUSY_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(run_queue, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(patience, "BUSY_SECONDS", 0.0)
     other = expand(load_grid(grid))[0]
     actor.scripts = {other.run_id: [[RunBusy("elsewhere")]] * 1000}
     answer = autodo("launch", grid, "--store", "S")
@@ -125,27 +126,29 @@ def test_a_launch_on_an_object_store_continues_and_ends_as_on_a_local_one(
     grid.write_text(GRID.replace("autodo-aws", "autodo-exact-aws").replace("seeds: 2", "seeds: 1") + SETTINGS)
     store = Store(f"{bucket}/team/S")
     runs = expand(load_grid(str(grid)))
-    begun = property(lambda _: any(store.checkpoint(run.run_id).exists() for run in runs))
+    begun = property(lambda _: any(store.paths.checkpoint(run.run_id).exists() for run in runs))
     with monkeypatch.context() as patch:
         patch.setattr(RunQueue, "out_of_time", begun)
         answer = autodo("launch", str(grid), "--store", store.uri, "--max-concurrent", "1")
     assert answer.code == 124
-    interrupted = [run_id for run_id, state in store.states([run.run_id for run in runs]).items() if state == "started"]
+    interrupted = [
+        run_id for run_id, state in store.status.states([run.run_id for run in runs]).items() if state == "started"
+    ]
     assert interrupted
-    assert not any(store.at_work(run_id) for run_id in interrupted)
+    assert not any(store.status.at_work(run_id) for run_id in interrupted)
     # One at a time, since what a process logs goes to the logs of all runs that it is at work on.
     answer = autodo("launch", str(grid), "--store", store.uri, "--max-concurrent", "1")
     assert answer.code == 0
     assert "all 2 runs are done" in answer.out
     assert f"{store}/report/report.md" in answer.out
     for run_id in interrupted:
-        starts = store.log_file(run_id).read_text().split("from epoch ")[1:]
+        starts = store.paths.log(run_id).read_text().split("from epoch ")[1:]
         assert (len(starts), starts[-1].startswith("0 ")) == (2, False)
-    assert all(store.run_dir(run.run_id).names() == {"config.json", "log.txt"} for run in runs)
+    assert all(store.paths.run(run.run_id).names() == {"config.json", "log.txt"} for run in runs)
     row = next(line for line in autodo("status", store.uri).out.splitlines() if " mine " in line)
     assert [cell.strip() for cell in row.strip("│").split("│")] == ["mine", "2", "·", "·", "·"]
     assert f"report: {store}/report/report.md" in autodo("report", store.uri).out
-    assert "2 runs done" in (store.report_dir / "report.md").read_text()
+    assert "2 runs done" in (store.paths.report / "report.md").read_text()
     local = alone(runs, tmp_path / "S")
     for run in runs:
         assert metrics(store, run.run_id) == metrics(local, run.run_id)

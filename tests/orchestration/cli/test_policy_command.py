@@ -12,7 +12,7 @@ from orchestration.grid.grid import expand
 from orchestration.store.run_state import State
 from orchestration.store.store import Store
 from tests.orchestration.cli.test_app import SMALL, Answer, Launched, autodo, instead_of_ray
-from tests.orchestration.search.test_searches import SEARCH
+from tests.orchestration.search.test_task_runner import SEARCH
 
 __all__ = ["autodo", "instead_of_ray"]
 Autodo = Callable[..., Answer]
@@ -38,19 +38,19 @@ def policy(tmp_path: Path) -> Path:
 def test_a_run_is_trained_with_a_policy_from_a_file(autodo: Autodo, policy: Path) -> None:
     arguments = (*TRAIN, "fast-autoaugment-published", "--set", "policy.path=policy.json")
     assert autodo(*arguments).code == 0
-    (name,) = Store("S").policies()
+    (name,) = Store("S").policies.names()
     assert name.startswith("file-")
     again = autodo(*arguments)
     assert "done before" in again.out
     policy.write_text(json.dumps([[["Rotate", 0.9, 0.4]]]))
     assert "done before" not in autodo(*arguments).out, "another policy is another run"
-    assert len(Store("S").policies()) == 2
+    assert len(Store("S").policies.names()) == 2
 
 
 def test_a_run_is_trained_with_a_policy_that_is_searched_first(autodo: Autodo) -> None:
     answer = autodo(*TRAIN, "fast-autoaugment-searched", *SEARCHED)
     assert answer.code == 0, answer.err
-    (name,) = Store("S").policies()
+    (name,) = Store("S").policies.names()
     assert f"search found: fast-autoaugment on digits 1-0.0 seed 0: S/policies/{name}.json" in answer.out
     shown = autodo("policy", "show", "S").out
     assert "rewards: fold 0: 6 trials, best" in shown
@@ -65,7 +65,7 @@ def test_a_search_that_fails_is_a_failure_of_its_run(autodo: Autodo) -> None:
     answer = autodo(*arguments)
     assert answer.code == 2
     assert "fewer than two classes have two of them" in answer.err
-    (failure,) = Store("S").failures().values()
+    (failure,) = Store("S").status.failures().values()
     assert failure.kind == "DataError"
     assert "1 failed (error)" in autodo("status", "S").out
 
@@ -93,14 +93,14 @@ def test_a_grid_is_planned_launched_and_resumed(
     assert autodo("launch", str(grid), "--store", "S", "--only", "seed=0").code == 0
     policy.unlink()
     store = Store("S")
-    assert len(store.policies()) == 1
+    assert len(store.policies.names()) == 1
     assert "before them: 1 search of policies to do (fast-autoaugment-" in autodo("status", "S").out
     assert autodo("resume", "S").code == 0
     runs = [job.run for launched in instead_of_ray for job in launched.jobs]
     assert len(runs) == 6
     (saved,) = store.grids().values()
     assert {run.run_id for run in expand(saved)} == {run.run_id for run in runs}
-    assert set(store.states(run.run_id for run in runs).values()) == {State.DONE}
+    assert set(store.status.states(run.run_id for run in runs).values()) == {State.DONE}
 
 
 def test_a_policy_is_imported_and_shown(autodo: Autodo, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_the_policies_of_a_store_are_listed(autodo: Autodo) -> None:
             if name.startswith("dada")
             else {"schedule": [{"from": 0, "operations": [["Rotate", 0.1, 0.2], ["Invert", 0, 1]]}]}
         )
-        store.save_policy(name, PolicyFile.model_validate({**content, "provenance": {"search_id": name}}))
+        store.policies.write(name, PolicyFile.model_validate({**content, "provenance": {"search_id": name}}))
     listed = autodo("policy", "show", "S").out
     assert "S: 2 policies" in listed
     assert "dada-00000000: 1 sub-policies" in listed
@@ -166,7 +166,7 @@ def test_the_policies_of_a_store_are_listed(autodo: Autodo) -> None:
 def test_an_error_is_one_line(autodo: Autodo, tmp_path: Path, arguments: list[str], message: str) -> None:
     (tmp_path / "archive.py").write_text("A = [[('Rotate', 0.5, 0.25)]]\nB = [[('Rotate', 0.1, 0.2)]]\n")
     (tmp_path / "evil.py").write_text("x = " + "[" * 10_000)
-    Store("S").create().policy_file("dada-12345678").write_text('{"sub_policies": [[["Rotate", 0.1, 0.2]]]}')
+    Store("S").create().paths.policy("dada-12345678").write_text('{"sub_policies": [[["Rotate", 0.1, 0.2]]]}')
     answer = autodo(*arguments)
     assert answer.code == 2
     (line,) = answer.err.splitlines()

@@ -10,24 +10,21 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from autodo.config.recipes import build_run, dataset_preset
+from autodo import progress
+from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
+from autodo.config.shipped import dataset_preset
 from autodo.errors import ConfigError
-from autodo.training import progress
-from autodo.training.progress import Durations, Progress
-from orchestration.cli import train_one
-from orchestration.display import progress as displays
-from orchestration.display.progress import (
-    GridProgress,
-    LiveDisplay,
-    PlainDisplay,
-    RunDisplay,
-    log_line,
-    parse_log_line,
-    roughly,
-)
+from autodo.progress import Durations, Progress
+from orchestration.cli import train
+from orchestration.cli.options import TrainOptions
+from orchestration.display import run_display
+from orchestration.display.grid_display import GridDisplay
+from orchestration.display.grid_progress import GridProgress
+from orchestration.display.run_display import RunDisplay
+from orchestration.display.text import log_line, parse_log_line, rough_duration
 from orchestration.execution.execute import execute
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.run_queue import Job
 from orchestration.store.store import Store
 
@@ -70,7 +67,7 @@ def test_other_lines_of_the_log_are_no_progress(line: str) -> None:
 def test_an_estimate_is_rough() -> None:
     seconds = (0.2, 44, 80, 100, 3599, 5000, 5500, 86000, 129700)
     texts = ["1 s", "44 s", "80 s", "2 min", "60 min", "83 min", "2 h", "24 h", "2 days"]
-    assert [roughly(one) for one in seconds] == texts
+    assert [rough_duration(one) for one in seconds] == texts
 
 
 class Shown:
@@ -110,7 +107,7 @@ def test_a_terminal_has_two_lines_however_narrow_it_is(width: int) -> None:
     console = Console(file=(out := io.StringIO()), width=width, color_system=None)
     for act in (lambda: None, lambda: shown.display.within(within()), lambda: shown.display.epoch(2, 1.5, 0.25)):
         act()
-        console.print(shown.display._render())
+        console.print(shown.display.render())
     lines = out.getvalue().splitlines()
     assert len(lines) == 6
     assert all(len(line) <= width for line in lines)
@@ -124,7 +121,7 @@ def test_a_terminal_without_utf_8_shows_a_bar_of_its_letters() -> None:
     file = io.TextIOWrapper(raw, encoding="ascii")  # an error for each letter that it lacks
     shown = Shown(width=100)
     shown.display.within(within())
-    Console(file=file, width=100, force_terminal=True).print(shown.display._render())
+    Console(file=file, width=100, force_terminal=True).print(shown.display.render())
     file.flush()
     assert b"step 4/11" in raw.getvalue()
 
@@ -132,7 +129,7 @@ def test_a_terminal_without_utf_8_shows_a_bar_of_its_letters() -> None:
 @pytest.fixture
 def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "EVERY_SECONDS", 0.0)
-    monkeypatch.setattr(displays, "LINE_SECONDS", 0.0)
+    monkeypatch.setattr(run_display, "LINE_SECONDS", 0.0)
 
 
 def test_the_log_of_a_run_says_where_it_is_within_an_epoch(store: Store, run: RunConfig, every_step: None) -> None:
@@ -147,7 +144,7 @@ def test_the_log_of_a_run_says_where_it_is_within_an_epoch(store: Store, run: Ru
     next(epochs)
     epochs.close()
     assert reports[0].seconds_left == 300.0
-    told = [parse_log_line(line) for line in store.log_file(run.run_id).read_text().splitlines()]
+    told = [parse_log_line(line) for line in store.paths.log(run.run_id).read_text().splitlines()]
     steps = [(one.epoch, one.step, one.steps) for one in told if one is not None]
     assert steps == [(one.epoch, one.step, one.steps) for one in reports]
     assert len(steps) == reports[0].steps > 1
@@ -169,7 +166,7 @@ def test_a_launch_knows_the_time_that_is_left_before_the_first_epoch_has_ended()
     # 9.5 epochs are left of the first run: 10 seconds each, also for the other run.
     assert progress.remaining_seconds() == pytest.approx(95 + 100)
     console = Console(file=(out := io.StringIO()), width=120)
-    console.print(LiveDisplay(progress, console)._render())
+    console.print(GridDisplay(progress, console).render())
     assert "epoch 1/10, step 11/22, train loss 1.2500" in out.getvalue()
     progress.epoch(first.run_id, 0, 0.5, seconds=20.0)
     assert progress.remaining_seconds() == pytest.approx(19 * 20)
@@ -197,7 +194,9 @@ def test_a_launch_looks_into_the_logs_of_the_runs_at_work(
     log("10:27:47,821", within())
     events._look_within_epochs()
     assert progress.running[job.run_id].within == within()
-    monkeypatch.setattr(store, "last_log_line", lambda run_id: (_ for _ in ()).throw(OSError("stale file handle")))
+    monkeypatch.setattr(
+        store.status, "last_log_line", lambda run_id: (_ for _ in ()).throw(OSError("stale file handle"))
+    )
     events._look_within_epochs()
 
 
@@ -227,7 +226,7 @@ def test_a_long_launch_on_cpus_is_pointed_to_the_preset_once(
     progress.started(job.run_id)
     now = itertools.count(step=10.0)
     monkeypatch.setattr(launch.time, "monotonic", lambda: next(now))
-    shown = PlainDisplay(progress, Console(file=(out := io.StringIO()), width=200))
+    shown = GridDisplay(progress, Console(file=(out := io.StringIO()), width=200))
     queue: Any = types.SimpleNamespace(out_of_time=False)
     events = launch._Events(queue, progress, any_store, shown, launch._smaller_preset([job]))
     progress.within(job.run_id, within(seconds_left=seconds_left))
@@ -255,15 +254,11 @@ def durations(monkeypatch: pytest.MonkeyPatch) -> SetDurations:
     return set_to
 
 
-def estimated(device: str = "cpu", preset: str | None = None, **overrides: Any) -> str:
-    def build(name: str | None, more: dict[str, Any]) -> RunConfig:
-        given = {"dataset.path": "photos", **overrides, **more}
-        return build_run("folder", "autodo-exact-ws", preset=name, overrides=given)
-
-    run = build(preset, {})
+def estimated(device: str = "cpu", preset: str | None = None) -> str:
+    options = TrainOptions("folder", "autodo-exact-ws", preset=preset, overrides=["dataset.path=photos"])
+    run = train._build(options)
     shown = RunDisplay(run, Console(file=(out := io.StringIO()), width=40))
-    smaller = train_one._smaller(build, "folder", preset)
-    train_one._estimate(shown, run, smaller, device, None, None)  # type: ignore[arg-type]
+    train._estimate(shown, run, train._smaller(options), device, None, None)  # type: ignore[arg-type]
     return out.getvalue()
 
 
@@ -297,10 +292,10 @@ def test_a_run_that_cannot_be_timed_goes_on_without_an_estimate(
     shown = RunDisplay(run, Console(file=(out := io.StringIO())))
 
     def estimate(data: Any, policy: Any) -> Durations | None:
-        return train_one._estimate(shown, run, {}, "cpu", data, policy)
+        return train._estimate(shown, run, {}, "cpu", data, policy)
 
     epochs = execute(run, store, estimate=estimate)
     assert next(epochs)["epoch"] == 0
     epochs.close()
-    assert "how long the run takes is not estimated: out of memory" in store.log_file(run.run_id).read_text()
+    assert "the duration of the run is not estimated: out of memory" in store.paths.log(run.run_id).read_text()
     assert out.getvalue() == ""

@@ -17,7 +17,7 @@ from orchestration.store.run_state import Cause
 from orchestration.store.store import Store
 from tests.autodo.distributed import jobs_of_workers as jobs
 from tests.orchestration.execution.two_workers import MARKS, Launch, check_results, ray_with, small
-from tests.workers import Pool
+from tests.workers import WorkerPool
 
 pytestmark = MARKS
 TRIAL = ("with_resources.<locals>.ResourceTrainable", "ALIVE")  # what Ray calls the actor of a trial
@@ -30,13 +30,13 @@ def launch() -> Iterator[Launch]:
 
 
 def epochs_of(store: Store, run: RunConfig) -> dict[str, list[Any]]:
-    table = pq.read_table(store.table_file("epochs", run.run_id), partitioning=None)
+    table = pq.read_table(store.paths.table("epochs", run.run_id), partitioning=None)
     return {name: table[name].to_pylist() for name in ("epoch", "train_loss", "val_loss", "val_error", "test_error")}
 
 
 def starts_of(store: Store, run: RunConfig) -> list[int]:
     """The epoch that each attempt began with."""
-    return [int(epoch) for epoch in re.findall(r"from epoch (\d+)", store.log_file(run.run_id).read_text())]
+    return [int(epoch) for epoch in re.findall(r"from epoch (\d+)", store.paths.log(run.run_id).read_text())]
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_runs_by_two_workers_one_after_another(methods: list[str], launch: Launc
     for run in runs:
         check_results(store, run)
         embeddings, predictions = (
-            pq.read_table(store.table_file(kind, run.run_id), partitioning=None)
+            pq.read_table(store.paths.table(kind, run.run_id), partitioning=None)
             for kind in ("embeddings", "predictions")
         )
         shared = ["index", "label", "prediction"]
@@ -62,7 +62,7 @@ class Killer(threading.Thread):
 
     def __init__(self, store: Store, run_id: str, ranks: list[int]) -> None:
         super().__init__()
-        self.log, self.ranks = store.log_file(run_id), ranks
+        self.log, self.ranks = store.paths.log(run_id), ranks
         self.killed: list[int] = []
 
     def run(self) -> None:
@@ -80,7 +80,7 @@ class Killer(threading.Thread):
 @pytest.mark.long
 def test_a_killed_worker_costs_an_attempt_and_no_bit_of_the_result(launch: Launch, store: Store) -> None:
     run = small("autodo-exact-ws", **{"training.epochs": 40, "outer.start_share": 0.1})
-    pool = Pool(2)
+    pool = WorkerPool(2)
     (undisturbed, _) = pool.each(2, jobs.run, run)
     pool.close()
     killer = Killer(store, run.run_id, ranks=[1, 0])
@@ -102,7 +102,7 @@ def test_a_killed_trial_leaves_nothing_that_the_next_attempt_waits_for(launch: L
     from ray.util.state import list_actors
 
     run = small(**{"training.epochs": 200})
-    log = store.log_file(run.run_id)
+    log = store.paths.log(run.run_id)
 
     def kill() -> None:
         deadline = time.monotonic() + 200
@@ -135,7 +135,7 @@ def test_a_killed_worker_is_told_as_what_it_is(launch: Launch, store: Store) -> 
     progress = launch([run], store, retries=0)
     killer.join()
     assert list(progress.failed) == [run.run_id]
-    failure = store.failures()[run.run_id]
+    failure = store.status.failures()[run.run_id]
     assert failure.cause is Cause.KILLED
     assert "died without a word" in failure.last_line
     assert "worker" in failure.traceback
@@ -155,7 +155,7 @@ def test_a_run_fails_with_the_error_of_its_workers(
     run = small(**overrides)
     progress = launch([run], store, retries=0)
     assert message in progress.failed[run.run_id]
-    failure = store.failures()[run.run_id]
+    failure = store.status.failures()[run.run_id]
     assert (failure.kind, failure.cause) == (kind, cause)
     assert re.search(r"in worker \d of 2:\nTraceback", failure.traceback)
 
@@ -166,13 +166,13 @@ def test_a_run_that_another_process_works_on_is_left_to_it(launch: Launch, store
     with store.attempt(run.run_id):
         progress = launch([run], store)
     assert (set(progress.busy), progress.done, progress.failed) == ({run.run_id}, 0, {})
-    assert store.failures() == {}
+    assert store.status.failures() == {}
 
 
 @pytest.mark.long
 def test_a_run_stops_at_the_end_of_an_epoch_and_goes_on_from_there(launch: Launch, store: Store) -> None:
     run = small(**{"training.epochs": 12})
-    log = store.log_file(run.run_id)
+    log = store.paths.log(run.run_id)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunQueue, "stopping", property(lambda queue: log.exists() and "train loss" in log.read_text()))
         launch([run], store)

@@ -36,7 +36,7 @@ def test_a_run_that_gets_no_room_ends_with_the_time_and_leaves_nothing(
         progress = launch([run], store, joins=True, seconds=5)
         assert progress.stop_reason == "out of time"
         assert (progress.done, progress.failed, progress.stopped) == (0, {}, {run.run_id})
-        assert not store.log_file(run.run_id).exists()
+        assert not store.paths.log(run.run_id).exists()
 
         monkeypatch.setattr(on_ray, "IDLE_SECONDS", 1.0)
         said = io.StringIO()

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.run_queue import Job
 from orchestration.store.run_state import Cause
 from orchestration.store.store import Store
@@ -73,10 +73,10 @@ def test_a_run_that_takes_too_much_is_given_up_and_the_others_go_on(
     # One at a time: Ray may end the run's neighbours too, and how often that happens is left to chance.
     options = Options(retries=1, max_concurrent=1)
     progress = launch(jobs, store, Console(file=out, width=200), cluster=Cluster(), options=options)
-    assert store.done() == {run.run_id for run in others}
+    assert store.status.done() == {run.run_id for run in others}
     assert list(progress.failed) == [big.run_id]
     assert out.getvalue().count("the machine ran out of memory") >= 2
-    failure = store.failures()[big.run_id]
+    failure = store.status.failures()[big.run_id]
     assert (failure.cause, failure.kind, failure.attempts) == (Cause.OUT_OF_MEMORY, "ProcessDied", 2)
     assert "running low on memory" in failure.traceback
     # Ray's own words about the death stay in failure.json.

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
-from orchestration.display.progress import GridProgress
-from orchestration.grid.grid import ResourcesConfig
+from orchestration.display.grid_progress import GridProgress
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.run_queue import Job
 from orchestration.store.store import Store
 from tests.orchestration.conftest import SMALL
@@ -82,9 +82,9 @@ def small(method: str = "baseline", seed: int = 0, **overrides: object) -> RunCo
 
 
 def check_results(store: Store, run: RunConfig) -> None:
-    (result,) = pq.read_table(store.table_file("results", run.run_id), partitioning=None).to_pylist()
+    (result,) = pq.read_table(store.paths.table("results", run.run_id), partitioning=None).to_pylist()
     assert result["device"].endswith("1 thread, 2 workers")
-    points = pq.read_table(store.table_file("points", run.run_id), partitioning=None)
+    points = pq.read_table(store.paths.table("points", run.run_id), partitioning=None)
     assert points["index"].to_pylist() == sorted(points["index"].to_pylist())
     assert len(points) == result["train_points"] == 240
-    assert store.run_dir(run.run_id).names() == {"config.json", "log.txt"}
+    assert store.paths.run(run.run_id).names() == {"config.json", "log.txt"}

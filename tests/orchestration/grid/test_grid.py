@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from autodo.config.recipes import dataset_preset, grid_names, method_names
+from autodo.config.shipped import dataset_preset, grid_names, method_names
 from autodo.config.validation import parse_overrides
 from autodo.errors import ConfigError
-from orchestration.cli.app import LambdaStorage
-from orchestration.cli.options import Settings, effective
-from orchestration.grid.grid import GridConfig, ResourcesConfig, expand, load_grid
+from orchestration.cli.options import ResourceOptions, TrainerOptions, with_options
+from orchestration.grid.grid import GridConfig, expand, load_grid
+from orchestration.grid.resources import ResourcesConfig
 
 GRID = """
 name: mine
@@ -59,8 +59,8 @@ def test_a_grid_cannot_train_on_the_test_images(tmp_path: Path) -> None:
 
 
 def test_a_run_of_a_grid_is_the_run_that_train_builds(tmp_path: Path) -> None:
+    from autodo.config.dataset import DistortionConfig
     from autodo.config.recipes import build_run
-    from autodo.config.run import DistortionConfig
 
     run = expand(load_grid(write(tmp_path, GRID)))[-1]
     alone = build_run("digits", "autodo-aws", distortion=DistortionConfig.parse("10-0.1"), seed=1)
@@ -70,14 +70,14 @@ def test_a_run_of_a_grid_is_the_run_that_train_builds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["33.3333333-0.1", "1000000-0.1", "10-0.00001"])
 def test_a_grid_neither_rounds_nor_refuses_a_distortion(tmp_path: Path, text: str) -> None:
+    from autodo.config.dataset import DistortionConfig
     from autodo.config.recipes import build_run
-    from autodo.config.run import DistortionConfig
     from orchestration.store.store import Store
 
     run = expand(load_grid(write(tmp_path, GRID.replace("10-0.1", text))))[-1]
     alone = build_run("digits", "autodo-aws", distortion=DistortionConfig.parse(text), seed=1)
     assert run.run_id == alone.run_id
-    assert Path(Store(tmp_path).table_file("results", run.run_id)).parent.name == "results"
+    assert Path(Store(tmp_path).paths.table("results", run.run_id)).parent.name == "results"
 
 
 def test_the_first_seed_of_every_cell_comes_before_the_second(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_an_unknown_grid_name_is_answered_with_the_known_ones() -> None:
 
 @pytest.mark.parametrize("name", grid_names())
 def test_the_shipped_grids_load_and_say_how_to_launch_them(name: str) -> None:
-    from autodo.config.recipes import shipped_file
+    from autodo.config.shipped import shipped_file
 
     assert expand(load_grid(name))
     assert shipped_file("grids", name).read_text().startswith(f"# autodo launch {name}")
@@ -187,31 +187,31 @@ def test_ten_thousand_runs_are_planned_in_seconds() -> None:
 def test_planning_imports_neither_torch_nor_ray() -> None:
     code = (
         "import sys; from orchestration.grid.grid import *; expand(load_grid('quickstart'));"
-        "import orchestration.cli.app, orchestration.cli.show; assert not {'torch', 'ray', 'pandas'} & set(sys.modules)"
+        "import orchestration.cli.app, orchestration.cli.report;"
+        "assert not {'torch', 'ray', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("choice", [None, *LambdaStorage])
-def test_where_lambda_is_kept_can_be_chosen_on_the_command_line(choice):
-    base = ResourcesConfig(lambda_storage="host")
-    resources = effective(base, Settings(lambda_storage=choice))
-    assert resources.model_dump(mode="json")["lambda_storage"] == ("host" if choice is None else str(choice))
+def test_every_option_of_the_command_line_about_resources_overrides_a_key_of_the_grid():
+    base = ResourcesConfig(lambda_storage="host", gpus=2, memory="2GiB")
+    assert with_options(base, ResourceOptions(), TrainerOptions()) == base
+    options = ResourceOptions(3, 1.0, "1GiB", 4), TrainerOptions("file", 0, 7)
+    assert with_options(base, *options).model_dump() == {
+        "cpus": 3,
+        "gpus": 1.0,
+        "memory": 2**30,
+        "workers": 4,
+        "lambda_storage": "file",
+        "loader_workers": 0,
+        "checkpoint_steps": 7,
+    }
 
 
 @pytest.mark.parametrize(("cpus", "given", "decoders"), [(1, None, 0), (4, None, 4), (4, 0, 0), (1, 3, 3)])
 def test_as_many_processes_decode_as_a_run_has_cpus_unless_it_is_said(cpus, given, decoders):
     assert ResourcesConfig(cpus=cpus, loader_workers=given).decoders == decoders
-    assert effective(ResourcesConfig(cpus=cpus), Settings(loader_workers=given)).decoders == decoders
-
-
-def test_checkpoints_within_epochs_can_be_had_by_the_grid_or_the_command_line():
-    grid = ResourcesConfig(checkpoint_steps=500)
-    assert effective(grid, Settings()).checkpoint_steps == 500
-    assert effective(grid, Settings(checkpoint_steps=20)).checkpoint_steps == 20
-    assert ResourcesConfig().checkpoint_steps is None
-    with pytest.raises(ConfigError, match=r"resources: checkpoint_steps"):
-        effective(grid, Settings(checkpoint_steps=0))
+    assert with_options(ResourcesConfig(cpus=cpus), TrainerOptions(loader_workers=given)).decoders == decoders
 
 
 def test_how_classes_are_made_rare_is_set_for_all_runs_of_a_grid(tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 import pytest
 
-from autodo.config.recipes import method_names, method_text
 from autodo.config.run import RunConfig
-from orchestration.grid.grid import GridConfig, ResourcesConfig, expand
+from autodo.config.shipped import method_names, method_text
+from orchestration.grid.grid import GridConfig, expand
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.estimate import CostEstimate, Estimates, Measured, measure, rough_cost, wall_seconds
 from orchestration.planning.run_queue import Job
 from orchestration.store.store import Store
@@ -63,7 +64,7 @@ def test_every_methods_file_says_its_cost_as_a_number(method: str) -> None:
 
 def test_a_damaged_result_makes_the_time_unknown_and_nothing_worse(store: Store) -> None:
     run = runs()["baseline", "1-0.0"]
-    store.table_file("results", run.run_id).write_bytes(b"PAR1")
+    store.paths.table("results", run.run_id).write_bytes(b"PAR1")
     assert measure(store, [run]).seconds(run) is None
 
 

@@ -5,8 +5,9 @@ import datetime
 import pytest
 
 from autodo.config.recipes import build_run
-from orchestration.grid.grid import ResourcesConfig
-from orchestration.planning.run_queue import BUSY_PAUSE_SECONDS, PATIENCE_SECONDS, Job, RunQueue
+from orchestration.grid.resources import ResourcesConfig
+from orchestration.planning.run_queue import BUSY_PAUSE_SECONDS, Job, RunQueue
+from orchestration.store.patience import BUSY_SECONDS
 from orchestration.store.run_state import Cause, Failure
 
 RUN = build_run("digits", "baseline")
@@ -160,12 +161,9 @@ def test_of_several_busy_runs_the_one_that_has_waited_longest_is_looked_at_first
     assert taken(queue) == ["a"]
 
 
-@pytest.mark.parametrize("patience", [None, 7.0])
+@pytest.mark.parametrize("patience", [BUSY_SECONDS, 7.0])
 @pytest.mark.parametrize("end", ["done", "failed"])
-def test_patience_with_a_busy_run_begins_when_the_last_of_ours_ends(
-    clock: Clock, patience: float | None, end: str
-) -> None:
-    seconds = PATIENCE_SECONDS if patience is None else patience
+def test_patience_with_a_busy_run_begins_when_the_last_of_ours_ends(clock: Clock, patience: float, end: str) -> None:
     queue = RunQueue(jobs(a=None, b=None), retries=0, clock=clock, patience_seconds=patience)
     assert taken(queue) == ["a", "b"]
     queue.is_busy("a")
@@ -176,9 +174,9 @@ def test_patience_with_a_busy_run_begins_when_the_last_of_ours_ends(
     else:
         assert not queue.failed("b", failure())
     assert not queue.finished
-    clock.now = 1000.0 + seconds - 0.5
+    clock.now = 1000.0 + patience - 0.5
     assert not queue.finished
-    clock.now = 1000.0 + seconds
+    clock.now = 1000.0 + patience
     assert queue.finished
 
 
@@ -189,9 +187,9 @@ def test_patience_is_counted_from_the_start_of_the_queue(clock: Clock) -> None:
     queue.is_busy("a")
     clock.now = 500.0 + BUSY_PAUSE_SECONDS - 0.1
     assert queue.take() is None
-    clock.now = 500.0 + PATIENCE_SECONDS - 0.1
+    clock.now = 500.0 + BUSY_SECONDS - 0.1
     assert not queue.finished
-    clock.now = 500.0 + PATIENCE_SECONDS
+    clock.now = 500.0 + BUSY_SECONDS
     assert queue.finished
 
 

@@ -58,10 +58,10 @@ def test_the_class_of_a_foreign_error_is_part_of_its_line(store: Store, run: Run
 
 def test_a_death_is_kept_with_all_that_ray_said(store: Store, run: RunConfig) -> None:
     record_death(store, run.run_id, "The actor died\nEnd of file.")
-    failure = store.failures()[run.run_id]
+    failure = store.status.failures()[run.run_id]
     assert (failure.kind, failure.cause, failure.attempts) == ("ProcessDied", Cause.KILLED, 1)
     assert "End of file." in failure.traceback
-    assert store.states([run.run_id]) == {run.run_id: State.FAILED}
+    assert store.status.states([run.run_id]) == {run.run_id: State.FAILED}
 
 
 def test_a_process_that_could_not_start_is_an_error_with_its_reason(store: Store, run: RunConfig) -> None:

@@ -65,12 +65,12 @@ def test_a_run_with_a_spoiled_checkpoint_starts_anew(
     any_store: Store, run: RunConfig, kind: str, victim: Path, tmp_path: Path
 ) -> None:
     any_store.begin(run)
-    any_store.checkpoint(run.run_id).write_bytes(spoiled(kind, victim, tmp_path, run))
+    any_store.paths.checkpoint(run.run_id).write_bytes(spoiled(kind, victim, tmp_path, run))
     epochs = execute(run, any_store)
     assert next(epochs)["epoch"] == 0
     epochs.close()
-    log = any_store.log_file(run.run_id).read_text()
-    assert "cannot be used, the run starts anew" in log
+    log = any_store.paths.log(run.run_id).read_text()
+    assert "cannot be used, the run starts" in log
     assert "from epoch 0 of 3" in log
     assert not victim.exists()
 
@@ -101,25 +101,25 @@ def test_a_hostile_grid_is_an_error_and_nothing_more(any_store: Store, victim: P
 
 
 def test_garbage_in_runs_changes_nothing(any_store: Store, run: RunConfig, victim: Path) -> None:
-    folder = any_store.run_dir(run.run_id)
+    folder = any_store.paths.run(run.run_id)
     (folder / "config.json").write_bytes(pickle.dumps(Payload(victim)))
     (folder / "failure.json").write_bytes(pickle.dumps(Payload(victim)))
     (folder / "earlier_failure.json").write_text(json.dumps({"attempts": "many"}))
     (any_store.root / "runs" / "a b").make_folder()
     (any_store.root / "runs" / "file").write_text("hello")
-    assert any_store.failures()[run.run_id].last_line == "failure.json is damaged"
-    assert any_store.states([run.run_id]) == {run.run_id: State.FAILED}
+    assert any_store.status.failures()[run.run_id].last_line == "failure.json is damaged"
+    assert any_store.status.states([run.run_id]) == {run.run_id: State.FAILED}
     list(execute(run, any_store))
-    assert any_store.done() == {run.run_id}
+    assert any_store.status.done() == {run.run_id}
     assert not victim.exists()
 
 
 def test_curves_do_not_follow_links(store: Store, run: RunConfig, tmp_path: Path) -> None:
-    from orchestration.cli.commands import _curves
+    from orchestration.cli.run_jobs import _tensorboard_dir
     from orchestration.tracking.sinks import TensorBoardSink
 
     (tmp_path / "elsewhere").mkdir()
-    folder = _curves(store)
+    folder = _tensorboard_dir(store)
     (folder / run.run_id).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="is a symbolic link"):
         TensorBoardSink(folder).epoch(run, {"epoch": 0, "val_error": 0.5})
@@ -127,7 +127,7 @@ def test_curves_do_not_follow_links(store: Store, run: RunConfig, tmp_path: Path
     folder.rmdir()
     folder.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StoreError, match="leads out of the store"):
-        _curves(store)
+        _tensorboard_dir(store)
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
@@ -135,7 +135,7 @@ def test_links_in_a_store_lead_nowhere_else(store: Store, run: RunConfig, tmp_pa
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "bashrc").write_text("mine")
-    folder = Path(store.run_dir(run.run_id))
+    folder = Path(store.paths.run(run.run_id))
     folder.mkdir()
     (folder / "log.txt").symlink_to(outside / "bashrc")
     (folder / "config.json").symlink_to(outside / "bashrc")
@@ -146,9 +146,9 @@ def test_links_in_a_store_lead_nowhere_else(store: Store, run: RunConfig, tmp_pa
     assert {path.name: path.read_text() for path in outside.iterdir()} == {"bashrc": "mine"}
 
     other = run.model_copy(update={"seed": 1})
-    Path(store.run_dir(other.run_id)).symlink_to(outside)
+    Path(store.paths.run(other.run_id)).symlink_to(outside)
     with pytest.raises(StoreError, match="leads out of the store"):
         next(execute(other, store))
-    (Path(store.results_dir) / "far.parquet").symlink_to(outside / "bashrc")
-    assert store.done() == {run.run_id}
+    (Path(store.paths.results) / "far.parquet").symlink_to(outside / "bashrc")
+    assert store.status.done() == {run.run_id}
     assert {path.name: path.read_text() for path in outside.iterdir()} == {"bashrc": "mine"}

@@ -36,25 +36,25 @@ def holder(seconds_ago: float = 0.0, **changes: object) -> lease.Holder:
 
 def put(store: Store, run: RunConfig, content: lease.Holder | str) -> None:
     text = content if isinstance(content, str) else content.model_dump_json()
-    (store.run_dir(run.run_id) / "lease.json").write_text(text)
+    (store.paths.run(run.run_id) / "lease.json").write_text(text)
 
 
 def test_a_fresh_lease_of_another_machine_is_respected(store: Store, run: RunConfig) -> None:
     put(store, run, holder(seconds_ago=30))
-    assert store.at_work(run.run_id)
+    assert store.status.at_work(run.run_id)
     with pytest.raises(RunBusy, match=r"far:1 is at work on it; see s3://"), store.attempt(run.run_id):
         pass
-    assert store.at_work(run.run_id)
+    assert store.status.at_work(run.run_id)
 
 
 @pytest.mark.parametrize("content", ["stale", "", "{", '{"owner": 3}'])
 def test_a_stale_or_damaged_lease_is_taken_over(store: Store, run: RunConfig, content: str) -> None:
     put(store, run, holder(seconds_ago=60) if content == "stale" else content)
-    assert not store.at_work(run.run_id)
+    assert not store.status.at_work(run.run_id)
     with store.attempt(run.run_id):
-        assert store.at_work(run.run_id)
-    assert not store.at_work(run.run_id)
-    assert "lease.json" not in store.run_dir(run.run_id).names()
+        assert store.status.at_work(run.run_id)
+    assert not store.status.at_work(run.run_id)
+    assert "lease.json" not in store.paths.run(run.run_id).names()
 
 
 def test_a_killed_process_of_this_machine_leaves_the_run_free_at_once(store: Store, run: RunConfig) -> None:
@@ -66,19 +66,19 @@ def test_a_killed_process_of_this_machine_leaves_the_run_free_at_once(store: Sto
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"begun\n"
-        assert store.at_work(run.run_id)
+        assert store.status.at_work(run.run_id)
         with pytest.raises(RunBusy), store.attempt(run.run_id):
             pass
         other.kill()
         other.wait()
-    assert not store.at_work(run.run_id)
+    assert not store.status.at_work(run.run_id)
     with store.attempt(run.run_id):
         pass
 
 
 def test_a_process_id_that_was_given_again_is_another_process(store: Store, run: RunConfig) -> None:
     put(store, run, holder(machine=lease._machine(), pid=os.getpid(), process_start="12"))
-    assert not store.at_work(run.run_id)
+    assert not store.status.at_work(run.run_id)
 
 
 def test_a_process_that_has_ended_and_was_not_waited_for_is_not_alive() -> None:
@@ -104,7 +104,7 @@ def test_a_claim_says_who_we_are_and_its_end_ends_the_renewal(
     store: Store, run: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.001)
-    place = store.run_dir(run.run_id) / "lease.json"
+    place = store.paths.run(run.run_id) / "lease.json"
     claim = lease.Lease(place)
     claim.acquire()
     found = lease.read(place)
@@ -120,14 +120,14 @@ def test_a_claim_says_who_we_are_and_its_end_ends_the_renewal(
 
 def test_a_claim_that_was_made_before_is_its_own(store: Store, run: RunConfig) -> None:
     """An earlier try may have been written although the storage did not say so."""
-    claim = lease.Lease(store.run_dir(run.run_id) / "lease.json")
+    claim = lease.Lease(store.paths.run(run.run_id) / "lease.json")
     claim._write()
     claim.acquire()
     claim.release()
 
 
 def test_a_lease_that_another_has_taken_over_is_not_released(store: Store, run: RunConfig) -> None:
-    place = store.run_dir(run.run_id) / "lease.json"
+    place = store.paths.run(run.run_id) / "lease.json"
     claim = lease.Lease(place)
     claim.acquire()
     put(store, run, holder())
@@ -139,7 +139,7 @@ def test_a_storage_that_does_not_answer_ends_neither_the_renewal_nor_the_release
     store: Store, run: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.001)
-    claim, asked, away = lease.Lease(store.run_dir(run.run_id) / "lease.json"), [], threading.Event()
+    claim, asked, away = lease.Lease(store.paths.run(run.run_id) / "lease.json"), [], threading.Event()
     read = lease.read
 
     def answers_not(place: Location) -> lease.Holder | None:
@@ -171,7 +171,7 @@ def wait_until(happened: Callable[[], bool]) -> None:
 
 def test_a_lease_is_renewed(store: Store, run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.1)
-    place = store.run_dir(run.run_id) / "lease.json"
+    place = store.paths.run(run.run_id) / "lease.json"
     with store.attempt(run.run_id):
         first = second = lease.read(place)
         assert first is not None
@@ -188,30 +188,30 @@ def test_who_loses_the_lease_stops_and_leaves_all_to_the_other(
     store: Store, run: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.1)
-    place = store.run_dir(run.run_id) / "lease.json"
+    place = store.paths.run(run.run_id) / "lease.json"
     epochs = execute(run, store)
     next(epochs)
-    while not store.last_log_line(run.run_id):  # which is uploaded after the checkpoint
+    while not store.status.last_log_line(run.run_id):  # which is uploaded after the checkpoint
         time.sleep(0.05)
-    while store.at_work(run.run_id) and lease.read(place).owner != "other":
+    while store.status.at_work(run.run_id) and lease.read(place).owner != "other":
         put(store, run, holder())
         time.sleep(0.5)  # in which a renewal that was under way ends
-    store.checkpoint(run.run_id).write_bytes(b"the other's")
-    store.log_file(run.run_id).write_text("the other's")
+    store.paths.checkpoint(run.run_id).write_bytes(b"the other's")
+    store.paths.log(run.run_id).write_text("the other's")
     with pytest.raises(RunBusy, match="far:1 has taken this run over"):
         list(epochs)
     found = lease.read(place)
     assert found is not None
     assert found.owner == "other"
-    assert store.checkpoint(run.run_id).read_bytes() == b"the other's"
-    assert store.log_file(run.run_id).read_text() == "the other's"
-    assert store.states([run.run_id]) == {run.run_id: State.STARTED}
+    assert store.paths.checkpoint(run.run_id).read_bytes() == b"the other's"
+    assert store.paths.log(run.run_id).read_text() == "the other's"
+    assert store.status.states([run.run_id]) == {run.run_id: State.STARTED}
 
 
 def test_of_two_that_claim_at_once_the_last_writer_goes_on(
     store: Store, run: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place, slept = store.run_dir(run.run_id) / "lease.json", []
+    place, slept = store.paths.run(run.run_id) / "lease.json", []
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
@@ -231,17 +231,17 @@ def test_of_two_that_claim_at_once_the_last_writer_goes_on(
 
 def test_asking_who_is_at_work_on_a_local_store_disturbs_nobody(tmp_path: Path, run: RunConfig) -> None:
     store = Store(tmp_path / "store").create()
-    assert not store.at_work(run.run_id)
+    assert not store.status.at_work(run.run_id)
     ask = (
         f"from orchestration.store.store import Store\ns = Store({store.uri!r})\nprint('asking', flush=True)\n"
-        f"while True: s.at_work({run.run_id!r})"
+        f"while True: s.status.at_work({run.run_id!r})"
     )
     with subprocess.Popen([sys.executable, "-c", ask], stdout=subprocess.PIPE) as watcher:
         assert watcher.stdout is not None
         assert watcher.stdout.readline() == b"asking\n"
         for _ in range(200):
             with store.attempt(run.run_id):
-                assert store.at_work(run.run_id)
+                assert store.status.at_work(run.run_id)
         assert watcher.poll() is None
         watcher.kill()
-    assert not store.at_work(run.run_id)
+    assert not store.status.at_work(run.run_id)

@@ -15,12 +15,13 @@ from autodo.augment.policy_file import PolicyFile, fingerprint
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.errors import ConfigError, StoreError, StoreRefused
+from autodo.io import retry as retry_module
 from autodo.io.atomic import atomic_path
 from autodo.results import records
 from orchestration.grid.grid import load_grid
-from orchestration.store import store as store_module
+from orchestration.store.patience import retrying_storage
 from orchestration.store.run_state import Cause, RunBusy, State
-from orchestration.store.store import Store
+from orchestration.store.store import Store, process_name
 from reports.label_errors.inspection import inspect_run
 from reports.readers.load import load_results
 from tests.runs import outcome
@@ -34,7 +35,7 @@ def test_a_run_goes_from_missing_over_started_and_failed_to_done(any_store: Stor
     store = any_store
 
     def state() -> State:
-        return store.states([run.run_id])[run.run_id]
+        return store.status.states([run.run_id])[run.run_id]
 
     assert state() is State.MISSING
     store.begin(run)
@@ -43,8 +44,8 @@ def test_a_run_goes_from_missing_over_started_and_failed_to_done(any_store: Stor
     assert state() is State.FAILED
     store.save(outcome(run), run.run_id)
     assert state() is State.DONE
-    assert store.done() == {run.run_id}
-    assert store.failures() == {}
+    assert store.status.done() == {run.run_id}
+    assert store.status.failures() == {}
 
 
 def test_a_store_says_which_format_it_has_and_one_of_a_later_format_is_left_alone(
@@ -60,7 +61,7 @@ def test_a_store_says_which_format_it_has_and_one_of_a_later_format_is_left_alon
     assert file.read_text() == '{"format": 2}\n'
     file.write_text('{"format": 3}')
     for use in (store.open, store.supported, store.create, store.attempt(run.run_id).__enter__):
-        with pytest.raises(StoreRefused, match="a store of format 3, made by a later autodo"):
+        with pytest.raises(StoreRefused, match="a store of format 3, written by a later version of autodo"):
             use()
     for reader in (load_results, functools.partial(inspect_run, run_id=run.run_id)):
         with pytest.raises(StoreRefused, match="a store of format 3"):
@@ -71,7 +72,7 @@ def test_a_store_says_which_format_it_has_and_one_of_a_later_format_is_left_alon
 def test_a_store_whose_format_cannot_be_read_is_refused(store: Store) -> None:
     for content in ("", "3", "{}", '{"format": "2"}', '{"format": 0}', '{"format": true}', "[" * 10**5):
         (store.root / "store.json").write_text(content)
-        with pytest.raises(StoreRefused, match=r"store\.json: damaged; in a store that this program made it holds"):
+        with pytest.raises(StoreRefused, match=r"store\.json: damaged; in a store written by this version it contains"):
             store.open()
 
 
@@ -88,11 +89,11 @@ def test_a_store_that_cannot_be_written_can_be_read(store: Store) -> None:
 def test_saving_removes_what_only_an_unfinished_run_needs(any_store: Store, run: RunConfig) -> None:
     store = any_store
     store.begin(run)
-    store.checkpoint(run.run_id).write_bytes(b"weights")
+    store.paths.checkpoint(run.run_id).write_bytes(b"weights")
     fail(store, run)
     store.save(outcome(run), run.run_id)
-    assert store.run_dir(run.run_id).names() == {"config.json"}
-    assert RunConfig.model_validate_json(store.config_file(run.run_id).read_bytes()) == run
+    assert store.paths.run(run.run_id).names() == {"config.json"}
+    assert RunConfig.model_validate_json(store.paths.config(run.run_id).read_bytes()) == run
 
 
 def test_results_are_written_last(store: Store, run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,26 +107,26 @@ def test_results_are_written_last(store: Store, run: RunConfig, monkeypatch: pyt
 
     monkeypatch.setattr(records, "write", write_until_the_disk_is_full)
     store.begin(run)
-    store.checkpoint(run.run_id).write_bytes(b"weights")
+    store.paths.checkpoint(run.run_id).write_bytes(b"weights")
     store = Store(str(store), patience=0)
     embeddings = records.SCHEMAS["embeddings"].empty_table()
     with pytest.raises(StoreError, match=r"results/.*\.parquet: cannot be written: No space left on device"):
         store.save(dataclasses.replace(outcome(run), embeddings=embeddings), run.run_id)
     assert sorted(written) == ["embeddings", "epochs", "points", "predictions"]
-    assert store.done() == set()
-    assert store.checkpoint(run.run_id).exists()
+    assert store.status.done() == set()
+    assert store.paths.checkpoint(run.run_id).exists()
 
 
 def test_half_written_files_are_not_results(store: Store) -> None:
-    (Path(store.results_dir) / ".digits_x.parquet.1234").write_bytes(b"PAR1")
-    assert store.done() == set()
+    (Path(store.paths.results) / ".digits_x.parquet.1234").write_bytes(b"PAR1")
+    assert store.status.done() == set()
 
 
 def test_failures_count_their_attempts_and_keep_the_last_traceback(any_store: Store, run: RunConfig) -> None:
     store = any_store
     fail(store, run, "first")
     fail(store, run, "second")
-    (failure,) = store.failures().values()
+    (failure,) = store.status.failures().values()
     assert (failure.attempts, failure.last_line, failure.kind) == (2, "second", "ValueError")
     assert "Traceback" in failure.traceback
 
@@ -136,31 +137,31 @@ def test_a_failed_run_that_is_tried_again_is_started_and_keeps_its_count(any_sto
     fail(store, run, "first")
     for _ in range(2):  # the second attempt ends without a word
         store.begin(run)
-        assert store.states([run.run_id]) == {run.run_id: State.STARTED}
-        assert store.failures() == {}
+        assert store.status.states([run.run_id]) == {run.run_id: State.STARTED}
+        assert store.status.failures() == {}
     fail(store, run, "second")
-    assert store.states([run.run_id]) == {run.run_id: State.FAILED}
-    (failure,) = store.failures().values()
+    assert store.status.states([run.run_id]) == {run.run_id: State.FAILED}
+    (failure,) = store.status.failures().values()
     assert (failure.attempts, failure.last_line) == (2, "second")
     store.begin(run)
     store.save(outcome(run), run.run_id)
-    assert store.run_dir(run.run_id).names() == {"config.json"}
+    assert store.paths.run(run.run_id).names() == {"config.json"}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"kind": 3}', b"\xff\xfe"])
 def test_a_damaged_failure_is_a_failure_still(any_store: Store, run: RunConfig, content: bytes) -> None:
     store = any_store
     store.begin(run)
-    store.failure_file(run.run_id).write_bytes(content)
-    assert store.failures()[run.run_id].last_line == "failure.json is damaged"
+    store.paths.failure(run.run_id).write_bytes(content)
+    assert store.status.failures()[run.run_id].last_line == "failure.json is damaged"
     fail(store, run)
-    assert store.failures()[run.run_id].last_line == "boom"
+    assert store.status.failures()[run.run_id].last_line == "boom"
 
 
 @pytest.mark.parametrize("name", ["..", "../x", "a/b", "", ".hidden", "a\nb", "/etc/passwd"])
 def test_no_name_leads_out_of_the_store(any_store: Store, name: str) -> None:
     store = any_store
-    for path in (store.run_dir, store.checkpoint, store.grid_file, lambda n: store.table_file("results", n)):
+    for path in (store.paths.run, store.paths.checkpoint, store.paths.grid, lambda n: store.paths.table("results", n)):
         with pytest.raises(StoreError, match="is not a run id"):
             path(name)
 
@@ -179,7 +180,7 @@ def test_what_is_not_a_store_is_told_in_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
 def test_a_store_that_cannot_be_written_is_told_in_one_line(store: Store) -> None:
-    Path(store.results_dir).chmod(0o500)
+    Path(store.paths.results).chmod(0o500)
     with pytest.raises(StoreError, match="cannot be written"):
         store.create()
 
@@ -194,7 +195,7 @@ def test_a_grid_comes_back_as_it_was_launched(any_store: Store) -> None:
 def test_a_grid_that_cannot_be_read_is_an_error_of_its_own(any_store: Store) -> None:
     store = any_store
     store.save_grid(load_grid("quickstart"))
-    store.grid_file("old").write_text("name: old\n")
+    store.paths.grid("old").write_text("name: old\n")
     grids = store.grids()
     assert isinstance(grids["old"], ConfigError)
     assert grids["quickstart"] == load_grid("quickstart")
@@ -223,31 +224,31 @@ def test_a_run_is_locked_against_other_processes_and_free_when_they_die(store: S
 def test_where_everything_lies(any_store: Store) -> None:
     """Other programs and older stores know these names."""
     names = {
-        any_store.run_dir("r"): "runs/r",
-        any_store.config_file("r"): "runs/r/config.json",
-        any_store.checkpoint("r"): "runs/r/checkpoint.pt",
-        any_store.model_file("r"): "runs/r/model.pt",
-        any_store.log_file("r"): "runs/r/log.txt",
-        any_store.failure_file("r"): "runs/r/failure.json",
-        any_store.earlier_failure_file("r"): "runs/r/earlier_failure.json",
-        any_store.table_file("results", "r"): "results/r.parquet",
-        any_store.table_file("points", "r"): "points/r.parquet",
-        any_store.policy_file("p"): "policies/p.json",
-        any_store.search_dir("s"): "searches/s",
-        any_store.grid_file("g"): "grids/g.yaml",
-        any_store.results_dir: "results",
-        any_store.report_dir: "report",
+        any_store.paths.run("r"): "runs/r",
+        any_store.paths.config("r"): "runs/r/config.json",
+        any_store.paths.checkpoint("r"): "runs/r/checkpoint.pt",
+        any_store.paths.model("r"): "runs/r/model.pt",
+        any_store.paths.log("r"): "runs/r/log.txt",
+        any_store.paths.failure("r"): "runs/r/failure.json",
+        any_store.paths.earlier_failure("r"): "runs/r/earlier_failure.json",
+        any_store.paths.table("results", "r"): "results/r.parquet",
+        any_store.paths.table("points", "r"): "points/r.parquet",
+        any_store.paths.policy("p"): "policies/p.json",
+        any_store.paths.search("s"): "searches/s",
+        any_store.paths.grid("g"): "grids/g.yaml",
+        any_store.paths.results: "results",
+        any_store.paths.report: "report",
     }
     assert {str(place): f"{any_store}/{name}" for place, name in names.items()} == {str(p): str(p) for p in names}
 
 
 @pytest.mark.parametrize("name", ["a", "A-1", "digits_ir1.5_nr0+x", "0" * 200])
 def test_names_of_files_are_ids(store: Store, name: str) -> None:
-    assert store.run_dir(name).name == name
+    assert store.paths.run(name).name == name
 
 
 def test_what_a_wrong_name_was_to_be_is_told(store: Store) -> None:
-    for place, what in ((store.policy_file, "policy"), (store.search_dir, "search"), (store.run_dir, "run")):
+    for place, what in ((store.paths.policy, "policy"), (store.paths.search, "search"), (store.paths.run, "run")):
         with pytest.raises(StoreError, match=rf"^'\.\./x' is not a {what} id$"):
             place("../x")
     with pytest.raises(StoreError, match="is not a task id"), store.task_attempt("s", "../t"):
@@ -255,7 +256,7 @@ def test_what_a_wrong_name_was_to_be_is_told(store: Store) -> None:
 
 
 def test_a_process_is_named_by_its_machine_and_number() -> None:
-    assert store_module.here() == f"{socket.gethostname()}:{os.getpid()}"
+    assert process_name() == f"{socket.gethostname()}:{os.getpid()}"
 
 
 # ----- the store as a whole
@@ -301,24 +302,24 @@ def test_what_the_store_knows_of_runs(any_store: Store, run: RunConfig) -> None:
         store.begin(each)
     store.save(outcome(done), done.run_id)
     fail(store, failed)
-    (store.results_dir / "notes.txt").write_text("x")
+    (store.paths.results / "notes.txt").write_text("x")
     (store.root / "runs" / ".hidden").write_text("x")
     ids = [each.run_id for each in (missing, started, done, failed)]
     states = [State.MISSING, State.STARTED, State.DONE, State.FAILED]
-    assert list(store.states(ids).items()) == list(zip(ids, states, strict=True)), "in the order given"
-    assert store.states(iter(ids[:2])) == dict(zip(ids[:2], states[:2], strict=True))
-    assert store.run_ids() == {each.run_id for each in (done, failed, started)}
-    assert store.done() == {done.run_id}
-    assert [store.is_done(run_id) for run_id in ids] == [False, False, True, False]
-    assert store.failures().keys() == {failed.run_id}
-    assert store.failure(started.run_id) is None
+    assert list(store.status.states(ids).items()) == list(zip(ids, states, strict=True)), "in the order given"
+    assert store.status.states(iter(ids[:2])) == dict(zip(ids[:2], states[:2], strict=True))
+    assert store.status.run_ids() == {each.run_id for each in (done, failed, started)}
+    assert store.status.done() == {done.run_id}
+    assert [store.status.is_done(run_id) for run_id in ids] == [False, False, True, False]
+    assert store.status.failures().keys() == {failed.run_id}
+    assert store.status.failure(started.run_id) is None
 
 
 def test_the_failure_of_a_run_that_is_done_is_history(any_store: Store, run: RunConfig) -> None:
     fail(any_store, run)
-    any_store.table_file("results", run.run_id).write_bytes(b"written, and then its process was killed")
-    assert any_store.states([run.run_id]) == {run.run_id: State.DONE}
-    assert any_store.failures() == {}
+    any_store.paths.table("results", run.run_id).write_bytes(b"written, and then its process was killed")
+    assert any_store.status.states([run.run_id]) == {run.run_id: State.DONE}
+    assert any_store.status.failures() == {}
 
 
 def test_what_was_kept_of_runs(any_store: Store, run: RunConfig) -> None:
@@ -333,43 +334,43 @@ def test_what_was_kept_of_runs(any_store: Store, run: RunConfig) -> None:
     store.save(full, run.run_id, keep_model=True)
     store.save(dataclasses.replace(full, embeddings=None), other.run_id)
     ids = [run.run_id, other.run_id]
-    assert store.model_file(run.run_id).read_bytes() == b"weights"
-    assert store.models_of(ids) == store.embeddings_of(ids) == {run.run_id}
-    assert store.models_of(ids[1:]) == store.embeddings_of(ids[1:]) == set()
+    assert store.paths.model(run.run_id).read_bytes() == b"weights"
+    assert store.status.kept("models", ids) == store.status.kept("embeddings", ids) == {run.run_id}
+    assert store.status.kept("models", ids[1:]) == store.status.kept("embeddings", ids[1:]) == set()
     for kind in ("points", "predictions", "epochs", "results"):
-        assert store.table_file(kind, other.run_id).exists()
+        assert store.paths.table(kind, other.run_id).exists()
 
 
 def test_the_configuration_of_a_run_is_its_own(any_store: Store, run: RunConfig) -> None:
     with pytest.raises(StoreError, match=r"config\.json: cannot be read: No such file or directory"):
-        any_store.config(run.run_id)
+        any_store.status.config(run.run_id)
     any_store.begin(run)
-    assert any_store.config(run.run_id) == run
+    assert any_store.status.config(run.run_id) == run
     other = run.model_copy(update={"seed": 1})
-    any_store.config_file(other.run_id).write_text(run.model_dump_json())
+    any_store.paths.config(other.run_id).write_text(run.model_dump_json())
     with pytest.raises(StoreError, match=rf"config\.json: is the configuration of {run.run_id}"):
-        any_store.config(other.run_id)
-    any_store.config_file(other.run_id).write_text("{")
+        any_store.status.config(other.run_id)
+    any_store.paths.config(other.run_id).write_text("{")
     with pytest.raises(StoreError, match=r"config\.json: damaged"):
-        any_store.config(other.run_id)
+        any_store.status.config(other.run_id)
 
 
 def test_the_last_line_of_a_log(any_store: Store, run: RunConfig) -> None:
-    log, task = any_store.log_file(run.run_id), any_store.search_dir("s") / "fold-0" / "log.txt"
-    assert (any_store.last_log_line(run.run_id), any_store.last_task_line("s", "fold-0")) == ("", "")
+    log, task = any_store.paths.log(run.run_id), any_store.paths.search("s") / "fold-0" / "log.txt"
+    assert (any_store.status.last_log_line(run.run_id), any_store.status.last_task_line("s", "fold-0")) == ("", "")
     log.write_bytes(b"")
-    assert any_store.last_log_line(run.run_id) == ""
+    assert any_store.status.last_log_line(run.run_id) == ""
     log.write_bytes(b"first\n\xff last\n")
-    assert any_store.last_log_line(run.run_id) == "\ufffd last"
+    assert any_store.status.last_log_line(run.run_id) == "\ufffd last"
     task.write_text("2026-01-01 10: s: network 1: epoch 2\n")
-    assert any_store.last_task_line("s", "fold-0") == "s: network 1: epoch 2"
+    assert any_store.status.last_task_line("s", "fold-0") == "s: network 1: epoch 2"
 
 
 def test_only_one_is_at_work_on_a_run_a_search_and_a_task(any_store: Store) -> None:
     store = any_store
 
     def held() -> tuple[bool, bool]:
-        return store.at_work("r"), store.searching("s")
+        return store.status.at_work("r"), store.status.searching("s")
 
     assert held() == (False, False)
     with store.attempt("r"):
@@ -393,10 +394,10 @@ def test_a_run_that_began_is_interrupted_if_nobody_is_at_work_on_it_or_its_searc
     fail(store, failed)
     ids = [each.run_id for each in (searched, working, idle, failed, missing)]
     with store.attempt(working.run_id), store.search_attempt(str(searched.search_id)):
-        assert store.at_work_on(ids) == {working.run_id, searched.run_id}
-        assert store.interrupted(ids) == {idle.run_id}
-    assert store.at_work_on(ids) == set()
-    assert store.interrupted(ids) == {searched.run_id, working.run_id, idle.run_id}
+        assert store.status.at_work_on(ids) == {working.run_id, searched.run_id}
+        assert store.status.interrupted(ids) == {idle.run_id}
+    assert store.status.at_work_on(ids) == set()
+    assert store.status.interrupted(ids) == {searched.run_id, working.run_id, idle.run_id}
 
 
 # ----- failures
@@ -409,31 +410,31 @@ def test_a_lost_node_is_counted_apart(any_store: Store, run: RunConfig) -> None:
         store.begin(run)
         failure = store.record_failure(run.run_id, kind="E", last_line="e", traceback="t", cause=cause)
         counts.append((failure.attempts, failure.nodes_lost))
-        assert store.failure(run.run_id) == failure
+        assert store.status.failure(run.run_id) == failure
         assert failure.cause is cause
         assert failure.time >= before
     assert counts == [(0, 1), (1, 1), (1, 2), (2, 2)]
     store.begin(run)
-    assert store.failure(run.run_id) is None
+    assert store.status.failure(run.run_id) is None
     store.forget_failures(run.run_id)
     assert fail(store, run) is None
-    (failure,) = store.failures().values()
+    (failure,) = store.status.failures().values()
     assert (failure.attempts, failure.nodes_lost, failure.cause) == (1, 0, Cause.ERROR)
     store.forget_failures(run.run_id)
-    assert store.states([run.run_id]) == {run.run_id: State.STARTED}
+    assert store.status.states([run.run_id]) == {run.run_id: State.STARTED}
     store.forget_failures(run.run_id)
 
 
 def test_what_stands_in_the_place_of_a_failure_does_not_stop_the_next_attempt(store: Store, run: RunConfig) -> None:
     store.begin(run)
-    Path(store.failure_file(run.run_id)).symlink_to("/etc/hostname")
-    failure = store.failure(run.run_id)
+    Path(store.paths.failure(run.run_id)).symlink_to("/etc/hostname")
+    failure = store.status.failure(run.run_id)
     assert failure is not None
     assert (failure.kind, failure.attempts) == ("Unreadable", 1)
     assert failure.last_line.startswith("failure.json is ")
     assert "damaged" not in failure.last_line, "it may be whole, and is not read"
     store.begin(run)
-    assert store.run_dir(run.run_id).names() == {"config.json"}
+    assert store.paths.run(run.run_id).names() == {"config.json"}
 
 
 # ----- policies
@@ -445,13 +446,13 @@ def policy(**provenance: object) -> PolicyFile:
 
 def test_a_policy_comes_back_by_its_search_or_its_content(any_store: Store) -> None:
     store, searched, read = any_store, policy(search_id="dada-1"), policy()
-    assert store.policies() == set()
-    store.save_policy("dada-1", searched)
-    store.save_policy(f"file-{fingerprint(read)}", read)
+    assert store.policies.names() == set()
+    store.policies.write("dada-1", searched)
+    store.policies.write(f"file-{fingerprint(read)}", read)
     (store.root / "policies" / "notes.txt").write_text("x")
-    assert store.policies() == {"dada-1", f"file-{fingerprint(read)}"}
-    assert store.policy("dada-1") == searched
-    assert store.policy(f"file-{fingerprint(read)}") == read
+    assert store.policies.names() == {"dada-1", f"file-{fingerprint(read)}"}
+    assert store.policies.read("dada-1") == searched
+    assert store.policies.read(f"file-{fingerprint(read)}") == read
 
 
 @pytest.mark.parametrize(
@@ -466,19 +467,19 @@ def test_a_policy_comes_back_by_its_search_or_its_content(any_store: Store) -> N
 )
 def test_a_policy_that_is_none_is_told(any_store: Store, content: str | None, message: str) -> None:
     if content is not None:
-        any_store.policy_file("dada-2").write_text(content)
+        any_store.paths.policy("dada-2").write_text(content)
     with pytest.raises(StoreError, match=message):
-        any_store.policy("dada-2")
+        any_store.policies.read("dada-2")
 
 
 def test_of_a_search_that_is_over_the_log_stays(any_store: Store) -> None:
-    folder = any_store.search_dir("dada-1")
+    folder = any_store.paths.search("dada-1")
     for name in ("log.txt", "lease.json", "fold-0.json", "fold-0/log.txt", "fold-0/checkpoint.pt"):
         place = folder
         for part in name.split("/"):
             place = place / part
         place.write_text("x")
-    any_store.save_policy("dada-1", policy(search_id="dada-1"))
+    any_store.policies.write("dada-1", policy(search_id="dada-1"))
     left = folder.names() - {"fold-0"}  # in an object store an empty folder is no folder
     assert left == {"log.txt", "lease.json"}
     assert (folder / "fold-0").names() == set()
@@ -495,12 +496,12 @@ def test_grids_are_told_in_the_order_of_their_names(any_store: Store) -> None:
         any_store.save_grid(grid.model_copy(update={"name": name, "store": "elsewhere"}))
     (any_store.root / "grids" / "notes.txt").write_text("x")
     assert list(any_store.grids()) == ["a", "b", "c"]
-    assert "store" not in any_store.grid_file("a").read_bytes().decode(), "it lies where it was launched"
+    assert "store" not in any_store.paths.grid("a").read_bytes().decode(), "it lies where it was launched"
 
 
 def test_a_grid_that_is_no_file_is_an_error_of_its_own(store: Store) -> None:
-    Path(store.grid_file("folder")).mkdir()
-    Path(store.grid_file("link")).symlink_to("/etc/hostname")
+    Path(store.paths.grid("folder")).mkdir()
+    Path(store.paths.grid("link")).symlink_to("/etc/hostname")
     grids = store.grids()
     assert grids.keys() == {"folder"}, "links are not followed"
     assert isinstance(grids["folder"], ConfigError)
@@ -532,16 +533,16 @@ class Slow:
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Slow:
     slow = Slow(*request.param)
-    monkeypatch.setattr(store_module, "time", SimpleNamespace(monotonic=slow.monotonic, sleep=slow.sleep))
+    monkeypatch.setattr(retry_module, "time", SimpleNamespace(monotonic=slow.monotonic, sleep=slow.sleep))
     return slow
 
 
 @pytest.mark.parametrize("slow", [(100.0,)], indirect=True)
 def test_a_write_that_fails_is_tried_again_at_longer_and_longer_intervals(
-    slow: Slow, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    slow: Slow, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "autodo"):
-        assert Store(tmp_path)._patiently(slow.act) == "written"
+        assert retrying_storage(300.0)(slow.act) == "written"
     assert slow.slept == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
     assert [record.message for record in caplog.records][:2] == [
         "full; trying again for 300 s",
@@ -551,18 +552,18 @@ def test_a_write_that_fails_is_tried_again_at_longer_and_longer_intervals(
 
 
 @pytest.mark.parametrize("slow", [(1e9,)], indirect=True)
-@pytest.mark.parametrize(("own", "given", "waited"), [(20.0, None, 20.0), (20.0, 3.0, 3.0), (0.0, None, 0.0)])
-def test_patience_ends(slow: Slow, tmp_path: Path, own: float, given: float | None, waited: float) -> None:
+@pytest.mark.parametrize("patience", [20.0, 0.0])
+def test_patience_ends(slow: Slow, patience: float) -> None:
     with pytest.raises(StoreError, match="full"):
-        Store(tmp_path, patience=own)._patiently(slow.act, given)
-    assert sum(slow.slept) == waited
+        retrying_storage(patience)(slow.act)
+    assert sum(slow.slept) == patience
     assert all(slow.slept)
 
 
 @pytest.mark.parametrize("slow", [(1e9, StoreRefused)], indirect=True)
-def test_what_is_refused_is_not_tried_again(slow: Slow, tmp_path: Path) -> None:
+def test_a_refusal_is_not_retried(slow: Slow) -> None:
     with pytest.raises(StoreRefused):
-        Store(tmp_path)._patiently(slow.act)
+        retrying_storage(300.0)(slow.act)
     assert slow.slept == []
 
 
@@ -590,7 +591,7 @@ def test_every_write_is_patient(slow: Slow, tmp_path: Path, run: RunConfig, what
     acts = {
         "begin": lambda: store.begin(run),
         "save": lambda: store.save(outcome(run), run.run_id),
-        "save_policy": lambda: store.save_policy("dada-1", policy(search_id="dada-1")),
+        "save_policy": lambda: store.policies.write("dada-1", policy(search_id="dada-1")),
     }
     with pytest.raises(StoreError, match="cannot be written"):
         acts[what]()
@@ -599,15 +600,15 @@ def test_every_write_is_patient(slow: Slow, tmp_path: Path, run: RunConfig, what
 
 def test_a_run_is_done_although_its_checkpoint_cannot_be_removed(store: Store, run: RunConfig) -> None:
     store.begin(run)
-    (Path(store.checkpoint(run.run_id)) / "full").mkdir(parents=True)
+    (Path(store.paths.checkpoint(run.run_id)) / "full").mkdir(parents=True)
     store.save(outcome(run), run.run_id)
-    assert store.done() == {run.run_id}
+    assert store.status.done() == {run.run_id}
 
 
 def test_all_parts_of_a_checkpoint_go_with_the_run(any_store: Store) -> None:
     run = build_run("digits", "baseline")
     any_store.begin(run)
     for name in ("checkpoint.pt", "checkpoint-points.bin", "notes.txt", "failure.json", "earlier_failure.json"):
-        (any_store.run_dir(run.run_id) / name).write_text("x")
+        (any_store.paths.run(run.run_id) / name).write_text("x")
     any_store.save(outcome(run), run.run_id)
-    assert any_store.run_dir(run.run_id).names() == {"config.json", "notes.txt"}
+    assert any_store.paths.run(run.run_id).names() == {"config.json", "notes.txt"}

@@ -171,7 +171,7 @@ def test_a_path_is_no_tracking_uri() -> None:
 def test_no_library_is_imported_unless_asked_for(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib, orchestration.launch\n"
-        "from orchestration import trackers\n"
+        "from orchestration.tracking import trackers\n"
         f"with trackers.callbacks(trackers.Tracking(), grid='g', directory=pathlib.Path({str(tmp_path)!r}),"
         " tell=print) as found: assert found == []\n"
         "print(*sorted({'mlflow', 'wandb', 'tensorboard', 'tensorboardX'} & set(sys.modules)))"

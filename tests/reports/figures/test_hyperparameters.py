@@ -22,8 +22,8 @@ from tests.reports.figures.stores import Store
 
 
 def test_operations_and_ranges_are_those_of_the_augmentation() -> None:
-    assert list(OPERATIONS) == list(affine.OPERATIONS)
-    assert list(OPERATIONS.values()) == pytest.approx(list(affine.OPERATIONS.values()))
+    assert list(OPERATIONS) == list(affine.WARP_OPERATIONS)
+    assert list(OPERATIONS.values()) == pytest.approx(list(affine.WARP_OPERATIONS.values()))
 
 
 def summary(store: Store, run_id: str, minority: Sequence[int] = ()) -> PointSummary:

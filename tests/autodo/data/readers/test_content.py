@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from autodo.config.run import DatasetConfig
+from autodo.config.dataset import DatasetConfig
 from autodo.data import folder_content, load, pin_content
 from autodo.errors import DataError
 

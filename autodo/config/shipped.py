@@ -1,0 +1,154 @@
+"""The files in `configs/`: dataset recipes, method presets and grids, by name."""
+
+import functools
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from autodo.config.nested import flatten, merge
+from autodo.config.validation import check_name, load_yaml
+from autodo.errors import ConfigError
+
+Kind = Literal["datasets", "methods", "grids"]
+
+
+class DatasetText(NamedTuple):
+    """Description of a dataset in its recipe."""
+
+    summary: str
+    files: str
+    """Source of its files."""
+
+
+class MethodText(NamedTuple):
+    """Description of a method in its preset."""
+
+    summary: str
+    """What it learns."""
+    reads: str
+    """Images it trains on: `train`, `train, val`, …; every method chooses the epoch on val."""
+    cost: str
+    """Time of a run relative to `baseline`, without its search."""
+    reference: str
+
+
+def dataset_names() -> list[str]:
+    """Names of the recipes in `configs/datasets/`."""
+    return _names("datasets")
+
+
+def method_names() -> list[str]:
+    """Names of the presets in `configs/methods/`."""
+    return _names("methods")
+
+
+def grid_names() -> list[str]:
+    """Names of the grids in `configs/grids/`."""
+    return _names("grids")
+
+
+def shipped_file(kind: Kind, name: str) -> Path:
+    """Path of `configs/<kind>/<name>.yaml` in the installed package or the checkout."""
+    return Path(str(resources.files("configs"))) / kind / f"{name}.yaml"
+
+
+def dataset_text(name: str) -> DatasetText:
+    """Description of a dataset. Raises ConfigError if the name is unknown."""
+    return DatasetText(*(str(_dataset(name).get(field, "")) for field in DatasetText._fields))
+
+
+def method_text(name: str) -> MethodText:
+    """Description of a shipped method. Raises ConfigError if the name is unknown."""
+    check_name(name, method_names(), "method")
+    return MethodText(*(str(_load("methods", name).get(field, "")) for field in MethodText._fields))
+
+
+def dataset_recipe(name: str) -> dict[str, Any]:
+    """Settings in `configs/datasets/<name>.yaml`, without its presets. Raises ConfigError if the name is unknown."""
+    return {key: value for key, value in _dataset(name).items() if key not in ("presets", *DatasetText._fields)}
+
+
+def dataset_presets(name: str) -> dict[str, dict[str, Any]]:
+    """Overrides by dotted key of each preset of a dataset, such as `cpu` of `folder`."""
+    presets: dict[str, dict[str, Any]] = _dataset(name).get("presets", {})
+    return presets
+
+
+def dataset_preset(name: str, preset: str | None) -> dict[str, Any]:
+    """Overrides by dotted key of one preset of a dataset; empty if `preset` is None.
+
+    Raises:
+        ConfigError: if the dataset has no such preset.
+    """
+    known = dataset_presets(name)
+    if preset is None:
+        return {}
+    if preset not in list(known):
+        has = f"its recipe has {', '.join(known) or 'none'}"
+        raise ConfigError(f"preset {preset!r}: dataset {name!r} has no such preset; {has}")
+    return known[preset]
+
+
+def method_preset(name: str) -> dict[str, Any]:
+    """Settings of a shipped method, or of several joined by `+`, such as `randaugment+ldam-drw`.
+
+    Raises:
+        ConfigError: if a name is unknown, or two of the joined methods set the same key.
+    """
+    merged: dict[str, Any] = {}
+    owners: dict[str, str] = {}
+    for part in method_parts(name):
+        preset = {key: value for key, value in _load("methods", part).items() if key not in MethodText._fields}
+        for key, value in flatten(preset).items():
+            if key in owners and value != flatten(merged)[key]:
+                section = key.split(".")[0]
+                raise ConfigError(f"method {name!r}: {owners[key]!r} and {part!r} both set {section}")
+            owners[key] = part
+        merged = merge(merged, preset)
+    return merged
+
+
+def method_parts(name: str) -> list[str]:
+    """Split a method name into the shipped methods it joins by `+`.
+
+    Raises:
+        ConfigError: if one of them is unknown.
+    """
+    known = method_names()
+    parts: list[str] = []
+    words = name.split("+")
+    while words:
+        # A shipped name may contain a `+`, so the longest match counts.
+        taken = next((n for n in range(len(words), 0, -1) if "+".join(words[:n]) in known), 1)
+        parts.append("+".join(words[:taken]))
+        check_name(parts[-1], known, "method")
+        words = words[taken:]
+    return parts
+
+
+def canonical_method(name: str) -> str:
+    """Name of joined methods, independent of their order.
+
+    Raises:
+        ConfigError: if a method is unknown, or is joined with itself or with the baseline, which changes nothing.
+    """
+    parts = method_parts(name)
+    for part in parts:
+        if len(parts) > 1 and (part == "baseline" or parts.count(part) > 1):
+            raise ConfigError(f"method {name!r}: {part!r} adds nothing to the others")
+    return "+".join(sorted(parts))
+
+
+@functools.cache
+def _names(kind: Kind) -> list[str]:
+    return sorted(path.stem for path in shipped_file(kind, "any").parent.glob("*.yaml"))
+
+
+@functools.cache
+def _load(kind: Kind, name: str) -> dict[str, Any]:
+    return load_yaml(shipped_file(kind, name))
+
+
+def _dataset(name: str) -> dict[str, Any]:
+    check_name(name, dataset_names(), "dataset")
+    return _load("datasets", name)

@@ -1,0 +1,33 @@
+"""Run ids of the shipped grids, which stores rely on."""
+
+import hashlib
+
+from autodo.config.shipped import grid_names
+from orchestration.grid.grid import expand, load_grid
+
+# Number of runs, and a hash of their run and search ids.
+IDS = {
+    "fashion-mnist": (16, "36867d45bba152ea"),
+    "fashion-mnist-label-errors": (32, "c1e92457c7c37fd1"),
+    "fashion-mnist-methods": (232, "34f43f8f1ef58547"),
+    "fashion-mnist-searches": (16, "cdd7ce61369d2183"),
+    "fashion-mnist-small": (16, "138180cdbfc2d9ff"),
+    "paper-cifar10": (96, "88019e47476d5e94"),
+    "paper-cifar10-published": (32, "36cf14cb17ff706c"),
+    "paper-cifar100": (96, "044d3337e745492d"),
+    "paper-cifar100-published": (32, "f520279aa808533b"),
+    "paper-imagenet": (6, "b758bf0270b0be28"),
+    "paper-imagenet-published": (4, "1829646940baa86c"),
+    "paper-svhn": (96, "a5fdd7b84425d6db"),
+    "paper-svhn-published": (32, "70143027b3fbd69e"),
+    "quickstart": (16, "f2049a7d38e88050"),
+}
+
+
+def test_the_ids_of_all_shipped_grids_are_stable() -> None:
+    found = {}
+    for name in grid_names():
+        runs = expand(load_grid(name))
+        ids = "\n".join(f"{run.run_id} {run.search_id}" for run in runs)
+        found[name] = (len(runs), hashlib.sha256(ids.encode()).hexdigest()[:16])
+    assert found == IDS
