@@ -20,7 +20,8 @@ from rich.console import Console
 
 from autodo.config.shipped import dataset_presets, dataset_recipe
 from autodo.errors import StoreError
-from autodo.io.storage import LocalLocation, Location, StrPath, absolute
+from autodo.io.storage import LocalLocation, Location, StrPath
+from autodo.io.uri import absolute
 from orchestration.display.grid_display import GridDisplay
 from orchestration.display.grid_progress import GridProgress
 from orchestration.display.text import label, parse_log_line, rough_duration

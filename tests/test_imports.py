@@ -19,6 +19,7 @@ READ_BY_REPORTS = (
     "autodo.errors",
     "autodo.text",
     "autodo.io.storage",
+    "autodo.io.uri",
     "autodo.io.store_format",
     "autodo.config.validation",
     "autodo.config.defaults",

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from autodo.config.validation import Count, Frozen, Share, parse_model
 from autodo.errors import ConfigError
-from autodo.io.storage import check_uri, is_uri, without_secrets
+from autodo.io.uri import check_uri, is_uri, without_secrets
 
 Minority = Literal["total", "total-proportional", "class"]
 ALWAYS_STREAMED = ("imagenet",)

@@ -18,7 +18,8 @@ from autodo.data.readers.imagenet import read_imagenet
 from autodo.data.readers.location import DatasetLocation
 from autodo.data.readers.torchvision_sets import read_cifar10, read_cifar100, read_svhn
 from autodo.data.split import FIXED_SEED, subsample
-from autodo.io.storage import StrPath, is_uri
+from autodo.io.storage import StrPath
+from autodo.io.uri import is_uri
 from autodo.seeds import numpy_generator
 
 logger = logging.getLogger("autodo")

@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole: a reader sees the old one, the new one, or none."""
+"""Atomic writes: a reader sees the old file, the new one, or none."""
 
 import contextlib
 import os
@@ -10,9 +10,9 @@ from typing import Any
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it becomes `path` if the block ends well, else nothing is left of it.
+    """Yield a temporary path beside `path`, which replaces `path` if the block succeeds, and is deleted if not.
 
-    Makes the folder if need be. The temporary name begins with a dot.
+    Creates the folder if needed. The temporary name begins with a dot.
 
     Raises:
         OSError: if the folder or the file cannot be written.
@@ -27,12 +27,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def save_torch(content: Any, path: str | os.PathLike[str]) -> None:
-    """Writes `content` with torch.save: the whole file or nothing.
+    """Save `content` with torch.save, atomically.
 
     Raises:
-        OSError: if the file cannot be written; torch itself hides that in a RuntimeError.
+        OSError: if the file cannot be written; torch itself raises a RuntimeError.
     """
-    import torch  # here, because it takes seconds
+    import torch  # slow to import
 
     with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
         try:

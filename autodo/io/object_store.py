@@ -1,6 +1,8 @@
-"""Locations in an object store, through pyarrow.fs. Only `autodo.io.storage.locate` needs to know this module."""
+"""Locations in an object store, through pyarrow.fs."""
 
+import contextlib
 import functools
+import operator
 import tempfile
 import urllib.parse
 from collections.abc import Callable, Iterable
@@ -13,16 +15,17 @@ from pyarrow import fs
 
 from autodo.errors import StoreError
 from autodo.io.atomic import atomic_path
-from autodo.io.storage import Location, reason, translate_os_errors, without_secrets
+from autodo.io.storage import Location, reason, translate_os_errors
+from autodo.io.uri import without_secrets
 
-# A server that does not answer costs about 20 seconds and one that is not there about 5; `Store` tries again.
+# A server that does not answer takes about 20 s, an unreachable one about 5 s; `Store` retries.
 _CONNECT_SECONDS, _REQUEST_SECONDS, _ATTEMPTS = 3.0, 6.0, 3
 _REQUESTS_AT_ONCE = 32
 _KEEP = ".keep"
 
 
 class ObjectLocation(Location):
-    """An object, or a prefix of objects. A PUT is atomic: other readers see the old object, the new one, or none."""
+    """An object, or a prefix of objects. A PUT is atomic: readers see the old object, the new one, or none."""
 
     def __init__(self, filesystem: fs.FileSystem, path: str, shown: str, query: str) -> None:
         self._filesystem = filesystem
@@ -49,23 +52,18 @@ class ObjectLocation(Location):
     def __str__(self) -> str:
         return self._shown
 
-    def __truediv__(self, name: str) -> Self:
-        assert name not in ("", ".", "..")
-        assert "/" not in name
+    def _child(self, name: str) -> Self:
         return type(self)(self._filesystem, f"{self._path}/{name}", f"{self._shown}/{name}", self._query)
 
     @property
     def parent(self) -> Self:
-        """The folder that it lies in."""
+        """Folder that contains it."""
         path, shown = (text.rpartition("/")[0] for text in (self._path, self._shown))
         return type(self)(self._filesystem, path, shown, self._query)
 
     def below(self, name: str) -> Self:
-        """A file further down, `name` being a path of parts that `/` takes."""
-        place = self
-        for part in name.split("/"):
-            place /= part
-        return place
+        """File below this folder, by a relative path."""
+        return functools.reduce(operator.truediv, name.split("/"), self)
 
     def exists(self) -> bool:
         with translate_os_errors(self, "read"):
@@ -94,7 +92,7 @@ class ObjectLocation(Location):
 
     def upload(self, path: Path) -> None:
         with translate_os_errors(self, "written"):
-            if not path.stat().st_size:  # which cannot be mapped
+            if not path.stat().st_size:  # an empty file cannot be mapped
                 return self.write_bytes(b"")
             with pa.memory_map(str(path)) as file:
                 content = file.read_buffer()
@@ -128,21 +126,18 @@ class ObjectLocation(Location):
         return found
 
     def list(self, *, recursive: bool = False) -> list[fs.FileInfo]:
-        """What lies below this prefix, each with size and time; 1,000 to a request."""
+        """List the objects below this prefix, with sizes and times; one request per 1,000 objects."""
         with translate_os_errors(self, "read"):
             selector = fs.FileSelector(self._path, allow_not_found=True, recursive=recursive)
             infos: list[fs.FileInfo] = self._filesystem.get_file_info(selector)
             return infos
 
     def delete(self) -> None:
-        try:
-            with translate_os_errors(self, "deleted"):
-                self._filesystem.delete_file(self._path)
-        except FileNotFoundError:
-            pass
+        with contextlib.suppress(FileNotFoundError), translate_os_errors(self, "deleted"):
+            self._filesystem.delete_file(self._path)
 
     def make_folder(self) -> None:
-        # An object store has no folders; a hidden object stands for the empty one.
+        # An object store has no folders; a hidden object represents an empty one.
         (self / _KEEP).write_bytes(b"")
 
     def _put(self, content: bytes | pa.Buffer) -> None:
@@ -152,15 +147,15 @@ class ObjectLocation(Location):
 
 
 def open_object_store(uri: str) -> ObjectLocation:
-    """The location of a URI that `autodo.io.storage.check_uri` has let pass.
+    """Open a URI that has passed `autodo.io.uri.check_uri`.
 
     Raises:
-        StoreError: if it names no bucket, has an option that Arrow does not know, or Arrow cannot use it.
+        StoreError: if it names no bucket, or Arrow cannot use it.
     """
     shown = without_secrets(uri)
     parts = urllib.parse.urlsplit(uri)
     if not parts.netloc or parts.path.startswith("//"):
-        raise StoreError(f"{shown}: names no bucket; {parts.scheme}://BUCKET/FOLDER does")
+        raise StoreError(f"{shown}: names no bucket; use {parts.scheme}://BUCKET/FOLDER")
     filesystem, path = _connect(uri)
     return ObjectLocation(filesystem, path.rstrip("/"), shown.rstrip("/"), f"?{parts.query}" if parts.query else "")
 
@@ -168,7 +163,7 @@ def open_object_store(uri: str) -> ObjectLocation:
 @functools.lru_cache(maxsize=8)
 def _connect(uri: str) -> tuple[fs.FileSystem, str]:
     try:
-        # Arrow's reading of the URI and of AWS_ENDPOINT_URL, and then our own patience.
+        # Arrow parses the URI and AWS_ENDPOINT_URL; the timeouts are ours.
         filesystem, path = fs.FileSystem.from_uri(uri)
         if isinstance(filesystem, fs.S3FileSystem):
             filesystem = _bounded_s3(filesystem)
@@ -177,7 +172,7 @@ def _connect(uri: str) -> tuple[fs.FileSystem, str]:
     except (OSError, ValueError, NotImplementedError, pa.ArrowException) as error:
         text = reason(error).replace(uri, without_secrets(uri))
         raise StoreError(f"{without_secrets(uri)}: cannot be used: {text}") from None
-    # The default of 8 is meant for disks; requests wait for a far server.
+    # The default of 8 threads is for disks; requests wait for a remote server.
     if pa.io_thread_count() < _REQUESTS_AT_ONCE:
         pa.set_io_thread_count(_REQUESTS_AT_ONCE)
     return filesystem, path
@@ -206,16 +201,15 @@ def _bounded_gcs(filesystem: fs.GcsFileSystem) -> fs.GcsFileSystem:
 
 
 def _options(filesystem: fs.FileSystem) -> dict[str, Any]:
-    """What a file system was made with; pickling relies on it."""
+    """Options that a file system was created with, as pickling has them."""
     _, (options,) = filesystem.__reduce__()
     return dict(options)
 
 
 def _uninterrupted(put: Callable[[], None]) -> None:
-    """Runs `put` in a thread of its own, which no Ctrl-C reaches.
+    """Run `put` in its own thread, which Ctrl-C does not interrupt.
 
-    Arrow completes an object when its stream is dropped, so that an interrupt between two calls would publish
-    half of it.
+    Arrow completes an object when its stream is dropped, so an interrupt between two calls would publish half of it.
     """
     with ThreadPoolExecutor(1) as pool:
         pool.submit(put).result()

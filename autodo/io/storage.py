@@ -1,6 +1,6 @@
-"""The files of a store: one interface for a file system and for an object store. See docs/how-to/storage.md.
+"""Files and folders of a store: one interface for a file system and for an object store (docs/how-to/storage.md).
 
-`locate` gives the location of a path or URI; from there `/` leads on. Nothing here knows what a store holds.
+`locate` opens a path or URI, and `/` leads to the files below it. Nothing here knows what a store contains.
 """
 
 import abc
@@ -16,15 +16,14 @@ from typing import Any, BinaryIO, Self
 
 from autodo.errors import StoreError, StoreRefused
 from autodo.io.atomic import atomic_path
+from autodo.io.uri import check_uri, is_uri
 
 StrPath = str | os.PathLike[str]
 """Type of path arguments; functions that also accept URIs say so."""
-SCHEMES = ("s3", "gs", "gcs", "abfs", "abfss")
-_SECRET = re.compile(r"key|secret|token|password|signature|sas", re.IGNORECASE)
 
 
 class Location(abc.ABC):
-    """A file or a folder below a root that it never leaves; prints as what a person may look for.
+    """A file or folder below a root, which it never leaves; prints as the path or URI a user knows.
 
     Every method raises StoreError, one line with the location and the reason, if the storage fails, and
     FileNotFoundError where it says so.
@@ -33,89 +32,93 @@ class Location(abc.ABC):
     @property
     @abc.abstractmethod
     def name(self) -> str:
-        """Its last part."""
+        """Last part of the path."""
 
     @property
     @abc.abstractmethod
     def uri(self) -> str:
-        """What `locate` finds it by, in another working directory and on another node; it holds no credentials."""
+        """Argument for `locate` in another working directory or on another node, without credentials."""
 
     @property
     @abc.abstractmethod
     def local(self) -> Path | None:
-        """Its path, if it lies on a file system."""
+        """Path on a file system; None in an object store."""
 
     @property
     @abc.abstractmethod
     def arrow(self) -> tuple[Any, str]:
-        """The pyarrow.fs.FileSystem that it lies on, and its path there."""
+        """The pyarrow.fs.FileSystem, and the path on it."""
 
     @abc.abstractmethod
     def __str__(self) -> str: ...
 
     @abc.abstractmethod
+    def _child(self, name: str) -> Self: ...
+
     def __truediv__(self, name: str) -> Self:
-        """A file or folder in this folder."""
+        """File or folder in this folder."""
+        assert name not in ("", ".", "..")
+        assert "/" not in name
+        return self._child(name)
 
     @abc.abstractmethod
     def exists(self) -> bool:
-        """Whether there is such a file, or such a folder with something in it."""
+        """Whether the file exists, or the folder with something in it."""
 
     @abc.abstractmethod
     def read_bytes(self) -> bytes:
-        """The content of the file. Raises FileNotFoundError if there is none."""
+        """Read the file. Raises FileNotFoundError if there is none."""
 
     @abc.abstractmethod
     def read_tail(self, size: int) -> bytes:
-        """The last bytes of the file, `size` at most. Raises FileNotFoundError if there is none."""
+        """Read at most the last `size` bytes of the file. Raises FileNotFoundError if there is none."""
 
     @abc.abstractmethod
     def write_atomic(self, write: Callable[[Path], object]) -> None:
-        """Makes the file as a whole: a reader sees the old one, the new one, or none.
+        """Write the file as a whole: readers see the old file, the new one, or none.
 
         Args:
-            write: writes the path that it is given, itself all or nothing.
+            write: writes a file at the path it is called with, itself atomically.
         """
 
     @abc.abstractmethod
     def upload(self, path: Path) -> None:
-        """Makes the file as a whole from a local one."""
+        """Copy a local file here, as a whole."""
 
     @abc.abstractmethod
     def fetch(self, path: Path) -> None:
-        """Copies the file to a local path. Raises FileNotFoundError if there is none."""
+        """Copy the file to a local path. Raises FileNotFoundError if there is none."""
 
     @abc.abstractmethod
     def sizes(self) -> dict[str, int | None]:
-        """What the folder holds, hidden names left out; nothing if there is no folder. One listing.
+        """Names in the folder, without hidden ones, with sizes in bytes if the listing has them.
 
-        Returns:
-            names, with sizes in bytes where the listing tells them without a further question.
+        Empty if there is no folder. Takes one listing.
         """
 
     @abc.abstractmethod
     def names_in(self, folders: Iterable[str]) -> dict[str, set[str]]:
-        """`names` of each of these folders in this folder, in few requests."""
+        """Names in each of these subfolders, in few requests."""
 
     @abc.abstractmethod
     def delete(self) -> None:
-        """Removes the file if there is one."""
+        """Delete the file if there is one."""
 
     @abc.abstractmethod
     def make_folder(self) -> None:
-        """Makes the folder, if need be, and shows thereby that it can be written."""
+        """Make the folder if needed, and check that it can be written."""
 
     def names(self) -> set[str]:
-        """The names that `sizes` gives."""
+        """Names in the folder, without hidden ones."""
         return set(self.sizes())
 
     @property
     def stem(self) -> str:
-        """Its last part without the suffix."""
+        """Last part of the path without its suffix."""
         return Path(self.name).stem
 
     def write_bytes(self, content: bytes) -> None:
-        """Writes the file as a whole."""
+        """Write the file as a whole."""
 
         def write(path: Path) -> None:
             with atomic_path(path) as temporary:
@@ -124,15 +127,15 @@ class Location(abc.ABC):
         self.write_atomic(write)
 
     def read_text(self) -> str:
-        """The text of the file; bytes that are not UTF-8 are replaced."""
+        """Read the file as UTF-8; invalid bytes are replaced."""
         return self.read_bytes().decode("utf-8", errors="replace")
 
     def write_text(self, text: str) -> None:
-        """Writes the file as a whole, in UTF-8."""
+        """Write the file as a whole, in UTF-8."""
         self.write_bytes(text.encode())
 
     def read_parquet(self, columns: Sequence[str] | None = None) -> Any:
-        """The pyarrow.Table of the file. Raises what Arrow raises if it is damaged."""
+        """Read the file as a pyarrow.Table. Raises Arrow's errors if it is damaged."""
         import pyarrow.parquet as pq
 
         filesystem, path = self.arrow
@@ -142,8 +145,8 @@ class Location(abc.ABC):
 class LocalLocation(Location):
     """A file or folder on a local or shared file system.
 
-    Symbolic links that lead out of the root are not followed, so that a store made by someone else cannot have other
-    files read or overwritten. The root itself may be a link.
+    Symbolic links that lead out of the root are not followed, so that a foreign store cannot make us read or overwrite
+    other files. The root itself may be a link.
     """
 
     def __init__(self, path: Path, root: Path | None = None) -> None:
@@ -174,9 +177,7 @@ class LocalLocation(Location):
     def __fspath__(self) -> str:
         return str(self._path)
 
-    def __truediv__(self, name: str) -> Self:
-        assert name not in ("", ".", "..")
-        assert "/" not in name
+    def _child(self, name: str) -> Self:
         return type(self)(self._path / name, self._root)
 
     def exists(self) -> bool:
@@ -194,8 +195,8 @@ class LocalLocation(Location):
     @contextlib.contextmanager
     def _open(self) -> Iterator[BinaryIO]:
         with translate_os_errors(self, "read"):
-            self._stay_inside(self._path)
-            # Without blocking, because a pipe in the place of a file would be waited for.
+            self._check_inside(self._path)
+            # Opening a pipe would block without O_NONBLOCK.
             with os.fdopen(os.open(self._path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
                 if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                     raise StoreError(f"{self}: cannot be read: not a regular file")
@@ -203,7 +204,7 @@ class LocalLocation(Location):
 
     def write_atomic(self, write: Callable[[Path], object]) -> None:
         with translate_os_errors(self, "written"):
-            self._stay_inside(self._path.parent)
+            self._check_inside(self._path.parent)
             write(self._path)
 
     def upload(self, path: Path) -> None:
@@ -221,10 +222,10 @@ class LocalLocation(Location):
     def sizes(self) -> dict[str, int | None]:
         try:
             with translate_os_errors(self, "read"):
-                self._stay_inside(self._path)
-                with os.scandir(self._path) as entries:  # which asks for no entry's stat
+                self._check_inside(self._path)
+                with os.scandir(self._path) as entries:  # needs no stat per entry
                     visible = (entry for entry in entries if not entry.name.startswith("."))
-                    return {entry.name: None for entry in visible if self._usable(entry)}
+                    return {entry.name: None for entry in visible if self._is_file_or_folder(entry)}
         except FileNotFoundError:
             return {}
 
@@ -233,60 +234,48 @@ class LocalLocation(Location):
             try:
                 return (self / folder).names()
             except StoreError:
-                return set()  # a file in the place of a folder
+                return set()  # a file instead of a folder
 
         return {folder: names(folder) for folder in folders}
 
     def delete(self) -> None:
         with translate_os_errors(self, "deleted"):
-            self._stay_inside(self._path.parent)
+            self._check_inside(self._path.parent)
             self._path.unlink(missing_ok=True)
 
     def make_folder(self) -> None:
         with translate_os_errors(self, "written"):
             self._path.mkdir(parents=True, exist_ok=True)
-            self._stay_inside(self._path)
+            self._check_inside(self._path)
             if not os.access(self._path, os.W_OK | os.X_OK):
                 raise StoreError(f"{self}: cannot be written: permission denied")
 
     def open_append(self) -> int:
-        """A file descriptor of the file, made if need be, that appends; a link is not followed."""
+        """Open the file for appending, or create it; return its descriptor. A link is not followed."""
         with translate_os_errors(self, "written"):
-            self._stay_inside(self._path.parent)
+            self._check_inside(self._path.parent)
             self._path.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_APPEND | os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             return os.open(self._path, flags, 0o666)
 
-    def _usable(self, entry: os.DirEntry[str]) -> bool:
-        """A file or folder, and no pipe, device or link that leads out of the root."""
-        if entry.is_symlink():
-            return self._is_inside(Path(entry.path)) and (entry.is_file() or entry.is_dir())
-        return entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)
+    def _is_file_or_folder(self, entry: os.DirEntry[str]) -> bool:
+        """Whether an entry is not a pipe, a device or a link that leads out of the root."""
+        follow = entry.is_symlink() and self._is_inside(Path(entry.path))
+        return entry.is_file(follow_symlinks=follow) or entry.is_dir(follow_symlinks=follow)
 
-    def _stay_inside(self, path: Path) -> None:
+    def _check_inside(self, path: Path) -> None:
         if not self._is_inside(path):
-            raise StoreRefused(f"{path}: is a symbolic link that leads out of the store, and so not followed")
+            raise StoreRefused(f"{path}: is a symbolic link that leads out of the store, and is not followed")
 
     def _is_inside(self, path: Path) -> bool:
         return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self._root))
 
 
-def is_uri(text: str) -> bool:
-    """Whether a text is a URI rather than a path."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
-
-
-def absolute(place: StrPath) -> str:
-    """A path as an absolute one, so that it means the same in another working directory; a URI as it is."""
-    text = os.fspath(place)
-    return text if is_uri(text) else str(Path(text).expanduser().absolute())
-
-
 def locate(root: StrPath) -> Location:
-    """The location of a path, or of a URI such as s3://bucket/folder or file:///folder.
+    """Open a path, or a URI such as s3://bucket/folder or file:///folder.
 
     Raises:
-        StoreError: if the URI cannot be used; one line with the remedy and without its secrets.
+        StoreError: if the URI cannot be used; one line with the remedy and without secrets.
     """
     text = os.fspath(root)
     if not is_uri(text):
@@ -301,51 +290,16 @@ def locate(root: StrPath) -> Location:
 
 
 def as_location(place: StrPath | Location) -> Location:
-    """`locate`, for what may be a location already."""
+    """Open a path or URI; a Location stays as it is."""
     return place if isinstance(place, Location) else locate(place)
-
-
-def check_uri(uri: str) -> None:
-    """Raises StoreError if a URI is of an unknown scheme or holds credentials; nothing is connected to."""
-    shown = without_secrets(uri)
-    try:
-        parts = urllib.parse.urlsplit(uri)
-        query = urllib.parse.parse_qsl(parts.query, keep_blank_values=True)
-    except ValueError as error:
-        raise StoreError(f"{shown}: is not a URI: {error}") from None
-    scheme = parts.scheme.lower()
-    if scheme not in ("file", *SCHEMES):
-        raise StoreError(f"{shown}: unknown scheme {scheme!r}; known: {', '.join(SCHEMES)}, file, or a path")
-    if _user(uri) or any(_SECRET.search(key) for key, _ in query):
-        raise StoreError(
-            f"{shown}: holds credentials, which would end up in logs; give them in the environment "
-            "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, GOOGLE_APPLICATION_CREDENTIALS, …)"
-        )
-    if scheme == "file" and parts.netloc not in ("", "localhost"):
-        raise StoreError(f"{shown}: names the host {parts.netloc!r}; file:///PATH has none")
-
-
-def without_secrets(uri: str) -> str:
-    """A URI to print: no query, and no user name or password."""
-    bare = re.sub(r"[?#].*", "", uri, flags=re.DOTALL)
-    user = _user(uri)
-    return bare.replace(f"{user}@", "***@", 1) if user else bare
-
-
-def _user(uri: str) -> str:
-    """What stands before the @ of a URI and may be a secret."""
-    scheme, _, rest = re.sub(r"[?#].*", "", uri, flags=re.DOTALL).partition("://")
-    # With a colon to the last @, because a secret key may hold slashes.
-    user = rest.rpartition("@")[0]
-    if ":" in user:
-        return user
-    # Azure's container and Google's `anonymous` stand there too.
-    return rest.partition("/")[0].rpartition("@")[0] if scheme.lower() == "s3" else ""
 
 
 @contextlib.contextmanager
 def translate_os_errors(location: object, verb: str) -> Iterator[None]:
-    """An error of the storage as one line; FileNotFoundError stays what it is unless a file was to be written."""
+    """Turn an OSError into a StoreError, one line with the location and the reason.
+
+    FileNotFoundError passes unless `verb` is "written".
+    """
     try:
         yield
     except FileNotFoundError:
@@ -359,7 +313,7 @@ def translate_os_errors(location: object, verb: str) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """Why a storage failed, on one line, from an error of Python or of Arrow."""
+    """Reason for an error of Python or Arrow, on one line."""
     number = getattr(error, "errno", None)
     if number:
         return os.strerror(number)

@@ -1,7 +1,7 @@
-"""Format version of a store: STORE/store.json holds `{"format": 2}`.
+"""Format version of a store: STORE/store.json contains `{"format": 2}`.
 
-A program uses stores of its own format and of all earlier ones, and refuses later ones. FORMAT is raised when a program
-that does not know the change would misread a store or spoil it. A column or setting that came later does not need that.
+A program uses stores of its own format and earlier ones, and refuses later ones. Raise FORMAT for a change that would
+make an older program misread or damage a store; a new column or setting does not need that.
 """
 
 import json
@@ -11,19 +11,19 @@ from autodo.io.storage import Location
 
 FILE = "store.json"
 FORMAT = 2
-"""1: as it was before the file; a store without one. 2: the file says which format it is."""
+"""1: stores without the file. 2: the file states the format."""
 
 
 def check_format(root: Location) -> int:
-    """The format of the store at `root`; 1 if nothing says which, as also of a store that does not exist yet.
+    """Format of the store at `root`; 1 if there is no file, as for a store that does not exist yet.
 
     Raises:
-        StoreRefused: if it is later than FORMAT, or what says so is damaged.
+        StoreRefused: if the format is later than FORMAT, or the file is damaged.
         StoreError: if the storage does not answer.
     """
-    place = root / FILE
+    file = root / FILE
     try:
-        content = place.read_bytes()
+        content = file.read_bytes()
     except FileNotFoundError:
         return 1
     try:
@@ -32,19 +32,17 @@ def check_format(root: Location) -> int:
             raise ValueError
     except (ValueError, LookupError, TypeError, RecursionError):
         expected = json.dumps({"format": FORMAT})
-        raise StoreRefused(f"{place}: damaged; in a store that this program made it holds {expected}") from None
+        raise StoreRefused(f"{file}: damaged; in a store written by this version it contains {expected}") from None
     if number > FORMAT:
         raise StoreRefused(
-            f"{root}: a store of format {number}, made by a later autodo; this one knows formats up to {FORMAT}: "
-            "update it, or give another store"
+            f"{root}: a store of format {number}, written by a later version of autodo; this version reads formats up "
+            f"to {FORMAT}: update it, or use another store"
         )
     return number
 
 
 def mark_format(root: Location) -> None:
-    """Writes FORMAT to a store that is of an earlier one.
-
-    Two launches that make a store at once write the same.
+    """Write FORMAT to a store of an earlier format; concurrent launches write the same.
 
     Raises:
         StoreRefused: as `check_format`. StoreError: if the file cannot be written.

@@ -16,7 +16,8 @@ from rich.text import Text
 from autodo.config.run import RunConfig
 from autodo.config.validation import check_name
 from autodo.errors import ConfigError, DataError, StoreError, UserError
-from autodo.io.storage import StrPath, is_uri, locate
+from autodo.io.storage import StrPath, locate
+from autodo.io.uri import is_uri
 from autodo.text import printable
 from orchestration.cli.overview import say
 from orchestration.store.run_state import State

@@ -23,7 +23,8 @@ from rich.console import Console
 from autodo.augment.policy_file import PolicyFile
 from autodo.config.policy import PopulationSearch
 from autodo.config.run import RunConfig
-from autodo.io.storage import Location, StrPath, absolute, locate
+from autodo.io.storage import Location, StrPath, locate
+from autodo.io.uri import absolute
 from autodo.search.tasks import provenance, search_config
 from autodo.seeds import numpy_generator
 from orchestration.display.search_display import SearchDisplay

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from autodo.config.run import RunConfig
 from autodo.errors import StoreError
-from autodo.io.storage import absolute
+from autodo.io.uri import absolute
 from autodo.search.tasks import Driver
 from orchestration.display.search_display import SearchDisplay
 from orchestration.grid.resources import ResourcesConfig

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from autodo.io.storage import Location, StrPath, as_location, is_uri
+from autodo.io.storage import Location, StrPath, as_location
+from autodo.io.uri import is_uri
 from reports.label_errors.ranked_labels import RankedLabels
 
 _BEGINS_FORMULA = tuple("=+-@\t\r\n＝＋－＠")

@@ -15,7 +15,8 @@ from autodo.data.files.listing import csv_paths
 from autodo.data.files.reading import one_line
 from autodo.errors import DataError, StoreError
 from autodo.io.file_lock import file_lock
-from autodo.io.storage import LocalLocation, StrPath, is_uri, locate, without_secrets
+from autodo.io.storage import LocalLocation, StrPath, locate
+from autodo.io.uri import is_uri, without_secrets
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo

@@ -14,7 +14,8 @@ import pytest
 
 from autodo.errors import StoreError
 from autodo.io.atomic import atomic_path
-from autodo.io.storage import Location, check_uri, is_uri, locate, without_secrets
+from autodo.io.storage import Location, locate
+from autodo.io.uri import check_uri, is_uri, without_secrets
 from autodo.results import records
 from tests.conftest import point_to
 
@@ -26,7 +27,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
     )
 
 
-def test_what_is_written_is_read(root: Location, tmp_path: Path) -> None:
+def test_reading_returns_what_was_written(root: Location, tmp_path: Path) -> None:
     file = root / "runs" / "a" / "log.txt"
     assert not file.exists()
     assert not root.exists()
@@ -52,7 +53,7 @@ def test_what_is_written_is_read(root: Location, tmp_path: Path) -> None:
     assert not file.exists()
 
 
-def test_a_folder_lists_its_names_without_hidden_ones(root: Location) -> None:
+def test_names_in_a_folder_are_without_hidden_ones(root: Location) -> None:
     assert (root / "none").names() == set()
     for name in ("a", "b", ".c"):
         (root / "runs" / name / "config.json").write_bytes(b"{}")
@@ -68,7 +69,7 @@ def test_a_folder_lists_its_names_without_hidden_ones(root: Location) -> None:
     assert (root / "runs").names_in(many) == many
 
 
-def test_a_large_table_goes_there_and_back(root: Location) -> None:
+def test_a_large_table_survives(root: Location) -> None:
     table = pa.table({"run_id": ["a"] * 1_000_000, "value": pa.array(range(1_000_000), pa.float64())})
     file = root / "points" / "a.parquet"
 
@@ -80,7 +81,7 @@ def test_a_large_table_goes_there_and_back(root: Location) -> None:
     assert file.read_parquet(["value"]) == table.select(["value"])
 
 
-def test_a_write_that_fails_leaves_the_old_file(root: Location) -> None:
+def test_a_failed_write_keeps_the_old_file(root: Location) -> None:
     file = root / "a"
     file.write_text("old")
 
@@ -93,7 +94,7 @@ def test_a_write_that_fails_leaves_the_old_file(root: Location) -> None:
     assert root.names() == {"a"}
 
 
-def test_no_name_leads_out(root: Location) -> None:
+def test_names_cannot_leave_the_folder(root: Location) -> None:
     for name in ("..", ".", "", "a/b", "/etc"):
         with pytest.raises(AssertionError):
             root / name
@@ -105,7 +106,7 @@ def test_a_file_uri_is_a_path(tmp_path: Path) -> None:
     assert str(place) == f"{tmp_path}/a b"
 
 
-def test_a_relative_path_prints_as_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path_prints_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     place = locate("S") / "runs"
     assert (str(place), place.uri) == ("S/runs", str(tmp_path / "S" / "runs"))
@@ -152,8 +153,8 @@ def test_links_that_lead_out_are_not_followed(tmp_path: Path) -> None:
         "gs://bucket/x?token=c2Vj",
     ],
 )
-def test_credentials_in_a_uri_are_refused_and_not_repeated(uri: str) -> None:
-    with pytest.raises(StoreError, match="holds credentials") as caught:
+def test_credentials_in_a_uri_are_refused_and_not_printed(uri: str) -> None:
+    with pytest.raises(StoreError, match="contains credentials") as caught:
         locate(uri)
     assert "c2Vj" not in str(caught.value)
     assert "AKIA123" not in str(caught.value)
@@ -171,14 +172,14 @@ def test_credentials_in_a_uri_are_refused_and_not_repeated(uri: str) -> None:
         ("file://host/x", "file://host/x: names the host 'host'"),
     ],
 )
-def test_a_bad_uri_is_one_line(uri: str, message: str) -> None:
+def test_errors_of_uris_are_one_line(uri: str, message: str) -> None:
     with pytest.raises(StoreError) as caught:
         locate(uri)
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
 
 
-def test_containers_of_azure_are_no_secrets() -> None:
+def test_containers_are_not_secrets() -> None:
     for uri in ("abfss://container@account.dfs.core.windows.net/x", "gs://anonymous@bucket/x", "s3://bucket/a@b/c"):
         check_uri(uri)
         assert without_secrets(uri) == uri
@@ -186,9 +187,7 @@ def test_containers_of_azure_are_no_secrets() -> None:
     assert not is_uri("C:/x")
 
 
-def test_options_of_a_uri_reach_other_processes_and_are_not_printed(
-    bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_query_options_are_kept_in_the_uri_and_not_printed(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     endpoint = os.environ["AWS_ENDPOINT_URL"].removeprefix("http://")
     monkeypatch.delenv("AWS_ENDPOINT_URL")
     place = locate(f"{bucket}/x?endpoint_override={endpoint}&scheme=http&region=us-east-1") / "a"
@@ -197,7 +196,7 @@ def test_options_of_a_uri_reach_other_processes_and_are_not_printed(
     assert locate(place.uri).read_text() == "hello"
 
 
-def test_a_missing_bucket_is_one_line(bucket: str) -> None:
+def test_the_error_of_a_missing_bucket_is_one_line(bucket: str) -> None:
     place = locate(f"{bucket}-none/x")
     assert place.names() == set()
     with pytest.raises(StoreError, match="x/a: cannot be written: NO_SUCH_BUCKET") as caught:
@@ -207,7 +206,7 @@ def test_a_missing_bucket_is_one_line(bucket: str) -> None:
 
 
 @pytest.mark.parametrize("action", ["exists", "names", "read_bytes", "delete", "make_folder"])
-def test_a_server_that_is_not_there_is_one_line_within_seconds(action: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_server_fails_within_seconds(action: str, monkeypatch: pytest.MonkeyPatch) -> None:
     point_to("http://127.0.0.1:9", monkeypatch)
     started = time.monotonic()
     with pytest.raises(StoreError, match=r"^s3://gone/store.*: cannot be .*Could not connect to server") as caught:
@@ -218,7 +217,7 @@ def test_a_server_that_is_not_there_is_one_line_within_seconds(action: str, monk
 
 @contextlib.contextmanager
 def refusing_server() -> Iterator[str]:
-    """An S3 server that does not know the credentials."""
+    """An S3 server that rejects the credentials."""
     body = b"<Error><Code>InvalidAccessKeyId</Code><Message>The key does not exist.</Message></Error>"
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -242,7 +241,7 @@ def refusing_server() -> Iterator[str]:
         thread.join()
 
 
-def test_wrong_credentials_are_one_line_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_of_wrong_credentials_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     with refusing_server() as url:
         point_to(url, monkeypatch)
         place = locate("s3://refused/store")

@@ -168,8 +168,8 @@ def instead_of_ray(monkeypatch: pytest.MonkeyPatch) -> list[Launched]:
         ),
         (["report", "."], ".: is not a store"),
         (["status", "s4://bucket/S"], "s4://bucket/S: unknown scheme 's4'"),
-        (["launch", "quickstart", "--store", "s3://AKIA:c2Vj@bucket/S"], "s3://***@bucket/S: holds credentials"),
-        ([*TRAIN, "--store", "s3://AKIA:c2Vj@bucket/S"], "s3://***@bucket/S: holds credentials"),
+        (["launch", "quickstart", "--store", "s3://AKIA:c2Vj@bucket/S"], "s3://***@bucket/S: contains credentials"),
+        ([*TRAIN, "--store", "s3://AKIA:c2Vj@bucket/S"], "s3://***@bucket/S: contains credentials"),
         ([*TRAIN, "--preset", "cpu"], "preset 'cpu': dataset 'digits' has no such preset; its recipe has none"),
     ],
 )
@@ -211,8 +211,8 @@ def test_a_store_of_a_later_format_is_refused_by_every_command(autodo, grid: str
         answer = autodo(*command)
         assert answer.code == 2, command
         assert answer.err == (
-            "error: S: a store of format 3, made by a later autodo; this one knows formats up to 2: update it, "
-            "or give another store\n"
+            "error: S: a store of format 3, written by a later version of autodo; this version reads formats up to 2: "
+            "update it, or use another store\n"
         ), command
     assert sorted((tmp_path / "S").rglob("*")) == before
 

@@ -61,7 +61,7 @@ def test_a_store_says_which_format_it_has_and_one_of_a_later_format_is_left_alon
     assert file.read_text() == '{"format": 2}\n'
     file.write_text('{"format": 3}')
     for use in (store.open, store.supported, store.create, store.attempt(run.run_id).__enter__):
-        with pytest.raises(StoreRefused, match="a store of format 3, made by a later autodo"):
+        with pytest.raises(StoreRefused, match="a store of format 3, written by a later version of autodo"):
             use()
     for reader in (load_results, functools.partial(inspect_run, run_id=run.run_id)):
         with pytest.raises(StoreRefused, match="a store of format 3"):
@@ -72,7 +72,7 @@ def test_a_store_says_which_format_it_has_and_one_of_a_later_format_is_left_alon
 def test_a_store_whose_format_cannot_be_read_is_refused(store: Store) -> None:
     for content in ("", "3", "{}", '{"format": "2"}', '{"format": 0}', '{"format": true}', "[" * 10**5):
         (store.root / "store.json").write_text(content)
-        with pytest.raises(StoreRefused, match=r"store\.json: damaged; in a store that this program made it holds"):
+        with pytest.raises(StoreRefused, match=r"store\.json: damaged; in a store written by this version it contains"):
             store.open()
 
 

@@ -132,7 +132,7 @@ def test_a_cache_that_cannot_be_written_is_one_line(
 
 def test_credentials_in_a_recipe_are_refused_and_not_repeated() -> None:
     overrides = {"dataset.path": "s3://AKIA1:c2Vj@bucket/photos", "dataset.image_size": 8}
-    with pytest.raises(ConfigError, match="holds credentials") as caught:
+    with pytest.raises(ConfigError, match="contains credentials") as caught:
         build_run("folder", "baseline", overrides=overrides)
     assert "c2Vj" not in str(caught.value)
 
