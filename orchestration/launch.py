@@ -25,8 +25,8 @@ from autodo.io.uri import absolute
 from orchestration.display.grid_display import GridDisplay
 from orchestration.display.grid_progress import GridProgress
 from orchestration.display.text import label, parse_log_line, rough_duration
-from orchestration.execution.on_workers import AnyRunTrial, request
 from orchestration.execution.options import ExecutionOptions, Launch
+from orchestration.execution.trial import RunTrial, placement
 from orchestration.grid.keep import Keep
 from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.estimate import LONG_SECONDS
@@ -137,7 +137,7 @@ def launch(
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots + 1 if local else max(slots + 1, AUTOSCALING_DEMAND))
         events = _Events(queue, progress, store, GridDisplay(progress, console), _smaller_preset(jobs))
         tuner = tune.Tuner(
-            tune.with_resources(AnyRunTrial, request),
+            tune.with_resources(RunTrial, placement),
             tune_config=tune.TuneConfig(
                 search_alg=_Search(queue, store, options, Launch(uuid.uuid4().hex[:12], slots)),
                 scheduler=_Schedule(queue),

@@ -217,7 +217,7 @@ def _curves(store: Store) -> Path:
 
 
 def _check_data(console: Console, runs: Sequence[RunConfig], settings: Settings) -> None:
-    from orchestration.execution.execute import load_dataset
+    from orchestration.execution.process import load_dataset
 
     with console.status("checking the data"):
         for dataset in dict.fromkeys(run.dataset for run in runs):

@@ -193,7 +193,7 @@ def _pictures(
 
 def _from_dataset(run: RunConfig, data_dir: str | None, shown: "RankedLabels") -> dict[int, bytes]:
     from autodo.results.thumbnails import thumbnail
-    from orchestration.execution.execute import load_dataset
+    from orchestration.execution.process import load_dataset
 
     train = load_dataset(run.dataset, data_dir).train
     places = np.searchsorted(train.index, shown.index).clip(max=len(train) - 1)

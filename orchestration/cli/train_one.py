@@ -105,11 +105,12 @@ def train(
             if older.run_id != run.run_id and place.paths.config(older.run_id).exists():
                 old = ", ".join(f"{key}: {value}" for key, value in defaults_before(protocol).items())
                 say(console, f"{place} has this run as it was with older defaults ({old}); this is another run")
-        from orchestration.execution.execute import decoding_by, execute, load_dataset
+        from orchestration.execution.execute import execute
         from orchestration.execution.options import ExecutionOptions
+        from orchestration.execution.process import load_dataset, using_loader_workers
         from orchestration.store.failures import record_failure
 
-        with console.status("loading"), decoding_by(loader_workers):
+        with console.status("loading"), using_loader_workers(loader_workers):
             device = _device(device)
             load_dataset(run.dataset, data_dir, download)
     options = ExecutionOptions(

@@ -9,7 +9,6 @@ import ray
 from ray.exceptions import RayError
 
 from autodo.config.run import RunConfig
-from autodo.errors import StoreError
 from autodo.search.tasks import Json, Task
 from orchestration.grid.resources import ResourcesConfig
 
@@ -129,8 +128,7 @@ class SearchActor:
     def perform(self, config: Json, task: Task) -> TaskOutcome:
         """The result of a task."""
         try:
-            if not self._store.exists:
-                raise StoreError(f"{self._store}: not there on this node; a cluster needs a store that all nodes share")
+            self._store.check_on_node()
             return "done", self._runner.perform(RunConfig.model_validate(config), task)
         except Exception as error:  # as data: an exception may not survive the way
             cause, kind, last_line, trace = reason_of(error)

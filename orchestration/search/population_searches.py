@@ -28,7 +28,7 @@ from autodo.io.uri import absolute
 from autodo.search.tasks import provenance, search_config
 from autodo.seeds import numpy_generator
 from orchestration.display.search_display import SearchDisplay
-from orchestration.execution.execute import load_here
+from orchestration.execution.process import load_on_node
 from orchestration.grid.resources import ResourcesConfig
 
 # First of all that touches Ray: it sets the environment that Ray reads at its import.
@@ -432,4 +432,4 @@ def _prepared(run: RunConfig, data_dir: str | None) -> "DataSplits":
     """The run's points, kept for the next member of this process."""
     from autodo import data
 
-    return data.prepare(load_here(run.dataset, data_dir, download=False), run)
+    return data.prepare(load_on_node(run.dataset, data_dir, download=False), run)

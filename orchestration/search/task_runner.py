@@ -10,7 +10,7 @@ from autodo.io.retry import retry
 from autodo.io.storage import StrPath
 from autodo.search.algorithms import algorithm_of
 from autodo.search.tasks import Driver, Json, ReportLine, Task, TaskContext, Worker
-from orchestration.execution.execute import load_here, logging_to
+from orchestration.execution.process import load_on_node, logging_to
 from orchestration.store.attempt import Attempt
 from orchestration.store.patience import busy_seconds
 from orchestration.store.run_state import RunBusy
@@ -72,7 +72,7 @@ class TaskRunner:
         if search_id not in self._workers:
             while len(self._workers) >= _WORKERS_KEPT:
                 self._workers.pop(next(iter(self._workers)))
-            prepared = data.prepare(load_here(config.dataset, self._data_dir, self._download), config)
+            prepared = data.prepare(load_on_node(config.dataset, self._data_dir, self._download), config)
             context = TaskContext(config, prepared, self._device, self._store.paths.search(search_id))
             self._workers[search_id] = algorithm_of(config).worker(context)
         return self._workers[search_id]

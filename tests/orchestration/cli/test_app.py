@@ -21,7 +21,7 @@ from autodo.config.shipped import dataset_names, grid_names
 from autodo.errors import DataError
 from orchestration.cli import app
 from orchestration.display.grid_progress import GridProgress
-from orchestration.execution.execute import load_dataset
+from orchestration.execution.process import load_dataset
 from orchestration.grid.grid import expand, load_grid
 from orchestration.planning.run_queue import Job
 from orchestration.store.run_state import Cause, State

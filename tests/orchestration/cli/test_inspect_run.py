@@ -147,7 +147,7 @@ def test_of_other_images_than_those_of_the_run_none_is_shown(autodo: Autodo, mon
     train(noisy())
     wrong = data.load(noisy().dataset)
     object.__setattr__(wrong.train, "labels", (wrong.train.labels + 1) % 10)
-    monkeypatch.setattr("orchestration.execution.execute.load_dataset", lambda *_: wrong)
+    monkeypatch.setattr("orchestration.execution.process.load_dataset", lambda *_: wrong)
     answer = autodo("inspect", "S")
     assert answer.code == 0
     assert "the images are not at hand: digits: other images than those of the run" in answer.out

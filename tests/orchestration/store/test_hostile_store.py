@@ -70,7 +70,7 @@ def test_a_run_with_a_spoiled_checkpoint_starts_anew(
     assert next(epochs)["epoch"] == 0
     epochs.close()
     log = any_store.paths.log(run.run_id).read_text()
-    assert "cannot be used, the run starts anew" in log
+    assert "cannot be used, the run starts" in log
     assert "from epoch 0 of 3" in log
     assert not victim.exists()
 
