@@ -212,11 +212,11 @@ class ShardSource(ImageSource):
         lost = int(held[cut].sum()) + int(bad[~cut[shard]].sum())
         told = _told(self, named, lost, int(held.sum()), damaged_limit)
 
-        spans = ByteRanges(self.names, shard, column["offset"].to_numpy(), column["length"].to_numpy())
+        ranges = ByteRanges(self.names, shard, column["offset"].to_numpy(), column["length"].to_numpy())
         labels = column["label"].to_pylist()
         sets = {name: np.flatnonzero(self.set_of[shard] == i) for i, name in enumerate(self.sets)}
         numbered = all(labels[i].isdecimal() for i in np.flatnonzero(~bad))
-        files = ImageFiles(str(self.root), names, spans)
+        files = ImageFiles(str(self.root), names, ranges)
         return self._without(bad, LabelledFiles(str(self.path), files, labels, sets, numbered), told)
 
 

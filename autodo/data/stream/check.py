@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 from autodo.data.files.decode import decode, reason
 from autodo.data.files.listing import SUFFIXES
 from autodo.data.files.reading import one_line
-from autodo.data.stream.image_files import RetriesFailed, with_retries
+from autodo.data.stream.image_files import RetriesFailed, read_with_retries
 from autodo.data.stream.index import CheckResult, Member
 
 _END_BYTES = 1024
@@ -41,7 +41,7 @@ def _look_at_each(look: Callable[[Path], CheckResult], paths: Sequence[str]) -> 
     found: list[CheckResult] = []
     for path in paths:
         try:
-            found.append(with_retries(functools.partial(look, Path(path)))[0])
+            found.append(read_with_retries(functools.partial(look, Path(path)))[0])
         except RetriesFailed as error:
             return [*found, CheckResult(str(error), read=False)]
     return found

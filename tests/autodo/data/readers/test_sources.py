@@ -18,7 +18,7 @@ from PIL import Image
 from autodo.config.dataset import DatasetConfig
 from autodo.data import DATASETS, load, pin_content
 from autodo.data.readers.sources import list_shards
-from autodo.data.stream import check, image_files, index
+from autodo.data.stream import check, index
 from autodo.data.stream.pool import WORKERS_VARIABLE
 from autodo.errors import ConfigError, DataError
 from tests.autodo.data.conftest import picture
@@ -126,9 +126,9 @@ def test_only_files_that_have_changed_are_looked_at_again(tree, stream, looked_a
 
 
 @pytest.fixture
-def fails(monkeypatch):
-    """Has a file fail to be opened for some times; the pauses before it is tried again take no time."""
-    waited, opened = [], Path.open
+def fails(monkeypatch, clock):
+    """Makes opening a file fail a number of times."""
+    opened = Path.open
 
     def fail(one, times, error=errno.EIO):
         left = iter(range(times))
@@ -139,22 +139,19 @@ def fails(monkeypatch):
             return opened(file, *arguments, **options)
 
         monkeypatch.setattr(Path, "open", no_answer)
-        monkeypatch.setattr(image_files.time, "sleep", waited.append)
-        waited.clear()
-        return waited
 
     return fail
 
 
 @pytest.mark.parametrize("shards", [False, True])
 def test_a_file_that_the_system_fails_to_read_for_a_while_is_looked_at(
-    shards, tree, tmp_path, stream, write_shards, fails, caplog
+    shards, tree, tmp_path, stream, write_shards, fails, clock, caplog
 ):
     path = write_shards(tree, tmp_path / "shards") if shards else tree
-    waited = fails(sorted(file for file in path.rglob("*") if file.is_file())[0], times=4)
+    fails(sorted(file for file in path.rglob("*") if file.is_file())[0], times=4)
     dataset = stream(path)
     assert len(dataset.train) + len(dataset.test) == 30
-    assert sum(waited) > 20
+    assert clock.now == pytest.approx(20.1, abs=1e-3)
     assert caplog.messages == []
 
 
