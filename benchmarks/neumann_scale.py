@@ -27,7 +27,7 @@ from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
 from autodo.data import load, prepare
 from autodo.data.batches import shuffled_batches
-from autodo.data.image_set import Dataset, Images, ImageSet, Integers
+from autodo.data.image_set import Dataset, ImageSet, Integers, Pixels
 from autodo.distributed.process_group import SINGLE_PROCESS
 from autodo.training.trainer import Trainer
 
@@ -56,7 +56,7 @@ class Measured(NamedTuple):
     ratios: dict[tuple[str, float], Tensor]
 
 
-def cut_classes(images: Images, labels: Integers, parts: int) -> Integers:
+def cut_classes(images: Pixels, labels: Integers, parts: int) -> Integers:
     """New labels: each class in `parts` equal parts, by its first principal component and then by its second.
 
     Shape:
@@ -85,7 +85,7 @@ def cut_classes(images: Images, labels: Integers, parts: int) -> Integers:
 def with_classes(dataset: Dataset, classes: int) -> Dataset:
     """The dataset with each class cut into `classes / 10` parts; its test images serve for nothing here."""
     parts = classes // len(dataset.class_names)
-    train = ImageSet(dataset.train.images, cut_classes(dataset.train.images, dataset.train.labels, parts))
+    train = ImageSet(dataset.train.images, cut_classes(dataset.train.images.read(), dataset.train.labels, parts))
     test = ImageSet(dataset.test.images, dataset.test.labels * parts)
     return Dataset(train, test, tuple(str(name) for name in range(classes)))
 

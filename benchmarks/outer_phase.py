@@ -32,7 +32,7 @@ from autodo.bilevel.frozen import frozen_copy
 from autodo.bilevel.inverse_hessian import build_solver
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
-from autodo.data import DataSplits, ImageSet
+from autodo.data import ArrayImages, DataSplits, ImageSet
 from autodo.data.batches import epoch_batches
 from autodo.data.prepare import TrainSet
 from autodo.evaluation import Evaluation
@@ -174,8 +174,9 @@ def made_up(network: Network, points: int) -> DataSplits:
     def labels(count: int) -> np.ndarray:
         return generator.integers(network.classes, size=count)
 
-    def images(count: int) -> np.ndarray:
-        return generator.integers(256, size=(count, network.channels, network.side, network.side), dtype=np.uint8)
+    def images(count: int) -> ArrayImages:
+        shape = (count, network.channels, network.side, network.side)
+        return ArrayImages(generator.integers(256, size=shape, dtype=np.uint8))
 
     observed = labels(points)
     train = TrainSet(images(points), observed, observed, np.arange(points), None)

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from autodo.config.dataset import DatasetConfig
 from autodo.data import load
-from autodo.data.stream.crop import pixels_of
+from autodo.data.files.crop import pixels_of
 from autodo.data.stream.pool import WORKERS_VARIABLE
 from autodo.data.stream.streamed_images import CropParameters, StreamedImages
 from benchmarks.table import Row, machine, tell
@@ -138,9 +138,7 @@ def image_folder(tree: Path, workers: int, *, pinned: bool) -> Epoch:
 def streamed_images(path: Path) -> StreamedImages:
     """All images of class folders or shards."""
     dataset = load(DatasetConfig(name="folder", path=str(path), image_size=IMAGE_SIZE, stream=True))
-    parts = [part.images for part in (dataset.train, dataset.test)]
-    assert all(isinstance(part, StreamedImages) for part in parts)
-    return StreamedImages.concatenate(parts)
+    return dataset.train.images.concatenate(dataset.test.images)
 
 
 def streamed_epoch(images: StreamedImages) -> Epoch:

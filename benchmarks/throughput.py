@@ -34,7 +34,7 @@ from autodo.augment.policies import build_policy
 from autodo.config.policy import RandAugment
 from autodo.config.recipes import build_run
 from autodo.config.run import AugmentationConfig, RunConfig
-from autodo.data import DataSplits, ImageSet
+from autodo.data import ArrayImages, DataSplits, ImageSet
 from autodo.data.batches import epoch_batches
 from autodo.data.prepare import TrainSet
 from autodo.models import build
@@ -211,7 +211,7 @@ def training_table(load: Load, device: torch.device, repeat: int, *, compiled: b
     network = nn.Sequential(encoder, head).to(device).to(memory_format=torch.contiguous_format)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, nesterov=True)
     pictures = loader(
-        Pictures(data.train.images, data.train.labels, first.pipeline, policy=False), load.batch_size, device
+        Pictures(data.train.images.read(), data.train.labels, first.pipeline, policy=False), load.batch_size, device
     )
     phases: dict[str, Callable[[], object]] = {
         "ordinary": partial(ordinary_epoch, pictures, network, optimizer, device),
@@ -261,8 +261,11 @@ def made_up(count: int) -> DataSplits:
     generator = np.random.default_rng(0)
     images = generator.integers(256, size=(count + 20, 3, 32, 32), dtype=np.uint8)
     labels = generator.integers(10, size=count + 20)
-    train = TrainSet(images[:count], labels[:count], labels[:count], np.arange(count), None)
-    val, test = (ImageSet(images[part], labels[part]) for part in (slice(count, count + 10), slice(count + 10, None)))
+    train = TrainSet(ArrayImages(images[:count]), labels[:count], labels[:count], np.arange(count), None)
+    val, test = (
+        ImageSet(ArrayImages(images[part]), labels[part])
+        for part in (slice(count, count + 10), slice(count + 10, None))
+    )
     return DataSplits(train, val, test, tuple(str(label) for label in range(10)))
 
 

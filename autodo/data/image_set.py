@@ -1,15 +1,102 @@
-"""Images in memory, one uint8 array per set, or such as stay in their files."""
+"""Labelled images, in memory or in their files, and the dataset that a reader returns."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autodo.errors import DataError
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-Images = NDArray[np.uint8]
+    from autodo.data.device_loader import DeviceLoader
+
+Pixels = NDArray[np.uint8]
 Integers = NDArray[np.int64]
+
+_CHUNK_SIZE = 4096
+
+
+class Images(Protocol):
+    """Images of a set, in memory (`ArrayImages`) or in their files (`StreamedImages`)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[N, C, H, W]."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | Integers) -> Self:
+        """A subset; no image is read."""
+
+    def concatenate(self, others: Self) -> Self:
+        """These images and then the others, of the same dataset."""
+
+    def resized(self, image_size: int) -> Self:
+        """Stand-ins of another size, for measuring times."""
+
+    def read(self, positions: Integers | None = None) -> Pixels:
+        """Pixels at the given positions, or of all images. Shape: [n] -> [n, C, H, W]."""
+
+    def statistics_sample(self) -> "Iterator[Tensor]":
+        """Images from which to compute each channel's mean and deviation, in chunks [n, C, H, W] in host memory.
+
+        The same for every method and seed that has the same train images.
+        """
+
+    def loader(self, device: "torch.device | str") -> "DeviceLoader":
+        """A loader of these images for training on the device."""
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayImages:
+    """Images in memory.
+
+    Shape:
+        array [N, C, H, W] uint8.
+    """
+
+    array: Pixels
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[N, C, H, W]."""
+        return self.array.shape
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, rows: slice | Integers) -> Self:
+        return type(self)(self.array[rows])
+
+    def concatenate(self, others: Self) -> Self:
+        """These images and then the others."""
+        return type(self)(np.concatenate([self.array, others.array]))
+
+    def resized(self, image_size: int) -> Self:
+        """Images whose pixels are cut or repeated."""
+        columns = np.arange(image_size) % self.shape[-1]
+        return type(self)(np.ascontiguousarray(self.array[:, :, columns][..., columns]))
+
+    def read(self, positions: Integers | None = None) -> Pixels:
+        """Pixels at the given positions; of all images without a copy."""
+        return self.array if positions is None else self.array[positions]
+
+    def statistics_sample(self) -> "Iterator[Tensor]":
+        """All images."""
+        import torch
+
+        return iter(torch.from_numpy(self.array).split(_CHUNK_SIZE))
+
+    def loader(self, device: "torch.device | str") -> "DeviceLoader":
+        """A loader of a copy on the device."""
+        import torch
+
+        from autodo.data.device_loader import TensorLoader
+
+        return TensorLoader(torch.from_numpy(self.array).to(device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +104,7 @@ class ImageSet:
     """Images with their labels.
 
     Shape:
-        images [N, C, H, W] uint8, contiguous, or StreamedImages in their place; labels [N] int64.
+        images [N, C, H, W] uint8; labels [N] int64.
     """
 
     images: Images
@@ -25,18 +112,18 @@ class ImageSet:
     sources: tuple[str, ...] | None = None
     """File of each image, relative to the dataset's root; only for `folder` and `imagenet`."""
     kept: Integers | None = None
-    """Of a subset: positions [N] in the set it was taken from. None for a whole set."""
+    """For a subset: positions [N] in the whole set."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def index(self) -> Integers:
-        """Position [N] of each image in the original, whole set."""
+        """Position [N] of each image in the whole set."""
         return np.arange(len(self)) if self.kept is None else self.kept
 
     def take(self, index: Integers) -> Self:
-        """The images at the sorted positions `index`; itself, without a copy, if that is all of them."""
+        """The images at the sorted positions `index`; this set itself if that is all of them."""
         if len(index) == len(self):
             return self
         return type(self)(
@@ -49,34 +136,12 @@ class ImageSet:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """What a reader gives: nothing is split off or distorted yet."""
+    """A dataset as its reader returns it, before the split and the distortion."""
 
     train: ImageSet
     test: ImageSet
     class_names: tuple[str, ...]
     val: ImageSet | None = None
-    """A trusted val set that the person gave; None where it is to be split off the train set."""
+    """The user's own trusted val set; None if val is to be split off the train set."""
     warnings: tuple[str, ...] = ()
-    """A line each on what is odd about the files, such as damaged ones that were left out."""
-
-
-def checked_set(images: NDArray[Any], labels: NDArray[Any], *, classes: int, where: str) -> ImageSet:
-    """What a file format's reader returned, as an ImageSet.
-
-    Args:
-        where: names the files in errors.
-    Shape:
-        images [N, C, H, W] uint8; labels [N].
-    Raises:
-        DataError: if there are no images, not as many labels as images, or a label is not in 0..classes-1.
-    """
-    remedy = "replace the files with the published ones"
-    if images.ndim != 4 or images.dtype != np.uint8:
-        raise DataError(f"{where}: holds {images.dtype} values of shape {images.shape}, not 8-bit images; {remedy}")
-    if len(images) == 0 or len(images) != len(labels):
-        raise DataError(f"{where}: {len(images)} images, but {len(labels)} labels; {remedy}")
-    if labels.min() < 0 or labels.max() >= classes:
-        raise DataError(
-            f"{where}: labels are {labels.min()}..{labels.max()}, but this dataset has 0..{classes - 1}; {remedy}"
-        )
-    return ImageSet(np.ascontiguousarray(images), labels.astype(np.int64, copy=False))
+    """One line for each oddity of the files, such as damaged ones that were left out."""

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 
 from autodo.config.run import RunConfig
-from autodo.data.device_loader import concatenate
 from autodo.data.image_set import Images, Integers
 from autodo.data.prepare import DataSplits
 from autodo.distributed.process_group import ProcessGroup
@@ -43,7 +42,7 @@ class Shard(NamedTuple):
         if len(self.trusted) == self.total:
             return data.val.images, data.val.labels
         train, trusted = self.train, self.trusted
-        images = concatenate([data.train.images[train], data.val.images[trusted]])
+        images = data.train.images[train].concatenate(data.val.images[trusted])
         return images, np.concatenate([data.train.labels[train], data.val.labels[trusted]])
 
 

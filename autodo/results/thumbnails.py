@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from autodo.data.device_loader import read_all
 from autodo.data.image_set import Images, Integers
 
 POINTS_PER_SIGNAL = 64
@@ -32,7 +31,7 @@ def with_thumbnails(points: pa.Table, images: Images) -> pa.Table:
     assert len(points) == len(images)
     pictures: list[bytes | None] = [None] * len(points)
     rows = suspicious_rows(points)
-    for row, image in zip(rows.tolist(), read_all(images[rows]), strict=True):
+    for row, image in zip(rows.tolist(), images.read(rows), strict=True):
         pictures[row] = thumbnail(image)
     place = points.schema.get_field_index("thumbnail")
     field = points.schema.field(place)

@@ -1,16 +1,14 @@
 """How long a run will take, from a few steps of a network that is thrown away."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
 from autodo.augment.policy_file import PolicyFile
 from autodo.config.run import RunConfig
 from autodo.data import DataSplits, ImageSet
-from autodo.data.image_set import Integers
+from autodo.data.image_set import Images, Integers
 from autodo.data.prepare import TrainSet
-from autodo.data.stream.streamed_images import StreamedImages
 from autodo.progress import Durations
 from autodo.training.trainer import Trainer
 
@@ -110,11 +108,5 @@ def _spread(total: int, count: int) -> Integers:
     return np.unique(np.linspace(0, total - 1, min(count, total)).astype(np.int64))
 
 
-def _resized(images: Any, image_size: int | None) -> Any:
-    """The images at another size, their pixels cut or repeated."""
-    if image_size is None or images.shape[-1] == image_size:
-        return images
-    if isinstance(images, StreamedImages):
-        return dataclasses.replace(images, image_size=image_size)
-    rows = np.arange(image_size) % images.shape[-1]
-    return np.ascontiguousarray(images[:, :, rows][..., rows])
+def _resized(images: Images, image_size: int | None) -> Images:
+    return images if image_size is None or images.shape[-1] == image_size else images.resized(image_size)

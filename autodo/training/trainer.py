@@ -24,10 +24,10 @@ from autodo.config.bilevel import OuterConfig
 from autodo.config.run import RunConfig
 from autodo.data import DataSplits, ImageSet
 from autodo.data.batches import shuffled_batches
-from autodo.data.device_loader import DeviceLoader, statistics_sample
+from autodo.data.device_loader import DeviceLoader
+from autodo.data.files.crop import CropParameters
 from autodo.data.image_set import Integers
 from autodo.data.sharding import training_shard
-from autodo.data.stream.streamed_images import CropParameters
 from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from autodo.errors import DataError, ImageLost, TrainingDiverged
 from autodo.evaluation import Evaluation, Scores, per_class_accuracy
@@ -129,10 +129,10 @@ class Trainer:
             config, on_progress, sizes=(self.shard.total, len(data.val) + len(data.test)), expected=expected
         )
         images, observed = self.shard.points(data)
-        self.images, labels = DeviceLoader(images, self.device), self._to_device(observed)
+        self.images, labels = images.loader(self.device), self._to_device(observed)
         self.val_images, self.val_labels = self._share(data.val)
         self.test_images, self.test_labels = self._share(data.test)
-        mean, std = channel_statistics(statistics_sample(data.train.images))
+        mean, std = channel_statistics(data.train.images.statistics_sample())
         self.policy = None if config.policy is None else build_policy(config.policy, policy)
         warp = "fused" if config.points is None else config.points.warp
         self.pipeline = Pipeline(config.augmentation, mean.to(self.device), std.to(self.device), self.policy, warp)
@@ -313,7 +313,7 @@ class Trainer:
         images, observed = self.images, self.points.labels
         if not self.config.trains_on_train:
             train = self.group.shard(np.arange(len(given)))
-            images, observed = DeviceLoader(given.images[train], self.device), self._to_device(given.labels[train])
+            images, observed = given.images[train].loader(self.device), self._to_device(given.labels[train])
         size = max(1, STRETCH // self._evaluation_batch) * self._evaluation_batch
         parts = []
         for first in range(0, len(train), size):
@@ -513,8 +513,8 @@ class Trainer:
 
     def _share(self, images: ImageSet) -> tuple[DeviceLoader, Tensor]:
         """Images and labels of this worker's share of a set."""
-        deal = self.group.shard
-        return DeviceLoader(deal(images.images), self.device), self._to_device(deal(images.labels))
+        mine = slice(self.group.rank, None, self.group.size)
+        return images.images[mine].loader(self.device), self._to_device(images.labels[mine])
 
     def _to_device(self, array: Any) -> Tensor:
         return torch.from_numpy(array).to(self.device)

@@ -1,4 +1,4 @@
-"""The conditions under which a run's times were measured, so that a report knows which times compare."""
+"""Conditions under which a run's times were measured, so that a report knows which times compare."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ from orchestration.execution.options import Launch
 
 
 class Conditions(NamedTuple):
-    """The columns `records.CONDITIONS` of a run."""
+    """Columns `records.CONDITIONS` of a run."""
 
     launch_id: str | None
     host: str
@@ -22,11 +22,11 @@ class Conditions(NamedTuple):
 
     @classmethod
     def now(cls, launch: Launch | None, *, resumed: bool) -> "Conditions":
-        """The conditions of this moment on this host.
+        """Conditions of this moment on this host.
 
         Args:
             launch: None for a run outside of a launch.
-            resumed: whether the run goes on from a checkpoint.
+            resumed: whether the run continues from a checkpoint.
         """
         return cls(
             launch_id=None if launch is None else launch.id,
@@ -37,10 +37,10 @@ class Conditions(NamedTuple):
             resumed=resumed,
         )
 
-    def beside(self, results: pa.Table) -> pa.Table:
+    def add_to(self, results: pa.Table) -> pa.Table:
         """The row of results with these columns filled in."""
         schema = records.SCHEMAS["results"]
         for name, value in self._asdict().items():
-            place = results.schema.get_field_index(name)
-            results = results.set_column(place, schema.field(name), pa.array([value], schema.field(name).type))
+            position = results.schema.get_field_index(name)
+            results = results.set_column(position, schema.field(name), pa.array([value], schema.field(name).type))
         return results

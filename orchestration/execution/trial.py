@@ -1,21 +1,29 @@
-"""What a Ray actor does: one run after another, one epoch per step."""
+"""Ray actor that executes one run after another, one epoch per step."""
 
 from collections.abc import Generator
-from typing import Any, Literal
+from typing import Any
 
 from ray import tune
 
 from autodo.config.run import RunConfig
-from autodo.errors import StoreError, TrainingDiverged, UserError
+from autodo.errors import TrainingDiverged, UserError
 from autodo.results import records
 from orchestration.execution.execute import execute
+from orchestration.execution.mailbox import Message
 from orchestration.execution.options import ExecutionOptions
+from orchestration.execution.process import prepare_process
 from orchestration.store.failures import record_failure
 from orchestration.store.run_state import RunBusy
 from orchestration.store.store import Store
 
-Message = dict[str, Any] | Literal["waiting", "starting"]
-"""Of an attempt: the row of an epoch that has ended, or where it is before the first one."""
+TRIAL_MEMORY = 800 * 10**6
+"""Measured memory of the trial of a run by several workers: Ray Train imports torch there too."""
+
+
+def placement(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+    """Resources that Tune reserves for a trial, given the trial's config."""
+    options = ExecutionOptions.model_validate(config["options"])
+    return tune.PlacementGroupFactory([{"memory": TRIAL_MEMORY} if options.workers > 1 else options.per_worker])
 
 
 class RunTrial(tune.Trainable):
@@ -29,23 +37,23 @@ class RunTrial(tune.Trainable):
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Takes the run without starting it, because an exception here would end the actor."""
-        self._given = config
+        """Take a run without starting it, because an exception here would end the actor."""
+        self._config = config
         self._epochs: Generator[Message, None, None] | None = None
-        self._spoilt = False
+        self._unusable = False
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Takes the next run in the same process, which has torch imported and the dataset loaded."""
+        """Take the next run in the same process, which has torch imported and the dataset loaded."""
         self.cleanup()
         self.setup(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
-        """Trains one epoch; the step after the last one ends the attempt."""
-        if self._spoilt:
+        """Train one epoch; the step after the last one ends the attempt."""
+        if self._unusable:
             raise RuntimeError("this process had an unforeseen error and takes no other run")
-        store = Store(self._given["store"])
-        run = RunConfig.model_validate(self._given["run"])
+        store = Store(self._config["store"])
+        run = RunConfig.model_validate(self._config["run"])
         try:
             if self._epochs is None:
                 self._epochs = self._start(run, store)
@@ -54,31 +62,31 @@ class RunTrial(tune.Trainable):
             return {"state": "busy", "done": True}
         except Exception as error:  # any error ends this run and no other
             failure = record_failure(store, run.run_id, error)
-            # A CUDA error, say, would be met by every later run of the process: let Tune end it.
-            self._spoilt = not isinstance(error, UserError | TrainingDiverged)
-            return {"state": "failed", "done": not self._spoilt, "failure": failure.model_dump(mode="json")}
+            # Every later run of the process would meet a CUDA error again, say: let Tune end the process.
+            self._unusable = not isinstance(error, UserError | TrainingDiverged)
+            return {"state": "failed", "done": not self._unusable, "failure": failure.model_dump(mode="json")}
         if message is None:
             return {"state": "done", "done": True}
         return {**({"state": message} if isinstance(message, str) else running(message)), "done": False}
 
     def _start(self, run: RunConfig, store: Store) -> Generator[Message, None, None]:
-        import torch
+        options = ExecutionOptions.model_validate(self._config["options"])
+        if options.workers > 1:
+            from orchestration.execution.on_workers import execute_on_workers
 
-        if not store.exists:
-            raise StoreError(f"{store}: not there on this node; a cluster needs a store that all nodes share")
-        options = ExecutionOptions.model_validate(self._given["options"])
-        torch.set_num_threads(options.cpus)
+            return execute_on_workers(run, store, options)
+        prepare_process(store, options)
         return execute(run, store, options, device="cuda" if options.gpus else "cpu")
 
     def cleanup(self) -> None:
-        """Ends an unfinished run, so that its log says so."""
+        """End an unfinished run, so that its log says so."""
         epochs, self._epochs = self._epochs, None
         if epochs is not None:
             epochs.close()
 
 
 def running(metrics: dict[str, Any]) -> dict[str, Any]:
-    """What is reported of an epoch that has ended.
+    """Result of a trial after an epoch.
 
     Args:
         metrics: columns of `records.SCHEMAS["epochs"]`.

@@ -79,6 +79,11 @@ class Store:
             raise StoreError(f"{self}: no such store; `autodo launch` and `autodo train` make one")
         raise StoreError(f"{self}: is not a store: it holds none of {', '.join(f'{f}/' for f in _FOLDERS)}")
 
+    def check_on_node(self) -> None:
+        """Raise StoreError if this node of a cluster does not see the store."""
+        if not self.exists:
+            raise StoreError(f"{self}: not there on this node; a cluster needs a store that all nodes share")
+
     def supported(self) -> "Store":
         """This store, which may not exist yet. Raises StoreError if this program does not know its format."""
         local = self.root.local

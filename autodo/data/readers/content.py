@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from autodo.config.dataset import DatasetConfig
-from autodo.data.readers.decode import damaged_images
-from autodo.data.readers.listing import Listing, WrongFolders, list_images, root_of
-from autodo.data.readers.location import one_line
-from autodo.data.readers.remote import local_copy
-from autodo.data.stream.sources import sources_of
+from autodo.data.files.decode import damaged_images
+from autodo.data.files.listing import Listing, WrongFolders, list_images, root_of
+from autodo.data.files.reading import one_line
+from autodo.data.files.remote import local_copy
+from autodo.data.readers.sources import image_source
 from autodo.errors import DataError
 
 
@@ -37,7 +37,7 @@ def folder_content(config: DatasetConfig) -> str:
     assert config.path is not None
     with local_copy(config.path) as path:
         if config.stream:
-            return sources_of(path).content
+            return image_source(path).content
         return listing_content(list_readable(path), path)
 
 

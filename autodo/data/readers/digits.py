@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from autodo.config.dataset import DatasetConfig
-from autodo.data.image_set import Dataset, ImageSet
+from autodo.data.image_set import ArrayImages, Dataset, ImageSet
 from autodo.data.readers.location import DatasetLocation
 from autodo.data.split import fixed_test_split
 
@@ -25,7 +25,7 @@ def read_digits(config: DatasetConfig, place: DatasetLocation) -> Dataset:
     class_names = tuple(str(digit) for digit in range(10))
     train, test = fixed_test_split(labels, class_names, where=config.name)
     return Dataset(
-        train=ImageSet(images[train], labels[train]),
-        test=ImageSet(images[test], labels[test]),
+        train=ImageSet(ArrayImages(images[train]), labels[train]),
+        test=ImageSet(ArrayImages(images[test]), labels[test]),
         class_names=class_names,
     )

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from autodo.config.dataset import DatasetConfig
+from autodo.data.files.remote import local_copy
 from autodo.data.image_set import Dataset
 from autodo.data.readers.content import list_readable, listing_content
 from autodo.data.readers.labelled_files import LabelledFiles
 from autodo.data.readers.location import DatasetLocation
-from autodo.data.readers.remote import local_copy
-from autodo.data.stream.sources import list_shards, sources_of
+from autodo.data.readers.sources import image_source, list_shards
 from autodo.errors import DataError
 
 
@@ -28,10 +28,10 @@ def read_folder(config: DatasetConfig, place: DatasetLocation) -> Dataset:
 
 def _read(config: DatasetConfig, path: Path) -> Dataset:
     if config.stream:
-        sources = sources_of(path, to_load=True)
+        sources = image_source(path, to_load=True)
         if config.content is not None:
             _check_content(path, config.content, sources.content)
-        return sources.class_sets(config.damaged_limit).dataset(config)
+        return sources.labelled_files(config.damaged_limit).dataset(config)
     if list_shards(path):
         raise DataError(f"{path}: tar shards can only be streamed: set dataset.stream=true")
     listing = list_readable(path)

@@ -1,10 +1,11 @@
 """ImageNet (ILSVRC 2012), as torchvision unpacks it or as tar shards."""
 
 from autodo.config.dataset import DatasetConfig
+from autodo.data.files.listing import FileList, list_classes
+from autodo.data.files.reading import reading
 from autodo.data.image_set import Dataset
-from autodo.data.readers.listing import FileList, list_classes
-from autodo.data.readers.location import DatasetLocation, reading
-from autodo.data.stream.sources import ImageFiles, Shards, Sources, list_shards
+from autodo.data.readers.location import DatasetLocation
+from autodo.data.readers.sources import FileSource, ImageSource, ShardSource, list_shards
 from autodo.errors import DataError
 
 
@@ -17,20 +18,20 @@ def read_imagenet(config: DatasetConfig, place: DatasetLocation) -> Dataset:
     Raises:
         DataError: if a folder or a class is missing, or too many images are damaged.
     """
-    return _sources(config.name, place).class_sets(config.damaged_limit).dataset(config)
+    return _sources(config.name, place).labelled_files(config.damaged_limit).dataset(config)
 
 
-def _sources(name: str, place: DatasetLocation) -> Sources:
+def _sources(name: str, place: DatasetLocation) -> ImageSource:
     for root in (place.data_dir / "imagenet", place.data_dir):
         shards = list_shards(root, among_others=True)
         if shards.get("train") and shards.get("val"):
-            return Shards(root, {"train": shards["train"], "val": [], "test": shards["val"]})
+            return ShardSource(root, {"train": shards["train"], "val": [], "test": shards["val"]})
         if (root / "train").is_dir() and (root / "val").is_dir():
             with reading(root):
                 train, test = list_classes(root, "train"), list_classes(root, "val")
             if not test.names:
                 raise DataError(f"{root / 'val'}: no class folders; sort its images into them, as torchvision does")
-            return ImageFiles(root, {"train": train, "val": FileList([], []), "test": test})
+            return FileSource(root, {"train": train, "val": FileList([], []), "test": test})
     if not place.data_dir.is_dir():
         raise DataError(f"{name}: there is no directory {place.data_dir}; pass --data-dir with the folder of its files")
     raise DataError(

@@ -3,16 +3,16 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, cast
+from typing import Self
 
 import numpy as np
 
 from autodo.config.dataset import DatasetConfig
-from autodo.data.image_set import Dataset, Images, ImageSet, Integers
-from autodo.data.readers.decode import decode_images
-from autodo.data.readers.listing import Listing, SetName, root_of
+from autodo.data.files.decode import decode_images
+from autodo.data.files.listing import Listing, SetName, root_of
+from autodo.data.image_set import ArrayImages, Dataset, Images, ImageSet, Integers
 from autodo.data.split import fixed_test_split, require_images
-from autodo.data.stream.files import Files
+from autodo.data.stream.image_files import ImageFiles
 from autodo.data.stream.streamed_images import StreamedImages
 from autodo.errors import DataError
 
@@ -34,7 +34,7 @@ class LabelledFiles:
     """
 
     where: str
-    files: Files
+    files: ImageFiles
     labels: Sequence[str]
     sets: dict[SetName, Integers]
     numbered: bool = False
@@ -49,7 +49,7 @@ class LabelledFiles:
         labels = [label for part in listing.values() for label in part.labels]
         ends = np.cumsum([len(part.names) for part in listing.values()])[:-1]
         sets = dict(zip(listing, np.split(np.arange(len(names)), ends), strict=True))
-        return cls(str(path), Files(str(root_of(path)), names), labels, sets)
+        return cls(str(path), ImageFiles(str(root_of(path)), names), labels, sets)
 
     def dataset(self, config: DatasetConfig) -> Dataset:
         """The images of all sets. Without a test set, a fixed stratified fifth of the train images is it.
@@ -79,8 +79,9 @@ class LabelledFiles:
 
     def _images(self, order: Integers, image_size: int, streams: bool) -> Images:
         if streams:
-            return cast("Images", StreamedImages(self.files, image_size, order))
-        return decode_images([Path(self.files[i].path) for i in order], image_size, root=Path(self.where))
+            return StreamedImages(self.files, image_size, order)
+        paths = [Path(self.files[i].path) for i in order]
+        return ArrayImages(decode_images(paths, image_size, root=Path(self.where)))
 
     def _classes(self, name: SetName) -> set[str]:
         return {self.labels[i] for i in self.sets[name].tolist()}

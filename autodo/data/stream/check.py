@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from autodo.data.readers.decode import decode, reason
-from autodo.data.readers.listing import SUFFIXES
-from autodo.data.readers.location import one_line
-from autodo.data.stream.files import StillFails, patiently
+from autodo.data.files.decode import decode, reason
+from autodo.data.files.listing import SUFFIXES
+from autodo.data.files.reading import one_line
+from autodo.data.stream.image_files import RetriesFailed, read_with_retries
 from autodo.data.stream.index import CheckResult, Member
 
 _END_BYTES = 1024
@@ -27,12 +27,12 @@ _LABELS = (".cls", ".json")
 _TWO_DOTS = "its name has two dots, and ends at the first one for its class"
 
 
-def look_at_images(paths: Sequence[str]) -> list[CheckResult]:
+def check_images(paths: Sequence[str]) -> list[CheckResult]:
     """Of image files: whether they can be decoded."""
     return _look_at_each(_image, paths)
 
 
-def look_at_shards(paths: Sequence[str]) -> list[CheckResult]:
+def check_shards(paths: Sequence[str]) -> list[CheckResult]:
     """Of tar files: the images in them and whether they can be decoded, and the texts that may say of which class."""
     return _look_at_each(_shard, paths)
 
@@ -41,8 +41,8 @@ def _look_at_each(look: Callable[[Path], CheckResult], paths: Sequence[str]) -> 
     found: list[CheckResult] = []
     for path in paths:
         try:
-            found.append(patiently(functools.partial(look, Path(path)))[0])
-        except StillFails as error:
+            found.append(read_with_retries(functools.partial(look, Path(path)))[0])
+        except RetriesFailed as error:
             return [*found, CheckResult(str(error), read=False)]
     return found
 
@@ -105,7 +105,7 @@ def _ends_at(file: BinaryIO, offset: int) -> bool:
     return _END_BYTES <= size - offset < _END_BYTES + record and not any(file.read(size - offset))
 
 
-def with_labels(shard: CheckResult) -> CheckResult:
+def label_members(shard: CheckResult) -> CheckResult:
     """The images of a shard with their classes, found by webdataset's rule: the same name up to the first dot.
 
     Further images of a sample, such as masks, are left out; those of a sample without one of its own are damaged.

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from autodo.data.files.reading import one_line
+from autodo.data.files.remote import cache_dir
 from autodo.data.image_set import Integers
-from autodo.data.readers.location import one_line
-from autodo.data.readers.remote import cache_dir
-from autodo.data.stream.pool import loader_workers, pool_for, telling_of_lost_workers
+from autodo.data.stream.pool import loader_workers, pool_for
 from autodo.errors import DataError
 from autodo.io.atomic import atomic_path
 from autodo.io.file_lock import file_lock
@@ -197,15 +197,9 @@ class _Index:
         paths = [str(self._root / name) for name in self._now["file"].take(pa.array(todo)).to_pylist()]
         parts = [paths[i : i + at_once] for i in range(0, len(paths), at_once)]
         workers, done, told = loader_workers(), 0, time.monotonic()
-        for found in map(look, parts) if workers == 0 else _in_workers(workers, parts, look):
+        for found in map(look, parts) if workers == 0 else pool_for(workers).map(look, parts):
             yield found
             done += len(found)
             if time.monotonic() - told > _QUIET_SECONDS:
                 told = time.monotonic()
                 print(f"{self._root}: looked at {done:,} of {len(paths):,} files", file=sys.stderr, flush=True)
-
-
-def _in_workers(workers: int, parts: Sequence[Sequence[str]], look: CheckFunction) -> Iterator[list[CheckResult]]:
-    pool = pool_for(workers)
-    with telling_of_lost_workers(pool):
-        yield from pool.map(look, parts)

@@ -1,26 +1,28 @@
-"""The processes that decode images ahead: started once, shared by all streamed sets of this process.
+"""Worker processes that decode images ahead: started once and shared by all streamed sets of this process.
 
-A DataLoader's processes serve one iteration at a time; here train and val batches may be under way together. loky's
-processes neither fork this one, which may have CUDA or Ray at work, nor import the script that it runs.
+Torch's DataLoader serves one pass at a time, whereas train and val batches are decoded together here. Its workers
+import torch (twice the memory each) and the script that started them, and pass batches through /dev/shm, of which a
+container may have only 64 MB. loky's processes neither fork this one, which may use CUDA or Ray, nor import its script.
 """
 
 import contextlib
+import itertools
 import mmap
 import os
 import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from autodo.data.stream.crop import CropParameters
-from autodo.data.stream.files import ImageFile, read_into
+from autodo.data.files.crop import CropParameters
+from autodo.data.image_set import Pixels
+from autodo.data.stream.image_files import ImageFile, read_into
 from autodo.errors import ConfigError, ImageLost
 
 S = TypeVar("S")
@@ -28,19 +30,20 @@ T = TypeVar("T")
 
 WORKERS_VARIABLE = "AUTODO_LOADER_WORKERS"
 _SLOT_BYTES = 8 * 2**20
-_MOST_AT_ONCE = 32
-_TASKS_AHEAD = 4
+_MAX_CHUNK_IMAGES = 32
 _WATCH_SECONDS = 1.0
+_KEPT_BYTES = 24 * 2**20
+"""Larger than any buffer of a photograph; glibc adapts to a freed block up to 32 MB."""
 
 
 def loader_workers() -> int:
-    """Processes that decode images; 0: none but this one.
+    """Number of processes that decode images; 0: this process decodes them itself.
 
-    The environment variable AUTODO_LOADER_WORKERS if it is set, else as many as torch has threads in this process,
-    which are those that the run was given.
+    The environment variable AUTODO_LOADER_WORKERS if it is set, else torch's number of threads, which is the number of
+    CPUs that the run was given.
 
     Raises:
-        ConfigError: if the variable is no such number.
+        ConfigError: if the variable is not a number.
     """
     text = os.environ.get(WORKERS_VARIABLE)
     if not text:
@@ -52,19 +55,24 @@ def loader_workers() -> int:
     return int(text)
 
 
-class Filled(NamedTuple):
-    """What a worker says when it is done with a slot. An exception would bring its traceback along."""
+def chunk_images(image_size: int) -> int:
+    """Number of images per task: enough to make its overhead small, at most what fits in a slot."""
+    return max(1, min(_MAX_CHUNK_IMAGES, _SLOT_BYTES // (3 * image_size**2)))
 
-    tried_again: list[str]
+
+class DecodeResult(NamedTuple):
+    """A worker's report on a slot. An exception would bring its traceback along."""
+
+    retried: list[str]
     lost: str | None = None
-    """Why there are no pixels: an image cannot be read any more."""
+    """Why there are no pixels: an image can no longer be read."""
 
 
-class Pool:
-    """Processes with memory that they share with this one, in slots for some images each.
+class DecoderPool:
+    """Worker processes and memory shared with them, in slots of a few images each.
 
     Args:
-        workers: how many processes, at least 1.
+        workers: number of processes, at least 1.
         slot_bytes: size of a slot.
     """
 
@@ -73,56 +81,63 @@ class Pool:
 
         self.workers = workers
         self._stride = -(-slot_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
-        # Without a name, the memory goes with the last process that has it open, however these end.
+        # Memory without a name is freed with the last process that has it open, however these end.
         self._memory = os.memfd_create("autodo images")
         self._slots: list[mmap.mmap] = []
         self._free: list[int] = []
         shared = f"/proc/{os.getpid()}/fd/{self._memory}"
         self._executor = ProcessPoolExecutor(
-            workers, timeout=None, initializer=_begin, initargs=(os.getpid(), shared, self._stride)
+            workers, timeout=None, initializer=_start_worker, initargs=(os.getpid(), shared, self._stride)
         )
 
-    def submit(self, function: Callable[..., T], *args: Any) -> "Future[T]":
-        """Has a worker call a function of a module."""
-        future: Future[T] = self._executor.submit(function, *args)
-        return future
+    def map(self, function: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+        """Results of a module's function for each item, computed by the workers, in order."""
+        with _explain_killed_worker(self):
+            yield from self._executor.map(function, items)
 
-    def map(self, function: Callable[[S], T], things: Iterable[S]) -> Iterator[T]:
-        """What the workers' function gives for each thing, in order."""
-        under_way: deque[Future[T]] = deque()
+    def decode(
+        self, chunks: Iterable[Sequence[ImageFile]], image_size: int, crops: CropParameters | None, ahead: int
+    ) -> Generator[tuple[Pixels, list[str]], None, None]:
+        """Decodes chunks of at most `chunk_images` images in the workers, in order, `ahead` chunks before their use.
+
+        Yields:
+            pixels [n, 3, S, S] of a chunk, valid until the next step, and a line on each file that was retried.
+        Raises:
+            ImageLost: if an image can no longer be read.
+            RuntimeError: if a worker was killed.
+        """
+        coming = iter(chunks)
+        pending: deque[tuple[Future[DecodeResult], int, int]] = deque()
         try:
-            for thing in things:
-                under_way.append(self.submit(function, thing))
-                if len(under_way) > _TASKS_AHEAD * self.workers:
-                    yield under_way.popleft().result()
-            while under_way:
-                yield under_way.popleft().result()
+            with _explain_killed_worker(self):
+                while True:
+                    for chunk in itertools.islice(coming, ahead - len(pending)):
+                        slot = self._free.pop() if self._free else self._new_slot()
+                        future = self._executor.submit(_decode_into, slot, chunk, image_size, crops)
+                        pending.append((future, slot, len(chunk)))
+                    if not pending:
+                        return
+                    future, slot, count = pending[0]
+                    result = future.result()
+                    if result.lost is not None:
+                        raise ImageLost(result.lost)
+                    yield _pixels_in(self._slots[slot], count, image_size), result.retried
+                    self._release(*pending.popleft())
         finally:
-            for one in under_way:
-                one.cancel()
-
-    def read(
-        self, images: Sequence[ImageFile], image_size: int, crops: CropParameters | None
-    ) -> "tuple[Future[Filled], int]":
-        """Has a worker decode images into a slot: what tells that it has, and the slot, which is to be given back."""
-        slot = self._free.pop() if self._free else self._new_slot()
-        return self.submit(_fill, slot, images, image_size, crops), slot
-
-    def pixels(self, slot: int, count: int, image_size: int) -> NDArray[np.uint8]:
-        """What was decoded, until the slot is given back. Shape: [count, 3, S, S]."""
-        return _images_in(self._slots[slot], count, image_size)
-
-    def give_back(self, future: "Future[Filled]", slot: int) -> None:
-        """Lets a slot be used again, when nobody writes to it any more."""
-        future.cancel()
-        future.add_done_callback(lambda _: self._free.append(slot))
+            for abandoned in pending:
+                self._release(*abandoned)
 
     def close(self) -> None:
-        """Ends the processes, whatever they are at."""
+        """Ends the processes immediately."""
         self._executor.shutdown(wait=True, kill_workers=True)
         if self._memory >= 0:
             os.close(self._memory)
             self._memory = -1
+
+    def _release(self, future: "Future[DecodeResult]", slot: int, count: int) -> None:
+        """Makes a slot free as soon as no worker writes to it."""
+        future.cancel()
+        future.add_done_callback(lambda _: self._free.append(slot))
 
     def _new_slot(self) -> int:
         number = len(self._slots)
@@ -131,14 +146,14 @@ class Pool:
         return number
 
 
-_POOLS: dict[tuple[int, int], Pool] = {}
+_POOLS: dict[tuple[int, int], DecoderPool] = {}
 
 
-def pool_for(workers: int, image_size: int = 1) -> Pool:
-    """The pool of so many workers for images of this size; it starts if there is none."""
+def pool_for(workers: int, image_size: int = 1) -> DecoderPool:
+    """The pool with this many workers for images of this size, started at first use."""
     key = workers, max(_SLOT_BYTES, 3 * image_size**2)
     if key not in _POOLS:
-        _POOLS[key] = Pool(*key)
+        _POOLS[key] = DecoderPool(*key)
     return _POOLS[key]
 
 
@@ -148,20 +163,15 @@ def close_pools() -> None:
         _POOLS.popitem()[1].close()
 
 
-def images_at_once(image_size: int) -> int:
-    """How many images a worker decodes at a time: enough that being told costs little, in no more than a slot."""
-    return max(1, min(_MOST_AT_ONCE, _SLOT_BYTES // (3 * image_size**2)))
-
-
 @contextlib.contextmanager
-def telling_of_lost_workers(pool: Pool) -> Iterator[None]:
-    """Tells of a worker that ended in the block; the next use starts new ones."""
+def _explain_killed_worker(pool: DecoderPool) -> Iterator[None]:
+    """Explains the end of a worker in the block; the next use starts new ones."""
     try:
         yield
     except BrokenProcessPool as error:
         close_pools()
         raise RuntimeError(
-            "a process that decodes images was ended from outside, by the system if memory ran out; "
+            "a process that decodes images was killed from outside, by the system if memory ran out; "
             f"--loader-workers, or {WORKERS_VARIABLE}, sets how many there are (now {pool.workers})"
         ) from error
 
@@ -172,29 +182,32 @@ _shared: tuple[int, int] = (-1, 0)
 _mapped: dict[int, mmap.mmap] = {}
 
 
-def _begin(parent: int, shared: str, stride: int) -> None:
+def _start_worker(parent: int, shared: str, stride: int) -> None:
     global _shared  # noqa: PLW0603
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this process ends it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    # Once a block of this size has been freed, malloc keeps freed memory for the next image. Otherwise every image has
+    # its pages mapped again, which takes as long as two thirds of the decoding.
+    bytearray(_KEPT_BYTES)
     _shared = os.open(shared, os.O_RDWR), stride
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
-    """Ends this process soon after the one that started it, which may have been killed."""
+def _end_with_parent(parent: int) -> None:
+    """Ends this process soon after its parent, which may have been killed."""
     while os.getppid() == parent:
         time.sleep(_WATCH_SECONDS)
     os._exit(1)
 
 
-def _fill(slot: int, images: Sequence[ImageFile], image_size: int, crops: CropParameters | None) -> Filled:
+def _decode_into(slot: int, images: Sequence[ImageFile], image_size: int, crops: CropParameters | None) -> DecodeResult:
     if slot not in _mapped:
         memory, stride = _shared
         _mapped[slot] = mmap.mmap(memory, stride, offset=slot * stride)
     try:
-        return Filled(read_into(_images_in(_mapped[slot], len(images), image_size), images, crops))
+        return DecodeResult(read_into(_pixels_in(_mapped[slot], len(images), image_size), images, crops))
     except ImageLost as error:
-        return Filled([], str(error))
+        return DecodeResult([], str(error))
 
 
-def _images_in(memory: mmap.mmap, count: int, image_size: int) -> NDArray[np.uint8]:
+def _pixels_in(memory: mmap.mmap, count: int, image_size: int) -> Pixels:
     return np.frombuffer(memory, np.uint8, count * 3 * image_size**2).reshape(count, 3, image_size, image_size)

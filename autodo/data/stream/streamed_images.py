@@ -1,156 +1,189 @@
-"""Images that stay in their files, in place of the array of a set that is held in memory."""
+"""Images that stay in their files until they are needed."""
 
-import itertools
+import contextlib
+import dataclasses
 import logging
 import math
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from autodo.data.image_set import Images, Integers
-from autodo.data.stream.crop import CropParameters
-from autodo.data.stream.files import Files, ImageFile, read_into
-from autodo.data.stream.pool import (
-    Filled,
-    Pool,
-    close_pools,
-    images_at_once,
-    loader_workers,
-    pool_for,
-    telling_of_lost_workers,
-)
-from autodo.errors import ImageLost
+from autodo.data.files.crop import CropParameters
+from autodo.data.image_set import Integers, Pixels
+from autodo.data.split import FIXED_SEED
+from autodo.data.stream.image_files import ImageFile, ImageFiles, read_into
+from autodo.data.stream.pool import DecoderPool, chunk_images, loader_workers, pool_for
+from autodo.seeds import numpy_generator
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
-__all__ = ["CropParameters", "StreamedImages"]
-
 logger = logging.getLogger("autodo")
+
+STATISTICS_IMAGES = 4096
+"""Number of images of which the channel statistics are computed."""
+_CHUNK_SIZE = 256
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class StreamedImages:
-    """Some of a dataset's images, each decoded whenever it is read. Stands where an array [N, 3, S, S] uint8 does.
+    """Some of a dataset's images, decoded whenever they are read.
 
     Args:
         image_size: S, in pixels.
     Shape:
-        index [N] int64: number of each image in the dataset's listing, whatever the subset, the epoch or the worker.
+        index [N] int64: number of each image in the dataset's listing, whatever the subset, the epoch or the process.
     """
 
-    files: Files
+    files: ImageFiles
     image_size: int
     index: Integers
 
-    dtype = np.dtype(np.uint8)
-
     @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """[N, 3, S, S], as an array has it."""
+    def shape(self) -> tuple[int, ...]:
+        """[N, 3, S, S]."""
         return len(self.index), 3, self.image_size, self.image_size
 
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, rows: slice | NDArray[np.int64]) -> Self:
-        """A part of the images; nothing is read."""
-        return type(self)(self.files, self.image_size, self.index[rows])
+    def __getitem__(self, rows: slice | Integers) -> Self:
+        """A subset; no image is read."""
+        return dataclasses.replace(self, index=self.index[rows])
 
-    @classmethod
-    def concatenate(cls, parts: Sequence[Self]) -> Self:
-        """Parts of one dataset, one after the other."""
-        first = parts[0]
-        assert all(part.files is first.files and part.image_size == first.image_size for part in parts)
-        return cls(first.files, first.image_size, np.concatenate([part.index for part in parts]))
+    def concatenate(self, others: Self) -> Self:
+        """These images and then the others, of the same dataset."""
+        assert (others.files, others.image_size) == (self.files, self.image_size)
+        return dataclasses.replace(self, index=np.concatenate([self.index, others.index]))
 
-    def read(self, positions: Integers) -> Images:
-        """The images' shorter side resized, the centre cut out; decoded in this process.
+    def resized(self, image_size: int) -> Self:
+        """The same images at another size."""
+        return dataclasses.replace(self, image_size=image_size)
+
+    def read(self, positions: Integers | None = None) -> Pixels:
+        """Images at the given positions, or all: the shorter side resized and the centre cut out.
+
+        Few are decoded in this process, which takes less time than starting others.
 
         Shape:
             positions [n] -> [n, 3, S, S].
         Raises:
-            ImageLost: if a file cannot be read any more, also when it is tried again.
+            ImageLost: if a file can no longer be read, even after retries.
         """
-        pixels = np.empty((len(positions), *self.shape[1:]), np.uint8)
-        _tell(read_into(pixels, self._files_of(positions), None))
+        wanted = np.arange(len(self)) if positions is None else positions
+        chunks = _chunks(wanted)
+        if len(chunks) == 1:
+            return next(self._decode_here(chunks, None)).numpy()
+        pixels = np.empty((len(wanted), *self.shape[1:]), np.uint8)
+        filled = 0
+        for batch in self.batches(chunks):
+            pixels[filled : filled + len(batch)] = batch.numpy()
+            filled += len(batch)
         return pixels
+
+    def statistics_sample(self) -> Iterator["Tensor"]:
+        """A fixed random sample of at most STATISTICS_IMAGES images, in chunks."""
+        sample = np.arange(len(self))
+        if len(self) > STATISTICS_IMAGES:
+            generator = numpy_generator(FIXED_SEED, "channel statistics")
+            sample = np.sort(generator.choice(len(self), STATISTICS_IMAGES, replace=False))
+        return self.batches(_chunks(sample))
+
+    def loader(self, device: "torch.device | str") -> "StreamLoader":
+        """A loader that decodes ahead and sends each batch to the device."""
+        return StreamLoader(self, device)
 
     def batches(self, batches: Sequence[Integers], crops: CropParameters | None = None) -> Iterator["Tensor"]:
         """Batches of images in the given order, decoded ahead by worker processes (see `loader_workers`).
 
-        Closing the iterator drops what is under way; the workers stay for the next one.
+        Closing the iterator cancels what is pending; the workers stay for the next one.
 
         Args:
-            batches: positions of the images of each.
-            crops: what is cut out of each image; None: as in `read`.
+            batches: positions of the images of each batch.
+            crops: random crop of each image; None: as in `read`.
         Shape:
             batches of [b] -> [b, 3, S, S] uint8 in host memory.
         Raises:
-            ImageLost: if a file cannot be read any more, also when it is tried again.
+            ImageLost: if a file can no longer be read, even after retries.
             RuntimeError: if a worker was killed.
         """
         workers = loader_workers()
         if workers == 0:
-            return self._batches_here(batches, crops)
-        return self._batches_ahead(batches, crops, pool_for(workers, self.image_size))
+            return self._decode_here(batches, crops)
+        return self._decode_ahead(batches, crops, pool_for(workers, self.image_size))
 
-    def close(self) -> None:
-        """Stops the workers, also those of other streamed images of this process; they start again when needed."""
-        close_pools()
-
-    def _batches_here(self, batches: Sequence[Integers], crops: CropParameters | None) -> Iterator["Tensor"]:
+    def _decode_here(self, batches: Sequence[Integers], crops: CropParameters | None) -> Iterator["Tensor"]:
         for positions in batches:
-            pixels = self._batch(len(positions))
-            _tell(read_into(pixels.numpy(), self._files_of(positions), crops))
+            pixels = self._empty_batch(len(positions))
+            _warn(read_into(pixels.numpy(), self._files_at(positions), crops))
             yield pixels
 
-    def _batches_ahead(
-        self, batches: Sequence[Integers], crops: CropParameters | None, pool: Pool
+    def _decode_ahead(
+        self, batches: Sequence[Integers], crops: CropParameters | None, pool: DecoderPool
     ) -> Iterator["Tensor"]:
-        at_once = images_at_once(self.image_size)
-        largest = max((len(positions) for positions in batches), default=0)
-        ahead = 2 * pool.workers + 2 * math.ceil(largest / at_once)
-        wanted = (
-            positions[start : start + at_once] for positions in batches for start in range(0, len(positions), at_once)
-        )
-        under_way: deque[tuple[Future[Filled], int]] = deque()
-        try:
-            with telling_of_lost_workers(pool):
-                for positions in batches:
-                    pixels = self._batch(len(positions))
-                    for start in range(0, len(positions), at_once):
-                        for some in itertools.islice(wanted, ahead - len(under_way)):
-                            under_way.append(pool.read(self._files_of(some), self.image_size, crops))
-                        decoded, slot = under_way[0]
-                        filled = decoded.result()
-                        _tell(filled.tried_again)
-                        if filled.lost is not None:
-                            raise ImageLost(filled.lost)
-                        part = pixels[start : start + at_once].numpy()
-                        part[:] = pool.pixels(slot, len(part), self.image_size)
-                        pool.give_back(*under_way.popleft())
-                    yield pixels
-        finally:
-            for one in under_way:
-                pool.give_back(*one)
+        size = chunk_images(self.image_size)
+        largest = max(map(len, batches), default=0)
+        chunks = (self._files_at(chunk) for positions in batches for chunk in _chunks(positions, size))
+        ahead = 2 * pool.workers + 2 * math.ceil(largest / size)
+        with contextlib.closing(pool.decode(chunks, self.image_size, crops, ahead)) as decoded:
+            for positions in batches:
+                batch = self._empty_batch(len(positions))
+                for part in batch.split(size):
+                    pixels, retried = next(decoded)
+                    part.numpy()[:] = pixels
+                    _warn(retried)
+                yield batch
 
-    def _batch(self, count: int) -> "Tensor":
+    def _empty_batch(self, count: int) -> "Tensor":
         import torch
 
-        # Memory that a GPU can fetch from by itself; a process without one in use keeps away from CUDA.
+        # Pinned memory, from which a GPU copies by itself; a process that does not use CUDA does not initialise it.
         pinned = torch.cuda.is_available() and torch.cuda.is_initialized()
         return torch.empty((count, *self.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
 
-    def _files_of(self, positions: Integers) -> list[ImageFile]:
+    def _files_at(self, positions: Integers) -> list[ImageFile]:
         return [self.files[number] for number in self.index[positions].tolist()]
 
 
-def _tell(tried_again: Sequence[str]) -> None:
-    for line in tried_again:
+def _warn(retried: Sequence[str]) -> None:
+    for line in retried:
         logger.warning("%s", line)
+
+
+class StreamLoader:
+    """Streamed images for one device; see `DeviceLoader`."""
+
+    def __init__(self, images: StreamedImages, device: "torch.device | str") -> None:
+        self._images, self._device = images, device
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, points: "Tensor") -> "Tensor":
+        return next(self.batches([points]))
+
+    def rows(self, first: int, last: int) -> "StreamLoader":
+        """A loader of the images from `first` up to `last`."""
+        return StreamLoader(self._images[first:last], self._device)
+
+    def batches(self, batches: "Sequence[Tensor]", crops: CropParameters | None = None) -> Iterator["Tensor"]:
+        """The images of each batch, decoded ahead."""
+        import torch
+
+        # One copy for all batches: each copy makes the host wait for the device.
+        points = torch.cat(list(batches)).cpu().split([len(batch) for batch in batches]) if batches else ()
+        return self._sent(self._images.batches([batch.numpy() for batch in points], crops))
+
+    def in_order(self, batch_size: int) -> Iterator["Tensor"]:
+        """All images in order, without crops."""
+        return self._sent(self._images.batches(_chunks(np.arange(len(self)), batch_size)))
+
+    def _sent(self, batches: Iterator["Tensor"]) -> Iterator["Tensor"]:
+        return (batch.to(self._device, non_blocking=True) for batch in batches)
+
+
+def _chunks(positions: Integers, size: int = _CHUNK_SIZE) -> list[Integers]:
+    return np.array_split(positions, range(size, len(positions), size))

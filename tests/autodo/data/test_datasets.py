@@ -40,9 +40,9 @@ def test_digits():
     dataset = load(DatasetConfig(name="digits"))
     assert dataset.train.images.shape == (1438, 1, 8, 8)
     assert dataset.test.images.shape == (359, 1, 8, 8)
-    assert dataset.train.images.dtype == np.uint8
-    assert dataset.train.images.max() == 255
-    assert 128 in dataset.train.images  # 8 of 16
+    assert dataset.train.images.read().dtype == np.uint8
+    assert dataset.train.images.read().max() == 255
+    assert 128 in dataset.train.images.read()  # 8 of 16
     counts = np.bincount(dataset.test.labels)
     assert counts.min() >= 34
     assert dataset.class_names == tuple("0123456789")
@@ -50,7 +50,7 @@ def test_digits():
 
 def test_digits_are_those_of_scikit_learn():
     dataset, bunch = load(DatasetConfig(name="digits")), load_digits()
-    images = np.concatenate([dataset.train.images, dataset.test.images])[:, 0]
+    images = dataset.train.images.concatenate(dataset.test.images).read()[:, 0]
     labels = np.concatenate([dataset.train.labels, dataset.test.labels])
     ours = sorted((label, *image.ravel()) for label, image in zip(labels, images, strict=True))
     theirs = np.rint(bunch.images * 255 / 16).astype(np.uint8).reshape(-1, 64)
@@ -69,7 +69,7 @@ def test_subsample_is_fixed_and_stratified():
     assert np.bincount(small.labels).tolist() == [10] * 10
     assert (small.index == again.index).all()
     whole = load(DatasetConfig(name="digits")).train
-    assert (whole.images[small.index] == small.images).all()
+    assert (whole.images.read(small.index) == small.images.read()).all()
 
 
 def test_subsample_larger_than_the_set():

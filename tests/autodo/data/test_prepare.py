@@ -33,12 +33,12 @@ def test_observed_imbalance_and_noise(digits):
 def test_index_tells_the_original_image_and_clean_label(digits):
     prepared = prepare(digits, run())
     train, val = prepared.train, prepared.val
-    assert (digits.train.images[train.index] == train.images).all()
+    assert (digits.train.images.read(train.index) == train.images.read()).all()
     assert (digits.train.labels[train.index] == train.clean_labels).all()
     assert (digits.train.labels[val.index] == val.labels).all()
     assert not set(train.index) & set(val.index)
-    assert train.images.flags.c_contiguous
-    assert train.images.dtype == np.uint8
+    assert train.images.read().flags.c_contiguous
+    assert train.images.read().dtype == np.uint8
     assert train.labels.dtype == train.clean_labels.dtype == train.index.dtype == np.int64
 
 
@@ -46,7 +46,7 @@ def test_index_is_that_of_the_set_before_subsampling(digits):
     config = run(**{"dataset.subsample": 500})
     train = prepare(load(config.dataset), config).train
     assert train.index.max() >= 500
-    assert (digits.train.images[train.index] == train.images).all()
+    assert (digits.train.images.read(train.index) == train.images.read()).all()
 
 
 def test_methods_of_a_seed_are_paired(digits):
@@ -91,7 +91,7 @@ def test_with_the_test_images_as_val_the_train_points_are_those_of_the_paper_spl
     assert ours.val is ours.test is digits.test
     assert (ours.train.index == paper.train.index).all()
     assert (ours.train.labels == paper.train.labels).all()
-    assert (ours.train.images == paper.train.images).all()
+    assert (ours.train.images.read() == paper.train.images.read()).all()
 
 
 def test_trusted_val_set_is_used_as_it_is(digits):

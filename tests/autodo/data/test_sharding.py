@@ -127,7 +127,7 @@ def test_a_worker_has_the_images_and_labels_of_its_positions():
 
     config = build_run("digits", "baseline", split="union", overrides={"dataset.subsample": 60})
     data = prepare(load(config.dataset), config)
-    everything = np.concatenate([data.train.images, data.val.images])
+    everything = data.train.images.concatenate(data.val.images).read()
     labels = np.concatenate([data.train.labels, data.val.labels])
     for size in (1, 3):
         positions = []
@@ -136,7 +136,7 @@ def test_a_worker_has_the_images_and_labels_of_its_positions():
             assert (shard.train_total, shard.total) == (48, 60)
             assert len(shard.trusted) > 0
             images, observed = shard.points(data)
-            assert np.array_equal(images, everything[shard.positions])
+            assert np.array_equal(images.read(), everything[shard.positions])
             assert np.array_equal(observed, labels[shard.positions])
             positions += shard.positions.tolist()
         assert sorted(positions) == list(range(60))

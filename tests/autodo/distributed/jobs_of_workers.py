@@ -200,7 +200,7 @@ def run(
         outcome = training.outcome(keep_embeddings=True)
         tables = {name: getattr(outcome, name) for name in records.SCHEMAS}
         state["tables"] = {name: table for name, table in tables.items() if table is not None}
-        classifier, images = outcome.classifier, torch.from_numpy(training.data.test.images)
+        classifier, images = outcome.classifier, torch.from_numpy(training.data.test.images.read())
         with torch.no_grad():
             state["embeddings"] = classifier.encoder((images / 255 - classifier.mean) / classifier.std)
     return state

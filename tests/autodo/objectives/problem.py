@@ -8,7 +8,6 @@ from autodo.augment.pipeline import Pipeline
 from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
 from autodo.data import load, prepare
-from autodo.data.device_loader import DeviceLoader
 from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from autodo.objectives import Objective, ObjectiveContext, TrainStep, build_objective
 from autodo.points.model import PointModel
@@ -30,7 +29,7 @@ def setting_of(
         config,
         data,
         torch.from_numpy(data.train.labels),
-        DeviceLoader(data.val.images, "cpu"),
+        data.val.images.loader("cpu"),
         torch.from_numpy(data.val.labels),
         Pipeline(config.augmentation, mean, mean),
         group,

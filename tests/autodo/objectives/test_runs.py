@@ -126,7 +126,7 @@ def test_ldam_evaluates_and_is_saved_with_the_head_that_it_was_trained_with(tmp_
     assert isinstance(classifier.head, CosineHead)
     classifier.save(tmp_path / "classifier.pt")
     loaded = Classifier.load(tmp_path / "classifier.pt")
-    images = torch.from_numpy(training.data.test.images)
+    images = torch.from_numpy(training.data.test.images.read())
     p = loaded(images)
     assert torch.equal(p, classifier(images))
     assert torch.equal(p.argmax(1), training.best.predictions)

@@ -21,7 +21,7 @@ def test_a_saved_classifier_predicts_what_the_run_reported(training, tmp_path):
     outcome = training.outcome()
     outcome.classifier.save(tmp_path / "model.pt")
     loaded = Classifier.load(tmp_path / "model.pt")
-    probabilities = loaded(torch.from_numpy(training.data.test.images))
+    probabilities = loaded(torch.from_numpy(training.data.test.images.read()))
     torch.testing.assert_close(probabilities.sum(1), torch.ones(len(probabilities)))
     wrong = probabilities.argmax(1) != torch.from_numpy(training.data.test.labels)
     assert wrong.double().mean().item() == pytest.approx(outcome.error)

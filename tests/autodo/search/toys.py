@@ -6,7 +6,7 @@ import numpy as np
 
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
-from autodo.data.image_set import ImageSet
+from autodo.data.image_set import ArrayImages, ImageSet
 from autodo.data.prepare import DataSplits, TrainSet
 
 
@@ -26,7 +26,7 @@ def brightness_classes(count: int) -> DataSplits:
     generator = np.random.default_rng(0)
     labels = np.arange(count) % 2
     level = np.where(labels == 1, 200, 55)[:, None, None, None]
-    images = np.clip(level + generator.normal(0, 25, (count, 1, 8, 8)), 0, 255).astype(np.uint8)
+    images = ArrayImages(np.clip(level + generator.normal(0, 25, (count, 1, 8, 8)), 0, 255).astype(np.uint8))
     nothing = ImageSet(images[:0], labels[:0])
     points = TrainSet(images, labels, labels, np.arange(count), None)
     return DataSplits(points, nothing, nothing, ("dark", "bright"))

@@ -132,7 +132,7 @@ def test_trains_nearly_as_without_and_continues_and_is_saved(method, changes, tm
         assert torch.equal(value, continued.encoder.state_dict()[name]), name
 
     whole.classifier().save(tmp_path / "classifier.pt")
-    images = torch.from_numpy(whole.data.test.images)
+    images = torch.from_numpy(whole.data.test.images.read())
     loaded = Classifier.load(tmp_path / "classifier.pt")(images)
     assert torch.equal(loaded, whole.classifier()(images))
     assert torch.allclose(loaded.amax(1), whole.best.probabilities, atol=0.02)

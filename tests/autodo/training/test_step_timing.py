@@ -25,7 +25,7 @@ def run_of(method: str, split: Any = "paper", **overrides: Any) -> tuple[RunConf
 def test_the_run_is_the_same_after_its_steps_were_timed(method, monkeypatch):
     monkeypatch.setattr(step_timing, "SHORT_SECONDS", 0.0)  # so that whole batches are timed, too
     config, data = run_of(method)
-    fingerprint, images = data.fingerprint, data.train.images.copy()
+    fingerprint, images = data.fingerprint, data.train.images.read().copy()
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     before = Trainer(config, data)
     rows_before = list(before)
@@ -37,7 +37,7 @@ def test_the_run_is_the_same_after_its_steps_were_timed(method, monkeypatch):
         assert first[part].keys() == second[part].keys()
         for name, value in first[part].items():
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(second[part][name]))
-    assert (data.fingerprint, data.train.images.tobytes()) == (fingerprint, images.tobytes())
+    assert (data.fingerprint, data.train.images.read().tobytes()) == (fingerprint, images.tobytes())
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
 

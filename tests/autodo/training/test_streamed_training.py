@@ -19,13 +19,13 @@ from PIL import Image
 from autodo.augment.pipeline import channel_statistics
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
-from autodo.data import device_loader, load, prepare
-from autodo.data.device_loader import read_all, statistics_sample
-from autodo.data.image_set import ImageSet
+from autodo.data import load, prepare
+from autodo.data.image_set import ArrayImages, ImageSet
+from autodo.data.stream import streamed_images
 from autodo.data.stream.pool import WORKERS_VARIABLE, close_pools
 from autodo.data.stream.streamed_images import StreamedImages
 from autodo.errors import DataError, ImageLost
-from autodo.search.subset import search_subset
+from autodo.search.search_data import search_subset
 from autodo.training.trainer import Trainer
 from tests.autodo.distributed import jobs_of_workers as jobs
 from tests.autodo.training.killed_training import train_until_step
@@ -120,7 +120,7 @@ def test_streamed_images_of_the_right_size_train_to_the_bit_as_those_in_memory(e
     in_arrays = streamed.model_copy(update={"dataset": streamed.dataset.model_copy(update={"stream": False})})
     one, other = start(streamed), start(in_arrays)
     assert isinstance(one.data.train.images, StreamedImages)
-    assert isinstance(other.data.train.images, np.ndarray)
+    assert isinstance(other.data.train.images, ArrayImages)
     assert tables(one) == tables(other)
     assert torch.equal(one.points.table.values, other.points.table.values)
 
@@ -300,11 +300,11 @@ def test_workers_that_lose_an_image_name_their_node(tmp_path):
 
 
 def test_channel_statistics_are_of_one_sample_whatever_the_method(photos, monkeypatch):
-    monkeypatch.setattr(device_loader, "STATISTICS_IMAGES", 20)
+    monkeypatch.setattr(streamed_images, "STATISTICS_IMAGES", 20)
     one, other = (start(run_on(photos, method)) for method in ("baseline", "autodo-exact-aws"))
     assert torch.equal(one.pipeline.mean, other.pipeline.mean)
-    whole = read_all(one.data.train.images)
-    sample = torch.cat(list(statistics_sample(one.data.train.images)))
+    whole = one.data.train.images.read()
+    sample = torch.cat(list(one.data.train.images.statistics_sample()))
     assert len(sample) == 20
     places = [np.flatnonzero((whole == image.numpy()).all((1, 2, 3))).tolist() for image in sample]
     assert sorted(places) == places, "each of them is a train image, and none is there twice"
@@ -319,7 +319,7 @@ def test_a_search_has_its_images_in_memory_and_no_others(photos):
     images, labels = search_subset(data, 12, seed=0)
     assert isinstance(images, np.ndarray)
     assert images.shape == (12, 3, SIDE, SIDE)
-    whole = read_all(data.train.images)
+    whole = data.train.images.read()
     places = [int(np.flatnonzero((whole == image).all((1, 2, 3)))[0]) for image in images]
     assert labels.tolist() == data.train.labels[places].tolist()
     everything, _ = search_subset(data, 1000, seed=0)
@@ -329,8 +329,8 @@ def test_a_search_has_its_images_in_memory_and_no_others(photos):
 def test_images_are_read_by_their_place_in_a_part_of_a_set(photos):
     config = run_on(photos, "baseline")
     data = prepare(load(config.dataset), config)
-    whole = read_all(data.train.images)
-    images = device_loader.DeviceLoader(data.train.images, "cpu")
+    whole = data.train.images.read()
+    images = data.train.images.loader("cpu")
     points = torch.tensor([5, 3, 70])
     assert np.array_equal(images[points].numpy(), whole[[5, 3, 70]])
     part = images.rows(10, 40)
@@ -338,10 +338,10 @@ def test_images_are_read_by_their_place_in_a_part_of_a_set(photos):
     assert np.array_equal(torch.cat(list(part.in_order(7))).numpy(), whole[10:40])
     assert np.array_equal(torch.cat(list(part.batches([points[:2], points[1:2]]))).numpy(), whole[[15, 13, 13]])
     assert list(part.batches([])) == []
-    concatenate = device_loader.concatenate([data.train.images[np.array([1, 2])], data.val.images[np.array([0])]])
-    assert np.array_equal(read_all(concatenate), np.concatenate([whole[1:3], read_all(data.val.images[:1])]))
+    both = data.train.images[np.array([1, 2])].concatenate(data.val.images[np.array([0])])
+    assert np.array_equal(both.read(), np.concatenate([whole[1:3], data.val.images[:1].read()]))
     taken = ImageSet(data.train.images, data.train.labels).take(np.array([4, 9]))
-    assert np.array_equal(read_all(taken.images), whole[[4, 9]])
+    assert np.array_equal(taken.images.read(), whole[[4, 9]])
 
 
 @pytest.mark.slow

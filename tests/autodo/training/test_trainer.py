@@ -288,14 +288,14 @@ def test_images_of_a_method_decide_what_is_trained_on(method):
         assert np.array_equal(trained, everything(union))
         assert torch.equal(training.points.labels, union.points.labels)
     else:
-        assert np.array_equal(trained, data.val.images)
+        assert np.array_equal(trained, data.val.images.read())
         assert training.points.labels.tolist() == data.val.labels.tolist()
     rows = list(training)
     assert rows[-1]["images_per_second"] * rows[-1]["inner_seconds"] == pytest.approx(len(trained))
     points = training.outcome().points.to_pandas()
     assert points["index"].tolist() == data.train.index.tolist()
     assert points.label.tolist() == data.train.labels.tolist()
-    images = torch.from_numpy(data.train.images)
+    images = torch.from_numpy(data.train.images.read())
     logits = training.head(training.encoder.eval()(training.pipeline.test_view(images)))
     assert (points.prediction.to_numpy() == logits.argmax(1).numpy()).all()
 
@@ -382,7 +382,7 @@ def test_embeddings_are_those_of_the_test_images_at_the_epoch_of_lowest_val_erro
     kept = outcome.embeddings.to_pandas()
     classifier, test = outcome.classifier, training.data.test
     with torch.no_grad():
-        expected = classifier.encoder((torch.from_numpy(test.images) / 255 - classifier.mean) / classifier.std)
+        expected = classifier.encoder((torch.from_numpy(test.images.read()) / 255 - classifier.mean) / classifier.std)
         logits = classifier.head(torch.from_numpy(np.stack(kept.embedding)))
     assert np.stack(kept.embedding) == pytest.approx(expected.numpy(), rel=1e-4, abs=1e-5)
     assert kept["index"].tolist() == list(range(len(test)))
@@ -448,7 +448,7 @@ def test_outcome_holds_what_was_measured():
     assert (points.label != points.clean_label).sum() == result["wrong_labels"]
     assert len(points) == result["train_points"]
     assert np.stack(points.soft_label).sum(1) == pytest.approx(1, abs=1e-5)
-    images = torch.from_numpy(training.data.train.images)
+    images = torch.from_numpy(training.data.train.images.read())
     with torch.no_grad():
         probabilities = training.head(training.encoder.eval()(training.pipeline.test_view(images))).softmax(1).numpy()
     top = np.stack(points.top_classes)

@@ -17,7 +17,7 @@ from tests.runs import outcome
 def test_conditions_stand_beside_the_results(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getloadavg", lambda: (1.5, 9.0, 9.0))
     before = outcome(run, error_best_val=0.25).results
-    results = Conditions.now(Launch("abc", 4), resumed=True).beside(before)
+    results = Conditions.now(Launch("abc", 4), resumed=True).add_to(before)
     assert results.schema.equals(records.SCHEMAS["results"])
     row = results.to_pylist()[0]
     assert {name: row.pop(name) for name in records.CONDITIONS} == {

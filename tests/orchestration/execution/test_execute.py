@@ -63,7 +63,7 @@ def test_the_classifier_is_kept_if_asked_for(any_store: Store, run: RunConfig, t
     store.paths.model(run.run_id).fetch(model := tmp_path / "model.pt")
     results = store.paths.table("results", run.run_id).read_parquet()
     test = load(run.dataset).test
-    predictions = Classifier.load(model)(torch.from_numpy(test.images)).argmax(1)
+    predictions = Classifier.load(model)(torch.from_numpy(test.images.read())).argmax(1)
     assert (predictions.numpy() != test.labels).mean() == pytest.approx(results["error_best_val"][0].as_py())
 
 

@@ -21,7 +21,7 @@ def assert_pixels_match_sources(part, root):
     """`write_classes` gave every file its own colour."""
     from PIL import Image
 
-    for image, source in zip(part.images, part.sources, strict=True):
+    for image, source in zip(part.images.read(), part.sources, strict=True):
         assert tuple(image[:, 0, 0]) == Image.open(root / source).getpixel((0, 0))
 
 

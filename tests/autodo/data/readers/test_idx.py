@@ -21,9 +21,9 @@ FILES = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("imag
 
 def assert_holds(dataset, written):
     for part, expected in ((dataset.train, written.train), (dataset.test, written.t10k)):
-        assert part.images.dtype == np.uint8
-        assert part.images.flags.c_contiguous
-        assert (part.images[:, 0] == expected.images).all()
+        assert part.images.read().dtype == np.uint8
+        assert part.images.read().flags.c_contiguous
+        assert (part.images.read()[:, 0] == expected.images).all()
         assert part.labels.dtype == np.int64
         assert (part.labels == expected.labels).all()
 
@@ -83,7 +83,7 @@ def test_the_real_fashion_mnist(fashion_mnist):
     assert fashion_mnist.test.images.shape == (10_000, 1, 28, 28)
     assert np.bincount(fashion_mnist.train.labels).tolist() == [6000] * 10
     assert fashion_mnist.train.labels[:5].tolist() == [9, 0, 0, 3, 0]
-    assert fashion_mnist.train.images.mean() == pytest.approx(72.94, abs=0.01)  # the known 0.2860 of 255
+    assert fashion_mnist.train.images.read().mean() == pytest.approx(72.94, abs=0.01)  # the known 0.2860 of 255
 
 
 def test_nothing_there(tmp_path):

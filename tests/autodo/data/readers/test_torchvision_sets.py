@@ -17,8 +17,8 @@ def test_svhn(tmp_path, write_svhn):
     written = write_svhn(tmp_path)
     dataset = load(SVHN, data_dir=tmp_path)
     assert dataset.train.images.shape == (30, 3, 32, 32)
-    assert dataset.train.images.flags.c_contiguous
-    assert (dataset.train.images[4, 1] == written.train.images[:, :, 1, 4]).all()
+    assert dataset.train.images.read().flags.c_contiguous
+    assert (dataset.train.images.read()[4, 1] == written.train.images[:, :, 1, 4]).all()
     assert (dataset.train.labels == written.train.labels % 10).all()  # '0' has label 10 in the file
     assert len(dataset.test) == 10
     assert dataset.class_names == tuple("0123456789")
@@ -62,9 +62,9 @@ def test_cifar(classes, tmp_path, write_cifar):
     written = write_cifar(tmp_path, classes)
     dataset = load(CIFAR[classes], data_dir=tmp_path)
     for part, expected in ((dataset.train, written.train), (dataset.test, written.test)):
-        assert (part.images == expected.images).all()
+        assert (part.images.read() == expected.images).all()
         assert (part.labels == expected.labels).all()
-        assert part.images.flags.c_contiguous
+        assert part.images.read().flags.c_contiguous
         assert part.labels.dtype == np.int64
     assert dataset.class_names == tuple(written.names)
 

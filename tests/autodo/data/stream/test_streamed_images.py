@@ -13,18 +13,17 @@ import numpy as np
 import psutil
 import pytest
 
-from autodo.data.stream import files, pool
+from autodo.data.files.crop import CropParameters
+from autodo.data.stream import pool
 from autodo.data.stream.pool import WORKERS_VARIABLE, loader_workers
-from autodo.data.stream.streamed_images import CropParameters, StreamedImages
 from autodo.errors import ConfigError, ImageLost
 
 CROPS = CropParameters((0.08, 1.0), seed=11)
 
 
-def test_it_stands_where_an_array_does(tree, stream):
+def test_subsets_have_the_shape_of_an_array(tree, stream):
     images = stream(tree).train.images
     assert images.shape == (24, 3, 24, 24)
-    assert images.dtype == np.uint8
     assert len(images) == 24
     assert images[:5].shape == (5, 3, 24, 24)
     assert images[np.array([3, 1])].index.tolist() == images.index[[3, 1]].tolist()
@@ -36,8 +35,8 @@ def test_pixels_are_those_of_the_dataset_in_memory(tree, stream, pixels_of):
         ours, theirs = getattr(streamed, part), getattr(held, part)
         assert ours.sources == theirs.sources
         assert ours.labels.tolist() == theirs.labels.tolist()
-        np.testing.assert_array_equal(pixels_of(ours.images), theirs.images)
-        np.testing.assert_array_equal(ours.images.read(np.array([2, 0])), theirs.images[[2, 0]])
+        np.testing.assert_array_equal(pixels_of(ours.images), theirs.images.read())
+        np.testing.assert_array_equal(ours.images.read(np.array([2, 0])), theirs.images.read(np.array([2, 0])))
 
 
 def test_gray_images_become_rgb(tmp_path, write_image, stream):
@@ -91,7 +90,7 @@ def test_indices_are_those_of_the_listing_whatever_is_damaged(tree, stream):
 
 def test_parts_are_joined(tree, stream, pixels_of):
     dataset = stream(tree)
-    both = StreamedImages.concatenate([dataset.train.images, dataset.test.images])
+    both = dataset.train.images.concatenate(dataset.test.images)
     expected = [pixels_of(dataset.train.images, CROPS), pixels_of(dataset.test.images, CROPS)]
     np.testing.assert_array_equal(pixels_of(both, CROPS), np.concatenate(expected))
 
@@ -100,7 +99,7 @@ def test_one_pool_serves_several_readings_at_once_and_after_one_that_was_given_u
     images = stream(tree).train.images
     expected = pixels_of(images, CROPS, batch=4)
     monkeypatch.setenv(WORKERS_VARIABLE, "2")
-    monkeypatch.setattr(pool, "_MOST_AT_ONCE", 2)
+    monkeypatch.setattr(pool, "_MAX_CHUNK_IMAGES", 2)
     batches = np.arange(24).reshape(6, 4)
     forwards, backwards = images.batches(batches, CROPS), images.batches(batches[::-1], CROPS)
     for step in range(4):
@@ -114,14 +113,14 @@ def test_one_pool_serves_several_readings_at_once_and_after_one_that_was_given_u
         next(images.batches(batches, None))
     assert workers_of_this_process() == running
     assert len(running) == 2
-    images.close()
+    pool.close_pools()
     assert workers_of_this_process() == []
 
 
 def test_slots_are_used_again(tree, stream, pixels_of, monkeypatch):
     images = stream(tree).train.images
     monkeypatch.setenv(WORKERS_VARIABLE, "1")
-    monkeypatch.setattr(pool, "_MOST_AT_ONCE", 2)
+    monkeypatch.setattr(pool, "_MAX_CHUNK_IMAGES", 2)
     pixels_of(images, CROPS)
     slots = len(pool.pool_for(1)._slots)
     for _ in range(5):
@@ -150,13 +149,13 @@ def test_a_file_that_cannot_be_read_any_more_is_named(workers, spoil, tree, stre
         pixels_of(images)
 
 
-def test_a_file_that_comes_back_is_read(tree, stream, monkeypatch):
+def test_a_file_that_comes_back_is_read(tree, stream, clock):
     images = stream(tree).train.images
     expected = images.read(np.array([5]))
     lost = tree / images.files.names[images.index[5]]
     content = lost.read_bytes()
     lost.unlink()
-    monkeypatch.setattr(files.time, "sleep", lambda seconds: lost.write_bytes(content))
+    clock.on_sleep = lambda: lost.write_bytes(content)
     np.testing.assert_array_equal(images.read(np.array([5])), expected)
 
 
@@ -202,10 +201,9 @@ def test_a_file_that_was_being_written_is_read_when_it_is_whole(tree, stream, ca
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="changes its user")
-def test_a_file_that_must_not_be_read_any_more_is_named(tree, stream, monkeypatch):
+def test_a_file_that_must_not_be_read_any_more_is_named(tree, stream, clock):
     images = stream(tree).train.images
     lost = tree / images.files.names[images.index[5]]
-    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
     os.seteuid(65534)  # to whom the test's folder is closed
     try:
         with pytest.raises(
@@ -216,27 +214,22 @@ def test_a_file_that_must_not_be_read_any_more_is_named(tree, stream, monkeypatc
         os.seteuid(0)
 
 
-def test_patience_with_what_may_pass_ends_too(tree, stream, monkeypatch):
+def test_patience_with_errors_that_may_pass_ends_too(tree, stream, clock):
     images = stream(tree).train.images
     lost = tree / images.files.names[images.index[5]]
     lost.unlink()
     lost.symlink_to("/proc/self/mem")
-    waited = []
-    monkeypatch.setattr(files.time, "sleep", waited.append)
     with pytest.raises(ImageLost, match=r"Input/output error \(tried 5 times in 20.1 s\); put it back as it was"):
         images.read(np.array([5]))
-    assert waited == sorted(waited)
+    assert clock.now == pytest.approx(20.1, abs=1e-3)
 
 
-def test_an_image_of_a_shard_that_was_cut_off_is_named_with_the_shard(
-    tree, tmp_path, stream, write_shards, monkeypatch
-):
+def test_an_image_of_a_shard_that_was_cut_off_is_named_with_the_shard(tree, tmp_path, stream, write_shards, clock):
     shards = write_shards(tree, tmp_path / "shards")
     images = stream(shards).train.images
     place = int(np.argmax(images.index))
     file = images.files[int(images.index[place])]
     os.truncate(file.path, file.offset + 10)
-    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
     with pytest.raises(ImageLost, match=rf"^{file.path}: {file.name}: .* cannot now: the file is shorter than it was"):
         images.read(np.array([place]))
 
@@ -248,7 +241,7 @@ def test_a_killed_worker_is_one_clear_error_and_the_next_reading_starts_new_ones
     pixels_of(images)
     os.kill(workers_of_this_process()[0], signal.SIGKILL)
     with pytest.raises(
-        RuntimeError, match=rf"ended from outside, .*; --loader-workers, or {WORKERS_VARIABLE}, .*\(now 2\)"
+        RuntimeError, match=rf"killed from outside, .*; --loader-workers, or {WORKERS_VARIABLE}, .*\(now 2\)"
     ):
         list(itertools.chain.from_iterable(images.batches([np.arange(24)] * 100) for _ in range(10)))
     np.testing.assert_array_equal(pixels_of(images), expected)

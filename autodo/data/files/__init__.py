@@ -1,0 +1,1 @@
+"""Image files: listing them, copying them from an object store, decoding them."""

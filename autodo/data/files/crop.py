@@ -1,0 +1,93 @@
+"""RandomResizedCrop on the host: which part of an image is cut out, and its pixels."""
+
+import io
+import math
+import warnings
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from autodo.data.files.decode import decode, eight_bit
+from autodo.data.image_set import Pixels
+
+_ATTEMPTS = 10
+_ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)
+"""Orientations of EXIF that exchange width and height."""
+
+
+class Box(NamedTuple):
+    """A part of an image, in pixels."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class CropParameters:
+    """RandomResizedCrop's ranges, and the seed of its draws for one reading of a set.
+
+    What is cut out of an image depends on the seed, the image's index and its size alone.
+
+    Args:
+        scale: of the image's area.
+        ratio: width over height, drawn uniformly in its logarithm.
+    Reference: Szegedy et al., CVPR 2015, section 6; torchvision.transforms.RandomResizedCrop.
+    """
+
+    scale: tuple[float, float]
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    seed: int = 0
+
+    def box(self, index: int, width: int, height: int) -> Box:
+        """What is cut out of the image of this index: the first of ten draws that fits, else the largest centre."""
+        generator = np.random.default_rng((self.seed, index))
+        least, most = math.log(self.ratio[0]), math.log(self.ratio[1])
+        for _ in range(_ATTEMPTS):
+            area = width * height * generator.uniform(*self.scale)
+            ratio = math.exp(generator.uniform(least, most))
+            wide, high = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < wide <= width and 0 < high <= height:
+                top, left = generator.integers(height - high + 1), generator.integers(width - wide + 1)
+                return Box(int(left), int(top), wide, high)
+        wide = min(width, round(height * self.ratio[1]))
+        high = min(height, round(width / self.ratio[0]))
+        return Box((width - wide) // 2, (height - high) // 2, wide, high)
+
+
+def pixels_of(content: bytes, image_size: int, crops: CropParameters | None, index: int) -> Pixels:
+    """An image file's pixels: the shorter side resized and the centre cut out, or what `crops` cuts out resized.
+
+    Raises what PIL raises. Shape: [3, S, S], or [1, S, S] of a gray image.
+    """
+    with warnings.catch_warnings():
+        # PIL warns of odd metadata and of sheer size; pixels that it can read are good.
+        warnings.simplefilter("ignore")
+        file = io.BytesIO(content)
+        return decode(file, image_size) if crops is None else _cut_out(file, image_size, crops, index)
+
+
+def _cut_out(file: io.BytesIO, image_size: int, crops: CropParameters, index: int) -> Pixels:
+    from PIL import Image, ImageOps
+
+    with Image.open(file) as opened:
+        turned = opened.getexif().get(_ORIENTATION) in _TURNED
+        width, height = opened.size[::-1] if turned else opened.size
+        box = crops.box(index, width, height)
+        # The JPEG decoder may halve the image as long as the part that is cut out stays as large as it will be.
+        wanted = math.ceil(width * image_size / box.width), math.ceil(height * image_size / box.height)
+        opened.draft(None, wanted[::-1] if turned else wanted)
+        ImageOps.exif_transpose(opened, in_place=True)
+        upright = eight_bit(opened)
+        left, top = box.left * upright.width / width, box.top * upright.height / height
+        right = (box.left + box.width) * upright.width / width
+        bottom = (box.top + box.height) * upright.height / height
+        # Cut first: the resize would look at pixels beyond the box.
+        x, y = math.floor(left), math.floor(top)
+        part = upright.crop((x, y, math.ceil(right), math.ceil(bottom)))
+        inside = (left - x, top - y, right - x, bottom - y)
+        pixels = np.asarray(part.resize((image_size, image_size), Image.Resampling.BILINEAR, box=inside))
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

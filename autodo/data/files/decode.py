@@ -1,0 +1,120 @@
+"""Image files to one uint8 array."""
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from autodo.data.files.reading import one_line
+from autodo.data.image_set import Pixels
+from autodo.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MEMORY_LIMIT_BYTES = 8 * 10**9
+"""Of all sets together, if they are not streamed."""
+_THREADS = 4
+_NAMED_FILES = 3
+
+
+def decode_images(files: Sequence[Path], image_size: int, *, root: Path) -> Pixels:
+    """Every image, upright by its EXIF orientation, its shorter side resized to `image_size` and the centre cut out.
+
+    Resizing is bilinear and antialiased. Colour is RGB; C = 1 if every image is gray. 16-bit grays are scaled to 8.
+
+    Args:
+        root: the data's root, named in errors.
+    Shape:
+        [N, C, image_size, image_size] uint8, contiguous.
+    Raises:
+        DataError: if the images would not fit in memory, or if files are damaged or no images: the first few and
+            how many.
+    """
+    needed_bytes = len(files) * 3 * image_size**2
+    if needed_bytes > MEMORY_LIMIT_BYTES:
+        raise DataError(
+            f"{root}: {len(files)} images of {image_size}x{image_size} need {needed_bytes / 1e9:.1f} GB of memory, "
+            f"more than the limit of {MEMORY_LIMIT_BYTES / 1e9:g} GB; set dataset.stream=true to read them from their "
+            "files while training, or lower dataset.image_size"
+        )
+    images = np.empty((len(files), 3, image_size, image_size), np.uint8)
+    gray = np.zeros(len(files), bool)
+
+    def keep(i: int, pixels: Pixels) -> None:
+        images[i] = pixels
+        gray[i] = len(pixels) == 1
+
+    problem = _decode_each(files, image_size, keep, root=root)
+    if problem is not None:
+        raise DataError(problem)
+    return np.ascontiguousarray(images[:, :1]) if gray.all() else images
+
+
+def damaged_images(files: Sequence[Path], *, root: Path) -> str | None:
+    """The error of `decode_images` if some of these files cannot be read, else None."""
+    return _decode_each(files, 1, lambda *_: None, root=root)
+
+
+def _decode_each(
+    files: Sequence[Path], image_size: int, keep: Callable[[int, Pixels], None], *, root: Path
+) -> str | None:
+    """Gives `keep` the number and the pixels of each image; returns a line that names those that cannot be read."""
+
+    def problem_of(i: int) -> str | None:
+        try:
+            pixels = decode(files[i], image_size)
+        except Exception as error:  # PIL's decoders raise exceptions of many kinds for damaged files
+            return f"{files[i]} ({reason(error)})"
+        keep(i, pixels)
+        return None
+
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+        bad = [problem for problem in pool.map(problem_of, range(len(files))) if problem is not None]
+    if not bad:
+        return None
+    more = ", ..." if len(bad) > _NAMED_FILES else ""
+    return (
+        f"{root}: {len(bad)} of {len(files)} images cannot be read: {', '.join(bad[:_NAMED_FILES])}{more}; "
+        "replace or remove them"
+    )
+
+
+def decode(file: Path | BinaryIO, image_size: int) -> Pixels:
+    """One image as `decode_images` does it: [1, S, S] if the file is gray, else [3, S, S]. Raises what PIL raises."""
+    from PIL import Image, ImageOps
+
+    with Image.open(file) as opened:
+        # Lets the JPEG decoder skip detail that the resize would drop; no effect on other formats.
+        opened.draft(None, (image_size, image_size))
+        upright = eight_bit(ImageOps.exif_transpose(opened))
+        pixels = np.asarray(ImageOps.fit(upright, (image_size, image_size), Image.Resampling.BILINEAR))
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def eight_bit(image: "Image.Image") -> "Image.Image":
+    """The image as mode L or RGB; transparency is dropped."""
+    from PIL import Image
+
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError("32-bit pixels; save it with 8 or 16 bits")
+    if image.mode in ("1", "L", "LA", "La"):
+        return image.convert("L")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def reason(error: Exception) -> str:
+    """Why a file cannot be decoded, on one line."""
+    from PIL import UnidentifiedImageError
+
+    # The text of these repeats the path.
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
+    return (isinstance(error, OSError) and error.strerror) or one_line(error)

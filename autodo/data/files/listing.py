@@ -1,0 +1,219 @@
+"""Which image files of a person's own data are of which class, from class folders or from a CSV."""
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+from autodo.config.validation import hint
+from autodo.data.files.reading import reading
+from autodo.errors import DataError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+SetName = Literal["train", "val", "test"]
+SET_NAMES: tuple[SetName, ...] = get_args(SetName)
+_COLUMNS = ("path", "label", "split")
+
+
+class FileList(NamedTuple):
+    """Image files of a set, as text: a Path each would take longer than to find them.
+
+    Shape:
+        names, labels [N].
+    """
+
+    names: list[str]
+    """Relative to `root_of` the path that was listed, if the file lies in it, else as it is."""
+    labels: list[str]
+    """Name of each one's class."""
+
+
+Listing = dict[SetName, FileList]
+"""The files of every set, sorted within class folders, in the order of rows in a CSV."""
+
+
+class WrongFolders(DataError):
+    """Class folders that are empty or hold folders, one line each.
+
+    Args:
+        files: images in the other class folders.
+    """
+
+    def __init__(self, text: str, files: Sequence[Path] = ()) -> None:
+        super().__init__(text)
+        self.files = files
+
+
+def list_images(path: Path) -> Listing:
+    """The files of `dataset.path`: a directory for `list_folder`, or a CSV for `list_csv`.
+
+    Raises:
+        DataError: if it is neither, or cannot be read.
+    """
+    with reading(path):
+        if path.is_dir():
+            return list_folder(path)
+        if path.is_file() and path.suffix.lower() == ".csv":
+            return list_csv(path)
+        problem = "neither a directory nor a .csv file" if path.exists() else "no such directory or file"
+    raise DataError(
+        f"{path}: {problem}; dataset.path is the directory of class folders, or the CSV of path,label, of your images, "
+        "or the directory of their tar shards, if they are streamed"
+    )
+
+
+def root_of(path: Path) -> Path:
+    """What names of listed files are relative to: the directory, or the CSV's folder."""
+    return path if path.is_dir() else path.parent
+
+
+def list_folder(root: Path) -> Listing:
+    """ROOT/<class>/*, or ROOT/train/<class>/* with optional ROOT/val and ROOT/test beside it.
+
+    The second form is meant if ROOT/train holds folders. Hidden files and files that are no images are ignored.
+
+    Raises:
+        DataError: if there are no class folders, or a folder is at a place that has no meaning.
+        WrongFolders: if class folders hold no images, or folders.
+    """
+    folders = _folders_in(root)
+    problems: list[str] = []
+    listing = _nothing()
+    if "train" not in folders or not _folders_in(root / "train"):
+        listing["train"] = _list_classes(root, None, problems)
+        folders = []
+    for folder in folders:
+        name = next((name for name in SET_NAMES if name == folder), None)
+        if name is None:
+            raise DataError(
+                f"{root / folder}: beside {root / 'train'} only 'val' and 'test' have a meaning"
+                f"{hint(folder, SET_NAMES)}; rename it or move it away"
+            )
+        listing[name] = _list_classes(root, name, problems)
+    if problems:
+        raise WrongFolders("\n".join(problems), [root / file for listed in listing.values() for file in listed.names])
+    return listing
+
+
+def list_csv(path: Path) -> Listing:
+    """Rows of path,label and optionally split (train, val, test; empty is train).
+
+    Paths are relative to the CSV's folder, or absolute.
+
+    Raises:
+        DataError: if the file is not such a CSV, a row's file is missing or a file stands in two rows; with the line.
+    """
+    listing = _nothing()
+    start = f"{path.parent}/" if path.parent.parts and str(path.parent) != "/" else ""
+    line_of: dict[str, int] = {}
+    missing: list[str] = []
+    for line, row in _rows(path):
+        where = f"{path}: line {line}"
+        name = next((name for name in SET_NAMES if name == (row.get("split") or "train")), None)
+        if name is None:
+            raise DataError(f"{where}: split is {row['split']!r}; train, val, test or nothing is possible")
+        for column in ("path", "label"):
+            if not row[column]:
+                raise DataError(f"{where}: {column} is empty; fill it in or remove the row")
+        file = path.parent / row["path"]
+        earlier = line_of.setdefault(os.path.normpath(file), line)
+        if earlier != line:
+            raise DataError(f"{where}: {row['path']} stands in line {earlier} already; remove one of the rows")
+        if not file.is_file():
+            missing.append(f"line {line}: {row['path']}")
+        listing[name].names.append(str(file).removeprefix(start))
+        listing[name].labels.append(row["label"])
+    if missing:
+        more = f" (one of {len(missing)} such rows)" if len(missing) > 1 else ""
+        raise DataError(
+            f"{path}: {missing[0]}: no such file{more}; paths are relative to the CSV's folder, or absolute"
+        )
+    return listing
+
+
+def csv_paths(path: Path) -> list[str]:
+    """The paths as they stand in a CSV for `list_csv`. Raises DataError if it is not such a CSV."""
+    return [row["path"] for _, row in _rows(path) if row["path"]]
+
+
+def list_classes(root: Path, part: SetName | None = None) -> FileList:
+    """ROOT/<class>/*, or ROOT/<part>/<class>/*; the names begin at ROOT.
+
+    Raises:
+        WrongFolders: if class folders have no images, or hold folders.
+    """
+    problems: list[str] = []
+    listed = _list_classes(root, part, problems)
+    if problems:
+        raise WrongFolders("\n".join(problems), [root / file for file in listed.names])
+    return listed
+
+
+def _list_classes(root: Path, part: SetName | None, problems: list[str]) -> FileList:
+    """`list_classes`, which goes on after a class folder that is wrong, and adds a line to `problems`."""
+    listed = FileList([], [])
+    folder, start = (root, "") if part is None else (root / part, f"{part}/")
+    for label in _folders_in(folder):
+        try:
+            files = _images_in(folder / label)
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        listed.names.extend([f"{start}{label}/{file}" for file in files])
+        listed.labels.extend([label] * len(files))
+    return listed
+
+
+def _nothing() -> Listing:
+    return {name: FileList([], []) for name in SET_NAMES}
+
+
+def _images_in(class_folder: Path) -> list[str]:
+    with os.scandir(class_folder) as entries:
+        visible = [entry for entry in entries if not entry.name.startswith(".")]
+    inner = min((entry.name for entry in visible if entry.is_dir()), default=None)
+    if inner is not None:
+        raise DataError(f"{class_folder / inner}: a folder in a class folder; move its images up, or the folder away")
+    files = sorted([entry.name for entry in visible if entry.name.lower().endswith(SUFFIXES)])
+    if not files:
+        raise DataError(f"{class_folder}: a class folder without images ({' '.join(SUFFIXES)}); fill it or remove it")
+    return files
+
+
+def _folders_in(folder: Path) -> list[str]:
+    """Names of the folders that are not hidden, sorted."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """(line, row) with stripped values, after checking the header."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = [column.strip() for column in next(reader, [])]
+            _check_header(path, header)
+            for row in reader:
+                if not any(row):
+                    continue
+                if len(row) != len(header):
+                    raise DataError(
+                        f"{path}: line {reader.line_num}: {len(row)} values, but the header has {len(header)}; "
+                        "put values that contain a comma in double quotes"
+                    )
+                yield reader.line_num, dict(zip(header, (value.strip() for value in row), strict=True))
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not UTF-8 text; save it as CSV in UTF-8") from None
+    except csv.Error as error:
+        raise DataError(f"{path}: line {reader.line_num}: not CSV: {error}; correct the line") from None
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    if len(set(header)) != len(header) or not {"path", "label"} <= set(header):
+        raise DataError(f"{path}: line 1: the header is {','.join(header)!r}; path,label or path,label,split is needed")
+    for column in header:
+        if column not in _COLUMNS:
+            raise DataError(
+                f"{path}: line 1: unknown column {column!r}{hint(column, _COLUMNS)}; known: {', '.join(_COLUMNS)}"
+            )

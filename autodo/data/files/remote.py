@@ -1,0 +1,145 @@
+"""Data at a URI: every node copies it once into a cache of its own, and the readers read the copy."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from autodo.data.files.listing import csv_paths
+from autodo.data.files.reading import one_line
+from autodo.errors import DataError, StoreError
+from autodo.io.file_lock import file_lock
+from autodo.io.storage import LocalLocation, StrPath, locate
+from autodo.io.uri import is_uri, without_secrets
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileInfo
+
+    from autodo.io.object_store import ObjectLocation
+
+_REQUESTS_AT_ONCE = 32
+
+
+def cache_dir() -> Path:
+    """The environment variable AUTODO_CACHE if it is set, else ~/.cache/autodo."""
+    return Path(os.environ.get("AUTODO_CACHE") or "~/.cache/autodo").expanduser()
+
+
+@contextlib.contextmanager
+def local_copy(place: StrPath) -> Iterator[Path]:
+    """A path as it is; of a URI, the path of this node's copy. A DataError of the block names the URI, not the copy.
+
+    A URI names a folder, or a CSV, of which the files that it lists are copied too. Who changes them gets a new copy;
+    old ones may be deleted while nothing runs.
+
+    Raises:
+        DataError: if the data is not there, cannot be read, or does not fit on this node.
+    """
+    text = os.fspath(place)
+    if not is_uri(text):
+        yield Path(text).expanduser()
+        return
+    copy = _fetch(text)
+    try:
+        yield copy
+    except DataError as error:
+        raise DataError(str(error).replace(str(copy), without_secrets(text))) from None
+
+
+def _fetch(uri: str) -> Path:
+    try:
+        place = locate(uri)
+        if isinstance(place, LocalLocation):
+            return place.local
+        return _Remote(cast("ObjectLocation", place)).copy()
+    except StoreError as error:
+        raise DataError(str(error)) from None
+
+
+class _Remote:
+    """A folder of objects, or a CSV with the objects that it names."""
+
+    def __init__(self, place: "ObjectLocation") -> None:
+        self._place = place
+        self._csv = place.name if place.name.lower().endswith(".csv") else None
+
+    def copy(self) -> Path:
+        cache = cache_dir() / "data"
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".", dir=cache) as scratch:
+                files = self._csv_files(Path(scratch)) if self._csv else self._folder_files()
+                target = cache / self._name(files)
+                if not target.is_dir():
+                    self._download(files, target, Path(scratch) / "copy")
+        except OSError as error:
+            raise DataError(
+                f"{self._place}: cannot be copied to {cache}: {error.strerror or one_line(error)}; "
+                "AUTODO_CACHE names another folder"
+            ) from None
+        return target / self._csv if self._csv else target
+
+    def _folder_files(self) -> dict[str, "FileInfo"]:
+        from pyarrow.fs import FileType
+
+        start = len(self._place.arrow[1]) + 1
+        infos = self._place.list(recursive=True)
+        files = {info.path[start:]: info for info in infos if info.type == FileType.File}
+        if not files:
+            raise DataError(f"{self._place}: no such folder, or nothing in it")
+        return files
+
+    def _csv_files(self, scratch: Path) -> dict[str, "FileInfo"]:
+        from pyarrow.fs import FileType
+
+        assert self._csv is not None
+        try:
+            self._place.fetch(scratch / self._csv)
+        except FileNotFoundError:
+            raise DataError(f"{self._place}: no such file") from None
+        try:
+            listed = csv_paths(scratch / self._csv)
+        except DataError as error:
+            raise DataError(str(error).replace(str(scratch / self._csv), str(self._place))) from None
+        # An absolute path is one on the node; what is missing is told by the reader, with its line.
+        names = dict.fromkeys([self._csv, *(os.path.normpath(path) for path in listed if not Path(path).is_absolute())])
+        filesystem, path = self._place.arrow
+        folder = path.rpartition("/")[0]
+        infos = filesystem.get_file_info([f"{folder}/{name}" for name in names])
+        return {name: info for name, info in zip(names, infos, strict=True) if info.type == FileType.File}
+
+    def _name(self, files: dict[str, "FileInfo"]) -> str:
+        """The folder of the copy: another one for another URI, and for a file that was added, changed or removed."""
+        uri = hashlib.blake2b(self._place.uri.encode(), digest_size=6).hexdigest()
+        rows = sorted((name, info.size, info.mtime_ns) for name, info in files.items())
+        content = hashlib.blake2b(json.dumps(rows).encode(), digest_size=6).hexdigest()
+        return f"{uri}-{content}"
+
+    def _download(self, files: dict[str, "FileInfo"], target: Path, scratch: Path) -> None:
+        """Makes the copy, unless another process of this node is faster: the others wait for it."""
+        for name in files:
+            if any(part in ("", ".", "..") or "\0" in part for part in name.split("/")):
+                raise DataError(f"{self._place}: the name {name!r} in it leads elsewhere; rename it")
+        with file_lock(target.parent / f".{target.name}.lock"):
+            if target.is_dir():
+                return
+            base = self._place.parent if self._csv else self._place
+            for folder in {(scratch / name).parent for name in files}:
+                folder.mkdir(parents=True, exist_ok=True)
+            needed, free = sum(info.size for info in files.values()), shutil.disk_usage(target.parent).free
+            if needed > free:
+                raise OSError(f"{needed / 2**30:.1f} GiB are needed and {free / 2**30:.1f} GiB free")
+            with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
+                copies = [pool.submit(base.below(name).fetch, scratch / name) for name in files]
+                try:
+                    for copy in copies:
+                        copy.result()
+                finally:
+                    pool.shutdown(cancel_futures=True)
+            scratch.rename(target)

@@ -1,0 +1,45 @@
+import pytest
+
+from reports.figures.choices import choose
+from tests.reports.figures.stores import Store
+
+
+def test_the_most_distorted_cell_of_a_group_is_drawn(store: Store) -> None:
+    for distortion in ("1-0.1", "100-0.0", "100-0.1", "10-0.1"):
+        store.add("baseline", distortion)
+    (choice,) = choose(store.runs())
+    assert (choice.distortion, choice.methods) == ("100-0.1", ("baseline",))
+    assert choice.title == f"{choice.group}, 100-0.1"
+    assert choice.remark == " Drawn is the most distorted of 4 cells."
+
+
+def test_a_cell_with_something_to_compare_goes_before_a_lonely_method(store: Store) -> None:
+    store.add("baseline", "100-0.1")
+    for method in ("baseline", "mixup"):
+        store.add(method, "10-0.1")
+    assert [choice.distortion for choice in choose(store.runs())] == ["10-0.1"]
+
+
+def test_the_best_of_each_family_is_drawn_and_autodo_always(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("reports.figures.choices.AT_MOST", 4)
+    errors = {"baseline": 0.9, "mixup": 0.1, "cutmix": 0.2, "gce": 0.3, "autodo-a": 0.6, "autodo-aws": 0.5}
+    for method, error in {**errors, "randaugment": 0.45, "randaugment-original": 0.4}.items():
+        store.add(method, error=error, error_best_val=error)
+    (choice,) = choose(store.runs())
+    assert choice.methods == ("baseline", "mixup", "cutmix", "autodo-aws")
+    assert choice.remark.endswith("is drawn; 4 other methods are not.")
+    assert set(choice.runs["name"]) == set(choice.methods)
+
+
+def test_runs_without_a_result_are_no_choice(store: Store) -> None:
+    store.add()
+    runs = store.runs().assign(error_best_val=float("nan"))
+    assert choose(runs) == []
+
+
+@pytest.mark.parametrize("seeds", [(2, 0, 1)])
+def test_runs_of_a_method_are_in_order_of_seed(store: Store, seeds: tuple[int, ...]) -> None:
+    for seed in seeds:
+        store.add(seed=seed)
+    (choice,) = choose(store.runs())
+    assert choice.of("baseline")["seed"].tolist() == sorted(seeds)
