@@ -31,7 +31,7 @@ def test_exact_solves():
 
 
 def test_exact_refuses_a_large_problem_before_any_training():
-    with pytest.raises(ConfigError, match=r"10001 x 10001.*at most 10000\); use conjugate-gradient"):
+    with pytest.raises(ConfigError, match=r"10001 x 10001.*more than 10000; use conjugate-gradient"):
         build_solver(OuterConfig(solver="exact"), size=10_001)
     assert build_solver(OuterConfig(solver="exact"), size=10_000) is exact
     assert build_solver(OuterConfig(solver="exact"), size=12) is exact
