@@ -55,7 +55,7 @@ class InnerLoop:
         left = batches[done:]
         images_of_batches = self.train.images.batches([batch.points for batch in left], context.crops("inner", epoch))
         steps = self.progress.track(
-            zip(self.points.prefetch(left, moves=False), images_of_batches, strict=True),
+            zip(self.points.prefetch(left, for_update=False), images_of_batches, strict=True),
             "inner",
             epoch,
             total=len(batches),

@@ -201,11 +201,11 @@ def _search(console: Console, run: RunConfig, store: Store, data_dir: str | None
     search_id = str(run.search_id)
     with SearchDisplay({search_id: run}, console) as display:
 
-        def tell(line: str) -> None:
+        def report(line: str) -> None:
             display.update(search_id, "at work", line)
             display.refresh()
 
-        search_in_store(run, store, data_dir=data_dir, device=device, tell=tell)
+        search_in_store(run, store, data_dir=data_dir, device=device, report=report)
         display.update(search_id, "found", str(store.paths.policy(search_id)))
 
 
