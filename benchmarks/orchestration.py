@@ -199,7 +199,8 @@ def large_grid() -> GridConfig:
 
 def plan(grid: GridConfig, store: Store) -> None:
     """All that happens before the first run starts."""
-    jobs_left(make_plan(expand(grid), store), store, lambda _: grid.resources)
+    plan = make_plan(expand(grid), store)
+    jobs_left(plan, store, dict.fromkeys(plan.runs, grid.resources))
 
 
 def trivial_runs(count: int) -> list[RunConfig]:
@@ -235,7 +236,7 @@ def launch(runs: list[RunConfig], folder: Path) -> None:
     store = Store(folder).create()
     plan = make_plan(runs, store)
     progress = on_ray.launch(
-        jobs_left(plan, store, lambda _: large_grid().resources),
+        jobs_left(plan, store, dict.fromkeys(plan.runs, large_grid().resources)),
         store,
         Console(file=io.StringIO()),
         cluster=Cluster(),

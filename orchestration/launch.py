@@ -31,9 +31,8 @@ from orchestration.grid.keep import Keep
 from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.estimate import LONG_SECONDS
 from orchestration.planning.launch_times import Overhead
-from orchestration.planning.plan import RETRIES
 from orchestration.planning.required_policies import searches_left
-from orchestration.planning.run_queue import Job, RunQueue
+from orchestration.planning.run_queue import RETRIES, Job, RunQueue
 
 # First of all that touches Ray: it sets the environment that Ray reads at its import.
 from orchestration.ray_cluster import cluster as clusters
@@ -182,9 +181,7 @@ def _with_policies(
     wanted = searches_left((job.run for job in jobs), store)
     if not wanted:
         return list(jobs)
-    from autodo.search.algorithms import ALGORITHMS
-    from autodo.search.tasks import search_config
-    from orchestration.search import population_searches, task_searches
+    from orchestration.search.find_policies import find_policies
 
     asking = [job.resources for job in jobs if job.run.search_id in wanted]
     # One size for all searches, so that no process waits for the room of one of another size.
@@ -193,31 +190,17 @@ def _with_policies(
         gpus=max(one.gpus for one in asking),
         memory=max((one.memory for one in asking if one.memory is not None), default=None),
     )
-    alone = {search_id: run for search_id, run in wanted.items() if search_config(run).algorithm in ALGORITHMS}
-    populations = {search_id: run for search_id, run in wanted.items() if search_id not in alone}
-    begun = time.monotonic()
-    ended = task_searches.find_policies(
-        alone,
+    ended = find_policies(
+        wanted,
         store,
         console,
         resources=resources,
         slots=min(clusters.slots(resources, local=cluster.address is None), options.max_concurrent or sys.maxsize),
+        scratch=scratch,
         retries=options.retries,
         seconds=options.seconds,
         data_dir=options.data_dir,
     )
-    if populations and ended.stop_reason is None:
-        after = population_searches.find_policies(
-            populations,
-            store,
-            console,
-            resources=resources,
-            scratch=scratch,
-            retries=options.retries,
-            seconds=None if options.seconds is None else options.seconds - (time.monotonic() - begun),
-            data_dir=options.data_dir,
-        )
-        ended = task_searches.SearchesEnded({**ended.failed, **after.failed}, after.stop_reason)
     progress.stop_reason = ended.stop_reason
     ready = []
     for job in jobs:

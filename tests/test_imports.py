@@ -10,7 +10,10 @@ RAY = (
     "execution/on_workers",
     "execution/trial",
     "search/actor_pool",
+    "search/find_policies",
+    "search/member_trainable",
     "search/population_searches",
+    "search/population_tuning",
     "search/task_searches",
     "tracking/trackers",
 )
