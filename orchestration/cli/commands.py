@@ -159,9 +159,10 @@ def _run(
             session = stack.enter_context(starting_ray(cluster))
 
             from orchestration import launch as on_ray
+            from orchestration.execution.options import LaunchOptions
             from orchestration.tracking import trackers
         started = time.monotonic()
-        options = on_ray.Options(
+        options = LaunchOptions(
             max_concurrent=settings.max_concurrent,
             retries=settings.retries,
             seconds=seconds,

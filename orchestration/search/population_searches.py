@@ -229,7 +229,7 @@ def search(
         ),
     )
     try:
-        with clusters.deaths_are_told():
+        with clusters.reporting_deaths():
             results = tuner.fit()
     except Exception:
         if events.failed is not None:
