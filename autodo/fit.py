@@ -57,7 +57,9 @@ def fit(
     return training.outcome()
 
 
-def _policy(config: RunConfig, data: DataSplits, device: str, tell: Callable[[str], None] | None) -> PolicyFile | None:
+def _policy(
+    config: RunConfig, data: DataSplits, device: str, report: Callable[[str], None] | None
+) -> PolicyFile | None:
     """The policy that is read from a file or searched here; None if the config's is neither."""
     match config.policy:
         case FilePolicy(path=None):
@@ -69,5 +71,5 @@ def _policy(config: RunConfig, data: DataSplits, device: str, tell: Callable[[st
         case SearchedPolicy():
             from autodo.search.algorithms import search_in_process
 
-            return search_in_process(config, data, device=device, tell=tell or (lambda _: None))
+            return search_in_process(config, data, device=device, report=report or (lambda _: None))
     return None

@@ -199,7 +199,8 @@ def large_grid() -> GridConfig:
 
 def plan(grid: GridConfig, store: Store) -> None:
     """All that happens before the first run starts."""
-    jobs_left(make_plan(expand(grid), store), store, lambda _: grid.resources)
+    plan = make_plan(expand(grid), store)
+    jobs_left(plan, store, dict.fromkeys(plan.runs, grid.resources))
 
 
 def trivial_runs(count: int) -> list[RunConfig]:
@@ -230,17 +231,17 @@ def train_bare(runs: list[RunConfig], folder: Path) -> None:
 def launch(runs: list[RunConfig], folder: Path) -> None:
     """The runs on a Ray of this machine, its start and end included."""
     from orchestration import launch as on_ray
-    from orchestration.execution.options import LaunchOptions
+    from orchestration.execution.options import LaunchSettings
     from orchestration.ray_cluster.cluster import Cluster
 
     store = Store(folder).create()
     plan = make_plan(runs, store)
     progress = on_ray.launch(
-        jobs_left(plan, store, lambda _: large_grid().resources),
+        jobs_left(plan, store, dict.fromkeys(plan.runs, large_grid().resources)),
         store,
         Console(file=io.StringIO()),
         cluster=Cluster(),
-        options=LaunchOptions(),
+        options=LaunchSettings(),
     )
     assert progress.done == len(runs), progress.failed
 

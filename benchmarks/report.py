@@ -42,10 +42,10 @@ _, warnings = load_epochs(sys.argv[1], results.frame["run_id"], columns)
 assert not results.warnings and not warnings, (results.warnings, warnings)""",
 )
 REPORT = _MEASURE.format(
-    imports="""from orchestration.cli.show import expected
+    imports="""from orchestration.planning.plan import expected_in_store
 from orchestration.store.store import Store
 from reports.write import write_report
-wanted, _ = expected(Store(sys.argv[1]).open())""",
+wanted, _ = expected_in_store(Store(sys.argv[1]).open())""",
     call=f"write_report(sys.argv[1], out=sys.argv[2], expected=wanted, formats={FORMATS})",
 )
 

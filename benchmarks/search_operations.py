@@ -19,7 +19,7 @@ from torch import Tensor
 from autodo.augment.operations import OPERATIONS
 from autodo.augment.policy_file import OperationName
 from autodo.config.policy import Implementation
-from autodo.search.smooth_operations import SEARCHED, apply_smooth, differentiable
+from autodo.search.differentiable_operations import SEARCHED, DifferentiableOperations, differentiable
 from tests import pil_policy
 
 BATCH = 64
@@ -87,7 +87,7 @@ def timed(name: OperationName, images: Tensor, repeat: int) -> dict[Implementati
 def applied(name: OperationName, images: Tensor, level: Tensor, implementation: Implementation) -> Tensor:
     """Images after the operation. Shape: images [b, C, H, W], level [b] -> like images."""
     centre = torch.full((len(images), 2), 0.5)
-    return apply_smooth(name, images, level, values(name, level), centre, implementation)
+    return DifferentiableOperations(implementation).apply(name, images, level, values(name, level), centre)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """A launch: runs on Ray Tune. The store is the only truth; Tune's own state is thrown away after each launch."""
 
+import contextlib
 import os
 import signal
+import sys
 import time
 import uuid
 from collections.abc import Sequence
@@ -11,19 +13,22 @@ from ray import tune
 from rich.console import Console
 
 from autodo.config.shipped import dataset_presets, dataset_recipe
+from autodo.errors import StoreError
 from autodo.io.storage import LocalLocation, Location
 from autodo.io.uri import absolute
 from orchestration.display.grid_display import GridDisplay
 from orchestration.display.grid_progress import GridProgress
-from orchestration.execution.options import ExecutionOptions, Launch, LaunchOptions
+from orchestration.execution.options import ExecutionOptions, Launch, LaunchSettings
 from orchestration.execution.supervisor import Supervisor
 from orchestration.execution.trial import RunTrial, placement
 from orchestration.execution.tune_adapters import AttemptEvents, NoPrinting, QueueSearch, StoppingScheduler
+from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.launch_times import Overhead
+from orchestration.planning.required_policies import searches_left
 from orchestration.planning.run_queue import Job, RunQueue
 from orchestration.ray_cluster import cluster as clusters
 from orchestration.ray_cluster.cluster import Cluster
-from orchestration.search.find_policies import find_policies
+from orchestration.store.failures import record
 from orchestration.store.patience import busy_seconds
 from orchestration.store.scratch import scratch_directory, sweep
 from orchestration.store.store import Store
@@ -38,7 +43,7 @@ def launch(
     console: Console,
     *,
     cluster: Cluster,
-    options: LaunchOptions,
+    options: LaunchSettings,
     done_before: int = 0,
     callbacks: Sequence[tune.Callback] = (),
     overhead: Overhead | None = None,
@@ -78,7 +83,7 @@ def launch(
         )
         start = time.monotonic()
         shared: Location = LocalLocation(scratch) if local else store.root / "searches" / "scratch"
-        ready = find_policies(jobs, store, console, local=local, options=options, progress=progress, scratch=shared)
+        ready = _search_policies(jobs, store, console, local=local, options=options, progress=progress, scratch=shared)
         if not ready or progress.stop_reason is not None:
             return progress
         several_workers = any(job.resources.workers > 1 for job in jobs)
@@ -124,6 +129,63 @@ def launch(
         ):
             tuner.fit()
     return progress
+
+
+def _search_policies(
+    jobs: Sequence[Job],
+    store: Store,
+    console: Console,
+    *,
+    local: bool,
+    options: LaunchSettings,
+    progress: GridProgress,
+    scratch: Location,
+) -> list[Job]:
+    """Search the policies that runs need and the store lacks; the runs of a search that fails have failed.
+
+    Args:
+        local: whether Ray runs on this machine only.
+        scratch: a temporary folder that all nodes see.
+    Returns:
+        the runs that can start.
+    """
+    wanted = searches_left((job.run for job in jobs), store)
+    if not wanted:
+        return list(jobs)
+    from orchestration.search.find_policies import find_policies
+
+    # One size for all searches, so that no process waits for the room of one of another size.
+    sizes = [job.resources for job in jobs if job.run.search_id in wanted]
+    resources = ResourcesConfig(
+        cpus=max(size.cpus for size in sizes),
+        gpus=max(size.gpus for size in sizes),
+        memory=max((size.memory for size in sizes if size.memory is not None), default=None),
+    )
+    results = find_policies(
+        wanted,
+        store,
+        console,
+        resources=resources,
+        slots=min(clusters.slots(resources, local=local), options.max_concurrent or sys.maxsize),
+        scratch=scratch,
+        retries=options.retries,
+        seconds=options.seconds,
+        data_dir=options.data_dir,
+    )
+    progress.stop_reason = results.stop_reason
+    ready = []
+    for job in jobs:
+        search_id = job.run.search_id or ""
+        if search_id not in results.failed:
+            ready.append(job)
+            continue
+        reason = results.failed[search_id]
+        line = f"the search of its policy failed, see {store.paths.search(search_id)}: {reason.last_line}"
+        with contextlib.suppress(StoreError):
+            store.begin(job.run)
+        record(store, job.run_id, reason._replace(last_line=line))
+        progress.ended(job.run_id, "failed", line)
+    return ready
 
 
 def _smaller_preset(jobs: Sequence[Job]) -> str | None:

@@ -65,7 +65,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "autodo/augment/affine.py": ("tests/autodo/augment/test_affine.py", "tests/autodo/points/test_model.py"),
     "orchestration/planning/run_queue.py": ("tests/orchestration/planning/test_run_queue.py",),
     "orchestration/store/store.py": (
-        *("tests/orchestration/store/test_store.py", "tests/orchestration/planning/test_policies.py"),
+        *("tests/orchestration/store/test_store.py", "tests/orchestration/planning/test_required_policies.py"),
         *("tests/orchestration/search/test_task_runner.py", "tests/orchestration/store/test_hostile_store.py"),
     ),
     "orchestration/store/lease.py": (

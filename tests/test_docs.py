@@ -5,6 +5,7 @@ few that cannot be. Every `autodo` line is read by the real command line. What t
 `launch`, which expands its grid and starts no Ray, and trainings on data that is not here, which are only configured.
 """
 
+import dataclasses
 import json
 import re
 import shlex
@@ -25,8 +26,8 @@ from autodo.augment.read_policy import read_policy
 from autodo.config import recipes
 from autodo.config.recipes import build_run
 from autodo.config.validation import parse_overrides
-from orchestration.cli import app, commands, train_one
-from orchestration.cli.options import Settings, effective
+from orchestration.cli import app, launch, train
+from orchestration.cli.options import GridOptions, LaunchOptions, TrainOptions, with_options
 from orchestration.execution.execute import execute
 from orchestration.execution.options import ExecutionOptions
 from orchestration.grid.grid import expand, load_grid
@@ -199,23 +200,24 @@ def autodo(
 ) -> Callable[[Sequence[str]], None]:
     """Runs `autodo WORDS`, which must succeed."""
 
-    def launch(_: Console, settings: Settings, *, grid: str, store: str | None, overrides: Sequence[str]) -> int:
-        config = load_grid(grid).override(parse_overrides(overrides))
-        effective(config.resources, settings)
-        assert select(expand(config), settings.only or f"seed={config.seeds[0]}")
+    def launch_grid(_: Console, grid: GridOptions, options: LaunchOptions) -> int:
+        config = load_grid(grid.grid).override(parse_overrides(grid.overrides))
+        with_options(config.resources, options.resources, options.trainer)
+        assert select(expand(config), options.only or f"seed={config.seeds[0]}")
         return 0
 
-    real = train_one.train
+    real = train.train_run
 
-    def train(console: Console, *, dataset: str, method: str, overrides: Sequence[str], **more: Any) -> int:
-        if dataset in HERE and "searched" not in method:
-            tiny = [*overrides, *(f"{key}={value}" for key, value in TINY.items())]
-            return real(console, dataset=dataset, method=method, overrides=tiny, **more)
-        build_run(dataset, method, preset=more["preset"], overrides=parse_overrides(overrides))
+    def train_run(console: Console, options: TrainOptions) -> int:
+        if options.dataset in HERE and "searched" not in options.method:
+            tiny = [*options.overrides, *(f"{key}={value}" for key, value in TINY.items())]
+            return real(console, dataclasses.replace(options, overrides=tiny))
+        overrides = parse_overrides(options.overrides)
+        build_run(options.dataset, options.method, preset=options.preset, overrides=overrides)
         return 0
 
-    monkeypatch.setattr(commands, "launch", launch)
-    monkeypatch.setattr(train_one, "train", train)
+    monkeypatch.setattr(launch, "launch_grid", launch_grid)
+    monkeypatch.setattr(train, "train_run", train_run)
     monkeypatch.setattr(app, "console", Console(width=120))
 
     def call(words: Sequence[str]) -> None:

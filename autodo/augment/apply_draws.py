@@ -5,7 +5,7 @@ from torch import Tensor
 
 from autodo.augment import colour, geometry
 from autodo.augment.geometry import counting
-from autodo.augment.operations import BLENDING, MOVING, NAMES, OPERATIONS, affine_of, to_float, to_levels
+from autodo.augment.operations import BLENDING, MOVING, NAMES, OPERATIONS, affine_coefficients, to_float, to_levels
 from autodo.augment.policies import Draws
 
 
@@ -63,7 +63,7 @@ def _one_step(images: Tensor, starts: list[int], operation: Tensor, value: Tenso
     # Whatever moves pixels is one sampling, and all enhancements are one blend.
     moved = slice(starts[MOVING.start], starts[MOVING.stop])
     if moved.stop > moved.start:
-        affine = affine_of(MOVING, *images.shape[-2:], images.device)
+        affine = affine_coefficients(MOVING, *images.shape[-2:], images.device)
         affine = affine.index_select(0, operation[moved] - MOVING.start)
         geometry.sample(images[moved], geometry.matrices(affine, value[moved]))
     first, end = starts[BLENDING.start], starts[BLENDING.stop]

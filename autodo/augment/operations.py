@@ -43,11 +43,6 @@ class Operation(NamedTuple):
         """Whether its value changes what it does."""
         return self.low != self.high
 
-    @property
-    def differentiable(self) -> bool:
-        """Whether `operate` has a derivative in the value."""
-        return self.exact is None
-
 
 def _without_centre(function: Callable[[Tensor, Tensor], object]) -> Exact:
     return lambda images, value, _: function(images, value)
@@ -95,39 +90,10 @@ BLENDING = _places([name for name, operation in OPERATIONS.items() if operation.
 
 @functools.cache
 @torch.inference_mode(False)
-def affine_of(moving: range, height: int, width: int, device: torch.device) -> Tensor:
+def affine_coefficients(moving: range, height: int, width: int, device: torch.device) -> Tensor:
     """What operations that move pixels do, by position. Shape: -> [len(moving), 5, 6] float64."""
     of_size = [operation.matrix for operation in list(OPERATIONS.values())[moving.start : moving.stop]]
     return torch.tensor([matrix(height, width) for matrix in of_size if matrix], dtype=torch.float64, device=device)
-
-
-def operate(name: str, images: Tensor, value: Tensor, centre: Tensor | None = None) -> Tensor:
-    """One operation on float images, for a search that differentiates: bilinear, and without cuts to whole levels.
-
-    Differentiable in images and value if the operation is (`Operation.differentiable`). The others are applied to whole
-    levels and have no derivative at all; the caller passes gradients straight through.
-
-    Args:
-        value: in the operation's units, with its sign.
-        centre: of Cutout, (x, y) as shares of the sides.
-    Shape:
-        images [b, C, H, W] float in [0, 1], value [b], centre [b, 2] -> like images.
-    """
-    operation = OPERATIONS[name]
-    if operation.matrix is not None:
-        place = NAMES.index(name)
-        affine = affine_of(range(place, place + 1), *images.shape[-2:], images.device)
-        return geometry.bilinear(images, geometry.matrices(affine, value))
-    if operation.base is not None:
-        return colour.blend_smooth(images, value, operation.base)
-    assert operation.exact is not None
-    if centre is None:
-        assert name != "Cutout", "Cutout needs a centre"
-        centre = value.new_full((len(value), 2), 0.5)
-    with torch.no_grad():
-        levels = to_levels(images)
-        operation.exact(levels, value, centre)
-        return to_float(levels, images.dtype)
 
 
 def to_levels(images: Tensor) -> Tensor:

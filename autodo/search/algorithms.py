@@ -1,4 +1,4 @@
-"""The ALGORITHMS table, and a search from its beginning to its end in this process."""
+"""The ALGORITHMS table, and a whole search in this process."""
 
 import tempfile
 from pathlib import Path
@@ -8,23 +8,26 @@ from autodo.config.run import RunConfig
 from autodo.data.prepare import DataSplits
 from autodo.errors import ConfigError
 from autodo.io.storage import locate
-from autodo.search import fast_autoaugment
-from autodo.search.one_task import one_task
-from autodo.search.tasks import Algorithm, ReportLine, TaskContext, search_config
+from autodo.search.dada import Dada
+from autodo.search.fast_autoaugment import FastAutoAugmentDriver
+from autodo.search.faster_autoaugment import FasterAutoAugment
+from autodo.search.fold_worker import FoldWorker
+from autodo.search.gradient_search import gradient_search
+from autodo.search.tasks import Algorithm, Report, TaskContext, search_config
 
 ALGORITHMS: dict[str, Algorithm] = {
-    "fast-autoaugment": Algorithm(fast_autoaugment.FastAutoAugment, fast_autoaugment.FoldWorker),
-    "dada": one_task("autodo.search.dada"),
-    "faster-autoaugment": one_task("autodo.search.faster_autoaugment"),
+    "fast-autoaugment": Algorithm(FastAutoAugmentDriver, FoldWorker),
+    "dada": gradient_search(Dada),
+    "faster-autoaugment": gradient_search(FasterAutoAugment),
 }
-"""Searches that are made of tasks. Others need several processes that know of each other: see orchestration."""
+"""Searches that are made of independent tasks. Population-based training is not; see `orchestration.search`."""
 
 
 def algorithm_of(config: RunConfig) -> Algorithm:
-    """The algorithm that a run's policy is searched by.
+    """The algorithm of the search for a run's policy.
 
     Raises:
-        ConfigError: if it is not made of tasks.
+        ConfigError: if it is not made of independent tasks.
     """
     name = search_config(config).algorithm
     if name not in ALGORITHMS:
@@ -35,8 +38,8 @@ def algorithm_of(config: RunConfig) -> Algorithm:
     return ALGORITHMS[name]
 
 
-def search_in_process(config: RunConfig, data: DataSplits, *, device: str, tell: ReportLine) -> PolicyFile:
-    """The policy that is found for a run, one task after another; nothing is kept.
+def search_in_process(config: RunConfig, data: DataSplits, *, device: str, report: Report) -> PolicyFile:
+    """Searches the policy of a run, one task after another, and keeps nothing but the result.
 
     Raises:
         ConfigError: if the algorithm needs several processes. DataError: if there are too few images.
@@ -48,6 +51,6 @@ def search_in_process(config: RunConfig, data: DataSplits, *, device: str, tell:
         worker = algorithm.worker(TaskContext(config, data, device, files))
         while (policy := driver.policy) is None:
             for task in driver.ready():
-                driver.ended(task, worker.perform(task, None, tell))
-                tell(driver.headline())
+                driver.task_done(task, worker.perform(task, None, report))
+                report(driver.status_line())
     return policy

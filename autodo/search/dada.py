@@ -1,112 +1,69 @@
-"""DADA: the weights, probabilities and levels of all 105 pairs of operations, moved along the gradient of the val loss.
+"""DADA: the weights, probabilities and levels of all 105 pairs of operations follow the gradient of the val loss.
 
-Half of the images are trained on, half give the val loss. A step draws sub-policies for a train batch, one for each
-image, and takes the gradient of the train loss at theta; it gives theta' = theta - lr grad, and v = grad L_val(theta').
-Then it draws sub-policies anew. With v held fixed, the quantity whose gradient the policy follows is
+Half of the images are trained on, half give the val loss. A step draws a sub-policy for each image of a train batch,
+and takes the gradient of the train loss at theta, which gives theta' = theta - lr grad and v = grad L_val(theta'). Then
+it draws other sub-policies. With v held fixed, the policy follows the gradient of
 
     J(phi) = E_b[f(b)],   f(b) = 1/B sum_i f_i(b_i),   f_i(b_i) = -lr <v, grad_theta loss_i(theta, b_i)>:
 
-to first order what a train step with the drawn sub-policies b does to the val loss (`unrolled`). v comes from other
-draws than b, and batch norm keeps the statistics of the first batch, so f_i depends on b_i alone: each image says of
-its own sub-policy how much it helped, and RELAX (`pair_policy`) is unbiased for dJ/dphi in weights and probabilities.
-Levels are not drawn; theirs is the gradient through the image, or straight-through (`smooth_operations`).
-What is approximated: v held fixed, the central difference, and for some operations the derivative in the level.
+the change of the val loss by a train step with the drawn sub-policies b, to first order (`unrolled_step`). v comes from
+other draws than b, and batch norm keeps the statistics of the first batch, so f_i depends on b_i alone: it measures how
+much an image's own sub-policy helped, and RELAX (`dada_policy`) is unbiased for dJ/dphi in weights and probabilities.
+Levels are not drawn; their gradient passes through the image, or straight through (`differentiable_operations`).
+Approximations: v held fixed, the central difference, and for some operations the derivative in the level.
 Reference: Li et al., ECCV 2020.
 """
 
-import functools
 import itertools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from autodo.augment.policy_file import PolicyFile
-from autodo.config.policy import DadaSearch, SearchedPolicy
+from autodo.config.policy import DadaSearch
 from autodo.config.run import RunConfig
 from autodo.data.batches import epoch_batches
 from autodo.data.prepare import DataSplits
 from autodo.search import dada_policy, relaxation
-from autodo.search.gradient_search import FoundPolicy, SearchImages, Stateful, search_by_epochs, step_of
-from autodo.search.smooth_operations import SEARCHED, LevelValues, apply_each
-from autodo.search.tasks import ReportLine
+from autodo.search.dada_policy import PairPolicy
+from autodo.search.differentiable_operations import SEARCHED, DifferentiableOperations
+from autodo.search.gradient_search import FoundPolicy, GradientSearch, rounded_step
 from autodo.search.unrolled_step import Parameters, derivative_along, val_direction
 from autodo.seeds import initial_weights, torch_generator
 from autodo.training.schedule import learning_rate_factor
 
 PAIRS = tuple(itertools.combinations(range(len(SEARCHED)), 2))
-# Of the network's SGD: as in the trainings that the policy is for.
+# SGD settings of the network, as in the trainings that the policy is for.
 MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
-# Of the control variate's Adam (ours).
+# Learning rate of the control variate's Adam (ours).
 CONTROL_LR = 1e-2
-# A gate that is always open or always closed would never be tried otherwise again.
-GATE_RANGE = (0.05, 0.95)
 
 
-def search(
-    config: RunConfig, data: DataSplits, *, device: str, checkpoint: Path | None, tell: ReportLine
-) -> PolicyFile:
-    """The policy that DADA finds on a run's own train points, as they are observed.
+class Dada(GradientSearch):
+    """One DADA search. Half of its images are trained on, the other half give the val loss."""
 
-    Args:
-        data: from `autodo.data.prepare` with the same config; neither val nor test is read.
-        checkpoint: file to continue from, if it exists, and to write to after every epoch.
-        tell: gets a line per epoch.
-    Raises:
-        TrainingDiverged: if a loss is no longer finite.
-    """
-    build = functools.partial(Dada, config, data, device)
-    return search_by_epochs(build, config, device=device, checkpoint=checkpoint, tell=tell)
-
-
-class PairPolicy(nn.Module):
-    """phi: softmax(weights) over the pairs; of each operation of a pair its probability and level.
-
-    Levels begin uniformly in [0, 1]: at the paper's 0.5 the geometric operations and the enhancements do nothing, and
-    because their sign is drawn the gradient there is zero on average.
-    """
-
-    def __init__(self, generator: torch.Generator) -> None:
-        super().__init__()
-        self.weights = nn.Parameter(torch.zeros(len(PAIRS)))
-        self.probability = nn.Parameter(torch.full((len(PAIRS), 2), 0.5))
-        self.level = nn.Parameter(torch.rand(len(PAIRS), 2, generator=generator))
-
-    @torch.no_grad()
-    def project(self) -> None:
-        """Back into the ranges, after a step."""
-        self.probability.clamp_(*GATE_RANGE)
-        self.level.clamp_(0, 1)
-
-
-class Dada:
-    """One search; see `autodo.search.gradient_search.GradientSearch`."""
+    settings: DadaSearch
 
     def __init__(self, config: RunConfig, data: DataSplits, device: str) -> None:
-        assert isinstance(config.policy, SearchedPolicy)
-        assert isinstance(config.policy.search, DadaSearch)
-        self.settings = config.policy.search
-        self.epochs = self.settings.epochs
-        self.seed = config.seed
-        self.material = SearchImages(config, data, self.settings.images, self.settings.model, device)
+        super().__init__(config, data, device)
+        settings = self.settings
         start = torch_generator(config.seed, "search", "start")
-        self.train, self.val = (part.to(device) for part in halves(self.material.labels.cpu(), start))
-        self.network = self.material.network()
-        self.policy = PairPolicy(start).to(device)
+        self.train, self.val = (half.to(device) for half in halves(self.data.labels.cpu(), start))
+        self.network = self.data.build_network(settings.model, config.seed)
+        self.policy = PairPolicy(len(PAIRS), start).to(device)
         with initial_weights(int(torch.randint(2**31, (), generator=start))):
             self.control = dada_policy.ControlVariate(len(PAIRS)).to(device)
-        self.setting = LevelValues()
+        self.operations = DifferentiableOperations(settings.implementation)
         self.pairs = torch.tensor(PAIRS, device=device)
         self.inner = torch.optim.SGD(
-            self.network.parameters(), lr=self.settings.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
+            self.network.parameters(), lr=settings.lr, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True
         )
         # The paper's betas.
-        self.outer = torch.optim.Adam(self.policy.parameters(), lr=self.settings.policy_lr, betas=(0.5, 0.999))
+        self.outer = torch.optim.Adam(self.policy.parameters(), lr=settings.policy_lr, betas=(0.5, 0.999))
         self.control_optimizer = torch.optim.Adam(self.control.parameters(), lr=CONTROL_LR)
-        self.parts: dict[str, Stateful] = {
+        self.parts = {
             "network": self.network,
             "policy": self.policy,
             "control": self.control,
@@ -116,21 +73,23 @@ class Dada:
         }
 
     def run_epoch(self, epoch: int) -> dict[str, float]:
-        generator = torch_generator(self.seed, "search", epoch, device=self.material.device)
+        generator = torch_generator(self.seed, "search", epoch, device=self.data.device)
         batches = list(self._batches(generator))
         rows: list[Tensor] = []
         for step, (train, val) in enumerate(batches):
-            lr = self.settings.lr * learning_rate_factor(epoch + step / len(batches), self.epochs, 0)
+            lr = self.settings.lr * learning_rate_factor(epoch + step / len(batches), self.settings.epochs, 0)
             rows.append(self._step(train, val, lr, generator))
-        train_loss, val_loss, variance = torch.stack(rows).mean(0).tolist()
-        return {"train_loss": train_loss, "val_loss": val_loss, "gradient_square": variance}
+        train_loss, val_loss, gradient_square = torch.stack(rows).mean(0).tolist()
+        return {"train_loss": train_loss, "val_loss": val_loss, "gradient_square": gradient_square}
 
     def found(self) -> FoundPolicy:
         weights = torch.softmax(self.policy.weights.detach(), 0)
-        probability, level = self.policy.probability.detach(), self.policy.level.detach()
+        probability, level = self.policy.probability, self.policy.level
         best = weights.argsort(descending=True, stable=True)[: self.settings.keep].tolist()
         sub_policies = tuple(
-            tuple(step_of(operation, probability[pair, k], level[pair, k]) for k, operation in enumerate(PAIRS[pair]))
+            tuple(
+                rounded_step(operation, probability[pair, k], level[pair, k]) for k, operation in enumerate(PAIRS[pair])
+            )
             for pair in best
         )
         names = ["+".join(SEARCHED[operation] for operation in pair) for pair in PAIRS]
@@ -143,8 +102,8 @@ class Dada:
 
     def _step(self, train: Tensor, val: Tensor, lr: float, generator: torch.Generator) -> Tensor:
         """Moves the policy, then the network. Returns the two losses and the mean square of the policy's gradient."""
-        labels = self.material.labels
-        pixels = self.material.pixels(train, generator)
+        labels = self.data.labels
+        pixels = self.data.cropped(train, generator)
         theta = dict(self.network.named_parameters())
 
         # theta' from one draw of sub-policies; the same gradient is the network's step below.
@@ -153,7 +112,7 @@ class Dada:
         train_loss = F.cross_entropy(self.network(images), labels[train])
         gradient = dict(zip(theta, torch.autograd.grad(train_loss, list(theta.values())), strict=True))
         self.network.eval()
-        val_images = self.material.test_view(val)
+        val_images = self.data.test_view(val)
         direction = val_direction(
             theta, gradient, lr, lambda moved: F.cross_entropy(self._logits(moved, val_images), labels[val])
         )
@@ -181,18 +140,19 @@ class Dada:
     def _by_relax(
         self, pixels: Tensor, effect: Callable[[Tensor], Tensor], scale: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Sets the policy's gradients, moves the control variate, returns the mean square of the former."""
+        """Sets the policy's gradients and moves the control variate. Returns the gradients' mean square."""
         policy, batch = self.policy, len(pixels)
         weights, probability = policy.weights.detach(), policy.probability.detach()
         noise = dada_policy.noise(batch, len(PAIRS), generator)
         drawn = dada_policy.draw(weights, probability, noise)
         level = policy.level.detach()[drawn.pair].requires_grad_()
-        augmented = self._apply(pixels, drawn.pair, level, drawn.is_open.to(pixels.dtype), generator)
+        gate = drawn.is_open.to(pixels.dtype)
+        augmented = self.operations.apply_each(pixels, self.pairs[drawn.pair], level, gate, generator)
         same_erased = generator.clone_state()
-        reward = effect(self.material.train_view(augmented, generator))
+        reward = effect(self.data.train_view(augmented, generator))
         with torch.no_grad():
             # Most of the variance is that of the images: what this one would do as it is (see `pair_policy`).
-            untouched = effect(self.material.train_view(pixels, same_erased))
+            untouched = effect(self.data.train_view(pixels, same_erased))
         by_level = _gradient(reward.sum(), level)
         found = dada_policy.relax_estimate(
             weights,
@@ -218,10 +178,10 @@ class Dada:
     def _by_gumbel_softmax(
         self, pixels: Tensor, effect: Callable[[Tensor], Tensor], scale: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """Sets the policy's gradients, through the image and straight through the draws, and returns their square.
+        """Sets the policy's gradients, through the image and straight through the draws. Returns their square.
 
-        The image is x + w (S(x) - x) with w = 1 the drawn pair's weight: of the sum over all pairs only this term is
-        computed, the others as if they did nothing.
+        The image is x + w (S(x) - x) with w = 1 the drawn pair's weight: only this term of the sum over all pairs is
+        computed, as if the other pairs did nothing.
         """
         policy, batch = self.policy, len(pixels)
         temperature = self.settings.temperature
@@ -229,10 +189,12 @@ class Dada:
         one_hot = relaxation.gumbel_softmax(policy.weights.expand(batch, -1), noise.pair, temperature)
         pair = one_hot.argmax(1)
         gate = relaxation.hard_gate(torch.logit(policy.probability[pair]), noise.gate, temperature)
-        augmented = self._apply(pixels, pair, policy.level[pair], gate, generator, closed_too=True)
+        augmented = self.operations.apply_each(
+            pixels, self.pairs[pair], policy.level[pair], gate, generator, closed_too=True
+        )
         weight = one_hot.gather(1, pair[:, None]).view(-1, 1, 1, 1)
         mixed = pixels + weight * (augmented - pixels)
-        loss = scale * effect(self.material.train_view(mixed, generator)).mean()
+        loss = scale * effect(self.data.train_view(mixed, generator)).mean()
         self.outer.zero_grad(set_to_none=True)
         loss.backward()
         square = torch.zeros((), device=pixels.device)
@@ -243,35 +205,13 @@ class Dada:
 
     @torch.no_grad()
     def _drawn_view(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """Images after sub-policies drawn from the policy."""
+        """Network inputs after sub-policies drawn from the policy."""
         policy = self.policy
         noise = dada_policy.noise(len(pixels), len(PAIRS), generator)
         drawn = dada_policy.draw(policy.weights, policy.probability, noise)
         gate = drawn.is_open.to(pixels.dtype)
-        augmented = self._apply(pixels, drawn.pair, policy.level[drawn.pair], gate, generator)
-        return self.material.train_view(augmented, generator)
-
-    def _apply(
-        self,
-        pixels: Tensor,
-        pair: Tensor,
-        level: Tensor,
-        gate: Tensor,
-        generator: torch.Generator,
-        *,
-        closed_too: bool = False,
-    ) -> Tensor:
-        """Each image after its own pair of operations. Shape: pixels [B, C, H, W], pair [B], level, gate [B, 2]."""
-        return apply_each(
-            pixels,
-            self.pairs[pair],
-            level,
-            gate,
-            self.setting,
-            generator,
-            implementation=self.settings.implementation,
-            closed_too=closed_too,
-        )
+        images = self.operations.apply_each(pixels, self.pairs[drawn.pair], policy.level[drawn.pair], gate, generator)
+        return self.data.train_view(images, generator)
 
     def _logits(self, parameters: Parameters, images: Tensor) -> Tensor:
         result: Tensor = functional_call(self.network, dict(parameters), (images,))

@@ -10,9 +10,32 @@ from torch import Tensor, nn
 
 from autodo.search import relaxation
 
+# A gate that is always open or always closed would never be tried otherwise again.
+GATE_RANGE = (0.05, 0.95)
+
+
+class PairPolicy(nn.Module):
+    """phi: softmax(weights) over the pairs, and the probability and level of each operation of a pair.
+
+    Levels begin uniformly in [0, 1]: at the paper's 0.5 the geometric operations and the enhancements do nothing, and
+    because their sign is drawn the gradient there is zero on average.
+    """
+
+    def __init__(self, pairs: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.zeros(pairs))
+        self.probability = nn.Parameter(torch.full((pairs, 2), 0.5))
+        self.level = nn.Parameter(torch.rand(pairs, 2, generator=generator))
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Clamps the parameters to their ranges, after a step."""
+        self.probability.clamp_(*GATE_RANGE)
+        self.level.clamp_(0, 1)
+
 
 class PairNoise(NamedTuple):
-    """What a draw is made of: uniform numbers, those of the conditional draws z~ apart.
+    """Uniform numbers of a draw, and separate ones of its conditional draws z~.
 
     Shape:
         pair, pair_given [B, P]; gate, gate_given [B, 2].
@@ -32,7 +55,7 @@ class DrawnPairs(NamedTuple):
 
 
 class PolicyGradient(NamedTuple):
-    """Of each draw: d E[reward] / d weights [B, P], and / d probability[pair] [B, 2]."""
+    """One estimate per draw: d E[reward] / d weights [B, P] and d E[reward] / d probability[pair] [B, 2]."""
 
     weights: Tensor
     probability: Tensor
@@ -45,13 +68,13 @@ def noise(batch: int, pairs: int, generator: torch.Generator, dtype: torch.dtype
 
 
 def draw(weights: Tensor, probability: Tensor, noise: PairNoise) -> DrawnPairs:
-    """Shape: weights [P], probability [P, 2] in (0, 1)."""
+    """Draws a pair and its gates for each row of the noise. Shape: weights [P], probability [P, 2] in (0, 1)."""
     pair = relaxation.perturbed(weights, noise.pair).argmax(1)
     return DrawnPairs(pair, relaxation.gate_perturbed(torch.logit(probability[pair]), noise.gate) > 0)
 
 
 class ControlVariate(nn.Module):
-    """The control variate: what a relaxed sub-policy is expected to earn.
+    """The control variate: the expected reward of a relaxed sub-policy.
 
     Begins as zero, with which RELAX is REINFORCE.
 
@@ -88,7 +111,7 @@ def relax_estimate(
 
     Args:
         drawn: from `draw` with the same noise.
-        reward: of each draw. Nothing in it may depend on the row's own noise but through the draw.
+        reward: reward of each draw; it may depend on the row's own noise only through the draw.
     Shape:
         weights [P], probability [P, 2], reward [B].
     """
@@ -97,19 +120,19 @@ def relax_estimate(
     z = relaxation.perturbed(logits, noise.pair)
     z_given = relaxation.perturbed_given(logits, drawn.pair, noise.pair_given)
 
-    def of_pair(z: Tensor) -> Tensor:
+    def pair_control(z: Tensor) -> Tensor:
         soft = torch.softmax(z / temperature, 1)
         value: Tensor = control(soft, soft @ probability.detach())
         return value
 
     log_pair = logits.log_softmax(1).gather(1, drawn.pair[:, None]).squeeze(1)
-    by_weights = relaxation.relax(reward, log_pair, of_pair(z), of_pair(z_given), logits)
+    by_weights = relaxation.relax(reward, log_pair, pair_control(z), pair_control(z_given), logits)
 
     chosen = probability.detach()[drawn.pair].requires_grad_()
     logit = torch.logit(chosen)
     one_hot = nn.functional.one_hot(drawn.pair, pairs).to(chosen.dtype)
 
-    def of_gates(z: Tensor) -> Tensor:
+    def gate_control(z: Tensor) -> Tensor:
         value: Tensor = control(one_hot, torch.sigmoid(z / temperature))
         return value
 
@@ -117,14 +140,14 @@ def relax_estimate(
     by_probability = relaxation.relax(
         reward,
         log_gates,
-        of_gates(relaxation.gate_perturbed(logit, noise.gate)),
-        of_gates(relaxation.gate_perturbed_given(logit, drawn.is_open, noise.gate_given)),
+        gate_control(relaxation.gate_perturbed(logit, noise.gate)),
+        gate_control(relaxation.gate_perturbed_given(logit, drawn.is_open, noise.gate_given)),
         chosen,
     )
     return PolicyGradient(by_weights, by_probability)
 
 
 def leave_one_out(reward: Tensor) -> Tensor:
-    """Each reward less the mean of the others', which is independent of the row's own draw. Shape: [B] -> [B]."""
+    """Subtracts from each reward the mean of the others, independent of the row's own draw. Shape: [B] -> [B]."""
     count = len(reward)
     return reward - (reward.sum() - reward) / (count - 1) if count > 1 else reward

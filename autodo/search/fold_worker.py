@@ -1,4 +1,4 @@
-"""Cross-validation folds of a search: a network for each, and how well it recognises augmented held-out images."""
+"""The worker of Fast AutoAugment: trains a network per cross-validation fold, and evaluates policies on it."""
 
 import io
 import time
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from autodo.augment.pipeline import Pipeline, channel_statistics
 from autodo.augment.policies import build_policy
 from autodo.augment.policy_file import PolicyFile
+from autodo.config.policy import FastAutoAugmentSearch
 from autodo.data.image_set import ArrayImages, Integers
 from autodo.errors import StoreError
 from autodo.io.atomic import save_torch
@@ -18,18 +19,17 @@ from autodo.io.storage import Location
 from autodo.models import build
 from autodo.results.provenance import device_name
 from autodo.search.proxy_task import proxy_data, proxy_run, split_held_out
-from autodo.search.subset import search_subset
-from autodo.search.tasks import Json, ReportLine, Task, TaskContext, search_config
+from autodo.search.search_data import search_subset
+from autodo.search.tasks import Json, Report, Task, TaskContext, search_config
 from autodo.seeds import numpy_generator, torch_generator
 from autodo.training import checkpoint as checkpoints
 from autodo.training.trainer import Trainer
 
 BATCH_SIZE = 500  # of the evaluation, where no graph is kept
-MODEL = "model.pt"
 
 
-class Fold:
-    """A trained network and its held-out images, on a device."""
+class FoldNetwork:
+    """A fold's trained network and its held-out images, on a device."""
 
     def __init__(self, encoder: nn.Module, head: nn.Module, pipeline: Pipeline, images: Tensor, labels: Tensor) -> None:
         self.encoder, self.head, self.pipeline = encoder.eval(), head.eval(), pipeline
@@ -54,72 +54,72 @@ class FoldWorker:
 
     def __init__(self, context: TaskContext) -> None:
         self._context = context
-        self._search = search_config(context.config)
+        self._search: FastAutoAugmentSearch = search_config(context.config)
+        self._device = torch.device(context.device)
         self._images, self._labels = search_subset(context.data, self._search.images, context.config.seed)
-        self._folds: dict[int, Fold] = {}
+        self._networks: dict[int, FoldNetwork] = {}
 
-    def perform(self, task: Task, checkpoint: Path | None, tell: ReportLine) -> Json:
-        """A fold's network is written to the folder of the search; of a trial the reward is told.
+    def perform(self, task: Task, checkpoint: Path | None, report: Report) -> Json:
+        """Writes a fold's network to the folder of the search, or evaluates a trial.
 
         Returns:
-            `lost`, if the network that a trial needs is gone or damaged.
+            `held_out_error` of a network; `reward` of a trial, or `lost` if its network is gone or damaged.
         """
-        begun = time.perf_counter()
+        started = time.perf_counter()
         given = task.given
-        result = self._train(given["fold"], checkpoint, tell) if task.long else self._evaluate(**given)
-        device = device_name(torch.device(self._context.device))
-        return {**result, "seconds": time.perf_counter() - begun, "device": device}
+        result = self._train(given["fold"], checkpoint, report) if task.long else self._evaluate(**given)
+        return {**result, "seconds": time.perf_counter() - started, "device": device_name(self._device)}
 
-    def _train(self, number: int, checkpoint: Path | None, tell: ReportLine) -> Json:
-        run = proxy_run(self._context.config, f"fold-{number}")
-        data = proxy_data(self._images, self._labels, *self._split(number), self._context.data.class_names)
+    def _train(self, fold: int, checkpoint: Path | None, report: Report) -> Json:
+        run = proxy_run(self._context.config, f"fold-{fold}")
+        data = proxy_data(self._images, self._labels, *self._split(fold), self._context.data.class_names)
 
-        def begin() -> Trainer:
+        def start() -> Trainer:
             return Trainer(run, data, device=self._context.device, checkpoint=checkpoint)
 
         try:
-            training = begin()
+            trainer = start()
         except checkpoints.UnusableCheckpoint:
             assert checkpoint is not None
             checkpoints.delete(checkpoint)
-            training = begin()
-        for row in training:
-            tell(f"network {number + 1} of {self._search.folds}, epoch {row['epoch'] + 1} of {run.training.epochs}")
-        state = {"encoder": training.encoder.state_dict(), "head": training.head.state_dict()}
-        self._place(number).write_atomic(lambda path: save_torch(state, path))
-        self._folds.pop(number, None)
-        return {"held_out_error": training.history[-1]["val_error"]}
+            trainer = start()
+        for row in trainer:
+            report(f"network {fold + 1} of {self._search.folds}, epoch {row['epoch'] + 1} of {run.training.epochs}")
+        state = {"encoder": trainer.encoder.state_dict(), "head": trainer.head.state_dict()}
+        self._file(fold).write_atomic(lambda path: save_torch(state, path))
+        self._networks.pop(fold, None)
+        return {"held_out_error": trainer.history[-1]["val_error"]}
 
     def _evaluate(self, fold: int, trial: int, sub_policies: Any) -> Json:
-        seed, device = self._context.config.seed, torch.device(self._context.device)
-        if fold not in self._folds:
+        config = self._context.config
+        if fold not in self._networks:
             try:
-                self._folds[fold] = self._load(fold)
+                self._networks[fold] = self._load(fold)
             except _Lost:
                 return {"lost": True}
-        chosen = self._folds[fold]
-        assert self._context.config.policy is not None
-        chosen.pipeline.policy = build_policy(
-            self._context.config.policy, PolicyFile.model_validate({"sub_policies": sub_policies})
-        )
-        generator = torch_generator(seed, "search", "fold", fold, "trial", trial, device=device)
-        return {"reward": chosen.reward(self._search.copies, generator)}
+        network = self._networks[fold]
+        assert config.policy is not None
+        policy = PolicyFile.model_validate({"sub_policies": sub_policies})
+        network.pipeline.policy = build_policy(config.policy, policy)
+        generator = torch_generator(config.seed, "search", "fold", fold, "trial", trial, device=self._device)
+        return {"reward": network.reward(self._search.copies, generator)}
 
-    def _split(self, number: int) -> tuple[Integers, Integers]:
-        generator = numpy_generator(self._context.config.seed, "search", "split", number)
+    def _split(self, fold: int) -> tuple[Integers, Integers]:
+        generator = numpy_generator(self._context.config.seed, "search", "split", fold)
         return split_held_out(self._labels, self._search.held_share, generator)
 
-    def _load(self, number: int) -> Fold:
-        device = torch.device(self._context.device)
-        rest, held = self._split(number)
+    def _load(self, fold: int) -> FoldNetwork:
+        device = self._device
+        rest, held = self._split(fold)
         images = torch.from_numpy(self._images[held]).to(device)
+        labels = torch.from_numpy(self._labels[held]).to(device)
         encoder, head = build(
             self._search.model,
             in_channels=images.shape[1],
             image_size=images.shape[-1],
             classes=len(self._context.data.class_names),
         )
-        state = _read(self._place(number))
+        state = _read(self._file(fold))
         try:
             encoder.load_state_dict(state["encoder"])
             head.load_state_dict(state["head"])
@@ -127,23 +127,21 @@ class FoldWorker:
             raise _Lost from error
         mean, std = channel_statistics(ArrayImages(self._images[rest]).statistics_sample())
         pipeline = Pipeline(self._context.config.augmentation, mean.to(device), std.to(device))
-        return Fold(
-            encoder.to(device), head.to(device), pipeline, images, torch.from_numpy(self._labels[held]).to(device)
-        )
+        return FoldNetwork(encoder.to(device), head.to(device), pipeline, images, labels)
 
-    def _place(self, number: int) -> Location:
-        return self._context.files / f"fold-{number}" / MODEL
+    def _file(self, fold: int) -> Location:
+        return self._context.files / f"fold-{fold}" / "model.pt"
 
 
 class _Lost(Exception):
     """The network of a fold is gone or damaged."""
 
 
-def _read(place: Location) -> Any:
+def _read(file: Location) -> Any:
     try:
-        return torch.load(io.BytesIO(place.read_bytes()), map_location="cpu", weights_only=True)
+        return torch.load(io.BytesIO(file.read_bytes()), map_location="cpu", weights_only=True)
     except StoreError:
-        raise  # it may be there when the storage answers again
+        raise  # the file may be there once the storage answers again
     except Exception as error:
         # torch.load raises many kinds of error on damaged files.
         raise _Lost from error

@@ -1,38 +1,34 @@
-"""What the searches that follow a gradient share: epoch after epoch, kept and continued."""
+"""Searches that follow a gradient: one training, whose state is kept after every epoch. It is a search of one task."""
 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from autodo.augment.crop_flip_erase import crop_and_flip, erase
-from autodo.augment.pipeline import Pipeline, channel_statistics
-from autodo.augment.policy_file import OperationStep, PolicyFile
-from autodo.config.policy import SearchedPolicy
+from autodo.augment.policy_file import OperationStep, PolicyFile, SubPolicy
 from autodo.config.run import RunConfig
-from autodo.data.image_set import ArrayImages
 from autodo.data.prepare import DataSplits
 from autodo.errors import TrainingDiverged
-from autodo.models import build
-from autodo.search.smooth_operations import SEARCHED
-from autodo.search.subset import search_subset
-from autodo.search.tasks import ReportLine
-from autodo.seeds import derive, initial_weights
+from autodo.io.storage import Location
+from autodo.results.provenance import device_name
+from autodo.search.differentiable_operations import SEARCHED
+from autodo.search.search_data import SearchData
+from autodo.search.tasks import Algorithm, Json, Report, Task, TaskContext, provenance, search_config
 from autodo.training import checkpoint as checkpoints
 
 log = logging.getLogger(__name__)
-SubPolicies = tuple[tuple[OperationStep, ...], ...]
 
 
 class FoundPolicy(NamedTuple):
-    """A policy, and what its provenance says beside what it does."""
+    """The sub-policies that were found, and the weights for their provenance."""
 
-    sub_policies: SubPolicies
+    sub_policies: tuple[SubPolicy, ...]
     weights: dict[str, Any]
 
 
@@ -44,49 +40,56 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any: ...
 
 
-class GradientSearch(Protocol):
-    """A search whose whole state lies in `parts`; every random stream derives from (seed, epoch)."""
+class GradientSearch(ABC):
+    """A search on a run's own train points, as they are observed; neither val nor test is read.
 
-    @property
-    def epochs(self) -> int: ...
+    Its whole state lies in `parts`; every random stream derives from (seed, epoch).
+    """
 
-    @property
-    def parts(self) -> Mapping[str, Stateful]: ...
+    parts: dict[str, Stateful]
 
+    def __init__(self, config: RunConfig, data: DataSplits, device: str) -> None:
+        self.settings = search_config(config)
+        self.seed = config.seed
+        self.data = SearchData(config, data, self.settings.images, device)
+
+    @abstractmethod
     def run_epoch(self, epoch: int) -> dict[str, float]:
-        """One pass over the images: the losses and whatever else is worth a number."""
+        """Passes over the images once. Returns the losses and other figures of the epoch."""
 
+    @abstractmethod
     def found(self) -> FoundPolicy:
-        """The policy as it stands."""
+        """The policy in its present state."""
 
 
-def search_by_epochs(
-    build_search: Callable[[], GradientSearch],
-    config: RunConfig,
-    *,
-    device: str,
-    checkpoint: Path | None,
-    tell: ReportLine,
+Build = Callable[[RunConfig, DataSplits, str], GradientSearch]
+"""(config, data, device) -> a search at its beginning."""
+
+
+def run_search(
+    build: Build, config: RunConfig, data: DataSplits, *, device: str, checkpoint: Path | None, report: Report
 ) -> PolicyFile:
-    """Runs a search to its end, from where its checkpoint stands.
+    """Runs a search to its end, from its checkpoint if there is one.
 
     On a CPU a search that is cut and continued finds what an uninterrupted one does, bit for bit.
 
+    Args:
+        data: from `autodo.data.prepare` with the same config.
+        checkpoint: file to continue from, if it exists, and to write to after every epoch.
+        report: called with a line after every epoch.
     Raises:
         TrainingDiverged: if a loss is no longer finite.
     """
-    assert isinstance(config.policy, SearchedPolicy)
-    search_id = config.search_id
-    assert search_id is not None
-    algorithm = config.policy.search.algorithm
-    search, history = _continued(build_search, checkpoint, search_id)
+    assert config.search_id is not None
+    settings = search_config(config)
+    search, history = _continued(lambda: build(config, data, device), checkpoint, config.search_id)
     kept = len(history)
-    for epoch in range(len(history), search.epochs):
+    for epoch in range(len(history), settings.epochs):
         started = time.perf_counter()
         row = search.run_epoch(epoch)
-        for what, value in row.items():
+        for name, value in row.items():
             if not math.isfinite(value):
-                raise TrainingDiverged(f"{algorithm} search: {what.replace('_', ' ')}", epoch, kept)
+                raise TrainingDiverged(f"{settings.algorithm} search: {name.replace('_', ' ')}", epoch, kept)
         history.append({**row, "seconds": time.perf_counter() - started})
         if checkpoint is not None:
             state = {
@@ -94,16 +97,17 @@ def search_by_epochs(
                 "search": {name: part.state_dict() for name, part in search.parts.items()},
                 "history": history,
             }
-            if checkpoints.save(checkpoint, search_id, state, rows={}):
+            if checkpoints.save(checkpoint, config.search_id, state, rows={}):
                 kept = epoch + 1
-        told = ", ".join(f"{what.replace('_', ' ')} {value:.4g}" for what, value in history[-1].items())
-        tell(f"{algorithm} search, epoch {epoch + 1} of {search.epochs}: {told}")
+        figures = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in history[-1].items())
+        report(f"{settings.algorithm} search, epoch {epoch + 1} of {settings.epochs}: {figures}")
     found = search.found()
     return PolicyFile(
-        source=f"{algorithm} on {config.dataset.label} {config.distortion}, seed {config.seed}",
+        source=f"{settings.algorithm} on {config.dataset.label} {config.distortion}, seed {config.seed}",
         sub_policies=found.sub_policies,
         provenance={
             "seconds": sum(row["seconds"] for row in history),
+            "device": device_name(torch.device(device)),
             "epochs": history,
             "weights": found.weights,
         },
@@ -111,10 +115,10 @@ def search_by_epochs(
 
 
 def _continued(
-    build_search: Callable[[], GradientSearch], checkpoint: Path | None, search_id: str
+    build: Callable[[], GradientSearch], checkpoint: Path | None, search_id: str
 ) -> tuple[GradientSearch, list[dict[str, float]]]:
-    """The search as its checkpoint holds it, and its rows so far; a new one if there is none that can be used."""
-    search = build_search()
+    """The search in the state of its checkpoint, and its rows so far; a new one if no checkpoint can be used."""
+    search = build()
     kept = None if checkpoint is None else checkpoints.load(checkpoint, search_id)
     if kept is None:
         return search, []
@@ -123,77 +127,54 @@ def _continued(
             part.load_state_dict(kept["search"][name])
         history: list[dict[str, float]] = kept["history"]
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        log.warning("%s cannot be used, the search starts anew: %s: %s", checkpoint, type(error).__name__, error)
-        return build_search(), []
+        log.warning("%s cannot be used, the search starts again: %s: %s", checkpoint, type(error).__name__, error)
+        return build(), []
     return search, history
 
 
-class SearchImages:
-    """The images that a search reads, the standard augmentation around its operations, and a network for them.
-
-    Shape:
-        images [n, C, H, W] uint8, labels [n] int64, on the device.
-    """
-
-    def __init__(self, config: RunConfig, data: DataSplits, size: int, model: str, device: str) -> None:
-        images, labels = search_subset(data, size, config.seed)
-        self.device = torch.device(device)
-        self.images = torch.from_numpy(images).to(self.device)
-        self.labels = torch.from_numpy(labels).to(self.device)
-        self.classes = len(data.class_names)
-        self._config = config
-        self._model = model
-        mean, std = channel_statistics(ArrayImages(images).statistics_sample())
-        self._pipeline = Pipeline(config.augmentation, mean.to(self.device), std.to(self.device))
-
-    def pixels(self, points: Tensor, generator: torch.Generator) -> Tensor:
-        """Images cropped and flipped, ready for operations. Shape: points [B] -> [B, C, H, W] float in [0, 1]."""
-        augmentation = self._config.augmentation
-        images = crop_and_flip(self.images[points], augmentation.crop_padding, augmentation.flip, generator)
-        return images.float() / 255
-
-    def train_view(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """What a network sees of images after their operations: normalised, then erased. Shape: as given."""
-        normalised = (pixels - self._pipeline.mean) / self._pipeline.std
-        probability = self._config.augmentation.erase_probability
-        return erase(normalised, probability, generator) if probability else normalised
-
-    def test_view(self, points: Tensor) -> Tensor:
-        """Images as they are, normalised. Shape: points [B] -> [B, C, H, W]."""
-        return self._pipeline.test_view(self.images[points])
-
-    def network(self, *heads: int) -> "Network":
-        """An encoder with linear heads of these widths; its initial weights derive from the seed."""
-        with initial_weights(derive(self._config.seed, "search", "network")):
-            channels, size = self.images.shape[1], self.images.shape[-1]
-            encoder, head = build(self._model, in_channels=channels, image_size=size, classes=self.classes)
-            rest = [nn.Linear(head.in_features, width) for width in heads]
-        return Network(encoder, [head, *rest]).to(self.device)
-
-
-class Network(nn.Module):
-    """An encoder and its heads. Batch norm in eval mode takes the statistics of the last batch in train mode.
-
-    So in eval mode the loss of an image depends on no other image, but the network is the one of that batch; an average
-    over many steps would lag behind the weights.
-
-    Shape:
-        images [B, C, H, W] -> [B, K1 + K2 + ...]: the heads side by side.
-    """
-
-    def __init__(self, encoder: nn.Module, heads: Iterable[nn.Module]) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.heads = nn.ModuleList(heads)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = 1.0
-
-    def forward(self, images: Tensor) -> Tensor:
-        features = self.encoder(images)
-        return torch.cat([head(features) for head in self.heads], 1)
-
-
-def step_of(operation: int, probability: Tensor, level: Tensor) -> OperationStep:
+def rounded_step(operation: int, probability: Tensor, level: Tensor) -> OperationStep:
     """A step of a policy file; four decimals are more than a policy can feel."""
-    return SEARCHED[operation], round(float(probability), 4), round(float(level), 4)
+    return SEARCHED[operation], round(float(probability.detach()), 4), round(float(level.detach()), 4)
+
+
+class GradientSearchDriver:
+    """Driver of a single task, whose result is the policy."""
+
+    def __init__(self, config: RunConfig, files: Location) -> None:
+        self._config = config
+        self._tasks = [Task("training", {}, long=True)]
+        self.policy: PolicyFile | None = None
+
+    def ready(self) -> list[Task]:
+        """The task, once."""
+        tasks, self._tasks = self._tasks, []
+        return tasks
+
+    def task_done(self, task: Task, result: Json) -> None:
+        """Keeps the policy, and completes its provenance."""
+        found = PolicyFile.model_validate(result)
+        self.policy = found.model_copy(update={"provenance": provenance(self._config, **found.provenance)})
+
+    def status_line(self) -> str:
+        """Says only whether the task is done; its log says more."""
+        return "found" if self.policy else "one training"
+
+
+class GradientSearchWorker:
+    """Worker that runs the whole search."""
+
+    def __init__(self, context: TaskContext, build: Build) -> None:
+        self._context, self._build = context, build
+
+    def perform(self, task: Task, checkpoint: Path | None, report: Report) -> Json:
+        """Runs the search. Returns the policy as JSON."""
+        context = self._context
+        policy = run_search(
+            self._build, context.config, context.data, device=context.device, checkpoint=checkpoint, report=report
+        )
+        return policy.model_dump(mode="json", by_alias=True)
+
+
+def gradient_search(build: Build) -> Algorithm:
+    """The algorithm that runs such a search as a single task."""
+    return Algorithm(GradientSearchDriver, lambda context: GradientSearchWorker(context, build))

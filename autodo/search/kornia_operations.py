@@ -1,4 +1,4 @@
-"""The differentiable operations of `smooth_operations`, computed by kornia: the same up to 0.5 of 255 levels.
+"""The differentiable operations of `differentiable_operations`, computed by kornia: the same up to 0.5 of 255 levels.
 
 Signs and edges are PIL's, as in `autodo.augment.operations`: shears and translations move pixels the other way than
 kornia's, and shears keep the image's edge, half a pixel outside of kornia's origin. AutoContrast, Equalize, Posterize

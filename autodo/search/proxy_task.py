@@ -1,4 +1,4 @@
-"""A training inside a search, as a run: on a part of the images that the search uses, scored on another part."""
+"""Trainings inside a search: on a part of the images that the search uses, scored on another part."""
 
 from typing import Any
 
@@ -12,15 +12,16 @@ from autodo.errors import DataError
 from autodo.search.tasks import search_config
 from autodo.seeds import derive
 
-WEIGHT_DECAY = 2e-4  # of Fast AutoAugment's configuration of WRN-40-2
-WARMUP_SHARE = 1 / 40  # 5 of 200 epochs, there too
+# Fast AutoAugment's configuration of WRN-40-2; its warm-up is 5 of 200 epochs.
+WEIGHT_DECAY = 2e-4
+WARMUP_SHARE = 1 / 40
 
 
 def split_held_out(labels: Integers, held_share: float, generator: np.random.Generator) -> tuple[Integers, Integers]:
-    """Positions that a network is trained on, and those that are held out, both sorted.
+    """Positions that a network is trained on, and positions that are held out, both sorted.
 
-    Stratified: both sides have at least one image of every class. A class of which there is a single image, as after a
-    strong imbalance, is trained on and not held out.
+    Stratified: both sides have at least one image of every class. A class of a single image, as after a strong
+    imbalance, is trained on and not held out.
 
     Shape:
         labels [n] -> [n - m], [m].
@@ -42,11 +43,11 @@ def split_held_out(labels: Integers, held_share: float, generator: np.random.Gen
 
 
 def proxy_run(config: RunConfig, name: str, **sections: Any) -> RunConfig:
-    """The run of a network inside the search of `config`, which says everything about it.
+    """The config of a training inside the search of `config`.
 
     Args:
-        name: within the search; networks of other names begin with other weights.
-        sections: of the RunConfig, in place of the usual ones.
+        name: unique within the search; networks of different names begin with different weights.
+        sections: sections of the RunConfig besides the usual ones.
     """
     search = search_config(config)
     training = TrainingConfig(
@@ -71,10 +72,10 @@ def proxy_run(config: RunConfig, name: str, **sections: Any) -> RunConfig:
 def proxy_data(
     images: Pixels, labels: Integers, rest: Integers, held: Integers, class_names: tuple[str, ...]
 ) -> DataSplits:
-    """What such a run trains on and is scored on; it has no test images but one, of the held-out ones.
+    """The data of such a training. Val is the held-out images; test is only the first of them.
 
     Shape:
-        images [n, C, H, W], labels [n]; rest, held: positions.
+        images [n, C, H, W], labels [n]; rest, held: positions, from `split_held_out`.
     """
     points = TrainSet(ArrayImages(images[rest]), labels[rest], labels[rest], np.arange(len(rest)), None)
     out = ImageSet(ArrayImages(images), labels).take(held)

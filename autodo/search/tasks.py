@@ -1,7 +1,7 @@
-"""What a search is made of: a driver that gives out tasks, and a worker that does them, wherever that may be.
+"""The interfaces of a search: a driver that gives out tasks, and a worker that performs them.
 
-The driver is cheap, holds what is known so far, and lives in one process. A worker has the data and a device; there may
-be one in the same process or many on a cluster. Neither knows of the other, nor of what carries tasks and results.
+The driver is cheap, holds the state of the search, and lives in one process. A worker has the data and a device; there
+may be one in the same process or many on a cluster. Neither depends on the other, nor on how tasks and results travel.
 """
 
 from collections.abc import Callable
@@ -17,12 +17,12 @@ from autodo.io.storage import Location
 from autodo.results.provenance import git_sha, versions
 
 Json = dict[str, Any]
-ReportLine = Callable[[str], None]
-"""Takes a line for people; called after every epoch, when the checkpoint of the task is written."""
+Report = Callable[[str], None]
+"""Called with a line for people after every epoch, once the checkpoint of the task is written."""
 
 
 class Task(NamedTuple):
-    """A part of a search that one process does."""
+    """A part of a search that one process performs."""
 
     name: str
     """Unique within the search, and a file name."""
@@ -33,7 +33,7 @@ class Task(NamedTuple):
 
 @dataclass(frozen=True)
 class TaskContext:
-    """What a worker has at hand.
+    """Everything that a worker needs besides its tasks.
 
     Args:
         files: the folder of the search, which its driver and all of its workers see.
@@ -46,27 +46,27 @@ class TaskContext:
 
 
 class Driver(Protocol):
-    """The course of one search. A new one on the same folder goes on where the last one was cut."""
+    """The course of one search. A new driver on the same folder continues where the last one was cut."""
 
     def ready(self) -> list[Task]:
-        """Tasks that can be done now, in any order and side by side; each is given out once."""
+        """Tasks that can be performed now, in any order and in parallel; each is given out once."""
 
-    def ended(self, task: Task, result: Json) -> None:
-        """A task is done; may keep what it found in the folder of the search."""
+    def task_done(self, task: Task, result: Json) -> None:
+        """Takes the result of a task; may keep it in the folder of the search."""
 
-    def headline(self) -> str:
-        """How far the search is, for people."""
+    def status_line(self) -> str:
+        """The progress of the search, for people."""
 
     @property
     def policy(self) -> PolicyFile | None:
-        """What was found; None as long as tasks are left."""
+        """The policy that was found; None while tasks are left."""
 
 
 class Worker(Protocol):
-    """Does the tasks of one search; two workers give the same result for the same task."""
+    """Performs the tasks of one search; two workers give the same result for the same task."""
 
-    def perform(self, task: Task, checkpoint: Path | None, tell: ReportLine) -> Json:
-        """The result of a task.
+    def perform(self, task: Task, checkpoint: Path | None, report: Report) -> Json:
+        """Performs a task and returns its result.
 
         Args:
             checkpoint: file that a long task continues from, if it exists, and writes to.
@@ -74,7 +74,7 @@ class Worker(Protocol):
 
 
 class Algorithm(NamedTuple):
-    """How a kind of search is done."""
+    """The driver and the worker of a kind of search."""
 
     driver: Callable[[RunConfig, Location], Driver]
     worker: Callable[[TaskContext], Worker]
@@ -87,7 +87,7 @@ def search_config(config: RunConfig) -> Any:
 
 
 def provenance(config: RunConfig, **found: Any) -> Json:
-    """What is kept with a policy that was found for this run."""
+    """The provenance of a policy that was found for this run."""
     return {
         "search_id": config.search_id,
         "search": search_config(config).model_dump(mode="json"),

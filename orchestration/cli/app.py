@@ -1,15 +1,26 @@
-"""The `autodo` command. torch, ray and pandas are imported by the commands that need them, when they do."""
+"""Commands of `autodo`, and the exit codes. Each command imports its module when it runs, so that help is quick."""
 
 import io
 import sys
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
 from autodo.errors import TrainingDiverged, UserError
+from orchestration.cli.options import (
+    DataDir,
+    GridOptions,
+    LaunchOptions,
+    Only,
+    ResourceOptions,
+    Retries,
+    StoreArgument,
+    TrainOptions,
+    expand_options,
+)
+from orchestration.planning.run_queue import RETRIES
 
 app = typer.Typer(
     name="autodo",
@@ -19,31 +30,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console()
-
-Set = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override of the configuration; may be repeated.")
-]
-DataDir = Annotated[str | None, typer.Option("--data-dir", help="Directory or URI of the datasets' files.")]
-Download = Annotated[bool, typer.Option("--download", help="Fetch a dataset's files if they are not there.")]
-StoreOption = Annotated[str | None, typer.Option("--store", help="Directory or URI of the results.")]
-StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Directory or URI of the results.")]
-GridArgument = Annotated[str, typer.Argument(metavar="GRID", help="Name of a shipped grid, or a YAML file.")]
-
-
-class Split(StrEnum):
-    """RunConfig.split, as a choice of the command line."""
-
-    PAPER = "paper"
-    UNION = "union"
-    TEST_AS_VAL = "test-as-val"
-
-
-class LambdaStorage(StrEnum):
-    """autodo.config.bilevel.LambdaStorage, as a choice of the command line."""
-
-    DEVICE = "device"
-    HOST = "host"
-    FILE = "file"
 
 
 @app.callback(invoke_without_command=True)
@@ -55,220 +41,62 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Show the v
         raise typer.Exit
 
 
-_SPLIT = (
-    "`union` trains on the val images too. `test-as-val` has the test images as val, so that its errors are optimistic."
-)
-Only = Annotated[
-    str | None,
-    typer.Option(
-        metavar="KEY=VALUE,…", help="Of the grid only this: method=…, dataset=…, distortion=…, split=…, seed=…"
-    ),
-]
-MaxConcurrent = Annotated[int | None, typer.Option(min=1, help="The most runs at a time.")]
-Retries = Annotated[int, typer.Option(min=0, help="Further attempts of a run that fails.")]
-TimeBudget = Annotated[str | None, typer.Option(metavar="2h", help="Then stop, each run at the end of its epoch.")]
-CpusPerRun = Annotated[int | None, typer.Option(min=1, help="Cores of a run (of each of its workers).")]
-GpusPerRun = Annotated[float | None, typer.Option(min=0, help="GPUs of a run; 0.5 lets two share one.")]
-MemoryPerRun = Annotated[str | None, typer.Option(metavar="8GiB", help="Host memory set aside for a run.")]
-LambdaStorageOption = Annotated[
-    LambdaStorage | None, typer.Option(help="Where lambda is kept: with the device, in host memory, in a file.")
-]
-LoaderWorkers = Annotated[
-    int | None,
-    typer.Option(min=0, help="Processes that decode streamed images, of each worker; 0: itself."),
-]
-CheckpointSteps = Annotated[
-    int | None, typer.Option(min=1, help="Steps between checkpoints within an epoch; none are made there without it.")
-]
-WorkersPerRun = Annotated[int | None, typer.Option(min=1, help="Processes that train one run together.")]
-Address = Annotated[str | None, typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster; else Ray starts here.")]
-Dashboard = Annotated[bool, typer.Option("--dashboard", help="Ray's web page, on localhost.")]
-KeepOption = Annotated[
-    list[str],
-    typer.Option(
-        metavar="models,embeddings",
-        help="Keep each run's classifier, and the test images' embeddings; may be repeated.",
-    ),
-]
-
-TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Event files of each run, in STORE/tensorboard.")]
-Mlflow = Annotated[str | None, typer.Option(metavar="URI", help="Tracking URI; needs autodo[mlflow].")]
-Wandb = Annotated[str | None, typer.Option(metavar="PROJECT", help="Project of W&B; needs autodo[wandb].")]
-
-
 @app.command()
-def launch(
-    grid: GridArgument,
-    store: StoreOption = None,
-    overrides: Set = [],  # noqa: B006 (Typer copies it)
-    only: Only = None,
-    data_dir: DataDir = None,
-    download: Download = False,
-    max_concurrent: MaxConcurrent = None,
-    retries: Retries = 2,
-    time_budget: TimeBudget = None,
-    cpus_per_run: CpusPerRun = None,
-    gpus_per_run: GpusPerRun = None,
-    memory_per_run: MemoryPerRun = None,
-    workers_per_run: WorkersPerRun = None,
-    lambda_storage: LambdaStorageOption = None,
-    loader_workers: LoaderWorkers = None,
-    checkpoint_steps: CheckpointSteps = None,
-    address: Address = None,
-    dashboard: Dashboard = False,
-    keep: KeepOption = [],  # noqa: B006
-    tensorboard: TensorBoard = False,
-    mlflow: Mlflow = None,
-    wandb: Wandb = None,
-) -> None:
+@expand_options
+def launch(grid: GridOptions, options: LaunchOptions) -> None:
     """Run what a grid still lacks, on all cores; then show the table."""
-    given = locals()
-    from orchestration.cli import commands
-    from orchestration.cli.options import Settings
+    from orchestration.cli.launch import launch_grid
 
-    settings = Settings(**_without(given, "grid", "store", "overrides"))
-    raise typer.Exit(commands.launch(console, settings, grid=grid, store=store, overrides=overrides))
+    raise typer.Exit(launch_grid(console, grid, options))
 
 
 @app.command()
-def resume(
-    store: StoreArgument,
-    only: Only = None,
-    data_dir: DataDir = None,
-    download: Download = False,
-    max_concurrent: MaxConcurrent = None,
-    retries: Retries = 2,
-    time_budget: TimeBudget = None,
-    cpus_per_run: CpusPerRun = None,
-    gpus_per_run: GpusPerRun = None,
-    memory_per_run: MemoryPerRun = None,
-    workers_per_run: WorkersPerRun = None,
-    lambda_storage: LambdaStorageOption = None,
-    loader_workers: LoaderWorkers = None,
-    checkpoint_steps: CheckpointSteps = None,
-    address: Address = None,
-    dashboard: Dashboard = False,
-    keep: KeepOption = [],  # noqa: B006
-    tensorboard: TensorBoard = False,
-    mlflow: Mlflow = None,
-    wandb: Wandb = None,
-) -> None:
+@expand_options
+def resume(store: StoreArgument, options: LaunchOptions) -> None:
     """Run what the grids that were launched on a store still lack."""
-    given = locals()
-    from orchestration.cli import commands
-    from orchestration.cli.options import Settings
+    from orchestration.cli.launch import resume_store
 
-    raise typer.Exit(commands.resume(console, Settings(**_without(given, "store")), root=store))
+    raise typer.Exit(resume_store(console, store, options))
 
 
 @app.command()
+@expand_options
 def retry(
     store: StoreArgument,
+    *,
     run_ids: Annotated[list[str] | None, typer.Argument(metavar="[RUN_ID]…", help="Runs that failed.")] = None,
     failed: Annotated[bool, typer.Option("--failed", help="All runs that failed.")] = False,
-    only: Only = None,
-    data_dir: DataDir = None,
-    download: Download = False,
-    max_concurrent: MaxConcurrent = None,
-    retries: Retries = 2,
-    time_budget: TimeBudget = None,
-    cpus_per_run: CpusPerRun = None,
-    gpus_per_run: GpusPerRun = None,
-    memory_per_run: MemoryPerRun = None,
-    workers_per_run: WorkersPerRun = None,
-    lambda_storage: LambdaStorageOption = None,
-    loader_workers: LoaderWorkers = None,
-    checkpoint_steps: CheckpointSteps = None,
-    address: Address = None,
-    dashboard: Dashboard = False,
-    keep: KeepOption = [],  # noqa: B006
-    tensorboard: TensorBoard = False,
-    mlflow: Mlflow = None,
-    wandb: Wandb = None,
+    options: LaunchOptions,
 ) -> None:
     """Try failed runs again, also those that were given up."""
-    given = locals()
-    from orchestration.cli import commands
-    from orchestration.cli.options import Settings
+    from orchestration.cli.launch import retry_runs
 
-    settings = Settings(**_without(given, "store", "run_ids", "failed"))
-    raise typer.Exit(commands.retry(console, settings, root=store, run_ids=run_ids or (), failed=failed))
-
-
-def _without(given: dict[str, Any], *names: str) -> dict[str, Any]:
-    """The options that a command shares with others."""
-    return {name: value for name, value in given.items() if name not in names}
+    raise typer.Exit(retry_runs(console, store, options, run_ids=run_ids or (), failed=failed))
 
 
 @app.command()
+@expand_options
 def plan(
-    grid: GridArgument,
-    store: StoreOption = None,
-    overrides: Set = [],  # noqa: B006
+    grid: GridOptions,
+    *,
     only: Only = None,
-    retries: Retries = 2,
-    cpus_per_run: CpusPerRun = None,
-    gpus_per_run: GpusPerRun = None,
-    memory_per_run: MemoryPerRun = None,
-    workers_per_run: WorkersPerRun = None,
+    retries: Retries = RETRIES,
+    resources: ResourceOptions,
     list_runs: Annotated[bool, typer.Option("--list", help="List every run id with its state.")] = False,
 ) -> None:
     """Show what `launch` would run, and how long it takes; run nothing."""
-    given = locals()
-    from orchestration.cli import overview
-    from orchestration.cli.options import Settings
+    from orchestration.cli.plan import show_plan
 
-    settings = Settings(**_without(given, "grid", "store", "overrides", "list_runs"))
-    overview.plan(console, settings, grid=grid, store=store, overrides=overrides, list_runs=list_runs)
+    show_plan(console, grid, resources, only=only, retries=retries, list_runs=list_runs)
 
 
 @app.command()
-def train(
-    dataset: Annotated[str, typer.Option(help="Name of a dataset.")],
-    method: Annotated[str, typer.Option(help="Name of a method; see `autodo methods`.")],
-    ir: Annotated[float, typer.Option("--ir", help="Imbalance ratio, 1 or more.")] = 1.0,
-    nr: Annotated[float, typer.Option("--nr", help="Noise ratio, 0 or more and below 1.")] = 0.0,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    split: Annotated[Split, typer.Option(help=_SPLIT)] = Split.PAPER,
-    store: Annotated[str, typer.Option(help="Directory or URI of the results.")] = "outputs/single",
-    preset: Annotated[
-        str | None, typer.Option(help="Smaller settings of the dataset's recipe: `cpu` of `folder`.")
-    ] = None,
-    overrides: Set = [],  # noqa: B006
-    data_dir: DataDir = None,
-    download: Download = False,
-    device: Annotated[str, typer.Option(help="`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU if there is one.")] = "auto",
-    checkpoint_every: Annotated[int, typer.Option(min=1, help="Epochs between checkpoints.")] = 1,
-    keep: Annotated[list[str], typer.Option(metavar="embeddings", help="Keep the test images' embeddings too.")] = [],  # noqa: B006
-    lambda_storage: LambdaStorageOption = None,
-    loader_workers: LoaderWorkers = None,
-    checkpoint_steps: CheckpointSteps = None,
-) -> None:
+@expand_options
+def train(options: TrainOptions) -> None:
     """Train one run in this process, or continue it, and keep its classifier."""
-    from orchestration.cli import train_one
+    from orchestration.cli.train import train_run
 
-    raise typer.Exit(
-        train_one.train(
-            console,
-            dataset=dataset,
-            method=method,
-            imbalance_ratio=ir,
-            noise_ratio=nr,
-            seed=seed,
-            split=split.value,
-            store=store,
-            preset=preset,
-            overrides=overrides,
-            data_dir=data_dir,
-            download=download,
-            device=device,
-            checkpoint_every=checkpoint_every,
-            keep=keep,
-            lambda_storage="device" if lambda_storage is None else lambda_storage.value,
-            loader_workers=loader_workers,
-            checkpoint_steps=checkpoint_steps,
-        )
-    )
+    raise typer.Exit(train_run(console, options))
 
 
 @app.command()
@@ -277,20 +105,20 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Again and again, until nothing is left to do.")] = False,
 ) -> None:
     """Show how far the grids of a store are, and why runs failed."""
-    from orchestration.cli import overview
+    from orchestration.cli.status import show_status
 
-    overview.status(console, store, watch=watch)
+    show_status(console, store, watch=watch)
 
 
 @app.command()
 def report(
     store: StoreArgument,
-    out: Annotated[str | None, typer.Option(metavar="DIR", help="Folder or URI to write to; STORE/report if none.")] = (
-        None
-    ),
-    formats: Annotated[str, typer.Option("--format", metavar="F,…", help="Of html, md, latex, csv.")] = (
-        "html,md,latex,csv"
-    ),
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder or URI to write to; STORE/report if none.")
+    ] = None,
+    formats: Annotated[
+        str, typer.Option("--format", metavar="F,…", help="Of html, md, latex, csv.")
+    ] = "html,md,latex,csv",
     selection: Annotated[
         str | None,
         typer.Option(
@@ -304,9 +132,9 @@ def report(
     ] = "error_best_val",
 ) -> None:
     """Show the tables of a store and write its report: one page, Markdown, LaTeX, CSV; run nothing."""
-    from orchestration.cli import show
+    from orchestration.cli.report import write_store_report
 
-    show.report(console, store, out=out, formats=formats, selection=selection, metric=metric)
+    write_store_report(console, store, out=out, formats=formats, selection=selection, metric=metric)
 
 
 @app.command()
@@ -324,9 +152,9 @@ def inspect(
     data_dir: DataDir = None,
 ) -> None:
     """Find the train labels of a run that are probably wrong: a list, a CSV and a gallery."""
-    from orchestration.cli import inspect_run
+    from orchestration.cli.inspect import inspect_labels
 
-    inspect_run.inspect(console, store, run_id, ranking=ranking, top=top, out=out, data_dir=data_dir)
+    inspect_labels(console, store, run_id, ranking=ranking, top=top, out=out, data_dir=data_dir)
 
 
 @app.command()
@@ -334,28 +162,28 @@ def methods(
     name: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="One of them, and all that it sets.")] = None,
 ) -> None:
     """List the methods, or show one."""
-    from orchestration.cli import show
+    from orchestration.cli.lists import list_methods, show_method
 
     if name is None:
-        show.methods(console)
+        list_methods(console)
     else:
-        show.method(console, name)
+        show_method(console, name)
 
 
 @app.command()
 def datasets() -> None:
     """List the datasets."""
-    from orchestration.cli import show
+    from orchestration.cli.lists import list_datasets
 
-    show.datasets(console)
+    list_datasets(console)
 
 
 @app.command()
 def grids() -> None:
     """List the shipped grids."""
-    from orchestration.cli import show
+    from orchestration.cli.lists import list_grids
 
-    show.grids(console)
+    list_grids(console)
 
 
 policy_app = typer.Typer(
@@ -371,26 +199,26 @@ def policy_import(
     name: Annotated[str | None, typer.Option(help="Which list, if a Python file holds several.")] = None,
 ) -> None:
     """Convert a published policy to JSON; nothing of a Python file is executed."""
-    from orchestration.cli import show_policy
+    from orchestration.cli.policy import import_to_json
 
-    show_policy.import_file(console, source, target, name)
+    import_to_json(console, source, target, name)
 
 
 @policy_app.command("show")
 def policy_show(
-    place: Annotated[str, typer.Argument(metavar="STORE_OR_FILE")],
+    source: Annotated[str, typer.Argument(metavar="STORE_OR_FILE")],
     name: Annotated[str | None, typer.Argument(metavar="[ID]", help="Which policy of a store.")] = None,
 ) -> None:
     """Show a policy and where it comes from; of a store without an ID, which there are."""
-    from orchestration.cli import show_policy
+    from orchestration.cli.policy import show_policy
 
-    show_policy.show(console, place, name)
+    show_policy(console, source, name)
 
 
 def main() -> None:
-    """Entry point: an error of the user is one line per problem, and no traceback.
+    """Entry point: an error of the user is one line per problem, without a traceback.
 
-    Exit codes: 0 all is done, 1 a run failed, 2 a user's error, 124 the time budget is over, 130 stopped by Ctrl-C.
+    Exit codes: 0 done, 1 a run failed, 2 a user's error, 124 the time budget is over, 130 stopped by Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -411,7 +239,3 @@ def _fail(text: str, code: int) -> int:
     for line in text.splitlines():
         print(f"error: {line}", file=sys.stderr)
     return code
-
-
-if __name__ == "__main__":
-    main()

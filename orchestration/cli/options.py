@@ -1,61 +1,195 @@
-"""The options that `launch`, `resume`, `retry` and `plan` share, and what they mean."""
+"""Options of the commands, declared once: fields of a dataclass become options of each command that takes it.
+
+An option of `launch`, `resume` and `retry` is a field of `LaunchOptions` or of a group in it. One that is also a key of
+a grid's `resources` has the name of that key, or the name with `_per_run`.
+"""
 
 import dataclasses
+import functools
+import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, TypeVar
+
+import typer
 
 from autodo.config.bilevel import LambdaStorage
+from autodo.config.run import SplitName
 from autodo.config.validation import parse_model
 from autodo.errors import ConfigError
 from orchestration.grid.resources import ResourcesConfig
-from orchestration.planning.plan import RETRIES
+from orchestration.planning.run_queue import RETRIES
+
+T = TypeVar("T")
+
+Set = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override of the configuration; may be repeated.")
+]
+DataDir = Annotated[str | None, typer.Option(help="Directory or URI of the datasets' files.")]
+StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Directory or URI of the results.")]
+Only = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY=VALUE,…", help="Of the grid only this: method=…, dataset=…, distortion=…, split=…, seed=…"
+    ),
+]
+Retries = Annotated[int, typer.Option(min=0, help="Further attempts of a run that fails.")]
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """The options that the commands share; `plan` has a part of them."""
+class GridOptions:
+    """A grid, its overrides and its store."""
 
-    data_dir: str | None = None
-    download: bool = False
-    only: str | None = None
-    max_concurrent: int | None = None
-    retries: int = RETRIES
-    time_budget: str | None = None
-    cpus_per_run: int | None = None
-    gpus_per_run: float | None = None
-    memory_per_run: str | None = None
-    workers_per_run: int | None = None
-    lambda_storage: LambdaStorage | None = None
-    loader_workers: int | None = None
-    checkpoint_steps: int | None = None
-    address: str | None = None
-    dashboard: bool = False
-    keep: Sequence[str] = ()
-    tensorboard: bool = False
-    mlflow: str | None = None
-    wandb: str | None = None
+    grid: Annotated[str, typer.Argument(metavar="GRID", help="Name of a shipped grid, or a YAML file.")]
+    store: Annotated[str | None, typer.Option(help="Directory or URI of the results.")] = None
+    overrides: Set = dataclasses.field(default_factory=list)
 
 
-def effective(base: ResourcesConfig, settings: Settings) -> ResourcesConfig:
-    """The resources of a grid with those of the command line on top."""
-    given = {
-        "cpus": settings.cpus_per_run,
-        "gpus": settings.gpus_per_run,
-        "memory": settings.memory_per_run,
-        "workers": settings.workers_per_run,
-        "lambda_storage": settings.lambda_storage and str(settings.lambda_storage),
-        "loader_workers": settings.loader_workers,
-        "checkpoint_steps": settings.checkpoint_steps,
-    }
-    tree = base.model_dump() | {key: value for key, value in given.items() if value is not None}
-    return parse_model(ResourcesConfig, tree, "resources")
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+    """Files of the datasets."""
+
+    data_dir: DataDir = None
+    download: Annotated[bool, typer.Option("--download", help="Fetch a dataset's files if they are not there.")] = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ResourceOptions:
+    """Resources of a run."""
+
+    cpus_per_run: Annotated[int | None, typer.Option(min=1, help="Cores of a run (of each of its workers).")] = None
+    gpus_per_run: Annotated[float | None, typer.Option(min=0, help="GPUs of a run; 0.5 lets two share one.")] = None
+    memory_per_run: Annotated[str | None, typer.Option(metavar="8GiB", help="Host memory set aside for a run.")] = None
+    workers_per_run: Annotated[int | None, typer.Option(min=1, help="Processes that train one run together.")] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainerOptions:
+    """Options of the training itself that change no result."""
+
+    lambda_storage: Annotated[
+        LambdaStorage | None, typer.Option(help="Where lambda is kept: with the device, in host memory, in a file.")
+    ] = None
+    loader_workers: Annotated[
+        int | None, typer.Option(min=0, help="Processes that decode streamed images, of each worker; 0: itself.")
+    ] = None
+    checkpoint_steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps between checkpoints within an epoch; none are made there without it."),
+    ] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class LaunchOptions:
+    """Options of `launch`, `resume` and `retry`."""
+
+    only: Only = None
+    data: DataOptions = DataOptions()
+    max_concurrent: Annotated[int | None, typer.Option(min=1, help="The most runs at a time.")] = None
+    retries: Retries = RETRIES
+    time_budget: Annotated[
+        str | None, typer.Option(metavar="2h", help="Then stop, each run at the end of its epoch.")
+    ] = None
+    resources: ResourceOptions = ResourceOptions()
+    trainer: TrainerOptions = TrainerOptions()
+    address: Annotated[
+        str | None, typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster; else Ray starts here.")
+    ] = None
+    dashboard: Annotated[bool, typer.Option("--dashboard", help="Ray's web page, on localhost.")] = False
+    keep: Annotated[
+        list[str],
+        typer.Option(
+            metavar="models,embeddings",
+            help="Keep each run's classifier, and the test images' embeddings; may be repeated.",
+        ),
+    ] = dataclasses.field(default_factory=list)
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Event files of each run, in STORE/tensorboard.")
+    ] = False
+    mlflow: Annotated[str | None, typer.Option(metavar="URI", help="Tracking URI; needs the extra `mlflow`.")] = None
+    wandb: Annotated[str | None, typer.Option(metavar="PROJECT", help="Project of W&B; needs the extra `wandb`.")] = (
+        None
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """Options of `train`: a run, and how it is trained."""
+
+    dataset: Annotated[str, typer.Option(help="Name of a dataset.")]
+    method: Annotated[str, typer.Option(help="Name of a method; see `autodo methods`.")]
+    imbalance_ratio: Annotated[float, typer.Option("--ir", help="Imbalance ratio, 1 or more.")] = 1.0
+    noise_ratio: Annotated[float, typer.Option("--nr", help="Noise ratio, 0 or more and below 1.")] = 0.0
+    seed: Annotated[int, typer.Option(min=0)] = 0
+    split: Annotated[
+        SplitName,
+        typer.Option(
+            help="`union` trains on the val images too. `test-as-val` has the test images as val, so that its errors "
+            "are optimistic."
+        ),
+    ] = "paper"
+    store: Annotated[str, typer.Option(help="Directory or URI of the results.")] = "outputs/single"
+    preset: Annotated[str | None, typer.Option(help="Smaller settings of the dataset's recipe: `cpu` of `folder`.")] = (
+        None
+    )
+    overrides: Set = dataclasses.field(default_factory=list)
+    data: DataOptions = DataOptions()
+    device: Annotated[str, typer.Option(help="`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU if there is one.")] = "auto"
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Epochs between checkpoints.")] = 1
+    keep: Annotated[list[str], typer.Option(metavar="embeddings", help="Keep the test images' embeddings too.")] = (
+        dataclasses.field(default_factory=list)
+    )
+    trainer: TrainerOptions = TrainerOptions()
+
+
+def expand_options(command: Callable[..., T]) -> Callable[..., T]:
+    """Decorate a command so that each parameter that is a dataclass becomes one option per field, groups included."""
+    takes = inspect.signature(command, eval_str=True).parameters
+    parameters = [part for one in takes.values() for part in _flat(one.name, one.annotation, one.default)]
+
+    @functools.wraps(command)
+    def call(**values: Any) -> T:
+        return command(**{name: _build(name, one.annotation, values) for name, one in takes.items()})
+
+    call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    call.__annotations__ = {one.name: one.annotation for one in parameters}
+    return call
+
+
+def _flat(name: str, annotation: Any, default: Any) -> Iterator[inspect.Parameter]:
+    if dataclasses.is_dataclass(annotation):
+        for field in dataclasses.fields(annotation):
+            value = field.default
+            if field.default_factory is not dataclasses.MISSING:
+                value = field.default_factory()
+            yield from _flat(field.name, field.type, inspect.Parameter.empty if value is dataclasses.MISSING else value)
+    else:
+        yield inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _build(name: str, annotation: Any, values: Mapping[str, Any]) -> Any:
+    if not dataclasses.is_dataclass(annotation):
+        return values[name]
+    parts = {field.name: _build(field.name, field.type, values) for field in dataclasses.fields(annotation)}
+    return annotation(**parts)  # type: ignore[operator]
+
+
+def given(*groups: ResourceOptions | TrainerOptions) -> dict[str, Any]:
+    """Options that were given, by the names of `ResourcesConfig`."""
+    pairs = ((name.removesuffix("_per_run"), value) for group in groups for name, value in vars(group).items())
+    return {name: value for name, value in pairs if value is not None}
+
+
+def with_options(base: ResourcesConfig, *groups: ResourceOptions | TrainerOptions) -> ResourcesConfig:
+    """Resources of a grid, overridden by the command line."""
+    return parse_model(ResourcesConfig, base.model_dump() | given(*groups), "resources")
 
 
 def parse_duration(text: str) -> float:
     """Seconds of `90s`, `45m`, `2h`, `1h30m` or `1d`.
 
     Raises:
-        ConfigError: if it is none of these, or no time at all.
+        ConfigError: if it is none of these, or zero.
     """
     match = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip())
     parts = [int(part or 0) for part in match.groups()] if match else []

@@ -9,7 +9,7 @@ from pydantic import Field
 from autodo.io.storage import StrPath
 from orchestration.grid.keep import Keep
 from orchestration.grid.resources import ResourcesConfig
-from orchestration.planning.plan import RETRIES
+from orchestration.planning.run_queue import RETRIES
 
 
 class Launch(NamedTuple):
@@ -51,7 +51,7 @@ DEFAULT_OPTIONS = ExecutionOptions()
 
 
 @dataclasses.dataclass(frozen=True)
-class LaunchOptions:
+class LaunchSettings:
     """How a launch executes its runs; nothing in it changes a result.
 
     Args:

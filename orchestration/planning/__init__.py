@@ -1,1 +1,3 @@
-"""What is left of a grid, in which order it runs, and how long it takes."""
+"""Before and between runs: the state of a grid (`plan`), expected times (`estimate`, `launch_times`), the order of runs
+(`run_queue`), and policies from searches and files (`required_policies`).
+"""

@@ -1,4 +1,4 @@
-"""How long runs will take, from those that a store holds."""
+"""Expected times of runs, from those that a store holds."""
 
 import collections
 import dataclasses
@@ -23,13 +23,13 @@ _RUN_ID = re.compile(r"(?P<dataset>.+)_ir(?P<ir>[0-9.]+)_nr(?P<nr>[0-9.]+)_(?P<m
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """A run that is done, and what it took."""
+    """A run that is done, and its training time."""
 
     run: RunConfig
     seconds: float
 
 
-# Runs that are alike in ever fewer ways; the first that finds a measured run decides. Seconds are per epoch.
+# Keys by which runs count as alike, the strictest first; the first with a measured run decides.
 _ALIKE: tuple[Callable[[RunConfig], Hashable], ...] = (
     lambda run: (_settings(run), run.split, run.distortion),
     lambda run: (_settings(run), run.split),
@@ -39,15 +39,15 @@ _ALIKE: tuple[Callable[[RunConfig], Hashable], ...] = (
 
 
 def _settings(run: RunConfig) -> Hashable:
-    """All that recipe_id and variant_id hash; comparing it is faster."""
+    """The settings that recipe_id and variant_id hash; comparing them is faster."""
     return run.dataset, run.model, run.augmentation, run.training, run.method, run.points, run.outer
 
 
 class Estimates:
-    """Expected seconds of runs: the mean of the measured ones that are most alike.
+    """Expected seconds of runs: the mean seconds per epoch of the measured runs that are most alike.
 
     In this order: same recipe, method, split and distortion; same but for the distortion; same dataset, model and
-    method, scaled by the epochs; same dataset and model.
+    method; same dataset and model.
     """
 
     def __init__(self, measured: Iterable[Measured]) -> None:
@@ -57,11 +57,11 @@ class Estimates:
                 kinds[key(one.run)].append(one.seconds / one.run.training.epochs)
         self._per_epoch = [{key: sum(seconds) / len(seconds) for key, seconds in kinds.items()} for kinds in samples]
         self._known: dict[Hashable, float | None] = {}
-        self._kept: list[RunConfig] = []  # an id means something only while its object lives
+        self._kept: list[RunConfig] = []  # ids are unique only among living objects
 
     def seconds(self, run: RunConfig) -> float | None:
         """Training seconds of a run; None if nothing alike was measured."""
-        # The runs of a grid share their parts, and to hash these for each of thousands of runs would take seconds.
+        # The runs of a grid share their parts; hashing these for each of thousands of runs would take seconds.
         parts = (run.dataset, run.model, run.augmentation, run.training, run.method, run.points, run.outer)
         key = (*map(id, parts), id(run.distortion), run.split)
         if key not in self._known:
@@ -77,7 +77,7 @@ class Estimates:
 
 
 def rough_cost(run: RunConfig) -> float:
-    """Epochs times what the files of its methods say of a run's time over that of `baseline`, for want of a measure."""
+    """Epochs times the relative cost that the files of the run's methods state; for runs without a measured time."""
     return run.training.epochs * _cost(run.method.name)
 
 
@@ -86,7 +86,7 @@ def _cost(method: str) -> float:
     try:
         return math.prod(float(method_text(part).cost) for part in method_parts(method))
     except (ConfigError, ValueError):
-        return 1.0  # a method of the user's own, or one whose file does not say
+        return 1.0  # a method of the user's own, or one whose file states no cost
 
 
 def measure(store: Store, runs: Iterable[RunConfig]) -> Estimates:
@@ -103,7 +103,7 @@ def measure(store: Store, runs: Iterable[RunConfig]) -> Estimates:
 
 
 def wall_seconds(seconds: Iterable[float], slots: int) -> float:
-    """How long runs of so many seconds take in all if each one, in order, goes to the first slot that is free."""
+    """Seconds until all runs have ended, if each one, in order, takes the first free slot."""
     free_at = [0.0] * slots
     for run_seconds in seconds:
         heapq.heapreplace(free_at, free_at[0] + run_seconds)
@@ -112,7 +112,7 @@ def wall_seconds(seconds: Iterable[float], slots: int) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class CostEstimate:
-    """What runs will take in all. Of those whose length is unknown only the number is told."""
+    """Expected total time and resources of runs; runs of unknown length are only counted."""
 
     runs: int
     unknown: int
@@ -122,7 +122,7 @@ class CostEstimate:
 
     @classmethod
     def of(cls, jobs: Sequence[Job]) -> "CostEstimate":
-        """The sum over some runs."""
+        """Sum over some runs."""
         known = [(job.expected_seconds, job.resources) for job in jobs if job.expected_seconds is not None]
         return cls(
             runs=len(jobs),

@@ -1,6 +1,6 @@
-"""Overhead of launches, as measured by themselves, and an estimate for the next one.
+"""Overhead of launches, as they measured it, and an estimate for the next one.
 
-The last ones are kept in the store, `launches.json`, and for a new store in this machine's cache folder.
+The last ones are kept in `launches.json` of the store and, for new stores, of this machine's cache folder.
 """
 
 import contextlib
@@ -17,7 +17,16 @@ from autodo.io.storage import LocalLocation, Location
 from orchestration.store.store import Store
 
 KEPT = 20
-_ASKED = 3
+_USED = 3
+
+
+class LaunchKind(NamedTuple):
+    """Launches whose overheads compare."""
+
+    several_workers: bool
+    """Whether a run has several workers."""
+    joined: bool
+    """Whether the launch joins a running Ray cluster."""
 
 
 class LaunchTimes(BaseModel):
@@ -28,21 +37,19 @@ class LaunchTimes(BaseModel):
     time: datetime.datetime
     host: str
     several_workers: bool
-    """Whether a run was trained by several processes."""
     joined: bool
-    """Whether Ray ran before."""
     start: NonNegativeFloat
-    """From when the data is there until Ray runs and Tune is imported."""
+    """From the end of the data check until Ray runs and Tune is imported."""
     first_step: NonNegativeFloat
     """From then until the first run trains."""
     runs: NonNegativeFloat
     """From the first step until the last run has ended."""
     shutdown: NonNegativeFloat
-    """Ray's end."""
+    """Shutdown of Ray."""
     report: NonNegativeFloat
-    """The tables and the report, which are made while Ray ends."""
+    """Tables and report, which are made while Ray shuts down."""
     end: NonNegativeFloat
-    """From the end of the last run until all is done."""
+    """From the end of the last run until the end of the launch."""
 
 
 class Overhead(NamedTuple):
@@ -53,11 +60,11 @@ class Overhead(NamedTuple):
     first_step: float
     """From then until the first run trains."""
     end: float
-    """After the last run: Ray's end and the report."""
+    """After the last run: shutdown of Ray, and the report."""
 
     @property
     def seconds(self) -> float:
-        """All of it."""
+        """Sum of the parts."""
         return sum(self)
 
     @classmethod
@@ -67,40 +74,36 @@ class Overhead(NamedTuple):
 
 
 # On 2 quiet cores; see docs/results/performance.md.
-_UNKNOWN = {False: Overhead(4.0, 6.0, 3.0), True: Overhead(6.0, 30.0, 4.0)}
+_GUESS = {False: Overhead(4.0, 6.0, 3.0), True: Overhead(6.0, 30.0, 4.0)}
 
 _LAUNCHES = TypeAdapter(list[LaunchTimes])
 
 
-def expected(store: Store, *, several_workers: bool, joined: bool) -> Overhead:
+def expected_overhead(store: Store, kind: LaunchKind) -> Overhead:
     """Estimated overhead of the next launch on this store.
 
-    As the last launches of this kind took on this store and machine, else on this store, else on this machine, else a
-    guess.
-
-    Args:
-        several_workers: whether a run has several workers.
-        joined: whether Ray runs already.
+    Medians over the last launches of this kind on this store and machine, else on this store, else on this machine,
+    else a guess.
     """
     of_store, of_machine = _read(store.paths.launches), _read(_machine_file())
     here = [one for one in of_store if one.host == socket.gethostname()]
     for launches in (here, of_store, of_machine):
-        alike = [one for one in launches if (one.several_workers, one.joined) == (several_workers, joined)]
+        alike = [one for one in launches if (one.several_workers, one.joined) == kind]
         if alike:
-            return Overhead.of(alike[-_ASKED:])
-    return _UNKNOWN[several_workers]
+            return Overhead.of(alike[-_USED:])
+    return _GUESS[kind.several_workers]
 
 
 def record(store: Store, times: LaunchTimes) -> None:
-    """Keeps what a launch took; what cannot be written is not kept."""
-    for place in (store.paths.launches, _machine_file()):
+    """Keep the times of a launch in the store and on this machine, as far as they can be written."""
+    for file in (store.paths.launches, _machine_file()):
         with contextlib.suppress(OSError, StoreError):
-            place.write_text(_LAUNCHES.dump_json([*_read(place), times][-KEPT:], indent=1).decode())
+            file.write_text(_LAUNCHES.dump_json([*_read(file), times][-KEPT:], indent=1).decode())
 
 
-def _read(place: Location) -> list[LaunchTimes]:
+def _read(file: Location) -> list[LaunchTimes]:
     try:
-        return _LAUNCHES.validate_json(place.read_bytes())
+        return _LAUNCHES.validate_json(file.read_bytes())
     except (OSError, StoreError, ValidationError):
         return []
 

@@ -1,10 +1,10 @@
-"""What of a grid is done, what is left and what is not tried again; pure, nothing runs."""
+"""State of the runs of a grid: what is done, what is left, and what is given up. Runs nothing."""
 
 import collections
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from autodo.config.defaults import defaults_before
@@ -14,12 +14,9 @@ from autodo.errors import ConfigError
 from orchestration.grid.grid import GridConfig, expand
 from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.estimate import measure, rough_cost
-from orchestration.planning.run_queue import Job
+from orchestration.planning.run_queue import RETRIES, Job
 from orchestration.store.run_state import State
 from orchestration.store.store import Store
-
-RETRIES = 2
-"""Further attempts that a failed run has unless the command line says otherwise."""
 
 _SELECTORS: dict[str, Callable[[RunConfig], str]] = {
     "dataset": lambda run: run.dataset.label,
@@ -40,9 +37,9 @@ class Plan:
     given_up: frozenset[str]
     """Ids of the failed runs that a launch does not try again."""
 
-    @property
+    @functools.cached_property
     def left(self) -> dict[str, RunConfig]:
-        """What a launch would run, by run id."""
+        """Runs that a launch would run, by run id."""
         return {
             run_id: run
             for run_id, run in self.runs.items()
@@ -50,29 +47,28 @@ class Plan:
         }
 
     def counts(self) -> collections.Counter[State]:
-        """How many runs there are of each state."""
+        """Number of runs in each state."""
         return collections.Counter(self.states.values())
 
 
-def make_plan(runs: Iterable[RunConfig], store: Store, retries: int = RETRIES, forgiven: Collection[str] = ()) -> Plan:
-    """The runs with their states; a store that does not exist yet has none done.
+def make_plan(runs: Iterable[RunConfig], store: Store, retries: int = RETRIES, retried: Collection[str] = ()) -> Plan:
+    """The runs with their states; in a store that does not exist yet, none is done.
 
     Args:
-        retries: after so many further attempts a failed run is given up.
-        forgiven: ids of runs that are not given up whatever happened to them.
+        retries: further attempts after which a failed run is given up.
+        retried: ids of runs that are not given up, however often they failed.
     """
     by_id = {run.run_id: run for run in runs}
     states = store.status.states(by_id)
     failures = {run_id: store.status.failure(run_id) for run_id, state in states.items() if state is State.FAILED}
     given_up = {run_id for run_id, failure in failures.items() if failure and failure.given_up(retries)}
-    return Plan(by_id, states, frozenset(given_up.difference(forgiven)))
+    return Plan(by_id, states, frozenset(given_up.difference(retried)))
 
 
 def continued(grid: GridConfig, store: Store) -> tuple[GridConfig, str]:
-    """The grid with the defaults under which a store has launched it, and a line that says so if they are older ones.
+    """The grid with the defaults under which a store has launched it, and a remark if they are older ones.
 
-    So the command that was interrupted goes on with the same runs after defaults have changed. A grid that names its
-    `protocol` keeps it.
+    So the same command continues the same runs after defaults have changed. A grid that names its `protocol` keeps it.
     """
     before = store.grids().get(grid.name)
     if not isinstance(before, GridConfig) or "protocol" in grid.model_fields_set or before.protocol == grid.protocol:
@@ -84,8 +80,8 @@ def continued(grid: GridConfig, store: Store) -> tuple[GridConfig, str]:
     )
 
 
-def launched(store: Store) -> tuple[dict[str, tuple[GridConfig, list[RunConfig]]], list[ConfigError]]:
-    """The grids launched on a store by name, each with its runs; and why others can no longer be read or expanded."""
+def launched_grids(store: Store) -> tuple[dict[str, tuple[GridConfig, list[RunConfig]]], list[ConfigError]]:
+    """Grids launched on a store by name, each with its runs; and errors of those that cannot be read or expanded."""
     grids, errors = {}, []
     for name, grid in store.grids().items():
         try:
@@ -97,16 +93,16 @@ def launched(store: Store) -> tuple[dict[str, tuple[GridConfig, list[RunConfig]]
     return grids, errors
 
 
-def jobs_left(plan: Plan, store: Store, resources: Callable[[str], ResourcesConfig]) -> list[Job]:
-    """What is left, with what each run occupies and how long it is expected to take.
+def jobs_left(plan: Plan, store: Store, resources: Mapping[str, ResourcesConfig]) -> list[Job]:
+    """Jobs for the runs that are left, with their expected times.
 
     Args:
-        resources: of the run with this id.
+        resources: of each run, by run id.
     """
-    left = plan.left
-    estimates = measure(store, left.values())
+    estimates = measure(store, plan.left.values())
     return [
-        Job(run_id, run, resources(run_id), estimates.seconds(run), rough_cost(run)) for run_id, run in left.items()
+        Job(run_id, run, resources[run_id], estimates.seconds(run), rough_cost(run))
+        for run_id, run in plan.left.items()
     ]
 
 
@@ -116,20 +112,23 @@ def select(runs: Sequence[RunConfig], text: str) -> list[RunConfig]:
     Raises:
         ConfigError: if a key is unknown or no run has the value.
     """
-    there = {key: functools.partial(_values, runs, of) for key, of in _SELECTORS.items()}
-    wanted = parse_selection("--only", text, there)
+    present = {key: lambda of=of: {of(run) for run in runs} for key, of in _SELECTORS.items()}
+    wanted = parse_selection("--only", text, present)
     return [run for run in runs if all(_SELECTORS[key](run) in values for key, values in wanted.items())]
 
 
 def local_slots(resources: ResourcesConfig) -> int:
-    """How many runs fit on this machine at a time; 0 if none does, or for GPUs, which only Ray counts."""
+    """Number of runs that fit on this machine at a time; 0 if none does, or for GPUs, which only Ray counts."""
     return 0 if resources.gpus else (os.cpu_count() or 1) // (resources.cpus * resources.workers)
 
 
 def expected_rows(runs: Iterable[RunConfig]) -> list[dict[str, Any]]:
-    """The identity columns of runs that should be there, so that a report can show what is missing."""
+    """Identity columns of runs, from which a report knows what is missing."""
     return [{**run.identity, "config": run.model_dump_json()} for run in runs]
 
 
-def _values(runs: Iterable[RunConfig], of: Callable[[RunConfig], str]) -> set[str]:
-    return {of(run) for run in runs}
+def expected_in_store(store: Store) -> tuple[list[dict[str, Any]], list[str]]:
+    """`expected_rows` of all grids that were launched on a store, and warnings for grids that cannot be read."""
+    grids, errors = launched_grids(store)
+    rows = [row for _, runs in grids.values() for row in expected_rows(runs)]
+    return rows, [f"{error}; its missing runs are unknown" for error in errors]

@@ -1,4 +1,4 @@
-"""Which run starts next, which starts again after a failure, and when nothing starts any more. Knows nothing of Ray."""
+"""Order of the runs of a launch, repetition of failed ones, and the end of the launch. Knows nothing of Ray."""
 
 import dataclasses
 import math
@@ -10,35 +10,37 @@ from orchestration.grid.resources import ResourcesConfig
 from orchestration.store.patience import BUSY_SECONDS
 from orchestration.store.run_state import Failure
 
+RETRIES = 2
+"""Further attempts of a failed run unless the command line says otherwise."""
 BUSY_PAUSE_SECONDS = 2.0
 """Between two looks at a run that another process is at work on."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A run and what it occupies."""
+    """A run to do, with its resources and expected time."""
 
     run_id: str
     run: RunConfig
     resources: ResourcesConfig
     expected_seconds: float | None = None
-    """From earlier runs of its kind; None if there are none."""
+    """From earlier runs of its kind; None without such runs."""
     rough_cost: float = 1.0
-    """Tells which of the runs of unknown length are probably the longest; see `estimate.rough_cost`."""
+    """Orders the runs of unknown length, the costliest first; see `estimate.rough_cost`."""
 
 
 class RunQueue:
     """The runs of a launch: waiting, at work, or over.
 
-    The longest starts first, since a long run that starts last would keep every other machine waiting; a run of unknown
-    length may be long, the more so the more its method costs. A run that fails goes to the end and is tried again as
-    long as `Failure.given_up` allows.
+    The longest run starts first, since it would keep the other slots waiting if it started last; runs of unknown length
+    come before all others, the costliest method first. A run that fails goes to the end and is tried again as long as
+    `Failure.given_up` allows.
 
     Args:
-        retries: how many further attempts a failed run has; losses of its node are not counted.
-        at_most: so many runs are at work at a time; None for no limit.
-        patience_seconds: time for which runs of other processes are waited for when nothing else is left.
-        seconds: after so long no run starts and those at work are asked to stop; None for no limit.
+        retries: further attempts of a failed run; losses of its node are not counted.
+        at_most: the most runs at work at a time; None for no limit.
+        seconds: time budget, after which no run starts and those at work are asked to stop; None for no limit.
+        patience_seconds: time to wait for runs of other processes when nothing else is left.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class RunQueue:
 
     @property
     def stopping(self) -> bool:
-        """Whether no run starts any more, by `stop` or because the time is over."""
+        """Whether no further run starts, by `stop` or because the time is over."""
         return self._stopped or self.out_of_time
 
     @property
@@ -82,21 +84,20 @@ class RunQueue:
 
     @property
     def busy(self) -> tuple[str, ...]:
-        """Ids of the runs that another process is at work on, as far as is known."""
+        """Ids of the runs that another process was last seen at work on."""
         return tuple(self._busy)
 
     def stop(self) -> None:
-        """From now on no run starts."""
+        """Start no further run."""
         self._stopped = True
 
     def take(self) -> Job | None:
-        """The next run, which is at work from now on; None if there is none at the moment."""
+        """Take the next run, which counts as at work from now on; None if there is none at the moment."""
         if self.stopping or len(self._at_work) >= self._at_most:
             return None
         if not self._waiting and self._busy and self._clock() - self._last_look >= BUSY_PAUSE_SECONDS:
             self._last_look = self._clock()
-            # One of them, the one that has waited longest.
-            run_id = next(iter(self._busy))
+            run_id = next(iter(self._busy))  # the one that has waited longest
             self._waiting.append(self._busy.pop(run_id))
         if not self._waiting:
             return None
@@ -105,20 +106,20 @@ class RunQueue:
         return job
 
     def ended(self, run_id: str) -> None:
-        """The run is done, has stopped when asked to, or was stopped before it began."""
+        """Count a run as over: done, stopped when asked to, or stopped before it began."""
         self._at_work.pop(run_id)
         self._quiet_since = self._clock()
 
     def is_busy(self, run_id: str) -> None:
-        """Another process is at work on the run."""
+        """Set a run aside, because another process is at work on it."""
         self._busy[run_id] = self._at_work.pop(run_id)
 
     def failed(self, run_id: str, failure: Failure) -> bool:
-        """Whether the run, which has failed, is tried again."""
+        """Count a failure of a run; return whether the run is tried again."""
         job = self._at_work.pop(run_id)
         self._quiet_since = self._clock()
         if failure.counts:
-            # A store that cannot be written does not count for us.
+            # Counted here too, because a store that cannot be written keeps no count.
             self._failed_here[run_id] = self._failed_here.get(run_id, 0) + 1
         if failure.given_up(self._retries) or self._failed_here.get(run_id, 0) > self._retries:
             return False

@@ -1,91 +1,79 @@
-"""Search of the policies that the runs of a launch need and the store lacks, on Ray."""
+"""The searches of a launch, before the runs that need their policies."""
 
-import contextlib
-import sys
-import time
-from collections.abc import Sequence
+import dataclasses
+import signal
+from collections.abc import Mapping
 
 from rich.console import Console
 
-from autodo.errors import StoreError
-from autodo.io.storage import Location
-from orchestration.display.grid_progress import GridProgress
-from orchestration.execution.options import LaunchOptions
+from autodo.config.run import RunConfig
+from autodo.io.storage import Location, StrPath
+from autodo.io.uri import absolute
+from autodo.search.algorithms import ALGORITHMS
+from autodo.search.tasks import search_config
+from orchestration.display.search_display import SearchDisplay
 from orchestration.grid.resources import ResourcesConfig
-from orchestration.planning.required_policies import searches_left
-from orchestration.planning.run_queue import Job
+
+# First of all that touches Ray: it sets the environment that Ray reads at its import.
 from orchestration.ray_cluster import cluster as clusters
-from orchestration.store.failures import record
+from orchestration.search.actor_pool import ActorPool
+from orchestration.search.population_searches import PopulationSearches
+from orchestration.search.stop_condition import StopCondition, StopReason
+from orchestration.search.task_searches import TaskSearches
+from orchestration.store.failures import Reason
 from orchestration.store.store import Store
 
 
+@dataclasses.dataclass(frozen=True)
+class SearchResults:
+    """The end of all searches.
+
+    Args:
+        failed: reasons of the searches that failed, by search id.
+        stop_reason: reason why some may be neither found nor failed.
+    """
+
+    failed: dict[str, Reason]
+    stop_reason: StopReason | None
+
+
 def find_policies(
-    jobs: Sequence[Job],
+    wanted: Mapping[str, RunConfig],
     store: Store,
     console: Console,
     *,
-    local: bool,
-    options: LaunchOptions,
-    progress: GridProgress,
+    resources: ResourcesConfig,
+    slots: int,
     scratch: Location,
-) -> list[Job]:
-    """Search missing policies and return the runs that can start; the runs of a search that fails have failed.
+    retries: int,
+    seconds: float | None = None,
+    data_dir: StrPath | None = None,
+) -> SearchResults:
+    """Searches the policies that the store lacks, on the Ray that runs in this process.
+
+    Searches that are made of tasks run side by side, populations after them one by one. A search that fails leaves the
+    others alone; one that another launch executes is waited for. The first Ctrl-C or SIGTERM ends all of them, and the
+    next call continues: a network from the checkpoint of its last epoch, a population from its last perturbation.
 
     Args:
-        local: whether Ray runs on this machine only.
-        progress: is told of failed runs, and of the reason to stop if there is one.
-        scratch: a temporary folder that all nodes see.
+        wanted: by search id, a run that needs the policy.
+        resources: resources of one process; `workers` is not used.
+        slots: largest number of processes.
+        scratch: a folder that all nodes see, for Tune's checkpoints.
+        retries: number of times that the death of a process is forgiven a search; the loss of a node always is.
+        seconds: time after which the searches end as by Ctrl-C; None for no limit.
+    Raises:
+        KeyboardInterrupt: on a second Ctrl-C or SIGTERM.
     """
-    wanted = searches_left((job.run for job in jobs), store)
-    if not wanted:
-        return list(jobs)
-    from autodo.search.algorithms import ALGORITHMS
-    from autodo.search.tasks import search_config
-    from orchestration.search import population_searches, task_searches
-
-    # One size for all searches, so that no process waits for the room of one of another size.
-    sizes = [job.resources for job in jobs if job.run.search_id in wanted]
-    resources = ResourcesConfig(
-        cpus=max(size.cpus for size in sizes),
-        gpus=max(size.gpus for size in sizes),
-        memory=max((size.memory for size in sizes if size.memory is not None), default=None),
-    )
     of_tasks = {search_id: run for search_id, run in wanted.items() if search_config(run).algorithm in ALGORITHMS}
     populations = {search_id: run for search_id, run in wanted.items() if search_id not in of_tasks}
-    start = time.monotonic()
-    ended = task_searches.find_policies(
-        of_tasks,
-        store,
-        console,
-        resources=resources,
-        slots=min(clusters.slots(resources, local=local), options.max_concurrent or sys.maxsize),
-        retries=options.retries,
-        seconds=options.seconds,
-        data_dir=options.data_dir,
-    )
-    failed, progress.stop_reason = ended.failed, ended.stop_reason
-    if populations and progress.stop_reason is None:
-        ended = population_searches.find_policies(
-            populations,
-            store,
-            console,
-            resources=resources,
-            scratch=scratch,
-            retries=options.retries,
-            seconds=options.seconds_left(start),
-            data_dir=options.data_dir,
-        )
-        failed, progress.stop_reason = {**failed, **ended.failed}, ended.stop_reason
-    ready = []
-    for job in jobs:
-        search_id = job.run.search_id or ""
-        if search_id not in failed:
-            ready.append(job)
-            continue
-        reason = failed[search_id]
-        line = f"the search of its policy failed, see {store.paths.search(search_id)}: {reason.last_line}"
-        with contextlib.suppress(StoreError):
-            store.begin(job.run)
-        record(store, job.run_id, reason._replace(last_line=line))
-        progress.ended(job.run_id, "failed", line)
-    return ready
+    data_path = absolute(data_dir) if data_dir else None
+    with SearchDisplay(wanted, console) as display:
+        stop = StopCondition(seconds, display.say)
+        with clusters.on_signal(signal.SIGINT, stop.on_signal), clusters.on_signal(signal.SIGTERM, stop.on_signal):
+            pool = ActorPool(store.uri, data_path, resources, slots)
+            failed = TaskSearches(of_tasks, store, display, pool, stop, retries).run()
+            failed |= PopulationSearches(
+                populations, store, display, stop, retries, data_dir=data_path, resources=resources, scratch=scratch
+            ).run()
+    return SearchResults(failed, stop.reason)

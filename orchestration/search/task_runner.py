@@ -1,7 +1,8 @@
-"""Searches in a store: a task of one in this process, or one from its beginning to its end. Knows nothing of Ray."""
+"""Searches in a store without Ray: single tasks, and whole searches in this process."""
 
 import contextlib
 import logging
+import time
 from collections.abc import Iterator
 
 from autodo.augment.policy_file import PolicyFile
@@ -9,7 +10,7 @@ from autodo.config.run import RunConfig
 from autodo.io.retry import retry
 from autodo.io.storage import StrPath
 from autodo.search.algorithms import algorithm_of
-from autodo.search.tasks import Driver, Json, ReportLine, Task, TaskContext, Worker
+from autodo.search.tasks import Driver, Json, Report, Task, TaskContext, Worker
 from orchestration.execution.process import load_on_node, logging_to
 from orchestration.store.attempt import Attempt
 from orchestration.store.patience import busy_seconds
@@ -22,12 +23,8 @@ _WORKERS_KEPT = 2
 """Searches whose data and networks a process keeps in memory."""
 
 
-def _silent(_: str) -> None:
-    """For tasks that take seconds."""
-
-
 class TaskRunner:
-    """Does tasks of searches in this process, which keeps the data and networks of the last ones.
+    """Performs tasks of searches in this process, which keeps the data and networks of the last searches.
 
     Args:
         data_dir: path or URI of the files of a named dataset.
@@ -39,26 +36,26 @@ class TaskRunner:
         self._store, self._data_dir, self._download, self._device = store, data_dir, download, device
         self._workers: dict[str, Worker] = {}
 
-    def perform(self, config: RunConfig, task: Task, told: ReportLine = _silent) -> Json:
-        """The result of a task; a long one goes on from its checkpoint in the store.
+    def perform(self, config: RunConfig, task: Task, report: Report = lambda _: None) -> Json:
+        """Performs a task; a long one continues from its checkpoint in the store. Returns its result.
 
         Args:
-            told: is called with a line after every epoch of a long task.
+            report: called with a line after every epoch of a long task.
         Raises:
-            RunBusy: if another process does not leave the task. DataError, StoreError, TrainingDiverged.
+            RunBusy: if another process does not release the task. DataError, StoreError, TrainingDiverged.
         """
         search_id = _id(config)
         if not task.long:
-            return self._worker(config).perform(task, None, _silent)
+            return self._worker(config).perform(task, None, report)
         with _patient_attempt(self._store, search_id, task.name) as attempt, logging_to(attempt.log):
 
-            def tell(line: str) -> None:
+            def log_and_report(line: str) -> None:
                 logger.info("%s: %s", search_id, line)
                 attempt.keep()
-                told(line)
+                report(line)
 
             try:
-                result = self._worker(config).perform(task, attempt.checkpoint, tell)
+                result = self._worker(config).perform(task, attempt.checkpoint, log_and_report)
                 attempt.settle()
             except Exception:
                 logger.exception("failed")
@@ -72,14 +69,14 @@ class TaskRunner:
         if search_id not in self._workers:
             while len(self._workers) >= _WORKERS_KEPT:
                 self._workers.pop(next(iter(self._workers)))
-            prepared = data.prepare(load_on_node(config.dataset, self._data_dir, self._download), config)
-            context = TaskContext(config, prepared, self._device, self._store.paths.search(search_id))
+            splits = data.prepare(load_on_node(config.dataset, self._data_dir, self._download), config)
+            context = TaskContext(config, splits, self._device, self._store.paths.search(search_id))
             self._workers[search_id] = algorithm_of(config).worker(context)
         return self._workers[search_id]
 
 
 def begin(config: RunConfig, store: Store) -> Driver:
-    """The search of a run, as far as the store has it. Call it inside `store.search_attempt`."""
+    """The driver of a run's search, in the state that the store holds. Call it inside `store.search_attempt`."""
     return algorithm_of(config).driver(config, store.paths.search(_id(config)))
 
 
@@ -90,12 +87,12 @@ def search_in_store(
     data_dir: StrPath | None = None,
     download: bool = False,
     device: str = "cpu",
-    tell: ReportLine = _silent,
+    report: Report = lambda _: None,
 ) -> PolicyFile:
-    """The policy of a run from the store; one that is not there is searched in this process and kept.
+    """The policy of a run from the store; if it is not there, it is searched in this process and kept.
 
     Raises:
-        RunBusy: if another process is at work on the search. ConfigError: if it needs several processes.
+        RunBusy: if another process executes the search. ConfigError: if it needs several processes.
         DataError, StoreError, TrainingDiverged.
     """
     search_id = _id(config)
@@ -106,29 +103,33 @@ def search_in_store(
         if search_id in store.policies.names():
             return store.policies.read(search_id)
         driver = begin(config, store)
-        logger.info("%s: %s", search_id, driver.headline())
+        logger.info("%s: %s", search_id, driver.status_line())
         while driver.policy is None:
             for task in driver.ready():
-                driver.ended(task, runner.perform(config, task, tell))
+                driver.task_done(task, runner.perform(config, task, report))
                 attempt.keep()
-                tell(driver.headline())
-            logger.info("%s: %s", search_id, driver.headline())
-        return finish(driver, search_id, store, attempt)
+                report(driver.status_line())
+            logger.info("%s: %s", search_id, driver.status_line())
+        save_policy(driver.policy, search_id, store, attempt)
+        logger.info("%s: found", search_id)
+        return driver.policy
 
 
-def finish(driver: Driver, search_id: str, store: Store, attempt: Attempt) -> PolicyFile:
-    """Keeps what a search has found."""
-    assert driver.policy is not None
+def save_policy(policy: PolicyFile, search_id: str, store: Store, attempt: Attempt) -> None:
+    """Writes the policy of a search to the store, and ends the attempt."""
     attempt.settle()
-    store.policies.write(search_id, driver.policy)
+    store.policies.write(search_id, policy)
     attempt.saved = True
-    logger.info("%s: found", search_id)
-    return driver.policy
+
+
+def write_log(attempt: Attempt, search_id: str, line: str) -> None:
+    """Writes a line with its time to the log of a search."""
+    attempt.log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {search_id}: {line}\n")
 
 
 @contextlib.contextmanager
 def _patient_attempt(store: Store, search_id: str, task: str) -> Iterator[Attempt]:
-    """An attempt at a task; one that another process is at work on is waited for."""
+    """An attempt at a task, once no other process is at work on it."""
     seconds = busy_seconds(store.root)
     with contextlib.ExitStack() as stack:
         yield retry(

@@ -147,9 +147,9 @@ class Tuner:
 
 
 class ActorPool:
-    """In the place of `search_pool.ActorPool`: an actor that would be a process on Ray is an object here.
+    """In the place of `actor_pool.ActorPool`: an actor that would be a process on Ray is an object here.
 
-    One job is done at each look for answers.
+    One task is performed at each look for outcomes.
     """
 
     room = True
@@ -159,42 +159,42 @@ class ActorPool:
     done: ClassVar[list[str]] = []
     """Names of the tasks that were done."""
     before_each: Callable[[], object] = staticmethod(lambda: None)
-    """Called before a job is done."""
+    """Called before a task is performed."""
 
-    def __init__(self, given: dict[str, Any], resources: ResourcesConfig, slots: int) -> None:
-        self._given, self._slots = given, slots
-        self._hand: actor_pool.SearchActor | None = None
-        self.jobs: list[actor_pool.SearchTask] = []
+    def __init__(self, store: str, data_dir: str | None, resources: ResourcesConfig, slots: int) -> None:
+        self._arguments, self._slots = (store, data_dir, resources), slots
+        self._actor: actor_pool.SearchActor | None = None
+        self.busy: list[actor_pool.SearchTask] = []
 
     def has_begun(self) -> bool:
-        return self.room and bool(self.jobs)
+        return self.room and bool(self.busy)
 
     def need(self) -> str:
         return "a search needs more"
 
-    def start(self, jobs: Sequence[actor_pool.SearchTask]) -> list[actor_pool.SearchTask]:
-        free = self._slots - len(self.jobs)
-        self.jobs += jobs[:free]
-        return list(jobs[free:])
+    def start(self, tasks: Sequence[actor_pool.SearchTask]) -> list[actor_pool.SearchTask]:
+        free = self._slots - len(self.busy)
+        self.busy += tasks[:free]
+        return list(tasks[free:])
 
-    def answers(self, seconds: float) -> list[tuple[actor_pool.SearchTask, actor_pool.TaskOutcome | RayError]]:
-        if not self.jobs or not self.room:
+    def outcomes(self, seconds: float) -> list[tuple[actor_pool.SearchTask, actor_pool.TaskOutcome | RayError]]:
+        if not self.busy or not self.room:
             time.sleep(0.001)
             return []
         self.before_each()
-        job = self.jobs.pop(0)
-        if deaths := self.dies.get(job.task.name):
-            return [(job, RayActorError(error_msg=deaths.pop(0)))]
-        self._hand = self._hand or actor_pool.SearchActor(self._given)
-        answer = self._hand.perform(job.config, job.task)
-        if answer[0] == "failed":
-            self._hand = None
+        search_task = self.busy.pop(0)
+        if deaths := self.dies.get(search_task.task.name):
+            return [(search_task, RayActorError(error_msg=deaths.pop(0)))]
+        self._actor = self._actor or actor_pool.SearchActor(*self._arguments)
+        outcome = self._actor.perform(search_task.config, search_task.task)
+        if outcome[0] == "failed":
+            self._actor = None
         else:
-            self.done.append(job.task.name)
-        return [(job, answer)]
+            self.done.append(search_task.task.name)
+        return [(search_task, outcome)]
 
     def end(self) -> None:
-        self.jobs = []
+        self.busy = []
 
 
 # ----- runs that are acted

@@ -6,8 +6,7 @@ from torch import Tensor
 
 from autodo.augment import geometry
 from autodo.augment.apply_draws import apply_draws
-from autodo.augment.magnitude_ranges import PUBLISHED
-from autodo.augment.operations import BLENDING, MOVING, NAMES, OPERATIONS, operate, to_float
+from autodo.augment.operations import BLENDING, MOVING, NAMES, OPERATIONS
 from autodo.augment.policies import Draws
 from tests import pil_policy
 
@@ -32,7 +31,6 @@ VALUES = {
     "Sharpness": [0.01, 0.1, 0.7, 1.0, 1.5, 1.99],
     "Cutout": [0.0, 0.01, 0.1, 0.2],
 }
-SMOOTH = ["Contrast", "Color", "Brightness", "Sharpness"]
 
 
 def all_of(name: str, count: int, value: float) -> Draws:
@@ -87,54 +85,6 @@ def test_operations_that_are_computed_together_stand_together() -> None:
     assert all(
         [operation.matrix, operation.base, operation.exact].count(None) == 2 for operation in OPERATIONS.values()
     )
-
-
-@pytest.mark.parametrize("name", SMOOTH)
-def test_smooth_operations_are_the_exact_ones_without_the_cut(name: str) -> None:
-    images = pil_policy.photographs(24, 20, 3)
-    for value in VALUES[name]:
-        smooth = operate(name, to_float(images, torch.float64), torch.full((len(images),), value).double())
-        exact = to_float(apply_draws(images, all_of(name, len(images), value)), torch.float64)
-        # Up to float32's rounding, never above the smooth one, and never a whole level below it.
-        assert (smooth - exact).min() > -1e-6, value
-        assert (smooth - exact).max() < 1 / 255 + 1e-6, value
-
-
-@pytest.mark.parametrize("name", [name for name in NAMES if OPERATIONS[name].matrix is None and name not in SMOOTH])
-def test_operate_applies_discrete_operations_exactly(name: str) -> None:
-    images = pil_policy.photographs(24, 20, 3)
-    for value in VALUES[name]:
-        draws = all_of(name, len(images), value)
-        result = operate(name, to_float(images, torch.float32), draws.value[:, 0], draws.centre[:, 0])
-        assert torch.equal(result, to_float(apply_draws(images, draws), torch.float32))
-
-
-@pytest.mark.parametrize("name", [name for name in PUBLISHED if OPERATIONS[name].differentiable])
-def test_gradients_in_values_and_images(name: str) -> None:
-    # Inside of (0, 1), so that nothing is clipped. Contrast, Color and Sharpness cut their base to whole levels, and
-    # the gradient passes straight through the cut, so that only the one in the value can be checked by differences.
-    generator = torch.Generator().manual_seed(0)
-    images = (0.3 + 0.4 * torch.rand(3, 3, 5, 6, generator=generator, dtype=torch.float64)).requires_grad_()
-    middle = 0.6 if name in SMOOTH else 0.13
-    value = torch.tensor([middle, middle + 0.02, middle - 0.05], dtype=torch.float64, requires_grad=True)
-    if name in {"Contrast", "Color", "Sharpness"}:
-        cut = operate(name, images, value)
-        direction = torch.randn(cut.shape, generator=generator, dtype=torch.float64)
-        (by_value,) = torch.autograd.grad((cut * direction).sum(), value)
-        wide = [operate(name, images, value + step) for step in (0.1, -0.1)]
-        expected = ((wide[0] - wide[1]) * direction).sum((1, 2, 3)) / 0.2
-        torch.testing.assert_close(by_value, expected)
-    else:
-        assert torch.autograd.gradcheck(lambda images, value: operate(name, images, value), (images, value))
-
-
-def test_bilinear_is_nearest_where_pixels_meet_pixels() -> None:
-    images = pil_policy.photographs(20, 20, 3)
-    pixels = to_float(images, torch.float32)
-    for name, value in (("TranslateX", 0.25), ("TranslateY", -0.25), ("Rotate", 90.0)):
-        nearest = to_float(apply_draws(images, all_of(name, len(images), value)), torch.float32)
-        smooth = operate(name, pixels, torch.full((len(images),), value))
-        torch.testing.assert_close(smooth, nearest, rtol=0, atol=2e-5)
 
 
 def test_a_row_of_the_matrix_says_where_a_pixel_is_read_from() -> None:

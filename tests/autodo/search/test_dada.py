@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from autodo.search import dada
 from autodo.search.dada import PAIRS, Dada, halves
-from autodo.search.smooth_operations import SEARCHED, apply_each
+from autodo.search.differentiable_operations import SEARCHED
 from autodo.search.unrolled_step import Parameters
 from tests.autodo.search.toys import brightness_classes, search_run
 
@@ -46,7 +46,7 @@ def test_the_gradient_that_the_policy_gets_is_unbiased(monkeypatch: pytest.Monke
     with torch.no_grad():
         policy.weights.copy_(torch.tensor([0.4, -0.3, 0.1]))
         policy.probability.copy_(torch.tensor([[0.3, 0.8], [0.6, 0.5], [0.2, 0.7]]))
-    pixels = search.material.pixels(torch.arange(count), start)
+    pixels = search.data.cropped(torch.arange(count), start)
     template = torch.randn(count, 1, 8, 8, generator=start) + 0.5
 
     def effect(images: Tensor) -> Tensor:
@@ -60,8 +60,8 @@ def test_the_gradient_that_the_policy_gets_is_unbiased(monkeypatch: pytest.Monke
             for gate, chance in zip(gates, probability[number], strict=True):
                 p = p * (chance if gate else 1 - chance)
             rows = [torch.tensor([values]).expand(count, 2) for values in (operations, gates)]
-            augmented = apply_each(pixels, rows[0], torch.zeros(count, 2), rows[1], search.setting, start)
-            expected = expected + p * effect(search.material.train_view(augmented, start)).mean()
+            augmented = search.operations.apply_each(pixels, rows[0], torch.zeros(count, 2), rows[1], start)
+            expected = expected + p * effect(search.data.train_view(augmented, start)).mean()
     scale = torch.tensor(0.25)
     exact = torch.autograd.grad(scale * expected, (weights, probability))
 
@@ -83,19 +83,19 @@ def test_the_gradient_that_the_policy_gets_is_unbiased(monkeypatch: pytest.Monke
 def test_the_effect_of_an_image_is_what_it_does_to_the_val_loss() -> None:
     """-lr <v, gradient of its train loss>, v the gradient of the val loss after the step, against autograd."""
     search = Dada(search_run("dada", images=64), brightness_classes(64), "cpu")
-    material, network, labels = search.material, search.network, search.material.labels
+    data, network, labels = search.data, search.network, search.data.labels
     train, val, lr = search.train[:16], search.val[:16], 0.05
     found: list[tuple[Tensor, Tensor]] = []
 
     def recorded(pixels: Tensor, effect: Callable[[Tensor], Tensor], scale: Tensor, generator: object) -> Tensor:
         theta = list(network.parameters())
-        images = material.train_view(1 - pixels, torch.Generator().manual_seed(1))
+        images = data.train_view(1 - pixels, torch.Generator().manual_seed(1))
         losses = F.cross_entropy(network(images), labels[train], reduction="none")
         gradients = [
             torch.cat([g.flatten() for g in torch.autograd.grad(loss, theta, retain_graph=True)]) for loss in losses
         ]
         moved = {name: value - lr * step[name] for name, value in network.named_parameters()}
-        val_loss = F.cross_entropy(functional_call(network, moved, (material.test_view(val),)), labels[val])
+        val_loss = F.cross_entropy(functional_call(network, moved, (data.test_view(val),)), labels[val])
         v = torch.cat([g.flatten() for g in torch.autograd.grad(val_loss, list(moved.values()))])
         found.append((scale * effect(images), -lr * torch.stack(gradients) @ v))
         return torch.zeros(())
@@ -120,8 +120,8 @@ def test_an_operation_that_harms_loses(estimator: str) -> None:
     """Where an image costs as much as its brightness has changed: Invert's pairs lose weight, and its gates close."""
     run = search_run("dada", images=256, policy_lr=0.03, estimator=estimator)
     search = Dada(run, brightness_classes(256), "cpu")
-    pixels = search.material.pixels(torch.arange(64), torch.Generator().manual_seed(0))
-    original = search.material.train_view(pixels, torch.Generator()).mean((1, 2, 3))
+    pixels = search.data.cropped(torch.arange(64), torch.Generator().manual_seed(0))
+    original = search.data.train_view(pixels, torch.Generator()).mean((1, 2, 3))
 
     def effect(images: Tensor) -> Tensor:
         return (images.mean((1, 2, 3)) - original).square()
@@ -147,7 +147,7 @@ def test_an_operation_that_changes_the_class_loses(estimator: str) -> None:
             "dada", seed=seed, images=256, epochs=10, batch_size=64, lr=0.05, policy_lr=0.03, estimator=estimator
         )
         search = Dada(run, brightness_classes(256), "cpu")
-        for epoch in range(search.epochs):
+        for epoch in range(search.settings.epochs):
             search.run_epoch(epoch)
         found.append(advantages(search))
     by_share, by_probability = torch.tensor(found).mean(0).tolist()

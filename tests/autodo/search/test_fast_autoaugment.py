@@ -15,7 +15,8 @@ from autodo.errors import ConfigError, StoreError
 from autodo.fit import fit
 from autodo.io.storage import locate
 from autodo.search.algorithms import search_in_process
-from autodo.search.fast_autoaugment import FastAutoAugment, FoldWorker, Trial, propose, select
+from autodo.search.fast_autoaugment import FastAutoAugmentDriver, SubPolicies, Trial, propose, select
+from autodo.search.fold_worker import FoldWorker
 from autodo.search.tasks import Task, TaskContext
 
 SMALL = {
@@ -45,20 +46,20 @@ def data():
 
 @pytest.fixture(scope="module")
 def found(data) -> PolicyFile:
-    return search_in_process(searched_run(), data, device="cpu", tell=lambda _: None)
+    return search_in_process(searched_run(), data, device="cpu", report=lambda _: None)
 
 
 def test_a_policy_is_found_with_where_it_comes_from(found):
     assert 2 * 2 <= len(found.sub_policies) <= 2 * 2 * 5, "of 2 folds the 2 best trials, of up to 5 sub-policies each"
     assert {len(steps) for steps in found.sub_policies} == {2}
-    told = found.provenance
-    assert told["search_id"] == searched_run().search_id
-    assert told["search"]["trials"] == 6
-    assert (told["distortion"], told["seed"], told["number_of_trials"]) == ("2-0.1", 0, 12)
-    assert [len(fold) for fold in told["rewards"]] == [6, 6]
-    assert all(0.1 < reward <= 1 for fold in told["rewards"] for reward in fold), "better than guessing"
-    assert told["seconds"] > 0
-    assert "torch" in told["versions"]
+    trials = found.provenance
+    assert trials["search_id"] == searched_run().search_id
+    assert trials["search"]["trials"] == 6
+    assert (trials["distortion"], trials["seed"], trials["number_of_trials"]) == ("2-0.1", 0, 12)
+    assert [len(fold) for fold in trials["rewards"]] == [6, 6]
+    assert all(0.1 < reward <= 1 for fold in trials["rewards"] for reward in fold), "better than guessing"
+    assert trials["seconds"] > 0
+    assert "torch" in trials["versions"]
     assert PolicyFile.model_validate_json(found.model_dump_json(by_alias=True)) == found
 
 
@@ -70,33 +71,33 @@ def test_fit_searches_what_it_needs(found):
     assert fit(searched_run(), device="cpu", policy=found).error == outcome.error, "the search is the same each time"
 
 
-class Bed:
+class SearchBench:
     """A driver and workers on one folder, with tasks done in an order of the test's choice."""
 
     def __init__(self, folder, data, config=None):
         self.config = config or searched_run()
         self.files = locate(folder)
-        self.driver = FastAutoAugment(self.config, self.files)
+        self.driver = FastAutoAugmentDriver(self.config, self.files)
         self.context = TaskContext(self.config, data, "cpu", self.files)
         self.worker = FoldWorker(self.context)
-        self.jobs: list[Task] = []
+        self.tasks_left: list[Task] = []
 
-    def go_on(self, tasks=10**6, order=list):
-        """Does so many tasks, or all."""
+    def continue_(self, tasks=10**6, order=list):
+        """Performs up to so many tasks."""
         while self.driver.policy is None and tasks > 0:
-            self.jobs = order(self.jobs + self.driver.ready())
-            task = self.jobs.pop(0)
+            self.tasks_left = order(self.tasks_left + self.driver.ready())
+            task = self.tasks_left.pop(0)
             # As over a wire.
             result = json.loads(json.dumps(self.worker.perform(task, None, lambda _: None)))
-            self.driver.ended(task, result)
+            self.driver.task_done(task, result)
             tasks -= 1
         return self.driver.policy
 
 
 @pytest.mark.parametrize("tasks", [1, 2, 5, 9])
 def test_a_search_that_is_cut_ends_as_one_that_is_not(tasks, tmp_path, data, found):
-    assert Bed(tmp_path, data).go_on(tasks) is None
-    policy = Bed(tmp_path, data).go_on()
+    assert SearchBench(tmp_path, data).continue_(tasks) is None
+    policy = SearchBench(tmp_path, data).continue_()
     assert policy.sub_policies == found.sub_policies
     assert policy.provenance["rewards"] == found.provenance["rewards"]
 
@@ -104,10 +105,10 @@ def test_a_search_that_is_cut_ends_as_one_that_is_not(tasks, tmp_path, data, fou
 def test_the_order_in_which_tasks_end_changes_nothing(tmp_path, data, found):
     generator = np.random.default_rng(0)
 
-    def shuffled(jobs):
-        return [jobs[n] for n in generator.permutation(len(jobs))]
+    def shuffled(tasks_left):
+        return [tasks_left[n] for n in generator.permutation(len(tasks_left))]
 
-    assert Bed(tmp_path, data).go_on(order=shuffled).sub_policies == found.sub_policies
+    assert SearchBench(tmp_path, data).continue_(order=shuffled).sub_policies == found.sub_policies
 
 
 TRIAL = {"sub_policies": [[["Rotate", 0.1, 0.2]] * 2] * 5, "reward": 0.5, "seconds": 1, "device": "cpu"}
@@ -135,9 +136,9 @@ def kept(trained=None, **changes) -> bytes:
     ],
 )
 def test_damaged_progress_is_named_and_done_again(content, tmp_path, data, found, caplog):
-    Bed(tmp_path, data).go_on(9)
+    SearchBench(tmp_path, data).continue_(9)
     (tmp_path / "fold-0.json").write_bytes(content)
-    policy = Bed(tmp_path, data).go_on()
+    policy = SearchBench(tmp_path, data).continue_()
     assert policy.sub_policies == found.sub_policies
     assert "fold-0.json cannot be used" in caplog.text
 
@@ -146,12 +147,12 @@ def test_progress_that_cannot_be_kept_costs_nothing_but_itself(tmp_path, data, f
     def full(*_):
         raise StoreError("no space left")
 
-    bed = Bed(tmp_path, data)
+    bench = SearchBench(tmp_path, data)
     with monkeypatch.context() as patch:
-        patch.setattr(type(bed.files), "write_text", full)
-        bed.go_on(7)
+        patch.setattr(type(bench.files), "write_text", full)
+        bench.continue_(7)
     assert "were not kept: no space left" in caplog.text
-    assert bed.go_on().sub_policies == found.sub_policies
+    assert bench.continue_().sub_policies == found.sub_policies
 
 
 class Payload:
@@ -168,7 +169,7 @@ class Payload:
 def test_a_network_that_is_gone_is_trained_again(damage, tmp_path, data, found):
     import torch
 
-    Bed(tmp_path, data).go_on(6)
+    SearchBench(tmp_path, data).continue_(6)
     file = tmp_path / "fold-0" / "model.pt"
     if damage == "cut":
         file.write_bytes(file.read_bytes()[:1000])
@@ -178,12 +179,12 @@ def test_a_network_that_is_gone_is_trained_again(damage, tmp_path, data, found):
         torch.save({"encoder": Payload(tmp_path / "executed")}, file)
     else:
         torch.save({"encoder": {}, "head": {}}, file)
-    assert Bed(tmp_path, data).go_on().sub_policies == found.sub_policies
+    assert SearchBench(tmp_path, data).continue_().sub_policies == found.sub_policies
     assert not (tmp_path / "executed").exists()
 
 
 def test_what_changes_the_search_changes_what_is_found(data, found):
-    other = search_in_process(searched_run(**{"policy.search.lr": 0.02}), data, device="cpu", tell=lambda _: None)
+    other = search_in_process(searched_run(**{"policy.search.lr": 0.02}), data, device="cpu", report=lambda _: None)
     assert other.provenance["rewards"] != found.provenance["rewards"]
 
 
@@ -211,14 +212,18 @@ def step(operation: str, probability: float = 0.5, level: float = 0.5):
     return operation, probability, level
 
 
+def trial(sub_policies: SubPolicies, reward: float) -> Trial:
+    return Trial(sub_policies=sub_policies, reward=reward, seconds=1.0, device="cpu")
+
+
 def test_the_best_trials_are_put_together_without_repeats():
     a, b = (step("Rotate"), step("Invert")), (step("Color"), step("Cutout"))
     a_again, turned = (step("Rotate", 0.9), step("Invert", 0.1)), (step("Invert"), step("Rotate"))
     trials = [
-        Trial((a, a_again, b), 0.7),
-        Trial(((step("Solarize"), step("Solarize")),), 0.1),
-        Trial((turned, a_again), 0.9),
-        Trial((b,), 0.7),
+        trial((a, a_again, b), 0.7),
+        trial(((step("Solarize"), step("Solarize")),), 0.1),
+        trial((turned, a_again), 0.9),
+        trial((b,), 0.7),
     ]
     # Best first, of equal ones the earlier; the same pair in two trials stays, as in the authors' code.
     assert select(trials, 3) == (turned, a_again, a, b, b)
@@ -227,17 +232,17 @@ def test_the_best_trials_are_put_together_without_repeats():
 
 def test_candidates_are_within_the_space_and_follow_from_what_was_told():
     search = FastAutoAugmentSearch(trials=30)
-    told = [Trial(candidate, n / 10) for n, candidate in enumerate(propose(search, [], 1))]
-    assert len(told) == 4
-    next_ones = propose(search, told, 1)
-    assert next_ones == propose(search, told, 1)
-    assert next_ones != propose(search, told, 2)
-    assert len({*next_ones, *(trial.sub_policies for trial in told)}) == 8
+    trials = [trial(candidate, n / 10) for n, candidate in enumerate(propose(search, [], 1))]
+    assert len(trials) == 4
+    next_ones = propose(search, trials, 1)
+    assert next_ones == propose(search, trials, 1)
+    assert next_ones != propose(search, trials, 2)
+    assert len({*next_ones, *(trial.sub_policies for trial in trials)}) == 8
     for candidate in next_ones:
         assert len(candidate) == 5
         PolicyFile.model_validate({"sub_policies": candidate})
     assert {steps[0][0] for candidate in next_ones for steps in candidate} <= set(OPERATION_NAMES)
-    assert len(propose(search, told * 7, 1)) == 2, "28 of 30 were told"
+    assert len(propose(search, trials * 7, 1)) == 2, "28 of 30 were trials"
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -248,8 +253,8 @@ def test_tpe_finds_better_policies_than_chance(seed):
     def reward(candidate) -> float:
         return sum(level * (operation == "Rotate") for steps in candidate for operation, _, level in steps) / 4
 
-    told: list[Trial] = []
-    while len(told) < search.trials:
-        told += [Trial(candidate, reward(candidate)) for candidate in propose(search, told, seed)]
+    trials: list[Trial] = []
+    while len(trials) < search.trials:
+        trials += [trial(candidate, reward(candidate)) for candidate in propose(search, trials, seed)]
     by_chance = 1 / 15 * 1 / 2
-    assert np.mean([trial.reward for trial in told[-20:]]) > 4 * by_chance
+    assert np.mean([trial.reward for trial in trials[-20:]]) > 4 * by_chance

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autodo.config.policy import FasterAutoAugmentSearch
+from autodo.search.differentiable_operations import SEARCHED
 from autodo.search.faster_autoaugment import FasterAutoAugment, MixturePolicy, gradient_penalty
-from autodo.search.smooth_operations import SEARCHED
 from tests.autodo.search.toys import brightness_classes, search_run
 
 
@@ -103,7 +103,7 @@ def test_operations_that_harm_lose_before_a_critic_that_is_known(what: str) -> N
 def test_a_step_follows_the_gradients_of_both_losses(what: str) -> None:
     """Of the critic -distance + penalty + cross-entropy of the given images, of the policy -score + cross-entropy."""
     search = search_of(what, 0)
-    settings, material, policy, network = search.settings, search.material, search.policy, search.network
+    settings, data, policy, network = search.settings, search.data, search.policy, search.network
     found: dict[str, list[Tensor]] = {}
     for optimizer, name, module in ((search.inner, "critic", network), (search.outer, "policy", policy)):
 
@@ -112,25 +112,25 @@ def test_a_step_follows_the_gradients_of_both_losses(what: str) -> None:
 
         optimizer.step = keep  # type: ignore[assignment, method-assign]
     changed, kept = torch.arange(33), torch.arange(33, 65)
-    told = search._step(changed, kept, torch.Generator().manual_seed(3))
+    losses = search._step(changed, kept, torch.Generator().manual_seed(3))
     assert set(found) == {"critic", "policy"}
     assert all(parameter.requires_grad for parameter in network.parameters())
 
     # The same draws in the same order.
     generator = torch.Generator().manual_seed(3)
     changed = changed[:32]  # as many of the one as of the other
-    given = material.train_view(material.pixels(kept, generator), generator)
-    made = material.train_view(policy(material.pixels(changed, generator), generator), generator)
+    given = data.train_view(data.cropped(kept, generator), generator)
+    made = data.train_view(policy(data.cropped(changed, generator), generator), generator)
     mix = torch.rand(32, generator=generator)
     output = network.train()(torch.cat([given, made.detach()]))
     distance = output[:32, 2].mean() - output[32:, 2].mean()
-    train_loss = F.cross_entropy(output[:32, :2], material.labels[kept])
+    train_loss = F.cross_entropy(output[:32, :2], data.labels[kept])
     network.eval()
     penalty = gradient_penalty(lambda images: network(images)[:, 2], given, made, mix)
     critic_loss = settings.penalty * penalty - distance + settings.classification * train_loss
     critic = torch.autograd.grad(critic_loss, list(network.parameters()))
     output = network(made)
-    policy_loss = F.cross_entropy(output[:, :2], material.labels[changed])
+    policy_loss = F.cross_entropy(output[:, :2], data.labels[changed])
     by_policy = torch.autograd.grad(
         settings.classification * policy_loss - output[:, 2].mean(), list(policy.parameters())
     )
@@ -138,7 +138,7 @@ def test_a_step_follows_the_gradients_of_both_losses(what: str) -> None:
         assert (mine - other).norm() <= 1e-3 * other.norm() + 1e-6
     assert all(gradient.abs().max() > 0 for gradient in by_policy)
     expected = torch.stack([distance, penalty, train_loss, policy_loss]).detach()
-    torch.testing.assert_close(told, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(losses, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_critic_alone_learns_to_tell_the_two_apart() -> None:
@@ -191,7 +191,7 @@ def search_of(what: str, seed: int, epochs: int = 20, operations: int = 2) -> Fa
 def change_of_shares(search: FasterAutoAugment) -> dict[str, float]:
     """How the share of each operation has changed after a whole search."""
     before = search.policy.shares().detach().mean((0, 1))
-    for epoch in range(search.epochs):
+    for epoch in range(search.settings.epochs):
         search.run_epoch(epoch)
     after = search.policy.shares().detach().mean((0, 1))
     return {name: float(after[number] / before[number]) for number, name in enumerate(SEARCHED)}

@@ -6,7 +6,7 @@ from torch import nn
 from autodo.augment.pipeline import Pipeline
 from autodo.config.run import AugmentationConfig
 from autodo.errors import DataError
-from autodo.search.fold_worker import Fold
+from autodo.search.fold_worker import FoldNetwork
 from autodo.search.proxy_task import split_held_out
 
 
@@ -47,7 +47,7 @@ def test_the_reward_against_a_slow_count(monkeypatch):
     images = torch.randint(0, 256, (37, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     labels = torch.randint(0, 2, (37,), generator=torch.Generator().manual_seed(1))
     pipeline = Pipeline(AugmentationConfig(crop_padding=3, erase_probability=0.5), torch.tensor([0.5]), torch.ones(1))
-    fold = Fold(Threshold(), nn.Identity(), pipeline, images, labels)
+    network = FoldNetwork(Threshold(), nn.Identity(), pipeline, images, labels)
     monkeypatch.setattr("autodo.search.fold_worker.BATCH_SIZE", 10)
     draws = torch.Generator().manual_seed(2)
     rights = np.zeros((3, 37), dtype=bool)
@@ -56,5 +56,5 @@ def test_the_reward_against_a_slow_count(monkeypatch):
             for n, view in enumerate(pipeline.train_view(images[start : start + 10], draws), start=start):
                 rights[copy, n] = (1 if float(view.mean()) > 0 else 0) == int(labels[n])
     expected = sum(any(rights[:, n]) for n in range(37)) / 37
-    assert fold.reward(3, torch.Generator().manual_seed(2)) == expected
+    assert network.reward(3, torch.Generator().manual_seed(2)) == expected
     assert rights.mean() < expected < 1, "the best of three is better than one, and some are never recognised"

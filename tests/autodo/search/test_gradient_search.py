@@ -1,6 +1,5 @@
 """Both gradient searches on digits: what they give, that they repeat, and that they continue."""
 
-import importlib
 import logging
 import math
 from collections.abc import Callable
@@ -14,11 +13,13 @@ from autodo.config.run import RunConfig
 from autodo.data import load, prepare
 from autodo.data.prepare import DataSplits
 from autodo.errors import TrainingDiverged
-from autodo.search import dada
-from autodo.search.smooth_operations import SEARCHED
+from autodo.search.dada import Dada
+from autodo.search.differentiable_operations import SEARCHED
+from autodo.search.faster_autoaugment import FasterAutoAugment
+from autodo.search.gradient_search import Build, run_search
 from tests.autodo.search.toys import search_run
 
-ALGORITHMS = ["dada", "faster-autoaugment"]
+ALGORITHMS: dict[str, Build] = {"dada": Dada, "faster-autoaugment": FasterAutoAugment}
 EPOCHS = 3
 SUB_POLICIES = {"dada": 25, "faster-autoaugment": 10}
 
@@ -34,18 +35,17 @@ def run_of(algorithm: str) -> RunConfig:
 
 
 def search(
-    algorithm: str, data: DataSplits, checkpoint: Path | None = None, tell: Callable[[str], None] = lambda line: None
+    algorithm: str, data: DataSplits, checkpoint: Path | None = None, report: Callable[[str], None] = lambda line: None
 ) -> PolicyFile:
-    module = importlib.import_module(f"autodo.search.{algorithm.replace('-', '_')}")
-    found: PolicyFile = module.search(run_of(algorithm), data, device="cpu", checkpoint=checkpoint, tell=tell)
-    return found
+    build = ALGORITHMS[algorithm]
+    return run_search(build, run_of(algorithm), data, device="cpu", checkpoint=checkpoint, report=report)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_search_gives_a_policy_and_says_how(algorithm: str, data: DataSplits) -> None:
     lines: list[str] = []
     before = torch.random.get_rng_state()
-    found = search(algorithm, data, tell=lines.append)
+    found = search(algorithm, data, report=lines.append)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert PolicyFile.model_validate_json(found.model_dump_json(by_alias=True)) == found
     assert len(found.sub_policies) == SUB_POLICIES[algorithm]
@@ -78,7 +78,7 @@ def test_cut_and_continued_gives_the_policy_of_an_uninterrupted_search(
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_a_damaged_checkpoint_starts_anew_with_a_warning(
+def test_a_damaged_checkpoint_starts_again_with_a_warning(
     algorithm: str, data: DataSplits, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = search(algorithm, data, tmp_path / "whole.pt")
@@ -100,14 +100,14 @@ def test_a_damaged_checkpoint_starts_anew_with_a_warning(
 
 def test_another_seed_finds_another_policy(data: DataSplits) -> None:
     other = run_of("dada").model_copy(update={"seed": 1})
-    found = dada.search(other, data, device="cpu", checkpoint=None, tell=lambda line: None)
+    found = run_search(Dada, other, data, device="cpu", checkpoint=None, report=lambda line: None)
     assert found.sub_policies != search("dada", data).sub_policies
 
 
 def test_a_search_that_diverges_says_where(data: DataSplits) -> None:
     run = search_run("dada", images=300, epochs=EPOCHS, batch_size=50, lr=1e30)
     with pytest.raises(TrainingDiverged, match="dada search"):
-        dada.search(run, data, device="cpu", checkpoint=None, tell=lambda line: None)
+        run_search(Dada, run, data, device="cpu", checkpoint=None, report=lambda line: None)
 
 
 def results(found: PolicyFile) -> tuple[object, object, object]:

@@ -1,17 +1,12 @@
+"""Genomes, and one member of a population on digits."""
+
 import numpy as np
 import pytest
 
 from autodo.config.recipes import build_run
 from autodo.data import load, prepare
-from autodo.search.population_member import (
-    LARGEST_MOVE,
-    NUMBERS,
-    PopulationMember,
-    as_schedule,
-    explore,
-    operations,
-    random_genome,
-)
+from autodo.search.genome import LARGEST_MOVE, SIZES, as_schedule, explore, operations, random_genome
+from autodo.search.population_member import PopulationMember
 
 SMALL = {
     "policy.search.images": 200,
@@ -34,7 +29,7 @@ def genome(seed: int = 0) -> list[int]:
 
 def test_a_genome_is_two_numbers_for_each_of_15_operations_twice():
     genomes = np.array([genome(seed) for seed in range(2000)])
-    assert genomes.shape == (2000, NUMBERS) == (2000, 60)
+    assert genomes.shape == (2000, len(SIZES)) == (2000, 60)
     assert set(genomes[:, ::2].ravel()) == set(range(11))
     assert set(genomes[:, 1::2].ravel()) == set(range(10))
     names = [name for name, _, _ in operations(genome())]
@@ -54,14 +49,14 @@ def test_a_larger_number_is_more_likely_and_for_warps_stronger():
 
 def test_exploring_draws_anew_or_moves_by_up_to_three():
     generator = np.random.default_rng(0)
-    middle = [5] * NUMBERS
+    middle = [5] * len(SIZES)
     changed = np.array([explore(middle, 0.0, generator) for _ in range(500)])
     moves = changed - 5
     assert set(moves.ravel()) == set(range(-LARGEST_MOVE, LARGEST_MOVE + 1))
     assert np.mean(moves == 0) == pytest.approx(1 / 4, abs=0.02)  # 0 is one of four equally likely moves
     assert np.mean(moves == 3) == pytest.approx(1 / 8, abs=0.02)
 
-    anew = np.array([explore([0] * NUMBERS, 1.0, generator) for _ in range(500)])
+    anew = np.array([explore([0] * len(SIZES), 1.0, generator) for _ in range(500)])
     assert np.mean(anew[:, ::2] == 10) == pytest.approx(1 / 11, abs=0.02)
 
     edges = np.array([explore([10, 9] * 30, 0.2, generator) for _ in range(500)])

@@ -25,7 +25,7 @@ from autodo.data.stream import streamed_images
 from autodo.data.stream.pool import WORKERS_VARIABLE, close_pools
 from autodo.data.stream.streamed_images import StreamedImages
 from autodo.errors import DataError, ImageLost
-from autodo.search.subset import search_subset
+from autodo.search.search_data import search_subset
 from autodo.training.trainer import Trainer
 from tests.autodo.distributed import jobs_of_workers as jobs
 from tests.autodo.training.killed_training import train_until_step

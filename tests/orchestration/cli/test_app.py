@@ -384,7 +384,7 @@ def test_runs_that_were_given_up_are_left_out_until_they_are_retried(
     answer = autodo("launch", grid, "--store", "S")
     assert answer.code == 1
     assert "2 failed (diverged): no luck" in answer.out
-    assert "2 are not tried again but by `autodo retry S --failed`" in answer.out
+    assert "2 given up: `autodo retry S --failed` tries again" in answer.out
     assert not {bad.run_id, worse.run_id} & instead_of_ray[0].run_ids
     assert autodo("launch", grid, "--store", "S").code == 1
     assert "2 failed for good" in autodo("plan", grid, "--store", "S").out
@@ -460,7 +460,7 @@ def test_a_launch_that_is_to_keep_what_done_runs_have_not_kept_says_so(
     warning = "warning: {} of the 2 runs that are done have not kept their {}, and are not run again; "
     answer = autodo("launch", grid, "--store", "S", "--keep", "models,embeddings")
     told = " ".join(answer.out.split())
-    assert warning.format(2, "models") + "--keep models with another --store runs them anew" in told
+    assert warning.format(2, "models") + "--keep models with another --store runs them again" in told
     assert warning.format(1, "embeddings") in told
     assert "not kept" not in autodo("launch", grid, "--store", "S").out
 
@@ -560,10 +560,10 @@ def test_a_run_whose_policy_train_searches_is_at_work(autodo, grid: str) -> None
 
 
 def test_a_watched_store_is_shown_until_nothing_is_left(autodo, grid: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from orchestration.cli import overview
+    from orchestration.cli import status
 
     fill(Store("S"), grid, n=3)
-    monkeypatch.setattr(overview.time, "sleep", lambda _: fill(Store("S"), grid))
+    monkeypatch.setattr(status.time, "sleep", lambda _: fill(Store("S"), grid))
     out = autodo("status", "S", "--watch").out
     rows = [line.split("│")[1:-1] for line in out.splitlines() if " mine " in line]
     cells = [[cell.strip() for cell in row] for row in rows]
@@ -750,8 +750,8 @@ def test_a_grid_that_cannot_be_read_is_named_in_the_report(autodo, grid: str, tm
     (tmp_path / "S/grids/mine.yaml").write_text("xx: [")
     answer = autodo("report", "S", "--format", "html", "--out", "R")
     assert answer.code == 0
-    assert "nobody knows which of its runs are missing" in answer.out.replace("\n", " ")
-    assert "nobody knows which of its runs are missing" in (tmp_path / "R/report.html").read_text()
+    assert "its missing runs are unknown" in answer.out.replace("\n", " ")
+    assert "its missing runs are unknown" in (tmp_path / "R/report.html").read_text()
     assert {path.name for path in (tmp_path / "R").iterdir()} >= {"report.html"}
     assert not (tmp_path / "R/report.md").exists()
 

@@ -91,7 +91,7 @@ def test_a_run_that_fails_for_good_is_told_and_retried(autodo: Autodo, grid: str
     assert actor.began.count(bad.run_id) == 2
     assert "no images; it is tried again" in answer.out
     assert "1 failed (error): no images" in answer.out
-    assert "1 of 4 runs failed; 1 is not tried again but by `autodo retry S --failed`" in answer.out
+    assert "1 of 4 runs failed; 1 given up: `autodo retry S --failed` tries again" in answer.out
     assert autodo("launch", grid, "--store", "S", "--retries", "1").code == 1
     assert actor.began.count(bad.run_id) == 2, "it is given up"
     assert Store("S").status.states([bad.run_id]) == {bad.run_id: State.FAILED}

@@ -16,7 +16,8 @@ from autodo.config.run import RunConfig
 from autodo.config.shipped import dataset_preset
 from autodo.errors import ConfigError
 from autodo.progress import Durations, Progress
-from orchestration.cli import train_one
+from orchestration.cli import train
+from orchestration.cli.options import TrainOptions
 from orchestration.display import run_display
 from orchestration.display.grid_display import GridDisplay
 from orchestration.display.grid_progress import GridProgress
@@ -253,15 +254,11 @@ def durations(monkeypatch: pytest.MonkeyPatch) -> SetDurations:
     return set_to
 
 
-def estimated(device: str = "cpu", preset: str | None = None, **overrides: Any) -> str:
-    def build(name: str | None, more: dict[str, Any]) -> RunConfig:
-        given = {"dataset.path": "photos", **overrides, **more}
-        return build_run("folder", "autodo-exact-ws", preset=name, overrides=given)
-
-    run = build(preset, {})
+def estimated(device: str = "cpu", preset: str | None = None) -> str:
+    options = TrainOptions("folder", "autodo-exact-ws", preset=preset, overrides=["dataset.path=photos"])
+    run = train._build(options)
     shown = RunDisplay(run, Console(file=(out := io.StringIO()), width=40))
-    smaller = train_one._smaller(build, "folder", preset)
-    train_one._estimate(shown, run, smaller, device, None, None)  # type: ignore[arg-type]
+    train._estimate(shown, run, train._smaller(options), device, None, None)  # type: ignore[arg-type]
     return out.getvalue()
 
 
@@ -295,10 +292,10 @@ def test_a_run_that_cannot_be_timed_goes_on_without_an_estimate(
     shown = RunDisplay(run, Console(file=(out := io.StringIO())))
 
     def estimate(data: Any, policy: Any) -> Durations | None:
-        return train_one._estimate(shown, run, {}, "cpu", data, policy)
+        return train._estimate(shown, run, {}, "cpu", data, policy)
 
     epochs = execute(run, store, estimate=estimate)
     assert next(epochs)["epoch"] == 0
     epochs.close()
-    assert "how long the run takes is not estimated: out of memory" in store.paths.log(run.run_id).read_text()
+    assert "the duration of the run is not estimated: out of memory" in store.paths.log(run.run_id).read_text()
     assert out.getvalue() == ""

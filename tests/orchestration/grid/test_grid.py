@@ -8,8 +8,7 @@ import pytest
 from autodo.config.shipped import dataset_preset, grid_names, method_names
 from autodo.config.validation import parse_overrides
 from autodo.errors import ConfigError
-from orchestration.cli.app import LambdaStorage
-from orchestration.cli.options import Settings, effective
+from orchestration.cli.options import ResourceOptions, TrainerOptions, with_options
 from orchestration.grid.grid import GridConfig, expand, load_grid
 from orchestration.grid.resources import ResourcesConfig
 
@@ -188,31 +187,31 @@ def test_ten_thousand_runs_are_planned_in_seconds() -> None:
 def test_planning_imports_neither_torch_nor_ray() -> None:
     code = (
         "import sys; from orchestration.grid.grid import *; expand(load_grid('quickstart'));"
-        "import orchestration.cli.app, orchestration.cli.show; assert not {'torch', 'ray', 'pandas'} & set(sys.modules)"
+        "import orchestration.cli.app, orchestration.cli.report;"
+        "assert not {'torch', 'ray', 'pandas'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("choice", [None, *LambdaStorage])
-def test_where_lambda_is_kept_can_be_chosen_on_the_command_line(choice):
-    base = ResourcesConfig(lambda_storage="host")
-    resources = effective(base, Settings(lambda_storage=choice))
-    assert resources.model_dump(mode="json")["lambda_storage"] == ("host" if choice is None else str(choice))
+def test_every_option_of_the_command_line_about_resources_overrides_a_key_of_the_grid():
+    base = ResourcesConfig(lambda_storage="host", gpus=2, memory="2GiB")
+    assert with_options(base, ResourceOptions(), TrainerOptions()) == base
+    options = ResourceOptions(3, 1.0, "1GiB", 4), TrainerOptions("file", 0, 7)
+    assert with_options(base, *options).model_dump() == {
+        "cpus": 3,
+        "gpus": 1.0,
+        "memory": 2**30,
+        "workers": 4,
+        "lambda_storage": "file",
+        "loader_workers": 0,
+        "checkpoint_steps": 7,
+    }
 
 
 @pytest.mark.parametrize(("cpus", "given", "decoders"), [(1, None, 0), (4, None, 4), (4, 0, 0), (1, 3, 3)])
 def test_as_many_processes_decode_as_a_run_has_cpus_unless_it_is_said(cpus, given, decoders):
     assert ResourcesConfig(cpus=cpus, loader_workers=given).decoders == decoders
-    assert effective(ResourcesConfig(cpus=cpus), Settings(loader_workers=given)).decoders == decoders
-
-
-def test_checkpoints_within_epochs_can_be_had_by_the_grid_or_the_command_line():
-    grid = ResourcesConfig(checkpoint_steps=500)
-    assert effective(grid, Settings()).checkpoint_steps == 500
-    assert effective(grid, Settings(checkpoint_steps=20)).checkpoint_steps == 20
-    assert ResourcesConfig().checkpoint_steps is None
-    with pytest.raises(ConfigError, match=r"resources: checkpoint_steps"):
-        effective(grid, Settings(checkpoint_steps=0))
+    assert with_options(ResourcesConfig(cpus=cpus), TrainerOptions(loader_workers=given)).decoders == decoders
 
 
 def test_how_classes_are_made_rare_is_set_for_all_runs_of_a_grid(tmp_path: Path) -> None:

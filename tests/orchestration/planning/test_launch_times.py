@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 import orchestration
-from orchestration.cli import app, commands
+from orchestration.cli import app, run_jobs
 from orchestration.display.grid_progress import GridProgress
 from orchestration.grid.grid import expand, load_grid
 from orchestration.planning import launch_times
-from orchestration.planning.launch_times import LaunchTimes, Overhead, expected, record
+from orchestration.planning.launch_times import LaunchKind, LaunchTimes, Overhead, expected_overhead, record
 from orchestration.planning.run_queue import Job
 from orchestration.store.store import Store
 from tests.runs import outcome
@@ -71,7 +71,7 @@ def test_the_next_launch_takes_what_the_last_ones_of_its_kind_took_here() -> Non
     store, other = Store("S").create(), Store("T").create()
 
     def first_step(store: Store, several_workers: bool = False) -> float:
-        return expected(store, several_workers=several_workers, joined=False).first_step
+        return expected_overhead(store, LaunchKind(several_workers, joined=False)).first_step
 
     guess = first_step(store)
     assert first_step(store, several_workers=True) > guess > 0
@@ -82,7 +82,7 @@ def test_the_next_launch_takes_what_the_last_ones_of_its_kind_took_here() -> Non
     record(store, times(30.0, several_workers=True))
     assert first_step(store) == 8.0
     assert first_step(store, several_workers=True) == 30.0
-    assert expected(other, several_workers=False, joined=False) == Overhead(1.0, 8.0, 2.5)
+    assert expected_overhead(other, LaunchKind(False, False)) == Overhead(1.0, 8.0, 2.5)
     for _ in range(30):
         record(store, times(1.0))
     assert Path("S/launches.json").read_text().count('"host"') == launch_times.KEPT
@@ -93,11 +93,11 @@ def test_what_cannot_be_read_or_written_is_no_error() -> None:
     Path("cache").write_text("a file in the place of the folder")
     Path("S/launches.json").write_text("[{")
     record(store, times(3.0))
-    assert expected(store, several_workers=False, joined=False).first_step == 3.0
+    assert expected_overhead(store, LaunchKind(False, False)).first_step == 3.0
     Path("S/launches.json").unlink()
     Path("S/launches.json").mkdir()
     record(store, times(3.0))
-    assert expected(store, several_workers=False, joined=False) == launch_times._UNKNOWN[False]
+    assert expected_overhead(store, LaunchKind(False, False)) == launch_times._GUESS[False]
 
 
 def test_the_remaining_time_has_the_start_and_the_end() -> None:
@@ -159,7 +159,7 @@ def test_a_launch_keeps_what_its_parts_took(autodo: Callable[..., str], monkeypa
     clock = itertools.count(100.0)
 
     def launch(jobs: list[Job], store: Store, *_: object, overhead: Overhead, **__: object) -> GridProgress:
-        assert overhead == launch_times._UNKNOWN[False]
+        assert overhead == launch_times._GUESS[False]
         progress = GridProgress(jobs, clock=lambda: next(clock))
         fill(store, len(jobs))
         for job in jobs:
@@ -174,7 +174,7 @@ def test_a_launch_keeps_what_its_parts_took(autodo: Callable[..., str], monkeypa
     monkeypatch.setattr(orchestration, "launch", module, raising=False)
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
     # A download of the data, which the next launch need not repeat.
-    monkeypatch.setattr(commands, "_check_data", lambda *_: [next(clock) for _ in range(1000)])
+    monkeypatch.setattr(run_jobs, "_check_data", lambda *_: [next(clock) for _ in range(1000)])
     autodo("launch", "mine.yaml", "--store", "S")
     (kept,) = launch_times._read(Store("S").paths.launches)
     assert min(kept.start, kept.first_step, kept.report, kept.end) > 0
@@ -194,7 +194,7 @@ def test_with_nothing_to_do_neither_ray_nor_torch_nor_the_plots_are_imported(
             patch.setitem(sys.modules, name, None)
         out = autodo("launch", "mine.yaml", "--store", "S")
     assert "report:  S/report/report.html\n" in out
-    assert "unchanged, since the results are the same; `autodo report S` writes it anew\n" in out
+    assert "unchanged, since the results are the same; `autodo report S` writes it again\n" in out
     assert "all 2 runs are done" in out
 
     before = Path("S/report/report.md").read_text()

@@ -5,7 +5,15 @@ import pytest
 from autodo.errors import ConfigError
 from orchestration.grid.grid import GridConfig, expand
 from orchestration.grid.resources import ResourcesConfig
-from orchestration.planning.plan import continued, expected_rows, jobs_left, launched, local_slots, make_plan, select
+from orchestration.planning.plan import (
+    continued,
+    expected_rows,
+    jobs_left,
+    launched_grids,
+    local_slots,
+    make_plan,
+    select,
+)
 from orchestration.store.run_state import Cause, State
 from orchestration.store.store import Store
 from tests.runs import outcome, result_row
@@ -79,7 +87,8 @@ def test_the_work_of_a_plan_has_its_resources_and_expected_seconds(store: Store)
     runs = expand(grid())
     store.save(outcome(runs[0], seconds=10.0), runs[0].run_id)
     some = ResourcesConfig(cpus=3)
-    jobs = jobs_left(make_plan(runs, store), store, lambda _: some)
+    plan = make_plan(runs, store)
+    jobs = jobs_left(plan, store, dict.fromkeys(plan.runs, some))
     assert [one.run for one in jobs] == runs[1:]
     assert {one.resources for one in jobs} == {some}
     assert {one.expected_seconds for one in jobs} == {10.0}
@@ -106,7 +115,7 @@ def test_a_grid_that_was_launched_before_defaults_changed_means_the_same_runs(st
     store.save_grid(given)
     lines = store.paths.grid("g").read_text().splitlines(keepends=True)
     store.paths.grid("g").write_text("".join(line for line in lines if not line.startswith("protocol")))
-    ((_, runs),) = launched(store)[0].values()
+    ((_, runs),) = launched_grids(store)[0].values()
     ids = {run.run_id for run in runs if run.seed == 0}
     assert ids == {
         *("digits_ir1_nr0_baseline_s0_9f659809", "digits_ir10_nr0.1_baseline_s0_2c82c927"),
@@ -126,4 +135,4 @@ def test_a_new_grid_goes_by_the_present_defaults(store: Store) -> None:
     assert continued(grid(), store) == (grid(), "")
     store.save_grid(grid())
     assert continued(grid(), store) == (grid(), "")
-    assert {run.run_id for run in launched(store)[0]["g"][1]} == {run.run_id for run in expand(grid())}
+    assert {run.run_id for run in launched_grids(store)[0]["g"][1]} == {run.run_id for run in expand(grid())}

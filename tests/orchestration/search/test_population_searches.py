@@ -30,16 +30,16 @@ RUN = build_run(
 )
 
 
-def search(folder, scratch, told: list[str], run: RunConfig = RUN, stop=lambda: False) -> PolicyFile | None:
-    from orchestration.search import population_searches
+def search(folder, scratch, lines: list[str], run: RunConfig = RUN, stop=lambda: False) -> PolicyFile | None:
+    from orchestration.search.population_tuning import tune_population
 
-    return population_searches.search(
+    return tune_population(
         run,
         folder,
         data_dir=None,
         resources=ResourcesConfig(),
         scratch=locate(scratch),
-        tell=told.append,
+        report=lines.append,
         stop=stop,
     )
 
@@ -52,7 +52,7 @@ def members_of_this_process() -> list[int]:
         with contextlib.suppress(OSError):
             pid = int(stat.parent.name)
             parents[pid] = int(stat.read_text().rpartition(")")[2].split()[1])
-            if b"ray::_Member" in (stat.parent / "cmdline").read_bytes():
+            if b"ray::MemberTrainable" in (stat.parent / "cmdline").read_bytes():
                 members.append(pid)
 
     def ours(pid: int) -> bool:
@@ -66,17 +66,17 @@ def members_of_this_process() -> list[int]:
 def test_the_best_members_schedule_is_found_and_a_search_that_is_cut_continues(tmp_path):
     folder = locate(tmp_path / "search")
     folder.make_folder()
-    told: list[str] = []
-    stopped = search(folder, tmp_path / "one", told, stop=lambda: any("epoch 3" in line for line in told))
-    assert stopped is None, told
+    lines: list[str] = []
+    stopped = search(folder, tmp_path / "one", lines, stop=lambda: any("epoch 3" in line for line in lines))
+    assert stopped is None, lines
     assert folder.names() >= {f"member-{number}-epoch-2.pt" for number in range(4)}
     if "member-2-epoch-4.pt" in folder.names():  # what cannot be read does not count
         (folder / "member-2-epoch-4.pt").write_bytes(b"damaged")
-    told.clear()
-    policy = search(folder, tmp_path / "two", told)
-    assert told[0] == "continues from epoch 2 of 10"
+    lines.clear()
+    policy = search(folder, tmp_path / "two", lines)
+    assert lines[0] == "continues from epoch 2 of 10"
     epochs = [f"epoch {epoch} of 10" for epoch in range(3, 11)]
-    assert [line.partition(",")[0] for line in told[1:]] == epochs, "nobody skips one, whoever it is the heir of"
+    assert [line.partition(",")[0] for line in lines[1:]] == epochs, "nobody skips one, whoever it is the heir of"
     assert policy is not None
     assert policy.schedule[0].start == 0
     assert all(stage.start * 10 % 1 == pytest.approx(0, abs=1e-9) for stage in policy.schedule)
@@ -89,12 +89,12 @@ def test_the_best_members_schedule_is_found_and_a_search_that_is_cut_continues(t
 @pytest.mark.long
 def test_a_member_whose_process_dies_goes_on_from_the_last_perturbation(store, tmp_path):
     """And when that happens too often, the search has failed."""
-    from orchestration.search import population_searches
+    from orchestration.search.find_policies import SearchResults, find_policies
 
     text = io.StringIO()
 
     class Killing(io.StringIO):
-        """Kills a member whenever an epoch is told that it has not seen."""
+        """Kills a member whenever an epoch is printed that it has not seen."""
 
         def write(self, line: str) -> int:
             if "epoch 3 of" in line or "epoch 5 of" in line:
@@ -102,13 +102,14 @@ def test_a_member_whose_process_dies_goes_on_from_the_last_perturbation(store, t
                     os.kill(pid, signal.SIGKILL)
             return text.write(line)
 
-    def find(retries: int) -> population_searches.SearchesEnded:
+    def find(retries: int) -> SearchResults:
         console = Console(file=Killing(), width=200)
-        return population_searches.find_policies(
+        return find_policies(
             {str(RUN.search_id): RUN},
             store,
             console,
             resources=ResourcesConfig(),
+            slots=2,
             scratch=locate(tmp_path / f"scratch{retries}"),
             retries=retries,
         )
@@ -117,10 +118,10 @@ def test_a_member_whose_process_dies_goes_on_from_the_last_perturbation(store, t
         patch.setattr("orchestration.display.search_display.INTERVAL_SECONDS", 0.0)
         failed = find(retries=0)
         assert [reason.kind for reason in failed.failed.values()] == ["ProcessDied"]
-        assert "goes on from its last perturbation" not in text.getvalue()
+        assert "continues from its last perturbation" not in text.getvalue()
         ended = find(retries=20)
     assert ended.failed == {}
-    assert "goes on from its last perturbation" in text.getvalue()
+    assert "continues from its last perturbation" in text.getvalue()
     assert str(RUN.search_id) in store.policies.names()
 
 

@@ -1,9 +1,7 @@
 """Searches in a store, in this process, on digits."""
 
-import sys
-import types
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -11,8 +9,10 @@ import torch
 from autodo.augment.policy_file import PolicyFile
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
-from autodo.io.atomic import save_torch
+from autodo.data.prepare import DataSplits
+from autodo.search.algorithms import ALGORITHMS
 from autodo.search.fold_worker import FoldWorker
+from autodo.search.gradient_search import FoundPolicy, GradientSearch, gradient_search
 from orchestration.execution.execute import execute
 from orchestration.search import task_runner
 from orchestration.search.task_runner import TaskRunner, search_in_store
@@ -49,18 +49,18 @@ def cut_after(tasks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next task after so many ends the search, if it is a network's in its second epoch."""
     whole, done = FoldWorker.perform, 0
 
-    def perform(self: FoldWorker, task: Any, checkpoint: Path | None, tell: Any) -> Any:
+    def perform(self: FoldWorker, task: Any, checkpoint: Path | None, report: Any) -> Any:
         nonlocal done
         done += 1
 
         def cut(line: str) -> None:
-            tell(line)
+            report(line)
             if "epoch 2" in line:
                 raise Cut
 
         if done > tasks and not task.long:
             raise Cut
-        return whole(self, task, checkpoint, cut if done > tasks else tell)
+        return whole(self, task, checkpoint, cut if done > tasks else report)
 
     monkeypatch.setattr(FoldWorker, "perform", perform)
 
@@ -81,7 +81,7 @@ def test_a_search_that_was_cut_goes_on_and_finds_the_same(
         names = (store.paths.search(search_id) / f"fold-{tasks}").names()
         assert "checkpoint.pt" in names, "a network continues from its last epoch"
     lines: list[str] = []
-    policy = search_in_store(run, store, tell=lines.append)
+    policy = search_in_store(run, store, report=lines.append)
     assert policy.sub_policies == found.sub_policies
     assert policy.provenance["rewards"] == found.provenance["rewards"]
     assert store.policies.read(search_id) == policy
@@ -123,47 +123,40 @@ def test_a_task_waits_for_the_rest_of_a_killed_launch(store: Store, monkeypatch:
 # ----- searches of one task
 
 
-@pytest.fixture
-def one_training(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """In place of DADA: three epochs, a checkpoint after each, and the epochs that were done."""
-    epochs: list[int] = []
+class Counting(GradientSearch):
+    """In place of DADA: three epochs that do nothing."""
 
-    def search(config: RunConfig, data: Any, *, device: str, checkpoint: Path | None, tell: Any) -> PolicyFile:
-        epoch = 0
-        if checkpoint is not None and checkpoint.exists():
-            epoch = torch.load(checkpoint, weights_only=True)["epoch"]
-        assert len(data.train) > 0
-        while epoch < 3:
-            epoch += 1
-            epochs.append(epoch)
-            if checkpoint is not None:
-                save_torch({"epoch": epoch}, checkpoint)
-            tell(f"epoch {epoch} of 3")
-        return PolicyFile.model_validate(
-            {"sub_policies": [[["Rotate", 0.5, 0.5]]], "provenance": {"weights": [1.0], "seconds": 7.0}}
-        )
+    done: ClassVar[list[int]] = []
 
-    module = types.ModuleType("autodo.search.dada")
-    monkeypatch.setattr(module, "search", search, raising=False)
-    monkeypatch.setitem(sys.modules, "autodo.search.dada", module)
-    return epochs
+    def __init__(self, config: RunConfig, data: DataSplits, device: str) -> None:
+        super().__init__(config, data, device)
+        self.parts = {"network": torch.nn.Linear(1, 1)}
+
+    def run_epoch(self, epoch: int) -> dict[str, float]:
+        self.done.append(epoch + 1)
+        return {"loss": 0.5}
+
+    def found(self) -> FoundPolicy:
+        return FoundPolicy(((("Rotate", 0.5, 0.5),),), {"Rotate": 1.0})
 
 
-def test_a_search_of_one_task_continues_from_its_checkpoint(any_store: Store, one_training: list[int]) -> None:
-    run, lines = build_run("digits", "dada-searched"), []
+def test_a_search_of_one_task_continues_from_its_checkpoint(any_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, lines = build_run("digits", "dada-searched", overrides={"policy.search.epochs": 3}), []
+    monkeypatch.setitem(ALGORITHMS, "dada", gradient_search(Counting))
+    monkeypatch.setattr(Counting, "done", [])
 
     def cut(line: str) -> None:
         lines.append(line)
-        if line.startswith("epoch 2"):
+        if "epoch 2" in line:
             raise Cut
 
     with pytest.raises(Cut):
-        search_in_store(run, any_store, tell=cut)
-    assert any_store.status.last_task_line(str(run.search_id), "training") == "epoch 2 of 3"
-    policy = search_in_store(run, any_store, tell=lines.append)
-    assert one_training == [1, 2, 3]
-    assert lines == ["epoch 1 of 3", "epoch 2 of 3", "epoch 3 of 3", "found"]
-    assert policy.provenance["weights"] == [1.0]
-    assert policy.provenance["seconds"] == 7.0, "what the search itself tells counts"
+        search_in_store(run, any_store, report=cut)
+    assert "epoch 2 of 3: loss 0.5" in str(any_store.status.last_task_line(str(run.search_id), "training"))
+    policy = search_in_store(run, any_store, report=lines.append)
+    assert Counting.done == [1, 2, 3]
+    assert [line.partition(":")[0] for line in lines[:3]] == [f"dada search, epoch {n} of 3" for n in (1, 2, 3)]
+    assert lines[3:] == ["found"]
+    assert policy.provenance["weights"] == {"Rotate": 1.0}
     assert policy.provenance["search_id"] == run.search_id
     assert any_store.policies.read(str(run.search_id)) == policy

@@ -60,7 +60,7 @@ def test_searches_on_ray_find_what_one_process_finds(launch: Launch, store: Stor
     assert (run_id, failure.cause, failure.kind) == (bad.run_id, Cause.ERROR, "DataError")
     assert failure.last_line.startswith("the search of its policy failed, see ")
     assert failure.last_line.endswith("or lower the imbalance ratio")
-    assert "folds.py" in failure.traceback
+    assert "fold_worker.py" in failure.traceback
     assert progress.failed == {bad.run_id: failure.last_line}
     assert store.status.config(bad.run_id) == bad, "it can be retried"
     assert "failed: the search has 10 images" in (store.paths.search(str(bad.search_id)) / "log.txt").read_text()

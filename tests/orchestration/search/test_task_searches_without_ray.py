@@ -29,9 +29,9 @@ SEARCH_ID = str(RUN.search_id)
 @pytest.fixture
 def pool(launch_here: Launch, actor: Any) -> Any:
     """The stand-in for the pool of actors, for this test; runs are only acted."""
-    from orchestration.search import task_searches
+    from orchestration.search import find_policies
 
-    return task_searches.ActorPool
+    return find_policies.ActorPool
 
 
 @pytest.fixture(scope="module")

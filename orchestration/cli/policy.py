@@ -1,4 +1,4 @@
-"""What `autodo policy import` and `autodo policy show` do."""
+"""`autodo policy import` and `autodo policy show`."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -16,13 +16,13 @@ from autodo.errors import ConfigError
 from autodo.io.atomic import atomic_path
 from autodo.io.storage import StrPath, reason
 from autodo.text import printable
-from orchestration.cli.overview import say
+from orchestration.cli.console import say
 from orchestration.display.text import duration
 from orchestration.store.store import Store
 
 
-def import_file(console: Console, source: StrPath, target: StrPath, name: str | None) -> None:
-    """Writes the policy of a file of somebody else as JSON."""
+def import_to_json(console: Console, source: StrPath, target: StrPath, name: str | None) -> None:
+    """Convert a published policy file to JSON."""
     target, policy = Path(target), import_policy(source, name)
     if target.suffix != ".json":
         raise ConfigError(f"{target}: is not named *.json")
@@ -35,12 +35,12 @@ def import_file(console: Console, source: StrPath, target: StrPath, name: str | 
     say(console, f"to use it: --method fast-autoaugment-published --set policy.path={target}")
 
 
-def show(console: Console, place: str, name: str | None) -> None:
-    """Prints a policy of a file, or of a store; without a name, which policies the store has."""
-    if name is None and (place.endswith(".json") or Path(place).is_file()):
-        _print(console, place, read_policy(place))
+def show_policy(console: Console, source: str, name: str | None) -> None:
+    """Print a policy of a file or a store; without a name, list the policies of the store."""
+    if name is None and (source.endswith(".json") or Path(source).is_file()):
+        _print(console, source, read_policy(source))
         return
-    store = Store(place).open()
+    store = Store(source).open()
     known = sorted(store.policies.names())
     if name is None and len(known) == 1:
         name = known[0]
@@ -51,13 +51,13 @@ def show(console: Console, place: str, name: str | None) -> None:
             say(console, f"  {one}: {_size(policy)}, {printable(policy.source[:2000])}")
         return
     if name not in known:
-        store.paths.policy(name)  # raises for what can be no name
+        store.paths.policy(name)  # raises if it can be no name
         raise ConfigError(f"{name}: no policy of {store} has this name{hint(name, known)}; there are: {_list(known)}")
     _print(console, str(store.paths.policy(name)), store.policies.read(name))
 
 
-def _print(console: Console, place: str, policy: PolicyFile) -> None:
-    say(console, f"{place}: {_size(policy)}, content {fingerprint(policy)}")
+def _print(console: Console, source: str, policy: PolicyFile) -> None:
+    say(console, f"{source}: {_size(policy)}, content {fingerprint(policy)}")
     if policy.source:
         say(console, f"source: {printable(policy.source[:2000])}")
     for key, value in policy.provenance.items():
@@ -66,8 +66,8 @@ def _print(console: Console, place: str, policy: PolicyFile) -> None:
     for number, steps in enumerate(policy.sub_policies):
         table.add_row(str(number), *(_step(step) for step in steps))
     for stage in policy.schedule:
-        told = ", ".join(f"{operation} {p:.2f} {level:.2f}" for operation, p, level in stage.operations if p)
-        table.add_row(f"from {100 * stage.start:.0f}%", told or "nothing")
+        drawn = (f"{operation} {p:.2f} {level:.2f}" for operation, p, level in stage.operations if p)
+        table.add_row(f"from {100 * stage.start:.0f}%", ", ".join(drawn) or "nothing")
     console.print(table)
     counts = Counter(step[0] for steps in policy.sub_policies for step in steps)
     if counts:
@@ -86,7 +86,7 @@ def _size(policy: PolicyFile) -> str:
 
 
 def _value(key: str, value: Any) -> str:
-    """A value of the provenance on a line; long lists by their ends."""
+    """A value of the provenance on one line, shortened."""
     if key == "seconds" and isinstance(value, int | float):
         return f"{value:.0f} ({duration(value)})"
     if key == "rewards" and isinstance(value, list) and all(isinstance(fold, list) and fold for fold in value):

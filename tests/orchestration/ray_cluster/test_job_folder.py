@@ -6,7 +6,7 @@ import pytest
 
 from autodo.errors import StoreError
 from orchestration.cli import app
-from orchestration.cli.job_folder import check_outlasts_job
+from orchestration.ray_cluster.job_folder import check_outlasts_job
 from orchestration.store.store import Store
 
 LAUNCH = ["launch", "quickstart"]

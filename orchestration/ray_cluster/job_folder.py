@@ -1,4 +1,7 @@
-"""The temporary folder that Ray unpacks a job's `--working-dir` into, and removes when it needs the room."""
+"""Check that a store does not lie in the temporary folder of a Ray job.
+
+Ray unpacks a job's `--working-dir` into it, and removes it when it needs the room.
+"""
 
 import itertools
 
@@ -6,11 +9,11 @@ from autodo.errors import StoreError
 from orchestration.store.store import Store
 
 _FOLDER = ("runtime_resources", "working_dir_files")
-"""Of Ray's session, on every node."""
+"""Path of such folders within Ray's session, on every node."""
 
 
 def check_outlasts_job(store: Store) -> None:
-    """Refuses a store whose results nobody would find.
+    """Refuse a store that would be deleted with the Ray job.
 
     Raises:
         StoreError: if the store lies in such a folder, as a relative path does in a job.

@@ -1,4 +1,4 @@
-"""What `autodo inspect` does: the labels of a run that a person should look at first."""
+"""`autodo inspect`: the labels of a run that are probably wrong."""
 
 import contextlib
 import difflib
@@ -18,8 +18,7 @@ from autodo.config.validation import check_name
 from autodo.errors import ConfigError, DataError, StoreError, UserError
 from autodo.io.storage import StrPath, locate
 from autodo.io.uri import is_uri
-from autodo.text import printable
-from orchestration.cli.overview import say
+from orchestration.cli.console import plain, say, warn
 from orchestration.store.run_state import State
 from orchestration.store.store import Store
 
@@ -34,7 +33,7 @@ _LINES = 20  # points on the terminal
 _RUNS = 30  # runs that are listed
 
 
-def inspect(
+def inspect_labels(
     console: Console,
     root: StrPath,
     run_id: str | None,
@@ -44,13 +43,13 @@ def inspect(
     out: str | None,
     data_dir: str | None,
 ) -> None:
-    """Prints the most suspicious labels of a run and writes all of them, with a gallery; without a run, lists the runs.
+    """Print the most suspicious labels of a run, and write all of them with a gallery; without a run, list the runs.
 
     Args:
-        run_id: or what it begins with, or the hash at its end, if that is one run's only.
-        ranking: the one that measured best if None.
-        out: folder of the files; STORE/report/inspect/<run_id> if None.
-        data_dir: of the images; thumbnails are from the store where they are not found.
+        run_id: the whole id, its beginning, or the hash at its end, if only one run has it.
+        ranking: None for the one that measured best.
+        out: folder of the files; None for STORE/report/inspect/<run_id>.
+        data_dir: folder of the images; thumbnails from the store replace images that are not found.
     Raises:
         UserError: if there is no such run, it is not done, or a file of it is damaged.
     """
@@ -90,15 +89,15 @@ def _only_run(store: Store) -> str | None:
 
 
 def _find(store: Store, text: str) -> str:
-    """The run that is meant, which must be done."""
+    """Id of the run that `text` stands for, which must be done."""
     known = sorted(store.status.run_ids())
-    fitting = [text] if text in known else [one for one in known if _names(text, one)]
+    fitting = [text] if text in known else [one for one in known if _matches(text, one)]
     if len(fitting) > 1:
         raise ConfigError(f"{text}: {len(fitting)} runs of {store} begin so: {_listed(fitting)}")
     if not fitting:
         near = difflib.get_close_matches(text, known, n=3)
-        told = f"the nearest: {_listed(near)}" if near else f"`autodo inspect {store}` lists those that are done"
-        raise ConfigError(f"{text!r}: no run of {store} has this id; {told}")
+        hint = f"the nearest: {_listed(near)}" if near else f"`autodo inspect {store}` lists those that are done"
+        raise ConfigError(f"{text!r}: no run of {store} has this id; {hint}")
     (run_id,) = fitting
     state = store.status.states([run_id])[run_id]
     if state is State.FAILED:
@@ -106,13 +105,13 @@ def _find(store: Store, text: str) -> str:
         why = "" if failure is None else f" ({failure.last_line})"
         raise StoreError(f"{run_id}: failed{why}; `autodo retry {store} {run_id}` tries it again")
     if state is not State.DONE:
-        idle = store.status.interrupted([run_id])
-        now = f"was interrupted; `autodo resume {store}` continues it" if idle else "is at work now"
+        interrupted = store.status.interrupted([run_id])
+        now = f"was interrupted; `autodo resume {store}` continues it" if interrupted else "is at work now"
         raise StoreError(f"{run_id}: is not done: it {now}")
     return run_id
 
 
-def _names(text: str, run_id: str) -> bool:
+def _matches(text: str, run_id: str) -> bool:
     return bool(text) and (run_id.startswith(text) or run_id.endswith(f"_{text}"))
 
 
@@ -122,14 +121,14 @@ def _listed(run_ids: Sequence[str]) -> str:
 
 
 def _list_runs(console: Console, store: Store) -> None:
-    """Prints the runs that are done, the most distorted data first, and there those of the lowest val error."""
-    from orchestration.cli.show import load_results
+    """Print the runs that are done: the most distorted data first, then by val error."""
+    from orchestration.cli.report import load_results
     from reports.readers.load import load_epochs
 
     results = load_results(console, store).frame
     epochs, warnings = load_epochs(store.root, list(results["run_id"]), ["run_id", "epoch", "val_error"])
     for warning in warnings:
-        say(console, f"warning: {warning}", "yellow")
+        warn(console, warning)
     best = epochs.rename(columns={"epoch": "best_val_epoch"})
     runs = results.merge(best, how="left", on=["run_id", "best_val_epoch"]).sort_values(
         ["dataset", "imbalance_ratio", "noise_ratio", "split", "val_error", "run_id"],
@@ -140,11 +139,11 @@ def _list_runs(console: Console, store: Store) -> None:
     table.add_column("split")
     table.add_column("val error", justify="right")
     for run_id, split, error in zip(runs["run_id"][:_RUNS], runs["split"], runs["val_error"], strict=False):
-        table.add_row(_text(run_id), _text(split), "–" if math.isnan(error) else f"{100 * error:.2f}%")
+        table.add_row(plain(run_id), plain(split), "–" if math.isnan(error) else f"{100 * error:.2f}%")
     console.print(table)
     if len(runs) > _RUNS:
         say(console, f"and {len(runs) - _RUNS} more")
-    say(console, f"`autodo inspect {store} RUN` looks at one of them; the hash at its end is enough of a name")
+    say(console, f"`autodo inspect {store} RUN` inspects one of them; the hash at its end is enough")
 
 
 def _print(console: Console, found: "Inspection", lines: int) -> None:
@@ -153,7 +152,7 @@ def _print(console: Console, found: "Inspection", lines: int) -> None:
 
     labels = found.labels
     title = f"{found.run_id}: {len(labels):,} train points, by {labels.ranking}"
-    table = Table(title=_text(title), title_justify="left")
+    table = Table(title=plain(title), title_justify="left")
     for heading in ("", "score", "given", "proposed", "image"):
         table.add_column(heading, justify="right" if heading in ("", "score") else "left", overflow="fold")
     if labels.wrong is not None:
@@ -163,23 +162,18 @@ def _print(console: Console, found: "Inspection", lines: int) -> None:
         image = f"index {first.index[i]}" if source is None else path_of(source, found.folder)
         names = (first.name(int(first.given[i])), first.name(int(first.proposed[i])))
         truth = () if first.wrong is None else (("right", "wrong")[int(first.wrong[i])],)
-        table.add_row(str(i + 1), f"{first.score[i]:.4f}", *map(_text, (*names, image)), *truth)
+        table.add_row(str(i + 1), f"{first.score[i]:.4f}", *map(plain, (*names, image)), *truth)
     console.print(table)
     if found.quality is not None:
         console.print(table_terminal(found.quality))
     for note in found.notes:
-        say(console, f"note: {printable(note[:2000])}")
-
-
-def _text(value: object) -> Text:
-    """As it is: names from a store are neither markup nor commands to the terminal."""
-    return Text(printable(str(value)[:2000]))
+        console.print(plain(f"note: {note}"), soft_wrap=True)
 
 
 def _pictures(
     console: Console, store: Store, run_id: str, data_dir: str | None, shown: "RankedLabels"
 ) -> Mapping[int, bytes]:
-    """Pictures of the points from the run's dataset, by index; of none if its files are not here."""
+    """Pictures of the points from the run's dataset, by index; empty if its files are not here."""
     try:
         run = store.status.config(run_id)
         if run.dataset.path is not None and not run.dataset.stream:
@@ -199,13 +193,13 @@ def _from_dataset(run: RunConfig, data_dir: str | None, shown: "RankedLabels") -
     places = np.searchsorted(train.index, shown.index).clip(max=len(train) - 1)
     right = np.ones(len(shown), bool) if shown.wrong is None else ~shown.wrong
     if (train.index[places] != shown.index).any() or (train.labels[places] != shown.given)[right].any():
-        raise DataError(f"{run.dataset.name}: other images than those of the run")
+        raise DataError(f"{run.dataset.name}: the images are not those of the run")
     images = train.images.read(places)
     return {index: thumbnail(image, SIDE) for index, image in zip(shown.index.tolist(), images, strict=True)}
 
 
 def _from_files(path: str, shown: "RankedLabels") -> dict[int, bytes]:
-    """Of a person's own images those that the dataset's folder or CSV lists, so that a store names no others."""
+    """Pictures of a person's own images; only of those that the folder or CSV lists, since the store is not trusted."""
     from autodo.data.files.listing import list_images, root_of
 
     if is_uri(path):

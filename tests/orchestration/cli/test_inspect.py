@@ -16,7 +16,7 @@ from autodo import data
 from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
-from orchestration.cli.inspect_run import SIDE
+from orchestration.cli.inspect import SIDE
 from orchestration.execution.execute import execute
 from orchestration.store.run_state import Cause
 from orchestration.store.store import Store
@@ -150,7 +150,7 @@ def test_of_other_images_than_those_of_the_run_none_is_shown(autodo: Autodo, mon
     monkeypatch.setattr("orchestration.execution.process.load_dataset", lambda *_: wrong)
     answer = autodo("inspect", "S")
     assert answer.code == 0
-    assert "the images are not at hand: digits: other images than those of the run" in answer.out
+    assert "the images are not at hand: digits: the images are not those of the run" in answer.out
 
 
 def test_a_persons_own_images_are_shown_as_they_are_now(autodo: Autodo, tmp_path: Path) -> None:

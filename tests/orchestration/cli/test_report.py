@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from autodo.config.recipes import build_run
-from orchestration.cli import show
+from orchestration.cli.report import show_result
 from orchestration.store.store import Store
 from tests.runs import outcome
 
@@ -18,7 +18,7 @@ def printed(root: Path, names: list[str], minority: list[int]) -> str:
     row = {"minority_classes": minority, "class_names": names, "per_class_accuracy": [0.9] * len(names)}
     store.save(outcome(run, **errors, **row, seconds=60.0, versions=[]), run.run_id)
     console = Console(file=StringIO(), width=200)
-    show.result(console, run, store)
+    show_result(console, run, store)
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 

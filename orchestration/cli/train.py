@@ -1,0 +1,245 @@
+"""`autodo train`: one run in this process."""
+
+import contextlib
+import dataclasses
+import functools
+import logging
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from autodo.config.dataset import DistortionConfig
+from autodo.config.defaults import PROTOCOL, defaults_before
+from autodo.config.recipes import build_run
+from autodo.config.run import RunConfig
+from autodo.config.shipped import dataset_presets
+from autodo.config.validation import parse_model, parse_overrides
+from autodo.errors import ConfigError, TrainingDiverged, UserError
+from autodo.text import count_of
+from orchestration.cli.console import say
+from orchestration.cli.options import TrainOptions, given
+from orchestration.cli.report import show_result
+from orchestration.display.run_display import RunDisplay
+from orchestration.display.text import rough_duration
+from orchestration.execution.options import ExecutionOptions
+from orchestration.grid.keep import parse_keep
+from orchestration.planning.estimate import LONG_SECONDS
+from orchestration.planning.required_policies import pin_policy_file, save_policies
+from orchestration.ray_cluster.job_folder import check_outlasts_job
+from orchestration.store.run_state import RunBusy
+from orchestration.store.store import Store
+
+if TYPE_CHECKING:
+    from autodo.augment.policy_file import PolicyFile
+    from autodo.data import DataSplits
+    from autodo.progress import Durations
+
+logger = logging.getLogger("autodo")
+
+WORTH_SAYING_SECONDS = 60.0
+"""Shorter runs are trained without printing an estimate."""
+
+
+def train_run(console: Console, options: TrainOptions) -> int:
+    """Train one run here and print its errors; return the exit code."""
+    keep = parse_keep(["models", *options.keep])
+    run = _build(options)
+    from autodo import data
+
+    with data.shared_listing():
+        run = run.model_copy(update={"dataset": data.pin_content(run.dataset)})
+        run, policies = pin_policy_file(run)
+        store = Store(options.store).supported()
+        check_outlasts_job(store)
+        if store.status.is_done(run.run_id):
+            lacking = " and ".join(store.status.not_kept([run.run_id], keep))
+            hint = f". It has not kept its {lacking}: the same command with another --store does" if lacking else ""
+            say(console, f"done before; nothing to do{hint}")
+            show_result(console, run, store)
+            return 0
+        _mention_older_defaults(console, options, run, store)
+        from orchestration.execution.process import load_dataset, using_loader_workers
+
+        with console.status("loading"), using_loader_workers(options.trainer.loader_workers):
+            device = _device(options.device)
+            load_dataset(run.dataset, options.data.data_dir, options.data.download)
+    save_policies(policies, store.create())
+    execution = ExecutionOptions(
+        **vars(options.data), **given(options.trainer), checkpoint_every=options.checkpoint_every, keep=keep
+    )
+    code = _execute(console, run, store, execution, device, _smaller(options))
+    if not code:
+        show_result(console, run, store)
+    return code
+
+
+def _build(options: TrainOptions, protocol: int = PROTOCOL) -> RunConfig:
+    ratios = {"imbalance_ratio": options.imbalance_ratio, "noise_ratio": options.noise_ratio}
+    return build_run(
+        options.dataset,
+        options.method,
+        distortion=parse_model(DistortionConfig, ratios, "--ir, --nr"),
+        split=options.split,
+        seed=options.seed,
+        preset=options.preset,
+        overrides=parse_overrides(options.overrides),
+        protocol=protocol,
+    )
+
+
+def _mention_older_defaults(console: Console, options: TrainOptions, run: RunConfig, store: Store) -> None:
+    """Print a line if the store has the run under older defaults, which make it another run."""
+    for protocol in range(1, PROTOCOL):
+        older = _build(options, protocol).model_copy(update={"dataset": run.dataset})
+        if older.run_id != run.run_id and store.paths.config(older.run_id).exists():
+            old = ", ".join(f"{key}: {value}" for key, value in defaults_before(protocol).items())
+            say(console, f"{store} has this run as it was with older defaults ({old}); this is another run")
+
+
+def _execute(
+    console: Console,
+    run: RunConfig,
+    store: Store,
+    options: ExecutionOptions,
+    device: str,
+    smaller: Mapping[str, RunConfig],
+) -> int:
+    """Search the run's policy if the store lacks it, and train; return the exit code."""
+    from orchestration.execution.execute import execute
+    from orchestration.store.failures import record_failure
+
+    epoch = None
+    try:
+        if run.search_id is not None and run.search_id not in store.policies.names():
+            _search(console, run, store, options.data_dir, device)
+        with RunDisplay(run, console) as display:
+            estimate = functools.partial(_estimate, display, run, smaller, device)
+            for metrics in execute(run, store, options, device=device, estimate=estimate, on_progress=display.within):
+                epoch = metrics["epoch"]
+                display.epoch(epoch, metrics["train_loss"], metrics["val_error"])
+    except KeyboardInterrupt:
+        when = "before the first epoch ended" if epoch is None else f"after epoch {epoch + 1}/{run.training.epochs}"
+        if run.search_id is not None and run.search_id not in store.policies.names():
+            when = "while its policy was searched"
+        say(console, f"interrupted {when}; the same command continues")
+        return 130
+    except RunBusy as error:
+        raise ConfigError(str(error)) from None
+    except Exception as error:
+        failure = record_failure(store, run.run_id, error)
+        if isinstance(error, UserError | TrainingDiverged):
+            raise
+        say(console, f"failed: {failure.last_line}; traceback in {store.paths.log(run.run_id)}", "red")
+        return 1
+    return 0
+
+
+def _smaller(options: TrainOptions) -> dict[str, RunConfig]:
+    """Smaller variants of the run, by the option that selects each."""
+    presets = dataset_presets(options.dataset) if options.preset is None else ()
+    wanted = {f"--preset {name}": dataclasses.replace(options, preset=name) for name in presets}
+    network = "model.name=small-cnn"
+    wanted[f"--set {network}"] = dataclasses.replace(options, overrides=[*options.overrides, network])
+    smaller = {}
+    for option, variant in wanted.items():
+        with contextlib.suppress(ConfigError):  # an override that does not go with the preset
+            smaller[option] = _build(variant)
+    return smaller
+
+
+def _estimate(
+    display: RunDisplay,
+    run: RunConfig,
+    smaller: Mapping[str, RunConfig],
+    device: str,
+    data: "DataSplits",
+    policy: "PolicyFile | None",
+) -> "Durations | None":
+    """Print how long the run will take; for a long run on a CPU also a smaller variant and its time.
+
+    Args:
+        smaller: runs by the options that make them; the first that takes less than half as long is offered.
+    Returns:
+        Durations of the parts of an epoch; None if a few steps cannot be timed, which does not end the run.
+    """
+    import torch
+
+    from autodo.training.step_timing import time_steps
+
+    display.doing("timing a few steps")
+    try:
+        durations = time_steps(run, data, device=device, policy=policy)
+    except (UserError, RuntimeError) as error:
+        logger.warning("the duration of the run is not estimated: %s", error)
+        return None
+    seconds = durations.left(run)
+    threads = torch.get_num_threads()
+    on = f" on {count_of(threads, 'CPU thread')}" if device == "cpu" else ""
+    included = ", outer passes included" if run.outer is not None else ""
+    text = f"training takes about {rough_duration(seconds)}{on}{included}"
+    if device == "cpu" and seconds > LONG_SECONDS:
+        for option, other in smaller.items():
+            try:
+                other_seconds = time_steps(other, data, device=device, policy=policy).left(other)
+            except (UserError, RuntimeError):  # this variant cannot be trained here
+                continue
+            if other_seconds < seconds / 2:
+                text += f"; with `{option}` about {rough_duration(other_seconds)}"
+                break
+    if seconds >= WORTH_SAYING_SECONDS:
+        display.say(text)
+    return durations
+
+
+def _search(console: Console, run: RunConfig, store: Store, data_dir: str | None, device: str) -> None:
+    from orchestration.display.search_display import SearchDisplay
+    from orchestration.search.task_runner import search_in_store
+
+    store.begin(run)  # a search that fails is recorded as a failure of this run
+    search_id = str(run.search_id)
+    with SearchDisplay({search_id: run}, console) as display:
+
+        def report(line: str) -> None:
+            display.update(search_id, "at work", line)
+            display.refresh()
+
+        search_in_store(run, store, data_dir=data_dir, device=device, report=report)
+        display.update(search_id, "found", str(store.paths.policy(search_id)))
+
+
+def _device(name: str) -> str:
+    from autodo.fit import default_device
+
+    known = "auto, cpu, cuda, cuda:<n>"
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", name):
+        # Other devices of torch, such as `meta` and `mps`, are untested.
+        raise ConfigError(f"--device {name!r}: is not one of {known}")
+    if name == "auto":
+        return default_device()
+    if name != "cpu":
+        _check_gpu(name)
+    return name
+
+
+def _check_gpu(name: str) -> None:
+    """Raises ConfigError unless torch can use this GPU."""
+    import torch
+
+    remedy = "give --device cpu, or leave it out"
+    if not torch.cuda.is_available():
+        why = (
+            "torch finds no GPU here (does nvidia-smi?)"
+            if torch.version.cuda or torch.version.hip
+            else f"torch {torch.__version__} is built without CUDA"
+        )
+        raise ConfigError(f"--device {name!r}: {why}; {remedy}")
+    count = torch.cuda.device_count()
+    if int(name.partition(":")[2] or 0) >= count:
+        there = "there is 1 GPU, cuda:0" if count == 1 else f"there are {count} GPUs, cuda:0 to cuda:{count - 1}"
+        raise ConfigError(f"--device {name!r}: {there}")
+    try:
+        torch.zeros(1, device=name)
+    except RuntimeError as error:
+        raise ConfigError(f"--device {name!r}: cannot be used: {str(error).splitlines()[0]}; {remedy}") from None
