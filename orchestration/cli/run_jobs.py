@@ -197,7 +197,7 @@ def _summary(console: Console, after: Plan, store: Store, reason: str | None, *,
     if not left:
         say(console, f"all {total} runs are done")
     elif part & after.left.keys():
-        say(console, f"{left} of {total} runs are left; another launch is at work on them, or they are still to do")
+        say(console, f"{left} of {total} runs are left; another launch is running them, or they have not started")
     else:
         say(console, f"all {len(part)} runs of this part are done, {left} of {total} are left")
     return 0
