@@ -75,7 +75,7 @@ _listed: dict[Path, "ImageSource"] | None = None
 
 @contextlib.contextmanager
 def shared_listing() -> Iterator[None]:
-    """In the block, the listing made for a fingerprint serves the next load of the same path.
+    """Lets the listing made for a fingerprint serve the next load of the same path within the block.
 
     It serves one load only, so that no listing outlives the start of a run.
     """
