@@ -205,7 +205,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     next(epochs)
     with torch.no_grad():
         training.model.head.weight.fill_(torch.nan)
-    with pytest.raises(TrainingDiverged, match=r"epoch 2.*holds the 2 good epochs") as caught:
+    with pytest.raises(TrainingDiverged, match=r"epoch 2.*has 2 good epochs") as caught:
         next(epochs)
     assert (caught.value.epoch, caught.value.checkpoint_epoch) == (2, 2)
     assert start(short_run("baseline"), checkpoint=path).state.epoch == 2
