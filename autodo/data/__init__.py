@@ -1,6 +1,6 @@
 """Datasets: labelled images, the split, the distortion, shards and batches. Importing it imports no torch or sklearn.
 
-The folders build on each other: `images` has the protocols, `files` lists and decodes image files, `stream` decodes them
+The folders build on each other: `images` has the protocols, `files` lists and decodes files, `stream` decodes them
 while a run trains, `readers` reads one dataset family per module. `datasets` is the table of all datasets.
 """
 
