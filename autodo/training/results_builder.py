@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from autodo.data.image_set import Integers
+from autodo.data.images.image_set import Integers
 from autodo.points.model import PointModel
 from autodo.results.outcome import Best, Outcome, build_outcome, embeddings_table, merged, points_table
 from autodo.results.provenance import device_name

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from autodo.data.image_set import ArrayImages
+from autodo.data.images.image_set import ArrayImages
 from autodo.results import records
 from autodo.results.thumbnails import suspicious_rows, thumbnail, with_thumbnails
 
