@@ -20,7 +20,7 @@ from rich.console import Console
 
 from autodo.config.shipped import dataset_presets, dataset_recipe
 from autodo.errors import StoreError
-from autodo.io.storage import LocalLocation, Location, StrPath
+from autodo.io.storage import StrPath
 from autodo.io.uri import absolute
 from orchestration.display.grid_display import GridDisplay
 from orchestration.display.grid_progress import GridProgress
@@ -118,10 +118,7 @@ def launch(
             end_seconds=overhead.end if overhead else 0.0,
         )
         begun = time.monotonic()
-        shared: Location = LocalLocation(scratch) if local else store.root / "searches" / "scratch"
-        ready = _with_policies(
-            jobs, store, console, cluster=cluster, options=options, progress=progress, scratch=shared
-        )
+        ready = _with_policies(jobs, store, console, cluster=cluster, options=options, progress=progress)
         if not ready or progress.stop_reason is not None:
             return progress
         queue = RunQueue(
@@ -171,13 +168,8 @@ def _with_policies(
     cluster: Cluster,
     options: Options,
     progress: GridProgress,
-    scratch: Location,
 ) -> list[Job]:
-    """The runs that need no policy, or whose policy is in the store when all searches have ended.
-
-    Args:
-        scratch: a temporary folder that all nodes see.
-    """
+    """The runs that need no policy, or whose policy is in the store when all searches have ended."""
     wanted = searches_left((job.run for job in jobs), store)
     if not wanted:
         return list(jobs)
@@ -196,7 +188,6 @@ def _with_policies(
         console,
         resources=resources,
         slots=min(clusters.slots(resources, local=cluster.address is None), options.max_concurrent or sys.maxsize),
-        scratch=scratch,
         retries=options.retries,
         seconds=options.seconds,
         data_dir=options.data_dir,

@@ -11,10 +11,6 @@ RAY = (
     "execution/trial",
     "search/actor_pool",
     "search/find_policies",
-    "search/member_trainable",
-    "search/population_searches",
-    "search/population_tuning",
-    "search/task_searches",
     "tracking/trackers",
 )
 READ_BY_REPORTS = (
