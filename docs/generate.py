@@ -117,7 +117,13 @@ def _row(*cells: Any) -> str:
 def _descriptions() -> dict[tuple[str, str], str]:
     """Docstrings by (class, attribute); those of classes under (class, "")."""
     found: dict[tuple[str, str], str] = {}
-    for module in ("autodo.config.run", "autodo.config.policy", "autodo.config.objective", "orchestration.grid.grid"):
+    for module in (
+        "autodo.config.run",
+        "autodo.config.policy",
+        "autodo.config.objective",
+        "orchestration.grid.grid",
+        "orchestration.grid.resources",
+    ):
         for name, one in griffe.load(module).classes.items():
             found[name, ""] = one.docstring.value if one.docstring else ""
             found |= {(name, key): text.docstring.value for key, text in one.attributes.items() if text.docstring}

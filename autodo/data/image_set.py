@@ -2,12 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-
-from autodo.errors import DataError
 
 if TYPE_CHECKING:
     import torch
@@ -147,25 +145,3 @@ class Dataset:
     """The user's own trusted val set; None if val is to be split off the train set."""
     warnings: tuple[str, ...] = ()
     """One line for each oddity of the files, such as damaged ones that were left out."""
-
-
-def checked_set(images: NDArray[Any], labels: NDArray[Any], *, classes: int, where: str) -> ImageSet:
-    """Check the arrays of a published dataset and wrap them in an ImageSet.
-
-    Args:
-        where: names the files in errors.
-    Shape:
-        images [N, C, H, W] uint8; labels [N].
-    Raises:
-        DataError: if there are no images, not as many labels as images, or a label is not in 0..classes-1.
-    """
-    remedy = "replace the files with the published ones"
-    if images.ndim != 4 or images.dtype != np.uint8:
-        raise DataError(f"{where}: holds {images.dtype} values of shape {images.shape}, not 8-bit images; {remedy}")
-    if len(images) == 0 or len(images) != len(labels):
-        raise DataError(f"{where}: {len(images)} images, but {len(labels)} labels; {remedy}")
-    if labels.min() < 0 or labels.max() >= classes:
-        raise DataError(
-            f"{where}: labels are {labels.min()}..{labels.max()}, but this dataset has 0..{classes - 1}; {remedy}"
-        )
-    return ImageSet(ArrayImages(np.ascontiguousarray(images)), labels.astype(np.int64, copy=False))

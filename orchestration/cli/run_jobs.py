@@ -96,6 +96,7 @@ def run_jobs(console: Console, options: LaunchOptions, request: LaunchRequest, p
             session = stack.enter_context(starting_ray(cluster))
 
             from orchestration import launch as on_ray
+            from orchestration.execution.options import LaunchSettings
             from orchestration.tracking import trackers
         started = time.monotonic()
         follow = trackers.callbacks(
@@ -109,7 +110,7 @@ def run_jobs(console: Console, options: LaunchOptions, request: LaunchRequest, p
                     store,
                     console,
                     cluster=cluster,
-                    options=on_ray.Options(
+                    options=LaunchSettings(
                         max_concurrent=options.max_concurrent,
                         retries=options.retries,
                         seconds=seconds,
@@ -196,7 +197,7 @@ def _summary(console: Console, after: Plan, store: Store, reason: str | None, *,
     if not left:
         say(console, f"all {total} runs are done")
     elif part & after.left.keys():
-        say(console, f"{left} of {total} runs are left; another launch is at work on them, or they are still to do")
+        say(console, f"{left} of {total} runs are left; another launch is running them, or they have not started")
     else:
         say(console, f"all {len(part)} runs of this part are done, {left} of {total} are left")
     return 0

@@ -63,7 +63,7 @@ class GridProgress:
         """Message of each run that has failed for good."""
         self.attempts_failed = 0
         self.busy: set[str] = set()
-        """Runs that another launch is at work on."""
+        """Runs that another launch is running."""
         self.stopped: set[str] = set()
         """Runs that have ended early because this launch was asked to stop."""
         self.stop_reason: Literal["interrupted", "out of time"] | None = None

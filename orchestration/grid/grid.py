@@ -1,4 +1,4 @@
-"""From a grid's YAML to its runs; pure, and imports neither torch nor ray, so that planning takes no time."""
+"""Expansion of a grid's YAML into its runs. Imports neither torch nor ray, so that planning is quick."""
 
 import difflib
 import itertools
@@ -33,7 +33,7 @@ from orchestration.grid.keep import Keep
 from orchestration.grid.resources import ResourcesConfig
 
 _SUFFIXES = (".yaml", ".yml")
-# What a grid already spans; an override of one of these would silently collapse an axis.
+# Axes of a grid and their fields; an override of an axis would silently collapse it.
 _AXES = {
     "seed": "seeds",
     "split": "splits",
@@ -43,7 +43,7 @@ _AXES = {
 }
 _NO_AXES = ("distortion.minority",)
 FIRST_PROTOCOL = 1
-"""That of grids that were kept before they had a `protocol`."""
+"""Protocol of stored grids that name none, because they are older than the key."""
 
 
 def _known_dataset(name: str) -> str:
@@ -103,19 +103,19 @@ class GridConfig(BaseModel):
     """The paper's notation: `100-0.1` is imbalance ratio 100 and noise ratio 0.1."""
     methods: Annotated[tuple[MethodName, ...], NotEmpty]
     splits: Annotated[tuple[SplitName, ...], NotEmpty] = ("paper",)
-    """What val is and whether it is trained on: see RunConfig.split, of which `test-as-val` is optimistic."""
+    """Data of val, and whether it is trained on: see RunConfig.split; `test-as-val` is optimistic."""
     seeds: Annotated[tuple[Seed, ...], BeforeValidator(_seed_list), NotEmpty]
     """A count n, which means 0..n-1, or a list."""
     set: Annotated[dict[str, Any], Field(default_factory=dict)]
-    """Overrides of every run by dotted key, such as `training.epochs: 5`. In a file, `preset: cpu` puts those of the
-    dataset's preset below them."""
+    """Overrides of every run by dotted key, such as `training.epochs: 5`. In a file, `preset: cpu` adds those of the
+    dataset's preset, with lower priority."""
     policies: Annotated[dict[str, str], Field(default_factory=dict)]
-    """Content of the policy from a file of each `<dataset> <method>`, as a launch has found it."""
+    """Content id of the policy file of each `<dataset> <method>`, as a launch has found it."""
     protocol: Annotated[int, Field(ge=1, le=PROTOCOL)] = PROTOCOL
-    """Which defaults and presets its runs have: 1 those as they first were (see `autodo/config/defaults.py`)."""
+    """Version of the defaults and presets of its runs: 1 for the first one (see `autodo/config/defaults.py`)."""
     resources: ResourcesConfig = ResourcesConfig()
     keep: tuple[Keep, ...] = ()
-    """What every run leaves in the store besides its tables."""
+    """Things that every run leaves in the store besides its tables."""
     store: str | None = None
 
     @field_validator("set")
@@ -126,11 +126,11 @@ class GridConfig(BaseModel):
 
     @property
     def store_path(self) -> str:
-        """Where the results go unless the command line says otherwise: a path or a URI."""
+        """Path or URI of the results, unless the command line gives another."""
         return self.store or f"outputs/{self.name}"
 
     def override(self, overrides: Mapping[str, Any]) -> Self:
-        """This grid with `overrides` on top of its own `set`.
+        """Copy of this grid with `overrides` on top of its own `set`.
 
         Raises:
             ConfigError: naming the override that does not fit, and why.
@@ -147,11 +147,11 @@ class GridConfig(BaseModel):
 
 
 class GridText(NamedTuple):
-    """The parts of a shipped grid's comment that are for people."""
+    """Texts about a shipped grid."""
 
     summary: str
     cost: str
-    """Of all of its runs."""
+    """Cost of all its runs."""
 
 
 def grid_text(name: str) -> GridText:
@@ -164,7 +164,7 @@ def grid_text(name: str) -> GridText:
 
 
 def load_grid(name_or_path: str) -> GridConfig:
-    """The grid of a shipped name, or of a YAML file; every name and override in it is known to be good.
+    """Load and check the grid of a shipped name or of a YAML file.
 
     Raises:
         ConfigError: one line per problem: the file, the key, the value and what is allowed.
@@ -185,7 +185,7 @@ def load_grid(name_or_path: str) -> GridConfig:
 
 
 def _with_preset(tree: dict[str, Any], where: str) -> GridConfig:
-    """The grid of a file, whose `preset` becomes a part of its `set`: so a store says what each run really was.
+    """Grid of a file; its `preset` becomes a part of its `set`, so that a store has the settings of each run.
 
     Raises:
         ConfigError: if the grid has other datasets than one with this preset.
@@ -204,7 +204,7 @@ def _with_preset(tree: dict[str, Any], where: str) -> GridConfig:
 
 
 def _near_grids(path: Path) -> str:
-    """`; did you mean 'x'?`, of shipped grids and of the YAML files in the folder that was meant."""
+    """`; did you mean 'x'?`, from the shipped grids and the YAML files in the folder of the path."""
     meant = path.stem if path.suffix in _SUFFIXES else path.name
     files = sorted(file for suffix in _SUFFIXES for file in path.parent.glob(f"*{suffix}"))
     names = {name: name for name in grid_names()} | {str(file): file.stem for file in files}
@@ -214,10 +214,10 @@ def _near_grids(path: Path) -> str:
 
 
 def pin_content(grid: GridConfig) -> GridConfig:
-    """This grid tied, in its `set`, to a person's own images as they are now; one without them as it is.
+    """Copy of a grid of a person's own images that has, in its `set`, the content id of these images as they are now.
 
-    Its runs have other ids when the images change. The pinned grid is what a store keeps, so that its runs are known
-    without the images.
+    Its runs have other ids when the images change. The store keeps the pinned grid, so that its runs are known without
+    the images. Other grids are returned as they are.
 
     Raises:
         DataError: if the images cannot be listed or read.
@@ -227,12 +227,12 @@ def pin_content(grid: GridConfig) -> GridConfig:
     from autodo import data
 
     # dataset.path, which `folder` needs, fits no other dataset: `folder` is the only one.
-    dataset = build_run("folder", grid.methods[0], overrides=cell(grid, "folder", grid.methods[0])).dataset
+    dataset = build_run("folder", grid.methods[0], overrides=cell_overrides(grid, "folder", grid.methods[0])).dataset
     return grid.override({"dataset.content": data.pin_content(dataset).content})
 
 
-def cell(grid: GridConfig, dataset: str, method: str) -> dict[str, Any]:
-    """The overrides of the runs of one dataset and method.
+def cell_overrides(grid: GridConfig, dataset: str, method: str) -> dict[str, Any]:
+    """Overrides of the runs of one dataset and method.
 
     `{dataset}` and `{method}` in `policy.path` stand for their names, so that each may have a file of its own.
     """
@@ -247,14 +247,14 @@ def cell(grid: GridConfig, dataset: str, method: str) -> dict[str, Any]:
 
 
 def expand(grid: GridConfig) -> list[RunConfig]:
-    """The grid's runs without duplicates; seeds vary slowest, so that every cell soon has one result."""
+    """Runs of a grid without duplicates; seeds vary slowest, so that every cell soon has one result."""
     minority = {**defaults_before(grid.protocol), **grid.set}.get("distortion.minority")
     distortions = [DistortionConfig.parse(text, minority) for text in grid.distortions]
     # Distortion and seed are checked by GridConfig and independent of the rest, so that each (dataset, method, split)
     # is validated once and copied: 10,000 runs in less than a second.
     templates = {
         (dataset, method, split): build_run(
-            dataset, method, split=split, overrides=cell(grid, dataset, method), protocol=grid.protocol
+            dataset, method, split=split, overrides=cell_overrides(grid, dataset, method), protocol=grid.protocol
         )
         for dataset, method, split in itertools.product(grid.datasets, grid.methods, grid.splits)
     }
@@ -270,7 +270,7 @@ def _check_overrides(grid: GridConfig, where: str, splits: Sequence[SplitName]) 
     problems: list[str] = []
     for dataset, method, split in itertools.product(grid.datasets, grid.methods, splits):
         try:
-            build_run(dataset, method, split=split, overrides=cell(grid, dataset, method))
+            build_run(dataset, method, split=split, overrides=cell_overrides(grid, dataset, method))
         except ConfigError as error:
             problems += str(error).splitlines()
     if problems:

@@ -9,7 +9,7 @@ from autodo.config.policy import FilePolicy
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.errors import ConfigError
-from orchestration.grid.grid import GridConfig, cell
+from orchestration.grid.grid import GridConfig, cell_overrides
 from orchestration.store.store import Store
 
 Policies = dict[str, PolicyFile]
@@ -68,7 +68,7 @@ def pin_policy_files(grid: GridConfig) -> tuple[GridConfig, Policies]:
     contents = dict(grid.policies)
     policies: Policies = {}
     for dataset, method in itertools.product(grid.datasets, grid.methods):
-        run, found = pin_policy_file(build_run(dataset, method, overrides=cell(grid, dataset, method)))
+        run, found = pin_policy_file(build_run(dataset, method, overrides=cell_overrides(grid, dataset, method)))
         policies |= found
         if isinstance(run.policy, FilePolicy) and run.policy.content is not None:
             contents[f"{dataset} {method}"] = run.policy.content

@@ -13,7 +13,7 @@ from orchestration.store.run_state import Failure
 RETRIES = 2
 """Further attempts of a failed run unless the command line says otherwise."""
 BUSY_PAUSE_SECONDS = 2.0
-"""Between two looks at a run that another process is at work on."""
+"""Pause between two looks at a run that another process is running."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,7 @@ class RunQueue:
 
     @property
     def busy(self) -> tuple[str, ...]:
-        """Ids of the runs that another process was last seen at work on."""
+        """Ids of the runs that another process was running when last seen."""
         return tuple(self._busy)
 
     def stop(self) -> None:
@@ -111,7 +111,7 @@ class RunQueue:
         self._quiet_since = self._clock()
 
     def is_busy(self, run_id: str) -> None:
-        """Set a run aside, because another process is at work on it."""
+        """Set a run aside, because another process is running it."""
         self._busy[run_id] = self._at_work.pop(run_id)
 
     def failed(self, run_id: str, failure: Failure) -> bool:

@@ -1,23 +1,20 @@
-"""MNIST and Fashion-MNIST: four idx files, raw or gzipped."""
+"""MNIST and Fashion-MNIST: four idx files each, raw or gzipped.
+
+torchvision's classes read only raw files in their own layout and compare no checksum of these; they do the download.
+"""
 
 import gzip
 import hashlib
-import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autodo.config.dataset import DatasetConfig
 from autodo.data.files.reading import one_line
-from autodo.data.image_set import Dataset, ImageSet, checked_set
-from autodo.data.readers.location import READ_ERRORS, DatasetLocation, fetch, unreadable
+from autodo.data.image_set import ArrayImages, Dataset, ImageSet
+from autodo.data.readers.location import DatasetLocation, fetch, unreadable
 from autodo.errors import DataError
-
-_IMAGES = "{part}-images-idx3-ubyte"
-_LABELS = "{part}-labels-idx1-ubyte"
-_PARTS = ("train", "t10k")
-_FILES = tuple(kind.format(part=part) for part in _PARTS for kind in (_IMAGES, _LABELS))
 
 MD5 = {
     "mnist": {
@@ -33,7 +30,11 @@ MD5 = {
         "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
     },
 }
-"""Of the published files, uncompressed: both datasets use the same names, and a recompressed .gz is as good."""
+"""Checksums of the uncompressed files: both datasets use the same names, and a .gz may have been recompressed."""
+
+_FILES = tuple(MD5["mnist"])
+_SIDE = 28
+_IMAGES_HEADER_BYTES, _LABELS_HEADER_BYTES = 16, 8
 
 
 def read_mnist(config: DatasetConfig, place: DatasetLocation) -> Dataset:
@@ -55,8 +56,7 @@ def _read(name: str, place: DatasetLocation, torchvision_set: type, class_names:
     folders = [place.data_dir / layout, place.data_dir]
     if place.system_dir is not None:
         folders.append(place.system_dir)
-
-    found = _first_with_files(folders)
+    found = next((folder for folder in folders if len(_missing(folder)) < len(_FILES)), None)
     if place.download and (found is None or _missing(found)):
         files = [str(layout / file) for file in _FILES]
         fetch(name, lambda root: torchvision_set(root, download=True), files, place.data_dir)
@@ -67,37 +67,27 @@ def _read(name: str, place: DatasetLocation, torchvision_set: type, class_names:
     missing = _missing(found)
     if missing:
         raise DataError(f"{found / missing[0]}[.gz]: no such file, but others of {name} are there; {place.remedy}")
-    train, test = (_read_part(name, found, part, len(class_names)) for part in _PARTS)
-    return Dataset(train=train, test=test, class_names=class_names)
+    return Dataset(_read_part(name, found, "train"), _read_part(name, found, "t10k"), class_names)
 
 
-def _read_part(name: str, folder: Path, part: str, classes: int) -> ImageSet:
-    images_path = _present(folder, _IMAGES.format(part=part))
-    labels_path = _present(folder, _LABELS.format(part=part))
-    assert images_path is not None
-    assert labels_path is not None
-    images, labels = _read_file(name, images_path), _read_file(name, labels_path)
-    return checked_set(images[:, None], labels, classes=classes, where=f"{images_path}, {labels_path.name}")
+def _read_part(name: str, folder: Path, part: str) -> ImageSet:
+    images = _published_bytes(name, folder, f"{part}-images-idx3-ubyte")
+    labels = _published_bytes(name, folder, f"{part}-labels-idx1-ubyte")
+    pixels = np.frombuffer(images, np.uint8, offset=_IMAGES_HEADER_BYTES).reshape(-1, 1, _SIDE, _SIDE).copy()
+    return ImageSet(ArrayImages(pixels), np.frombuffer(labels, np.uint8, offset=_LABELS_HEADER_BYTES).astype(np.int64))
 
 
-def _read_file(name: str, path: Path) -> NDArray[np.uint8]:
-    """The array in one of the published files: [N, H, W] images or [N] labels."""
+def _published_bytes(name: str, folder: Path, file: str) -> bytes:
+    """The file's uncompressed bytes. Raises DataError if their checksum is not that of the published file."""
+    path = _present(folder, file)
+    assert path is not None
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except READ_ERRORS as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise unreadable(path, one_line(error)) from None
-    _check_published(name, path, content)
-    # Two zeros, the type (8: unsigned bytes), the number of dimensions; big-endian sizes; the values.
-    dimensions = content[3]
-    shape = struct.unpack_from(f">{dimensions}I", content, 4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape).copy()
-
-
-def _check_published(name: str, path: Path, content: bytes) -> None:
-    file = path.name.removesuffix(".gz")
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if md5 == MD5[name][file]:
-        return
+        return content
     owner = next((other for other, files in MD5.items() if other != name and md5 in files.values()), None)
     if owner is not None:
         raise DataError(
@@ -108,10 +98,6 @@ def _check_published(name: str, path: Path, content: bytes) -> None:
         f"{path}: is not {name}'s file: its checksum is not that of the published {file}; "
         "replace it, or delete it and pass --download"
     )
-
-
-def _first_with_files(folders: list[Path]) -> Path | None:
-    return next((folder for folder in folders if len(_missing(folder)) < len(_FILES)), None)
 
 
 def _missing(folder: Path) -> list[str]:

@@ -1,11 +1,6 @@
-"""Where a named dataset's files are looked for, how they are downloaded, and what can go wrong in reading them."""
+"""Location of a published dataset's files, and their download."""
 
-import http.client
-import pickle
-import struct
-import tarfile
 import tempfile
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,44 +8,21 @@ from pathlib import Path
 from autodo.data.files.reading import one_line
 from autodo.errors import DataError
 
-# What torchvision's readers, gzip, pickle and scipy raise for a damaged file.
-READ_ERRORS = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AssertionError,
-    struct.error,
-    zlib.error,
-    pickle.UnpicklingError,
-)
-_DOWNLOAD_ERRORS = (
-    OSError,
-    EOFError,
-    RuntimeError,
-    ValueError,
-    zlib.error,
-    http.client.HTTPException,
-    tarfile.TarError,
-)
-
 
 @dataclass(frozen=True)
 class DatasetLocation:
-    """Where the files of a named dataset may be."""
+    """Folders that may hold the files of a published dataset."""
 
     data_dir: Path
     download: bool = False
     system_dir: Path | None = None
-    """Where the system's package puts the files: tried when `data_dir` has none of them."""
+    """Where the system's package puts the files; tried when `data_dir` has none of them."""
     package: str | None = None
-    """Name of that package; like `system_dir` only if the person did not say where the files are."""
+    """Name of that package. Like `system_dir` it is None if the user gave a data_dir."""
 
     @property
     def remedy(self) -> str:
-        """What to do when a file is missing."""
+        """Advice for a missing file."""
         absent = "" if self.data_dir.is_dir() else f"there is no directory {self.data_dir}; "
         package = f", or `apt-get install {self.package}`" if self.package else ""
         return f"{absent}pass --data-dir with the folder that holds the files, or --download{package}"
@@ -60,10 +32,10 @@ def fetch(name: str, download: Callable[[Path], object], files: Iterable[str], d
     """Downloads into a temporary folder beside `data_dir` and moves `files` in when all of them are there.
 
     Args:
-        download: fills the folder that it is given; torchvision checks what it downloads.
+        download: fills the folder that it is given; torchvision checks the files' checksums.
         files: paths relative to that folder, and to `data_dir` afterwards.
     Raises:
-        DataError: if the download fails or a file cannot be written; `data_dir` is as it was before.
+        DataError: if the download fails or a file cannot be written; `data_dir` is unchanged then.
     """
     existing = next((folder for folder in (data_dir, *data_dir.parents) if folder.is_dir()), Path())
     try:
@@ -73,7 +45,7 @@ def fetch(name: str, download: Callable[[Path], object], files: Iterable[str], d
                 target = data_dir / file
                 target.parent.mkdir(parents=True, exist_ok=True)
                 (Path(temporary) / file).replace(target)
-    except _DOWNLOAD_ERRORS as error:
+    except Exception as error:  # torchvision, urllib and tarfile raise exceptions of many kinds
         raise DataError(
             f"{name}: cannot be downloaded to {data_dir}: {one_line(error)}; "
             "check the network, or pass --data-dir with the folder that holds the files"
@@ -81,5 +53,5 @@ def fetch(name: str, download: Callable[[Path], object], files: Iterable[str], d
 
 
 def unreadable(path: Path, reason: str) -> DataError:
-    """The error for a file that is there and is of no use."""
+    """The error for a file that exists but cannot be used."""
     return DataError(f"{path}: cannot be read: {reason}; replace it, or delete it and pass --download")

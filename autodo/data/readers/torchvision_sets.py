@@ -1,4 +1,4 @@
-"""SVHN, CIFAR-10 and CIFAR-100, read by torchvision's classes, which compare every file's checksum."""
+"""SVHN, CIFAR-10 and CIFAR-100, read by torchvision's classes."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,8 +8,8 @@ import numpy as np
 
 from autodo.config.dataset import DatasetConfig
 from autodo.data.files.reading import one_line
-from autodo.data.image_set import Dataset, checked_set
-from autodo.data.readers.location import READ_ERRORS, DatasetLocation, fetch, unreadable
+from autodo.data.image_set import ArrayImages, Dataset, ImageSet
+from autodo.data.readers.location import DatasetLocation, fetch, unreadable
 from autodo.errors import DataError
 
 _PARTS = ("train", "test")
@@ -23,12 +23,8 @@ def read_svhn(config: DatasetConfig, place: DatasetLocation) -> Dataset:
 
     md5 = {SVHN.split_list[part][1]: SVHN.split_list[part][2] for part in _PARTS}
     train, test = _open(config.name, place, md5, lambda root, part, download: SVHN(root, part, download=download))
-    train, test = (
-        # torchvision squeezes the labels, which takes the only axis of a single one away.
-        checked_set(part.data, np.atleast_1d(part.labels), classes=10, where=str(place.data_dir / part.filename))
-        for part in (train, test)
-    )
-    return Dataset(train=train, test=test, class_names=tuple(str(digit) for digit in range(10)))
+    class_names = tuple(str(digit) for digit in range(10))
+    return Dataset(_image_set(train.data, train.labels), _image_set(test.data, test.labels), class_names)
 
 
 def read_cifar10(config: DatasetConfig, place: DatasetLocation) -> Dataset:
@@ -53,18 +49,21 @@ def _read_cifar(name: str, place: DatasetLocation, torchvision_set: Any) -> Data
     def open_set(root: Path, part: str, download: bool) -> Any:
         return torchvision_set(root, train=part == "train", download=download)
 
-    train, test = _open(name, place, md5, open_set)
-    class_names = tuple(train.classes)
-    where = str(place.data_dir / torchvision_set.base_folder)
-    train, test = (
-        checked_set(part.data.transpose(0, 3, 1, 2), np.asarray(part.targets), classes=len(class_names), where=where)
-        for part in (train, test)
-    )
-    return Dataset(train=train, test=test, class_names=class_names)
+    parts = _open(name, place, md5, open_set)
+    train, test = (_image_set(part.data.transpose(0, 3, 1, 2), part.targets) for part in parts)
+    return Dataset(train, test, tuple(parts[0].classes))
+
+
+def _image_set(images: Any, labels: Any) -> ImageSet:
+    return ImageSet(ArrayImages(np.ascontiguousarray(images)), np.asarray(labels, np.int64))
 
 
 def _open(name: str, place: DatasetLocation, md5: Mapping[str, str], open_set: OpenSet) -> tuple[Any, Any]:
-    """torchvision's train and test sets; `md5` holds the checksum of every file, by its path under the data dir."""
+    """Opens torchvision's train and test sets.
+
+    Args:
+        md5: checksum of every file, by its path under the data dir.
+    """
     from torchvision.datasets.utils import check_integrity
 
     root = place.data_dir
@@ -74,11 +73,11 @@ def _open(name: str, place: DatasetLocation, md5: Mapping[str, str], open_set: O
     if missing:
         raise DataError(f"{name}: {missing[0]}: no such file; {place.remedy}")
     try:
-        # torchvision compares these too, but does not say which file it is.
+        # torchvision compares checksums too, but its error does not name the file.
         wrong = [root / file for file, checksum in md5.items() if not check_integrity(root / file, checksum)]
         if not wrong:
             return open_set(root, "train", False), open_set(root, "test", False)
-    except READ_ERRORS as error:
+    except Exception as error:  # torchvision, pickle and scipy raise exceptions of many kinds
         raise DataError(f"{name}: cannot be read from {root}: {one_line(error)}; replace the files") from None
     raise unreadable(wrong[0], "its checksum is not that of the published file")
 

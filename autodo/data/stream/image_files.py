@@ -1,6 +1,5 @@
-"""Where the bytes of every listed image are: in a file of its own, or within a tar shard."""
+"""Location of every image's bytes, in a file of its own or within a tar shard, and reading them with retries."""
 
-import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,21 +10,22 @@ from autodo.data.files.crop import CropParameters, pixels_of
 from autodo.data.files.decode import reason
 from autodo.data.image_set import Integers, Pixels
 from autodo.errors import ImageLost
+from autodo.io.retry import retry
 
 T = TypeVar("T")
 
-_PAUSES_SECONDS = (0.1, 1.0, 4.0, 15.0)
-"""Before a file that could not be read is tried again: a file server may be down for a moment."""
-_CERTAIN = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-_TRIES_OF_CERTAIN = 2
-"""Further tries after these, or of bytes that are no image: somebody may be replacing the file."""
+_PERMANENT = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+_PATIENCE_SECONDS = 20.1
+"""A file server may be down for a moment."""
+_PERMANENT_PATIENCE_SECONDS = 1.1
+"""For errors that rarely pass, and for bytes that are not an image: somebody may be replacing the file."""
 
 
 class ImageFile(NamedTuple):
-    """The bytes of an image; `length` None: all of the file at `path`."""
+    """An image's bytes: the whole file at `path`, or `length` bytes of it."""
 
     number: int
-    """Among all images of the dataset: what it is told by."""
+    """Position in the dataset's listing."""
     name: str
     path: str
     offset: int = 0
@@ -35,7 +35,7 @@ class ImageFile(NamedTuple):
         return self.path if self.length is None else f"{self.path}: {self.name}"
 
     def content(self) -> bytes:
-        """The bytes. Raises OSError if the file has not that many any more."""
+        """The bytes. Raises OSError if the file has become shorter."""
         with Path(self.path).open("rb") as file:
             if self.length is None:
                 return file.read()
@@ -47,7 +47,7 @@ class ImageFile(NamedTuple):
 
 
 class ByteRanges(NamedTuple):
-    """Where images are in tar shards.
+    """Locations of images in tar shards.
 
     Shape:
         shard, offset, length [N] int64; offset and length in bytes.
@@ -65,79 +65,76 @@ class ImageFiles:
 
     Args:
         root: folder that the names are relative to.
-        names: of each image; in shards `<shard>/<name in it>`.
-        spans: None if every image is a file.
+        names: one per image; in shards `<shard>/<name in it>`.
+        ranges: None if every image is a file.
     """
 
     root: str
     names: Sequence[str]
-    spans: ByteRanges | None = None
+    ranges: ByteRanges | None = None
 
     def __getitem__(self, number: int) -> ImageFile:
         name = self.names[number]
-        if self.spans is None:
+        if self.ranges is None:
             return ImageFile(number, name, str(Path(self.root, name)))
-        shards, shard, offset, length = self.spans
-        return ImageFile(
-            number, name, str(Path(self.root, shards[shard[number]])), int(offset[number]), int(length[number])
-        )
+        shards, shard, offset, length = self.ranges
+        path = str(Path(self.root, shards[shard[number]]))
+        return ImageFile(number, name, path, int(offset[number]), int(length[number]))
 
 
 def read_into(out: Pixels, images: Sequence[ImageFile], crops: CropParameters | None) -> list[str]:
-    """Fills `out` with the images' pixels, gray ones as RGB; a line on each file that had to be tried again.
+    """Fills `out` with the images' pixels, gray ones as RGB; returns a line for each file that needed a retry.
 
     Shape:
         out [n, 3, S, S].
     Raises:
-        ImageLost: if a file cannot be read, also when it is tried again.
+        ImageLost: if a file cannot be read, even after retries.
     """
-    tried_again: list[str] = []
+    retried: list[str] = []
     for row, image in zip(out, images, strict=True):
-        row[:] = _pixels(image, out.shape[-1], crops, tried_again)
-    return tried_again
-
-
-def _pixels(image: ImageFile, image_size: int, crops: CropParameters | None, tried_again: list[str]) -> Pixels:
-    try:
-        pixels, why = with_retries(lambda: pixels_of(image.content(), image_size, crops, image.number))
-    except RetriesFailed as error:
-        raise ImageLost(
-            f"{image}: could be read when the dataset was indexed, and cannot now: {error}; put it back as it was and "
-            "start the command again"
-        ) from None
-    if why:
-        tried_again.append(f"{image}: {why}")
-    return pixels
+        try:
+            row[:], problem = read_with_retries(lambda: pixels_of(image.content(), out.shape[-1], crops, image.number))  # noqa: B023
+        except RetriesFailed as error:
+            raise ImageLost(
+                f"{image}: could be read when the dataset was indexed, and cannot now: {error}; put it back as it was "
+                "and start the command again"
+            ) from None
+        if problem:
+            retried.append(f"{image}: {problem}")
+    return retried
 
 
 class RetriesFailed(Exception):
-    """What failed still does when it is tried again; the text says why and for how long."""
+    """A read that failed every time; the text says why, how often and for how long it was tried."""
 
 
-def with_retries(read: Callable[[], T]) -> tuple[T, str]:
-    """What `read` gives, which is tried again for a while if it raises; and what was wrong then, empty if nothing.
+def read_with_retries(read: Callable[[], T]) -> tuple[T, str]:
+    """Calls `read` until it succeeds or patience ends; returns its result and what failed before, empty if nothing.
 
     Raises:
-        StillFails: if it raises every time.
+        RetriesFailed: if it fails every time.
     """
-    waited, why = 0.0, ""
-    for tries in itertools.count():
-        try:
-            given = read()
-        except MemoryError:
-            raise
-        except Exception as error:  # PIL's decoders raise exceptions of many kinds for damaged files
-            why, pauses = reason(error), _pauses(error)
-        else:
-            return given, f"{why}; it could be read when it was tried again {waited:.1f} s later" if tries else ""
-        if tries >= len(pauses):
-            break
-        time.sleep(pauses[tries])
-        waited += pauses[tries]
-    raise RetriesFailed(f"{why} (tried {tries + 1} times in {waited:.1f} s)")
+    start = time.monotonic()
+    failures: list[str] = []
+
+    def note(error: Exception, seconds_left: float) -> None:
+        failures.append(reason(error))
+
+    try:
+        result = retry(read, _patience, pause=0.1, factor=10, on_failure=note)
+    except MemoryError:
+        raise
+    except Exception as error:  # PIL's decoders raise exceptions of many kinds for damaged files
+        seconds = time.monotonic() - start
+        raise RetriesFailed(f"{reason(error)} (tried {len(failures) + 1} times in {seconds:.1f} s)") from None
+    if not failures:
+        return result, ""
+    return result, f"{failures[-1]}; it could be read when it was tried again {time.monotonic() - start:.1f} s later"
 
 
-def _pauses(error: Exception) -> Sequence[float]:
-    """PIL's own errors have no number, and what is certain needs no patience."""
-    passes = isinstance(error, OSError) and error.errno is not None and not isinstance(error, _CERTAIN)
-    return _PAUSES_SECONDS if passes else _PAUSES_SECONDS[:_TRIES_OF_CERTAIN]
+def _patience(error: Exception) -> float:
+    if isinstance(error, MemoryError):
+        return 0.0
+    # PIL's own errors have no errno.
+    passes = isinstance(error, OSError) and error.errno is not None and not isinstance(error, _PERMANENT)
+    return _PATIENCE_SECONDS if passes else _PERMANENT_PATIENCE_SECONDS

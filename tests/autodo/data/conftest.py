@@ -21,7 +21,9 @@ from autodo.config.dataset import DatasetConfig
 from autodo.data import load
 from autodo.data.image_set import Dataset
 from autodo.data.readers import idx
+from autodo.data.stream import image_files
 from autodo.data.stream.pool import WORKERS_VARIABLE, close_pools
+from autodo.io import retry
 
 
 @pytest.fixture
@@ -184,6 +186,29 @@ def _own_cache_and_no_workers(tmp_path_factory, monkeypatch):
     monkeypatch.setenv(WORKERS_VARIABLE, "0")
     yield
     close_pools()
+
+
+class Clock:
+    """Stands in for `time` where files are read again: a sleep takes no time and is counted."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.on_sleep: Callable[[], object] = lambda: None
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds + 1e-6
+        self.on_sleep()
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    clock = Clock()
+    for module in (retry, image_files):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
 
 
 def picture(number: int, size: tuple[int, int] = (60, 40)) -> Image.Image:

@@ -115,7 +115,7 @@ def test_a_run_of_another_launch_is_left_to_it(
     actor.scripts = {other.run_id: [[RunBusy("elsewhere")]] * 1000}
     answer = autodo("launch", grid, "--store", "S")
     assert answer.code == 0
-    assert "1 of 4 runs are left; another launch is at work on them, or they are still to do" in answer.out
+    assert "1 of 4 runs are left; another launch is running them, or they have not started" in answer.out
 
 
 def test_a_launch_on_an_object_store_continues_and_ends_as_on_a_local_one(

@@ -1,4 +1,4 @@
-"""What is found when files are looked at: damage, shards, and what is looked at again."""
+"""Checks of files before they are streamed: damage, tar shards, and which files are checked again."""
 
 import errno
 import io
@@ -18,7 +18,7 @@ from PIL import Image
 from autodo.config.dataset import DatasetConfig
 from autodo.data import DATASETS, load, pin_content
 from autodo.data.readers.sources import list_shards
-from autodo.data.stream import check, image_files, index
+from autodo.data.stream import check, index
 from autodo.data.stream.pool import WORKERS_VARIABLE
 from autodo.errors import ConfigError, DataError
 from tests.autodo.data.conftest import picture
@@ -126,9 +126,9 @@ def test_only_files_that_have_changed_are_looked_at_again(tree, stream, looked_a
 
 
 @pytest.fixture
-def fails(monkeypatch):
-    """Has a file fail to be opened for some times; the pauses before it is tried again take no time."""
-    waited, opened = [], Path.open
+def fails(monkeypatch, clock):
+    """Makes opening a file fail a number of times."""
+    opened = Path.open
 
     def fail(one, times, error=errno.EIO):
         left = iter(range(times))
@@ -139,22 +139,19 @@ def fails(monkeypatch):
             return opened(file, *arguments, **options)
 
         monkeypatch.setattr(Path, "open", no_answer)
-        monkeypatch.setattr(image_files.time, "sleep", waited.append)
-        waited.clear()
-        return waited
 
     return fail
 
 
 @pytest.mark.parametrize("shards", [False, True])
 def test_a_file_that_the_system_fails_to_read_for_a_while_is_looked_at(
-    shards, tree, tmp_path, stream, write_shards, fails, caplog
+    shards, tree, tmp_path, stream, write_shards, fails, clock, caplog
 ):
     path = write_shards(tree, tmp_path / "shards") if shards else tree
-    waited = fails(sorted(file for file in path.rglob("*") if file.is_file())[0], times=4)
+    fails(sorted(file for file in path.rglob("*") if file.is_file())[0], times=4)
     dataset = stream(path)
     assert len(dataset.train) + len(dataset.test) == 30
-    assert sum(waited) > 20
+    assert clock.now == pytest.approx(20.1, abs=1e-3)
     assert caplog.messages == []
 
 
@@ -187,7 +184,7 @@ def test_each_of_two_lists_of_the_same_folder_has_an_index_of_its_own(tree, stre
 
 
 def test_looking_that_was_interrupted_goes_on(tree, stream, looked_at, monkeypatch):
-    monkeypatch.setattr("autodo.data.readers.sources._IMAGES_AT_ONCE", 4)
+    monkeypatch.setattr("autodo.data.readers.sources._IMAGES_PER_CHECK", 4)
     counted = check.damage
 
     def interrupted(content):
@@ -209,7 +206,7 @@ from autodo.config.dataset import DatasetConfig
 from autodo.data import load
 from autodo.data.readers import sources
 from autodo.data.stream import check, index
-index._KEPT_EVERY_SECONDS, sources._IMAGES_AT_ONCE = 0.1, 1
+index._SAVE_SECONDS, sources._IMAGES_PER_CHECK = 0.1, 1
 decode = check.damage
 def damage(content):
     time.sleep(0.1)
@@ -250,9 +247,7 @@ def test_a_file_name_that_is_no_text(tree, stream):
 def test_a_cache_that_cannot_be_written(tree, stream, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("AUTODO_CACHE", str(tmp_path / "file"))
-    with pytest.raises(
-        DataError, match=r"Not a directory, when the images of .* were looked at; .* AUTODO_CACHE names"
-    ):
+    with pytest.raises(DataError, match=r"Not a directory, when the images of .* were checked; .* AUTODO_CACHE names"):
         stream(tree)
 
 

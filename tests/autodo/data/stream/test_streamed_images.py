@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from autodo.data.files.crop import CropParameters
-from autodo.data.stream import image_files, pool
+from autodo.data.stream import pool
 from autodo.data.stream.pool import WORKERS_VARIABLE, loader_workers
 from autodo.errors import ConfigError, ImageLost
 
@@ -149,13 +149,13 @@ def test_a_file_that_cannot_be_read_any_more_is_named(workers, spoil, tree, stre
         pixels_of(images)
 
 
-def test_a_file_that_comes_back_is_read(tree, stream, monkeypatch):
+def test_a_file_that_comes_back_is_read(tree, stream, clock):
     images = stream(tree).train.images
     expected = images.read(np.array([5]))
     lost = tree / images.files.names[images.index[5]]
     content = lost.read_bytes()
     lost.unlink()
-    monkeypatch.setattr(image_files.time, "sleep", lambda seconds: lost.write_bytes(content))
+    clock.on_sleep = lambda: lost.write_bytes(content)
     np.testing.assert_array_equal(images.read(np.array([5])), expected)
 
 
@@ -201,10 +201,9 @@ def test_a_file_that_was_being_written_is_read_when_it_is_whole(tree, stream, ca
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="changes its user")
-def test_a_file_that_must_not_be_read_any_more_is_named(tree, stream, monkeypatch):
+def test_a_file_that_must_not_be_read_any_more_is_named(tree, stream, clock):
     images = stream(tree).train.images
     lost = tree / images.files.names[images.index[5]]
-    monkeypatch.setattr(image_files.time, "sleep", lambda seconds: None)
     os.seteuid(65534)  # to whom the test's folder is closed
     try:
         with pytest.raises(
@@ -215,27 +214,22 @@ def test_a_file_that_must_not_be_read_any_more_is_named(tree, stream, monkeypatc
         os.seteuid(0)
 
 
-def test_patience_with_what_may_pass_ends_too(tree, stream, monkeypatch):
+def test_patience_with_errors_that_may_pass_ends_too(tree, stream, clock):
     images = stream(tree).train.images
     lost = tree / images.files.names[images.index[5]]
     lost.unlink()
     lost.symlink_to("/proc/self/mem")
-    waited = []
-    monkeypatch.setattr(image_files.time, "sleep", waited.append)
     with pytest.raises(ImageLost, match=r"Input/output error \(tried 5 times in 20.1 s\); put it back as it was"):
         images.read(np.array([5]))
-    assert waited == sorted(waited)
+    assert clock.now == pytest.approx(20.1, abs=1e-3)
 
 
-def test_an_image_of_a_shard_that_was_cut_off_is_named_with_the_shard(
-    tree, tmp_path, stream, write_shards, monkeypatch
-):
+def test_an_image_of_a_shard_that_was_cut_off_is_named_with_the_shard(tree, tmp_path, stream, write_shards, clock):
     shards = write_shards(tree, tmp_path / "shards")
     images = stream(shards).train.images
     place = int(np.argmax(images.index))
     file = images.files[int(images.index[place])]
     os.truncate(file.path, file.offset + 10)
-    monkeypatch.setattr(image_files.time, "sleep", lambda seconds: None)
     with pytest.raises(ImageLost, match=rf"^{file.path}: {file.name}: .* cannot now: the file is shorter than it was"):
         images.read(np.array([place]))
 
