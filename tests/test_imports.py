@@ -12,7 +12,7 @@ RAY = (
     "execution/tune_adapters",
     "search/actor_pool",
     "search/find_policies",
-    "tracking/trackers",
+    "tracking/tune_callbacks",
 )
 READ_BY_REPORTS = (
     "autodo.results.records",
