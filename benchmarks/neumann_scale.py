@@ -27,7 +27,7 @@ from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
 from autodo.data import load, prepare
 from autodo.data.batches import shuffled_batches
-from autodo.data.image_set import Dataset, ImageSet, Integers, Pixels
+from autodo.data.images.image_set import Dataset, ImageSet, Integers, Pixels
 from autodo.distributed.process_group import SINGLE_PROCESS
 from autodo.training.trainer import Trainer
 

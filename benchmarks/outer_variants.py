@@ -12,7 +12,7 @@ import autodo.training.trainer
 from autodo.bilevel.outer_pass import OuterPass
 from autodo.config.run import SplitName
 from autodo.data.batches import shuffled_batches
-from autodo.data.split import stratified_split
+from autodo.data.images.split import stratified_split
 from autodo.evaluation import Evaluation
 from autodo.points.table import PointTable
 from autodo.training.trainer import Trainer

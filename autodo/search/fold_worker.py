@@ -12,7 +12,7 @@ from autodo.augment.pipeline import Pipeline, channel_statistics
 from autodo.augment.policies import build_policy
 from autodo.augment.policy_file import PolicyFile
 from autodo.config.policy import FastAutoAugmentSearch
-from autodo.data.image_set import ArrayImages, Integers
+from autodo.data.images.image_set import ArrayImages, Integers
 from autodo.errors import StoreError
 from autodo.io.atomic import save_torch
 from autodo.io.storage import Location

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from autodo.augment.pipeline import Pipeline
-from autodo.data.device_loader import DeviceLoader
+from autodo.data.images.device_loader import DeviceLoader
 from autodo.evaluation import Evaluation
 
 

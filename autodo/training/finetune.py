@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from autodo.augment.pipeline import Pipeline
 from autodo.config.run import RunConfig
 from autodo.data.batches import shuffled_batches
-from autodo.data.device_loader import DeviceLoader
-from autodo.data.files.crop import CropParameters
+from autodo.data.images.crop import CropParameters
+from autodo.data.images.device_loader import DeviceLoader
 from autodo.distributed.process_group import ProcessGroup
 from autodo.objectives.base import cross_entropies
 from autodo.progress import TrackSteps, untracked

@@ -24,9 +24,9 @@ from autodo.config.bilevel import OuterConfig
 from autodo.config.run import RunConfig
 from autodo.data import DataSplits, ImageSet
 from autodo.data.batches import shuffled_batches
-from autodo.data.device_loader import DeviceLoader
-from autodo.data.files.crop import CropParameters
-from autodo.data.image_set import Integers
+from autodo.data.images.crop import CropParameters
+from autodo.data.images.device_loader import DeviceLoader
+from autodo.data.images.image_set import Integers
 from autodo.data.sharding import training_shard
 from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from autodo.errors import DataError, ImageLost, TrainingDiverged

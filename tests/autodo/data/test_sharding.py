@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autodo.config.recipes import build_run
-from autodo.data.image_set import ImageSet
+from autodo.data.images.image_set import ImageSet
 from autodo.data.sharding import shard_by_class, training_shard
 from autodo.distributed.process_group import SINGLE_PROCESS
 from autodo.errors import ConfigError

@@ -20,7 +20,7 @@ from autodo.augment.pipeline import channel_statistics
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.data import load, prepare
-from autodo.data.image_set import ArrayImages, ImageSet
+from autodo.data.images.image_set import ArrayImages, ImageSet
 from autodo.data.stream import streamed_images
 from autodo.data.stream.pool import WORKERS_VARIABLE, close_pools
 from autodo.data.stream.streamed_images import StreamedImages
