@@ -76,7 +76,7 @@ class CheckedRows:
                 self._refuse(np.flatnonzero(bad), lambda _: "its name holds control characters")
                 continue
             for i in map(int, np.flatnonzero(bad)):
-                self.remarks.setdefault(i, []).append(f"its {name} holds control characters, which are spelt out")
+                self.remarks.setdefault(i, []).append(f"its {name} holds control characters, which are escaped")
             self._replace(name, pa.chunked_array([pa.array(_escaped(column.to_pylist()), field.type)]))
 
     def _check_numbers(self) -> None:
@@ -131,7 +131,7 @@ class CheckedRows:
                 continue
             identity = (*columns_of_run, minority_of(ratios[i], configs[i]))
             if first.setdefault(identity, i) != i:
-                self.refused[i] = f"it claims to be the run of {self.rows['run_id'][first[identity]]} too"
+                self.refused[i] = f"it claims to be the same run as {self.rows['run_id'][first[identity]]}"
 
 
 def _are_labels(labels: Sequence[int | None], classes: int | None) -> bool:

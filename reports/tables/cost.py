@@ -30,13 +30,13 @@ _OF_EPOCHS = (_OUTER, _OUTER_PHASE)
 _UNITS = (("h", 3600.0, 3, 0.1), ("min", 60.0, 2, 1.0), ("s", 1.0, 2, 0.0))
 _RELATIVE = (
     "Cost is the time of a run over the mean time of the baseline's runs in the same launch and split on the same "
-    "device: only such times compare."
+    "device: only such times are comparable."
 )
 _MEANING = (
-    "The time of a run holds evaluation and no search of a policy; the outer share is that of inner and outer seconds; "
-    "the outer phase is all epochs that end with an outer pass, with their inner part; the speed is of the inner part."
+    "The time of a run includes evaluation but no policy search; the outer share is the outer part of inner and outer "
+    "seconds; the outer phase is all epochs that end with an outer pass, with their inner part; the speed is of the inner part."
 )
-_CPU_MEMORY = "On a CPU the peak memory is the process's, data and libraries included."
+_CPU_MEMORY = "On a CPU, peak memory is that of the process, including data and libraries."
 _ESTIMATED = (
     "The paper's hours are its table 7: AutoDO's epochs from E on, estimated for a V100 GPU, not for the device here."
 )

@@ -60,7 +60,7 @@ def errors(key: str = "errors", title: str = "svhn (wrn-28-10, 200 epochs)", met
         heading="method",
         columns=tuple(Column(name, "%", 2, "lower") for name in DISTORTIONS),
         rows=tuple(Row(name, tuple(cells)) for name, cells in zip(methods, rows, strict=True)),
-        notes=("Results of different devices stand side by side: A100 (12 runs), H100 (20 runs).",),
+        notes=("Results of different devices are compared: A100 (12 runs), H100 (20 runs).",),
     )
 
 

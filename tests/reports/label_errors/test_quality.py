@@ -24,14 +24,14 @@ def precision(key: np.ndarray, wrong: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_quality_is_that_of_all_pairs_and_all_orders(seed: int) -> None:
+def test_quality_agrees_with_all_pairs_and_all_orders(seed: int) -> None:
     draw = np.random.default_rng(seed)
     key, wrong = draw.integers(4, size=7).astype(float), np.arange(7) < 3
     found = detection_quality(key, wrong)
     assert found == pytest.approx((auroc(key, wrong), precision(key, wrong)))
 
 
-def test_a_key_that_says_nothing_is_as_good_as_chance() -> None:
+def test_a_constant_key_is_as_good_as_chance() -> None:
     assert detection_quality(np.ones(10), np.arange(10) < 2) == pytest.approx((0.5, 0.2))
 
 
