@@ -34,7 +34,8 @@ _RELATIVE = (
 )
 _MEANING = (
     "The time of a run includes evaluation but no policy search; the outer share is the outer part of inner and outer "
-    "seconds; the outer phase is all epochs that end with an outer pass, with their inner part; the speed is of the inner part."
+    "seconds; the outer phase is all epochs that end with an outer pass, with their inner part; the speed is of the "
+    "inner part."
 )
 _CPU_MEMORY = "On a CPU, peak memory is that of the process, including data and libraries."
 _ESTIMATED = (
