@@ -54,7 +54,8 @@ def test_quality_compares_keys_with_the_changed_labels() -> None:
 
 
 def test_the_table_marks_the_best_and_puts_it_first() -> None:
-    table = quality_table(qualities_of(random_table(**learned(200, 5))), wrong=35, points=200)
+    points = random_table(**learned(200, 5))
+    table = quality_table(qualities_of(points), read_signals(points.to_batches(), 5))
     assert table.title == "35 of 200 labels are known to be wrong"
     assert table.rows[0].cells[1].best
     for column in range(2):
