@@ -3,7 +3,7 @@
 from autodo.data.datasets import DATASETS, DatasetSpec, default_data_dir, load
 from autodo.data.image_set import ArrayImages, Dataset, ImageSet
 from autodo.data.prepare import DataSplits, TrainSet, prepare
-from autodo.data.readers.content import folder_content, pin_content
+from autodo.data.readers.folder import folder_content, pin_content
 from autodo.data.readers.sources import shared_listing
 
 __all__ = [
