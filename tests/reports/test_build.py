@@ -1,4 +1,4 @@
-"""The whole report of a store, whole and broken."""
+"""Reports of whole and of damaged stores."""
 
 import dataclasses
 import itertools
@@ -121,7 +121,7 @@ def test_a_damaged_file_is_named_and_changes_no_other_mean(
 ) -> None:
     root = tmp_path / "S"
     shutil.copytree(whole, root, copy_function=_link)
-    broken = RUNS[0]  # baseline, 10-0.2, which every figure has
+    broken = RUNS[0]  # baseline, 10-0.2: in all figures
     file = root / kind / f"{broken.run_id}.parquet"
     file.unlink()
     shutil.copyfile(whole / kind / file.name, file)
@@ -143,7 +143,7 @@ def _link(source: str, target: str) -> None:
 
 
 def _shown(report: Report) -> list[Section]:
-    """What holds means of single methods."""
+    """Tables with means of single methods."""
     return [section for section in report.sections if section.key in ("errors", "classes", "other-errors")]
 
 

@@ -26,7 +26,7 @@ ERRORS = {
 
 
 def rows(runs: Iterable[RunConfig]) -> list[dict[str, Any]]:
-    """The runs as those that should be there."""
+    """Identity columns of runs that should be there."""
     return [{**run.identity, "config": run.model_dump_json()} for run in runs]
 
 
@@ -93,7 +93,7 @@ def test_many_holes_are_counted(root: Path) -> None:
 
 
 def found(root: Path, add: Add, errors: dict[str, dict[str, float]], **options: Any) -> list[str]:
-    """What is found of runs of seed 0, given the error of each method by distortion."""
+    """Findings for runs of seed 0, given the error of each method by distortion."""
     for distortion, of_methods in errors.items():
         for method, error in of_methods.items():
             add(make(method, distortion, **options), error_best_val=error)
@@ -131,7 +131,7 @@ def test_only_shared_wins(root: Path, add: Add) -> None:
 def test_undistorted_data_are_not_called_most_distorted(root: Path, add: Add) -> None:
     _, only = found(root, add, {"1-0.0": {"baseline": 0.2, "autodo-aws": 0.1}})
     assert only.startswith("At 1-0.0 of digits (small-cnn, 40 epochs), autodo-aws has a test error of 10.00% against")
-    # Two undistorted comparisons, of which none stands out.
+    # Two undistorted comparisons: none is singled out.
     other = {"overrides": {"training.epochs": 20}}
     assert len(found(root, add, {"1-0.0": {"baseline": 0.2, "autodo-aws": 0.1}}, **other)) == 1
 

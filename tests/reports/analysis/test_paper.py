@@ -113,7 +113,7 @@ def test_a_setting_unknown_to_the_protocol_hides_the_figure(method: str) -> None
 
 @pytest.mark.parametrize("method", ["baseline", "autodo-aws"])
 def test_settings_that_were_added_later_have_the_papers_value(method: str) -> None:
-    """One that is not there has its old default, and so hides the figure where the paper has another."""
+    """A missing setting has its old default, which hides the figure if the paper has another value."""
     settings = json.loads(config("svhn", method, "100-0.0"))
     assert follows_protocol(settings)
     older = {name: value for name, value in settings.items() if ADDED.get(name, ...) is not None}

@@ -40,7 +40,7 @@ def test_names_cover_no_name_and_no_marker(ax: Axes) -> None:
 def test_cost_is_relative_to_the_baseline_of_the_same_launch_and_device(store: Store) -> None:
     for seed, (seconds, error) in enumerate([(30.0, 0.25), (50.0, 0.5)]):
         store.add(seed=seed, seconds=seconds, error_best_val=error)
-    # What ran elsewhere is left out, however fast it was.
+    # Runs on another device are left out.
     store.add(seed=2, seconds=1.0, error_best_val=0.375, launch_id="other")
     store.add(seed=3, seconds=1.0, error_best_val=0.375, device="H100")
     store.add("autodo-aws", seconds=60.0, error_best_val=0.125)

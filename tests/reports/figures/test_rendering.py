@@ -36,7 +36,7 @@ HOSTILE = (
 
 
 def everything(store: Store) -> list[Figure]:
-    """Every figure that a store gives."""
+    """All figures of a store."""
     runs = store.runs()
     choices, looks = choose(runs), styles(runs["name"])
     epochs, _ = load_epochs(store.root, runs["run_id"].tolist(), COLUMNS)

@@ -23,7 +23,7 @@ PERCENT = Column("1-0.0", "%", better="lower")
 def test_formats_match_their_snapshots(name: str) -> None:
     made, kept = FORMATS[name](REPORT), (SNAPSHOTS / name).read_bytes().decode()
     difference = "\n".join(difflib.unified_diff(kept.splitlines(), made.splitlines(), "kept", "made", lineterm=""))
-    assert made == kept, f"python -m tests.reports.example writes it anew\n{difference}"
+    assert made == kept, f"python -m tests.reports.example writes it again\n{difference}"
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_markdown_escapes_text_of_a_store(text: str) -> None:
 
 @pytest.mark.parametrize("mark", ["\u061c", "\u200e", "\u200f", "\u202e", "\u2066"])
 def test_direction_marks_in_paths_are_escaped(mark: str) -> None:
-    # Paths of images come into a report as they are.
+    # Paths of images are not escaped before rendering.
     report = Report(f"a{mark}b", (), (), provenance=((mark, f"a{mark}b"),))
     text = markdown.report_markdown(report)
     assert mark not in text
@@ -200,7 +200,7 @@ def test_a_terminal_shows_markup_and_control_characters_literally() -> None:
 
 
 def unescaped(text: str) -> str:
-    """LaTeX without commands, escaped characters and the braces and ampersands that are meant."""
+    """LaTeX without commands and escaped characters."""
     return re.sub(r"\\(begin|end)\{\w+\*?\}|\\[a-zA-Z]+\*?|\\[^a-zA-Z]|\$\\?[a-z-]*\$", "", text)
 
 

@@ -1,4 +1,4 @@
-"""What the page says, and what it may ask of a browser."""
+"""Content of the page, and what its policy allows."""
 
 import base64
 import dataclasses
@@ -128,7 +128,7 @@ def test_without_a_common_number_of_seeds_each_cell_shows_its_own() -> None:
 
 
 def one_column(cells: dict[str, Cell]) -> tuple[Element, dict[str, str]]:
-    """A page with these cells under each other, and the text of each."""
+    """Texts of these cells, one below the other on a page."""
     rows = tuple(Row(name, (cell,)) for name, cell in cells.items())
     table = Table("t", "t", "errors", "method", (reports.Column("x", "%"),), rows)
     page = render(Section("s", "s", tables=(table,)))

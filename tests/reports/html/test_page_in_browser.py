@@ -47,7 +47,7 @@ def test_nothing_is_wider_than_the_window(rich_page: Path, open_page: Open, widt
     chrome = open_page(rich_page, width)
     charts_in_view(chrome)
     assert chrome.execute_script("return innerWidth") == width
-    # As wide as the window without its scroll bar.
+    # The width of the window without its scroll bar.
     sizes = "const page = document.scrollingElement; return [page.scrollWidth, page.clientWidth]"
     assert len(set(chrome.execute_script(sizes))) == 1
     chrome.execute_script("for (const fold of document.querySelectorAll('details')) fold.open = true")
@@ -66,7 +66,7 @@ def test_the_card_of_a_picture_is_no_wider_than_it_needs(rich_page: Path, open_p
 
 
 def test_text_can_be_read_in_light_and_dark(rich_page: Path, open_page: Open) -> None:
-    """WCAG 2.1 AA, 1.4.3: 4.5 for text, on what lies behind it."""
+    """WCAG 2.1 AA, 1.4.3: a contrast of 4.5 for text on its background."""
     from tests.reports.html.contrast import contrast_ratio
 
     pairs = """

@@ -15,7 +15,7 @@ from tests.reports.html.reports import METHODS, SCRIPT
 
 
 def rows(chrome: Chrome, key: str) -> list[str]:
-    """Names of the rows that are to be seen, from top to bottom."""
+    """Names of the visible rows, from top to bottom."""
     seen = """
         return [...document.querySelectorAll(arguments[0])]
           .filter((e) => e.checkVisibility({ visibilityProperty: true }) && e.getBoundingClientRect().height > 0)
@@ -30,7 +30,7 @@ def head(chrome: Chrome, key: str, column: int) -> WebElement:
 
 
 def expected_order(table: Table, column: int, reverse: bool = False) -> list[str]:
-    """Names by mean, those without one last in the order of the table."""
+    """Names by mean; those without one come last, in the order of the table."""
     known = [row for row in table.rows if row.cells[column].mean is not None]
     holes = [row.name for row in table.rows if row.cells[column].mean is None]
     known.sort(key=lambda row: row.cells[column].mean or 0, reverse=reverse)

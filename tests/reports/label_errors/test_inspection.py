@@ -24,7 +24,7 @@ Store = Callable[..., str]
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """Writes a run that is done: `store(points, run)`; its id."""
+    """Write a finished run by `store(points, run)`; returns its id."""
 
     def write(points: Any = None, run: RunConfig | None = None, **values: Any) -> str:
         run = run or make()

@@ -12,13 +12,13 @@ from tests.reports.label_errors.points import learned, random_table
 
 
 def auroc(key: np.ndarray, wrong: np.ndarray) -> float:
-    """Over all pairs of a wrong and a right label; half a point for equal keys."""
+    """AUROC as the mean over all pairs of a wrong and a right label; equal keys count half."""
     pairs = [(a > b) + 0.5 * (a == b) for a, b in itertools.product(key[wrong], key[~wrong])]
     return float(np.mean(pairs))
 
 
 def precision(key: np.ndarray, wrong: np.ndarray) -> float:
-    """The mean over every order of the points that has the higher key first."""
+    """Mean over all orders of the points with higher keys first."""
     orders = [order for order in itertools.permutations(range(len(key))) if (np.diff(key[list(order)]) <= 0).all()]
     return float(np.mean([wrong[list(order[: wrong.sum()])].mean() for order in orders]))
 

@@ -132,7 +132,7 @@ def test_two_files_that_claim_one_run_count_once(root: Path, add: Add) -> None:
     first = add(make(seed=0), error_best_val=0.1)
     renamed = first.with_stem("x" + first.stem)
     renamed.write_bytes(first.read_bytes())
-    rewrite(renamed, run_id=renamed.stem, error_best_val=0.9)  # the copy knows its new name
+    rewrite(renamed, run_id=renamed.stem, error_best_val=0.9)  # the copy contains its new name
     results = load_results(root)
     assert results.frame["error_best_val"].tolist() == [0.1]
     assert results.warnings == (

@@ -1,4 +1,4 @@
-"""Every figure of every table equals an independent computation."""
+"""All figures of all tables equal an independent computation."""
 
 import math
 from typing import Any
@@ -41,7 +41,7 @@ def frame(rows: list[Any]) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def with_holes(rows: list[Any]) -> pd.DataFrame:
-    """The same, where a grid tells which runs are missing."""
+    """The same, with the missing runs of the grid."""
     return synthetic.results(rows, expected_rows(run for run, _ in synthetic.grid()))
 
 

@@ -59,7 +59,7 @@ def test_equal_scores_are_as_good_as_chance() -> None:
     found = detection_quality(np.zeros(10), wrong)
     assert found is not None
     assert tuple(found) == (0.5, pytest.approx(0.3))
-    # Two are found, and the third place is shared by one wrong and three right ones.
+    # Two are found, and one wrong and three right labels tie for the third place.
     shared = detection_quality(np.array([9.0, 8, 1, 1, 1, 1, 0, 0, 0, 0]), wrong)
     assert shared is not None
     assert shared.precision == pytest.approx((2 + 1 / 4) / 3)
