@@ -1,8 +1,8 @@
 """Losses between a target distribution q and the prediction p = softmax(logits), with their derivatives in the logits.
 
-The hypergradient needs the residual and the Hessian of the loss in the logits; both have closed forms, so the outer
-problem is arithmetic on [B, C] and needs no second backward pass.
-Everything is given as logarithms: `log_p`, `log_q` [B, C]; `tangent` [B, C] is a direction in the logits.
+The hypergradient needs the residual and the Hessian of the loss in the logits. Both have closed forms, so the outer
+problem is arithmetic on [B, C] without a second backward pass.
+Arguments are logarithms: `log_p`, `log_q` [B, C]; `tangent` [B, C] is a direction in the logits.
 """
 
 from typing import Protocol
@@ -14,7 +14,7 @@ from autodo.config.bilevel import LossName
 
 
 class Loss(Protocol):
-    """A loss per point and its derivatives in the logits."""
+    """Loss per point, with its derivatives in the logits."""
 
     @staticmethod
     def value(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ class Loss(Protocol):
 
 
 def one_hot(labels: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
-    """1 at the label, 0 elsewhere; unlike torch's it looks at no value first. Shape: [B] int64 -> [B, classes]."""
+    """One-hot labels, without the value checks of torch's function. Shape: [B] int64 -> [B, classes]."""
     return (labels[:, None] == torch.arange(classes, device=labels.device)).to(dtype)
 
 
@@ -44,7 +44,7 @@ def softmax_curvature(p: Tensor, tangent: Tensor) -> Tensor:
 
 
 class CrossEntropy:
-    """-sum q log p. `log_q` may hold -inf (a hard label)."""
+    """-sum q log p. `log_q` may contain -inf (a hard label)."""
 
     @staticmethod
     def value(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class CrossEntropy:
 
 
 class KL(CrossEntropy):
-    """KL(q || p) = sum q (log q - log p); differs from the cross-entropy by the entropy of q, which lam^S moves."""
+    """KL(q || p) = sum q (log q - log p): cross-entropy minus the entropy of q, which depends on lam^S."""
 
     @staticmethod
     def value(log_p: Tensor, log_q: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
-from autodo.bilevel.frozen import frozen
+from autodo.bilevel.frozen import frozen_copy
 from autodo.bilevel.inverse_hessian import build_solver
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
@@ -208,7 +208,7 @@ def outer_pass(training: Trainer, val: Evaluation) -> None:
 
 def floor_pass(training: Trainer, *, backward: bool) -> None:
     """What an outer pass does at least: the encoder once for each point, and back to the images if g_A is learned."""
-    encoder = frozen(training.encoder).requires_grad_(False)
+    encoder = frozen_copy(training.encoder).requires_grad_(False)
     for images in training.images.in_order(training.config.training.batch_size):
         pixels = training.pipeline.test_view(images).requires_grad_(backward)
         features = encoder(pixels)

@@ -1,9 +1,8 @@
-"""What a report costs: reading and writing that of the paper's small-image grids, and of 10,000 runs.
+"""Time and memory of a report: of the paper's small-image grids, and of 10,000 runs.
 
     make bench            # or: python -m benchmarks.report --store PATH
 
-Each row is a process of its own, so that its memory is its own. The stores are synthetic and made first, which takes
-some minutes.
+Each row is measured in a process of its own. The synthetic stores are written first, which takes some minutes.
 """
 
 import argparse
@@ -22,10 +21,10 @@ from benchmarks.table import Row, tell
 from orchestration.testing.synthetic_store import ALL, LIGHT, paper_grids, runs_of, write_store
 
 FORMATS = ("html", "md", "latex", "csv")
-# Runs -> seconds and GB (10^9 bytes) that the whole report may take.
+# Runs -> seconds and GB (10^9 bytes) allowed for the whole report.
 TARGETS: dict[int, tuple[float | None, float | None]] = {384: (15.0, None), 10_000: (60.0, 2.0)}
 
-# Each prints its wall and processor seconds, after the imports, and its peak memory in bytes.
+# Prints wall and processor seconds after the imports, and peak memory in bytes.
 _MEASURE = """
 import json, resource, sys, time
 {imports}
@@ -46,14 +45,17 @@ REPORT = _MEASURE.format(
 from orchestration.store.store import Store
 from reports.write import write_report
 wanted, _ = expected_in_store(Store(sys.argv[1]).open())""",
-    call=f"write_report(sys.argv[1], out=sys.argv[2], expected=wanted, formats={FORMATS})",
+    call=f"""write_report(sys.argv[1], out=sys.argv[2],
+    expected=wanted, formats={FORMATS})""",
 )
 
 
 def main() -> None:
-    """Prints one table."""
+    """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--store", type=Path, action="append", help="measure this store, and make none; several times")
+    parser.add_argument(
+        "--store", type=Path, action="append", help="measure this store in place of synthetic ones; repeatable"
+    )
     given = parser.parse_args()
     table = Table(title=f"report, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", title_justify="left")
     for column in ("what", "runs", "wall", "target", "all cores", "peak memory", "target"):
@@ -66,14 +68,14 @@ def main() -> None:
 
 
 def make_store(root: Path, runs: int) -> Path:
-    """A synthetic store with so many runs; points and predictions only in the small one."""
+    """Write a synthetic store with `runs` runs; points and predictions only in the small one."""
     grids = paper_grids(runs)
     write_store(root, runs_of(grids)[:runs], ALL if runs == min(TARGETS) else LIGHT, grids=grids)
     return root
 
 
 def add_rows(table: Table, store: Path, out: Path) -> None:
-    """Measures reading alone, and the report."""
+    """Measure reading alone, and the whole report."""
     runs = sum(1 for _ in (store / "results").iterdir())
     for what, program in {"reading results and epochs": READ, "the report, all formats": REPORT}.items():
         most_seconds, most_memory = TARGETS.get(runs, (None, None)) if program == REPORT else (None, None)
@@ -92,7 +94,7 @@ def add_rows(table: Table, store: Path, out: Path) -> None:
 
 
 class Measured(NamedTuple):
-    """Seconds on the wall and of all cores, and peak memory, of a fresh process."""
+    """Wall seconds, processor seconds and peak memory of a fresh process."""
 
     wall: float
     used: float
@@ -100,11 +102,11 @@ class Measured(NamedTuple):
 
 
 def measured(program: str, store: Path, out: Path) -> Measured | str:
-    """What it took, or why it failed."""
+    """The measurement, or the reason of a failure."""
     command = [sys.executable, "-c", program, str(store), str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        return (done.stderr.splitlines() or ["no word"])[-1]
+        return (done.stderr.splitlines() or ["no output"])[-1]
     return Measured(*json.loads(done.stdout.splitlines()[-1]))
 
 

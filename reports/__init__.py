@@ -1,1 +1,1 @@
-"""Turns a store's Parquet files into tables and figures; never trains and never imports torch."""
+"""Tables, figures and a page from the Parquet files of a store; never trains and never imports torch."""

@@ -1,4 +1,4 @@
-"""A store's report, put together: what is loaded, and which sections there are. Rendering comes after."""
+"""Build a store's report: load the runs, and put its sections together."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,41 +14,31 @@ from reports.analysis.curves import COLUMNS as CURVE_COLUMNS
 from reports.analysis.curves import learning_curves
 from reports.analysis.label_repair import REPAIR_COLUMNS, label_repair
 from reports.analysis.selection import select as selected
-from reports.analysis.stats import Ranks
-from reports.document import Figure, Report, Section
-from reports.figures import (
-    accuracy_figures,
-    choose,
-    cluster_figures,
-    confusion_figures,
-    cost_figures,
-    curve_figures,
-    hyperparameter_figures,
-    rank_figure,
-)
-from reports.figures.choose import Choice
+from reports.document import Report, Section
+from reports.figures.accuracy import accuracy_figures
+from reports.figures.choices import Choice, choose
+from reports.figures.clusters import cluster_figures
+from reports.figures.confusion import confusion_figures
+from reports.figures.cost import cost_figures
+from reports.figures.hyperparameters import hyperparameter_figures
+from reports.figures.learning import curve_figures
 from reports.figures.palette import Style, styles
+from reports.figures.ranks import rank_figure
 from reports.keys import key
 from reports.label_errors.inspection import inspect_run
 from reports.readers.load import Results, load_epochs, load_results, reduce_runs
-from reports.tables import (
-    EPOCH_COLUMNS,
-    METRICS,
-    class_tables,
-    cost_tables,
-    difference_tables,
-    error_tables,
-    label_repair_tables,
-    rank_sentences,
-    rank_tables,
-    ranks,
-    split_tables,
-)
+from reports.tables.classes import class_tables
+from reports.tables.cost import EPOCH_COLUMNS, cost_tables
+from reports.tables.differences import difference_tables
+from reports.tables.errors import METRICS, error_tables
+from reports.tables.label_repair import label_repair_tables
+from reports.tables.ranks import rank_sentences, rank_tables, ranks
+from reports.tables.splits import split_tables
 
 HEADLINE = "error_best_val"
-_SUSPECTS = 24  # images of a gallery; `autodo inspect` shows more
+_SUSPECTS = 24  # images in a gallery; `autodo inspect` shows more
 _GALLERIES = 6
-_TITLE = 2  # grids that a title names; of more the store's name says it shorter
+_TITLE = 2  # most grids in a title; with more it is the store's name
 _TRAIN_LOSSES = "A train loss is what its method minimises: those of different methods need not be comparable."
 _SUSPECTS_OF = (
     "Of each dataset the run with the lowest val error among those drawn above. "
@@ -66,15 +56,15 @@ def build_report(
     results: Results | None = None,
     warnings: Sequence[str] = (),
 ) -> Report:
-    """Everything that a store's Parquet files tell; runs nothing again.
+    """Build the report from a store's Parquet files.
 
     Args:
         root: path or URI of the store.
         expected: `comparison.IDENTITY` columns of runs that should be there; those without a result are holes.
         metric: a key of METRICS, by which methods are compared.
-        select: a part of the runs, as `selection.select` reads it.
-        results: those of the store, if they are loaded already.
-        warnings: of what `expected` may lack, which the report shows with its own.
+        select: report only a part of the runs, as in `selection.select`.
+        results: of the store, if they are loaded already.
+        warnings: shown before the report's own, such as of grids whose expected runs are unknown.
     Raises:
         StoreError: if there is no store. ConfigError: if `select` fits no run.
     """
@@ -89,7 +79,7 @@ def build_report(
 
 
 class _Builder:
-    """What several sections need, loaded once."""
+    """Data that several sections need, loaded once, and a method for each section."""
 
     def __init__(self, store: Location, frame: pd.DataFrame, expected: Expected, metric: str) -> None:
         self.store = store
@@ -100,34 +90,54 @@ class _Builder:
         wanted = tuple(dict.fromkeys([*CURVE_COLUMNS, *EPOCH_COLUMNS, "val_error"]))
         self.epochs = self._with_warnings(load_epochs(store, frame["run_id"], wanted))
         self.choices: Sequence[Choice] = choose(without_test_as_val(self.runs))
-        # Those that are drawn together first, because the first differ by colour.
+        # First the methods that are drawn together, because the first differ by colour.
         drawn = [name for choice in self.choices for name in choice.methods]
         self.methods = tuple(dict.fromkeys([*drawn, *self.runs["name"]]))
         self.styles: Mapping[str, Style] = styles(self.methods)
 
     def report(self, warnings: Sequence[str], select: str | None) -> Report:
-        """All sections that have something in them."""
+        """The report with all sections that are not empty."""
+        runs, metric = self.runs, self.metric
+        found = ranks(runs, metric)
+        comparison = (*rank_tables(runs, metric), *difference_tables(runs, metric))
+        other_metrics = [name for name in METRICS if name not in (metric, "minority_error")]
+        other_errors = tuple(table for name in other_metrics for table in error_tables(runs, name))
         sections = [
-            self._errors(),
-            self._comparison(),
+            Section("errors", "Test error", tables=tuple(error_tables(runs, metric))),
+            Section(
+                "comparison",
+                "Differences and ranks",
+                paragraphs=() if found else rank_sentences(None),
+                tables=comparison,
+                figures=() if found is None else (rank_figure(found),),
+            ),
             self._curves(),
             self._classes(),
-            self._embeddings(),
-            self._splits(),
-            self._cost(),
+            Section(
+                "embeddings",
+                "Embeddings of test images",
+                figures=tuple(self._with_warnings(cluster_figures(self.store, self.choices))),
+            ),
+            Section("splits", "What the outer loop and the training read", tables=tuple(split_tables(runs, metric))),
+            Section(
+                "cost",
+                "Cost",
+                tables=tuple(cost_tables(runs, self.epochs)),
+                figures=tuple(cost_figures(self.choices, self.styles)),
+            ),
             self._learned(),
             self._suspects(),
-            self._other_metrics(),
+            Section("other-errors", "Test error at other epochs", tables=other_errors),
         ]
         grids, unreadable = provenance.launched_grids(self.store)
         title = ", ".join(name for name, _ in grids) if 0 < len(grids) <= _TITLE else self.store.name
         return Report(
             title=title if select is None else f"{title}: {select}",
             summary=tuple(self._summary()),
-            sections=tuple(section for section in sections if _holds_something(section)),
-            warnings=tuple(dict.fromkeys([*warnings, *unreadable, *self.warnings, *provenance.run_notes(self.runs)])),
+            sections=tuple(s for s in sections if any((s.tables, s.panels, s.figures, s.galleries))),
+            warnings=tuple(dict.fromkeys([*warnings, *unreadable, *self.warnings, *provenance.run_notes(runs)])),
             provenance=(("store", str(self.store)), *provenance.provenance(self.frame)),
-            grids=(*grids, *provenance.recipes(self.runs)),
+            grids=(*grids, *provenance.recipes(runs)),
             methods=self.methods,
         )
 
@@ -139,27 +149,9 @@ class _Builder:
         words = "test error" if self.metric == HEADLINE else METRICS[self.metric]
         yield from findings.what_was_found(without_test_as_val(self.runs), self.metric, words)
 
-    # ----- sections
-
-    def _errors(self) -> Section:
-        return Section("errors", "Test error", tables=tuple(error_tables(self.runs, self.metric)))
-
-    def _comparison(self) -> Section:
-        found = ranks(self.runs, self.metric)
-        return Section(
-            "comparison",
-            "Differences and ranks",
-            paragraphs=() if found else rank_sentences(None),
-            tables=(
-                *rank_tables(self.runs, self.metric),
-                *difference_tables(self.runs, self.metric),
-            ),
-            figures=() if found is None else (_rank_figure(found),),
-        )
-
     def _curves(self) -> Section:
         drawn = {choice.title for choice in self.choices}
-        # The cells of which all other figures speak come first.
+        # First the cells of the other figures.
         panels = sorted(learning_curves(self.runs, self.epochs), key=lambda panel: panel.group not in drawn)
         figures = curve_figures(panels, self.styles, self.choices)
         return Section("curves", "Learning curves", (_TRAIN_LOSSES,), panels=tuple(panels), figures=tuple(figures))
@@ -169,19 +161,6 @@ class _Builder:
         figures += self._with_warnings(confusion_figures(self.store, self.choices))
         tables = class_tables(self.runs)
         return Section("classes", "Classes", tables=tuple(tables), figures=tuple(figures))
-
-    def _embeddings(self) -> Section:
-        figures: Sequence[Figure] = self._with_warnings(cluster_figures(self.store, self.choices))
-        return Section("embeddings", "Embeddings of test images", figures=tuple(figures))
-
-    def _splits(self) -> Section:
-        tables = split_tables(self.runs, self.metric)
-        return Section("splits", "What the outer loop and the training read", tables=tuple(tables))
-
-    def _cost(self) -> Section:
-        tables = cost_tables(self.runs, epochs=self.epochs)
-        figures = cost_figures(self.choices, self.styles)
-        return Section("cost", "Cost", tables=tuple(tables), figures=tuple(figures))
 
     def _learned(self) -> Section:
         noisy = self.frame.loc[self.frame["wrong_labels"] > 0, "run_id"]
@@ -193,7 +172,7 @@ class _Builder:
     def _suspects(self) -> Section:
         galleries = []
         for choice in self.choices[:_GALLERIES]:
-            # With the union split the val images were trained on.
+            # Preferably of the paper's split: union trains on the val images.
             paper = choice.runs[choice.runs["split"] == "paper"]
             run_id = self._lowest_val_error(choice.runs if paper.empty else paper)
             try:
@@ -213,30 +192,13 @@ class _Builder:
         return f"{run['group']}, {run['distortion']}: {run['name']}, seed {run['seed']}"
 
     def _lowest_val_error(self, runs: pd.DataFrame) -> str:
-        """The run of these whose best epoch has the lowest val error, as a person would choose it."""
+        """The run whose best epoch has the lowest val error."""
         of_runs = self.epochs[self.epochs["run_id"].isin(runs["run_id"])]
         lowest = of_runs.groupby("run_id", observed=True)["val_error"].min().dropna()
         return str(lowest.idxmin()) if len(lowest) else str(runs["run_id"].iloc[0])
 
-    def _other_metrics(self) -> Section:
-        others = [metric for metric in METRICS if metric not in (self.metric, "minority_error")]
-        tables = [table for metric in others for table in error_tables(self.runs, metric)]
-        return Section("other-errors", "Test error at other epochs", tables=tuple(tables))
-
     def _with_warnings(self, found: tuple[Any, Sequence[str]]) -> Any:
-        """The first of what was loaded and the warnings of what could not be, which the report will show."""
+        """The value of a (value, warnings) pair; the warnings join those of the report."""
         value, warnings = found
         self.warnings += warnings
         return value
-
-
-def _rank_figure(found: Ranks) -> Figure:
-    caption = (
-        f"Critical-difference diagram: average ranks over {len(found.blocks)} cells; methods that a bar joins are not "
-        "told apart by Nemenyi's test at 5%."
-    )
-    return rank_figure("average-ranks", caption, found.names, found.average_rank, found.p_values)
-
-
-def _holds_something(section: Section) -> bool:
-    return any((section.tables, section.panels, section.figures, section.galleries))

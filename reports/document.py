@@ -1,4 +1,4 @@
-"""A report as a value: what stands in it, with no word on how it looks. Rendering comes last, one format a file."""
+"""A report as a value, without its look. Rendering comes last, one format a file."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """What the paper states for the same dataset, model and protocol, in the cell's unit."""
+    """The paper's figure for the same dataset, model and protocol, in the cell's unit."""
 
     mean: float
     std: float | None = None
@@ -29,10 +29,10 @@ class Cell:
     Args:
         mean: None if there is no result.
         std: sample standard deviation; None under two results.
-        n: how many seeds there are; expected: how many there should be, None if nobody knows.
+        n: number of seeds; expected: number that there should be, None if unknown.
         best: whether no complete cell of the column is better, and one is worse.
-        tied: not the best, but a paired test does not tell it from the best.
-        interval: confidence interval of the mean, where it is asked for: it is then shown and not the std.
+        tied: not the best, but a paired test finds no difference from the best.
+        interval: confidence interval of the mean, shown in place of the std.
     """
 
     mean: float | None
@@ -46,7 +46,7 @@ class Cell:
 
     @property
     def complete(self) -> bool:
-        """Whether every seed that should be there is."""
+        """Whether no expected seed is missing."""
         return self.n > 0 and (self.expected is None or self.n >= self.expected)
 
     @property
@@ -60,9 +60,9 @@ class Column:
     """A column of a table.
 
     Args:
-        unit: of its figures, such as `%`, `h`, `GiB`; said once, in the head.
-        better: which end is the good one; None where there is none.
-        smallest: a positive figure; what is less is shown as less than it, such as a p of 0.0002 as `<0.001`.
+        unit: of its figures, such as `%`, `h`, `GiB`.
+        better: the better end; None if there is none.
+        smallest: smaller figures are shown as less than it, such as a p of 0.0002 as `<0.001`.
     """
 
     name: str
@@ -74,11 +74,11 @@ class Column:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A row of a table: its name, such as a method's, and one cell per column.
+    """A row of a table: its name, such as a method's, and one cell for each column.
 
     Args:
-        name: as it is shown.
-        part: which of a method's several rows it is, such as `low weight`; the name is then `METHOD: PART`.
+        name: as shown.
+        part: one of several rows of a method, such as `low weight`; the name is then `METHOD: PART`.
     """
 
     name: str
@@ -99,13 +99,13 @@ class Table:
     """Figures over seeds.
 
     Args:
-        key: unique in a report, `[a-z0-9-]+`: the anchor in the page, the name of its files.
-        title: what is compared where, such as `svhn (wrn-28-10, 200 epochs)`.
-        caption: what the figures are; a phrase without full stop.
-        heading: over the names of the rows, such as `method`.
-        notes: sentences for under the table.
-        group: as `reports.analysis.comparison.named` gives it; empty if the table is of several, or of none.
-        distortion: IR-NR of all of it; empty if its columns are distortions, or it is of several.
+        key: unique in a report, `[a-z0-9-]+`: anchor in the page and name of files.
+        title: such as `svhn (wrn-28-10, 200 epochs)`.
+        caption: meaning of the figures; a phrase without full stop.
+        heading: of the column of names, such as `method`.
+        notes: sentences below the table.
+        group: from `reports.analysis.comparison.named`; empty if the table has several or none.
+        distortion: IR-NR of the whole table; empty if it has several.
     """
 
     key: str
@@ -118,27 +118,22 @@ class Table:
     group: str = ""
     distortion: str = ""
 
-    @functools.cached_property  # every cell's text asks for it
+    @functools.cached_property  # needed for each cell
     def common_n(self) -> int | None:
-        """The n of every complete cell, if they agree: it is then said once."""
+        """The n of all complete cells, if they agree."""
         ns = {cell.n for row in self.rows for cell in row.cells if cell.complete}
         return ns.pop() if len(ns) == 1 else None
-
-    @property
-    def holes(self) -> bool:
-        """Whether a result is missing."""
-        return any(not cell.complete for row in self.rows for cell in row.cells)
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """One method's course over the epochs, over seeds.
+    """Mean and standard deviation of one method over seeds, by epoch.
 
     Args:
-        n: the most seeds of an epoch.
+        n: largest number of seeds of an epoch.
         outer_start: the first epoch that ends with an outer pass; None if none does.
     Shape:
-        epoch [E] int64; mean [E]; std [E], NaN where there is one seed only.
+        epoch [E] int64; mean [E]; std [E], NaN for one seed.
     """
 
     name: str
@@ -151,12 +146,11 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True)
 class Panel:
-    """The curves of all methods that can be compared, of one quantity.
+    """The curves of one quantity for all methods that can be compared.
 
     Args:
         key: unique in a report, `[a-z0-9-]+`.
-        group: what is the same for all, such as `svhn (wrn-28-10, 200 epochs), 100-0.1`; a group's panels belong
-            together.
+        group: such as `svhn (wrn-28-10, 200 epochs), 100-0.1`; its panels are shown together.
         quantity: such as `test accuracy`; unit: such as `%`, or nothing.
     """
 
@@ -172,8 +166,8 @@ class Figure:
     """A picture that is drawn when a format needs it.
 
     Args:
-        key: unique in a report, `[a-z0-9-]+`: the name of its files.
-        caption: what is to be seen, for those too who cannot see it.
+        key: unique in a report, `[a-z0-9-]+`: name of its files.
+        caption: also the text for readers who cannot see the picture.
     """
 
     key: str
@@ -187,9 +181,9 @@ class Suspect:
 
     Args:
         given, proposed: names of classes.
-        score: the higher, the more probably wrong; comparable within a run only.
-        wrong: whether the label was changed on purpose; None where nobody knows.
-        image: PNG; None if the store holds none.
+        score: the higher, the more probably wrong; comparable only within a run.
+        wrong: whether the label was changed on purpose; None if unknown.
+        image: PNG; None if there is none.
     """
 
     index: int
@@ -205,7 +199,7 @@ class Suspect:
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-    """The most suspicious train points of a run, the worst first."""
+    """The most suspicious train points of a run, in order."""
 
     key: str
     title: str
@@ -215,7 +209,7 @@ class Gallery:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A part of a report under one heading; paragraphs are plain text, and stand above all else."""
+    """A part of a report under one heading, which begins with paragraphs of plain text."""
 
     key: str
     title: str
@@ -228,16 +222,16 @@ class Section:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """All of it, in the order in which it is read.
+    """A whole report, in reading order.
 
     Args:
         title: such as the names of the store's grids.
-        summary: what was run, what is missing, and what was found: a sentence each.
+        summary: sentences on what was run, what is missing, and what was found.
         sections: tables and figures.
-        warnings: files that could not be used, and other reasons for care.
-        provenance: (what, value), such as ("PyTorch", "2.11.0").
-        grids: (name, YAML) of the grids that were launched.
-        methods: names of all methods, by which a method has one colour in curves and figures.
+        warnings: unusable files, and other reasons for caution.
+        provenance: (name, value), such as ("PyTorch", "2.11.0").
+        grids: (name, YAML) of the launched grids.
+        methods: names of all methods, in an order that decides their colours.
     """
 
     title: str

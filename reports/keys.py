@@ -1,4 +1,4 @@
-"""Names of tables and figures, which are anchors in a page and names of files."""
+"""Keys of tables and figures: anchors in the page and names of files."""
 
 import hashlib
 import re
@@ -7,9 +7,9 @@ _LENGTH = 48
 
 
 def key(*parts: str) -> str:
-    """A name of `[a-z0-9-]+` that says what the parts say and differs wherever they differ.
+    """A readable key of `[a-z0-9-]+` that is unique to these parts.
 
-    It depends on nothing else, so that a link to it holds while the grid grows.
+    It depends on nothing else, so that links stay valid while a grid grows.
     """
     words = re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")[:_LENGTH].strip("-")
     digest = hashlib.sha256("\0".join(parts).encode("utf-8", "surrogatepass")).hexdigest()[:6]

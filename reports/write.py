@@ -1,4 +1,4 @@
-"""A store's report as files: a page, Markdown, LaTeX and CSV, with the figures beside them."""
+"""Write a store's report as files: page, Markdown, LaTeX and CSV, with the figures beside them."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -8,22 +8,22 @@ from autodo.errors import ConfigError
 from autodo.io.storage import Location, StrPath, as_location
 from reports.build import HEADLINE, build_report
 from reports.document import Report
-from reports.figures import RenderedFigure, render, save
+from reports.figures.rendering import RenderedFigure, render, save
 from reports.formats.latex import report_latex, table_latex
 from reports.formats.markdown import report_markdown
 from reports.formats.tidy import report_csv
 from reports.html import to_html
 from reports.readers.load import Results
-from reports.tables import METRICS
+from reports.tables.errors import METRICS
 
 FORMATS = ("html", "md", "latex", "csv")
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
-    """The formats that `html,md` names.
+    """The formats in a list such as `html,md`.
 
     Raises:
-        ConfigError: if one is unknown, or none is named.
+        ConfigError: if one is unknown, or the list is empty.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
@@ -34,7 +34,7 @@ def parse_formats(text: str) -> tuple[str, ...]:
 
 
 def check_metric(name: str) -> None:
-    """Raises ConfigError with the known ones unless runs are compared by a metric of this name."""
+    """Raise ConfigError with the known metrics unless `name` is one."""
     check_name(name, tuple(METRICS), "metric")
 
 
@@ -49,7 +49,7 @@ def write_report(
     results: Results | None = None,
     warnings: Sequence[str] = (),
 ) -> list[Location]:
-    """Builds the report of a store and writes it.
+    """Build the report of a store and write it.
 
     Args:
         store_root: path or URI of the store.
@@ -57,9 +57,9 @@ def write_report(
         expected, metric, select, results, warnings: as for `build_report`.
         formats: of FORMATS.
     Returns:
-        the files that a person opens, the page first; figures and fragments of tables lie in folders beside them.
+        the files that a user opens, the page first; figures and tables are in folders beside them.
     Raises:
-        StoreError: if the store cannot be read or the report not be written. ConfigError: if `select` fits no run.
+        StoreError: if the store cannot be read, or the report cannot be written. ConfigError: if `select` fits no run.
     """
     folder = as_location(store_root) / "report" if out is None else as_location(out)
     report = build_report(store_root, expected, metric=metric, select=select, results=results, warnings=warnings)
@@ -67,7 +67,7 @@ def write_report(
 
 
 def write_files(report: Report, folder: StrPath | Location, formats: Collection[str] = FORMATS) -> list[Location]:
-    """The report in each of the formats; arguments and returns as for `write_report`."""
+    """Write a report in each of the formats; arguments and returns as for `write_report`."""
     folder = as_location(folder)
     drawn: dict[str, RenderedFigure] = {}
     if {"html", "md", "latex"} & set(formats):

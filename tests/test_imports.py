@@ -9,6 +9,7 @@ RAY = (
     "ray_cluster/cluster",
     "execution/on_workers",
     "execution/trial",
+    "execution/tune_adapters",
     "search/actor_pool",
     "search/find_policies",
     "search/member_trainable",

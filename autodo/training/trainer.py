@@ -251,7 +251,7 @@ class Trainer:
             midway.restore(generator, loss_sum, self.group)
         left = batches[begin:]
         reading = self.images.batches([batch.points for batch in left], self._crops("inner", epoch))
-        both = zip(self.points.prefetch(left, moves=False), reading, strict=True)
+        both = zip(self.points.prefetch(left, for_update=False), reading, strict=True)
 
         def mean_loss(share: float) -> float:
             return float(loss_sum) / (share * len(self.images))

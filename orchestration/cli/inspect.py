@@ -147,7 +147,7 @@ def _list_runs(console: Console, store: Store) -> None:
 
 
 def _print(console: Console, found: "Inspection", lines: int) -> None:
-    from reports.formats.terminal import table_terminal
+    from reports.formats.terminal import TerminalTable
     from reports.label_errors.labels_csv import path_of
 
     labels = found.labels
@@ -165,7 +165,7 @@ def _print(console: Console, found: "Inspection", lines: int) -> None:
         table.add_row(str(i + 1), f"{first.score[i]:.4f}", *map(plain, (*names, image)), *truth)
     console.print(table)
     if found.quality is not None:
-        console.print(table_terminal(found.quality))
+        console.print(TerminalTable(found.quality))
     for note in found.notes:
         console.print(plain(f"note: {note}"), soft_wrap=True)
 

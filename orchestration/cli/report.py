@@ -54,12 +54,9 @@ def show_result(console: Console, run: RunConfig, store: Store) -> None:
 
 def _minority(row: Mapping[Any, Any]) -> str:
     """Names of the minority classes of a row of results, or of some of them if there are many."""
-    from reports.analysis.classes import listed, some_names
+    from reports.analysis.classes import as_list, first_names
 
-    names, labels = listed(row["class_names"]), row["minority_classes"]
-    if labels is None:
-        return f"labels {len(names) // 2}..{len(names) - 1}, older run"
-    return some_names([str(name) for name in names], listed(labels))
+    return first_names([str(name) for name in as_list(row["class_names"])], as_list(row["minority_classes"]))
 
 
 def write_store_report(
@@ -98,14 +95,15 @@ def show_comparison(console: Console, plan: Plan, store: Store, *, ran: bool = T
     """
     from reports.analysis.comparison import named
     from reports.analysis.provenance import run_notes
-    from reports.formats.terminal import table_terminal
-    from reports.tables import error_tables
+    from reports.formats.terminal import TerminalTable
+    from reports.tables.errors import error_tables
 
     results = load_results(console, store)
     mine = results.frame[results.frame["run_id"].isin(list(plan.states))]
-    for table in error_tables(mine, expected=expected_rows(plan.runs.values())):
-        console.print(table_terminal(table))
-    for note in run_notes(named(mine)):
+    runs = named(mine, expected_rows(plan.runs.values()))
+    for table in error_tables(runs):
+        console.print(TerminalTable(table))
+    for note in run_notes(runs):
         say(console, f"note: {note}")
     _note_optimistic_split(console, plan.runs.values())
     say(console, f"Parquet: {store.paths.results}/*.parquet; epochs/, predictions/, points/ beside it")

@@ -96,6 +96,7 @@ def run_jobs(console: Console, options: LaunchOptions, request: LaunchRequest, p
             session = stack.enter_context(starting_ray(cluster))
 
             from orchestration import launch as on_ray
+            from orchestration.execution.options import LaunchSettings
             from orchestration.tracking import trackers
         started = time.monotonic()
         follow = trackers.callbacks(
@@ -109,7 +110,7 @@ def run_jobs(console: Console, options: LaunchOptions, request: LaunchRequest, p
                     store,
                     console,
                     cluster=cluster,
-                    options=on_ray.Options(
+                    options=LaunchSettings(
                         max_concurrent=options.max_concurrent,
                         retries=options.retries,
                         seconds=seconds,

@@ -79,7 +79,7 @@ def tune_population(
         "genome": tune.grid_search([member["genome"] for member in members] or _first_genomes(config)),
     }
     try:
-        with clusters.deaths_are_told():
+        with clusters.reporting_deaths():
             results = _tuner(config, param_space, resources, scratch, callback).fit()
     except Exception:
         if callback.failed is not None:

@@ -1,1 +1,1 @@
-"""What a report states: which runs compare, statistics, findings."""
+"""Names, groups, statistics and findings of runs; no formatting."""

@@ -1,4 +1,4 @@
-"""Classes of the runs of a cell: their names, the minority among them, and the worst one."""
+"""Classes of the runs of a cell: names, accuracies, the minority and the worst class."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ import pandas as pd
 from autodo.text import count_of
 from reports.document import Floats
 
-_NAMED = 12  # classes that a sentence names
+_NAMED = 12  # class names in a sentence
 _RULE = (
     "the classes that the synthetic imbalance reduced or, if it reduced none, those with fewer train images than the "
     "mean"
@@ -22,40 +22,40 @@ _NONE = (
 
 
 def class_names(runs: pd.DataFrame) -> tuple[str, ...]:
-    """The names of the classes, from the first run that has them; numbers where none has.
+    """The names of the classes, from the first run that has them; numbers if none has.
 
     Args:
         runs: rows of results of one cell.
     """
     for names in runs["class_names"]:
-        if listed(names):
-            return tuple(str(name) for name in listed(names))
-    lengths = [len(listed(accuracy)) for accuracy in runs["per_class_accuracy"]]
+        if as_list(names):
+            return tuple(str(name) for name in as_list(names))
+    lengths = [len(as_list(accuracy)) for accuracy in runs["per_class_accuracy"]]
     return tuple(str(i) for i in range(max(lengths, default=0)))
 
 
-def listed(value: object) -> list[Any]:
-    """A list column's value, which pandas gives as an array, and as something else where it is null."""
+def as_list(value: object) -> list[Any]:
+    """A value of a list column, which pandas reads as an array; [] if it is null."""
     return list(value) if _is_list(value) else []
 
 
 def class_accuracies(runs: pd.DataFrame, classes: int) -> Floats:
-    """Test accuracy of each class in percent; NaN where a test set lacks the class, or a run has other classes.
+    """Test accuracy of each class in percent; NaN if the test set lacks the class, or the run has other classes.
 
     Shape:
         runs [R] -> [R, classes].
     """
     unknown = [None] * classes
-    rows = [values if len(values := listed(given)) == classes else unknown for given in runs["per_class_accuracy"]]
+    rows = [values if len(values := as_list(given)) == classes else unknown for given in runs["per_class_accuracy"]]
     found = np.array(rows, dtype=np.float64).reshape(len(runs), classes)
     return 100 * np.where(np.isfinite(found), found, np.nan)
 
 
 def worst_class(accuracies: Floats) -> int | None:
-    """The class of the lowest mean accuracy over the runs that have it; None if no run has any.
+    """The class with the lowest mean accuracy over runs; None if no accuracy is known.
 
-    One class for all seeds of a method: the lowest accuracy of each seed would be of another class each time, and lower
-    by chance the fewer test images a class has.
+    One class for all seeds of a method: the lowest accuracy of each seed would be biased low, the more the fewer test
+    images a class has.
 
     Shape:
         accuracies [R, C], NaN where unknown.
@@ -72,43 +72,26 @@ def worst_class(accuracies: Floats) -> int | None:
 
 
 def with_minority(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs with the column `minority_labels`: those of the minority classes of their cell; () if there are none.
+    """The runs with the column `minority_labels`, the minority classes of their cell; () if there are none.
 
-    A cell has one minority. `minority_error` and `majority_error` are null in runs that had another, or whose own is
-    unknown: they are not pooled with the others.
+    A cell has one minority, that of most of its runs. `minority_error` and `majority_error` become null in runs with
+    another or an unknown one, so that they are not pooled with the rest.
 
     Args:
         runs: with the columns `group` and `distortion`.
     """
-    own = [_own_minority(*row) for row in zip(*(runs[name] for name in _OF_OWN), strict=True)]
-    frame = runs.assign(minority_labels=pd.Series(own, index=runs.index, dtype=object))
-    stated = frame["minority_classes"].map(_is_list)
-    of_cells = {}
-    for cell, of_cell in frame.groupby(["group", "distortion"], sort=False):
-        for known in (of_cell.loc[stated[of_cell.index], "minority_labels"], of_cell["minority_labels"]):
-            if counted := Counter(minority for minority in known if minority is not None):
-                of_cells[cell] = counted.most_common(1)[0][0]
-                break
-    cells = [of_cells.get(cell, ()) for cell in zip(frame["group"], frame["distortion"], strict=True)]
-    other = np.array([mine != theirs for mine, theirs in zip(own, cells, strict=True)], dtype=bool)
-    frame["minority_labels"] = pd.Series(cells, index=frame.index, dtype=object)
+    own = [tuple(map(int, labels)) if _is_list(labels) else None for labels in runs["minority_classes"]]
+    cells = list(zip(runs["group"], runs["distortion"], strict=True))
+    counts: dict[tuple[str, str], Counter[tuple[int, ...]]] = {cell: Counter() for cell in cells}
+    for cell, labels in zip(cells, own, strict=True):
+        counts[cell].update([] if labels is None else [labels])
+    common = {cell: count.most_common(1)[0][0] if count else () for cell, count in counts.items()}
+    of_cells = [common[cell] for cell in cells]
+    differs = np.array([mine != theirs for mine, theirs in zip(own, of_cells, strict=True)], dtype=bool)
+    frame = runs.assign(minority_labels=pd.Series(of_cells, index=runs.index, dtype=object))
     for name in ("minority_error", "majority_error"):
-        frame[name] = frame[name].astype(float).mask(other)
+        frame[name] = frame[name].astype(float).mask(differs)
     return frame
-
-
-_OF_OWN = ("minority_classes", "imbalance_ratio", "class_names", "per_class_accuracy")
-
-
-def _own_minority(
-    minority_classes: object, imbalance_ratio: float, class_names: object, accuracies: object
-) -> tuple[int, ...] | None:
-    """Labels of the minority by which a run computed its errors; None if these need not be rare, or nobody knows."""
-    if _is_list(minority_classes):
-        return tuple(int(label) for label in listed(minority_classes))
-    # An older run took the upper half of the labels, which are the rare ones only if the imbalance made them so.
-    classes = len(listed(class_names)) or len(listed(accuracies))
-    return tuple(range(classes // 2, classes)) if imbalance_ratio > 1 and classes else None
 
 
 def _is_list(value: object) -> TypeGuard[Iterable[Any]]:
@@ -116,7 +99,7 @@ def _is_list(value: object) -> TypeGuard[Iterable[Any]]:
 
 
 def with_metric(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """The runs of cells that have a metric: errors of the minority only those with a minority.
+    """The runs of cells that have a metric; `minority_error` only exists in cells with a minority.
 
     Args:
         runs: from `with_minority`.
@@ -130,10 +113,10 @@ def minority(runs: pd.DataFrame) -> tuple[int, ...]:
 
 
 def majority_first(runs: pd.DataFrame, classes: int) -> tuple[list[int], int | None]:
-    """The labels in the order of a figure, majority before minority, and where in it the minority begins.
+    """The labels with the majority before the minority, and the position of the first minority class.
 
     Returns:
-        None for the latter if there is no minority, or no majority.
+        None for the position if there is no minority, or no majority.
     """
     rare = [label for label in minority(runs) if label < classes]
     common = [label for label in range(classes) if label not in rare]
@@ -143,14 +126,14 @@ def majority_first(runs: pd.DataFrame, classes: int) -> tuple[list[int], int | N
 def minority_sentence(runs: pd.DataFrame) -> str:
     """A sentence that names the minority classes of the runs of one cell; empty if there are none."""
     rare = minority(runs)
-    return f"Minority: {some_names(class_names(runs), rare)}." if rare else ""
+    return f"Minority: {first_names(class_names(runs), rare)}." if rare else ""
 
 
-def some_names(names: Sequence[str], labels: Sequence[int]) -> str:
-    """The names of the first classes of these labels, and how many more there are: `cat, dog and 38 more`.
+def first_names(names: Sequence[str], labels: Sequence[int]) -> str:
+    """The names of the first of these classes and the number of the rest: `cat, dog and 38 more`.
 
     Args:
-        names: of all classes by label; a label without a name stands for itself.
+        names: of all classes by label; a label without a name is shown as a number.
     """
     shown = [names[label] if label < len(names) else str(label) for label in labels[:_NAMED]]
     more = f" and {len(labels) - _NAMED} more" if len(labels) > _NAMED else ""
@@ -158,36 +141,18 @@ def some_names(names: Sequence[str], labels: Sequence[int]) -> str:
 
 
 def minority_notes(runs: pd.DataFrame) -> list[str]:
-    """Notes for a table with figures of the minority: its classes, the rule, and the older runs.
+    """Notes for a table with figures of the minority: its classes, the rule, and runs that are left out.
 
     Args:
         runs: of one cell, from `with_minority`.
     """
-    done = runs[runs["error_best_val"].notna()]
-    if done.empty:
+    stated = [tuple(as_list(labels)) for labels in runs["minority_classes"] if _is_list(labels)]
+    if not stated:
         return []
-    older = done[~done["minority_classes"].map(_is_list)]
-    rare = minority(done)
-    sentence = f"{minority_sentence(done)[:-1]}: {_RULE}." if rare else _NONE if len(older) < len(done) else ""
-    return [*([sentence] if sentence else []), *_older_notes(older, rare), *_other_notes(done.drop(older.index), rare)]
-
-
-def _older_notes(older: pd.DataFrame, rare: tuple[int, ...]) -> Iterable[str]:
-    own = [_own_minority(*row) for row in zip(*(older[name] for name in _OF_OWN), strict=True)]
-    kept = sum(minority == rare for minority in own if minority)
-    if kept:
-        yield (
-            f"Labels C/2..C-1, older run: {count_of(kept, 'run')} took this half for the minority, here the same "
-            "classes."
+    rare = minority(runs)
+    notes = [f"{minority_sentence(runs)[:-1]}: {_RULE}." if rare else _NONE]
+    if others := sum(labels != rare for labels in stated):
+        notes.append(
+            f"Minority and majority of {count_of(others, 'run')} are left out: other classes are the minority there."
         )
-    if left_out := len(older) - kept:
-        yield (
-            f"Labels C/2..C-1, older run: {count_of(left_out, 'run')} took this half for the minority whatever its "
-            "counts; their minority and majority are left out."
-        )
-
-
-def _other_notes(done: pd.DataFrame, rare: tuple[int, ...]) -> Iterable[str]:
-    others = sum(tuple(listed(given)) != rare for given in done["minority_classes"])
-    if others:
-        yield f"Minority and majority of {count_of(others, 'run')} are left out: other classes are the minority there."
+    return notes

@@ -1,4 +1,4 @@
-"""Which runs can be compared, and what they are called: the words that tables, curves and figures share."""
+"""Groups of runs that can be compared, and names of methods and distortions, for tables, curves and figures."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping
@@ -7,19 +7,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from autodo.config.defaults import with_added
 from autodo.config.nested import flatten
 from autodo.text import printable
 from reports.analysis.classes import with_minority
 from reports.readers.result_rows import minority_of
 
 BASELINE = "baseline"
-"""The method that others are compared with."""
+"""Name of the method that others are compared with."""
 IDENTITY = (
     *("run_id", "dataset", "split", "method", "model", "imbalance_ratio", "noise_ratio"),
     *("seed", "recipe_id", "variant_id", "config"),
 )
-"""Columns of results by which runs are grouped; those of runs that are expected have them too."""
+"""Columns of results by which runs are grouped; expected runs have them too."""
 
 TEST_AS_VAL = "test-as-val"
 """The split of the paper's Table 5."""
@@ -30,24 +29,21 @@ _AXES = ("split", "distortion", *_METHOD, "seed")
 
 
 def named(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = ()) -> pd.DataFrame:
-    """The runs, with what they are called and where they belong.
+    """Add the columns by which reports group and name runs, and rows for expected runs without a result.
 
     Args:
-        results: the frame of `load_results`; one that is named already is returned as it is.
-        expected: IDENTITY columns of runs that should be there; those without a result are added, all else null.
+        results: the frame of `load_results`.
+        expected: IDENTITY columns of runs that should be there; the other columns of added rows are null.
     Returns:
-        `results` with the columns
+        `results` in order of group, distortion, name (baselines first) and seed, with the columns
         `group`: such as `svhn (wrn-28-10, 200 epochs)`; only runs of one group can be compared.
-        `name`: of the method in its group, with the split and whatever tells it from others of its name.
-        `distortion`: IR-NR in the paper's notation, such as `100-0.1`; with how minority classes were reduced, such as
-        `100-0.1 (class)`, if that is not the same in all runs.
-        `minority`: how they were reduced (`distortion.minority`); empty where the imbalance ratio is 1.
-        `is_expected`: whether the run is among those that should be there.
-        `minority_labels`: of the minority classes, as `with_minority` gives them.
-        In order of group, distortion, name (baselines first) and seed.
+        `name`: the method, with the split and the settings that differ from other runs of that method.
+        `distortion`: IR-NR in the paper's notation, such as `100-0.1`; `100-0.1 (class)` with how minority classes were
+        reduced, if runs differ in it.
+        `minority`: how they were reduced (`distortion.minority`); empty at imbalance ratio 1.
+        `is_expected`: whether the run is among the expected ones.
+        `minority_labels`: labels of the minority classes, from `with_minority`.
     """
-    if "group" in results.columns:
-        return results
     wanted = {row["run_id"]: {key: row[key] for key in IDENTITY} for row in expected}
     there = set(results["run_id"])
     missing = [row for run_id, row in wanted.items() if run_id not in there]
@@ -80,7 +76,7 @@ def named(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = ()) -> 
 
 
 def without_test_as_val(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs that may be compared: in the others the outer loop read the test images, which no comparison is fair to.
+    """The runs that may be compared fairly: without those whose outer loop read the test images.
 
     Args:
         runs: with the column `split`.
@@ -89,7 +85,7 @@ def without_test_as_val(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def distortion_name(imbalance_ratio: float, noise_ratio: float) -> str:
-    """The paper's notation, as grids spell it: no exponent, nothing rounded away."""
+    """IR-NR in the paper's notation, as in grids: without exponent or rounding."""
     ratio = np.format_float_positional(imbalance_ratio, trim="-")
     return f"{ratio}-{np.format_float_positional(noise_ratio, trim='0')}"
 
@@ -100,7 +96,7 @@ def name_with_split(method: str, split: str) -> str:
 
 
 def baseline_among(names: Iterable[str]) -> str | None:
-    """The baseline's name among those of methods, that of the split `paper` first; None if there is none."""
+    """The baseline among names of methods, preferably of the split `paper`; None if there is none."""
     known = set(names)
     candidates = [name_with_split(BASELINE, split) for split in ("paper", "union", "test-as-val")]
     return next((name for name in candidates if name in known), None)
@@ -119,7 +115,7 @@ def _method_names(runs: pd.DataFrame) -> list[str]:
 
 
 def _differences(settings: Mapping[Any, Mapping[str, Any]]) -> dict[Any, list[str]]:
-    """Of each one, `key=value` for every key in which they are not all the same; nothing if there is only one."""
+    """For each of several settings, `key=value` for each key in which they differ."""
     differing = _differing_keys(settings.values())
     return {
         name: [f"{key}={json.dumps(flat[key])}".replace('"', "") for key in differing if key in flat]
@@ -128,31 +124,30 @@ def _differences(settings: Mapping[Any, Mapping[str, Any]]) -> dict[Any, list[st
 
 
 def _differing_keys(settings: Collection[Mapping[str, Any]]) -> list[str]:
-    """Keys whose values are not the same in all, in the order in which they first come; one that lacks is null."""
+    """Keys whose values differ, in order of first occurrence; a missing key counts as null."""
     keys = dict.fromkeys(key for flat in settings for key in flat)
     return [key for key in keys if len({json.dumps(flat.get(key)) for flat in settings}) > 1]
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A method's own settings by dotted key: what variant_id is the hash of."""
-    full = with_added(dict(config))
-    return flatten({part: full.get(part) for part in _METHOD})
+    """The settings of a method by dotted key, of which variant_id is the hash."""
+    return flatten({part: config.get(part) for part in _METHOD})
 
 
 def _describe(recipes: Mapping[str, Mapping[str, Any]], recipe: str) -> str:
-    """Model, epochs and subsample, then whatever else tells this recipe from the others of its dataset."""
+    """Model, epochs and subsample, then other settings in which this recipe differs from the rest of its dataset."""
     config = recipes[recipe]
     words = [str(config["model.name"]), f"{config['training.epochs']} epochs"]
     subsample = config.get("dataset.subsample")
     words += [f"{subsample} images"] if subsample else []
     said = ("model.name", "training.epochs", "dataset.subsample")
     words += [f"{key}={config.get(key)}" for key in _differing_keys(recipes.values()) if key not in said]
-    # Settings that came later than a run are not in its configuration, and yet its recipe is another.
+    # Configurations of different versions of the program may differ in nothing but missing settings.
     same = [other for other in recipes.values() if all(config.get(k) == other.get(k) for k in {*config, *other})]
     words += [f"recipe {recipe}"] if len(same) > 1 else []
     return ", ".join(words)
 
 
 def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a comparison holds fixed, by dotted key: what recipe_id is the hash of."""
+    """The settings that a comparison keeps fixed, by dotted key, of which recipe_id is the hash."""
     return flatten({part: value for part, value in config.items() if part not in _AXES})

@@ -1,4 +1,4 @@
-"""Cost of a run relative to the baseline of the same launch, and the conditions of both."""
+"""Cost of a run relative to the baseline of the same launch, and the conditions of the measurement."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,7 +7,7 @@ import pandas as pd
 from autodo.text import count_of
 from reports.analysis.comparison import BASELINE, name_with_split
 
-_LAUNCHES = 3  # that have a note each, before they are summed up
+_LAUNCHES = 3  # launches with a note each; more share one note
 _MEASURED = ["launch_id", "device", "split"]
 _SHARED = "What runs at the same time shares cores, memory and caches, so that times are longer than of a run alone."
 
@@ -15,11 +15,9 @@ _SHARED = "What runs at the same time shares cores, memory and caches, so that t
 def relative_costs(runs: pd.DataFrame) -> "pd.Series[float]":
     """Seconds of each run over the mean of the baseline's runs in the same launch and split on the same device.
 
-    Devices with other numbers of threads are not the same. The union split trains on more images, so that each split
-    has a baseline of its own.
-
-    NaN where there is nothing to compare: a run that went on from a checkpoint, one outside of a launch or of an older
-    store, one whose launch has no such baseline.
+    Devices with different numbers of threads are different. Each split has its own baseline, because the union split
+    trains on more images. NaN for a run that was resumed from a checkpoint, belongs to no launch, or has no such
+    baseline.
 
     Args:
         runs: of one cell, from `comparison.named`.
@@ -36,12 +34,12 @@ def relative_costs(runs: pd.DataFrame) -> "pd.Series[float]":
 
 
 def _alike(runs: pd.DataFrame) -> "pd.Series[bool]":
-    """True for runs that one attempt of a known launch measured."""
+    """Whether a run was measured by a single attempt within a launch."""
     return runs["launch_id"].notna() & ~runs["resumed"].eq(True)
 
 
 def condition_notes(runs: pd.DataFrame) -> list[str]:
-    """Notes on what shared the machine with the runs of a cell, and on runs without a relative cost.
+    """Notes on what ran beside the runs of a cell, and on runs without a relative cost.
 
     Args:
         runs: of one cell, from `comparison.named`.
@@ -83,12 +81,10 @@ def _span(values: Sequence[float], digits: int) -> str:
 
 
 def _left_out(done: pd.DataFrame) -> Iterable[str]:
-    older = done["host"].isna()
-    alone = done["launch_id"].isna() & ~older
+    alone = done["launch_id"].isna()
     resumed = done["resumed"].eq(True) & ~alone
     rest = _alike(done) & relative_costs(done).isna()
     reasons = {
-        "of an older version, which did not keep what shared the machine": older,
         "outside of a launch": alone,
         "resumed from a checkpoint, so that the time is of several attempts": resumed,
         "of a launch without the baseline in the same split on the same device": rest,

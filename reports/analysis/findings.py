@@ -1,4 +1,4 @@
-"""What was run, what is missing, and what was found: sentences that are computed from the results."""
+"""Sentences of the summary, computed from the results: what was run, what is missing, what was found."""
 
 import json
 from collections import Counter
@@ -9,21 +9,21 @@ import pandas as pd
 from autodo.text import count_of
 from reports.analysis.classes import with_metric
 from reports.analysis.comparison import baseline_among
-from reports.analysis.stats import COVERAGE, Floats, bootstrap_intervals, differences, paired_t_test, too_few_pairs
+from reports.analysis.stats import COVERAGE, Floats, bootstrap_intervals, differences, paired_t_tests, too_few_pairs
 
 Cells = dict[tuple[str, str], dict[str, float]]
-"""Mean of each method in each (group, distortion)."""
+"""Mean of each method, by (group, distortion)."""
 
 _CELL = ("group", "distortion", "name")
-_LISTED = 5  # of what is missing, before it is only counted
-_OWN_DATA = "folder"  # the dataset that reads a person's own images
+_LISTED = 5  # items in an enumeration; the rest are counted
+_OWN_DATA = "folder"  # dataset of a user's own images
 
 
 def what_was_run(runs: pd.DataFrame) -> str:
-    """How many runs are done, of what.
+    """A sentence on the number of finished runs, datasets, methods and seeds.
 
     Args:
-        runs: from `comparison.named`, with the metric `error_best_val`.
+        runs: from `comparison.named`.
     """
     done = runs[runs["error_best_val"].notna()]
     if done.empty:
@@ -38,7 +38,7 @@ def what_was_run(runs: pd.DataFrame) -> str:
 
 
 def what_is_missing(runs: pd.DataFrame) -> str | None:
-    """How many of the expected runs have no result, and which cells lack them; None if nobody knows what to expect."""
+    """A sentence on the expected runs without a result and their cells; None if no runs are expected."""
     expected = runs[runs["is_expected"]]
     if expected.empty:
         return None
@@ -58,15 +58,14 @@ def what_is_missing(runs: pd.DataFrame) -> str | None:
 
 
 def what_was_found(runs: pd.DataFrame, metric: str, words: str) -> tuple[str, ...]:
-    """Sentences: which method is best how often, and by how much where one comparison stands out.
+    """Sentences on how often which method is best, and by how much in the most distorted or only cell.
 
-    This is the most distorted one, if data were distorted on purpose, or the only one. Where a method lacks seeds,
-    those are compared that all methods of the cell have: a mean over others is not fair.
+    If a method lacks seeds, methods are compared on the seeds that all methods of the cell have.
 
     Args:
         runs: from `comparison.named`.
         metric: a column of results, in [0, 1].
-        words: what the metric is, such as `test error`.
+        words: name of the metric, such as `test error`.
     """
     runs = with_metric(runs, metric)
     done = runs[runs[metric].notna()]
@@ -85,7 +84,7 @@ def what_was_found(runs: pd.DataFrame, metric: str, words: str) -> tuple[str, ..
 
 
 def _seeds_of_all(done: pd.DataFrame) -> pd.DataFrame:
-    """The runs of seeds that every method of their cell has."""
+    """The runs of seeds that all methods of their cell have."""
     cell = ["group", "distortion"]
     methods = done.groupby(cell)["name"].transform("nunique")
     with_seed = done.groupby([*cell, "seed"])["name"].transform("nunique")
@@ -93,7 +92,7 @@ def _seeds_of_all(done: pd.DataFrame) -> pd.DataFrame:
 
 
 def _most_often_best(cells: Cells, words: str) -> str:
-    """A sentence on the methods that are best alone in most cells; wins that several share are nobody's alone."""
+    """A sentence on the methods that are most often the only best one; shared wins are counted apart."""
     best = [_lowest(means) for means in cells.values()]
     alone = Counter(names[0] for names in best if len(names) == 1)
     shared = [names for names in best if len(names) > 1]
@@ -118,13 +117,13 @@ def _most_often_best(cells: Cells, words: str) -> str:
 
 
 def _shares(shared: Sequence[Sequence[str]]) -> str:
-    """How often each method is among those that share the best."""
+    """How often each method shares the lowest mean."""
     counts = Counter(name for names in shared for name in names).most_common()
     return _joined([f"{name} in {n}" for name, n in counts[:_LISTED]] + ["others"] * (len(counts) > _LISTED))
 
 
 def _where_it_stands_out(runs: pd.DataFrame, cells: Cells, metric: str, words: str) -> tuple[str, ...]:
-    """How far apart methods are in the most distorted cell; else in the only one; nothing where none stands out."""
+    """A sentence on the most distorted cell, or on the only one; nothing if there are several undistorted ones."""
     first = runs.drop_duplicates(["group", "distortion"])
     strength = {
         (group, distortion): (imbalance, noise)
@@ -142,7 +141,7 @@ def _where_it_stands_out(runs: pd.DataFrame, cells: Cells, metric: str, words: s
 
 
 def _is_own_data(config: str) -> bool:
-    """Whether a run's dataset is somebody's own images, which are not called distorted."""
+    """Whether the dataset is a user's own images, which are never called distorted."""
     dataset = json.loads(config).get("dataset")
     return isinstance(dataset, Mapping) and dataset.get("name") == _OWN_DATA
 
@@ -150,7 +149,7 @@ def _is_own_data(config: str) -> bool:
 def _apart(
     runs: pd.DataFrame, cell: tuple[str, str], means: Mapping[str, float], metric: str, words: str, which: str
 ) -> str:
-    """A sentence on the lead of a cell's best method over the baseline, or over the next one."""
+    """A sentence on the lead of a cell's best method over the baseline, or else over the second best."""
     where = f"At {cell[1]} of {cell[0]}{which}"
     best, *ties = _lowest(means)
     others = {name: mean for name, mean in means.items() if name not in (best, *ties)}
@@ -188,13 +187,13 @@ def _interval_words(low: float, high: float, seeds: int) -> str:
 
 
 def _lowest(means: Mapping[str, float]) -> list[str]:
-    """Names of the lowest, in their order; equal up to the order of a sum is equal."""
+    """Names with the lowest mean, up to rounding of sums."""
     lowest = min(round(mean, 9) for mean in means.values())
     return [name for name, mean in means.items() if round(mean, 9) == lowest]
 
 
 def _p(paired: Floats) -> str:
-    value = paired_t_test(paired)
+    (value,) = paired_t_tests([paired])
     return "impossible" if value is None else "p < 0.001" if value < 0.001 else f"p = {value:.2g}"
 
 

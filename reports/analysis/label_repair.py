@@ -1,4 +1,4 @@
-"""Whether what a run learned of its labels is true: weights and soft labels against the labels that were changed."""
+"""How well the learned weights and soft labels of a run find and repair the labels that were changed."""
 
 from typing import NamedTuple
 
@@ -7,18 +7,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 REPAIR_COLUMNS = ("label", "clean_label", "weight", "soft_label", "loss")
-"""What `label_repair` reads of points."""
+"""Columns of points that `label_repair` reads."""
 
 Floats = NDArray[np.float64]
 
 
 class DetectionQuality(NamedTuple):
-    """How well a score of train points, the higher the more suspicious, finds the wrong labels.
+    """How well a suspicion score of train points detects wrong labels.
 
     Args:
         auroc: area under the ROC curve.
-        precision: share of wrong labels among as many most suspicious points as there are wrong labels, which is the
-            recall as well; of points with the same score as the last of them, the share that is wrong counts.
+        precision: share of wrong labels among the n most suspicious points, where n is the number of wrong labels, so
+            that it equals the recall. Points tied with the last one count by their share of wrong labels.
     """
 
     auroc: float
@@ -26,14 +26,14 @@ class DetectionQuality(NamedTuple):
 
 
 class LabelRepair(NamedTuple):
-    """What a run knew of its wrong labels.
+    """How well one run detects and repairs its wrong labels.
 
     Args:
-        points, wrong: how many train points there are, and how many have a label that is not their clean one.
-        weight, loss, soft_label: how well they are found by a low weight, a high loss and a soft label's doubt,
-            1 minus its share of the observed label; None if not learned or not known of every point.
+        points, wrong: number of train points, and of those whose label is not the clean one.
+        weight, loss, soft_label: detection by a low weight, a high loss, and 1 minus the soft label's probability of
+            the given label; None if not learned, or unknown for some point.
         repaired: share of the wrong labels whose soft label is highest at the clean label.
-        lost: share of the right labels whose soft label is highest at another.
+        lost: share of the right labels whose soft label is highest at another label.
     """
 
     points: int
@@ -46,7 +46,7 @@ class LabelRepair(NamedTuple):
 
 
 def label_repair(points: pa.Table) -> LabelRepair:
-    """What one run's points say of its labels, for `reports.readers.load.reduce_runs`.
+    """Detection and repair of wrong labels by one run, for `reports.readers.load.reduce_runs`.
 
     Args:
         points: REPAIR_COLUMNS of the train points of a run.
@@ -74,7 +74,7 @@ def label_repair(points: pa.Table) -> LabelRepair:
 
 
 def detection_quality(score: Floats, wrong: NDArray[np.bool_]) -> DetectionQuality | None:
-    """How well the score finds what is wrong; None if all or none is.
+    """Quality of a score as a detector of wrong labels; None if all labels or none are wrong.
 
     Shape:
         score [N] float64, the higher the more suspicious; wrong [N] bool.
@@ -82,7 +82,7 @@ def detection_quality(score: Floats, wrong: NDArray[np.bool_]) -> DetectionQuali
     count = int(wrong.sum())
     if count in (0, len(wrong)):
         return None
-    from scipy.stats import rankdata  # takes a second to import
+    from scipy.stats import rankdata  # slow to import
 
     ranks = rankdata(score)
     # The Mann-Whitney statistic over all pairs is the area under the ROC curve; ties count half.
@@ -94,13 +94,13 @@ def detection_quality(score: Floats, wrong: NDArray[np.bool_]) -> DetectionQuali
 
 
 def _numbers(points: pa.Table, name: str) -> Floats | None:
-    """A column, None if it is empty or lacks a number."""
+    """A column; None if it is empty or a value is missing."""
     values = points[name].to_numpy(zero_copy_only=False).astype(float)
     return values if len(values) and np.isfinite(values).all() else None
 
 
 def _soft_labels(points: pa.Table) -> NDArray[np.floating] | None:
-    """Soft labels [N, C] in the dtype of the store, None if one is missing or they are not of one width."""
+    """Soft labels [N, C] in the dtype of the store; None if one is missing or their lengths differ."""
     column = points["soft_label"].combine_chunks()
     if column.null_count or not len(column):
         return None

@@ -1,4 +1,4 @@
-"""What the paper states, and beside which runs it may stand: of the same dataset, model and protocol, and no others."""
+"""Figures of the paper for runs with the same dataset, model and protocol."""
 
 import csv
 import functools
@@ -12,8 +12,7 @@ from autodo.config.nested import flatten
 from reports.document import Reference
 
 # The protocol of tables 1 to 3 (appendix A; section 5.1), as settings of a run by dotted key. Every setting of a run
-# must be here with its value, or have the paper's value in `autodo/config/defaults.py`: a setting that nobody thought
-# of is no reason to show a figure.
+# must be here, or have the paper's value in `autodo/config/defaults.py`; with any other setting no figure is shown.
 _ALL: dict[str, Any] = {
     "dataset.path": None,
     "dataset.image_size": None,
@@ -33,7 +32,7 @@ _DATASETS: dict[str, dict[str, Any]] = {
     "svhn": {"dataset.val_share": 0.32, "augmentation.flip": False, "training.lr": 0.005},
     "cifar10": _CIFAR,
     "cifar100": _CIFAR,
-    # The paper does not say how images are cut out: these are the ranges of the recipe.
+    # The paper does not state how images are cropped: these are the ranges of the recipe.
     "imagenet": {
         **_CIFAR,
         **{"model.name": "resnet-18", "dataset.image_size": 224},
@@ -41,7 +40,7 @@ _DATASETS: dict[str, dict[str, Any]] = {
     },
 }
 _OUTER = {"imagenet": {"outer.lr": 0.01, "outer.start_share": 0.5}}
-"""Where a dataset's outer phase is another than that of `_AUTODO`."""
+"""Settings of the outer phase in which a dataset differs from `_AUTODO`."""
 
 _LEARNS_NOTHING: dict[str, Any] = {"method.loss": "cross-entropy", "points": None, "outer": None}
 _FROM_A_FILE: dict[str, Any] = {**_LEARNS_NOTHING, "policy.kind": "file"}
@@ -73,7 +72,7 @@ def _searched(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**_LEARNS_NOTHING, "policy.kind": "searched", **search}
 
 
-# Our method -> (the paper's, its settings).
+# Our method -> (name in the paper, settings).
 _METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "baseline": ("baseline", {**_LEARNS_NOTHING, "policy": None}),
     "randaugment": (
@@ -105,7 +104,7 @@ def _strengths(drawn: tuple[int, int], colour: tuple[int, int], search: tuple[in
     }
 
 
-# What a kind of policy reads from the recipe of a dataset: draws and magnitude, images and learning rate of a search.
+# Settings that a kind of policy takes from the recipe of a dataset, by dataset.
 _STRENGTHS = {
     "svhn": _strengths((3, 7), (3, 7), (1000, 0.01)),
     "cifar10": _strengths((3, 15), (1, 15), (4000, 0.1)),
@@ -113,11 +112,10 @@ _STRENGTHS = {
     "imagenet": _strengths((2, 9), (2, 9), (6000, 0.1)),
 }
 
-# Not compared: they name the run or its place in a table, or a policy's file, which the method's name speaks for.
+# Settings that are not compared: the place of a run in a table, and the file of a policy, which the method implies.
 _AXES = ("dataset.name", "method.name", "split", "seed", "distortion.imbalance_ratio", "distortion.noise_ratio")
 _FILE = ("policy.path", "policy.content")
-# Nor this: who computes the same operations.
-_SAME = ("policy.search.implementation",)
+_SAME = ("policy.search.implementation",)  # computes the same operations
 
 _SPLITS = {"paper": "train_i", "union": "train_all", "test-as-val": "test_as_val"}
 
@@ -129,7 +127,7 @@ SEARCHED = "Beside policies that were searched here stand the paper's figures of
 
 
 def follows_protocol(config: Mapping[str, Any]) -> bool:
-    """Whether a run's configuration is the paper's in everything but seed, split and distortion."""
+    """Whether a configuration equals the paper's in all settings but seed, split and distortion."""
     found = flatten(with_added(dict(config)))
     dataset, method = found.get("dataset.name"), found.get("method.name")
     if dataset not in _DATASETS or method not in _METHODS:
@@ -148,11 +146,11 @@ def follows_protocol(config: Mapping[str, Any]) -> bool:
 
 
 def paper_error(config: str, tables: tuple[int, ...] = (1, 2, 3, 4, 6, 5)) -> Reference | None:
-    """The paper's test error in percent for runs of a configuration, if dataset, model and protocol are the same.
+    """The paper's test error in percent for runs of a configuration; None unless they follow its protocol.
 
     Args:
         config: of any of the runs, as JSON.
-        tables: of the paper, the first that has it counts: some cells are in two, rounded otherwise.
+        tables: of the paper, in order of preference: some cells are in two, rounded differently.
     """
     run = json.loads(config)
     if not follows_protocol(run):
@@ -163,13 +161,13 @@ def paper_error(config: str, tables: tuple[int, ...] = (1, 2, 3, 4, 6, 5)) -> Re
 
 
 def paper_accuracies(config: str) -> dict[str, Reference]:
-    """The paper's accuracies in percent, likewise: `all`, `minority` and `spread` (standard deviation over classes)."""
+    """The paper's accuracies in percent, as `paper_error`: `all`, `minority` and `spread` (std over classes)."""
     run = json.loads(config)
     return dict(_accuracies().get(_cell(run), {})) if follows_protocol(run) else {}
 
 
 def paper_outer_hours(config: str) -> Reference | None:
-    """The paper's GPU hours of the epochs from E on, for AutoDO on undistorted data, for the E of this run."""
+    """The paper's GPU hours of AutoDO's epochs from E on, on undistorted data, for the E of this run."""
     run = json.loads(config)
     settings = flatten(run)
     share, epochs = settings.get("outer.start_share"), settings.get("training.epochs")
@@ -183,7 +181,7 @@ def paper_outer_hours(config: str) -> Reference | None:
 
 
 def paper_hours(dataset: str) -> dict[str, float]:
-    """Table 7: GPU hours by algorithm; empty for a dataset that it does not have."""
+    """GPU hours by algorithm (table 7); empty for a dataset that is not in it."""
     column = f"{dataset}_gpu_hours"
     return {row["algorithm"]: float(row[column]) for row in _rows("paper_runtime_gpu_hours.csv") if row.get(column)}
 
@@ -192,7 +190,7 @@ _Cell = tuple[str, str, str, float, float, str]
 
 
 def _cell(run: Mapping[str, Any]) -> _Cell:
-    """Where a run that follows the protocol would stand in the paper."""
+    """The paper's cell for a run that follows the protocol."""
     settings = flatten(run)
     return (
         str(settings["dataset.name"]),

@@ -1,4 +1,4 @@
-"""Where results come from: code, libraries, devices, time, and the configurations that were launched."""
+"""Provenance of results: code, libraries, devices, time, and launched configurations."""
 
 import json
 from collections.abc import Iterable
@@ -10,11 +10,11 @@ from autodo.errors import StoreError
 from autodo.io.storage import Location
 from autodo.text import count_of
 
-_LIMIT = 100_000  # characters of a grid's file; a grid is a page
+_LIMIT = 100_000  # characters shown of a grid's file, which normally has one page
 
 
 def provenance(runs: pd.DataFrame) -> tuple[tuple[str, str], ...]:
-    """(what, value) of the runs that are done, such as ("torch", "2.11.0 (12 runs), 2.12.0 (4 runs)").
+    """(name, value) pairs of the finished runs, such as ("torch", "2.11.0 (12 runs), 2.12.0 (4 runs)").
 
     Args:
         runs: the frame of `load_results`, or a part of it.
@@ -34,10 +34,10 @@ def provenance(runs: pd.DataFrame) -> tuple[tuple[str, str], ...]:
 
 
 def run_notes(runs: pd.DataFrame) -> list[str]:
-    """Reasons for care: results of different code, libraries or devices side by side, or of changed code.
+    """Warnings about comparing results of different code, libraries or devices, or of uncommitted code.
 
     Args:
-        runs: from `comparison.named`; runs without a result say nothing.
+        runs: from `comparison.named`; runs without a result are ignored.
     """
     done = runs[runs["error_best_val"].notna()]
     groups = [of_group for _, of_group in done.groupby("group", sort=True)]
@@ -65,7 +65,7 @@ def _mixture(what: str, of_groups: Iterable[pd.Series], groups: int) -> Iterable
 
 
 def counted(column: pd.Series) -> str:
-    """The values of a column, with the number of runs of each if they are not all the same."""
+    """The values of a column, with the number of runs of each if they differ."""
     counts = column.astype(object).where(column.notna(), "unknown").value_counts()
     counts = counts.sort_index().sort_values(ascending=False, kind="stable")
     if len(counts) == 1:
@@ -74,7 +74,7 @@ def counted(column: pd.Series) -> str:
 
 
 def library_versions(runs: pd.DataFrame) -> dict[str, pd.Series]:
-    """The version of each library in every run, by name; null in runs that do not say."""
+    """The version of each library in each run, by name; null if unknown."""
     known = [{} if pairs is None or pairs is pd.NA else dict(pairs) for pairs in runs["versions"]]
     return {
         package: pd.Series([versions.get(package) for versions in known], dtype=object)
@@ -83,7 +83,7 @@ def library_versions(runs: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def launched_grids(root: Location) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
-    """(name, YAML as it was launched) of the grids of a store, and warnings of those that cannot be read."""
+    """(name, YAML as launched) of the grids of a store, and warnings about unreadable ones."""
     grids, warnings = [], []
     for name in sorted((root / "grids").names()):
         if not name.endswith(".yaml"):
@@ -97,7 +97,7 @@ def launched_grids(root: Location) -> tuple[tuple[tuple[str, str], ...], tuple[s
 
 
 def recipes(named: pd.DataFrame) -> tuple[tuple[str, str], ...]:
-    """(name, YAML) of what the runs of a group share: dataset, model, training, standard augmentation.
+    """(name, YAML) of the settings that a group shares: dataset, model, training, standard augmentation.
 
     Args:
         named: from `comparison.named`.

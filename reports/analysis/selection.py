@@ -1,4 +1,4 @@
-"""A part of a store's runs: `method=baseline,method=autodo-aws,distortion=100-0.1`."""
+"""Selection of runs, such as `method=baseline,method=autodo-aws,distortion=100-0.1`."""
 
 import functools
 
@@ -7,16 +7,16 @@ import pandas as pd
 from autodo.config.validation import parse_selection
 
 KEYS = ("dataset", "model", "method", "distortion", "split", "seed")
-"""What a part is chosen by: columns of `comparison.named`."""
+"""Columns of `comparison.named` by which runs can be selected."""
 
 
 def select(runs: pd.DataFrame, text: str) -> pd.DataFrame:
-    """The runs that fit: any of the values of a key, and every key.
+    """The runs that have, for each key, any of its values.
 
     Args:
         runs: from `comparison.named`.
     Raises:
-        ConfigError: if a key is unknown or no run has the value; it names those that there are.
+        ConfigError: if a key is unknown or no run has the value; it names the known ones.
     """
     texts = runs[list(KEYS)].astype(str)
     wanted = parse_selection("--select", text, {key: functools.partial(set, texts[key]) for key in KEYS})

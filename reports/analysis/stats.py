@@ -1,8 +1,8 @@
-"""Statistics over seeds. A sample is a method's values on a distortion by seed: methods are compared seed by seed."""
+"""Statistics over seeds. A sample holds a method's values by seed, so that methods are compared seed by seed."""
 
 import dataclasses
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -17,15 +17,15 @@ Sample = Mapping[int, float]
 SIGNIFICANT = 0.05
 CONFIDENCE = 0.95
 FEWEST = 3
-"""Values that have a confidence interval."""
+"""Fewest values with a confidence interval."""
 COVERAGE = {3: 72, 4: 80, 5: 84, 6: 87, 7: 87, 8: 88}
 """How often `bootstrap_intervals` contains the mean of n normal differences, in percent, by n.
 
 Measured on 3,000 samples each (tests/reports/analysis/test_stats.py); few values show too little of their spread.
 """
 _RESAMPLES = 2000
-_AT_ONCE = 256  # samples that are resampled together: 16 MB at four seeds
-SAME = 1e-9  # differences of percentages below this are rounding: means of sums in another order
+_BATCH = 100  # resamples computed at once, to bound memory
+SAME = 1e-9  # smaller differences of percentages are rounding errors
 
 
 def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
@@ -43,7 +43,7 @@ def mean_std(values: Sequence[float]) -> tuple[float | None, float | None]:
 
 
 def differences(ours: Sample, theirs: Sample) -> Floats:
-    """Ours minus theirs for every seed that both have, in order of the seeds.
+    """Ours minus theirs for each seed that both have, in order of the seeds.
 
     Shape:
         -> [n] float64, n from 0.
@@ -53,65 +53,53 @@ def differences(ours: Sample, theirs: Sample) -> Floats:
     return values[np.isfinite(values)]
 
 
-def paired_t_test(paired: Floats) -> float | None:
-    """Two-sided p of the paired t-test on differences by seed, as `paired_t_tests`."""
-    return paired_t_tests([paired])[0]
+def _by_size(samples: Sequence[Floats], fewest: int) -> Iterator[tuple[list[int], Floats]]:
+    """Positions and values [S, n] of samples of one size n, for each n from `fewest`; without constant samples."""
+    sizes: dict[int, list[int]] = {}
+    for i, sample in enumerate(samples):
+        if sample.size >= fewest and np.ptp(sample) > SAME:
+            sizes.setdefault(sample.size, []).append(i)
+    for positions in sizes.values():
+        yield positions, np.stack([samples[i] for i in positions])
 
 
 def paired_t_tests(samples: Sequence[Floats]) -> list[float | None]:
     """Two-sided p of paired t-tests on differences by seed (scipy.stats.ttest_1samp, which ttest_rel is).
 
     Returns:
-        None under two pairs. Where all differences are the same there is no variance to test against: 1 if they are 0,
-        else 0.
+        None under two pairs. If all differences of a sample are equal it has no variance: 1 if they are 0, else 0.
     Shape:
         each sample [n], n its own.
     """
-    import scipy.stats  # takes a second, and most tables are made without it
+    import scipy.stats  # slow to import, and not needed by most tables
 
-    found: list[float | None] = [None] * len(samples)
-    by_size: dict[int, list[int]] = {}
-    for i, paired in enumerate(samples):
-        if paired.size < 2:
-            continue
-        if np.ptp(paired) <= SAME:
-            found[i] = 1.0 if abs(float(paired.mean())) <= SAME else 0.0
-        else:
-            by_size.setdefault(paired.size, []).append(i)
-    for places in by_size.values():  # a call takes longer than a test
-        p_values = scipy.stats.ttest_1samp(np.stack([samples[i] for i in places]), 0.0, axis=1).pvalue
-        for i, p in zip(places, p_values.tolist(), strict=True):
+    found = [None if sample.size < 2 else 1.0 if abs(float(sample.mean())) <= SAME else 0.0 for sample in samples]
+    for positions, stacked in _by_size(samples, 2):  # one call for many tests is faster
+        for i, p in zip(positions, scipy.stats.ttest_1samp(stacked, 0.0, axis=1).pvalue.tolist(), strict=True):
             found[i] = p
     return found
 
 
 def bootstrap_intervals(samples: Sequence[Floats]) -> list[tuple[float, float] | None]:
-    """95% confidence intervals of the means, by the BCa bootstrap; the percentile bootstrap where BCa has no answer.
+    """95% confidence intervals of the means, by the BCa bootstrap, or the percentile bootstrap if BCa is undefined.
 
-    The same sample has the same interval whatever stands beside it.
+    The interval of a sample does not depend on the other samples.
 
     Returns:
-        None for a sample of under three values, because the interval of two is just these two, or whose values are all
-        the same: these say nothing of their spread.
+        None for a sample of under three values, because the interval of two is just these two, and for one whose
+        values are all equal.
     Shape:
         each sample [n], n its own.
     Reference: Efron, Better bootstrap confidence intervals, 1987; scipy.stats.bootstrap.
     """
     intervals: list[tuple[float, float] | None] = [None] * len(samples)
-    by_size: dict[int, list[int]] = {}
-    for i, sample in enumerate(samples):
-        if sample.size >= FEWEST and np.ptp(sample) > SAME:
-            by_size.setdefault(sample.size, []).append(i)
-    for places in by_size.values():
-        for start in range(0, len(places), _AT_ONCE):
-            some = places[start : start + _AT_ONCE]
-            stacked = np.stack([samples[i] for i in some])
-            low, high = _bootstrap(stacked, "BCa")
-            undefined = ~(np.isfinite(low) & np.isfinite(high))
-            if undefined.any():
-                low[undefined], high[undefined] = _bootstrap(stacked[undefined], "percentile")
-            for i, bounds in zip(some, zip(low.tolist(), high.tolist(), strict=True), strict=True):
-                intervals[i] = bounds
+    for positions, stacked in _by_size(samples, FEWEST):
+        low, high = _bootstrap(stacked, "BCa")
+        undefined = ~(np.isfinite(low) & np.isfinite(high))
+        if undefined.any():
+            low[undefined], high[undefined] = _bootstrap(stacked[undefined], "percentile")
+        for i, bounds in zip(positions, zip(low.tolist(), high.tolist(), strict=True), strict=True):
+            intervals[i] = bounds
     return intervals
 
 
@@ -119,7 +107,7 @@ def _bootstrap(stacked: Floats, method: str) -> tuple[Floats, Floats]:
     import scipy.stats
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)  # NaN then, which the caller sees
+        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)  # gives NaN, which the caller handles
         found = scipy.stats.bootstrap(
             (stacked,),
             np.mean,
@@ -127,6 +115,7 @@ def _bootstrap(stacked: Floats, method: str) -> tuple[Floats, Floats]:
             vectorized=True,
             confidence_level=CONFIDENCE,
             n_resamples=_RESAMPLES,
+            batch=_BATCH,
             method=method,
             rng=np.random.default_rng(0),
         )
@@ -134,20 +123,18 @@ def _bootstrap(stacked: Floats, method: str) -> tuple[Floats, Floats]:
     return np.atleast_1d(low).astype(float), np.atleast_1d(high).astype(float)
 
 
-def smallest_wilcoxon_p(pairs: int) -> float:
-    """The lowest two-sided p that a Wilcoxon signed-rank test of so many pairs can have: 2^(1 - n)."""
-    return min(1.0, 2.0 ** (1 - pairs))
-
-
 def too_few_pairs(counts: Collection[int]) -> str | None:
-    """A sentence on what so many common seeds cannot show; None if all are enough for a signed-rank test."""
-    few = [count for count in counts if smallest_wilcoxon_p(count) >= SIGNIFICANT]
+    """A sentence if some numbers of common seeds are too few for a signed-rank test, else None.
+
+    The lowest possible two-sided p of the Wilcoxon signed-rank test of n pairs is 2^(1 - n).
+    """
+    few = [count for count in counts if 2.0 ** (1 - count) >= SIGNIFICANT]
     if not few:
         return None
     most, fewer = max(few), " or fewer" if min(few) < max(few) else ""
     return (
         f"With {count_of(most, 'common seed')}{fewer} a two-sided Wilcoxon signed-rank test cannot go "
-        f"under p = {smallest_wilcoxon_p(most):g}: too few for it to tell two methods apart."
+        f"under p = {min(1.0, 2.0 ** (1 - most)):g}: too few for it to tell two methods apart."
     )
 
 
@@ -156,10 +143,10 @@ class Ranks:
     """How methods rank across cells; 1 is the lowest value.
 
     Args:
-        names: of the methods, the best first.
-        friedman_p: of the Friedman test that all methods are equal.
-        blocks: the (group, distortion) cells that are complete for all of them.
-        left_out: methods that have too few complete cells to be compared.
+        names: methods, the best first.
+        friedman_p: of the Friedman test of the hypothesis that all methods are equal.
+        blocks: the (group, distortion) cells that are complete for all methods.
+        left_out: methods with too few complete cells.
     Shape:
         average_rank [M]; p_values [M, M], Nemenyi, symmetric, 1 on the diagonal.
     """
@@ -173,12 +160,12 @@ class Ranks:
 
     @property
     def different(self) -> bool:
-        """Whether the Friedman test finds a difference, without which Nemenyi's says nothing."""
+        """Whether the Friedman test finds a difference; otherwise Nemenyi's test means nothing."""
         return self.friedman_p < SIGNIFICANT
 
 
 def rank(values: pd.DataFrame, left_out: tuple[str, ...] = ()) -> Ranks | None:
-    """Average ranks of methods over blocks, with Friedman's test and Nemenyi's after it; the lowest value ranks first.
+    """Average ranks of methods over blocks (1 is the lowest value), Friedman's test and Nemenyi's post-hoc test.
 
     Args:
         values: blocks, (group, distortion), down and methods across, without holes.
@@ -188,14 +175,14 @@ def rank(values: pd.DataFrame, left_out: tuple[str, ...] = ()) -> Ranks | None:
     """
     if values.shape[1] < 3 or values.shape[0] < 2:
         return None
-    import scikit_posthocs  # here, because it brings pyplot and takes seconds
+    import scikit_posthocs  # imports pyplot, which takes seconds
     import scipy.stats
 
-    values = values.round(9)  # equal up to the order of a sum is equal
+    values = values.round(9)  # sums in another order differ in the last digits
     average = values.rank(axis=1).mean(axis=0)
     order = sorted(range(values.shape[1]), key=lambda i: (average.iloc[i], str(values.columns[i])))
     values, average = values.iloc[:, order], average.iloc[order]
-    same = bool((values.nunique(axis=1) == 1).all())  # the statistic is then 0 / 0
+    same = bool((values.nunique(axis=1) == 1).all())  # then the statistic is 0 / 0
     columns = [values.iloc[:, i].to_numpy() for i in range(values.shape[1])]
     return Ranks(
         names=tuple(str(name) for name in values.columns),

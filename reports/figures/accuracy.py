@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Sheet
 from matplotlib.patches import Patch
@@ -11,12 +12,12 @@ from matplotlib.patches import Patch
 from reports.analysis.classes import class_accuracies, class_names, majority_first, minority_sentence, worst_class
 from reports.document import Figure, Floats
 from reports.figures import canvas
-from reports.figures.choose import Choice
+from reports.figures.choices import Choice
 from reports.figures.palette import Style
 from reports.keys import key
 
 _HATCHES = ("", "////", "\\\\\\\\", "----", "xxxx", "||||", "++++")
-_AS_BARS = 20  # classes, up to which each has its own bars
+_AS_BARS = 20  # most classes that are drawn as bars
 
 
 def draw_class_bars(
@@ -26,11 +27,11 @@ def draw_class_bars(
     styles: Mapping[str, Style],
     minority_start: int | None = None,
 ) -> None:
-    """A group of bars for each class, one bar a method, with one standard deviation; a dash where nothing is known.
+    """A group of bars for each class, one bar a method, with one standard deviation; a dash if unknown.
 
     Args:
         accuracies: (mean, standard deviation) in percent by method.
-        minority_start: place of the first minority class; a line stands before it.
+        minority_start: position of the first minority class, before which a line is drawn.
     Shape:
         mean [C], std [C], NaN where unknown.
     """
@@ -49,8 +50,7 @@ def draw_class_bars(
             linewidth=0,
         )
         for at in np.flatnonzero(~(mean >= 0.5)):
-            # A bar of no height looks like none.
-            text = "0" if known[at] else "–"
+            text = "0" if known[at] else "–"  # a bar without height is invisible
             ax.text(x[at], 0.5, text, ha="center", va="bottom", fontsize=6.5, color=style.colour)
         several = known & np.isfinite(std)
         ax.errorbar(x[several], mean[several], std[several], fmt="none", ecolor="black", elinewidth=0.6)
@@ -63,9 +63,9 @@ def draw_class_profiles(
     styles: Mapping[str, Style],
     minority_start: int | None = None,
 ) -> None:
-    """For more classes than bars can show: each method's accuracies from its best class to its worst.
+    """For many classes: the accuracies of each method from its best class to its worst.
 
-    Majority and minority are sorted apart, with a line between them. Arguments as for `draw_class_bars`.
+    Majority and minority are sorted separately, with a line between them. Arguments as for `draw_class_bars`.
     """
     for method, (mean, _) in accuracies.items():
         style = styles[method]
@@ -111,11 +111,11 @@ def _divide(ax: Axes, classes: int, minority_start: int | None) -> None:
 
 
 class ClassAccuracies(NamedTuple):
-    """Over the seeds of a method: of each class mean and sample standard deviation of its test accuracy in percent.
+    """Mean and sample standard deviation over seeds of the test accuracy of each class, in percent.
 
     Args:
-        n: seeds with an accuracy of any class; one whose test set lacks a class is left out there.
-        worst: the class of the lowest mean.
+        n: seeds with an accuracy of any class; a seed counts only for classes in its test set.
+        worst: the class with the lowest mean.
     Shape:
         mean [C], std [C], NaN where unknown.
     """
@@ -132,19 +132,14 @@ def accuracies_of(choice: Choice, classes: int) -> dict[str, ClassAccuracies]:
     for method in choice.methods:
         values = class_accuracies(choice.of(method), classes)
         worst = worst_class(values)
-        if worst is None:
-            continue
-        count = np.isfinite(values).sum(axis=0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mean = np.nansum(values, axis=0) / count
-            std = np.sqrt(np.nansum((values - mean) ** 2, axis=0) / (count - 1))
-        n = int(np.isfinite(values).any(axis=1).sum())
-        found[method] = ClassAccuracies(np.where(count > 0, mean, np.nan), np.where(count > 1, std, np.nan), n, worst)
+        if worst is not None:
+            seeds = pd.DataFrame(values).dropna(how="all")
+            found[method] = ClassAccuracies(seeds.mean().to_numpy(), seeds.std().to_numpy(), len(seeds), worst)
     return found
 
 
 def accuracy_figures(choices: Sequence[Choice], styles: Mapping[str, Style]) -> list[Figure]:
-    """For each choice, the accuracy of each class by method."""
+    """A figure for each choice: the accuracy of each class by method."""
     figures = []
     for choice in choices:
         names = class_names(choice.runs)

@@ -1,4 +1,4 @@
-"""What all figures share: the sheet they are drawn on, text that is only text, legends beside the data."""
+"""Parts that all figures share: the sheet and its style, safe text from stores, legends."""
 
 import functools
 import math
@@ -18,16 +18,16 @@ from matplotlib.lines import Line2D
 
 from reports.figures.palette import Style
 
-WIDTH = 7.2  # inches: of the text of a printed page; two panels side by side can still be read on a phone
-DPI = 200  # of PNG, and of pictures within SVG; twice that of a page, for sharp screens and for print
+WIDTH = 7.2  # inches; width of the text of a printed page, and two panels are readable on a phone
+DPI = 200  # of PNG, and of rasterized parts of SVG
 GREY = "#6b6b6b"
 LONGEST_NAME = 24
 
-# Matplotlib brings this font along, so that a figure looks the same on every machine.
+# Matplotlib ships this font, so that figures look the same on every machine.
 _STYLE: Mapping[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
-    "text.hinting": "none",  # which would make letters wider at some resolutions than the layout has room for
+    "text.hinting": "none",  # hinting makes text wider than the layout at some resolutions
     "axes.titlesize": 8.5,
     "axes.labelsize": 8,
     "xtick.labelsize": 7.5,
@@ -48,24 +48,24 @@ _STYLE: Mapping[str, Any] = {
 }
 
 
-def look(**more: Any) -> AbstractContextManager[None]:
-    """The house's look, whatever the settings of the machine, which are as before afterwards."""
+def house_style(**more: Any) -> AbstractContextManager[None]:
+    """Context with the style of all figures, independent of the user's Matplotlib settings."""
     return matplotlib.style.context(["default", {**_STYLE, **more}])
 
 
 def styled(draw: Callable[[], Sheet]) -> Callable[[], Sheet]:
-    """`draw` in the house's look."""
+    """Decorate `draw` to use the style of all figures."""
 
     @functools.wraps(draw)
     def wrapped() -> Sheet:
-        with look():
+        with house_style():
             return draw()
 
     return wrapped
 
 
 def sheet(height: float, width: float = WIDTH) -> Sheet:
-    """An empty white figure of inches that belongs to nobody else: pyplot does not know of it."""
+    """An empty white figure, in inches, that pyplot does not manage."""
     figure = Sheet(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
@@ -82,21 +82,20 @@ def panels(count: int, panel_height: float, columns: int = 2, extra_height: floa
 
 @functools.cache
 def _glyphs() -> frozenset[int]:
-    # Matplotlib's fallback has no bold or italic of its own here: all text is of one face.
     path = font_manager.findfont(font_manager.FontProperties(family="DejaVu Sans"))
     return frozenset(FT2Font(path).get_charmap())
 
 
 def drawable(text: str) -> bool:
-    """Whether the font has every character of a text."""
+    """Whether the font has all characters of a text."""
     return all(ord(character) in _glyphs() for character in visible(text))
 
 
 def plain(text: str, longest: int | None = None) -> str:
-    """A text from a store as Matplotlib draws it literally: no formulas, no control characters, no missing glyphs.
+    """Text that Matplotlib draws literally: no formulas, no control characters, no missing glyphs.
 
     Args:
-        longest: characters, after which it is cut in the middle, since names often differ at their ends.
+        longest: characters; longer text is cut in the middle, because names often differ at their ends.
     """
     shown = "".join(character if ord(character) in _glyphs() else "\ufffd" for character in visible(text))
     if longest is not None and len(shown) > longest:
@@ -106,14 +105,14 @@ def plain(text: str, longest: int | None = None) -> str:
 
 
 def visible(text: str) -> str:
-    """A text from a store without what cannot be seen, in one line."""
-    # Of category C are control characters, and marks that turn the direction of the text after them.
+    """Text on one line, without invisible characters."""
+    # Category C: control characters, and marks that change the direction of text.
     kept = (" " if character.isspace() else character for character in text)
     return "".join(c for c in kept if not unicodedata.category(c).startswith("C")).strip()
 
 
 def class_labels(names: Sequence[str], longest: int = 12) -> list[str]:
-    """What to call each class in a figure: its name, cut; its number where that cannot be drawn or says too little."""
+    """Labels of classes in a figure: the shortened name, with its number if it is ambiguous or cannot be drawn."""
     cut = [plain(name, longest) if drawable(name) else "" for name in names]
     return [label if label and cut.count(label) == 1 else _numbered(i, label) for i, label in enumerate(cut)]
 
@@ -123,7 +122,7 @@ def _numbered(index: int, label: str) -> str:
 
 
 def class_key(names: Sequence[str]) -> str:
-    """A sentence that says which class is meant by a number; nothing where names are drawn."""
+    """A sentence with the names of classes that are drawn as numbers; empty if there are none."""
     numbered = [(i, name) for i, name in enumerate(names) if not drawable(name) or not visible(name)]
     if not numbered:
         return ""
@@ -132,17 +131,17 @@ def class_key(names: Sequence[str]) -> str:
 
 
 def legend(figure: Sheet, entries: Sequence[tuple[Artist, str]], columns: int | None = None) -> None:
-    """A legend below all axes, where it hides nothing."""
+    """Add a legend below all axes."""
     if entries:
         handles, labels = zip(*entries, strict=True)
-        # Matplotlib leaves out labels that begin with an underscore.
+        # Matplotlib omits labels that begin with an underscore.
         shown = [f"\u200a{label}" if label.startswith("_") else label for label in labels]
         longest = max(len(label) for label in shown)
         fitting = columns or max(1, int(figure.get_figwidth() / (0.4 + 0.065 * longest)))
-        columns = -(-len(shown) // -(-len(shown) // fitting))  # as many rows as needed, evenly filled
+        columns = -(-len(shown) // -(-len(shown) // fitting))  # rows of equal length
         figure.legend(handles, shown, loc="outside lower center", ncols=columns, handlelength=2.8)
 
 
 def line_entry(name: str, style: Style) -> tuple[Artist, str]:
-    """A method's line for a legend."""
+    """Legend entry of a method's line."""
     return Line2D([], [], color=style.colour, linestyle=style.linestyle or "-", linewidth=1.6), plain(name, 60)

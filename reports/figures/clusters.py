@@ -1,10 +1,11 @@
 """t-SNE of the test images' embeddings: Fig. 6 of the paper, bottom."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from matplotlib import patheffects
 from matplotlib.axes import Axes
@@ -17,20 +18,21 @@ from autodo.io.storage import Location, as_location
 from reports.analysis.classes import class_names
 from reports.document import Figure, Floats
 from reports.figures import canvas
-from reports.figures.choose import Choice
+from reports.figures.choices import Choice
 from reports.figures.palette import class_colours
 from reports.keys import key
+from reports.readers.column_checks import UnusableFile, labels_of
 from reports.readers.load import reduce_runs
 
 Ints = NDArray[np.int64]
 MOST_POINTS = 1500
 _PERPLEXITY = 30.0
 _SEED = 0
-_WITH_LEGEND = 12  # classes, up to which a legend names the colours; with more, a number stands at each cluster
+_WITH_LEGEND = 12  # most classes with a legend of colours; with more, clusters have numbers
 
 
 class Embedded(NamedTuple):
-    """Some test images of one run. Shape: embedding [n, D], label [n], prediction [n]."""
+    """A sample of the test images of one run. Shape: embedding [n, D], label [n], prediction [n]."""
 
     embedding: NDArray[np.float32]
     label: Ints
@@ -38,29 +40,22 @@ class Embedded(NamedTuple):
 
 
 def stratified(label: Ints, most: int = MOST_POINTS, seed: int = _SEED) -> Ints:
-    """Positions of at most `most` points, in order; every class keeps its share, and one point at least.
+    """Sorted positions of at most `most` points; each class keeps its share, and at least one point if possible.
 
-    The same labels give the same positions. Where there are more classes than `most`, some have none.
+    The same labels give the same positions.
     """
     if len(label) <= most:
         return np.arange(len(label))
-    generator = np.random.default_rng(seed)
-    order = generator.permutation(len(label))
-    shuffled = label[order]
-    # A point's rank within its class, as a share of the class: the smallest are the same share of every class.
-    _, inverse, size = np.unique(shuffled, return_inverse=True, return_counts=True)
-    by_class = np.argsort(inverse, kind="stable")
-    starts = np.repeat(np.cumsum(size) - size, size)
-    rank = np.empty(len(label), np.int64)
-    rank[by_class] = np.arange(len(label)) - starts
-    share = np.where(rank == 0, -1.0, (rank + 0.5) / size[inverse])
+    order = np.random.default_rng(seed).permutation(len(label))
+    # The rank of a point within its class, as a share of the class: the lowest are the same share of each class.
+    by_class = pd.Series(label[order]).groupby(label[order])
+    rank, size = by_class.cumcount().to_numpy(), by_class.transform("size").to_numpy()
+    share = np.where(rank == 0, -1.0, (rank + 0.5) / size)
     return np.sort(order[np.argsort(share, kind="stable")[:most]])
 
 
 def project(embedding: NDArray[np.floating], seed: int = _SEED) -> Floats:
-    """t-SNE in two dimensions; the same input gives the same output on the same machine.
-
-    Under 4 points there are no neighbours to keep, and the first two principal components are given.
+    """t-SNE in two dimensions, deterministic on a machine; for under 4 points, the first two principal components.
 
     Shape:
         [n, D] -> [n, 2].
@@ -72,9 +67,9 @@ def project(embedding: NDArray[np.floating], seed: int = _SEED) -> Floats:
         return _principal(points)
     from openTSNE import TSNE
 
-    # A point has n - 1 neighbours, and openTSNE looks at three times the perplexity.
+    # openTSNE uses three times the perplexity as neighbours, of which there are n - 1.
     perplexity = min(_PERPLEXITY, (count - 1) / 3)
-    # Narrow spaces have no two components to start from.
+    # Fewer than three dimensions have no two components to start from.
     start = "pca" if min(points.shape) > 2 else "random"
     tsne = TSNE(
         perplexity=perplexity,
@@ -98,14 +93,14 @@ def _principal(points: Floats) -> Floats:
 
 
 def draw_clusters(ax: Axes, position: Floats, label: Ints, prediction: Ints, class_names: Sequence[str]) -> None:
-    """Small dots are images that were classified right, balls those classified wrong; both in the colour of the label.
+    """Small dots for images classified right, balls for those classified wrong, in the colour of the label.
 
     Shape:
         position [n, 2], label [n], prediction [n].
     """
     colours = np.array(class_colours(len(class_names)))
     wrong = label != prediction
-    # In a vector format, thousands of dots would be a picture each.
+    # Rasterized, because thousands of dots make a large SVG.
     dots: dict[str, Any] = {"linewidths": 0, "s": 5, "alpha": 0.75, "rasterized": True}
     balls: dict[str, Any] = {"linewidths": 0.5, "s": 20, "edgecolors": "black", "rasterized": True, "zorder": 3}
     ax.scatter(position[~wrong, 0], position[~wrong, 1], c=colours[label[~wrong]], **dots)
@@ -121,12 +116,12 @@ def draw_clusters(ax: Axes, position: Floats, label: Ints, prediction: Ints, cla
 
 
 def _write_names(ax: Axes, position: Floats, label: Ints, class_names: Sequence[str]) -> None:
-    """The name or number of each class in the middle of it, moved up or down where another stands already."""
+    """Write the name or number of each class in its middle, shifted up or down to avoid overlap."""
     names = canvas.class_labels(class_names, 11) if len(class_names) <= _WITH_LEGEND else None
     size = 6.5 if names else 5.5
     halo = [patheffects.withStroke(linewidth=1.8, foreground="white")]
     colours = class_colours(len(class_names))
-    # Points of the page for a unit of the data, about: the final layout is not known yet.
+    # Approximate points of the page for a unit of the data; the final layout is not known yet.
     extent = ax.get_window_extent()
     figure = ax.get_figure(root=True)
     assert figure is not None
@@ -135,7 +130,7 @@ def _write_names(ax: Axes, position: Floats, label: Ints, class_names: Sequence[
     )
     taken: list[tuple[float, float, float]] = []
     for present in np.unique(label):
-        # The median of a class may lie between its clusters; the point next to it lies in one.
+        # The median of a class may lie between its clusters; the nearest point lies in one.
         own = position[label == present]
         x, y = own[np.argmin(((own - np.median(own, axis=0)) ** 2).sum(axis=1))]
         text = names[present] if names else str(present)
@@ -152,45 +147,35 @@ def _write_names(ax: Axes, position: Floats, label: Ints, class_names: Sequence[
         taken.append((x * scale, y * scale + shift, half))
         note = ax.annotate(text, (x, y), xytext=(0, shift), textcoords="offset points", ha="center", va="center")
         colour = "black" if names else [0.7 * part for part in to_rgb(colours[present])]
-        # The outlines of a hundred haloed numbers would make most of an SVG.
+        # A hundred numbers with halos are rasterized: their outlines would dominate the SVG.
         note.set(fontsize=size, color=colour, path_effects=halo, rasterized=not names, in_layout=False, zorder=5)
 
 
 def embeddings(
     root: Location | str, run_ids: Sequence[str], classes: int
 ) -> tuple[dict[str, Embedded], tuple[str, ...]]:
-    """A stratified part of the test images of each run that kept them, and warnings of what cannot be used."""
-    columns = ["label", "prediction", "embedding"]
-    found, warnings = reduce_runs(root, "embeddings", run_ids, columns, _part(classes))
-    bad = [run_id for run_id, part in found.items() if isinstance(part, str)]
-    warnings += tuple(f"embeddings of {run_id}: left out: {found[run_id]}" for run_id in bad)
-    return {run_id: part for run_id, part in found.items() if isinstance(part, Embedded)}, warnings
+    """A stratified sample of the test images of each run that kept embeddings, and warnings."""
 
-
-def _part(classes: int) -> Callable[[pa.Table], Embedded | str]:
-    def take(table: pa.Table) -> Embedded | str:
-        sides = [table[name].to_numpy() for name in ("label", "prediction")]
-        if any(not np.isin(side, np.arange(classes)).all() for side in sides):
-            return f"a label that none of its {classes} classes has"
-        label, prediction = (side.astype(np.int64) for side in sides)
+    def sample(table: pa.Table) -> Embedded:
+        label, prediction = labels_of(table, ("label", "prediction"), classes)
         chosen = stratified(label)
         vectors = table["embedding"].take(pa.array(chosen)).combine_chunks()
         widths = np.unique(vectors.value_lengths().to_numpy(zero_copy_only=False))
         if vectors.null_count or len(widths) > 1 or (len(chosen) and not widths[0] > 0):
-            return "embeddings of different widths, or none"
+            raise UnusableFile("its embeddings differ in width, or one is missing")
         values = vectors.flatten().to_numpy(zero_copy_only=False).reshape(len(chosen), -1)
         if not np.isfinite(values).all():
-            return "an embedding is not a number"
+            raise UnusableFile("its embedding is not a number")
         return Embedded(values, label[chosen], prediction[chosen])
 
-    return take
+    return reduce_runs(root, "embeddings", run_ids, ["label", "prediction", "embedding"], sample)
 
 
 def cluster_figures(root: Location | str, choices: Sequence[Choice]) -> tuple[list[Figure], tuple[str, ...]]:
-    """For each choice, the embeddings of the first seed of every method that kept them; and warnings."""
+    """A figure for each choice: embeddings of the first seed of each method that kept them; and warnings."""
     figures: list[Figure] = []
     warnings: list[str] = []
-    kept = (as_location(root) / "embeddings").names()  # asked for once: few runs keep them
+    kept = (as_location(root) / "embeddings").names()  # few runs keep them
     for choice in choices:
         names = class_names(choice.runs)
         by_method: dict[str, tuple[int, Embedded]] = {}
@@ -210,7 +195,7 @@ def cluster_figures(root: Location | str, choices: Sequence[Choice]) -> tuple[li
 
 
 def _figure(choice: Choice, names: Sequence[str], by_method: dict[str, tuple[int, Embedded]]) -> Figure:
-    @functools.cache  # a figure is drawn once for each format, and this takes seconds
+    @functools.cache  # takes seconds, and a figure may be drawn again
     def positions() -> list[Floats]:
         return [project(part.embedding) for _, part in by_method.values()]
 

@@ -1,7 +1,7 @@
 """Confusion matrices of the test images: Fig. 6 of the paper, top."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,14 @@ from autodo.io.storage import Location
 from reports.analysis.classes import class_names, majority_first, minority_sentence
 from reports.document import Figure
 from reports.figures import canvas
-from reports.figures.choose import Choice
+from reports.figures.choices import Choice
 from reports.keys import key
+from reports.readers.column_checks import labels_of
 from reports.readers.load import reduce_runs
 
 Counts = NDArray[np.int64]
-_WITH_NUMBERS = 12  # classes, up to which a share fits into its cell
-_WITH_NAMES = 26  # classes, up to which each has its name at the axes
+_WITH_NUMBERS = 12  # most classes with numbers in the cells
+_WITH_NAMES = 26  # most classes with names at the axes
 
 
 def draw_confusion(
@@ -33,20 +34,20 @@ def draw_confusion(
     minority_start: int | None = None,
     numbers: Sequence[int] | None = None,
 ) -> AxesImage:
-    """Shares of each true class (row) by predicted class (column); rows without an image are hatched.
+    """Shares of each true class (row) by predicted class (column); rows without images are hatched.
 
-    With few classes a cell holds its count and, above, its share in percent if that rounds to 1 or more.
+    With few classes a cell shows its count and, above, its share in percent if that rounds to 1 or more.
 
     Args:
-        minority_start: place of the first minority class; a line stands before it.
-        numbers: of the classes, shown where they are too many for names; 0 to C-1 if None.
+        minority_start: position of the first minority class, before which lines are drawn.
+        numbers: of the classes, shown if there are too many for names; 0 to C-1 if None.
     Shape:
         counts [C, C].
     """
     classes = len(counts)
     total = counts.sum(axis=1, keepdims=True)
     share = np.ma.masked_where(np.broadcast_to(total == 0, counts.shape), counts / np.maximum(total, 1))
-    # The root lets rare confusions be seen beside a diagonal of nearly 1.
+    # The root makes rare confusions visible beside a diagonal of nearly 1.
     image = ax.imshow(share, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
     for row in np.flatnonzero(total[:, 0] == 0):
         ax.axhspan(row - 0.5, row + 0.5, facecolor="#f2f2f2", edgecolor="#bbbbbb", hatch="////", linewidth=0)
@@ -68,7 +69,7 @@ def _write_numbers(ax: Axes, counts: Counts, share: np.ma.MaskedArray) -> None:
         if count:
             value = float(share[row, column])
             colour = "white" if value > 0.35 else "black"
-            # Out of the layout, which would measure each of them.
+            # Not in the layout, which would measure each text.
             look: dict[str, Any] = {"ha": "center", "va": "center", "color": colour, "in_layout": False}
             if value >= 0.005:
                 percent = math.floor(100 * value + 0.5)
@@ -95,32 +96,21 @@ def _name_axes(ax: Axes, names: Sequence[str], numbers: Sequence[int]) -> None:
 def confusion_counts(
     root: Location | str, run_ids: Sequence[str], classes: int
 ) -> tuple[dict[str, Counts], tuple[str, ...]]:
-    """Test images by true (row) and predicted (column) class of each run, and warnings of what cannot be used.
+    """Test images by true (row) and predicted (column) class of each run, and warnings.
 
     Shape:
         [classes, classes] for each run.
     """
-    counts, warnings = reduce_runs(root, "predictions", run_ids, ["label", "prediction"], _counter(classes))
-    bad = [run_id for run_id, found in counts.items() if found is None]
-    warnings += tuple(
-        f"predictions of {run_id}: left out: a label that none of its {classes} classes has" for run_id in bad
-    )
-    return {run_id: found for run_id, found in counts.items() if found is not None}, warnings
 
-
-def _counter(classes: int) -> Callable[[pa.Table], Counts | None]:
-    def count(table: pa.Table) -> Counts | None:
-        pairs = [table[name].to_numpy() for name in ("label", "prediction")]
-        if any(not np.isin(side, np.arange(classes)).all() for side in pairs):
-            return None
-        label, prediction = (side.astype(np.int64) for side in pairs)
+    def count(table: pa.Table) -> Counts:
+        label, prediction = labels_of(table, ("label", "prediction"), classes)
         return np.bincount(label * classes + prediction, minlength=classes**2).reshape(classes, classes)
 
-    return count
+    return reduce_runs(root, "predictions", run_ids, ["label", "prediction"], count)
 
 
 def confusion_figures(root: Location | str, choices: Sequence[Choice]) -> tuple[list[Figure], tuple[str, ...]]:
-    """For each choice, a matrix of every method that kept its predictions, summed over seeds; and warnings."""
+    """A figure for each choice: a matrix of each method with predictions, summed over seeds; and warnings."""
     figures: list[Figure] = []
     warnings: list[str] = []
     for choice in choices:

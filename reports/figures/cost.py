@@ -14,7 +14,7 @@ from reports.analysis.cost import condition_notes, relative_costs
 from reports.analysis.stats import mean_std
 from reports.document import Figure
 from reports.figures import canvas
-from reports.figures.choose import Choice
+from reports.figures.choices import Choice
 from reports.figures.palette import Style
 from reports.keys import key
 
@@ -22,7 +22,7 @@ _MARKERS = "osD^vPX"
 
 
 class CostQuality(NamedTuple):
-    """One method: time of a run over the baseline's, test error and its standard deviation over seeds in percent."""
+    """A method's time of a run over the baseline's, test error and standard deviation over seeds in percent."""
 
     name: str
     cost: float
@@ -31,9 +31,9 @@ class CostQuality(NamedTuple):
 
 
 def draw_cost_quality(ax: Axes, methods: Sequence[CostQuality], styles: Mapping[str, Style]) -> None:
-    """A marker with its name for each method, with one standard deviation; the cost on a logarithmic axis.
+    """A marker, a name and one standard deviation for each method; the cost on a logarithmic axis.
 
-    Names stand where they hide no marker and no other name, if there is such a place, with a thin line if it is far.
+    Names are placed where they cover no marker or other name, if possible, with a thin line to a distant marker.
     """
     for method in methods:
         style = styles[method.name]
@@ -46,7 +46,7 @@ def draw_cost_quality(ax: Axes, methods: Sequence[CostQuality], styles: Mapping[
     ax.xaxis.set_minor_formatter(NullFormatter())
     costs = [method.cost for method in methods]
     if costs:
-        # At least an octave, so that methods of nearly one cost do not look far apart, with room for names.
+        # At least an octave, so that nearly equal costs do not look far apart, and room for names.
         middle, reach = np.sqrt(min(costs) * max(costs)), max(np.sqrt(max(costs) / min(costs)), 2**0.5)
         ax.set_xlim(middle / reach**1.35, middle * reach**1.35)
     ax.margins(y=0.18)
@@ -60,7 +60,7 @@ def draw_cost_quality(ax: Axes, methods: Sequence[CostQuality], styles: Mapping[
 def _write_names(ax: Axes, methods: Sequence[CostQuality]) -> None:
     figure = ax.get_figure(root=True)
     assert figure is not None
-    figure.draw_without_rendering()  # which gives the axes their place
+    figure.draw_without_rendering()  # positions the axes
     scale = figure.dpi / 72
     inside = ax.get_window_extent()
     positions = ax.transData.transform([(m.cost, m.error) for m in methods]) if methods else np.empty((0, 2))
@@ -94,7 +94,7 @@ def _write_names(ax: Axes, methods: Sequence[CostQuality]) -> None:
 
 
 def _offsets(width: float, height: float) -> list[tuple[float, float]]:
-    """Where a name may stand, in points from its marker to its lower left corner; the nearest first."""
+    """Candidate offsets of a name, in points from its marker to its lower left corner; the nearest first."""
     places = []
     for distance in (6, 12, 20, 30, 42, 56):
         middle = -height / 2
@@ -105,14 +105,14 @@ def _offsets(width: float, height: float) -> list[tuple[float, float]]:
 
 
 def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
-    """Area that two boxes share. Shape: (x0, y0, x1, y1) each."""
+    """Common area of two boxes (x0, y0, x1, y1)."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     return max(0.0, float(width)) * max(0.0, float(height))
 
 
 def _connect(ax: Axes, note: Annotation, offset: tuple[float, float], width: float, height: float) -> None:
-    """A thin line from a name to its marker, if it stands further off than beside it."""
+    """Draw a thin line from a name to its marker if they are far apart."""
     near_x = min(max(0.0, offset[0]), offset[0] + width)
     near_y = min(max(0.0, offset[1]), offset[1] + height)
     if near_x**2 + near_y**2 > 9**2:
@@ -126,7 +126,7 @@ def _connect(ax: Axes, note: Annotation, offset: tuple[float, float], width: flo
 
 
 def cost_quality(runs: pd.DataFrame) -> list[CostQuality]:
-    """Means over seeds of each method; methods whose cost compares with no baseline are left out.
+    """Means over seeds of each method; methods without a relative cost are left out.
 
     Args:
         runs: rows of the frame of `named` of one cell.
@@ -142,7 +142,7 @@ def cost_quality(runs: pd.DataFrame) -> list[CostQuality]:
 
 
 def cost_figures(choices: Sequence[Choice], styles: Mapping[str, Style]) -> list[Figure]:
-    """For each choice, its methods by cost and error, if two of them have a cost that compares."""
+    """A figure for each choice with at least two methods that have a relative cost."""
     figures = []
     for choice in choices:
         methods = cost_quality(choice.runs)

@@ -15,7 +15,7 @@ from autodo.io.storage import Location
 from reports.analysis.classes import class_names, minority, minority_sentence
 from reports.document import Figure, Floats
 from reports.figures import canvas
-from reports.figures.choose import Choice
+from reports.figures.choices import Choice
 from reports.figures.palette import COLOURS
 from reports.figures.points import (
     GROUPS,
@@ -44,10 +44,10 @@ _UNITS = {"rotate": "30°", "scale": "0.5", "translate": "0.45", "shear": "0.3"}
 
 
 def draw_weights(ax: Axes, counts: Counts, groups: Sequence[str]) -> None:
-    """The share of each group's points by weight, as steps; a thin line at 1, where all weights begin.
+    """Histogram of each group's weights in percent; a thin line at 1, the initial weight.
 
     Shape:
-        counts [G, W] by WEIGHT_EDGES; what lies beyond the last finite edge is drawn at it.
+        counts [G, W] by WEIGHT_EDGES; values beyond the last finite edge are drawn at it.
     """
     edges, shown = _shown_bins(counts)
     for name, row in zip(groups, shown, strict=True):
@@ -61,14 +61,14 @@ def draw_weights(ax: Axes, counts: Counts, groups: Sequence[str]) -> None:
 
 
 def _shown_bins(counts: Counts) -> tuple[Floats, Counts]:
-    """About 40 bins over where the points and 1 are. Shape: [G, W] -> edges [S + 1], counts [G, S]."""
+    """About 40 bins that cover all points and 1. Shape: [G, W] -> edges [S + 1], counts [G, S]."""
     finite = counts[:, :-1].copy()
     finite[:, -1] += counts[:, -1]
     used = np.flatnonzero(finite.sum(axis=0))
     one = int(np.searchsorted(WEIGHT_EDGES, 1.0))
     low, high = (min(used[0], one - 1), max(used[-1] + 1, one + 1)) if used.size else (one - 1, one + 1)
     width = max(1, -(-(high - low) // _SHOWN_BINS))
-    # In whole bins from 0, so that 1 is an edge where the width divides it.
+    # Whole bins from 0, so that 1 is an edge if the width divides it.
     low, high = low // width * width, -(-high // width) * width
     padded = np.pad(finite, ((0, 0), (0, max(0, high - finite.shape[1]))))
     shown = padded[:, low:high].reshape(len(counts), -1, width).sum(axis=2)
@@ -95,7 +95,7 @@ def draw_strengths(ax: Axes, counts: Counts, groups: Sequence[str]) -> None:
 
 
 def hyperparameter_figures(root: Location | str, choices: Sequence[Choice]) -> tuple[list[Figure], tuple[str, ...]]:
-    """For each choice, the weights of every method that learned them, then each method's strengths; and warnings."""
+    """Figures for each choice: the weights of all methods that learned them, the strengths of each; and warnings."""
     figures: list[Figure] = []
     warnings: list[str] = []
     for choice in choices:
@@ -113,7 +113,7 @@ def hyperparameter_figures(root: Location | str, choices: Sequence[Choice]) -> t
 
 
 def _summaries(root: Location | str, choice: Choice) -> tuple[dict[str, PointSummary], tuple[str, ...]]:
-    """The summary of each method, over its seeds."""
+    """The summary of each method over its seeds."""
     classes = len(class_names(choice.runs))
     by_run, warnings = point_summaries(root, choice.runs["run_id"].tolist(), classes, minority(choice.runs))
     by_method = {m: [by_run[r] for r in choice.of(m)["run_id"] if r in by_run] for m in choice.methods}
@@ -121,7 +121,7 @@ def _summaries(root: Location | str, choice: Choice) -> tuple[dict[str, PointSum
 
 
 def _groups(choice: Choice, summaries: Sequence[PointSummary]) -> dict[str, list[int]]:
-    """Names of the groups that can be told apart here, and which of GROUPS they hold."""
+    """Names of the groups to draw, and the indices of GROUPS that each holds."""
     size = sum((summary.size for summary in summaries), np.zeros(len(GROUPS), np.int64))
     noisy = bool(size[2:].any())
     imbalanced = bool(minority(choice.runs))

@@ -10,15 +10,15 @@ from matplotlib.ticker import MaxNLocator
 
 from reports.document import Curve, Figure, Floats, Panel
 from reports.figures import canvas
-from reports.figures.choose import Choice
+from reports.figures.choices import Choice
 from reports.figures.palette import Style
 from reports.keys import key
 
 
 def draw_curves(ax: Axes, curves: Sequence[Curve], styles: Mapping[str, Style]) -> None:
-    """A line of means and a band of one standard deviation for each curve, broken where epochs are missing.
+    """A line of means and a band of one standard deviation for each curve, with gaps at missing epochs.
 
-    A triangle stands where the outer phase starts, if that is after the first epoch of the curve.
+    A triangle marks the start of the outer phase.
     """
     for curve in curves:
         style = styles[curve.name]
@@ -40,7 +40,7 @@ def draw_curves(ax: Axes, curves: Sequence[Curve], styles: Mapping[str, Style]) 
 
 
 def _with_gaps(curve: Curve) -> tuple[Floats, Floats, Floats]:
-    """Epochs, means and deviations, with NaN in every gap."""
+    """Epochs, means and deviations, with NaN in each gap."""
     step = np.diff(curve.epoch)
     at = np.flatnonzero(step > (step.min() if step.size else 1)) + 1
     gap = np.insert(curve.epoch.astype(float), at, curve.epoch[at - 1] + 0.5)
@@ -48,10 +48,10 @@ def _with_gaps(curve: Curve) -> tuple[Floats, Floats, Floats]:
 
 
 def curve_figures(panels: Sequence[Panel], styles: Mapping[str, Style], choices: Sequence[Choice]) -> list[Figure]:
-    """One figure for each cell that was chosen, with all its quantities side by side.
+    """A figure for each choice, with all quantities side by side.
 
     Args:
-        panels: of `learning_curves`.
+        panels: from `learning_curves`.
     """
     figures = []
     for choice in choices:

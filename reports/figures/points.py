@@ -1,7 +1,7 @@
-"""Learned hyperparameters of the train points, as counts that take the same memory for any number of points."""
+"""Histograms of the learned hyperparameters of train points; memory does not grow with the number of points."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from autodo.io.storage import Location
 from reports.document import Floats
+from reports.readers.column_checks import UnusableFile, labels_of
 from reports.readers.load import reduce_runs
 
 # Affine operation -> largest standard deviation of its magnitude, in the order of the columns gate_probability and
-# magnitude: autodo.augment.affine.WARP_OPERATIONS, which a report does not import, because it needs no PyTorch.
+# magnitude. The same as autodo.augment.affine.WARP_OPERATIONS, whose import would need PyTorch.
 OPERATIONS = {
     "rotate": np.radians(30),
     "scale-x": 0.5,
@@ -23,7 +24,7 @@ OPERATIONS = {
     "shear-y": 0.3,
 }
 GROUPS = ("clean, majority", "clean, minority", "wrong, majority", "wrong, minority")
-"""Whether the label was changed, and which class the image is of."""
+"""By whether the label was changed, and by the true class of the image."""
 
 WEIGHT_EDGES = np.append(np.linspace(0, 10, 1001), np.inf)
 SHARE_EDGES = np.linspace(0, 1, 201)
@@ -33,11 +34,11 @@ Counts = NDArray[np.int64]
 
 @dataclasses.dataclass(frozen=True)
 class PointSummary:
-    """How many train points have which learned value, by group.
+    """Histograms of the learned values of train points, by group; None for values that were not learned.
 
     Args:
-        weight: by WEIGHT_EDGES; None if weights were not learned.
-        gate, magnitude: of each operation by SHARE_EDGES, magnitudes as shares of their range; None if not learned.
+        weight: counts by WEIGHT_EDGES.
+        gate, magnitude: counts by SHARE_EDGES of each operation; magnitudes as shares of their range.
     Shape:
         size [4] points of each group; weight [4, W]; gate, magnitude [4, 7, S].
     """
@@ -63,64 +64,52 @@ def _sum(one: Counts | None, other: Counts | None) -> Counts | None:
 def point_summaries(
     root: Location | str, run_ids: Sequence[str], classes: int, minority: Sequence[int] = ()
 ) -> tuple[dict[str, PointSummary], tuple[str, ...]]:
-    """The summary of each run, and warnings of what cannot be used.
+    """The summary of each run, and warnings.
 
     Args:
         classes: C.
         minority: labels of the minority classes.
     """
-    columns = ["label", "clean_label", "weight", "gate_probability", "magnitude"]
-    found, warnings = reduce_runs(root, "points", run_ids, columns, _summary(classes, minority))
-    bad = [run_id for run_id, summary in found.items() if isinstance(summary, str)]
-    warnings += tuple(f"points of {run_id}: left out: {found[run_id]}" for run_id in bad)
-    return {run_id: summary for run_id, summary in found.items() if isinstance(summary, PointSummary)}, warnings
 
-
-def _summary(classes: int, minority: Sequence[int]) -> Callable[[pa.Table], PointSummary | str]:
-    def summarise(table: pa.Table) -> PointSummary | str:
-        sides = [table[name].to_numpy() for name in ("label", "clean_label")]
-        if any(not np.isin(side, np.arange(classes)).all() for side in sides):
-            return f"a label that none of its {classes} classes has"
-        label, clean = sides
+    def summarise(table: pa.Table) -> PointSummary:
+        label, clean = labels_of(table, ("label", "clean_label"), classes)
         group = 2 * (label != clean) + np.isin(clean, list(minority))
-        size = np.bincount(group, minlength=len(GROUPS))
         weight = table["weight"].to_numpy().astype(float)
         gate, magnitude = (_rows(table[name]) for name in ("gate_probability", "magnitude"))
-        if isinstance(gate, str) or isinstance(magnitude, str):
-            return f"it has not {len(OPERATIONS)} operations for each point"
         share = None if magnitude is None else magnitude / np.array(list(OPERATIONS.values()))
         return PointSummary(
-            size,
+            np.bincount(group, minlength=len(GROUPS)),
             _counts(weight[:, None], group, WEIGHT_EDGES)[:, 0] if np.isfinite(weight).any() else None,
             None if gate is None else _counts(gate, group, SHARE_EDGES),
             None if share is None else _counts(share, group, SHARE_EDGES),
         )
 
-    return summarise
+    columns = ["label", "clean_label", "weight", "gate_probability", "magnitude"]
+    return reduce_runs(root, "points", run_ids, columns, summarise)
 
 
-def _rows(column: pa.ChunkedArray) -> Floats | str | None:
-    """A column of lists as [n, 7]; None if all are null, a text if any is of another length."""
+def _rows(column: pa.ChunkedArray) -> Floats | None:
+    """A column of lists as [n, 7]; None if all are null."""
     if column.null_count == len(column):
         return None
     lists = column.combine_chunks()
     if lists.null_count or set(lists.value_lengths().to_pylist()) != {len(OPERATIONS)}:
-        return "lengths differ"
+        raise UnusableFile(f"it does not have {len(OPERATIONS)} operations for each point")
     return lists.flatten().to_numpy(zero_copy_only=False).reshape(len(lists), -1).astype(float)
 
 
 def _counts(values: Floats, group: Counts, edges: Floats) -> Counts:
-    """Finite values by group, column and bin; the last bin is closed. Shape: values [n, K], group [n] -> [4, K, S]."""
+    """Counts of finite values by group, column and bin. Shape: values [n, K], group [n] -> [4, K, S]."""
     bins = len(edges) - 1
     row, column = np.nonzero(np.isfinite(values))
-    # Rounding may put a share of its range a hair above 1.
+    # A share of the range may be rounded above 1.
     place = np.clip(np.searchsorted(edges, values[row, column], side="right") - 1, 0, bins - 1)
     flat = (group[row] * values.shape[1] + column) * bins + place
     return np.bincount(flat, minlength=len(GROUPS) * values.shape[1] * bins).reshape(len(GROUPS), -1, bins)
 
 
 def quantiles(counts: Counts, edges: Floats, shares: Sequence[float]) -> Floats:
-    """Quantiles of binned values, as if they lay evenly in their bins; NaN where there are none.
+    """Quantiles of binned values, taken as uniform within their bins; NaN without values.
 
     Shape:
         counts [..., S], edges [S + 1] finite -> [..., len(shares)].
@@ -131,7 +120,7 @@ def quantiles(counts: Counts, edges: Floats, shares: Sequence[float]) -> Floats:
         if row.any():
             below = np.concatenate([[0.0], np.cumsum(row) / row.sum()])
             for j, share in enumerate(shares):
-                # The bin in which the cumulative share is reached; bins without points are stepped over.
+                # The bin in which the cumulative share is reached, skipping empty bins.
                 at = max(int(np.searchsorted(below, share, side="left")), 1)
                 left, right = below[at - 1], below[at]
                 part = 0.0 if right == left else (share - left) / (right - left)

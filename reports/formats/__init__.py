@@ -1,1 +1,1 @@
-"""A report or table as Markdown, LaTeX, CSV or text of a terminal."""
+"""A report or table as Markdown, LaTeX, CSV or text for a terminal."""

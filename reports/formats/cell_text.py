@@ -1,17 +1,15 @@
-"""Figures, heads and captions as plain text, the same in every format; a format adds marks and escapes."""
+"""Texts of cells, heads and captions that all formats share; a format adds marks and escapes."""
 
 from reports.document import Cell, Column, Row, Table
 
 HOLE = "–"
-_MINUS = "−"  # as wide as a digit, which a hyphen is not
+_MINUS = "−"  # as wide as a digit
 PAPER = "paper (ours minus it)"
-"""Name of the row under a method's that holds the paper's figures."""
+"""Name of the row with the paper's figures, below the row of a method."""
 
 
 def cell_text(cell: Cell, column: Column, common_n: int | None) -> str:
-    """`4.31 ± 0.20`, with n where it is not the common one: `4.31 (1/2)`, `– (0/2)`, `4.31 ± 0.20 (3)`.
-
-    With an interval `−1.20 [−1.91, −0.42]`.
+    """Mean and deviation, with n if it differs: `4.31 ± 0.20`, `4.31 (1/2)`, `– (0/2)`, `4.31 ± 0.20 (3)`.
 
     Args:
         common_n: `Table.common_n`.
@@ -21,7 +19,7 @@ def cell_text(cell: Cell, column: Column, common_n: int | None) -> str:
 
 
 def mean_text(cell: Cell, column: Column) -> str:
-    """`4.31 ± 0.20`, `−1.20 [−1.91, −0.42]`, `4.31` under two seeds, `–` without a result."""
+    """Mean with deviation or interval: `4.31 ± 0.20`, `−1.20 [−1.91, −0.42]`, `4.31` of one seed, `–` of none."""
     if cell.mean is None:
         return HOLE
     text = number(cell.mean, column)
@@ -32,7 +30,7 @@ def mean_text(cell: Cell, column: Column) -> str:
 
 
 def seeds_text(cell: Cell, common_n: int | None) -> str:
-    """`1/2` where seeds are missing, `3` where it is not the common n, else nothing."""
+    """Number of seeds: `1/2` if some are missing, `3` if it is not the common n, otherwise empty."""
     if cell.mean is None and not cell.expected:
         return ""
     if not cell.complete:
@@ -41,7 +39,7 @@ def seeds_text(cell: Cell, common_n: int | None) -> str:
 
 
 def paper_text(cell: Cell, column: Column) -> str:
-    """The paper's figure as it states it, and ours minus it: `3.6 ± 0.10 (+0.71)`; empty if it has none."""
+    """The paper's figure as printed, and ours minus it: `3.6 ± 0.10 (+0.71)`; empty if there is none."""
     if cell.paper is None:
         return ""
     text = f"{cell.paper.mean:g}"
@@ -54,7 +52,7 @@ def paper_text(cell: Cell, column: Column) -> str:
 
 
 def number(value: float, column: Column) -> str:
-    """With the column's digits, or `<0.001` under its smallest figure; a true minus, and none before a zero."""
+    """A figure with the column's digits, or `<0.001` below its smallest; with a true minus, and never -0."""
     if column.smallest is not None and value < column.smallest:
         return f"<{number(column.smallest, column)}"
     grouped = "," if column.digits == 0 else ""
@@ -62,17 +60,17 @@ def number(value: float, column: Column) -> str:
 
 
 def has_paper(row: Row) -> bool:
-    """Whether the paper has a figure for any cell of the row."""
+    """Whether any cell of the row has a figure of the paper."""
     return any(cell.paper is not None for cell in row.cells)
 
 
 def head(table: Table, column: Column) -> str:
-    """The column's name, with its unit if it is not that of all columns."""
+    """The column's name, with its unit unless all columns share one."""
     return f"{column.name} ({column.unit})" if column.unit and _common_unit(table) is None else column.name
 
 
 def caption(table: Table) -> str:
-    """What the figures are, in which unit and over how many seeds; a phrase without full stop."""
+    """The caption with unit and number of seeds; a phrase without full stop."""
     unit = _common_unit(table)
     text = f"{table.caption}, in {unit}" if unit else table.caption
     if not any(cell.n for row in table.rows for cell in row.cells):
@@ -84,10 +82,10 @@ def caption(table: Table) -> str:
 
 
 def legend(table: Table, best: str, tied: str) -> str:
-    """What the marks mean that the table has; empty if it has none.
+    """Explanation of the marks in a table; empty if it has none.
 
     Args:
-        best, tied: what a format marks them with, such as `*` or `bold`.
+        best, tied: the marks of a format, such as `*` or `bold`.
     """
     marked = [
         (column, row.cells[i])
@@ -106,7 +104,7 @@ def legend(table: Table, best: str, tied: str) -> str:
 
 
 def sentence(phrase: str) -> str:
-    """A phrase with a capital letter and a full stop, unless it has its own."""
+    """A phrase as a sentence: with a capital letter and, if it has no end mark, a full stop."""
     text = f"{phrase[:1].upper()}{phrase[1:]}"
     return text if not text or text.endswith((".", "!", "?")) else f"{text}."
 

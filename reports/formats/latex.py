@@ -81,19 +81,19 @@ PREAMBLE = r"""\documentclass[10pt]{article}
 \setlength{\parskip}{4pt}
 \sloppy
 """
-"""What a document needs in which the tables stand: array, booktabs, graphicx, textcomp and T1 fonts."""
+"""Preamble of a document with the tables: array, booktabs, graphicx, textcomp and T1 fonts."""
 
-_LONG = 45  # characters of a name, which then take about 0.4 of a line
-_FLOATS = 10  # LaTeX waits with tables that find no place, and gives up when there are too many of them
+_LONG = 45  # characters of a name that takes about 0.4 of a line
+_FLOATS = 10  # LaTeX fails if too many tables wait for a place
 
-# A table that is wider or higher than the page is made smaller.
+# Shrinks a table that is wider or higher than the page.
 _FIT = r"""\ifdim\wd0>\linewidth\setbox0\hbox{\resizebox{\linewidth}{!}{\box0}}\fi
 \ifdim\dimexpr\ht0+\dp0\relax>0.8\textheight\setbox0\hbox{\resizebox{!}{0.8\textheight}{\box0}}\fi
 \box0"""
 
 
 def table_latex(table: Table) -> str:
-    """A table as a float with caption, label `tab:KEY` and notes; for a document with the packages of PREAMBLE."""
+    """A table as a float with caption, label `tab:KEY` and notes, for a document with the packages of PREAMBLE."""
     marks = legend(table, "bold", "underlined")
     words = " ".join(part for part in (f"{table.title}:", sentence(caption(table)), sentence(marks)) if part)
     lines = [
@@ -117,11 +117,11 @@ def table_latex(table: Table) -> str:
 
 
 def report_latex(report: Report, figures: Mapping[str, str] | None = None) -> str:
-    """The whole report as a document that compiles as it is; curves and galleries are left to the page.
+    """The whole report as a document that compiles, without curves and galleries.
 
     Args:
-        figures: paths of PDF or PNG pictures by key of their figure, relative to the document, in plain ASCII; a figure
-            without is left out.
+        figures: ASCII paths of PDF or PNG files by key of the figure, relative to the document; a figure without one is
+            left out.
     """
     parts = [PREAMBLE, r"\begin{document}", rf"\begin{{center}}\Large {escape(report.title)}\end{{center}}", ""]
     parts += [f"{escape(text)}\n" for text in report.summary]
@@ -134,16 +134,16 @@ def report_latex(report: Report, figures: Mapping[str, str] | None = None) -> st
 
 
 def escape(text: str) -> str:
-    """Text that pdflatex prints as it is; what its fonts lack is printed as U+XXXX."""
+    """Escape text for pdflatex; characters that its fonts lack become U+XXXX."""
     words = unicodedata.normalize("NFC", re.sub(r"\s+", " ", text)).split(" ")
     escaped = " ".join("".join(_characters(word)) for word in words)
-    return re.sub(r"([-,])(?=\1)", r"\1{}", escaped)  # -- is a dash, ,, a quotation mark
+    return re.sub(r"([-,])(?=\1)", r"\1{}", escaped)  # -- would become a dash, ,, a quotation mark
 
 
 def _characters(word: str) -> Iterator[str]:
     for i, character in enumerate(word):
         if len(word) > _LONG and i and not word[i - 1].isalnum():
-            yield r"\allowbreak{}"  # paths have no spaces at which to break a line
+            yield r"\allowbreak{}"  # paths have no spaces for line breaks
         if character in _SPECIAL:
             yield _SPECIAL[character]
         elif "!" <= character <= "~":
@@ -160,7 +160,7 @@ def _section(section: Section, figures: Mapping[str, str]) -> Iterator[str]:
     pictures = [figure for figure in section.figures if figure.key in figures]
     on_the_page = section.panels or section.figures or section.galleries
     if not section.tables and not pictures and (on_the_page or not section.paragraphs):
-        return  # its paragraphs speak of what is not here
+        return  # its paragraphs describe parts that are left out
     yield rf"\section*{{{escape(section.title)}}}"
     for paragraph in section.paragraphs:
         yield f"{escape(paragraph)}\n"
@@ -186,7 +186,7 @@ def _section(section: Section, figures: Mapping[str, str]) -> Iterator[str]:
 
 
 def _names(table: Table) -> str:
-    """The first column: long names are broken into lines, rather than that all of the table is made small for them."""
+    """Format of the first column: long names are broken into lines, so that they do not shrink the table."""
     longest = max([len(row.name) for row in table.rows], default=0)
     return "l" if longest <= _LONG else r">{\raggedright\arraybackslash}p{0.4\linewidth}"
 

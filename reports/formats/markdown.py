@@ -1,4 +1,4 @@
-"""Tables and reports as Markdown that GitHub renders: best in bold, tied underlined."""
+"""Tables and reports as GitHub Markdown: best in bold, tied underlined."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -7,10 +7,10 @@ from autodo.text import printable
 from reports.document import Cell, Gallery, Report, Section, Table
 from reports.formats.cell_text import PAPER, caption, cell_text, has_paper, head, legend, paper_text, sentence
 
-# Entities rather than backslashes for what tables, HTML and mentions read before backslashes are.
+# Entities for characters that tables, HTML and mentions interpret before backslashes.
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "@": "&#64;"}
 _SHOWN_AS = _ENTITIES | {character: f"\\{character}" for character in "\\`*[]~#$"}
-_MARKING_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # within a word one marks nothing
+_MARKING_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")  # within a word it is literal
 _LINE_STARTS = re.compile(r"^(\s*)(?:([-+=])|(\d+)([.)]))")
 
 
@@ -40,10 +40,10 @@ def table_markdown(table: Table, level: int = 3) -> str:
 
 
 def report_markdown(report: Report, figures: Mapping[str, str] | None = None) -> str:
-    """The whole report; curves are left to the page.
+    """The whole report, without curves.
 
     Args:
-        figures: paths of pictures by key of their figure, relative to the report; a figure without is left out.
+        figures: paths of pictures by key of the figure, relative to the report; a figure without one is left out.
     """
     parts = [f"# {escape(report.title)}\n", *(f"{_line(text)}\n" for text in report.summary)]
     if report.warnings:
@@ -59,8 +59,8 @@ def report_markdown(report: Report, figures: Mapping[str, str] | None = None) ->
 
 
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    text = printable(re.sub(r"[\s\x00-\x1f\x7f]+", " ", text).strip())  # no mark that reverses the rest of a line
+    """Escape text for Markdown, on one line."""
+    text = printable(re.sub(r"[\s\x00-\x1f\x7f]+", " ", text).strip())
     shown = "".join(_SHOWN_AS.get(character, character) for character in text)
     return _MARKING_UNDERSCORE.sub(r"\\_", shown)
 
@@ -79,7 +79,7 @@ def _section(section: Section, figures: Mapping[str, str]) -> Iterable[str]:
 
 
 def _gallery(gallery: Gallery) -> str:
-    files = any(suspect.source for suspect in gallery.suspects)  # of most datasets no image is a file of its own
+    files = any(suspect.source for suspect in gallery.suspects)  # most datasets have no file for each image
     lines = [
         f"### {escape(gallery.title)}",
         "",
@@ -90,7 +90,7 @@ def _gallery(gallery: Gallery) -> str:
     ]
     for suspect in gallery.suspects:
         words = [str(suspect.index), *([suspect.source or ""] if files else []), suspect.given, suspect.proposed]
-        # The first of a run often differ only in the last digits.
+        # The highest scores often differ only in the last digits.
         numbers = [f"{suspect.score:.6g}", *("" if v is None else f"{v:.3g}" for v in (suspect.weight, suspect.loss))]
         lines.append(_row([*words, *(number.replace("-", "−") for number in numbers)], escaped=False))
     return "\n".join(lines) + "\n"
@@ -115,7 +115,7 @@ def _list(texts: Iterable[str]) -> str:
 
 
 def _line(text: str) -> str:
-    """A paragraph or list item: what would begin a list or a heading does not."""
+    """A paragraph or list item that does not begin a list or heading."""
     return _LINE_STARTS.sub(lambda m: f"{m[1]}\\{m[2]}" if m[2] else f"{m[1]}{m[3]}\\{m[4]}", escape(text))
 
 

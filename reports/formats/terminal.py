@@ -1,4 +1,4 @@
-"""Tables and reports for a terminal: best and tied are marked by signs, since a pipe shows no style."""
+"""Tables and reports for a terminal; best and tied are marked by signs, which a pipe keeps."""
 
 from collections.abc import Iterator
 
@@ -14,20 +14,15 @@ from reports.formats.cell_text import PAPER, caption, cell_text, has_paper, head
 
 _BEST, _TIED = "*", "~"
 _NAME = 16
-"""A column of names is not made narrower than that for the sake of figures."""
+"""Minimal width of the column of names."""
 _BORDER = 1
 
 
-def table_terminal(table: Table) -> "TerminalTable":
-    """A table under its title, with caption and notes below; the best of a column is bold and starred.
-
-    Where it is wider than the terminal, it is shown in parts, each with the names of the rows: no figure is cut.
-    """
-    return TerminalTable(table)
-
-
 class TerminalTable:
-    """A table that fits into whatever it is printed on."""
+    """A table with title, caption and notes, for `rich`; the best of a column is bold and starred.
+
+    A table wider than the terminal is shown in parts, each with the names of the rows, so that no figure is cut.
+    """
 
     def __init__(self, table: Table) -> None:
         self._table = table
@@ -39,7 +34,7 @@ class TerminalTable:
         yield Text(printable(table.title), style="bold")
         for columns in self._parts(options.max_width):
             yield self._part(columns)
-        # Not the table's own title and caption, which a narrow table breaks into narrow lines.
+        # Not the title and caption of `RichTable`, which are as narrow as the table.
         marks = legend(table, _BEST, _TIED)
         yield Text(printable(f"{caption(table)}{'; ' if marks else ''}{marks}"), style="dim")
         for note in table.notes:
@@ -59,7 +54,7 @@ class TerminalTable:
     def _parts(self, width: int) -> list[list[int]]:
         """The columns of each part."""
         names = max([cell_len(name.plain) for name, _ in self._lines], default=0)
-        # A name can be long: better it is broken than the table.
+        # A long name is broken rather than the table.
         left = width - _BORDER - _around(min(names, max(_NAME, width // 3)))
         parts: list[list[int]] = [[]]
         room = left
@@ -72,13 +67,13 @@ class TerminalTable:
         return parts
 
     def _width(self, i: int) -> int:
-        """So wide that no figure and no word of the head is broken."""
+        """Width of a column in which no figure and no word of the head is broken."""
         words = [cell_len(word) for word in self._heads[i].split()]
         return max([1, *words, *(cell_len(figures[i].plain) for _, figures in self._lines)])
 
 
 def report_terminal(report: Report) -> Group:
-    """The report's words and tables; what is drawn is left to the other formats."""
+    """The texts and tables of a report, without figures."""
     return Group(*_parts(report))
 
 
@@ -95,11 +90,11 @@ def _parts(report: Report) -> Iterator[RenderableType]:
         for paragraph in section.paragraphs:
             yield Text(printable(paragraph))
         for table in section.tables:
-            yield Padding(table_terminal(table), (1, 0, 0, 0))
+            yield Padding(TerminalTable(table), (1, 0, 0, 0))
 
 
 def _lines(table: Table) -> Iterator[tuple[Text, list[Text]]]:
-    """Names and figures; Text, not str, for which a name with [variant] would be markup."""
+    """Names and figures, as Text: in a str, [variant] would be markup."""
     for row in table.rows:
         pairs = list(zip(row.cells, table.columns, strict=True))
         yield Text(printable(row.name)), [_marked(cell_text(c, column, table.common_n), c) for c, column in pairs]
@@ -109,7 +104,7 @@ def _lines(table: Table) -> Iterator[tuple[Text, list[Text]]]:
 
 
 def _around(width: int) -> int:
-    """With a space on each side and a border."""
+    """Width with a space on each side and a border."""
     return width + 3
 
 

@@ -1,4 +1,4 @@
-"""Tables as tidy CSV (RFC 4180): one row per table, row and column."""
+"""Tables as tidy CSV (RFC 4180): one line for each cell."""
 
 import csv
 import io
@@ -10,16 +10,17 @@ COLUMNS = (
     *("section", "table", "group", "distortion", "caption", "row", "part", "column", "unit"),
     *("mean", "std", "low", "high", "n", "expected", "best", "tied", "paper_mean", "paper_std"),
 )
-"""`row` is a method, `part` what of it the row is about, such as the score that was tried.
+"""`row` is a method, and `part` one of its several rows, such as a score.
 
-`low` and `high` are the ends of a confidence interval. Numbers have all their digits; empty is unknown.
+`low` and `high` are the ends of a confidence interval. Numbers have all their digits; unknown values are empty.
 """
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+BEGINS_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+"""Beginnings of cells that spreadsheets take for formulas."""
 
 
 def report_csv(report: Report) -> str:
-    """Every table of a report."""
+    """All tables of a report."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\r\n")
     writer.writerow(COLUMNS)
@@ -29,9 +30,9 @@ def report_csv(report: Report) -> str:
     return file.getvalue()
 
 
-def harmless(text: str) -> str:
-    """Text that no spreadsheet takes for a formula: an apostrophe goes before what begins like one."""
-    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
+def without_formula(text: str) -> str:
+    """Text that no spreadsheet takes for a formula, if necessary with an apostrophe in front."""
+    return f"'{text}" if text.lstrip(" ").startswith(BEGINS_FORMULA) else text
 
 
 def _lines(section: str, table: Table) -> Iterator[tuple[str, ...]]:
@@ -39,7 +40,7 @@ def _lines(section: str, table: Table) -> Iterator[tuple[str, ...]]:
     for row in table.rows:
         for column, cell in zip(table.columns, row.cells, strict=True):
             words = (*of_table, row.whole, row.part, column.name, column.unit)
-            yield (*(harmless(word) for word in words), *_figures(cell))
+            yield (*(without_formula(word) for word in words), *_figures(cell))
 
 
 def _figures(cell: Cell) -> Iterator[str]:

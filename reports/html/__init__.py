@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: opens from disk, asks nothing of a network."""
+"""The report as one self-contained HTML file, which makes no network requests."""
 
 from reports.html.page import Picture, to_html
 

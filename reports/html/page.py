@@ -1,4 +1,4 @@
-"""From a report to its page: templates, style, script and pictures in one text."""
+"""Render a report as a page: templates, styles, scripts and pictures in one file."""
 
 import base64
 import hashlib
@@ -16,15 +16,15 @@ from reports.formats import cell_text
 from reports.html import curve_data
 
 Picture = Callable[[Figure], tuple[str, bytes]]
-"""Draws a figure: its media type, such as `image/svg+xml`, and the file's content."""
+"""Function from a figure to its media type, such as `image/svg+xml`, and the content of the file."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def to_html(report: Report, picture: Picture) -> str:
-    """The report as one HTML page in which everything lies that it shows; whatever comes from a store is escaped.
+    """The report as one self-contained HTML page; all text from a store is escaped.
 
-    Its content security policy allows no request, and no style or script but its own.
+    Its content security policy allows no requests, and only its own styles and scripts.
 
     Args:
         picture: draws the figures.
@@ -77,7 +77,7 @@ def _asset(name: str, folder: str = "assets") -> str:
 
 
 def _policy(css: Iterable[str], scripts: Iterable[str]) -> str:
-    """A content security policy under which only these texts are style and script."""
+    """A content security policy that allows only these styles and scripts."""
     return "; ".join(
         [
             "default-src 'none'",
@@ -99,35 +99,35 @@ def _data_uri(media_type: str, content: bytes) -> str:
 
 
 def _png_uri(image: bytes | None) -> str | None:
-    """None also for what is no PNG: a placeholder says more than a broken picture."""
+    """A PNG as URI; None for other content, so that the page shows a placeholder."""
     return _data_uri("image/png", image) if image is not None and image.startswith(_PNG) else None
 
 
 def _score(value: float) -> str:
-    """With six digits, since the worst of many are all near 1."""
+    """A score with six digits, because the highest are all near 1."""
     return f"{value:.6g}"
 
 
 def _shared_notes(tables: Iterable[Table]) -> list[str]:
-    """Notes that stand under more than one of the tables, in the order in which they come."""
+    """Notes of more than one of the tables, in order."""
     under = Counter(note for table in tables for note in dict.fromkeys(table.notes))
     return [note for note, count in under.items() if count > 1]
 
 
 def _minus(figures: str) -> str:
-    """With a true minus sign, as wide as the digits."""
+    """Text with true minus signs, as wide as digits."""
     return figures.replace("-", "−")
 
 
 def _together(text: str) -> str:
-    """With no line break inside a figure such as `7.31 ± 0.21 %` or `n = 4`."""
+    """Text without line breaks inside figures such as `7.31 ± 0.21 %` or `n = 4`."""
     for sign in (" ± ", " = ", " %"):
         text = text.replace(sign, sign.replace(" ", "\u00a0"))
     return text
 
 
 def _breakable(text: str) -> Markup:
-    """A name or a path, escaped, that may go on in another line where its parts end."""
+    """An escaped name or path with optional line breaks after its parts."""
     return Markup("<wbr>").join(re.split(r"(?<=[._/=])(?=\w)", text))
 
 

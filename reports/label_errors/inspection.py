@@ -1,4 +1,4 @@
-"""What is probably wrong in the train labels of one run: as a report, and as files."""
+"""Inspection of the train labels of one run, as a report and as files."""
 
 import contextlib
 import dataclasses
@@ -19,25 +19,26 @@ from reports.label_errors.labels_csv import image_folder, path_of, write_labels
 from reports.label_errors.quality import qualities, quality_table
 from reports.label_errors.ranked_labels import RankedLabels, ranked
 from reports.label_errors.rankings import DEFAULT, RANKINGS, MissingSignal, keys_of
-from reports.label_errors.signals import OPTIONAL, REQUIRED, ROWS_AT_ONCE, Signals, UnusableSignals, read_signals
+from reports.label_errors.signals import COLUMNS, ROWS_AT_ONCE, Signals, read_signals
+from reports.readers.column_checks import UnusableFile
 
 Pictures = Callable[[RankedLabels], Mapping[int, bytes]]
-"""PNGs of points by index, of those that it has."""
+"""Function from points to PNG pictures by index, for those that have one."""
 
 ENOUGH = 100
-"""Points of a gallery."""
+"""Default number of points in a gallery."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Inspection:
-    """What was found in one run.
+    """The inspected labels of one run.
 
     Args:
-        labels: all train points, the worst first.
-        folder: of their files, if the images are a person's own.
-        gallery: the first of them.
-        quality: of each ranking that the run has; None if no label is known to be wrong.
-        notes: what a reader must know; sentences.
+        labels: all train points, the most suspicious first.
+        folder: of the image files, if the images are the user's own.
+        gallery: the first points.
+        quality: of each ranking; None if no label is known to be wrong.
+        notes: sentences on how to read the result.
     """
 
     run_id: str
@@ -49,7 +50,7 @@ class Inspection:
 
     @property
     def report(self) -> Report:
-        """All of it as a report of one section."""
+        """The inspection as a report with one section."""
         tables = () if self.quality is None else (self.quality,)
         section = Section("label-errors", "Labels to look at", self.notes, tables, galleries=(self.gallery,))
         summary = f"The train points of {self.run_id}, sorted by {RANKINGS[self.labels.ranking].summary}."
@@ -65,22 +66,22 @@ def inspect_run(
     pictures: Pictures | None = None,
     compare: bool = True,
 ) -> Inspection:
-    """The train points of a run, the most probably wrong label first.
+    """Rank the train points of a run, the most probably wrong label first.
 
     Args:
         root: path or URI of the store.
-        run_id: of a run that is done.
+        run_id: of a finished run.
         ranking: a key of RANKINGS.
-        top: how many points the gallery shows.
-        compare: whether the other rankings are computed too, for `quality` and `notes`.
-        pictures: is given the points of the gallery; those that it has no picture of show the store's thumbnail.
+        top: number of points in the gallery.
+        compare: whether to compute the other rankings too, for `quality` and `notes`.
+        pictures: called with the points of the gallery; points without a picture show the store's thumbnail.
     Raises:
-        StoreError: if the run is not done, a file of it is missing or damaged, or it has not what the ranking needs.
+        StoreError: if the run is not done, a file of it is missing or damaged, or the ranking needs a signal that it
+            lacks.
     """
     store = as_location(root)
     check_format(store)
-    result = _result(store, run_id)
-    names = tuple(str(name) for name in result["class_names"])
+    names, dataset_path = _result(store, run_id)
     file = store / "points" / f"{run_id}.parquet"
     with _named(file):
         signals = read_signals(_batches(file, run_id), len(names))
@@ -90,7 +91,7 @@ def inspect_run(
         raise StoreError(f"{run_id}: cannot be sorted by {ranking}: {error}") from None
     keys, lacking = keys_of(signals) if compare else ({}, {})
     found = qualities(signals, keys)
-    folder = image_folder(_dataset(result).get("path"))
+    folder = image_folder(dataset_path)
     return Inspection(
         run_id=run_id,
         labels=labels,
@@ -104,10 +105,10 @@ def inspect_run(
 def write_inspection(
     inspection: Inspection, folder: StrPath | Location, page: Callable[[Report], str] | None = None
 ) -> list[Location]:
-    """Writes labels.csv and, with `page`, gallery.html; the files written.
+    """Write labels.csv and, with `page`, gallery.html; returns the files.
 
     Raises:
-        StoreError: if one cannot be written.
+        StoreError: if a file cannot be written.
     """
     folder = as_location(folder)
     files = [folder / "labels.csv"]
@@ -118,44 +119,40 @@ def write_inspection(
     return files
 
 
-def _result(store: Location, run_id: str) -> dict[str, Any]:
+def _result(store: Location, run_id: str) -> tuple[tuple[str, ...], str | None]:
+    """Names of the classes of a run, as written, and the path of its dataset."""
     file = store / "results" / f"{run_id}.parquet"
     with _named(file):
         rows = file.read_parquet(["run_id", "class_names", "config"]).to_pylist()
     if [row["run_id"] for row in rows] != [run_id] or not rows[0]["class_names"]:
         raise StoreError(f"{file}: damaged: it is not the result of this run; delete it and launch the grid again")
-    return rows[0]
-
-
-def _dataset(result: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The `dataset` part of a run's configuration; nothing of one that is damaged."""
     try:
-        dataset = json.loads(result["config"])["dataset"]
+        path = json.loads(rows[0]["config"])["dataset"]["path"]
     except (TypeError, ValueError, LookupError):
-        return {}
-    return dataset if isinstance(dataset, dict) and isinstance(dataset.get("path"), str) else {}
+        path = None
+    return tuple(map(str, rows[0]["class_names"])), path if isinstance(path, str) else None
 
 
 def _batches(file: Location, run_id: str) -> Iterator[pa.RecordBatch]:
-    """The points a few at a time: with 1,000 classes a file can be larger than the memory."""
+    """The points in parts: with 1,000 classes a file can be larger than the memory."""
     filesystem, path = file.arrow
     with pq.ParquetFile(path, filesystem=filesystem, pre_buffer=False) as parquet:
         there = set(parquet.schema_arrow.names)
-        columns = [name for name in ("run_id", *REQUIRED, *OPTIONAL) if name in there]
+        columns = [name for name in ("run_id", *COLUMNS) if name in there]
         for batch in parquet.iter_batches(ROWS_AT_ONCE, columns=columns, use_threads=False):
             if "run_id" in there and set(batch.column("run_id").unique().to_pylist()) != {run_id}:
-                raise UnusableSignals("it holds another run than its name says")
+                raise UnusableFile("it holds another run than its name says")
             yield batch
 
 
 @contextlib.contextmanager
 def _named(file: Location) -> Iterator[None]:
-    """What is wrong with a file as one line with its name."""
+    """Turn errors of reading a file into one line with its name."""
     try:
         yield
     except FileNotFoundError:
         raise StoreError(f"{file}: cannot be read: No such file or directory") from None
-    except UnusableSignals as error:
+    except UnusableFile as error:
         raise StoreError(f"{file}: cannot be used: {error}") from None
     except (OSError, pa.ArrowException) as error:
         raise StoreError(f"{file}: damaged ({reason(error)})") from None
@@ -167,11 +164,11 @@ def _pictures(file: Location, shown: RankedLabels, pictures: Pictures | None) ->
 
 
 def _thumbnails(file: Location, wanted: set[int]) -> dict[int, bytes]:
-    """Those that the store holds of these points; none in a file that is older than they are."""
+    """The thumbnails in the store of these points."""
     found: dict[int, bytes] = {}
     filesystem, path = file.arrow
     with _named(file), pq.ParquetFile(path, filesystem=filesystem, pre_buffer=False) as parquet:
-        if "thumbnail" not in parquet.schema_arrow.names or not wanted:
+        if not wanted:
             return found
         for batch in parquet.iter_batches(ROWS_AT_ONCE, columns=["index", "thumbnail"], use_threads=False):
             with_picture = batch.filter(batch.column("thumbnail").is_valid())
@@ -222,5 +219,5 @@ def _notes(signals: Signals, lacking: Mapping[str, str]) -> tuple[str, ...]:
         reasons.setdefault(why, []).append(name)
     notes += [f"Left out: {', '.join(names)} ({why})." for why, names in reasons.items()]
     if signals.wrong is None:
-        notes.append("No label was changed on purpose, so nobody knows how many of these are wrong.")
+        notes.append("No label was changed on purpose, so it is not known how many of these are wrong.")
     return tuple(notes)

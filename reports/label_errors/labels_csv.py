@@ -1,7 +1,7 @@
 """All train points of a run as CSV, the most probably wrong label first.
 
-Spreadsheets run a cell that begins with one of = + - @ as a formula, and paths and class names are anybody's. Such a
-path is written as ./path, which opens the same file; such a class name gets an apostrophe in front.
+Spreadsheets run a cell that begins with one of = + - @ as a formula. A path that does is written as ./path, which opens
+the same file; a class name gets an apostrophe in front.
 """
 
 import posixpath
@@ -13,25 +13,24 @@ import pyarrow.csv
 
 from autodo.io.storage import Location, StrPath, as_location
 from autodo.io.uri import is_uri
+from reports.formats.tidy import BEGINS_FORMULA, without_formula
 from reports.label_errors.ranked_labels import RankedLabels
-
-_BEGINS_FORMULA = tuple("=+-@\t\r\n＝＋－＠")
 
 
 def write_labels(labels: RankedLabels, file: StrPath | Location, folder: str | None = None) -> None:
-    """Writes the columns rank, index, path, given, proposed, score, weight, loss, soft_label, prediction, known_wrong.
+    """Write the columns rank, index, path, given, proposed, score, weight, loss, soft_label, prediction, known_wrong.
 
-    What is not known is empty. Every text is quoted.
+    Unknown values are empty. Every text is quoted.
 
     Args:
-        folder: where the files of `source` are, if a person can open them there; see `image_folder`.
+        folder: of the files in `source`; see `image_folder`.
     Raises:
-        StoreError: if it cannot be written.
+        StoreError: if the file cannot be written.
     """
-    names = pa.array([_no_formula(name) for name in labels.class_names], pa.string())
+    names = pa.array([without_formula(name) for name in labels.class_names], pa.string())
 
     def named(numbers: np.ndarray) -> pa.Array:
-        return names.take(pa.array(numbers, mask=numbers < 0))
+        return names.take(pa.array(numbers))
 
     def learned(values: np.ndarray | None) -> pa.Array:
         return pa.nulls(len(labels), pa.float32()) if values is None else pa.array(values.astype(np.float32))
@@ -58,7 +57,7 @@ def write_labels(labels: RankedLabels, file: StrPath | Location, folder: str | N
 
 
 def image_folder(dataset_path: str | None) -> str | None:
-    """Where the sources of a run's points lie: its dataset.path, or the folder of that CSV; None without one."""
+    """The folder of a run's images: its dataset.path, or the folder of that CSV; None without one."""
     if not dataset_path:
         return None
     folder = posixpath.dirname(dataset_path) if dataset_path.lower().endswith(".csv") else dataset_path
@@ -66,10 +65,6 @@ def image_folder(dataset_path: str | None) -> str | None:
 
 
 def path_of(source: str, folder: str | None = None) -> str:
-    """What opens the file of a point, and is no formula."""
+    """The path of a point's file, which no spreadsheet takes for a formula."""
     path = posixpath.join(folder, source) if folder else source
-    return f"./{path}" if path.startswith(_BEGINS_FORMULA) else path
-
-
-def _no_formula(name: str) -> str:
-    return f"'{name}" if name.startswith(_BEGINS_FORMULA) else name
+    return f"./{path}" if path.startswith(BEGINS_FORMULA) else path

@@ -1,6 +1,7 @@
-"""Rankings of the train points of a run by suspicion. docs/how-to/find-label-errors.md measures which is best."""
+"""Rankings of the train points of a run by suspicion. docs/how-to/find-label-errors.md compares them."""
 
 import dataclasses
+import functools
 import threading
 import warnings
 from collections.abc import Callable, Collection, Mapping
@@ -11,13 +12,13 @@ from scipy.stats import rankdata
 from reports.label_errors.signals import Floats, Signals
 
 CLEANLAB_LIMIT = 20_000_000
-"""Probabilities N x C above which cleanlab is left out: it holds them several times, as float64."""
+"""Number N x C of probabilities above which cleanlab is left out: it copies them several times as float64."""
 _NOT_LEARNED = "the method does not learn what it needs"
-_CLEANLAB = threading.Lock()  # what it warns of is kept quiet for the whole process
+_CLEANLAB = threading.Lock()  # filters of warnings apply to the whole process
 
 
 class MissingSignal(LookupError):
-    """A ranking needs what the run does not have; the text says what."""
+    """The run does not have a signal that a ranking needs; the text says which."""
 
 
 def _same(key: Floats) -> Floats:
@@ -29,16 +30,15 @@ class Ranking:
     """An order of train points.
 
     Args:
-        summary: what it goes by.
-        key: of each point, [N]; the higher, the more probably wrong. Raises MissingSignal.
-        score: what a person is shown of the key; of the same order.
-        slow: takes too long for reports of many runs.
+        summary: the criterion, for users.
+        key: computes a number for each point, [N], higher for labels that are more probably wrong. Raises
+            MissingSignal.
+        score: converts keys to the score that users see, in the same order.
     """
 
     summary: str
     key: Callable[[Signals], Floats]
     score: Callable[[Floats], Floats] = _same
-    slow: bool = False
 
 
 def _loss(signals: Signals) -> Floats:
@@ -74,22 +74,15 @@ def _average(signals: Signals) -> Floats:
     return np.mean(ranks, axis=0) / len(signals.loss)
 
 
-def _margin(signals: Signals) -> Floats:
+def _margin(signals: Signals, *, adjusted: bool = False) -> Floats:
     from cleanlab.rank import get_label_quality_scores
 
-    _require_probabilities(signals)
-    quality = get_label_quality_scores(signals.given, signals.probabilities, method="normalized_margin")
-    return 1 - quality
-
-
-def _adjusted_margin(signals: Signals) -> Floats:
-    from cleanlab.rank import get_label_quality_scores
-
-    _require_probabilities(signals)
-    quality = get_label_quality_scores(
-        signals.given, signals.probabilities, method="normalized_margin", adjust_pred_probs=True
+    values = len(signals.given) * signals.classes
+    if values > CLEANLAB_LIMIT:
+        raise MissingSignal(f"points x classes are {values:,}, more than {CLEANLAB_LIMIT:,}")
+    return 1 - get_label_quality_scores(
+        signals.given, signals.probabilities, method="normalized_margin", adjust_pred_probs=adjusted
     )
-    return 1 - quality
 
 
 def _confident_learning(signals: Signals) -> Floats:
@@ -97,17 +90,9 @@ def _confident_learning(signals: Signals) -> Floats:
 
     margin = _margin(signals)
     with _CLEANLAB, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of classes with few points
+        warnings.simplefilter("ignore")  # about classes with few points
         issues = find_label_issues(signals.given, signals.probabilities, n_jobs=1)
     return margin + issues  # margins lie in [0, 1]
-
-
-def _require_probabilities(signals: Signals) -> None:
-    if signals.top_probabilities is None:
-        raise MissingSignal("the run is older than the column top_probabilities")
-    values = len(signals.given) * signals.classes
-    if values > CLEANLAB_LIMIT:
-        raise MissingSignal(f"points x classes are {values:,}, more than {CLEANLAB_LIMIT:,}")
 
 
 RANKINGS: Mapping[str, Ranking] = {
@@ -116,20 +101,22 @@ RANKINGS: Mapping[str, Ranking] = {
     "weight": Ranking("low learned weight", _weight),
     "soft-label": Ranking("what the learned soft label takes from the given label", _soft_label),
     "average": Ranking("mean rank by loss, learned weight and soft label", _average),
-    "margin": Ranking("cleanlab's normalized margin", _margin, slow=True),
-    "adjusted-margin": Ranking("the same, adjusted by cleanlab's confident thresholds", _adjusted_margin, slow=True),
+    "margin": Ranking("cleanlab's normalized margin", _margin),
+    "adjusted-margin": Ranking(
+        "the same, adjusted by cleanlab's confident thresholds", functools.partial(_margin, adjusted=True)
+    ),
     "confident-learning": Ranking(
-        "what cleanlab's find_label_issues finds, then the others, each by margin", _confident_learning, slow=True
+        "what cleanlab's find_label_issues finds, then the others, each by margin", _confident_learning
     ),
 }
-"""`loss` is cleanlab's self-confidence too: both order by the probability of the given label."""
+"""`loss` gives the same order as cleanlab's self-confidence, the probability of the given label."""
 
 DEFAULT = "loss"
-"""The best of all that were measured, whatever the method: docs/how-to/find-label-errors.md."""
+"""The best of all, for every method: docs/how-to/find-label-errors.md."""
 
 
 def keys_of(signals: Signals, names: Collection[str] = tuple(RANKINGS)) -> tuple[dict[str, Floats], dict[str, str]]:
-    """Keys [N] of these rankings by name, and why the run has not the others of them."""
+    """Keys [N] of these rankings by name, and for the rest the reason why the run lacks them."""
     keys, lacking = {}, {}
     for name in names:
         try:

@@ -1,1 +1,1 @@
-"""From the files of a store to data frames, with a warning for every fault."""
+"""Read the files of a store into data frames, with a warning for each fault."""

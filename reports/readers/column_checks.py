@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,18 @@ def with_control_characters(texts: pa.ChunkedArray) -> Rows:
         return found
 
     return _of_any_element(texts, holds)
+
+
+def labels_of(table: pa.Table, names: Sequence[str], classes: int) -> list[NDArray[np.int64]]:
+    """Columns of labels.
+
+    Raises:
+        UnusableFile: if one is not in 0..classes-1.
+    """
+    columns = [table[name].to_numpy() for name in names]
+    if any(not np.isin(column, np.arange(classes)).all() for column in columns):
+        raise UnusableFile(f"it has a label that none of its {classes} classes has")
+    return [column.astype(np.int64) for column in columns]
 
 
 def out_of_range(column: pa.ChunkedArray, allowed: Range) -> Rows:

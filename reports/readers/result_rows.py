@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from autodo.config.defaults import with_added
 from autodo.text import printable
 from reports.readers.column_checks import RANGES, Rows, fault, is_text, out_of_range, with_control_characters
 
@@ -161,5 +160,5 @@ def _is_config(text: str) -> bool:
 
 def minority_of(imbalance_ratio: float, config: str) -> str:
     """The setting distortion.minority of a run, from its configuration as JSON; empty at imbalance ratio 1."""
-    distortion = with_added(json.loads(config)).get("distortion") if imbalance_ratio > 1 else None
+    distortion = json.loads(config).get("distortion") if imbalance_ratio > 1 else None
     return printable(str(distortion.get("minority", ""))) if isinstance(distortion, Mapping) else ""

@@ -1,15 +1,16 @@
-"""From values by seed to the cells of a table: means, holes, the best of a column and what is not told from it."""
+"""Cells of tables from values by seed: means, holes, and marks on the best and tied rows."""
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import pandas as pd
 
 from reports.analysis.classes import with_metric
 from reports.analysis.comparison import TEST_AS_VAL
 from reports.analysis.stats import SIGNIFICANT, Sample, differences, mean_std, paired_t_tests
-from reports.document import Cell, Column, Reference, Row
+from reports.document import Cell, Column, Reference, Row, Table
+from reports.keys import key
 
 Grid = dict[tuple[str, str], Sample]
 """Values by seed of each (row, column)."""
@@ -23,12 +24,12 @@ UNTESTED = "With fewer than two seeds in common with the best, nothing is claime
 
 
 def grid(runs: pd.DataFrame, column: str, values: str) -> Grid:
-    """Values by seed, of every name and every value of a column of runs.
+    """Values by seed of each name and each value of a column of runs.
 
     Args:
-        runs: of one group, with the columns of `reports.analysis.comparison.named`.
-        column: over whose values the table's columns go, such as `distortion`.
-        values: what is shown; NaN for runs without.
+        runs: of one group, from `reports.analysis.comparison.named`.
+        column: its values become the columns of the table, such as `distortion`.
+        values: column of the values shown; NaN where a run has none.
     """
     by_seed = runs.astype({values: float}).groupby(["name", column, "seed"], sort=False)[values].mean()
     found: dict[tuple[str, str], dict[int, float]] = {}
@@ -38,9 +39,8 @@ def grid(runs: pd.DataFrame, column: str, values: str) -> Grid:
 
 
 def names(runs: pd.DataFrame) -> list[str]:
-    """Rows of a table: names in the order of the runs of its first distortion that has them, baselines first."""
-    found = dict.fromkeys(runs["name"])
-    return sorted((str(name) for name in found), key=lambda name: (not name.startswith("baseline"), name))
+    """Names of the rows of a table: baselines first, then in alphabetical order."""
+    return sorted(map(str, runs["name"].unique()), key=lambda name: (not name.startswith("baseline"), name))
 
 
 def distortions(runs: pd.DataFrame) -> list[str]:
@@ -61,23 +61,52 @@ def by_group(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def by_cell(runs: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Runs that can be compared, by group and distortion, from little to much."""
+    """Runs that can be compared, by group and distortion, from little to much distortion."""
     for group, of_group in by_group(runs):
         for distortion, of_cell in of_group.groupby("distortion", sort=False):
             yield group, str(distortion), of_cell
 
 
-def known(runs: pd.DataFrame) -> bool:
-    """Whether anybody knows which of these runs should be there."""
+def cell_table(
+    subject: Iterable[str],
+    group: str,
+    distortion: str,
+    *,
+    caption: str,
+    columns: Sequence[Column],
+    rows: tuple[Row, ...],
+    notes: Iterable[str],
+    heading: str = "method",
+) -> Table:
+    """A table of the runs of one group and distortion.
+
+    Args:
+        subject: first parts of the key.
+    """
+    return Table(
+        key=key(*subject, group, distortion),
+        title=f"{group}, {distortion}",
+        caption=caption,
+        heading=heading,
+        columns=tuple(columns),
+        rows=rows,
+        notes=tuple(notes),
+        group=group,
+        distortion=distortion,
+    )
+
+
+def has_expected(runs: pd.DataFrame) -> bool:
+    """Whether it is known which of these runs should be there."""
     return bool(runs["is_expected"].any())
 
 
 def cell(sample: Sample, known: bool, paper: Reference | None = None) -> Cell:
-    """Mean, standard deviation and n over seeds; seeds beyond those that a grid asked for are not missing anywhere.
+    """Mean, standard deviation and n over seeds.
 
     Args:
-        sample: NaN for every seed that should be there and is not.
-        known: whether anybody knows which should.
+        sample: NaN for each seed that is missing.
+        known: whether it is known which seeds should be there.
     """
     values = [value for value in sample.values() if not math.isnan(value)]
     mean, std = mean_std(values)
@@ -92,15 +121,15 @@ def rows(
     known: bool,
     papers: Mapping[tuple[str, str], Reference] | None = None,
     marked: bool = True,
-    aside: Collection[str] = (),
+    not_compared: Collection[str] = (),
 ) -> tuple[Row, ...]:
     """The rows of a table.
 
     Args:
-        grid: values by seed of each (row, column); what is not in it is a hole that nobody expected to be filled.
-        papers: what the paper states, by (row, column).
-        marked: whether to mark the best of each column that has a good end, and what is tied with it.
-        aside: names of rows that are shown and not compared.
+        grid: values by seed of each (row, column); a cell without an entry is a hole that was not expected.
+        papers: figures of the paper, by (row, column).
+        marked: whether to mark the best of each column with a good end, and rows tied with it.
+        not_compared: names of rows that are shown but never marked.
     """
     papers = papers or {}
     made: dict[str, list[Cell]] = {name: [] for name in names}
@@ -109,7 +138,7 @@ def rows(
             name: cell(grid.get((name, column.name), {}), known, papers.get((name, column.name))) for name in names
         }
         if marked and column.better is not None:
-            compared = {name: cells[name] for name in names if name not in aside}
+            compared = {name: cells[name] for name in names if name not in not_compared}
             samples = {name: grid.get((name, column.name), {}) for name in compared}
             cells |= _mark(compared, samples, column)
         for name in names:
@@ -117,19 +146,19 @@ def rows(
     return tuple(Row(name, tuple(cells)) for name, cells in made.items())
 
 
-def aside(runs: pd.DataFrame) -> tuple[frozenset[str], tuple[str, ...]]:
-    """Names of rows that are shown and not compared, since their outer loop read the test images; and a note if any."""
+def rows_of_test_as_val(runs: pd.DataFrame) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Names of rows whose outer loop read the test images, which are not compared; and a note if there are any."""
     names = frozenset(map(str, runs.loc[runs["split"] == TEST_AS_VAL, "name"]))
     return names, (READ_TEST,) if names else ()
 
 
 def best_of(cells: Mapping[str, Cell], better: str) -> list[str]:
-    """Names of the best complete cells; none where all are equal.
+    """Names of the best complete cells; none if all are equal.
 
     Args:
         better: `lower` or `higher`.
     """
-    # Over other seeds than the rest, a mean is good by chance. Rounded, because a sum depends on its order.
+    # A mean over fewer seeds than the rest may be good by chance. Rounded, because a sum depends on its order.
     means = {name: round(c.mean, 9) for name, c in cells.items() if c.mean is not None and c.complete}
     if not means or min(means.values()) == max(means.values()):
         return []
@@ -148,7 +177,7 @@ def _mark(cells: dict[str, Cell], samples: Mapping[str, Sample], column: Column)
 
 
 def _beaten(best: str, cells: Mapping[str, Cell], samples: Mapping[str, Sample], column: Column) -> bool:
-    """Whether a method that lacks seeds is better than the best of the others on the seeds that both have."""
+    """Whether a method that lacks seeds is better than the best complete one on their common seeds."""
     sign = 1 if column.better == "lower" else -1
     for name, cell in cells.items():
         if not cell.complete and cell.mean is not None:
@@ -159,24 +188,20 @@ def _beaten(best: str, cells: Mapping[str, Cell], samples: Mapping[str, Sample],
 
 
 def mark_notes(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
-    """What the marks of a table claim, and where and why they claim nothing."""
-    marks = [[row.cells[i] for row in rows] for i in range(len(rows[0].cells))] if rows else []
-    notes = [TIED] if any(cell.tied for column in marks for cell in column) else []
-    alone = any(
-        any(cell.best for cell in column) and any(not cell.best and cell.complete and cell.n < 2 for cell in column)
-        for column in marks
-    )
-    return [*notes, *([UNTESTED] if alone else []), *_undecided(rows, columns)]
-
-
-def _undecided(rows: Sequence[Row], columns: Sequence[Column]) -> tuple[str, ...]:
-    """A note on columns in which nothing is the best, because a method that lacks seeds is ahead; or nothing."""
-    names = []
+    """Notes on the meaning of the marks in a table, and on why marks are missing."""
+    tied = untested = False
+    undecided = []
     for i, column in enumerate(columns):
-        cells = {row.name: row.cells[i] for row in rows}
-        ahead = any(cell.mean is not None and not cell.complete for cell in cells.values())
-        if column.better and ahead and best_of(cells, column.better) and not any(c.best for c in cells.values()):
-            names.append(column.name)
-    if not names:
-        return ()
-    return (f"Nothing is marked in {', '.join(names)}: a method that lacks seeds is ahead on those that it has.",)
+        of_column = {row.name: row.cells[i] for row in rows}
+        has_best = any(cell.best for cell in of_column.values())
+        tied |= any(cell.tied for cell in of_column.values())
+        untested |= has_best and any(not c.best and c.complete and c.n < 2 for c in of_column.values())
+        ahead = any(cell.mean is not None and not cell.complete for cell in of_column.values())
+        if column.better and ahead and not has_best and best_of(of_column, column.better):
+            undecided.append(column.name)
+    reason = "a method that lacks seeds is ahead on those that it has"
+    return [
+        *([TIED] if tied else []),
+        *([UNTESTED] if untested else []),
+        *([f"Nothing is marked in {', '.join(undecided)}: {reason}."] if undecided else []),
+    ]

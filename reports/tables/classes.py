@@ -1,16 +1,13 @@
-"""Accuracy of minority, majority and worst class, and how much classes differ (section 5.3 of the paper)."""
+"""Accuracy of minority, majority and worst class, and spread over classes (section 5.3 of the paper)."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
-from reports.analysis.classes import class_accuracies, class_names, minority, minority_notes, worst_class
-from reports.analysis.comparison import named
+from reports.analysis.classes import as_list, class_accuracies, class_names, minority, minority_notes, worst_class
 from reports.analysis.paper import paper_accuracies
 from reports.document import Column, Reference, Table
-from reports.keys import key
 from reports.tables import cells
 
 # Quantity of `reports.analysis.paper.paper_accuracies` -> column.
@@ -28,49 +25,47 @@ _ONE_MODEL = "The paper's figures of section 5.3 are of one model each, at the b
 _NO_IMAGES = "Classes without test images are left out: {classes}."
 
 
-def class_tables(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = ()) -> list[Table]:
-    """Accuracy of parts of the classes at the epoch of lowest val error: one table per group and distortion.
+def class_tables(runs: pd.DataFrame) -> list[Table]:
+    """Accuracy of parts of the classes at the epoch of lowest val error: one table for each group and distortion.
 
     Args:
-        results, expected: as for `error_tables`.
+        runs: as for `error_tables`.
     """
     tables = []
-    for group, distortion, runs in cells.by_cell(named(results, expected)):
-        quantities = [quantity for quantity in _COLUMNS if minority(runs) or quantity not in _OF_MINORITY]
-        columns = tuple(_COLUMNS[quantity] for quantity in quantities)
-        worst = _worst_classes(runs)
-        values = pd.concat([runs[["name", "seed", "config"]], _accuracies(runs, worst)], axis=1)
+    for group, distortion, of_cell in cells.by_cell(runs):
+        quantities = [quantity for quantity in _COLUMNS if minority(of_cell) or quantity not in _OF_MINORITY]
+        columns = [_COLUMNS[quantity] for quantity in quantities]
+        worst = _worst_classes(of_cell)
+        values = pd.concat([of_cell[["name", "seed", "config"]], _accuracies(of_cell, worst)], axis=1)
         melted = values.melt(["name", "seed", "config"], quantities, "quantity", "percent")
         melted["column"] = [_COLUMNS[quantity].name for quantity in melted["quantity"]]
         papers = _papers(values)
-        aside, aside_notes = cells.aside(runs)
+        not_compared, not_compared_notes = cells.rows_of_test_as_val(of_cell)
         rows = cells.rows(
-            cells.names(runs),
+            cells.names(of_cell),
             columns,
             cells.grid(melted, "column", "percent"),
-            known=cells.known(runs),
+            known=cells.has_expected(of_cell),
             papers=papers,
-            aside=aside,
+            not_compared=not_compared,
         )
         tables.append(
-            Table(
-                key=key("classes", group, distortion),
-                title=f"{group}, {distortion}",
+            cells.cell_table(
+                ("classes",),
+                group,
+                distortion,
                 caption="test accuracy by class at the epoch of lowest val error, mean ± std over seeds",
-                heading="method",
                 columns=columns,
                 rows=rows,
                 notes=(
-                    *minority_notes(runs),
-                    *_worst_notes(runs, worst),
+                    *minority_notes(of_cell),
+                    *_worst_notes(of_cell, worst),
                     _SPREAD,
-                    *_unknown_classes(runs),
+                    *_notes_on_missing_classes(of_cell),
                     *cells.mark_notes(rows, columns),
-                    *aside_notes,
+                    *not_compared_notes,
                     *([_ONE_MODEL] if papers else []),
                 ),
-                group=group,
-                distortion=distortion,
             )
         )
     return tables
@@ -90,14 +85,14 @@ def _worst_notes(runs: pd.DataFrame, worst: Mapping[str, int]) -> list[str]:
 
 
 def _accuracies(runs: pd.DataFrame, worst: Mapping[str, int]) -> pd.DataFrame:
-    """The quantities of every run in percent, NaN where it has none.
+    """The quantities of each run in percent, NaN where it has none.
 
     Args:
         worst: the worst class of each method.
     Shape:
         runs [R] -> [R, 5].
     """
-    of_classes = [known_accuracies(accuracies) for accuracies in runs["per_class_accuracy"]]
+    of_classes = [_known(accuracies) for accuracies in runs["per_class_accuracy"]]
     by_class = class_accuracies(runs, len(class_names(runs)))
     return pd.DataFrame(
         {
@@ -111,29 +106,18 @@ def _accuracies(runs: pd.DataFrame, worst: Mapping[str, int]) -> pd.DataFrame:
     )
 
 
-def known_accuracies(accuracies: Sequence[float | None] | float | None) -> np.ndarray:
-    """Accuracies of the classes that have test images.
-
-    Args:
-        accuracies: a value of `per_class_accuracy`; None or NaN for a run without a result.
-    Shape:
-        -> [C'] float64, C' up to C.
-    """
-    if accuracies is None or isinstance(accuracies, float):
-        return np.empty(0)
-    values = np.asarray(accuracies, dtype=float)
+def _known(accuracies: object) -> np.ndarray:
+    """Accuracies of the classes with test images. Shape: -> [C'] float64, C' up to C."""
+    values = np.asarray(as_list(accuracies), dtype=float)
     return values[np.isfinite(values)]
 
 
-def _unknown_classes(runs: pd.DataFrame) -> list[str]:
-    unknown: dict[str, None] = {}
+def _notes_on_missing_classes(runs: pd.DataFrame) -> list[str]:
+    missing: dict[str, None] = {}
     for accuracies, names in zip(runs["per_class_accuracy"], runs["class_names"], strict=True):
-        if accuracies is None or isinstance(accuracies, float):
-            continue
-        missing = np.flatnonzero(~np.isfinite(np.asarray(accuracies, dtype=float)))
-        has_names = names is not None and not isinstance(names, float) and len(names) > max(missing, default=0)
-        unknown.update(dict.fromkeys(str(names[i]) if has_names else str(i) for i in missing))
-    return [_NO_IMAGES.format(classes=", ".join(unknown))] if unknown else []
+        labels = np.flatnonzero(~np.isfinite(np.asarray(as_list(accuracies), dtype=float)))
+        missing.update(dict.fromkeys(str(names[i]) if as_list(names) else str(i) for i in labels))
+    return [_NO_IMAGES.format(classes=", ".join(missing))] if missing else []
 
 
 def _papers(values: pd.DataFrame) -> dict[tuple[str, str], Reference]:

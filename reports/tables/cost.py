@@ -3,21 +3,17 @@
 import dataclasses
 import json
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from reports.analysis.comparison import named
 from reports.analysis.cost import condition_notes, relative_costs
 from reports.analysis.paper import paper_hours, paper_outer_hours
 from reports.document import Column, Reference, Table
-from reports.keys import key
 from reports.tables import cells
 
 EPOCH_COLUMNS = ("run_id", "outer_phase", "inner_seconds", "outer_seconds")
-"""What `cost_tables` reads of epochs."""
+"""Columns of epochs that `cost_tables` reads."""
 
 _COST = Column("cost", "× baseline", better="lower")
 _RUN = Column("run", "h", digits=3, better="lower")
@@ -30,7 +26,7 @@ _MEMORY = Column("peak memory", "GiB", better="lower")
 _COLUMNS = (_COST, _RUN, _INNER, _OUTER, _OUTER_PHASE, _SHARE, _SPEED, _MEMORY)
 _OF_EPOCHS = (_OUTER, _OUTER_PHASE)
 
-# A column of hours is in the first of these units in which its smallest figure is not less than that.
+# Unit, its seconds, digits, and the smallest figure of a column for which the unit is used; the first that fits.
 _UNITS = (("h", 3600.0, 3, 0.1), ("min", 60.0, 2, 1.0), ("s", 1.0, 2, 0.0))
 _RELATIVE = (
     "Cost is the time of a run over the mean time of the baseline's runs in the same launch and split on the same "
@@ -46,53 +42,50 @@ _ESTIMATED = (
 )
 
 
-def cost_tables(
-    results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = (), epochs: pd.DataFrame | None = None
-) -> list[Table]:
-    """Time and memory of the methods' runs: one table per group and distortion, on which the images depend.
+def cost_tables(runs: pd.DataFrame, epochs: pd.DataFrame | None = None) -> list[Table]:
+    """Time and memory of the methods' runs: one table for each group and distortion, which decide the train images.
 
     Nothing is marked as best: the cheapest method is the one that does least.
 
     Args:
-        results, expected: as for `error_tables`.
-        epochs: EPOCH_COLUMNS of the runs' epochs, for what only they tell; without it, these columns are left out.
+        runs: as for `error_tables`.
+        epochs: EPOCH_COLUMNS of the runs' epochs; without it, the columns that need them are left out.
     """
     outer = pd.DataFrame() if epochs is None else _outer_phases(epochs)
     tables = []
-    for group, distortion, runs in cells.by_cell(named(results, expected)):
-        values = pd.concat([runs[["name", "seed", "config"]], _costs(runs, outer)], axis=1)
+    for group, distortion, of_cell in cells.by_cell(runs):
+        values = pd.concat([of_cell[["name", "seed", "config"]], _costs(of_cell, outer)], axis=1)
         papers = _papers(values) if epochs is not None else {}
         left_out = [*(_OF_EPOCHS if epochs is None else ()), *([_COST] if values[_COST.name].isna().all() else [])]
         with_paper = {name for _, name in papers}
-        columns = tuple(
+        columns = [
             _readable(column, values, fixed=column.name in with_paper) for column in _COLUMNS if column not in left_out
-        )
+        ]
         melted = values.melt(["name", "seed", "config"], [column.name for column in columns], "column", "figure")
-        grid = _asked(cells.grid(melted, "column", "figure"), runs)
+        grid = _asked(cells.grid(melted, "column", "figure"), of_cell)
+        known = cells.has_expected(of_cell)
         tables.append(
-            Table(
-                key=key("cost", group, distortion),
-                title=f"{group}, {distortion}",
+            cells.cell_table(
+                ("cost",),
+                group,
+                distortion,
                 caption="time and memory of a run, mean ± std over seeds",
-                heading="method",
                 columns=columns,
-                rows=cells.rows(cells.names(runs), columns, grid, known=cells.known(runs), papers=papers, marked=False),
+                rows=cells.rows(cells.names(of_cell), columns, grid, known=known, papers=papers, marked=False),
                 notes=(
                     *([_RELATIVE] if _COST not in left_out else []),
-                    *condition_notes(runs),
+                    *condition_notes(of_cell),
                     _MEANING,
-                    *_device_notes(runs),
-                    *_paper_notes(runs, bool(papers)),
+                    *_device_notes(of_cell),
+                    *_paper_notes(of_cell, bool(papers)),
                 ),
-                group=group,
-                distortion=distortion,
             )
         )
     return tables
 
 
 def _costs(runs: pd.DataFrame, outer: pd.DataFrame) -> pd.DataFrame:
-    """Every run's figures in the units of the columns, NaN where it has none.
+    """The figures of each run in the units of the columns, NaN where it has none.
 
     Shape:
         runs [R] -> [R, 8].
@@ -116,10 +109,10 @@ def _costs(runs: pd.DataFrame, outer: pd.DataFrame) -> pd.DataFrame:
 
 
 def _readable(column: Column, values: pd.DataFrame, *, fixed: bool) -> Column:
-    """A column of hours in a unit in which none of its figures rounds to nothing; `values` are changed to it.
+    """A column of hours in a unit in which none of its figures rounds to 0; converts its `values` too.
 
     Args:
-        fixed: whether figures in hours stand beside it, so that it stays as it is.
+        fixed: whether the paper's hours stand beside it, so that it stays in hours.
     """
     if column.unit != "h" or fixed:
         return column
@@ -133,7 +126,7 @@ def _readable(column: Column, values: pd.DataFrame, *, fixed: bool) -> Column:
 
 
 def _outer_phases(epochs: pd.DataFrame) -> pd.DataFrame:
-    """Of every run with outer passes the seconds of one and the hours of all epochs that have one, by run id."""
+    """Seconds of an outer pass and hours of all epochs with one, by run id, for runs with outer passes."""
     passed = epochs[epochs["outer_phase"].fillna(False).astype(bool)]
     seconds = passed.groupby("run_id")[["inner_seconds", "outer_seconds"]]
     return pd.DataFrame(
@@ -145,7 +138,9 @@ def _outer_phases(epochs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _asked(grid: cells.Grid, runs: pd.DataFrame) -> cells.Grid:
-    """The grid without what is no missing result: the outer phase of methods without one, costs that do not compare."""
+    """The grid without holes that are not missing results: outer phases of methods without one, and costs without a
+    baseline.
+    """
     inner_only = {
         str(name)
         for name, of_name in runs.groupby("name", sort=False)
@@ -174,14 +169,14 @@ def _papers(runs: pd.DataFrame) -> dict[tuple[str, str], Reference]:
 
 
 def _device_notes(runs: pd.DataFrame) -> list[str]:
-    """Devices of the figures; several devices are named once, at the top of the report."""
+    """The device, if all runs share it; several devices are named in a warning at the top of the report."""
     devices = sorted(set(runs["device"].dropna().astype(str)))
     on_cpu = [_CPU_MEMORY] if any("cpu" in device.lower() for device in devices) else []
     return [*([f"Measured on: {devices[0]}."] if len(devices) == 1 else []), *on_cpu]
 
 
 def _paper_notes(runs: pd.DataFrame, beside: bool) -> list[str]:
-    """The paper's table 7, where its figures stand in the table, or the dataset and the model are the same."""
+    """The paper's table 7, if its figures are in the table or it has the same dataset and model."""
     datasets = {(str(dataset), str(model)) for dataset, model in zip(runs["dataset"], runs["model"], strict=True)}
     stated = [
         f"{algorithm} {hours:g}" for d, m in datasets if m == "wrn-28-10" for algorithm, hours in paper_hours(d).items()

@@ -1,12 +1,11 @@
-"""By how much methods differ from the baseline and from the best, seed by seed."""
+"""Differences of methods from the baseline and from the best method, seed by seed."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
-from reports.analysis.comparison import baseline_among, named, without_test_as_val
+from reports.analysis.comparison import baseline_among, without_test_as_val
 from reports.analysis.stats import (
     COVERAGE,
     FEWEST,
@@ -28,23 +27,20 @@ _INTERVAL = (
 )
 
 
-def difference_tables(
-    results: pd.DataFrame, metric: str = "error_best_val", expected: Iterable[Mapping[str, Any]] = ()
-) -> list[Table]:
+def difference_tables(runs: pd.DataFrame, metric: str = "error_best_val") -> list[Table]:
     """Each method's error minus the baseline's and minus the best's, with bootstrap confidence intervals.
 
-    Up to two tables per group. Runs of one seed have the same images and the same wrong labels: what they differ in is
-    the method, and n is the number of seeds that both have.
+    Up to two tables for each group. Runs of one seed have the same images and wrong labels, so that only the method
+    differs; n is the number of seeds that both have.
 
     Args:
-        results, metric, expected: as for `error_tables`.
+        runs, metric: as for `error_tables`.
     """
     tables = []
-    compared = without_test_as_val(named(results, expected))
-    for group, runs in cells.by_group(cells.in_percent(compared, metric)):
-        names, columns = cells.names(runs), cells.distortions(runs)
-        grid = cells.grid(runs, "distortion", "percent")
-        known = cells.known(runs)
+    for group, of_group in cells.by_group(cells.in_percent(without_test_as_val(runs), metric)):
+        names, columns = cells.names(of_group), cells.distortions(of_group)
+        grid = cells.grid(of_group, "distortion", "percent")
+        known = cells.has_expected(of_group)
         best = {}
         for column in columns:
             of_column = {name: cells.cell(grid.get((name, column), {}), known) for name in names}
@@ -56,20 +52,20 @@ def difference_tables(
         references["the best"] = best
         for what, reference in references.items():
             if len(names) > 1 and any(reference.values()):
-                tables.append(_table(group, metric, runs, grid, known, what, reference))
+                tables.append(_table(group, metric, names, grid, known, what, reference))
     return tables
 
 
 def _table(
     group: str,
     metric: str,
-    runs: pd.DataFrame,
+    names: list[str],
     grid: cells.Grid,
     known: bool,
     what: str,
     reference: Mapping[str, str | None],
 ) -> Table:
-    names = [name for name in cells.names(runs) if set(reference.values()) != {name}]
+    names = [name for name in names if set(reference.values()) != {name}]
     places = [(name, column) for name in names for column in reference]
     paired = {place: _paired(grid, place, reference[place[1]]) for place in places}
     intervals = dict(zip(places, bootstrap_intervals([paired[place] for place in places]), strict=True))
@@ -101,7 +97,7 @@ def _table(
 
 
 def _paired(grid: cells.Grid, place: tuple[str, str], reference: str | None) -> Floats:
-    """Differences by seed; none of a method from itself, or from a best that there is not."""
+    """Differences by seed; empty for a method and itself, and where nothing is the best."""
     name, column = place
     ours = grid.get(place, {})
     theirs = grid.get((reference, column), {}) if reference is not None and reference != name else {}
@@ -109,7 +105,7 @@ def _paired(grid: cells.Grid, place: tuple[str, str], reference: str | None) -> 
 
 
 def _care(samples: list[Floats]) -> list[str]:
-    """What so few seeds cannot show."""
+    """Notes on what few seeds cannot show."""
     sizes = sorted({sample.size for sample in samples})
     if not sizes:
         return []

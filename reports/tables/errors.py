@@ -1,12 +1,10 @@
 """Tables 1 to 4 of the paper: test error of methods on distortions."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import pandas as pd
 
 from reports.analysis.classes import minority_notes
-from reports.analysis.comparison import named
 from reports.analysis.paper import LIKE_FOR_LIKE, SEARCHED, paper_error
 from reports.document import Column, Reference, Table
 from reports.keys import key
@@ -23,44 +21,33 @@ MINORITY = {
     "total-proportional": "the minority classes keep as many images as with total, in proportion to their sizes",
     "class": "each minority class keeps 1/IR of its own images",
 }
-"""What the values of `distortion.minority` mean."""
+"""Meanings of the values of `distortion.minority`."""
 OPTIMISTIC = (
     "The lowest test error over all epochs chooses the epoch on the test set itself, as the published code does: "
     "it is lower than what anybody can get without test labels."
 )
 
 
-def error_tables(
-    results: pd.DataFrame, metric: str = "error_best_val", expected: Iterable[Mapping[str, Any]] = ()
-) -> list[Table]:
-    """Mean ± std over seeds of one error: one table per dataset and recipe, since only those can be compared.
+def error_tables(runs: pd.DataFrame, metric: str = "error_best_val") -> list[Table]:
+    """Mean ± std over seeds of one error: one table for each group, since only runs of one group can be compared.
 
     Args:
-        results: the frame of `load_results`.
+        runs: from `reports.analysis.comparison.named`; expected runs without a result are holes.
         metric: a key of METRICS.
-        expected: identity columns and `config` of runs that should be there; those without a result are holes.
     """
     tables = []
-    for group, runs in cells.by_group(cells.in_percent(named(results, expected), metric)):
-        columns = [Column(name, "%", better="lower") for name in cells.distortions(runs)]
-        papers = {} if metric == "minority_error" else paper_errors(runs, "distortion")
-        aside, aside_notes = cells.aside(runs)
+    for group, of_group in cells.by_group(cells.in_percent(runs, metric)):
+        columns = [Column(name, "%", better="lower") for name in cells.distortions(of_group)]
+        papers = {} if metric == "minority_error" else paper_errors(of_group, "distortion")
+        not_compared, not_compared_notes = cells.rows_of_test_as_val(of_group)
         rows = cells.rows(
-            cells.names(runs),
+            cells.names(of_group),
             columns,
-            cells.grid(runs, "distortion", "percent"),
-            known=cells.known(runs),
+            cells.grid(of_group, "distortion", "percent"),
+            known=cells.has_expected(of_group),
             papers=papers,
-            aside=aside,
+            not_compared=not_compared,
         )
-        notes = [
-            *([OPTIMISTIC] if metric == "error_best_test" else []),
-            *(_minority_notes(runs) if metric == "minority_error" else []),
-            *cells.mark_notes(rows, columns),
-            *aside_notes,
-            *reduction_notes(runs),
-            *paper_notes(papers, metric),
-        ]
         tables.append(
             Table(
                 key=key(metric.replace("_", "-"), group),
@@ -69,7 +56,14 @@ def error_tables(
                 heading="method / IR-NR",
                 columns=tuple(columns),
                 rows=rows,
-                notes=tuple(notes),
+                notes=(
+                    *([OPTIMISTIC] if metric == "error_best_test" else []),
+                    *(_minority_notes(of_group) if metric == "minority_error" else []),
+                    *cells.mark_notes(rows, columns),
+                    *not_compared_notes,
+                    *reduction_notes(of_group),
+                    *paper_notes(papers, metric),
+                ),
                 group=group,
             )
         )
@@ -87,7 +81,7 @@ def _minority_notes(runs: pd.DataFrame) -> list[str]:
 def paper_errors(
     runs: pd.DataFrame, column: str, tables: tuple[int, ...] = (1, 2, 3, 6, 5)
 ) -> dict[tuple[str, str], Reference]:
-    """What the paper states of runs of one group, by (name, value of the column).
+    """Errors in the paper for runs of one group, by (name, value of the column).
 
     Args:
         tables: of the paper, as for `paper_error`.
@@ -101,7 +95,7 @@ def paper_errors(
 
 
 def reduction_notes(runs: pd.DataFrame) -> list[str]:
-    """How minority classes were reduced, unless it is as in the paper everywhere.
+    """A note on how minority classes were reduced, unless all runs did it as in the paper.
 
     Args:
         runs: from `comparison.named`.
@@ -114,7 +108,7 @@ def reduction_notes(runs: pd.DataFrame) -> list[str]:
 
 
 def paper_notes(papers: Iterable[tuple[str, str]], metric: str) -> list[str]:
-    """What a reader must know to compare a table with the paper; nothing if it shows none of its figures.
+    """Notes needed to compare a table with the paper; none if it shows none of the paper's figures.
 
     Args:
         papers: the (row, column) of the cells with figures of the paper.

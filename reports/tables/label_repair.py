@@ -1,16 +1,13 @@
-"""How well methods find wrong labels and set them right, where it is known which are wrong."""
+"""How well methods find and repair labels that are known to be wrong."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from reports.analysis.comparison import named
 from reports.analysis.label_repair import LabelRepair
 from reports.document import Column, Table
-from reports.keys import key
 from reports.tables import cells
 
 _FIND = (Column("AUROC", digits=3, better="higher"), Column("precision", "%", digits=1, better="higher"))
@@ -18,7 +15,7 @@ _REPAIR = (
     Column("wrong labels set right", "%", digits=1, better="higher"),
     Column("right labels lost", "%", digits=1, better="lower"),
 )
-# Field of LabelRepair -> what ranks the points.
+# Field of LabelRepair -> name of the score.
 _SCORES = {"weight": "low weight", "soft_label": "soft label", "loss": "loss"}
 
 _CHANCE = (
@@ -31,56 +28,47 @@ _MEANING = (
 )
 
 
-def label_repair_tables(
-    results: pd.DataFrame, repairs: Mapping[str, LabelRepair], expected: Iterable[Mapping[str, Any]] = ()
-) -> list[Table]:
-    """How well wrong labels were found, and how many set right.
+def label_repair_tables(runs: pd.DataFrame, repairs: Mapping[str, LabelRepair]) -> list[Table]:
+    """Tables of how well wrong labels were found, and how many were set right.
 
-    Up to two tables per group and distortion with wrong labels: a row for each method and score that it has, and a row
-    for each method with soft labels.
+    Up to two tables for each group and distortion with wrong labels: one with a row for each method and score, one
+    with a row for each method that learns soft labels.
 
     Args:
-        results, expected: as for `error_tables`.
-        repairs: from `reports.analysis.label_repair.label_repair`, by run id; a run without is a hole.
+        runs: as for `error_tables`.
+        repairs: from `reports.analysis.label_repair.label_repair`, by run id; a run without an entry is a hole.
     """
     tables = []
-    for group, distortion, runs in cells.by_cell(named(results, expected)):
-        of_runs = [repairs.get(str(run_id)) for run_id in runs["run_id"]]
+    for group, distortion, of_cell in cells.by_cell(runs):
+        of_runs = [repairs.get(str(run_id)) for run_id in of_cell["run_id"]]
         if not any(repair is not None and repair.wrong for repair in of_runs):
             continue
-        order = cells.names(runs)
-        scored = _scored(runs, of_runs)
+        order = cells.names(of_cell)
+        scored = _scored(of_cell, of_runs)
+        repaired = of_cell.copy()
+        for column, field in zip(_REPAIR, ("repaired", "lost"), strict=True):
+            repaired[column.name] = [
+                np.nan if repair is None else _percent(getattr(repair, field)) for repair in of_runs
+            ]
+        repaired = _known(repaired, _REPAIR[0].name)
         tables.append(
             _table(
+                ("label-errors", group, distortion),
                 scored,
                 {f"{name}: {score}": score for name in order for score in _SCORES.values()},
                 _FIND,
-                subject="label-errors",
-                group=group,
-                distortion=distortion,
                 caption="how well scores of train points find the wrong labels, mean ± std over seeds",
                 heading="method: score",
                 note=_CHANCE.format(share=_share(of_runs)),
             )
         )
-        repaired = _known(
-            runs.assign(
-                **{
-                    _REPAIR[0].name: [_percent(repair and repair.repaired) for repair in of_runs],
-                    _REPAIR[1].name: [_percent(repair and repair.lost) for repair in of_runs],
-                }
-            ),
-            _REPAIR[0].name,
-        )
         if len(repaired):
             tables.append(
                 _table(
+                    ("label-repair", group, distortion),
                     repaired,
                     dict.fromkeys(order, ""),
                     _REPAIR,
-                    subject="label-repair",
-                    group=group,
-                    distortion=distortion,
                     caption="what soft labels made of the labels, mean ± std over seeds",
                     heading="method",
                     note=_MEANING,
@@ -90,7 +78,7 @@ def label_repair_tables(
 
 
 def _scored(runs: pd.DataFrame, repairs: Sequence[LabelRepair | None]) -> pd.DataFrame:
-    """One row per run and score, named by both."""
+    """One row for each run and score, with the name `METHOD: SCORE`."""
     parts = []
     for field, score in _SCORES.items():
         findings = [None if repair is None else getattr(repair, field) for repair in repairs]
@@ -102,7 +90,7 @@ def _scored(runs: pd.DataFrame, repairs: Sequence[LabelRepair | None]) -> pd.Dat
 
 
 def _known(runs: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The runs of names of which any has a value: others have not learned it, and nothing is missing there."""
+    """The runs of names with at least one value; methods without any do not learn it."""
     return runs[runs[column].notna().groupby(runs["name"]).transform("any")]
 
 
@@ -117,13 +105,11 @@ def _share(repairs: Sequence[LabelRepair | None]) -> str:
 
 
 def _table(
+    place: tuple[str, str, str],
     values: pd.DataFrame,
     parts: Mapping[str, str],
     columns: tuple[Column, ...],
     *,
-    subject: str,
-    group: str,
-    distortion: str,
     caption: str,
     heading: str,
     note: str,
@@ -131,22 +117,22 @@ def _table(
     """A table of means over seeds.
 
     Args:
-        parts: of the names of its rows, in their order; names without values are left out.
-        subject: what its key begins with.
+        place: beginning of the key, group and distortion.
+        parts: names of the rows, in order, with `Row.part` of each; names without values are left out.
     """
+    subject, group, distortion = place
     grid: cells.Grid = {}
     for column in columns:
         grid |= cells.grid(values.assign(column=column.name), "column", column.name)
     present = set(values["name"])
-    rows = cells.rows([name for name in parts if name in present], columns, grid, known=cells.known(values))
-    return Table(
-        key=key(subject, group, distortion),
-        title=f"{group}, {distortion}",
+    rows = cells.rows([name for name in parts if name in present], columns, grid, known=cells.has_expected(values))
+    return cells.cell_table(
+        (subject,),
+        group,
+        distortion,
         caption=caption,
         heading=heading,
         columns=columns,
         rows=tuple(dataclasses.replace(row, part=parts[row.name]) for row in rows),
         notes=(note, *cells.mark_notes(rows, columns)),
-        group=group,
-        distortion=distortion,
     )

@@ -1,13 +1,10 @@
-"""Which methods are better over all datasets and distortions: average ranks, and what they can show."""
-
-from collections.abc import Iterable, Mapping
-from typing import Any
+"""Average ranks of methods over all datasets and distortions, and tests of their differences."""
 
 import numpy as np
 import pandas as pd
 
 from reports.analysis.classes import with_metric
-from reports.analysis.comparison import named, without_test_as_val
+from reports.analysis.comparison import without_test_as_val
 from reports.analysis.stats import SIGNIFICANT, Ranks, rank
 from reports.document import Cell, Column, Row, Table
 from reports.keys import key
@@ -15,25 +12,23 @@ from reports.tables import cells
 from reports.tables.errors import METRICS, OPTIMISTIC
 
 _ENOUGH = 0.5
-"""A method is compared if it has so large a share of the cells: one that has few would leave few to all."""
+"""Share of cells that a method needs to be compared; methods with fewer would leave few cells that all have."""
 _SMALLEST_P = 0.001
 _P = Column("p against the first", digits=3, smallest=_SMALLEST_P)
-_FEW_BLOCKS = 10  # of Friedman's chi-squared approximation (Demšar 2006, section 3.2.2)
+_FEW_BLOCKS = 10  # cells that Friedman's chi-squared approximation needs (Demšar 2006, section 3.2.2)
 
 
-def ranks(
-    results: pd.DataFrame, metric: str = "error_best_val", expected: Iterable[Mapping[str, Any]] = ()
-) -> Ranks | None:
-    """Average ranks of methods over the (group, distortion) cells that are complete for all that are compared.
+def ranks(runs: pd.DataFrame, metric: str = "error_best_val") -> Ranks | None:
+    """Average ranks of methods over the (group, distortion) cells that are complete for all compared methods.
 
-    Methods with complete cells in less than half of all (group, distortion) are not compared, and are in `left_out`.
+    Methods with complete cells in less than half of all cells are not compared, and are in `left_out`.
 
     Args:
-        results, metric, expected: as for `error_tables`.
+        runs, metric: as for `error_tables`.
     Returns:
         None if there are under three methods or under two such cells.
     """
-    means = _means(with_metric(without_test_as_val(named(results, expected)), metric), metric)
+    means = _means(with_metric(without_test_as_val(runs), metric), metric)
     share = means.notna().mean(axis=0)
     compared = [str(name) for name in means.columns if share[name] >= _ENOUGH]
     left_out = tuple(str(name) for name in means.columns if share[name] < _ENOUGH)
@@ -41,14 +36,14 @@ def ranks(
 
 
 def _means(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Mean error of every complete cell, NaN elsewhere.
+    """Mean error of each complete cell, NaN elsewhere.
 
     Shape:
         -> [(group, distortion), method].
     """
     found: dict[tuple[str, str], dict[str, float]] = {}
     for group, of_group in cells.by_group(runs):
-        known = cells.known(of_group)
+        known = cells.has_expected(of_group)
         for (name, distortion), sample in cells.grid(of_group, "distortion", metric).items():
             cell = cells.cell(sample, known)
             of_cell = found.setdefault((group, distortion), {})
@@ -58,7 +53,7 @@ def _means(runs: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def rank_sentences(ranks: Ranks | None) -> tuple[str, ...]:
-    """What the ranks show and what they cannot, in sentences."""
+    """Sentences on what the ranks show and cannot show."""
     if ranks is None:
         return ("Ranks need three methods with results in two datasets or distortions: nothing is compared.",)
     blocks = len(ranks.blocks)
@@ -83,16 +78,13 @@ def rank_sentences(ranks: Ranks | None) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-def rank_tables(
-    results: pd.DataFrame, metric: str = "error_best_val", expected: Iterable[Mapping[str, Any]] = ()
-) -> list[Table]:
+def rank_tables(runs: pd.DataFrame, metric: str = "error_best_val") -> list[Table]:
     """The table of average ranks, lower is better; none if there is nothing to compare.
 
     Args:
-        results, metric, expected: as for `error_tables`.
+        runs, metric: as for `error_tables`.
     """
-    expected = list(expected)
-    found = ranks(results, metric, expected)
+    found = ranks(runs, metric)
     if found is None:
         return []
     blocks = len(found.blocks)
@@ -105,7 +97,7 @@ def rank_tables(
         rows.append(
             Row(name, (Cell(average, None, blocks, best=best, tied=tied), Cell(p, n=blocks) if i else Cell(None)))
         )
-    told = "Tied with the best: Nemenyi's test does not tell them apart (p ≥ 0.05)."
+    tied_note = "Tied with the best: Nemenyi's test does not tell them apart (p ≥ 0.05)."
     return [
         Table(
             key=key("ranks", metric.replace("_", "-")),
@@ -116,7 +108,7 @@ def rank_tables(
             rows=tuple(rows),
             notes=(
                 *([OPTIMISTIC] if metric == "error_best_test" else []),
-                *([told] if any(row.cells[0].tied for row in rows) else []),
+                *([tied_note] if any(row.cells[0].tied for row in rows) else []),
                 *rank_sentences(found),
             ),
         )

@@ -139,6 +139,7 @@ def launch_here(without_ray: "type[Tuner]") -> Launch:
 
 def _launch(runs: list[RunConfig], store: Store, out: io.StringIO | None = None, **options: Any) -> GridProgress:
     from orchestration import launch as on_ray
+    from orchestration.execution.options import LaunchSettings
     from orchestration.ray_cluster.cluster import Cluster
 
     callbacks, address = options.pop("callbacks", ()), options.pop("address", None)
@@ -149,6 +150,6 @@ def _launch(runs: list[RunConfig], store: Store, out: io.StringIO | None = None,
         store,
         Console(file=out or io.StringIO(), width=200),
         cluster=Cluster(address),
-        options=on_ray.Options(**options),
+        options=LaunchSettings(**options),
         callbacks=callbacks,
     )

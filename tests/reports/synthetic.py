@@ -1,4 +1,4 @@
-"""A store whose every figure is known: nobody trained it."""
+"""Runs with known values, as frames and tables."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,6 +11,7 @@ from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.results import records
+from reports.analysis.comparison import named
 from tests.runs import result_row
 
 CONDITIONS = {"launch_id": "one", "host": "host", "host_cpus": 16, "slots": 2, "load_average": 1.5, "resumed": False}
@@ -21,11 +22,13 @@ def run(dataset: str, method: str, distortion: str = "1-0.0", seed: int = 0, **o
     return build_run(dataset, method, distortion=DistortionConfig.parse(distortion), seed=seed, **options)
 
 
-def results(rows: Iterable[tuple[RunConfig, Mapping[str, Any]]]) -> pd.DataFrame:
-    """The frame that `load_results` gives of such rows; errors that are not given are 0.5."""
+def results(
+    rows: Iterable[tuple[RunConfig, Mapping[str, Any]]], expected: Iterable[Mapping[str, Any]] = ()
+) -> pd.DataFrame:
+    """The frame of `named` for such rows; errors that are not given are 0.5."""
     errors = dict.fromkeys(("error_best_val", "error_last", "error_best_test"), 0.5)
     table = records.table("results", [result_row(config, **(errors | dict(values))) for config, values in rows])
-    return table.to_pandas().sort_values("run_id", ignore_index=True)
+    return named(table.to_pandas().sort_values("run_id", ignore_index=True), expected)
 
 
 def grid(
@@ -35,7 +38,7 @@ def grid(
     seeds: int = 4,
     **options: Any,
 ) -> list[tuple[RunConfig, dict[str, Any]]]:
-    """Runs with values drawn around each method's error."""
+    """Runs with values drawn around the error of each method."""
     rng = np.random.default_rng(0)
     rows = []
     for dataset in datasets:
@@ -74,7 +77,7 @@ def grid(
 
 
 def epochs(rows: Iterable[tuple[RunConfig, Mapping[str, Any]]]) -> pd.DataFrame:
-    """The epochs of runs, in which every outer pass takes as long as the others of its run."""
+    """The epochs of runs; all outer passes of a run take the same time."""
     frames = []
     for config, values in rows:
         count, start = config.training.epochs, config.outer_start
@@ -99,7 +102,7 @@ def points(
     loss: Iterable[float | None] | None = None,
     soft_label: Iterable[list[float] | None] | None = None,
 ) -> pa.Table:
-    """The columns of points that label repair reads."""
+    """A table of points with the columns that label repair reads."""
     label = list(label)
     columns: dict[str, Any] = {
         "label": label,

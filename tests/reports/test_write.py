@@ -8,9 +8,10 @@ from rich.console import Console
 
 from autodo.errors import ConfigError, StoreError
 from autodo.io.storage import Location
-from reports.formats.terminal import table_terminal
+from reports.analysis.comparison import named
+from reports.formats.terminal import TerminalTable
 from reports.readers.load import load_results
-from reports.tables import METRICS, error_tables
+from reports.tables.errors import METRICS, error_tables
 from reports.write import check_metric, parse_formats, write_report
 from tests.reports.conftest import make
 
@@ -130,6 +131,6 @@ def test_a_long_name_does_not_cost_the_numbers_their_place(root: Path, add: Add,
         {"outer.solver": "neumann", "outer.step": 0.1, "outer.lr": 0.5, "points.label_smoothing": 0.2},
     ):
         add(make("autodo-exact-ws", overrides=overrides), error_best_val=0.1234)
-    (table,) = error_tables(load_results(root).frame)
-    Console(width=60).print(table_terminal(table))
+    (table,) = error_tables(named(load_results(root).frame))
+    Console(width=60).print(TerminalTable(table))
     assert capsys.readouterr().out.count(" 12.34 ") == 2

@@ -1,4 +1,4 @@
-"""RandomResizedCrop on the host: which part of an image is cut out, and its pixels."""
+"""RandomResizedCrop on the host, while an image is decoded."""
 
 import io
 import math
@@ -14,7 +14,7 @@ from autodo.data.image_set import Pixels
 _ATTEMPTS = 10
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
-"""Orientations of EXIF that exchange width and height."""
+"""EXIF orientations that swap width and height."""
 
 
 class Box(NamedTuple):
@@ -28,13 +28,13 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class CropParameters:
-    """RandomResizedCrop's ranges, and the seed of its draws for one reading of a set.
+    """RandomResizedCrop's ranges, and the seed of its draws for one pass over a set.
 
-    What is cut out of an image depends on the seed, the image's index and its size alone.
+    The crop of an image depends only on the seed, the image's index and its size.
 
     Args:
-        scale: of the image's area.
-        ratio: width over height, drawn uniformly in its logarithm.
+        scale: range of the share of the image's area.
+        ratio: range of width over height, which is drawn uniformly in its logarithm.
     Reference: Szegedy et al., CVPR 2015, section 6; torchvision.transforms.RandomResizedCrop.
     """
 
@@ -43,7 +43,7 @@ class CropParameters:
     seed: int = 0
 
     def box(self, index: int, width: int, height: int) -> Box:
-        """What is cut out of the image of this index: the first of ten draws that fits, else the largest centre."""
+        """Crop of the image with this index: the first of ten draws that fits, else the largest centre crop."""
         generator = np.random.default_rng((self.seed, index))
         least, most = math.log(self.ratio[0]), math.log(self.ratio[1])
         for _ in range(_ATTEMPTS):
@@ -59,25 +59,25 @@ class CropParameters:
 
 
 def pixels_of(content: bytes, image_size: int, crops: CropParameters | None, index: int) -> Pixels:
-    """An image file's pixels: the shorter side resized and the centre cut out, or what `crops` cuts out resized.
+    """Pixels of an image file: its crop resized, or without `crops` as `decode` gives them.
 
-    Raises what PIL raises. Shape: [3, S, S], or [1, S, S] of a gray image.
+    Raises PIL's exceptions. Shape: [3, S, S], or [1, S, S] for a gray image.
     """
     with warnings.catch_warnings():
-        # PIL warns of odd metadata and of sheer size; pixels that it can read are good.
+        # PIL warns of odd metadata and of large images; the pixels that it reads are good.
         warnings.simplefilter("ignore")
         file = io.BytesIO(content)
-        return decode(file, image_size) if crops is None else _cut_out(file, image_size, crops, index)
+        return decode(file, image_size) if crops is None else _decode_crop(file, image_size, crops, index)
 
 
-def _cut_out(file: io.BytesIO, image_size: int, crops: CropParameters, index: int) -> Pixels:
+def _decode_crop(file: io.BytesIO, image_size: int, crops: CropParameters, index: int) -> Pixels:
     from PIL import Image, ImageOps
 
     with Image.open(file) as opened:
         turned = opened.getexif().get(_ORIENTATION) in _TURNED
         width, height = opened.size[::-1] if turned else opened.size
         box = crops.box(index, width, height)
-        # The JPEG decoder may halve the image as long as the part that is cut out stays as large as it will be.
+        # The JPEG decoder may halve the image as long as the crop is not smaller than the result.
         wanted = math.ceil(width * image_size / box.width), math.ceil(height * image_size / box.height)
         opened.draft(None, wanted[::-1] if turned else wanted)
         ImageOps.exif_transpose(opened, in_place=True)
@@ -85,7 +85,7 @@ def _cut_out(file: io.BytesIO, image_size: int, crops: CropParameters, index: in
         left, top = box.left * upright.width / width, box.top * upright.height / height
         right = (box.left + box.width) * upright.width / width
         bottom = (box.top + box.height) * upright.height / height
-        # Cut first: the resize would look at pixels beyond the box.
+        # Crop first: the resize would use pixels outside the box.
         x, y = math.floor(left), math.floor(top)
         part = upright.crop((x, y, math.ceil(right), math.ceil(bottom)))
         inside = (left - x, top - y, right - x, bottom - y)

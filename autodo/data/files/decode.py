@@ -1,4 +1,4 @@
-"""Image files to one uint8 array."""
+"""Decoding of image files to uint8 arrays."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -16,23 +16,22 @@ if TYPE_CHECKING:
     from PIL import Image
 
 MEMORY_LIMIT_BYTES = 8 * 10**9
-"""Of all sets together, if they are not streamed."""
+"""Limit for all sets together, if they are not streamed."""
 _THREADS = 4
 _NAMED_FILES = 3
 
 
 def decode_images(files: Sequence[Path], image_size: int, *, root: Path) -> Pixels:
-    """Every image, upright by its EXIF orientation, its shorter side resized to `image_size` and the centre cut out.
+    """Decodes images: upright by EXIF orientation, shorter side resized to `image_size`, centre cropped.
 
-    Resizing is bilinear and antialiased. Colour is RGB; C = 1 if every image is gray. 16-bit grays are scaled to 8.
+    Resizing is bilinear and antialiased. Colour is RGB; C = 1 if every image is gray. 16-bit grays become 8-bit.
 
     Args:
         root: the data's root, named in errors.
     Shape:
         [N, C, image_size, image_size] uint8, contiguous.
     Raises:
-        DataError: if the images would not fit in memory, or if files are damaged or no images: the first few and
-            how many.
+        DataError: if the images do not fit in memory, or files are damaged or not images; it names the first few.
     """
     needed_bytes = len(files) * 3 * image_size**2
     if needed_bytes > MEMORY_LIMIT_BYTES:
@@ -55,14 +54,14 @@ def decode_images(files: Sequence[Path], image_size: int, *, root: Path) -> Pixe
 
 
 def damaged_images(files: Sequence[Path], *, root: Path) -> str | None:
-    """The error of `decode_images` if some of these files cannot be read, else None."""
+    """The error text of `decode_images` if some of these files cannot be read, else None."""
     return _decode_each(files, 1, lambda *_: None, root=root)
 
 
 def _decode_each(
     files: Sequence[Path], image_size: int, keep: Callable[[int, Pixels], None], *, root: Path
 ) -> str | None:
-    """Gives `keep` the number and the pixels of each image; returns a line that names those that cannot be read."""
+    """Calls `keep` with each image's position and pixels; returns a line that names the files that cannot be read."""
 
     def problem_of(i: int) -> str | None:
         try:
@@ -84,11 +83,11 @@ def _decode_each(
 
 
 def decode(file: Path | BinaryIO, image_size: int) -> Pixels:
-    """One image as `decode_images` does it: [1, S, S] if the file is gray, else [3, S, S]. Raises what PIL raises."""
+    """Decodes one image as `decode_images` does: [1, S, S] if it is gray, else [3, S, S]. Raises PIL's exceptions."""
     from PIL import Image, ImageOps
 
     with Image.open(file) as opened:
-        # Lets the JPEG decoder skip detail that the resize would drop; no effect on other formats.
+        # The JPEG decoder skips detail that the resize would drop; other formats ignore this.
         opened.draft(None, (image_size, image_size))
         upright = eight_bit(ImageOps.exif_transpose(opened))
         pixels = np.asarray(ImageOps.fit(upright, (image_size, image_size), Image.Resampling.BILINEAR))
@@ -111,10 +110,10 @@ def eight_bit(image: "Image.Image") -> "Image.Image":
 
 
 def reason(error: Exception) -> str:
-    """Why a file cannot be decoded, on one line."""
+    """Reason why a file cannot be decoded, on one line."""
     from PIL import UnidentifiedImageError
 
-    # The text of these repeats the path.
+    # Its text repeats the path.
     if isinstance(error, UnidentifiedImageError):
         return "not an image"
     return (isinstance(error, OSError) and error.strerror) or one_line(error)

@@ -1,4 +1,4 @@
-// Draws the curves of a section: those of one group at a time, each chart when it comes into view.
+// Draws the curves of a section: one group at a time, each chart when it comes into view.
 "use strict";
 (() => {
   const dark = matchMedia("screen and (prefers-color-scheme: dark)");
@@ -15,9 +15,9 @@
   }
 
   const WIDTH = 1.75;
-  const dashes = (method, width) => method.dash.map((length) => length * width);  // given in widths of the line
+  const dashes = (method, width) => method.dash.map((length) => length * width);  // in line widths
 
-  // As many decimals as give the mean four significant digits; a standard deviation has those of its mean.
+  // Decimals for four significant digits of the mean, and of its standard deviation.
   const decimals = (mean) => (mean === 0 ? 2 : Math.min(6, Math.max(0, 3 - Math.floor(Math.log10(Math.abs(mean))))));
   const written = (value, digits) => value.toFixed(digits).replace("-", "−");
 
@@ -44,7 +44,7 @@
       return isDark() ? method.dark : method.colour;
     }
 
-    // Three series a curve: its mean, and the edges of its band.
+    // Three series for each curve: its mean and the edges of its band.
     data() {
       const edge = (curve, sign) =>
         curve.mean.map((mean, i) => (mean === null || curve.std[i] === null ? null : mean + sign * curve.std[i]));
@@ -60,7 +60,7 @@
       };
       const series = curves.flatMap((curve) => {
         const show = this.shown.has(curve.method);
-        const lone = curve.mean.filter((value) => value !== null).length < 3;  // a line of one point is not seen
+        const lone = curve.mean.filter((value) => value !== null).length < 3;  // a line of one point is invisible
         const edge = { show, stroke: "transparent", width: 0, points: { show: false } };
         const method = this.methods[curve.method];
         const line = { label: method.name, show, stroke: this.colour(curve), width: WIDTH, dash: dashes(method, WIDTH) };
@@ -106,7 +106,7 @@
       });
     }
 
-    // Where the outer phase starts: curves before it and after it are not the same training.
+    // Marks the epochs where outer phases start.
     marks(u) {
       const starts = this.panel.curves.filter((c) => c.outer !== null && this.shown.has(c.method)).map((c) => c.outer);
       const { ctx, bbox } = u;
@@ -154,7 +154,7 @@
         make("b", "", `epoch ${this.panel.epochs[i]}`), known.length ? `, n = ${n}` : "",
         make("table", "", make("tbody", "", ...rows)),
       );
-      // Under the chart, which it must not hide; over it where the window ends.
+      // Below the chart, or above it at the end of the window.
       const place = this.element.getBoundingClientRect();
       const height = this.readout.offsetHeight;
       const over = place.bottom + height > innerHeight && place.top > height;
@@ -253,7 +253,7 @@
 
   const all = [...document.querySelectorAll(".curves")].map((root) => new Curves(root));
   dark.addEventListener("change", () => all.forEach((curves) => curves.redraw(false)));
-  // Paper has no scrolling into view, and no dark mode.
+  // For printing, draw all charts in light mode.
   addEventListener("beforeprint", () => {
     printing = true;
     all.forEach((curves) => curves.redraw(true));

@@ -1,4 +1,4 @@
-// Saves the list of a gallery as CSV (RFC 4180), so that a person can go through it in another program.
+// Saves the list of a gallery as CSV (RFC 4180).
 "use strict";
 (() => {
   const columns = ["index", "source", "given", "proposed", "score", "weight", "loss", "wrong"];

@@ -1,4 +1,4 @@
-// What concerns the whole page: folds are open on paper and where a link leads, the contents show where the reader is.
+// Opens folds for printing and for links into them; marks the current section in the contents.
 "use strict";
 (() => {
   let opened = [];
@@ -11,7 +11,7 @@
     opened = [];
   });
 
-  // A link into a closed fold opens it; not every browser does that by itself.
+  // Not every browser opens a closed fold for a link into it.
   function reveal() {
     const target = document.getElementById(location.hash.slice(1));
     let fold = target?.closest("details:not([open])");

@@ -1,4 +1,4 @@
-// Sorts and filters the rows of tables. The order in which the report states them comes back with the third press.
+// Sorts and filters the rows of tables. The third press on a head restores the original order.
 "use strict";
 (() => {
   const names = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
@@ -8,7 +8,7 @@
     const stated = [...body.rows];
     const name = (row) => row.cells[0].textContent;
 
-    // Holes are last in both directions: no result is neither good nor bad.
+    // Holes come last in both directions.
     function sorted(column, kind, sign) {
       if (kind === "name") return [...stated].sort((a, b) => sign * names.compare(name(a), name(b)));
       const value = (row) => {
@@ -35,7 +35,7 @@
     }
 
     const filter = block.querySelector(".filter");
-    if (stated.length <= 8) return;  // one look takes them all in
+    if (stated.length <= 8) return;  // short enough without a filter
     const input = filter.querySelector("input");
     const status = filter.querySelector("[role=status]");
     filter.hidden = false;

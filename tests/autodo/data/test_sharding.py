@@ -60,7 +60,7 @@ def sorted_and_dealt(train, trusted, group, generator):
 @pytest.mark.parametrize(("count", "trusted_count"), [(0, 23), (23, 0), (100, 23), (333, 100)])
 @pytest.mark.parametrize("size", [1, 3, 8])
 def test_dealing_part_by_part_is_sorting_everything(part, count, trusted_count, size, monkeypatch):
-    monkeypatch.setattr("autodo.data.sharding.PART", part)
+    monkeypatch.setattr("autodo.data.sharding._CHUNK_SIZE", part)
     generator = np.random.default_rng(count)
     train, trusted = generator.integers(7, size=count), generator.integers(9, size=trusted_count)
     for rank in range(size):

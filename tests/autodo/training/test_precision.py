@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autodo.bilevel.frozen import frozen
+from autodo.bilevel.frozen import frozen_copy
 from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
@@ -54,7 +54,7 @@ def test_an_encoder_in_16_bits_gives_what_one_in_32_does_within_their_precision(
     for bf16 in (False, True):
         encoder.bf16 = bf16
         given = images.clone().requires_grad_()
-        features = (frozen(encoder) if kind == "frozen" else encoder)(given)
+        features = (frozen_copy(encoder) if kind == "frozen" else encoder)(given)
         direction = torch.linspace(-1, 1, features.numel()).view_as(features)
         by = [given] if kind == "frozen" else [given, next(encoder.parameters())]
         found.append((features, *torch.autograd.grad((features * direction).sum(), by)))
@@ -68,7 +68,7 @@ def test_a_frozen_copy_in_16_bits_passes_16_bits_on():
     """An affine map that went to 32 bits would have the next convolution turn all of its images back."""
     encoder, passed = encoder_of("wrn-10-1"), []
     encoder.bf16 = True
-    copy = frozen(encoder)
+    copy = frozen_copy(encoder)
     for module in copy.modules():
         if not list(module.children()):
             module.register_forward_hook(lambda module, given, result: passed.append(result.dtype))
@@ -94,7 +94,7 @@ def test_the_hypergradient_in_16_bits_points_where_that_in_32_does():
         training.encoder.bf16 = bf16
         val = training._evaluate(training.val_images, training.val_labels)
         taken = []
-        training.points.table.rmsprop_step = lambda index, gradient, lr, moves, taken=taken: taken.append(gradient)
+        training.points.table.rmsprop_step = lambda index, gradient, lr, mask, taken=taken: taken.append(gradient)
         training._outer_phase(2, val)
         moved.append(torch.cat(taken))
     for columns in (slice(14), slice(14, 15), slice(15, None)):

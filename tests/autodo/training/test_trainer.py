@@ -356,7 +356,7 @@ def test_epsilon_of_the_outer_optimizer_is_that_of_the_config():
 @pytest.mark.parametrize(("schedule", "last_is_small"), [("shared", True), ("restart", False)])
 def test_a_late_start_has_short_steps_with_the_shared_schedule_only(schedule, last_is_small, monkeypatch):
     steps = []
-    monkeypatch.setattr(PointTable, "rmsprop_step", lambda table, index, gradient, lr, moves: steps.append(lr))
+    monkeypatch.setattr(PointTable, "rmsprop_step", lambda table, index, gradient, lr, mask: steps.append(lr))
     overrides = {"training.epochs": 10, "outer.start_share": 0.8, "outer.schedule": schedule}
     run = short_run("autodo-exact-ws", overrides=overrides)
     training = start(run)

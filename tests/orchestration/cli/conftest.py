@@ -103,7 +103,6 @@ def instead_of_ray(monkeypatch: pytest.MonkeyPatch) -> list[Launched]:
 
     module = types.ModuleType("orchestration.launch")
     monkeypatch.setattr(module, "launch", launch, raising=False)
-    monkeypatch.setattr(module, "Options", types.SimpleNamespace, raising=False)
     monkeypatch.setitem(sys.modules, "orchestration.launch", module)
     monkeypatch.setattr(orchestration, "launch", module, raising=False)
     return launched

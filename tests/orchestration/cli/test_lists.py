@@ -8,7 +8,7 @@ from autodo.config.shipped import dataset_names, grid_names
 def test_a_method_is_shown_with_all_its_settings(autodo) -> None:
     out = autodo("methods", "randaugment+ldam-drw").out
     assert out.splitlines()[0].strip() == "ldam-drw+randaugment"
-    for part in ("larger margins for rarer classes", "Cubuk et al.", "methods/randaugment.yaml", "kind: ldam-drw\n"):
+    for part in ("larger margins for rare classes", "Cubuk et al.", "methods/randaugment.yaml", "kind: ldam-drw\n"):
         assert part in out
     assert "both:\n  nothing\n" in autodo("methods", "baseline").out
 
@@ -18,7 +18,7 @@ def test_datasets_and_grids_are_listed(autodo) -> None:
     assert [line.split()[0] for line in listed[1:-1] if line[0] != " "] == dataset_names()
     (digits,) = (line for line in listed if line.startswith("digits"))
     assert re.split("  +", digits.strip())[1:] == [
-        "1,797 scans of handwritten digits, gray, 8x8, 10 classes", "scikit-learn brings them", "small-cnn", "40"
+        "1,797 scans of handwritten digits, gray, 8x8, 10 classes", "included in scikit-learn", "small-cnn", "40"
     ]  # fmt: skip
     listed = autodo("grids").out.splitlines()
     rows = [re.split("  +", line.strip()) for line in listed[1:-1]]
@@ -26,7 +26,7 @@ def test_datasets_and_grids_are_listed(autodo) -> None:
     assert all(len(row) == 4 and row[1] and row[3] for row in rows), "a summary and a cost in each, on one line"
     assert rows[-1] == [
         "quickstart",
-        "AutoDO on digits, which are bundled: nothing to download",
+        "AutoDO on digits; nothing to download",
         "16",
         "1 minute on 2 cores",
     ]

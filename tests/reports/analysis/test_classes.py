@@ -1,4 +1,4 @@
-"""Which classes are the minority of a cell, and which one is the worst."""
+"""Minority and worst class of a cell."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,17 +10,19 @@ import pytest
 
 from reports.analysis.classes import majority_first, minority, minority_notes, worst_class
 from reports.analysis.comparison import named
-from reports.figures import accuracy_figures, choose
+from reports.figures.accuracy import accuracy_figures
+from reports.figures.choices import choose
 from reports.figures.palette import styles
 from reports.readers.load import load_results
-from reports.tables import class_tables, error_tables
+from reports.tables.classes import class_tables
+from reports.tables.errors import error_tables
 from tests.reports.conftest import make
 
 Add = Callable[..., Path]
 NAMES = ["cat", "dog", "emu", "fox"]
 
 
-def of(minority_classes: list[int] | None, **values: Any) -> dict[str, Any]:
+def of(minority_classes: list[int], **values: Any) -> dict[str, Any]:
     return {
         "minority_classes": minority_classes,
         "class_names": NAMES,
@@ -56,7 +58,7 @@ def test_rare_classes_that_are_not_the_upper_half(root: Path, add: Add) -> None:
     assert any(note.startswith("Minority: cat, emu: ") for note in table.notes)
 
 
-def test_without_a_minority_nothing_is_shown_of_it(root: Path, add: Add) -> None:
+def test_without_a_minority_its_columns_are_left_out(root: Path, add: Add) -> None:
     add(make(), **of([], minority_error=None, majority_error=None))
     runs = frame(root)
     (table,) = class_tables(runs)
@@ -65,24 +67,7 @@ def test_without_a_minority_nothing_is_shown_of_it(root: Path, add: Add) -> None
     assert error_tables(runs, "minority_error") == []
 
 
-def test_older_runs_are_marked_and_pooled_only_where_the_imbalance_made_the_upper_half_rare(
-    root: Path, add: Add
-) -> None:
-    for distortion in ("1-0.0", "10-0.0"):
-        add(make(distortion=distortion), **of(None))
-        add(make(distortion=distortion, seed=1), **of([0, 2] if distortion == "1-0.0" else [2, 3]))
-    by_distortion = dict(iter(frame(root).groupby("distortion")))
-    assert by_distortion["1-0.0"]["minority_error"].isna().tolist() == [True, False]
-    assert by_distortion["10-0.0"]["minority_error"].isna().tolist() == [False, False]
-    left_out, kept = (minority_notes(by_distortion[distortion])[1] for distortion in ("1-0.0", "10-0.0"))
-    assert left_out == (
-        "Labels C/2..C-1, older run: 1 run took this half for the minority whatever its counts; their minority and "
-        "majority are left out."
-    )
-    assert kept == "Labels C/2..C-1, older run: 1 run took this half for the minority, here the same classes."
-
-
-def test_runs_with_another_minority_are_left_out_with_a_word(root: Path, add: Add) -> None:
+def test_runs_with_another_minority_are_left_out_with_a_note(root: Path, add: Add) -> None:
     for seed, classes in enumerate(([2, 3], [2, 3], [3])):
         add(make(distortion="2-0.0", seed=seed), **of(classes))
     runs = frame(root)
@@ -92,7 +77,7 @@ def test_runs_with_another_minority_are_left_out_with_a_word(root: Path, add: Ad
     )
 
 
-def test_a_minority_of_classes_that_there_are_not_is_unknown(root: Path, add: Add) -> None:
+def test_a_minority_of_unknown_classes_is_unknown(root: Path, add: Add) -> None:
     path = add(make(), **of([0, 4]))
     results = load_results(root)
     assert results.frame[["minority_classes", "minority_error", "majority_error"]].isna().all(axis=None)

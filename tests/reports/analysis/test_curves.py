@@ -32,7 +32,7 @@ def only(panels: list[Panel], quantity: str = "test loss") -> Curve:
     return curve
 
 
-def test_curves_are_what_pandas_makes_of_the_same_rows() -> None:
+def test_curves_agree_with_a_groupby_of_merged_rows() -> None:
     generator = np.random.default_rng(0)
     known = runs(*((f"{d}{n}{s}", d, n) for d in ("1-0.0", "100-0.1") for n in "abc" for s in range(4)))
     rows = [
@@ -71,18 +71,11 @@ def test_one_seed_has_no_deviation() -> None:
     assert np.isnan(curve.std).all()
 
 
-def test_a_value_that_is_no_number_does_not_count() -> None:
+def test_values_that_are_not_finite_are_left_out() -> None:
     rows = [epoch("r", 0, 0.5), epoch("r", 1, float("nan")), epoch("s", 0, 0.25), epoch("s", 1, 0.125)]
     rows += [epoch("r", 2, float("inf")), epoch("s", 2, None)]
     curve = only(learning_curves(runs(("r", "d", "a"), ("s", "d", "a")), frame(rows)))
     assert (curve.epoch.tolist(), curve.mean.tolist(), curve.n) == ([0, 1], [0.375, 0.125], 2)
-
-
-def test_an_epoch_that_is_there_twice_counts_once() -> None:
-    rows = [epoch("r", 0, 0.5), epoch("r", 1, 0.5), epoch("r", 1, 0.25)]
-    curve = only(learning_curves(runs(("r", "d", "a")), frame(rows)))
-    assert (curve.mean.tolist(), curve.n) == ([0.5, 0.25], 1)
-    assert np.isnan(curve.std).all()
 
 
 def test_a_small_deviation_beside_a_large_mean_keeps_its_digits() -> None:
@@ -91,14 +84,14 @@ def test_a_small_deviation_beside_a_large_mean_keeps_its_digits() -> None:
     assert curve.std[0] == pytest.approx(0.001 / 2**0.5, rel=1e-4)
 
 
-def test_unknown_outer_phases_and_columns_of_nulls_make_no_mark() -> None:
+def test_unknown_outer_phases_and_null_columns_are_ignored() -> None:
     rows = [{**epoch("r", 0, 0.5, None), "train_loss": None}]
     panels = learning_curves(runs(("r", "d", "a")), frame(rows))
     assert [panel.quantity for panel in panels] == ["test accuracy", "test loss"]
     assert only(panels).outer_start is None
 
 
-def test_a_quantity_that_nobody_has_makes_no_panel_and_no_epochs_make_none() -> None:
+def test_no_epochs_make_no_panel() -> None:
     assert learning_curves(runs(("r", "d", "a")), frame([])) == []
     assert learning_curves(runs(("r", "d", "a")), frame([epoch("other", 0, 0.5)])) == []
     nobody = pd.DataFrame(columns=["run_id", "group", "distortion", "name"])

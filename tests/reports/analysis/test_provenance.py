@@ -5,7 +5,8 @@ import pandas as pd
 from orchestration.planning.plan import expected_rows
 from reports.analysis.comparison import named
 from reports.analysis.provenance import run_notes
-from reports.tables import class_tables, error_tables
+from reports.tables.classes import class_tables
+from reports.tables.errors import error_tables
 from tests.reports import synthetic
 
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from reports.figures import accuracy_figures, choose
-from reports.figures.accuracy import accuracies_of, draw_class_bars, draw_class_profiles
+from reports.figures.accuracy import accuracies_of, accuracy_figures, draw_class_bars, draw_class_profiles
+from reports.figures.choices import choose
 from reports.figures.palette import styles
 from tests.reports.figures.stores import Store
 

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from sklearn.neighbors import NearestNeighbors
 
-from reports.figures import choose, cluster_figures
-from reports.figures.clusters import MOST_POINTS, draw_clusters, embeddings, project, stratified
+from reports.figures.choices import choose
+from reports.figures.clusters import MOST_POINTS, cluster_figures, draw_clusters, embeddings, project, stratified
 from reports.figures.palette import class_colours
 from tests.reports.figures.stores import Store
 

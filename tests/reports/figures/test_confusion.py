@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
-from reports.figures import choose, confusion_figures
-from reports.figures.confusion import confusion_counts, draw_confusion
+from reports.figures.choices import choose
+from reports.figures.confusion import confusion_counts, confusion_figures, draw_confusion
 from tests.reports.figures.stores import Store
 
 

@@ -4,8 +4,8 @@ from matplotlib.axes import Axes
 
 from autodo.results import records
 from reports.analysis.cost import condition_notes
-from reports.figures import choose, cost_figures
-from reports.figures.cost import CostQuality, cost_quality, draw_cost_quality
+from reports.figures.choices import choose
+from reports.figures.cost import CostQuality, cost_figures, cost_quality, draw_cost_quality
 from reports.figures.palette import styles
 from tests.reports.figures.stores import Store
 

@@ -7,8 +7,8 @@ import pytest
 from matplotlib.axes import Axes
 
 from autodo.augment import affine
-from reports.figures import choose, hyperparameter_figures
-from reports.figures.hyperparameters import draw_strengths, draw_weights
+from reports.figures.choices import choose
+from reports.figures.hyperparameters import draw_strengths, draw_weights, hyperparameter_figures
 from reports.figures.points import (
     GROUPS,
     OPERATIONS,

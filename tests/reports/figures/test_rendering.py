@@ -15,20 +15,16 @@ from PIL import Image
 from autodo.io.storage import locate
 from reports.analysis.curves import COLUMNS, learning_curves
 from reports.document import Figure
-from reports.figures import (
-    accuracy_figures,
-    canvas,
-    choose,
-    cluster_figures,
-    confusion_figures,
-    cost_figures,
-    curve_figures,
-    hyperparameter_figures,
-    render,
-    save,
-)
+from reports.figures import canvas
+from reports.figures.accuracy import accuracy_figures
+from reports.figures.choices import choose
+from reports.figures.clusters import cluster_figures
+from reports.figures.confusion import confusion_figures
+from reports.figures.cost import cost_figures
+from reports.figures.hyperparameters import hyperparameter_figures
+from reports.figures.learning import curve_figures
 from reports.figures.palette import styles
-from reports.figures.rendering import PAGE_BYTES
+from reports.figures.rendering import PAGE_BYTES, render, save
 from reports.readers.load import load_epochs
 from tests.reports.figures.stores import Store
 from tests.reports.html.reports import clusters
@@ -148,11 +144,13 @@ def test_pyplot_is_never_imported_and_keeps_no_figure() -> None:
     code = """
 import sys
 import numpy as np
-import reports.figures
-from reports.figures import rank_figure, render
+import reports.write
+from reports.analysis.stats import Ranks
+from reports.figures.ranks import rank_figure
+from reports.figures.rendering import render
 assert "matplotlib.pyplot" not in sys.modules
 assert "torch" not in sys.modules
-render(rank_figure("ranks", "", ["a", "b"], np.array([1.0, 2.0]), np.ones((2, 2))))
+render(rank_figure(Ranks(("a", "b"), np.array([1.0, 2.0]), np.ones((2, 2)), 0.5, ())))
 # The library that draws ranks imports it.
 assert sys.modules["matplotlib.pyplot"].get_fignums() == []
 """

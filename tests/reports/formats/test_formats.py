@@ -148,7 +148,7 @@ def test_csv_holds_every_cell_with_all_digits() -> None:
     for table in (ERRORS, DIFFERENCES):
         for row in table.rows:
             for column, cell in zip(table.columns, row.cells, strict=True):
-                found = by_place[table.key, tidy.harmless(row.whole), row.part, column.name]
+                found = by_place[table.key, tidy.without_formula(row.whole), row.part, column.name]
                 assert (found["group"], found["distortion"]) == (table.group, table.distortion)
                 assert found["caption"] == table.caption
                 assert (float(found["mean"]) if found["mean"] else None) == cell.mean
@@ -171,8 +171,8 @@ def test_csv_is_of_rfc_4180() -> None:
 
 @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "  =1"])
 def test_no_spreadsheet_takes_a_name_for_a_formula(name: str) -> None:
-    assert tidy.harmless(name) == f"'{name}"
-    assert tidy.harmless(f"a{name}") == f"a{name}"
+    assert tidy.without_formula(name) == f"'{name}"
+    assert tidy.without_formula(f"a{name}") == f"a{name}"
 
 
 def test_a_terminal_shows_the_best_without_colours() -> None:

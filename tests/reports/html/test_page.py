@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from reports.document import Cell, Panel, Report, Row, Section, Table
-from reports.figures import files as figure_files
+from reports.figures import rendering
 from reports.html import to_html
 from tests.reports.html import reports
 from tests.reports.html.reports import HOSTILE, METHODS, SCRIPT
@@ -279,13 +279,13 @@ def test_the_paper_grid_fits_into_five_megabytes_with_pictures_of_its_embeddings
     grid = reports.paper_grid()
     figures = tuple(reports.clusters(f"clusters-{classes}-{i}", classes) for i, classes in enumerate((10, 10, 100)))
     report = dataclasses.replace(grid, sections=(*grid.sections, Section("embeddings", "Embeddings", figures=figures)))
-    drawn = {figure.key: figure_files.render(figure) for figure in figures}
+    drawn = {figure.key: rendering.render(figure) for figure in figures}
     assert sum(len(files.smallest[1]) for files in drawn.values()) > 3_000_000, "else this tests nothing"
     page = to_html(report, lambda figure: drawn[figure.key].for_page)
     pictures = [base64.b64decode((image.attributes["src"] or "").split(",")[1]) for image in parse(page).all("img")]
     assert len(pictures) == 3
-    assert max(map(len, pictures)) <= figure_files.PAGE_BYTES
-    assert len(page.encode()) < len(to_html(grid, no_picture).encode()) + 3 * 1.34 * figure_files.PAGE_BYTES + 10_000
+    assert max(map(len, pictures)) <= rendering.PAGE_BYTES
+    assert len(page.encode()) < len(to_html(grid, no_picture).encode()) + 3 * 1.34 * rendering.PAGE_BYTES + 10_000
     assert len(page.encode()) < 5_000_000
 
 

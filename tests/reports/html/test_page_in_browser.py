@@ -67,7 +67,7 @@ def test_the_card_of_a_picture_is_no_wider_than_it_needs(rich_page: Path, open_p
 
 def test_text_can_be_read_in_light_and_dark(rich_page: Path, open_page: Open) -> None:
     """WCAG 2.1 AA, 1.4.3: 4.5 for text, on what lies behind it."""
-    from reports.html.curve_data import contrast_ratio
+    from tests.reports.html.contrast import contrast_ratio
 
     pairs = """
         const solid = (element) => {

@@ -10,7 +10,8 @@ from cleanlab.rank import get_label_quality_scores
 from autodo.results import records
 from reports.label_errors.ranked_labels import rank_labels
 from reports.label_errors.rankings import CLEANLAB_LIMIT, DEFAULT, RANKINGS, MissingSignal, keys_of
-from reports.label_errors.signals import UNKNOWN, Signals, UnusableSignals, read_signals
+from reports.label_errors.signals import Signals, read_signals
+from reports.readers.column_checks import UnusableFile
 from tests.reports.conftest import make
 from tests.reports.label_errors.points import NAMES, learned, points_table, random_table
 from tests.runs import outcome, result_row
@@ -23,7 +24,7 @@ def signals_of(table: pa.Table, classes: int) -> Signals:
     return read_signals(table.to_batches(), classes)
 
 
-def test_the_default_sorts_by_loss_and_shows_how_little_the_network_believes_the_label() -> None:
+def test_the_default_sorts_by_loss() -> None:
     labels = rank_labels(points_table(P, [0, 1, 1, 0]), NAMES)
     assert labels.index.tolist() == [10, 30, 20, 0]
     assert labels.score == pytest.approx([0.9, 0.75, 0.4, 0.3])
@@ -31,17 +32,10 @@ def test_the_default_sorts_by_loss_and_shows_how_little_the_network_believes_the
     assert (labels.weight, labels.soft_label, labels.wrong) == (None, None, None)
 
 
-def test_the_proposal_is_the_most_probable_class_but_the_given_one() -> None:
+def test_the_proposal_is_the_most_probable_other_class() -> None:
     labels = rank_labels(points_table(P, [0, 1, 1, 2], soft_label=SOFT), NAMES)
     proposed = dict(zip(labels.index.tolist(), map(labels.name, labels.proposed.tolist()), strict=True))
     assert proposed == {0: "dog", 10: "cat", 20: "bird", 30: "cat"}
-
-
-def test_an_older_table_proposes_what_it_knows() -> None:
-    older = points_table(P, [0, 1, 1, 2]).drop_columns(["top_classes", "top_probabilities", "thumbnail", "soft_label"])
-    assert signals_of(older, 3).proposed.tolist() == [UNKNOWN, 0, UNKNOWN, UNKNOWN]
-    learned_too = points_table(P, [0, 1, 1, 2], soft_label=SOFT).drop_columns(["top_classes"])
-    assert signals_of(learned_too, 3).proposed.tolist() == [1, 0, 0, 0]
 
 
 def test_each_learned_signal_sorts_by_itself_and_the_average_by_mean_rank() -> None:
@@ -62,13 +56,13 @@ def test_loss_in_class_ranks_within_the_points_of_the_given_label() -> None:
     assert key == pytest.approx(frame.groupby("label")["loss"].rank(pct=True).to_numpy())
 
 
-def test_the_order_is_total_and_equal_points_keep_theirs() -> None:
+def test_equal_points_keep_their_order() -> None:
     labels = rank_labels(points_table(P, [0, 1, 1, 0], weight=[1.0, 0.5, 1.0, 0.5]), NAMES, "weight")
     assert labels.index.tolist() == [10, 30, 0, 20]
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])
-def test_up_to_ten_classes_cleanlab_sees_the_very_probabilities(classes: int) -> None:
+def test_up_to_ten_classes_cleanlab_gets_the_exact_probabilities(classes: int) -> None:
     draw = np.random.default_rng(classes)
     given = draw.integers(classes, size=300)
     p = draw.dirichlet(np.full(classes, 0.3) + 0.01, 300)
@@ -102,16 +96,15 @@ def test_of_more_classes_the_rest_is_spread_evenly() -> None:
         assert np.delete(row, top) == pytest.approx((1 - true[top].sum()) / 20)
 
 
-def test_what_a_run_lacks_is_said() -> None:
-    older = random_table().drop_columns(["top_classes", "top_probabilities"])
-    keys, lacking = keys_of(signals_of(older, 5))
-    assert set(keys) == {"loss", "loss-in-class"}
+def test_missing_signals_are_named() -> None:
+    table = random_table()
+    keys, lacking = keys_of(signals_of(table, 5))
+    assert set(keys) == {"loss", "loss-in-class", "margin", "adjusted-margin", "confident-learning"}
     assert lacking["weight"] == "the method does not learn what it needs"
-    assert lacking["margin"] == "the run is older than the column top_probabilities"
     with pytest.raises(MissingSignal, match="the method does not learn what it needs"):
-        rank_labels(older, list("abcde"), "soft-label")
+        rank_labels(table, list("abcde"), "soft-label")
     with pytest.raises(MissingSignal, match="unknown ranking 'wait'; known: loss, "):
-        rank_labels(older, list("abcde"), "wait")
+        rank_labels(table, list("abcde"), "wait")
 
 
 def test_many_points_of_many_classes_need_no_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +115,7 @@ def test_many_points_of_many_classes_need_no_matrix(monkeypatch: pytest.MonkeyPa
     assert CLEANLAB_LIMIT >= 200_000 * 100
 
 
-def test_parts_of_a_table_are_as_good_as_the_whole() -> None:
+def test_parts_of_a_table_give_the_same_keys_as_the_whole() -> None:
     table = random_table(**learned(200, 5))
     parts = read_signals(table.to_batches(max_chunksize=33), 5)
     for name in RANKINGS:
@@ -132,7 +125,7 @@ def test_parts_of_a_table_are_as_good_as_the_whole() -> None:
     )
 
 
-def test_a_table_in_pieces_is_read_where_its_lists_lie() -> None:
+def test_a_slice_of_a_table_reads_its_own_lists() -> None:
     table = random_table(**learned(200, 5))
     piece = table.slice(50, 60)
     whole, part = signals_of(table, 5), signals_of(piece, 5)
@@ -167,23 +160,23 @@ def replaced(table: pa.Table, name: str, values: object, kind: pa.DataType | Non
         ("top_probabilities", [[0.9, None, 0.1]] * 4, None, "top_probabilities: not a number in some rows"),
     ],
 )
-def test_what_cannot_be_is_named(column: str, values: object, kind: pa.DataType | None, message: str) -> None:
-    with pytest.raises(UnusableSignals) as caught:
+def test_impossible_values_are_named(column: str, values: object, kind: pa.DataType | None, message: str) -> None:
+    with pytest.raises(UnusableFile) as caught:
         rank_labels(replaced(points_table(P, [0, 1, 1, 0]), column, values, kind), NAMES)
     assert message in str(caught.value)
 
 
 def test_a_table_without_a_column_or_rows_is_named() -> None:
     table = points_table(P, [0, 1, 1, 0])
-    with pytest.raises(UnusableSignals, match="it has no column 'loss'"):
+    with pytest.raises(UnusableFile, match="it has no column 'loss'"):
         rank_labels(table.drop_columns(["loss"]), NAMES)
-    with pytest.raises(UnusableSignals, match="it has no rows"):
+    with pytest.raises(UnusableFile, match="it has no rows"):
         rank_labels(table.slice(0, 0), NAMES)
 
 
 def test_a_column_that_is_null_in_one_part_only_is_named() -> None:
     table = points_table(P, [0, 1, 1, 0], weight=[1.0, 1.0, None, None])
-    with pytest.raises(UnusableSignals, match="weight: null in some rows"):
+    with pytest.raises(UnusableFile, match="weight: null in some rows"):
         read_signals(table.to_batches(max_chunksize=2), 3)
 
 

@@ -1,4 +1,4 @@
-"""Cells of tables by hand, from small frames of runs."""
+"""Cells of tables, computed by hand from small frames of runs."""
 
 import math
 from collections.abc import Iterator
@@ -19,11 +19,11 @@ def runs(*rows: tuple[str, str, str, int, float]) -> pd.DataFrame:
 
 
 def marks(
-    column: Column, *, complete: bool = True, aside: tuple[str, ...] = (), **errors: list[float]
+    column: Column, *, complete: bool = True, not_compared: tuple[str, ...] = (), **errors: list[float]
 ) -> dict[str, tuple[bool, bool]]:
     """Whether each row is best, and whether it is tied, in a table of one column of errors by seed."""
     samples = {(name, column.name): dict(enumerate(values)) for name, values in errors.items()}
-    made = cells.rows(list(errors), [column], samples, known=complete, aside=aside)
+    made = cells.rows(list(errors), [column], samples, known=complete, not_compared=not_compared)
     return {row.name: (row.cells[0].best, row.cells[0].tied) for row in made}
 
 
@@ -55,12 +55,12 @@ def test_groups_are_sorted_and_distortions_within_them_are_not() -> None:
     assert by_cell == [("g", "9", [1, 3]), ("g", "1", [2]), ("h", "2", [0])]
 
 
-def test_somebody_knows_what_is_missing_if_any_run_was_expected() -> None:
-    assert cells.known(pd.DataFrame({"is_expected": [False, True]}))
-    assert not cells.known(pd.DataFrame({"is_expected": [False, False]}))
+def test_missing_runs_are_known_if_any_run_was_expected() -> None:
+    assert cells.has_expected(pd.DataFrame({"is_expected": [False, True]}))
+    assert not cells.has_expected(pd.DataFrame({"is_expected": [False, False]}))
 
 
-def test_a_cell_counts_what_is_there_and_what_should_be() -> None:
+def test_a_cell_counts_present_and_expected_seeds() -> None:
     sample = {0: 1.0, 1: 4.0, 7: math.nan}
     assert cells.cell(sample, known=True) == Cell(2.5, pytest.approx(math.sqrt(4.5)), 2, expected=3)
     paper = Reference(3.0)
@@ -68,7 +68,7 @@ def test_a_cell_counts_what_is_there_and_what_should_be() -> None:
     assert cells.cell({}, known=True) == Cell(None, None, 0, expected=0)
 
 
-def test_the_best_is_at_the_good_end_and_what_a_test_does_not_tell_apart_is_tied() -> None:
+def test_the_best_is_at_the_better_end_and_rows_not_significantly_different_are_tied() -> None:
     far, near, other = [9.0, 9.1, 9.2], [1.3, 0.9, 1.2], [1.0, 1.1, 1.2]
     assert marks(LOWER, far=far, near=near, best=other) == {
         "far": (False, False),
@@ -81,18 +81,18 @@ def test_the_best_is_at_the_good_end_and_what_a_test_does_not_tell_apart_is_tied
     assert same == {"one": (True, False), "other": (True, False), "worse": (False, False)}
 
 
-def test_nothing_is_marked_where_it_is_not_asked_for_and_rows_aside_are_not_compared() -> None:
+def test_marks_can_be_switched_off_for_a_table_or_for_rows() -> None:
     samples = {("a", "a"): {0: 1.0}, ("b", "a"): {0: 2.0}}
     (one, other) = cells.rows(["a", "b"], [LOWER], samples, known=True, marked=False)
     assert not any(row.cells[0].best for row in (one, other))
-    assert marks(LOWER, aside=("a",), a=[1.0], b=[2.0], c=[3.0]) == {
+    assert marks(LOWER, not_compared=("a",), a=[1.0], b=[2.0], c=[3.0]) == {
         "a": (False, False),
         "b": (True, False),
         "c": (False, False),
     }
 
 
-def test_rows_have_a_cell_for_each_column_and_holes_that_nobody_expected() -> None:
+def test_rows_have_a_cell_for_each_column() -> None:
     samples = {("a", "x"): {0: 1.0}, ("b", "y"): {0: 2.0, 1: 3.0}}
     papers = {("b", "y"): Reference(5.0, 1.0)}
     (one, other) = cells.rows(["a", "b"], [Column("x"), Column("y")], samples, known=True, papers=papers)
@@ -105,7 +105,7 @@ def test_rows_have_a_cell_for_each_column_and_holes_that_nobody_expected() -> No
 
 
 @pytest.mark.parametrize(("column", "best", "ahead", "behind"), [(LOWER, "b", 1.9, 2.1), (HIGHER, "a", 1.1, 0.9)])
-def test_nothing_is_best_while_a_row_that_lacks_seeds_is_ahead_on_those_that_it_has(
+def test_nothing_is_best_while_an_incomplete_row_is_ahead_on_common_seeds(
     column: Column, best: str, ahead: float, behind: float
 ) -> None:
     for value in (ahead, behind):
@@ -132,7 +132,7 @@ def test_the_best_are_complete_and_equal_up_to_rounding() -> None:
     assert cells.best_of({"a": given["a"], "c": Cell(1.0 + 1e-6, n=2)}, "lower") == ["a"]
 
 
-def test_notes_say_what_marks_claim_and_where_seeds_are_too_few_to_claim_anything() -> None:
+def test_notes_explain_marks_and_too_few_seeds() -> None:
     def notes(**errors: list[float]) -> list[str]:
         samples = {(name, "a"): dict(enumerate(values)) for name, values in errors.items()}
         return cells.mark_notes(cells.rows(list(errors), [LOWER], samples, known=True), [LOWER])
@@ -143,7 +143,7 @@ def test_notes_say_what_marks_claim_and_where_seeds_are_too_few_to_claim_anythin
     assert cells.mark_notes((), [LOWER]) == []
 
 
-def test_rows_that_read_the_test_images_are_set_aside_with_a_note() -> None:
+def test_rows_of_test_as_val_are_not_compared() -> None:
     frame = pd.DataFrame({"name": ["a", "b", "a"], "split": ["paper", TEST_AS_VAL, "union"]})
-    assert cells.aside(frame) == (frozenset({"b"}), (cells.READ_TEST,))
-    assert cells.aside(frame[frame["name"] == "a"]) == (frozenset(), ())
+    assert cells.rows_of_test_as_val(frame) == (frozenset({"b"}), (cells.READ_TEST,))
+    assert cells.rows_of_test_as_val(frame[frame["name"] == "a"]) == (frozenset(), ())

@@ -7,17 +7,17 @@ from autodo.config.run import RunConfig
 from orchestration.planning.plan import expected_rows
 from reports.analysis.comparison import named
 from reports.document import Cell, Table
-from reports.figures import choose
+from reports.figures.choices import choose
 from reports.formats.cell_text import cell_text
 from reports.readers.load import load_results
-from reports.tables import error_tables
+from reports.tables.errors import error_tables
 from tests.reports.conftest import make
 
 Add = Callable[..., Path]
 
 
 def table(root: Path, expected: list[RunConfig] | None = None, metric: str = "error_best_val") -> Table:
-    (only,) = error_tables(load_results(root).frame, metric, expected_rows(expected or []))
+    (only,) = error_tables(named(load_results(root).frame, expected_rows(expected or [])), metric)
     return only
 
 
@@ -154,7 +154,7 @@ def test_recipes_are_never_mixed_and_are_told_apart_by_their_titles(root: Path, 
     add(make(), error_best_val=0.1)
     add(make(overrides={"training.epochs": 5, "training.lr": 0.5}), error_best_val=0.5)
     add(make(overrides={"dataset.subsample": 100}), error_best_val=0.9)
-    tables = error_tables(load_results(root).frame)
+    tables = error_tables(named(load_results(root).frame))
     assert {(t.title, round(t.rows[0].cells[0].mean or 0)) for t in tables} == {
         ("digits (small-cnn, 40 epochs, training.lr=0.05)", 10),
         ("digits (small-cnn, 5 epochs, training.lr=0.5)", 50),

@@ -9,21 +9,15 @@ import pytest
 import scipy.stats
 
 from orchestration.planning.plan import expected_rows
-from reports.analysis.comparison import named
 from reports.analysis.findings import what_was_found
 from reports.document import Reference, Table
 from reports.formats.cell_text import mean_text
-from reports.tables import (
-    METRICS,
-    class_tables,
-    cost_tables,
-    difference_tables,
-    error_tables,
-    rank_sentences,
-    rank_tables,
-    ranks,
-    split_tables,
-)
+from reports.tables.classes import class_tables
+from reports.tables.cost import cost_tables
+from reports.tables.differences import difference_tables
+from reports.tables.errors import METRICS, error_tables
+from reports.tables.ranks import rank_sentences, rank_tables, ranks
+from reports.tables.splits import split_tables
 from tests.reports import synthetic
 from tests.reports.tables.known import agree, shown
 
@@ -46,13 +40,14 @@ def frame(rows: list[Any]) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def expected() -> list[dict[str, Any]]:
-    return expected_rows(run for run, _ in synthetic.grid())
+def with_holes(rows: list[Any]) -> pd.DataFrame:
+    """The same, where a grid tells which runs are missing."""
+    return synthetic.results(rows, expected_rows(run for run, _ in synthetic.grid()))
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_errors(rows: list[Any], frame: pd.DataFrame, expected: list[Any], metric: str) -> None:
-    agree(error_tables(frame, metric, expected), rows, lambda row: 100 * row[metric])
+def test_errors(rows: list[Any], frame: pd.DataFrame, with_holes: pd.DataFrame, metric: str) -> None:
+    agree(error_tables(with_holes, metric), rows, lambda row: 100 * row[metric])
     agree(error_tables(frame, metric), rows, lambda row: 100 * row[metric])
 
 
@@ -65,8 +60,8 @@ def test_errors(rows: list[Any], frame: pd.DataFrame, expected: list[Any], metri
         "std over classes": lambda row: 100 * pd.Series(row["per_class_accuracy"]).std(ddof=0),
     }.items(),
 )
-def test_classes(rows: list[Any], frame: pd.DataFrame, expected: list[Any], column: str, value: Any) -> None:
-    agree(class_tables(frame, expected), rows, value, column)
+def test_classes(rows: list[Any], frame: pd.DataFrame, with_holes: pd.DataFrame, column: str, value: Any) -> None:
+    agree(class_tables(with_holes), rows, value, column)
 
 
 def test_the_worst_class_is_that_of_the_lowest_mean(rows: list[Any], frame: pd.DataFrame) -> None:
@@ -97,9 +92,9 @@ def test_the_worst_class_is_that_of_the_lowest_mean(rows: list[Any], frame: pd.D
         "peak memory": lambda row: row["peak_memory_bytes"] / 1024**3,
     }.items(),
 )
-def test_costs(rows: list[Any], frame: pd.DataFrame, expected: list[Any], column: str, value: Any) -> None:
-    agree(cost_tables(frame, expected), rows, value, column)
-    agree(cost_tables(frame, expected, synthetic.epochs(rows)), rows, value, column)
+def test_costs(rows: list[Any], frame: pd.DataFrame, with_holes: pd.DataFrame, column: str, value: Any) -> None:
+    agree(cost_tables(with_holes), rows, value, column)
+    agree(cost_tables(with_holes, synthetic.epochs(rows)), rows, value, column)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +128,8 @@ def marks(tables: list[Table]) -> dict[tuple[str, str, str], str]:
     }
 
 
-def test_best_and_tied(rows: list[Any], frame: pd.DataFrame, expected: list[Any]) -> None:
-    found, wanted = marks(error_tables(frame, expected=expected)), samples(rows)
+def test_best_and_tied(rows: list[Any], frame: pd.DataFrame, with_holes: pd.DataFrame) -> None:
+    found, wanted = marks(error_tables(with_holes)), samples(rows)
     for dataset in ("svhn", "cifar10"):
         for distortion in ("1-0.0", "10-0.1"):
             complete = {
@@ -171,12 +166,10 @@ def test_close_methods_are_tied_and_far_ones_not() -> None:
 
 
 @pytest.mark.parametrize("what", ["baseline", "best"])
-def test_differences(rows: list[Any], frame: pd.DataFrame, expected: list[Any], what: str) -> None:
+def test_differences(rows: list[Any], frame: pd.DataFrame, with_holes: pd.DataFrame, what: str) -> None:
     wanted = samples(rows)
     tables = {
-        table.title.split(" ")[0]: table
-        for table in difference_tables(frame, expected=expected)
-        if f"the {what}," in table.caption
+        table.title.split(" ")[0]: table for table in difference_tables(with_holes) if f"the {what}," in table.caption
     }
     assert tables.keys() == {"svhn", "cifar10"}
     for dataset, table in tables.items():
@@ -233,13 +226,13 @@ def test_where_all_train_on_val_too_so_does_the_baseline() -> None:
     from_baseline, _ = difference_tables(synthetic.results(rows))
     assert "minus that of the baseline" in from_baseline.caption
     assert [row.name for row in from_baseline.rows] == ["autodo-aws (union)"]
-    _, most = what_was_found(named(synthetic.results(rows)), "error_best_val", "test error")
+    _, most = what_was_found(synthetic.results(rows), "error_best_val", "test error")
     assert "of baseline (union)" in most
 
 
-def test_ranks_over_complete_cells(rows: list[Any], frame: pd.DataFrame, expected: list[Any]) -> None:
+def test_ranks_over_complete_cells(rows: list[Any], frame: pd.DataFrame, with_holes: pd.DataFrame) -> None:
     # Complete in half of the cells: autodo-aws in those of 1-0.0, randaugment in cifar10's.
-    found = ranks(frame, expected=expected)
+    found = ranks(with_holes)
     assert found is None  # only cifar10 at 1-0.0 is complete for all
     assert "nothing is compared" in rank_sentences(found)[0]
     whole = [
@@ -287,7 +280,7 @@ def test_splits_beside_each_other(split: str) -> None:
     other = synthetic.grid(("svhn",), ("1-0.0",), {"randaugment": 0.18, "autodo-aws": 0.09}, split="union")[:-1]
     frame = synthetic.results(first + other)
     if split != "union":  # a store from a version that has this split
-        for column in ("split", "config"):
+        for column in ("split", "config", "name"):
             frame[column] = frame[column].str.replace("union", split)
     (table,) = split_tables(frame)
     assert [column.name for column in table.columns] == ["paper", split, "difference"]
@@ -356,19 +349,13 @@ def test_a_table_says_of_which_runs_it_is() -> None:
     assert {(table.group, table.distortion) for table in rank_tables(frame)} == {("", "")}
 
 
-def test_a_store_without_results_has_holes_and_no_figures(expected: list[Any]) -> None:
+def test_a_store_without_results_has_holes_and_no_figures() -> None:
     nothing = synthetic.results([])
-    assert error_tables(nothing) == class_tables(nothing) == cost_tables(nothing) == split_tables(nothing) == []
-    assert difference_tables(nothing) == rank_tables(nothing) == []
-    for make in (error_tables, class_tables, cost_tables, split_tables, difference_tables, rank_tables):
-        for table in make(nothing, expected=expected):
-            for row in table.rows:
-                for cell in row.cells:
-                    assert (cell.mean, cell.std, cell.n, cell.best, cell.tied) == (None, None, 0, False, False)
-    assert sum(len(table.rows) for table in error_tables(nothing, expected=expected)) == 8
-    assert not any(
-        math.isnan(cell.expected or 0)
-        for t in error_tables(nothing, expected=expected)
-        for r in t.rows
-        for cell in r.cells
-    )
+    makers = (error_tables, class_tables, cost_tables, split_tables, difference_tables, rank_tables)
+    assert all(make(nothing) == [] for make in makers)
+    holes = synthetic.results([], expected_rows(run for run, _ in synthetic.grid()))
+    for table in (table for make in makers for table in make(holes)):
+        for cell in (cell for row in table.rows for cell in row.cells):
+            assert (cell.mean, cell.std, cell.n, cell.best, cell.tied) == (None, None, 0, False, False)
+            assert not math.isnan(cell.expected or 0)
+    assert sum(len(table.rows) for table in error_tables(holes)) == 8

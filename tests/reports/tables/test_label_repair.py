@@ -8,7 +8,7 @@ from sklearn.metrics import precision_recall_curve
 from autodo.results import records
 from orchestration.planning.plan import expected_rows
 from reports.analysis.label_repair import REPAIR_COLUMNS, LabelRepair, detection_quality, label_repair
-from reports.tables import label_repair_tables
+from reports.tables.label_repair import label_repair_tables
 from tests.reports import synthetic
 
 CLASSES = 4
@@ -120,7 +120,7 @@ def test_tables_are_means_over_seeds_of_what_each_method_has() -> None:
         repairs[run.run_id] = label_repair(synthetic.points(**{name: points[name] for name in kept}))
     of_seed_2 = rows[-1][0].run_id
     missing = {run_id: repair for run_id, repair in repairs.items() if run_id != of_seed_2}
-    found, repaired = label_repair_tables(synthetic.results(rows), missing, expected_rows(run for run, _ in rows))
+    found, repaired = label_repair_tables(synthetic.results(rows, expected_rows(run for run, _ in rows)), missing)
     assert [row.name for row in found.rows] == [
         "baseline: loss", "autodo-aws: low weight", "autodo-aws: soft label", "autodo-aws: loss"
     ]  # fmt: skip

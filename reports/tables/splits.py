@@ -1,19 +1,14 @@
-"""Tables 5 and 6 of the paper: what other splits than its first change."""
-
-from collections.abc import Iterable, Mapping
-from typing import Any
+"""Tables 5 and 6 of the paper: other splits than `paper`."""
 
 import numpy as np
 import pandas as pd
 
-from reports.analysis.comparison import named
 from reports.analysis.stats import Sample
 from reports.document import Column, Table
-from reports.keys import key
 from reports.tables import cells
 from reports.tables.errors import METRICS, OPTIMISTIC, paper_errors, paper_notes
 
-# Split -> (table of the paper, what is compared, a word of care).
+# Split -> (table of the paper, subject of the comparison, caution).
 _SPLITS = {
     "test-as-val": (
         5,
@@ -30,51 +25,47 @@ _SPLITS = {
 _DIFFERENCE = "difference"
 
 
-def split_tables(
-    results: pd.DataFrame, metric: str = "error_best_val", expected: Iterable[Mapping[str, Any]] = ()
-) -> list[Table]:
-    """Errors of methods with the paper's split beside another, and their differences by seed.
+def split_tables(runs: pd.DataFrame, metric: str = "error_best_val") -> list[Table]:
+    """Errors with the paper's split beside another split, and their differences by seed.
 
-    One table per group, distortion and other split that has runs; methods that have none with it are left out.
+    One table for each group, distortion and other split; methods without runs of that split are left out.
 
     Args:
-        results, metric, expected: as for `error_tables`.
+        runs, metric: as for `error_tables`.
     """
     tables = []
-    runs_of_all = cells.in_percent(named(results, expected), metric)
-    for group, distortion, runs in cells.by_cell(runs_of_all.assign(name=_without_split(runs_of_all))):
-        for split, (number, compared, care) in _SPLITS.items():
-            methods = set(runs.loc[runs["split"] == split, "name"])
-            of_both = runs[runs["name"].isin(methods) & runs["split"].isin(("paper", split))]
+    in_percent = cells.in_percent(runs, metric)
+    for group, distortion, of_cell in cells.by_cell(in_percent.assign(name=_without_split(in_percent))):
+        for split, (number, compared, caution) in _SPLITS.items():
+            methods = set(of_cell.loc[of_cell["split"] == split, "name"])
+            of_both = of_cell[of_cell["name"].isin(methods) & of_cell["split"].isin(("paper", split))]
             if not methods:
                 continue
             papers = paper_errors(of_both, "split", (number, 1, 2, 3))
             grid = cells.grid(of_both, "split", "percent")
-            # The paper's names of splits are ours; only a method with both can be told apart from itself.
             columns = [Column(name, "%", better="lower") for name in ("paper", split)]
+            with_difference = [*columns, Column(_DIFFERENCE, "%")]
             rows = cells.rows(
                 cells.names(of_both),
-                [*columns, Column(_DIFFERENCE, "%")],
+                with_difference,
                 {**grid, **{(name, _DIFFERENCE): _paired(grid, name, split) for name in methods}},
-                known=cells.known(of_both),
+                known=cells.has_expected(of_both),
                 papers=papers,
             )
             tables.append(
-                Table(
-                    key=key("split", split, metric.replace("_", "-"), group, distortion),
-                    title=f"{group}, {distortion}",
+                cells.cell_table(
+                    ("split", split, metric.replace("_", "-")),
+                    group,
+                    distortion,
                     caption=f"{METRICS[metric]}, {compared}, mean ± std over seeds; difference by seed",
-                    heading="method",
-                    columns=(*columns, Column(_DIFFERENCE, "%")),
+                    columns=with_difference,
                     rows=rows,
                     notes=(
-                        care,
+                        caution,
                         *([OPTIMISTIC] if metric == "error_best_test" else []),
                         *cells.mark_notes(rows, columns),
                         *paper_notes(papers, metric),
                     ),
-                    group=group,
-                    distortion=distortion,
                 )
             )
     return tables
