@@ -16,7 +16,7 @@ RAY = (
     "search/population_searches",
     "search/population_tuning",
     "search/task_searches",
-    "tracking/trackers",
+    "tracking/tune_callbacks",
 )
 READ_BY_REPORTS = (
     "autodo.results.records",

@@ -108,7 +108,8 @@ class OuterPass:
             if not val_batches:
                 val_batches = list(shuffled_batches(val_points, val.total, self.batch_size, generator, self.group))
             chosen, size = val_batches.pop()
-            gradient = self._validation_gradient(val.logits[chosen], val.features[chosen], val.labels[chosen], size)
+            batch_val = val.logits[chosen], val.features[chosen], val.labels[chosen]
+            gradient = validation_gradient(*batch_val, count=size, group=self.group)
             rows = self._leaf(batch.points)
             view = self.points.view(batch.points, rows)
             features = self._features(images, view.augment, generator)
@@ -123,7 +124,7 @@ class OuterPass:
         sample, sample_total = self._hessian_points(generator)
         other_crops = crops and dataclasses.replace(crops, seed=derive(crops.seed, "hessian"))
         with torch.no_grad():
-            gradient = self._validation_gradient(val.logits, val.features, val.labels, val.total)
+            gradient = validation_gradient(val.logits, val.features, val.labels, count=val.total, group=self.group)
             if self.points.learns_augmentation:
                 sample_features = self._all_features(sample, sample_total, generator, other_crops)
             else:
@@ -194,9 +195,6 @@ class OuterPass:
     def _features(self, images: Tensor, augment: Tensor | None, generator: torch.Generator) -> Tensor:
         features: Tensor = self.encoder(self.pipeline.train_view(images, generator, augment))
         return features
-
-    def _validation_gradient(self, logits: Tensor, features: Tensor, labels: Tensor, count: int) -> Tensor:
-        return validation_gradient(logits, features, labels, count=count, group=self.group)
 
     def _solve(
         self, features: Tensor, weights: Tensor, log_targets: Tensor | None, count: int, gradient: Tensor

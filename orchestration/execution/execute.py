@@ -54,7 +54,7 @@ def execute(
         one dict per finished epoch with the columns of `records.SCHEMAS["epochs"]`. The run is done when the iterator
         ends; closing the iterator before leaves the checkpoint.
     Raises:
-        RunBusy: if another process is at work on this run. DataError, StoreError, TrainingDiverged.
+        RunBusy: if another process executes this run. DataError, StoreError, TrainingDiverged.
     """
     with _attempt(config.run_id, store, group) as attempt, using_loader_workers(options.loader_workers):
         if attempt is None:
