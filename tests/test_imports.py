@@ -12,10 +12,6 @@ RAY = (
     "execution/tune_adapters",
     "search/actor_pool",
     "search/find_policies",
-    "search/member_trainable",
-    "search/population_searches",
-    "search/population_tuning",
-    "search/task_searches",
     "tracking/tune_callbacks",
 )
 READ_BY_REPORTS = (

@@ -12,8 +12,8 @@ from autodo.bilevel.hypergradient import hessian_matvec, implicit_objective, val
 from autodo.bilevel.inverse_hessian import NEEDS_POSITIVE_DEFINITE, build_solver
 from autodo.config.bilevel import OuterConfig
 from autodo.data.batches import Batch, ordered_batches, shuffled_batches
-from autodo.data.device_loader import DeviceLoader
-from autodo.data.files.crop import CropParameters
+from autodo.data.images.crop import CropParameters
+from autodo.data.images.device_loader import DeviceLoader
 from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from autodo.evaluation import Evaluation
 from autodo.losses import Loss

@@ -115,7 +115,7 @@ def test_train_with_an_unforeseen_error_says_where_the_traceback_is(autodo, monk
 def test_train_interrupted_continues(autodo, monkeypatch: pytest.MonkeyPatch) -> None:
     from autodo.training.trainer import Trainer
 
-    run_epoch = Trainer._run_epoch
+    run_epoch = Trainer.train_epoch
 
     def interrupted_in_the_second(self: Trainer, epoch: int) -> object:
         if epoch == 1 and self._checkpoint is not None:  # not while an epoch is only timed
@@ -123,7 +123,7 @@ def test_train_interrupted_continues(autodo, monkeypatch: pytest.MonkeyPatch) ->
         return run_epoch(self, epoch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_run_epoch", interrupted_in_the_second)
+        patch.setattr(Trainer, "train_epoch", interrupted_in_the_second)
         answer = autodo(*TRAIN, "--store", "S")
     assert answer.code == 130
     assert "interrupted after epoch 1/2; the same command continues" in answer.out
