@@ -118,7 +118,7 @@ def test_train_interrupted_continues(autodo, monkeypatch: pytest.MonkeyPatch) ->
     run_epoch = Trainer.train_epoch
 
     def interrupted_in_the_second(self: Trainer, epoch: int) -> object:
-        if epoch == 1 and self._checkpoint is not None:  # not while an epoch is only timed
+        if epoch == 1 and self.checkpointer.path is not None:  # not while an epoch is only timed
             raise KeyboardInterrupt
         return run_epoch(self, epoch)
 
