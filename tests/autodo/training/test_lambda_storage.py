@@ -14,7 +14,7 @@ from autodo.points.row_store import StagedStore
 from autodo.points.storage import TableStorage
 from autodo.training import checkpoint as checkpoints
 from autodo.training.trainer import Trainer
-from tests.autodo.distributed import jobs_of_workers as jobs
+from tests.autodo.distributed import group_jobs as jobs
 from tests.autodo.training.killed_training import MOMENTS, train_until
 
 SHORT = {

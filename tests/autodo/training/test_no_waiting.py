@@ -29,7 +29,7 @@ from autodo.training.trainer import Trainer
 
 @pytest.fixture(autouse=True)
 def _only_the_first_step_is_due(monkeypatch):
-    """Progress is reported, and the loss read for it, every few seconds: not within these."""
+    """No progress report, which reads the loss, is due during these tests."""
     monkeypatch.setattr(progress, "EVERY_SECONDS", float("inf"))
 
 
@@ -50,7 +50,7 @@ BY_INDEX = {"aten::index.Tensor", "aten::index_put", "aten::index_put_", "aten::
 
 
 class Waits(TorchDispatchMode):
-    """Counts, by name, what would make the host wait."""
+    """Counts, by name, operations that would make the host wait."""
 
     def __init__(self, on_host: Iterable[Tensor]) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ def training_of(method: str, split: str, batch_size: int) -> Trainer:
     return Trainer(config, data, policy=config.policy and found, on_progress=lambda progress: None)
 
 
-def test_what_waits_is_seen():
+def test_waits_are_counted():
     numbers = torch.arange(6)
     assert waits_of(lambda: float(numbers.sum())) == {"aten::_local_scalar_dense": 1}
     assert waits_of(lambda: numbers[numbers > 2]) == {"aten::index.Tensor": 1}

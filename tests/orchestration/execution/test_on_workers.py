@@ -15,7 +15,7 @@ from autodo.config.run import RunConfig
 from orchestration.planning.run_queue import RunQueue
 from orchestration.store.run_state import Cause
 from orchestration.store.store import Store
-from tests.autodo.distributed import jobs_of_workers as jobs
+from tests.autodo.distributed import group_jobs as jobs
 from tests.orchestration.execution.two_workers import MARKS, Launch, check_results, ray_with, small
 from tests.workers import WorkerPool
 
