@@ -77,7 +77,7 @@ def test_staged_rows_change_no_bit_of_the_result():
     table = there.points.table
     table._store = StagedStore(table._store.columns, {}, "cpu")
     assert tables(there) == tables(start(config))
-    assert there.points.table.values.shape == (there.train_size, 25)
+    assert there.points.table.values.shape == (there.loaders.train_size, 25)
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_bf16_and_compiled_runs_train_resume_and_are_saved(method, changes, tmp_
 
 @pytest.mark.parametrize("slow", [True, False])
 def test_emulated_bf16_is_warned_of(slow, monkeypatch, caplog):
-    monkeypatch.setattr("autodo.training.trainer.computes_in_bf16", lambda device: not slow)
+    monkeypatch.setattr("autodo.training.task_model.computes_in_bf16", lambda device: not slow)
     start(run_of())
     assert not caplog.records
     start(run_of(**BF16))

@@ -32,7 +32,7 @@ def test_the_run_is_the_same_after_its_steps_were_timed(method, monkeypatch):
     time_steps(config, data)
     after = Trainer(config, data)
     assert [row["val_loss"] for row in rows_before] == [row["val_loss"] for row in after]
-    first, second = before.state_dict(), after.state_dict()
+    first, second = before.state.state_dict(), after.state.state_dict()
     for part in ("encoder", "head", "points"):
         assert first[part].keys() == second[part].keys()
         for name, value in first[part].items():
