@@ -52,7 +52,7 @@ def sort_and_shard(train, trusted, group, generator):
         return order[np.argsort(labels[order], kind="stable")]
 
     order = np.concatenate([by_class(train), len(train) + by_class(trusted)])
-    sharded = np.sort(group.shard(order))
+    sharded = np.sort(order[group.shard])
     return sharded[sharded < len(train)], sharded[sharded >= len(train)] - len(train)
 
 
