@@ -45,17 +45,17 @@ class PopulationMember:
     @property
     def epoch(self) -> int:
         """Epochs of training, including those of the members that it continues from."""
-        return self._trainer.epoch
+        return self._trainer.state.epoch
 
     @property
     def device_name(self) -> str:
         """Name of the device that it is trained on."""
-        return device_name(self._trainer.device)
+        return device_name(self._trainer.context.device)
 
     @property
     def accuracy(self) -> float:
         """Share of the held-out images that are recognised after the last epoch."""
-        return 1 - float(self._trainer.history[-1]["val_error"])
+        return 1 - float(self._trainer.state.history[-1]["val_error"])
 
     def train_epoch(self, genome: Genome) -> float:
         """Trains one epoch with this genome's policy. Returns the accuracy after it."""
@@ -67,11 +67,11 @@ class PopulationMember:
 
     def state_dict(self) -> dict[str, Any]:
         """The state that another member can continue from, as tensors and plain values."""
-        return {"training": self._trainer.state_dict(), "history": self.history}
+        return {"training": self._trainer.state.state_dict(), "history": self.history}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from the state of another member."""
-        self._trainer.load_state_dict(state["training"])
+        self._trainer.state.load_state_dict(state["training"])
         self.history = [(int(epoch), list(genome)) for epoch, genome in state["history"]]
 
 

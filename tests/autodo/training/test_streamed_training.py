@@ -119,8 +119,8 @@ def test_streamed_images_of_the_right_size_train_to_the_bit_as_those_in_memory(e
     streamed = run_on(exact, method, **overrides).model_copy(update={"split": split})
     in_arrays = streamed.model_copy(update={"dataset": streamed.dataset.model_copy(update={"stream": False})})
     one, other = start(streamed), start(in_arrays)
-    assert isinstance(one.data.train.images, StreamedImages)
-    assert isinstance(other.data.train.images, ArrayImages)
+    assert isinstance(one.context.data.train.images, StreamedImages)
+    assert isinstance(other.context.data.train.images, ArrayImages)
     assert tables(one) == tables(other)
     assert torch.equal(one.points.table.values, other.points.table.values)
 
@@ -136,7 +136,7 @@ def test_the_number_of_processes_that_decode_changes_no_bit_of_the_result(photos
     assert found[0] == found[1] == found[2]
 
 
-def test_crops_are_drawn_anew_for_each_phase_and_epoch_and_not_for_evaluation(photos):
+def test_each_phase_and_epoch_has_its_own_crops_and_evaluation_none(photos):
     config = run_on(photos, "autodo-exact-aws", **CROPS, **{"outer.hessian_points": 30, "outer.every": 1})
     seen: list[Any] = []
     batches = StreamedImages.batches
@@ -155,7 +155,7 @@ def test_crops_are_drawn_anew_for_each_phase_and_epoch_and_not_for_evaluation(ph
 
 
 @pytest.mark.slow
-def test_what_is_cut_out_of_an_image_does_not_depend_on_how_many_workers_train(photos):
+def test_crops_do_not_depend_on_the_number_of_training_processes(photos):
     config = run_on(photos, "autodo-exact-ws", **CROPS)
     pool = WorkerPool(2)
     try:
@@ -171,17 +171,17 @@ def test_what_is_cut_out_of_an_image_does_not_depend_on_how_many_workers_train(p
 def pixels_of_inner_phases(config: RunConfig) -> dict[tuple[int, int], int]:
     """By epoch and number of a train point, a checksum of its pixels as they come to this worker."""
     training = jobs.start(config)
-    found, batches = {}, training.images.batches
+    found, batches = {}, training.loaders.train.images.batches
 
     def watched(wanted: list[torch.Tensor], crops: Any) -> Iterator[torch.Tensor]:
         for points, pixels in zip(wanted, batches(wanted, crops), strict=True):
-            if not training.outer or training.network.training:
+            if not training.outer or training.model.network.training:
                 for point, image in zip(points.tolist(), pixels, strict=True):
-                    place = int(training.shard.positions[point])
-                    found[training.epoch, place] = zlib.crc32(image.numpy().tobytes())
+                    place = int(training.loaders.shard.positions[point])
+                    found[training.state.epoch, place] = zlib.crc32(image.numpy().tobytes())
             yield pixels
 
-    training.images.batches = watched  # type: ignore[method-assign]
+    training.loaders.train.images.batches = watched  # type: ignore[method-assign]
     list(training)
     return found
 
@@ -197,9 +197,9 @@ def test_a_streamed_run_killed_within_an_epoch_ends_bit_for_bit_as_if_it_had_not
     process.join()
     assert process.exitcode == -signal.SIGKILL
     continued = start(config, checkpoint=path, checkpoint_steps=2)
-    assert continued.epoch == 1
-    assert continued.midway is not None
-    assert continued.midway.step == 2
+    assert continued.state.epoch == 1
+    assert continued.state.mid_epoch is not None
+    assert continued.state.mid_epoch.step == 2
     assert tables(continued) == tables(start(config))
 
 
@@ -231,7 +231,7 @@ OF_EPOCHS, OF_STEPS = (None, "epoch 1/3"), (2, "step 4 of epoch 2/3")
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("spoil", "steps", "told"),
+    ("spoil", "steps", "resume_point"),
     [
         (Path.unlink, *OF_EPOCHS),
         (_truncate, *OF_STEPS),
@@ -246,7 +246,9 @@ OF_EPOCHS, OF_STEPS = (None, "epoch 1/3"), (2, "step 4 of epoch 2/3")
         ),
     ],
 )
-def test_a_run_that_loses_an_image_says_where_it_goes_on_and_does(spoil, steps, told, tmp_path, monkeypatch):
+def test_a_run_that_loses_an_image_names_its_resume_point_and_resumes_there(
+    spoil, steps, resume_point, tmp_path, monkeypatch
+):
     monkeypatch.setenv(WORKERS_VARIABLE, "1")
     photos = write_images(tmp_path / "photos", 20, 20, ".jpg")
     config, path = run_on(photos, "autodo-exact-ws", **CROPS), tmp_path / "checkpoint.pt"
@@ -254,7 +256,7 @@ def test_a_run_that_loses_an_image_says_where_it_goes_on_and_does(spoil, steps, 
     training = start(config, checkpoint=path, checkpoint_steps=steps)
     next(iter(training))
     # One of val is read when all steps of the next epoch have been kept.
-    lost = photos / (training.data.val if steps else training.data.train).sources[5]
+    lost = photos / (training.context.data.val if steps else training.context.data.train).sources[5]
     content, times = lost.read_bytes(), lost.stat()
     spoil(lost)
     with pytest.raises(ImageLost) as error:
@@ -263,7 +265,7 @@ def test_a_run_that_loses_an_image_says_where_it_goes_on_and_does(spoil, steps, 
         "(tried 3 times in 1.1 s); put it back as it was and start the command again: "
     )
     assert before.startswith(f"{lost}: could be read when the dataset was indexed, and cannot now: ")
-    assert after == f"the run goes on from its checkpoint after {told}"
+    assert after == f"the run continues from its checkpoint after {resume_point}"
     assert error.value.__cause__ is None
     lost.write_bytes(content)
     os.utime(lost, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -273,20 +275,20 @@ def test_a_run_that_loses_an_image_says_where_it_goes_on_and_does(spoil, steps, 
 def test_a_run_without_a_checkpoint_that_loses_an_image_begins_anew(tmp_path):
     photos = write_images(tmp_path / "photos", 20, 20, ".jpg")
     training = start(run_on(photos, "baseline"))
-    (photos / training.data.train.sources[5]).unlink()
-    with pytest.raises(ImageLost, match=r"start the command again: the run has no checkpoint and begins anew$"):
+    (photos / training.context.data.train.sources[5]).unlink()
+    with pytest.raises(ImageLost, match=r"again: the run has no checkpoint and starts from the beginning$"):
         list(training)
 
 
 @pytest.mark.slow
-def test_workers_whose_nodes_have_other_images_are_told(tmp_path):
+def test_nodes_with_different_images_are_an_error(tmp_path):
     photos = write_images(tmp_path / "photos", 20, 20, ".jpg")
     config = run_on(photos, "baseline", **{"dataset.damaged_limit": 0.1})
     with contextlib.closing(WorkerPool(2)) as pool:
         answers = pool.run(2, jobs.start_with_one_image_less_on_the_second, config)
-    for told in answers:
-        assert isinstance(told, DataError)
-        assert "the images are not the same on all nodes" in str(told)
+    for answer in answers:
+        assert isinstance(answer, DataError)
+        assert "the images are not the same on all nodes" in str(answer)
 
 
 @pytest.mark.slow
@@ -294,23 +296,23 @@ def test_workers_that_lose_an_image_name_their_node(tmp_path):
     photos = write_images(tmp_path / "photos", 20, 20, ".jpg")
     with contextlib.closing(WorkerPool(2)) as pool:
         answers = pool.run(2, jobs.start_and_lose_the_images, run_on(photos, "baseline"), photos)
-    for told in answers:
-        assert isinstance(told, ImageLost)
-        assert str(told).startswith(f"node {socket.gethostname()}: {photos}")
+    for answer in answers:
+        assert isinstance(answer, ImageLost)
+        assert str(answer).startswith(f"node {socket.gethostname()}: {photos}")
 
 
 def test_channel_statistics_are_of_one_sample_whatever_the_method(photos, monkeypatch):
     monkeypatch.setattr(streamed_images, "STATISTICS_IMAGES", 20)
     one, other = (start(run_on(photos, method)) for method in ("baseline", "autodo-exact-aws"))
-    assert torch.equal(one.pipeline.mean, other.pipeline.mean)
-    whole = one.data.train.images.read()
-    sample = torch.cat(list(one.data.train.images.statistics_sample()))
+    assert torch.equal(one.model.pipeline.mean, other.model.pipeline.mean)
+    whole = one.context.data.train.images.read()
+    sample = torch.cat(list(one.context.data.train.images.statistics_sample()))
     assert len(sample) == 20
     places = [np.flatnonzero((whole == image.numpy()).all((1, 2, 3))).tolist() for image in sample]
     assert sorted(places) == places, "each of them is a train image, and none is there twice"
     mean, std = channel_statistics([sample])
-    assert torch.equal(one.pipeline.mean.flatten(), mean)
-    assert torch.equal(one.pipeline.std.flatten(), std)
+    assert torch.equal(one.model.pipeline.mean.flatten(), mean)
+    assert torch.equal(one.model.pipeline.std.flatten(), std)
 
 
 def test_a_search_has_its_images_in_memory_and_no_others(photos):
