@@ -38,12 +38,12 @@ from autodo.points.model import PointModel
 from autodo.points.storage import TableStorage
 from autodo.points.table import PointTable
 from autodo.seeds import numpy_generator, torch_generator
+from autodo.testing.process_groups import FakeGroup, WorkerPool
 from autodo.training import checkpoint
 from autodo.training.trainer import Trainer
 from benchmarks.lambda_table import _available, _resident
 from benchmarks.outer_phase import Network, config_of, made_up
 from benchmarks.table import Row, machine, tell
-from tests.workers import FakeGroup, WorkerPool
 
 CLASSES = 10
 COLUMNS = 14 + CLASSES

@@ -25,8 +25,8 @@ from autodo.augment import affine
 from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
 from autodo.data import load, prepare
+from autodo.testing import pil_policy
 from autodo.training.trainer import Trainer
-from tests import pil_policy
 
 FACTOR = 4
 Warp = Callable[[Tensor, Tensor], Tensor]
