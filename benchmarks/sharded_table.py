@@ -32,7 +32,7 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 
 from autodo.config.bilevel import LambdaStorage, PointsConfig
 from autodo.data.batches import shuffled_batches
-from autodo.data.sharding import deal
+from autodo.data.sharding import shard_by_class
 from autodo.distributed.process_group import TorchProcessGroup
 from autodo.points.model import PointModel
 from autodo.points.storage import TableStorage
@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=64)
     parser.add_argument("--points", type=int, default=10**9, help="of the table whose shard is measured")
-    parser.add_argument("--quick", action="store_true", help="fewer points to deal, and no shard in a file")
+    parser.add_argument("--quick", action="store_true", help="fewer points to shard, and no shard in a file")
     given = parser.parse_args()
     console = Console(width=120)
     console.print(f"{machine()}, torch {torch.__version__}")
@@ -191,7 +191,7 @@ def measure_dealing(count: int, workers: int) -> tuple[float, int]:
     worker, generator = FakeGroup(1, workers), numpy_generator(0, "shards")
     tracemalloc.start()
     begun = time.thread_time()
-    deal(labels, labels[:0], worker, generator)
+    shard_by_class(labels, labels[:0], worker, generator)
     return time.thread_time() - begun, tracemalloc.get_traced_memory()[1]
 
 
@@ -270,7 +270,7 @@ def _through_checkpoint(
 
 
 def _dealt(labels: Any, rank: int, size: int) -> Any:
-    return deal(labels, labels[:0], FakeGroup(rank, size), numpy_generator(0, "shards", size))[0]
+    return shard_by_class(labels, labels[:0], FakeGroup(rank, size), numpy_generator(0, "shards", size))[0]
 
 
 def _batches(rank: int, workers: int, each: int) -> list[Tensor]:
@@ -336,7 +336,7 @@ class Counting(TorchProcessGroup):
         # Statistics are float64 on the way there, and [2, channels] on the way back.
         norm = tensor.dtype == torch.float64 or (tensor.ndim == 2 and len(tensor) == 2)
         self._count("batch norm" if norm else self._kind(tensor), tensor.nbytes)
-        return super().sum(tensor)
+        return super().all_reduce(tensor)
 
     def broadcast(self, tensor: Tensor) -> Tensor:
         self._count(self._kind(tensor), tensor.nbytes)
@@ -353,9 +353,9 @@ class Counting(TorchProcessGroup):
     def wrap_ddp(self, encoder: nn.Module, head: nn.Module) -> nn.Module:
         network = super().wrap_ddp(encoder, head)
 
-        def hook(state: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+        def hook(state: object, bucket: Any) -> torch.futures.Future[Tensor]:
             self._count("gradients", bucket.buffer().nbytes)
-            return allreduce_hook(dist.group.WORLD, bucket)
+            return allreduce_hook(dist.distributed_c10d._get_default_group(), bucket)
 
         network.register_comm_hook(None, hook)  # type: ignore[operator]
         return network

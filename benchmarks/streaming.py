@@ -29,9 +29,9 @@ from torch import Tensor
 
 from autodo.config.dataset import DatasetConfig
 from autodo.data import load
-from autodo.data.files.crop import pixels_of
+from autodo.data.files.crop import CropParameters, pixels_of
 from autodo.data.stream.pool import WORKERS_VARIABLE
-from autodo.data.stream.streamed_images import CropParameters, StreamedImages
+from autodo.data.stream.streamed_images import StreamedImages
 from autodo.testing.image_files import scene, write_shards, write_tree
 from autodo.testing.memory import resident_mb
 from benchmarks.table import Row, machine, tell
@@ -138,7 +138,9 @@ def image_folder(tree: Path, workers: int, *, pinned: bool) -> Epoch:
 def streamed_images(path: Path) -> StreamedImages:
     """All images of class folders or shards."""
     dataset = load(DatasetConfig(name="folder", path=str(path), image_size=IMAGE_SIZE, stream=True))
-    return dataset.train.images.concatenate(dataset.test.images)
+    images = dataset.train.images.concatenate(dataset.test.images)
+    assert isinstance(images, StreamedImages)
+    return images
 
 
 def streamed_epoch(images: StreamedImages) -> Epoch:
