@@ -353,7 +353,7 @@ class Counting(TorchProcessGroup):
     def wrap_ddp(self, encoder: nn.Module, head: nn.Module) -> nn.Module:
         network = super().wrap_ddp(encoder, head)
 
-        def hook(state: object, bucket: Any) -> torch.futures.Future[Tensor]:
+        def hook(state: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
             self._count("gradients", bucket.buffer().nbytes)
             return allreduce_hook(dist.distributed_c10d._get_default_group(), bucket)
 

@@ -19,7 +19,13 @@ ROOT = Path(__file__).parents[1]
 INSIDE = (
     *("autodo/io/atomic.py", "autodo/io/storage.py", "autodo/io/object_store.py"),
     *("autodo/data/", "autodo/search/"),
-    *("orchestration/store/", "orchestration/ray_cluster/", "orchestration/tracking/", "orchestration/testing/"),
+    *(
+        "orchestration/store/",
+        "orchestration/ray_cluster/",
+        "orchestration/tracking/",
+        "orchestration/testing/",
+        "autodo/testing/",
+    ),
 )
 """Modules whose functions are given a Path by those that a person calls."""
 
