@@ -93,15 +93,13 @@ def table(name: str, network: Network, device: torch.device, repeat: int) -> Tab
     configs = {method: config_of(method, name, network, points) for method in ("baseline", *METHODS)}
     trainings = {method: Trainer(config, data, device=str(device)) for method, config in configs.items()}
     for training in trainings.values():
-        training._inner_phase(0)
-    evaluations = {
-        method: training._evaluate(training.val_images, training.val_labels) for method, training in trainings.items()
-    }
+        training.inner.run(0)
+    evaluations = {method: training.evaluator.evaluate(training.loaders.val) for method, training in trainings.items()}
 
     phases: dict[str, Callable[[], object]] = {
-        "baseline": partial(trainings["baseline"]._inner_phase, 1),
+        "baseline": partial(trainings["baseline"].inner.run, 1),
         "oracle": partial(outer_pass_by_autograd, trainings["autodo-aws"], torch.Generator(device).manual_seed(0)),
-        "inner": partial(trainings["autodo-aws"]._inner_phase, 1),
+        "inner": partial(trainings["autodo-aws"].inner.run, 1),
     }
     for key, backward in (("forward", False), ("both", True)):
         phases[key] = partial(floor_pass, trainings["baseline"], backward=backward)
@@ -199,18 +197,19 @@ def config_of(method: str, name: str, network: Network, points: int) -> RunConfi
 
 def outer_pass(training: Trainer, val: Evaluation) -> None:
     """As after an epoch."""
-    training._outer_phase(1, val)
+    assert training.outer is not None
+    training.outer.run(1, val)
 
 
 def floor_pass(training: Trainer, *, backward: bool) -> None:
     """What an outer pass does at least: the encoder once for each point, and back to the images if g_A is learned."""
-    encoder = frozen_copy(training.encoder).requires_grad_(False)
-    for images in training.images.in_order(training.config.training.batch_size):
-        pixels = training.pipeline.test_view(images).requires_grad_(backward)
+    encoder = frozen_copy(training.model.encoder).requires_grad_(False)
+    for images in training.loaders.train.images.in_order(training.config.training.batch_size):
+        pixels = training.model.pipeline.test_view(images).requires_grad_(backward)
         features = encoder(pixels)
         if backward:
             torch.autograd.grad(features.sum(), pixels)
-    training.encoder.requires_grad_(True)  # the frozen copy has the same weights
+    training.model.encoder.requires_grad_(True)  # the frozen copy has the same weights
 
 
 def elapsed(function: Callable[[], object], device: torch.device) -> float:

@@ -177,7 +177,7 @@ def _checkpoint(table: PointTable, storage: TableStorage) -> Part:
         saved = time.perf_counter() - begun
         size = sum(file.stat().st_size for file in checkpoint.files(path))
         begun = time.perf_counter()
-        state = checkpoint.load(path, "run", positions, empty=storage.allocate_on_host)
+        state = checkpoint.load(path, "run", positions, allocate=storage.allocate_on_host)
         assert state is not None
         table.load_state_dict(state["points"])
         return Part(size, saved, time.perf_counter() - begun)
@@ -385,15 +385,15 @@ def count_network() -> Counted:
     points = network.batches * network.batch_size
     data, config = made_up(network, points), config_of("autodo-exact-aws", "small-cnn", network, points)
     probe = Trainer(config, data)
-    shape = (probe.head.weight.shape[0], probe.head.weight.shape[1])
+    shape = (probe.model.head.weight.shape[0], probe.model.head.weight.shape[1])
     group = Counting(shape, probe.points.table.values.shape[1])
     training = Trainer(config, data, group=group)
     collections.deque(training, maxlen=0)
     training.outcome()
-    parameters = sum(one.numel() for one in [*training.encoder.parameters(), *training.head.parameters()])
-    passes = sum(row["outer_phase"] for row in training.history)
+    parameters = sum(one.numel() for one in [*training.model.encoder.parameters(), *training.model.head.parameters()])
+    passes = sum(row["outer_phase"] for row in training.state.history)
     return Counted(
-        group.size, group.sent, group.calls, network.batches * len(training.history), passes, parameters, shape
+        group.size, group.sent, group.calls, network.batches * len(training.state.history), passes, parameters, shape
     )
 
 

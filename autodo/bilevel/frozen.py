@@ -34,13 +34,9 @@ def _conv_norm_pairs(module: nn.Module) -> list[tuple[str, str]]:
     """Names of child convolutions, each with the batch norm that alone reads its output."""
     if isinstance(module, nn.Sequential):
         pairs = pairwise(module.named_children())
-        return [(a, b) for (a, one), (b, next_one) in pairs if _is_conv_norm_pairs(one, next_one)]
+        return [(a, b) for (a, x), (b, y) in pairs if isinstance(x, nn.Conv2d) and isinstance(y, _BatchNorm)]
     # Other modules name the pairs themselves.
     return list(getattr(module, "conv_norm_pairs", {}).items())
-
-
-def _is_conv_norm_pairs(module: nn.Module, follower: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d) and isinstance(follower, _BatchNorm)
 
 
 class FusedConvolution(nn.Module):

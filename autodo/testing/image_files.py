@@ -13,7 +13,7 @@ SCENES = 80
 
 
 def write_tree(root: Path, count: int) -> None:
-    """Class folders of JPEGs: cut, at another place each, out of smooth noise with grain, as large as photos are."""
+    """Writes class folders of JPEGs as large as photos, each a different crop of smooth noise with grain."""
     from PIL import Image
 
     scenes = [scene(np.random.default_rng(number)) for number in range(SCENES)]
@@ -29,7 +29,7 @@ def write_tree(root: Path, count: int) -> None:
 
 
 def scene(generator: np.random.Generator, width: int = 640, height: int = 510) -> "Image.Image":
-    """Noise of several sizes, of the coarse the most, as photos have it."""
+    """Noise of several scales, the coarse ones strongest, as in photos."""
     from PIL import Image
 
     pixels = np.full((height, width, 3), 120.0)
@@ -41,7 +41,7 @@ def scene(generator: np.random.Generator, width: int = 640, height: int = 510) -
 
 
 def write_shards(tree: Path, root: Path) -> None:
-    """The same images as webdataset writes them."""
+    """Writes the same images into tar shards with webdataset."""
     from webdataset import ShardWriter
 
     root.mkdir()

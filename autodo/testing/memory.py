@@ -9,9 +9,9 @@ import torch
 
 
 def peak_bytes(function: Callable[[], object], device: torch.device) -> int:
-    """Most bytes that tensors had at one time, above what they had before.
+    """Peak bytes of tensors during a call, above those at its start.
 
-    On a CPU from torch's own records of what it allocates and frees, the scratch space of its operations included.
+    On a CPU, from torch's records of its allocations, scratch space of operations included.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -33,7 +33,7 @@ def peak_bytes(function: Callable[[], object], device: torch.device) -> int:
 
 
 def resident_mb() -> float:
-    """Memory of this process and its children, what they share counted once; libraries' files are not in it."""
+    """Memory in MB of this process and its children, shared memory counted once, without mapped library files."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     total = 0
     for process in ("self", *children):

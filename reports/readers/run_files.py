@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from autodo.io.storage import Location
 from autodo.results import records
-from reports.readers.column_checks import RANGES, Rows, UnusableFile, as_declared, fault, out_of_range
+from reports.readers.column_checks import RANGES, UnusableFile, as_declared, fault, out_of_range, with_nulls
 
 T = TypeVar("T")
 
@@ -82,7 +82,7 @@ def read_run(
         if table.num_rows != count or len(set(table.column_names)) < table.num_columns:
             raise UnusableFile(f"not a file of {kind}: its columns do not fit together")
         if pc.unique(table["run_id"]).to_pylist() != [file.location.stem]:
-            raise UnusableFile("it holds another run than its name says")
+            raise UnusableFile("it belongs to another run than its name says")
     except UnusableFile:
         raise
     except Exception as error:  # damage raises exceptions of many types, such as UnicodeDecodeError and MemoryError
@@ -144,23 +144,17 @@ def read_checked(file: File, kind: records.Kind, columns: Sequence[str]) -> tupl
             what = fault(name, table[name][int(bad.argmax())].as_py(), allowed)
             if allowed.essential:
                 raise UnusableFile(f"its {what}")
-            table = _with_nulls(table, name, bad)
+            table = with_nulls(table, name, bad)
             remarks.append(f"its {what}: unknown in {bad.sum():,} of {len(bad):,} rows")
         if pa.types.is_list(table.schema.field(name).type):
             lengths = pc.unique(pc.list_value_length(table[name].drop_null()))
             if len(lengths) > 1:
                 if allowed is not None and allowed.essential:
                     raise UnusableFile(f"its {name} is not of one length")
-                table = _with_nulls(table, name, np.ones(len(table), dtype=bool))
+                table = with_nulls(table, name, np.ones(len(table), dtype=bool))
                 remarks.append(f"its {name} is not of one length and counts as unknown")
     table = _in_order(table, axis)
     return table.select(list(columns)), remarks
-
-
-def _with_nulls(table: pa.Table, name: str, rows: Rows) -> pa.Table:
-    """The table with a column set to null in these rows."""
-    place, field = table.schema.get_field_index(name), table.schema.field(name)
-    return table.set_column(place, field, pc.if_else(pa.array(rows), pa.scalar(None, field.type), table[name]))
 
 
 def _in_order(table: pa.Table, axis: str) -> pa.Table:
@@ -175,7 +169,7 @@ def _in_order(table: pa.Table, axis: str) -> pa.Table:
         values = values[order]
         twice = values[1:][values[1:] == values[:-1]]
         if len(twice):
-            raise UnusableFile(f"its {axis} {twice[0]} comes twice")
+            raise UnusableFile(f"its {axis} {twice[0]} occurs twice")
         table = table.take(order) if axis == "epoch" else table
     if axis == "epoch" and values[-1] != len(values) - 1:
         raise UnusableFile(f"its {len(values)} epochs are not 0 to {len(values) - 1}")

@@ -23,7 +23,7 @@ from orchestration.ray_cluster.address import check_address
 from orchestration.store import failures
 from orchestration.store.run_state import Cause, Failure, State
 from orchestration.store.store import Store
-from orchestration.tracking.sinks import Tracking
+from orchestration.tracking.settings import Tracking
 from tests.orchestration.conftest import SMALL, Launch
 from tests.orchestration.undisturbed import alone, check_no_epoch_was_lost, metrics
 
@@ -74,12 +74,12 @@ class Recorder:
 
 def launch_and_keep(launch: Launch, runs: list[RunConfig], folder: Path, **options: Any) -> Launched:
     """A launch with a tracker, and all that is known of it."""
-    from orchestration.tracking import trackers
+    from orchestration.tracking import tune_callbacks
 
     store, out, recorder = Store(folder / "S").create(), io.StringIO(), Recorder()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Tracking, "sinks", lambda *_: {"Recorder": lambda: recorder})
-        with trackers.callbacks(Tracking(), grid="g", directory=folder, tell=print) as callbacks:
+        with tune_callbacks.callbacks(Tracking(), grid="g", directory=folder, say=print) as callbacks:
             progress = launch(runs, store, out, callbacks=callbacks, **options)
     return Launched(store, progress, out.getvalue(), recorder.calls)
 

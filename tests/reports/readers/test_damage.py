@@ -132,11 +132,11 @@ def test_two_files_that_claim_one_run_count_once(root: Path, add: Add) -> None:
     first = add(make(seed=0), error_best_val=0.1)
     renamed = first.with_stem("x" + first.stem)
     renamed.write_bytes(first.read_bytes())
-    rewrite(renamed, run_id=renamed.stem, error_best_val=0.9)  # the copy knows its new name
+    rewrite(renamed, run_id=renamed.stem, error_best_val=0.9)  # the copy contains its new name
     results = load_results(root)
     assert results.frame["error_best_val"].tolist() == [0.1]
     assert results.warnings == (
-        f"{renamed}: left out: it claims to be the run of {first.stem} too; delete it and launch the grid again",
+        f"{renamed}: left out: it claims to be the same run as {first.stem}; delete it and launch the grid again",
     )
 
 
@@ -148,8 +148,8 @@ def test_control_characters_are_escaped(root: Path, add: Add) -> None:
     assert results.frame["device"][0] == "gpu\\x00"
     (warning,) = results.warnings
     assert warning == (
-        f"{path}: its class_names holds control characters, which are spelt out; "
-        "its device holds control characters, which are spelt out"
+        f"{path}: its class_names holds control characters, which are escaped; "
+        "its device holds control characters, which are escaped"
     )
 
 
@@ -271,7 +271,7 @@ def test_no_run_has_no_epochs(root: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "reason"),
     [
-        ({"epoch": [0, 1, 1, 2]}, "its epoch 1 comes twice"),
+        ({"epoch": [0, 1, 1, 2]}, "its epoch 1 occurs twice"),
         ({"epoch": [-1, 0, 1, 2]}, "its epoch is -1, less than 0"),
         ({"epoch": [0, 1, 2, 10**12]}, "its epoch is 1e+12, more than 1e+06"),
         ({"epoch": [0, 1, 2, 9]}, "its 4 epochs are not 0 to 3"),
@@ -281,9 +281,9 @@ def test_no_run_has_no_epochs(root: Path) -> None:
         ({"test_error": [0.1, 0.1, 1.1, 0.1]}, "its test_error is 1.1, more than 1"),
         ({"test_error": pa.array(["a"] * 4)}, "damaged (test_error: it is string, not double)"),
         ({"test_error": None}, "not a file of epochs: it has no column 'test_error'"),
-        ({"run_id": ["other"] * 4}, "it holds another run than its name says"),
-        ({"run_id": ["bad", "bad", "bad", "other"]}, "it holds another run than its name says"),
-        ({"run_id": ["bad", "bad", "bad", None]}, "it holds another run than its name says"),
+        ({"run_id": ["other"] * 4}, "it belongs to another run than its name says"),
+        ({"run_id": ["bad", "bad", "bad", "other"]}, "it belongs to another run than its name says"),
+        ({"run_id": ["bad", "bad", "bad", None]}, "it belongs to another run than its name says"),
     ],
 )
 def test_impossible_epochs_are_left_out(root: Path, columns: dict[str, Any], reason: str) -> None:
@@ -345,7 +345,7 @@ def points_of(root: Path, **columns: Any) -> Path:
     ("columns", "reason"),
     [
         ({}, None),
-        ({"index": [0, 5, 5]}, "left out: its index 5 comes twice; delete it and launch the grid again"),
+        ({"index": [0, 5, 5]}, "left out: its index 5 occurs twice; delete it and launch the grid again"),
         ({"label": [0, -1, 1]}, "left out: its label is -1, less than 0; delete it and launch the grid again"),
         (
             {"clean_label": [0, None, 1]},
@@ -381,7 +381,7 @@ def test_an_empty_table_is_left_out(root: Path) -> None:
     assert warnings == (f"{path}: left out: it holds 0 rows; delete it and launch the grid again",)
 
 
-def test_a_folder_that_cannot_be_listed_is_one_line(root: Path, outside: Path) -> None:
+def test_a_folder_that_cannot_be_listed_is_one_warning(root: Path, outside: Path) -> None:
     (root / "points").symlink_to(outside)
     found, (warning,) = reduce_runs(root, "points", ["r"], ["label"], len)
     assert found == {}

@@ -7,7 +7,7 @@ import pytest
 
 from autodo.config.dataset import DatasetConfig
 from autodo.data import load
-from autodo.data.files.crop import CropParameters
+from autodo.data.images.crop import CropParameters
 from autodo.data.stream.pool import WORKERS_VARIABLE
 from autodo.data.stream.streamed_images import StreamedImages
 from autodo.testing.image_files import write_shards, write_tree
