@@ -18,7 +18,7 @@ from autodo.training import checkpoint
 ROOT = Path(__file__).parents[1]
 INSIDE = (
     *(f"autodo/io/{name}.py" for name in ("atomic", "file_lock", "object_store", "storage")),
-    *("autodo/data/", "autodo/search/"),
+    *("autodo/data/", "autodo/search/", "autodo/training/checkpointer.py"),
     *(
         "orchestration/store/",
         "orchestration/ray_cluster/",
