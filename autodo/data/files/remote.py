@@ -80,7 +80,7 @@ class _Remote:
                     self._download(files, target, Path(scratch) / "copy")
         except OSError as error:
             raise DataError(
-                f"{self._place}: cannot be copied to {cache}: {error.strerror or one_line(error)}; "
+                f"{self._location}: cannot be copied to {cache}: {error.strerror or one_line(error)}; "
                 "AUTODO_CACHE names another folder"
             ) from None
         return target / self._csv if self._csv else target
@@ -92,7 +92,7 @@ class _Remote:
         infos = self._location.list(recursive=True)
         files = {info.path[start:]: info for info in infos if info.type == FileType.File}
         if not files:
-            raise DataError(f"{self._place}: no such folder, or nothing in it")
+            raise DataError(f"{self._location}: no such folder, or nothing in it")
         return files
 
     def _csv_files(self, scratch: Path) -> dict[str, "FileInfo"]:
@@ -102,7 +102,7 @@ class _Remote:
         try:
             self._location.fetch(scratch / self._csv)
         except FileNotFoundError:
-            raise DataError(f"{self._place}: no such file") from None
+            raise DataError(f"{self._location}: no such file") from None
         try:
             listed = csv_paths(scratch / self._csv)
         except DataError as error:
@@ -125,7 +125,7 @@ class _Remote:
         """Makes the copy; other processes of this node that want it wait."""
         for name in files:
             if any(part in ("", ".", "..") or "\0" in part for part in name.split("/")):
-                raise DataError(f"{self._place}: the name {name!r} in it leads elsewhere; rename it")
+                raise DataError(f"{self._location}: the name {name!r} in it leads elsewhere; rename it")
         with file_lock(target.parent / f".{target.name}.lock"):
             if target.is_dir():
                 return
