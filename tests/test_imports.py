@@ -16,7 +16,6 @@ RAY = (
     "search/population_searches",
     "search/population_tuning",
     "search/task_searches",
-    "tracking/tune_callbacks",
 )
 READ_BY_REPORTS = (
     "autodo.results.records",

@@ -19,7 +19,7 @@ from orchestration.planning.run_queue import RunQueue
 from orchestration.store.run_state import RunBusy
 from orchestration.store.store import Store
 from orchestration.tracking import settings, trackers
-from orchestration.tracking.delivery import Delivery
+from orchestration.tracking.delivery import Delivery, delivering
 from orchestration.tracking.settings import Tracking
 from orchestration.tracking.trackers import MlflowTracker, TensorBoardTracker, identity
 from tests.orchestration.conftest import Launch
@@ -173,8 +173,8 @@ def test_a_path_is_no_tracking_uri() -> None:
 def test_no_library_is_imported_unless_asked_for(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib, orchestration.launch\n"
-        "from orchestration.tracking import settings, tune_callbacks\n"
-        f"with tune_callbacks.callbacks(settings.Tracking(), grid='g', directory=pathlib.Path({str(tmp_path)!r}),"
+        "from orchestration.tracking import delivery, settings\n"
+        f"with delivery.delivering(settings.Tracking(), grid='g', directory=pathlib.Path({str(tmp_path)!r}),"
         " say=print) as found: assert found == []\n"
         "print(*sorted({'mlflow', 'wandb', 'tensorboard', 'tensorboardX'} & set(sys.modules)))"
     )
@@ -381,7 +381,6 @@ def test_wandb_without_a_key_is_told_before_anything_starts(tmp_path: Path) -> N
 def test_a_launch_feeds_the_trackers(
     launch_here: Launch, store: Store, actor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestration.tracking import tune_callbacks
     from tests.orchestration.in_process import ProcessDied
 
     told, over, recorder = [], [], Recorder()
@@ -405,15 +404,13 @@ def test_a_launch_feeds_the_trackers(
     ]
     actor.scripts = {run.run_id: [attempt] for run, attempt in zip(runs, steps, strict=True)}
     monkeypatch.setattr(RunQueue, "out_of_time", property(lambda _: bool(over)))
-    with tune_callbacks.callbacks(
-        Tracking(tensorboard=True), grid="g", directory=tmp_path / "tb", say=told.append
-    ) as found:
-        launch_here(runs, store, callbacks=found, max_concurrent=1, retries=0)
+    with delivering(Tracking(tensorboard=True), grid="g", directory=tmp_path / "tb", say=told.append) as found:
+        launch_here(runs, store, trackers=found, max_concurrent=1, retries=0)
     by_seed = {seed: [call for call in recorder.calls if call[1:2] == (seed,)] for seed in range(5)}
     epochs = [[("epoch", seed, epoch) for epoch in range(3)] for seed in range(5)]
     assert by_seed[0] == [*epochs[0], ("ended", 0, "done", None)]
     assert by_seed[1] == [*epochs[1][:2], ("ended", 1, "failed", "RuntimeError: too hot")]
-    assert by_seed[2] == [*epochs[2][:2], ("ended", 2, "failed", "the process of the run died: node lost")]
+    assert by_seed[2] == [*epochs[2][:2], ("ended", 2, "failed", "the node of the run was lost or preempted")]
     assert by_seed[3] == []
     assert by_seed[4] == [*epochs[4][:2], ("ended", 4, "interrupted", None)]
     assert curve(tmp_path / "tb" / runs[0].run_id, "val_error") == [(0, 0.25), (1, 0.25), (2, 0.25)]
