@@ -3,18 +3,21 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor
 
-import autodo.training.trainer
+from autodo.bilevel.last_layer import LastLayer
 from autodo.bilevel.outer_pass import OuterPass
 from autodo.config.run import SplitName
 from autodo.data.batches import shuffled_batches
-from autodo.data.split import stratified_split
+from autodo.data.images.split import stratified_split
 from autodo.evaluation import Evaluation
 from autodo.points.table import PointTable
+from autodo.training import inner_loop
+from autodo.training.context import PhaseResult
 from autodo.training.trainer import Trainer
 
 
@@ -29,22 +32,23 @@ class Variant(NamedTuple):
 def replace_outer(training: Trainer, kind: type[OuterPass]) -> None:
     """Outer passes of another kind from now on."""
     assert training.outer is not None
-    training.outer.__class__ = kind
+    training.outer.outer_pass.__class__ = kind
 
 
 def adapt_damping(training: Trainer, share: float) -> None:
     """The damping of each solve is the mean of the diagonal of the Hessian's Gauss-Newton part, times `share`."""
 
-    class Adaptive(OuterPass):
-        def _solve(
+    class Adaptive(LastLayer):
+        def solve(
             self, features: Tensor, weights: Tensor, log_targets: Tensor | None, count: int, gradient: Tensor
         ) -> Tensor:
             curvature = 1 - self.head(features).softmax(1).square().sum(1)
             trace = (weights * curvature * features.square().sum(1)).sum() / count
             self.damping = training.config.training.weight_decay + share * float(trace) / gradient.numel()
-            return super()._solve(features, weights, log_targets, count, gradient)
+            return super().solve(features, weights, log_targets, count, gradient)
 
-    replace_outer(training, Adaptive)
+    assert training.outer is not None
+    training.outer.outer_pass.last_layer.__class__ = Adaptive
 
 
 def damp_by_val(training: Trainer, images: float) -> None:
@@ -54,7 +58,7 @@ def damp_by_val(training: Trainer, images: float) -> None:
     minimum this damping makes u the most probable one.
     """
     assert training.outer is not None
-    training.outer.damping += images / len(training.data.val)
+    training.outer.outer_pass.last_layer.damping += images / len(training.context.data.val)
 
 
 def stop_early(training: Trainer, share: float) -> None:
@@ -62,7 +66,7 @@ def stop_early(training: Trainer, share: float) -> None:
 
     class Early(OuterPass):
         def run(self, *arguments: Any) -> None:
-            if training.epoch < share * training.config.training.epochs:
+            if training.state.epoch < share * training.config.training.epochs:
                 super().run(*arguments)
 
     replace_outer(training, Early)
@@ -78,11 +82,11 @@ def halves_of(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 
 def take_halves(training: Trainer) -> None:
     """One half of val gives the gradient of a pass, the other that of the next."""
-    halves = halves_of(training.val_labels, training.config.seed)
+    halves = halves_of(training.loaders.val.labels, training.config.seed)
 
     class Halves(OuterPass):
         def run(self, val: Evaluation, *arguments: Any) -> None:
-            super().run(part_of(val, halves[training.epoch % 2]), *arguments)
+            super().run(part_of(val, halves[training.state.epoch % 2]), *arguments)
 
     replace_outer(training, Halves)
 
@@ -98,24 +102,21 @@ def cross_fit(training: Trainer) -> None:
     Until the outer phase starts all of them are.
     """
     take_halves(training)
-    halves = halves_of(training.val_labels, training.config.seed)
+    halves = halves_of(training.loaders.val.labels, training.config.seed)
 
     def held_out(points: Tensor, total: int, batch_size: int, generator: torch.Generator, workers: Any) -> Any:
-        if training.epoch >= training.config.outer_start:
-            held = training.train_size + halves[training.epoch % 2]
+        if training.state.epoch >= training.config.outer_start:
+            held = training.loaders.train_size + halves[training.state.epoch % 2]
             points = points[~torch.isin(points, held)]
         return shuffled_batches(points, len(points), batch_size, generator, workers)
 
-    original = training._inner_phase
+    original = training.inner.run
 
-    def inner_phase(epoch: int) -> tuple[float, float]:
-        autodo.training.trainer.shuffled_batches = held_out
-        try:
+    def run_without_half(epoch: int) -> PhaseResult:
+        with mock.patch.object(inner_loop, "shuffled_batches", held_out):
             return original(epoch)
-        finally:
-            autodo.training.trainer.shuffled_batches = shuffled_batches
 
-    training._inner_phase = inner_phase  # type: ignore[method-assign]
+    training.inner.run = run_without_half  # type: ignore[method-assign]
 
 
 Rule = Callable[[Tensor, Tensor, float], Tensor]
@@ -125,12 +126,12 @@ def replace_rule(training: Trainer, descent: Rule) -> None:
     """Rows go down by what `descent` says of their gradients, in place of RMSprop's step."""
     table = training.points.table
 
-    def step(index: Tensor, gradient: Tensor, lr: float, moves: Tensor | None) -> None:
-        assert moves is None
+    def step(index: Tensor, gradient: Tensor, lr: float, mask: Tensor | None) -> None:
+        assert mask is None
         table.steps += 1
         values = table.rows(index).sub_(descent(index, gradient, lr))
-        table._written += values.sum()
-        table._seen = None
+        table._update_sum += values.sum()
+        table._last_read = None
         last = torch.full((len(index),), table.steps, dtype=torch.int32)
         table._store.write(index, {"values": values, "last_touched": last})
 

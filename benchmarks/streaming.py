@@ -29,7 +29,7 @@ from torch import Tensor
 
 from autodo.config.dataset import DatasetConfig
 from autodo.data import load
-from autodo.data.files.crop import pixels_of
+from autodo.data.files.decode import pixels_of
 from autodo.data.stream.pool import WORKERS_VARIABLE
 from autodo.data.stream.streamed_images import CropParameters, StreamedImages
 from benchmarks.table import Row, machine, tell

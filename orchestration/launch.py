@@ -14,7 +14,6 @@ from rich.console import Console
 
 from autodo.config.shipped import dataset_presets, dataset_recipe
 from autodo.errors import StoreError
-from autodo.io.storage import LocalLocation, Location
 from autodo.io.uri import absolute
 from orchestration.display.grid_display import GridDisplay
 from orchestration.display.grid_progress import GridProgress
@@ -83,8 +82,7 @@ def launch(
             end_seconds=overhead.end if overhead else 0.0,
         )
         start = time.monotonic()
-        shared: Location = LocalLocation(scratch) if local else store.root / "searches" / "scratch"
-        ready = _search_policies(jobs, store, console, local=local, options=options, progress=progress, scratch=shared)
+        ready = _search_policies(jobs, store, console, local=local, options=options, progress=progress)
         if not ready or progress.stop_reason is not None:
             return progress
         several_workers = any(job.resources.workers > 1 for job in jobs)
@@ -140,13 +138,11 @@ def _search_policies(
     local: bool,
     options: LaunchSettings,
     progress: GridProgress,
-    scratch: Location,
 ) -> list[Job]:
     """Search the policies that runs need and the store lacks; the runs of a search that fails have failed.
 
     Args:
         local: whether Ray runs on this machine only.
-        scratch: a temporary folder that all nodes see.
     Returns:
         the runs that can start.
     """
@@ -168,7 +164,6 @@ def _search_policies(
         console,
         resources=resources,
         slots=min(clusters.slots(resources, local=local), options.max_concurrent or sys.maxsize),
-        scratch=scratch,
         retries=options.retries,
         seconds=options.seconds,
         data_dir=options.data_dir,

@@ -10,14 +10,14 @@ from pathlib import Path
 from autodo.config.dataset import DatasetConfig
 from autodo.config.validation import check_name
 from autodo.data.files.remote import local_copy
-from autodo.data.image_set import Dataset
+from autodo.data.images.image_set import Dataset
+from autodo.data.images.split import FIXED_SEED, subsample
 from autodo.data.readers.digits import read_digits
 from autodo.data.readers.folder import read_folder
 from autodo.data.readers.idx import read_fashion_mnist, read_mnist
 from autodo.data.readers.imagenet import read_imagenet
 from autodo.data.readers.location import DatasetLocation
 from autodo.data.readers.torchvision_sets import read_cifar10, read_cifar100, read_svhn
-from autodo.data.split import FIXED_SEED, subsample
 from autodo.io.storage import StrPath
 from autodo.io.uri import is_uri
 from autodo.seeds import numpy_generator

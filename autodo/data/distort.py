@@ -5,8 +5,8 @@ import logging
 import numpy as np
 
 from autodo.config.dataset import Minority
-from autodo.data.image_set import Integers
-from autodo.data.split import members
+from autodo.data.images.image_set import Integers
+from autodo.data.images.split import members
 
 logger = logging.getLogger("autodo")
 

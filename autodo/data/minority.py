@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from autodo.data.image_set import Integers
+from autodo.data.images.image_set import Integers
 
 LEAST_RATIO = 1.5
 """Smallest ratio of the largest to the smallest class at which an undistorted dataset has minority classes."""

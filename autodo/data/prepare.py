@@ -8,9 +8,9 @@ import numpy as np
 
 from autodo.config.run import RunConfig
 from autodo.data.distort import flip_labels, imbalance
-from autodo.data.image_set import Dataset, Images, ImageSet, Integers
+from autodo.data.images.image_set import Dataset, Images, ImageSet, Integers
+from autodo.data.images.split import stratified_split
 from autodo.data.minority import minority_classes
-from autodo.data.split import stratified_split
 from autodo.seeds import numpy_generator
 
 

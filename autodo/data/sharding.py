@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from autodo.config.run import RunConfig
-from autodo.data.image_set import Images, Integers
+from autodo.data.images.image_set import Images, Integers
 from autodo.data.prepare import DataSplits
 from autodo.distributed.process_group import ProcessGroup
 from autodo.errors import ConfigError

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from autodo.augment.pipeline import Pipeline
 from autodo.config.run import RunConfig
 from autodo.data import DataSplits
-from autodo.data.device_loader import DeviceLoader
+from autodo.data.images.device_loader import DeviceLoader
 from autodo.distributed.process_group import ProcessGroup
 from autodo.points.model import PointView
 

@@ -86,10 +86,10 @@ def execute(
         )
         logger.info(
             "%s on %s, device %s, from epoch %d of %d, step %d",
-            config.run_id, " + ".join(group.gather(process_name())), device, trainer.epoch, config.training.epochs,
-            trainer.midway.step if trainer.midway is not None else 0,
+            config.run_id, " + ".join(group.gather(process_name())), device,
+            trainer.state.epoch, config.training.epochs, trainer.state.step,
         )  # fmt: skip
-        conditions = Conditions.now(options.launch, resumed=trainer.epoch > 0 or trainer.midway is not None)
+        conditions = Conditions.now(options.launch, resumed=(trainer.state.epoch, trainer.state.step) != (0, 0))
         for metrics in trainer:
             logger.info(
                 "epoch %d: train loss %.4f, val error %.4f, test error %.4f",

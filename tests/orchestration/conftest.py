@@ -105,7 +105,7 @@ def launch(shared_ray: None) -> Iterator[Launch]:
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> "type[Tuner]":
     """Launches take place in this process, on two CPUs that are not there; see `in_process`."""
     from orchestration import launch as on_ray
-    from orchestration.search import find_policies, task_searches
+    from orchestration.search import find_policies
     from tests.orchestration.in_process import ActorPool, Tuner
 
     import ray  # isort: skip
@@ -114,7 +114,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> "type[Tuner]":
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
     monkeypatch.setattr(find_policies, "ActorPool", type("ActorPool", (ActorPool,), {"dies": {}, "done": []}))
-    monkeypatch.setattr(task_searches, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(find_policies, "LOOK_SECONDS", 0.0)
     tuner = type("Tuner", (Tuner,), {})
     monkeypatch.setattr(on_ray.tune, "Tuner", tuner)
     return tuner

@@ -213,7 +213,7 @@ def test_a_run_whose_process_dies_every_time_is_given_up_and_the_others_go_on(la
 # ----- the end, and room
 
 
-def test_when_the_time_is_over_runs_end_their_epoch_and_the_next_launch_continues(
+def test_at_the_end_of_the_time_budget_runs_end_their_epoch(
     launch: Launch, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [small(seed=seed, **{"training.epochs": 10_000}) for seed in range(4)]

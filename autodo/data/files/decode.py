@@ -1,6 +1,9 @@
 """Decoding of image files to uint8 arrays."""
 
+import io
+import math
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,7 +12,8 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from autodo.data.files.reading import one_line
-from autodo.data.image_set import Pixels
+from autodo.data.images.crop import CropParameters
+from autodo.data.images.image_set import Pixels
 from autodo.errors import DataError
 
 if TYPE_CHECKING:
@@ -17,6 +21,9 @@ if TYPE_CHECKING:
 
 MEMORY_LIMIT_BYTES = 8 * 10**9
 """Limit for all sets together, if they are not streamed."""
+_ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
 _THREADS = 4
 _NAMED_FILES = 3
 
@@ -91,6 +98,41 @@ def decode(file: Path | BinaryIO, image_size: int) -> Pixels:
         opened.draft(None, (image_size, image_size))
         upright = eight_bit(ImageOps.exif_transpose(opened))
         pixels = np.asarray(ImageOps.fit(upright, (image_size, image_size), Image.Resampling.BILINEAR))
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def pixels_of(content: bytes, image_size: int, crops: CropParameters | None, index: int) -> Pixels:
+    """Pixels of an image file: its crop resized, or without `crops` as `decode` gives them.
+
+    Raises PIL's exceptions. Shape: [3, S, S], or [1, S, S] for a gray image.
+    """
+    with warnings.catch_warnings():
+        # PIL warns of odd metadata and of large images; the pixels that it reads are good.
+        warnings.simplefilter("ignore")
+        file = io.BytesIO(content)
+        return decode(file, image_size) if crops is None else _decode_crop(file, image_size, crops, index)
+
+
+def _decode_crop(file: io.BytesIO, image_size: int, crops: CropParameters, index: int) -> Pixels:
+    from PIL import Image, ImageOps
+
+    with Image.open(file) as opened:
+        turned = opened.getexif().get(_ORIENTATION) in _TURNED
+        width, height = opened.size[::-1] if turned else opened.size
+        box = crops.box(index, width, height)
+        # The JPEG decoder may halve the image as long as the crop is not smaller than the result.
+        wanted = math.ceil(width * image_size / box.width), math.ceil(height * image_size / box.height)
+        opened.draft(None, wanted[::-1] if turned else wanted)
+        ImageOps.exif_transpose(opened, in_place=True)
+        upright = eight_bit(opened)
+        left, top = box.left * upright.width / width, box.top * upright.height / height
+        right = (box.left + box.width) * upright.width / width
+        bottom = (box.top + box.height) * upright.height / height
+        # Crop first: the resize would use pixels outside the box.
+        x, y = math.floor(left), math.floor(top)
+        part = upright.crop((x, y, math.ceil(right), math.ceil(bottom)))
+        inside = (left - x, top - y, right - x, bottom - y)
+        pixels = np.asarray(part.resize((image_size, image_size), Image.Resampling.BILINEAR, box=inside))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from autodo.config.dataset import DatasetConfig
-from autodo.data.image_set import ArrayImages, Dataset, ImageSet
+from autodo.data.images.image_set import ArrayImages, Dataset, ImageSet
+from autodo.data.images.split import fixed_test_split
 from autodo.data.readers.location import DatasetLocation
-from autodo.data.split import fixed_test_split
 
 
 def read_digits(config: DatasetConfig, place: DatasetLocation) -> Dataset:

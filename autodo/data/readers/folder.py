@@ -10,7 +10,7 @@ from autodo.data.files.decode import damaged_images
 from autodo.data.files.listing import Listing, WrongFolders, list_images, root_of
 from autodo.data.files.reading import one_line
 from autodo.data.files.remote import local_copy
-from autodo.data.image_set import Dataset
+from autodo.data.images.image_set import Dataset
 from autodo.data.readers.location import DatasetLocation
 from autodo.data.readers.sources import FileSource, image_source, list_shards
 from autodo.errors import DataError

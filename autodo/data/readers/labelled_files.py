@@ -9,8 +9,8 @@ import numpy as np
 from autodo.config.dataset import DatasetConfig
 from autodo.data.files.decode import decode_images
 from autodo.data.files.listing import SetName
-from autodo.data.image_set import ArrayImages, Dataset, Images, ImageSet, Integers
-from autodo.data.split import fixed_test_split, require_images
+from autodo.data.images.image_set import ArrayImages, Dataset, Images, ImageSet, Integers
+from autodo.data.images.split import fixed_test_split, require_images
 from autodo.data.stream.image_files import ImageFiles
 from autodo.data.stream.streamed_images import StreamedImages
 from autodo.errors import DataError

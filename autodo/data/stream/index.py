@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from autodo.data.files.reading import one_line
 from autodo.data.files.remote import cache_dir
-from autodo.data.image_set import Integers
+from autodo.data.images.image_set import Integers
 from autodo.data.stream.pool import loader_workers, pool_for
 from autodo.errors import DataError
 from autodo.io.atomic import atomic_path

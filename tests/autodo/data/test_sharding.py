@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autodo.config.recipes import build_run
-from autodo.data.image_set import ImageSet
+from autodo.data.images.image_set import ImageSet
 from autodo.data.sharding import shard_by_class, training_shard
 from autodo.distributed.process_group import SINGLE_PROCESS
 from autodo.errors import ConfigError
@@ -52,7 +52,7 @@ def sorted_and_dealt(train, trusted, group, generator):
         return order[np.argsort(labels[order], kind="stable")]
 
     order = np.concatenate([by_class(train), len(train) + by_class(trusted)])
-    dealt = np.sort(group.shard(order))
+    dealt = np.sort(order[group.shard])
     return dealt[dealt < len(train)], dealt[dealt >= len(train)] - len(train)
 
 

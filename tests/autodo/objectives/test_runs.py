@@ -60,20 +60,20 @@ def test_a_resumed_run_is_bit_for_bit_the_same(method, tmp_path):
         if row["epoch"] == 4:
             break
     continued = start(config, checkpoint=tmp_path / "checkpoint.pt")
-    assert continued.epoch == 5
-    state = continued.objective.rows() or continued.objective.state_dict()
-    assert state or continued.finetune.state_dict()["state"], "the test needs state"
+    assert continued.state.epoch == 5
+    state = continued.inner.objective.rows() or continued.inner.objective.state_dict()
+    assert state or continued.finetune.optimizer.state_dict()["state"], "the test needs state"
     list(continued)
     for one, other in zip(everything(whole), everything(continued), strict=True):
         assert torch.equal(one, other)
-    assert [row["train_loss"] for row in whole.history] == [row["train_loss"] for row in continued.history]
+    assert [row["train_loss"] for row in whole.state.history] == [row["train_loss"] for row in continued.state.history]
 
 
 def everything(training: Trainer) -> list[torch.Tensor]:
-    modules = [training.encoder, training.head]
-    weigh = training.objective.state_dict().get("weigh", {})
+    modules = [training.model.encoder, training.model.head]
+    weigh = training.inner.objective.state_dict().get("weigh", {})
     weights = [value for module in modules for value in module.state_dict().values()]
-    return [*weights, *weigh.values(), *training.objective.rows().values()]
+    return [*weights, *weigh.values(), *training.inner.objective.rows().values()]
 
 
 @pytest.mark.parametrize("method", ["elr", "sop", "meta-weight-net"])
@@ -87,9 +87,9 @@ def test_lost_state_would_change_the_run(method, tmp_path):
         if row["epoch"] == 4:
             break
     continued = start(config, checkpoint=path)
-    continued.objective = start(config).objective
+    continued.inner.objective = start(config).inner.objective
     list(continued)
-    assert not torch.equal(whole.head.weight, continued.head.weight)
+    assert not torch.equal(whole.model.head.weight, continued.model.head.weight)
 
 
 @pytest.mark.parametrize("method", [*OBJECTIVES, *ANCHORS])
@@ -122,15 +122,15 @@ def test_errors_of_objective_settings_name_the_alternatives():
 def test_ldam_evaluates_and_saves_its_cosine_head(tmp_path):
     training = start(run_of("ldam-drw", training__epochs=3))
     list(training)
-    classifier = training.classifier()
+    classifier = training.outcome().classifier
     assert isinstance(classifier.head, CosineHead)
     classifier.save(tmp_path / "classifier.pt")
     loaded = Classifier.load(tmp_path / "classifier.pt")
-    images = torch.from_numpy(training.data.test.images.read())
+    images = torch.from_numpy(training.context.data.test.images.read())
     p = loaded(images)
     assert torch.equal(p, classifier(images))
-    assert torch.equal(p.argmax(1), training.best.predictions)
-    assert torch.allclose(p.amax(1), training.best.probabilities, atol=1e-5)
+    assert torch.equal(p.argmax(1), training.state.best.predictions)
+    assert torch.allclose(p.amax(1), training.state.best.probabilities, atol=1e-5)
 
 
 def test_cosine_head():

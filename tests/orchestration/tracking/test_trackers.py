@@ -78,7 +78,7 @@ def test_reports_arrive_in_order_and_closing_waits_for_them() -> None:
     assert told == []
 
 
-def test_an_outage_is_told_once_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outage_is_reported_once_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Delivery, "RETRY_AFTER_SECONDS", (0.05,) * 100)
     sink, told, away = Recorder(), [], threading.Event()
     away.set()
@@ -93,7 +93,7 @@ def test_an_outage_is_told_once_and_nothing_is_lost(monkeypatch: pytest.MonkeyPa
     assert told == ["T does not take reports, the runs go on: no answer"]
 
 
-def test_a_server_that_stays_away_costs_the_grid_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_never_answers_does_not_delay_the_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Delivery, "RETRY_AFTER_SECONDS", (1e6,))  # the end of the grid does not wait for it
     told: list[str] = []
     tries: list[None] = []
@@ -112,7 +112,7 @@ def test_a_server_that_stays_away_costs_the_grid_nothing(monkeypatch: pytest.Mon
     ]
 
 
-def test_a_tracker_that_hangs_is_left_behind() -> None:
+def test_a_tracker_that_hangs_is_abandoned() -> None:
     told, hang = [], threading.Event()
     delivery = Delivery("T", Recorder, told.append)
     delivery.put(lambda _: hang.wait())  # type: ignore[arg-type, return-value]
@@ -122,7 +122,7 @@ def test_a_tracker_that_hangs_is_left_behind() -> None:
     assert told == ["T: 4 reports were not delivered; the store has every value"]
 
 
-def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_waiting_reports_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Delivery, "MOST_WAITING", 10)
     told, sink, taken, hang = [], Recorder(), threading.Event(), threading.Event()
     delivery = Delivery("T", lambda: sink, told.append)
@@ -146,7 +146,7 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         (Tracking(wandb="p"), "wandb", "--wandb: wandb is not installed; pip install 'autodo[wandb]'"),
     ],
 )
-def test_a_library_that_is_not_installed_is_told_with_the_remedy(
+def test_a_missing_library_is_an_error_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch, tracking: Tracking, missing: str, remedy: str
 ) -> None:
     monkeypatch.setattr(
@@ -158,14 +158,14 @@ def test_a_library_that_is_not_installed_is_told_with_the_remedy(
     assert "\n" not in str(told.value)
 
 
-def test_a_folder_named_as_a_library_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_folder_named_as_a_library_is_not_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "no_such_library").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match="no_such_library is not installed"):
         settings._installed("--x", ["no_such_library"], "y")
 
 
-def test_a_path_is_no_tracking_uri() -> None:
+def test_a_path_is_not_a_tracking_uri() -> None:
     with pytest.raises(ConfigError, match="--mlflow 'mlruns': is not a tracking URI, such as http"):
         Tracking(mlflow="mlruns").check()
 
@@ -320,7 +320,7 @@ def test_attempts_at_a_run_are_one_run_in_mlflow(mlflow_uri: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_an_mlflow_server_that_is_away_is_told(mlflow_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_mlflow_server_that_does_not_answer_is_reported(mlflow_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     told: list[str] = []
     delivery = Delivery("MLflow", lambda: MlflowTracker("http://127.0.0.1:9", "grid"), told.append)
@@ -361,7 +361,7 @@ print(*(run.run_id for run in runs))
     assert done.stderr == ""
 
 
-def test_wandb_without_a_key_is_told_before_anything_starts(tmp_path: Path) -> None:
+def test_wandb_without_a_key_is_an_error_before_anything_starts(tmp_path: Path) -> None:
     pytest.importorskip("wandb", reason="autodo[wandb] is not installed")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     done = subprocess.run(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autodo.data.image_set import Integers
+from autodo.data.images.image_set import Integers
 from autodo.errors import ConfigError, DataError
 from autodo.seeds import numpy_generator
 
