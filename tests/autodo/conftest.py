@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.workers import WorkerPool
+from autodo.testing.process_groups import WorkerPool
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,8 @@ import contextlib
 import pytest
 import torch
 
+from autodo.testing.process_groups import FakeGroup
 from autodo.training import checkpoint
-from tests.workers import FakeGroup
 
 RUN = "digits_x"
 POSITIONS = [torch.tensor([0, 2, 5]), torch.tensor([1, 3, 4])]

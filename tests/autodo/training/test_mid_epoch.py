@@ -13,11 +13,11 @@ from autodo.config.run import RunConfig
 from autodo.data import load, prepare
 from autodo.errors import TrainingDiverged
 from autodo.points.storage import TableStorage
+from autodo.testing.process_groups import WorkerPool
 from autodo.training import checkpoint as checkpoints
 from autodo.training.trainer import Trainer
 from tests.autodo.distributed import group_jobs as jobs
 from tests.autodo.training.killed_training import train_until_step
-from tests.workers import WorkerPool
 
 # 240 train points: 8 steps an epoch, with a checkpoint after 3, 6 and 8.
 STEPS, EVERY = 8, 3

@@ -26,10 +26,10 @@ from autodo.data.stream.pool import WORKERS_VARIABLE, close_pools
 from autodo.data.stream.streamed_images import StreamedImages
 from autodo.errors import DataError, ImageLost
 from autodo.search.search_data import search_subset
+from autodo.testing.process_groups import WorkerPool
 from autodo.training.trainer import Trainer
 from tests.autodo.distributed import group_jobs as jobs
 from tests.autodo.training.killed_training import train_until_step
-from tests.workers import WorkerPool
 
 SIDE, CLASSES, EACH = 16, 3, 40
 TIMINGS = {"seconds", "inner_seconds", "outer_seconds", "eval_seconds", "images_per_second", "peak_memory_bytes"}
