@@ -1,8 +1,8 @@
-"""Errors that a person can act on; the command line prints their text and no traceback."""
+"""Errors that a user can act on; the command line prints their text without a traceback."""
 
 
 class UserError(ValueError):
-    """Something that the user gave is wrong; the message names it, where it stands and the remedy."""
+    """An input of the user is wrong; the message names the value, its place and the remedy."""
 
 
 class ConfigError(UserError):
@@ -14,7 +14,7 @@ class DataError(UserError):
 
 
 class ImageLost(DataError):
-    """An image that could be read when a run began cannot be read any more."""
+    """An image that was readable at the start of a run cannot be read any more."""
 
 
 class StoreError(UserError):
@@ -22,16 +22,16 @@ class StoreError(UserError):
 
 
 class StoreRefused(StoreError):
-    """Something in a store is not followed; waiting does not help."""
+    """A store is refused, or something in it; retrying does not help."""
 
 
 class TrainingDiverged(RuntimeError):
     """The loss or lambda became NaN or infinite.
 
     Args:
-        what: the value that did.
-        epoch: the epoch in which it happened, counted from 0.
-        checkpoint_epoch: how many epochs the last good checkpoint holds; 0 if there is none.
+        what: name of the value.
+        epoch: epoch in which it happened, counted from 0.
+        checkpoint_epoch: number of epochs in the last good checkpoint; 0 if there is none.
     """
 
     def __init__(self, what: str, epoch: int, checkpoint_epoch: int) -> None:
@@ -42,7 +42,7 @@ class TrainingDiverged(RuntimeError):
 
     def __str__(self) -> str:
         kept = (
-            f"the checkpoint holds the {self.checkpoint_epoch} good epochs before"
+            f"the checkpoint has {self.checkpoint_epoch} good epochs"
             if self.checkpoint_epoch
             else "there is no checkpoint before it"
         )

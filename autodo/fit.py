@@ -13,7 +13,8 @@ from autodo.errors import ConfigError
 from autodo.io.storage import StrPath
 from autodo.progress import Progress
 from autodo.results.outcome import Outcome
-from autodo.training.trainer import Row, Trainer
+from autodo.training.state import Row
+from autodo.training.trainer import Trainer
 
 
 def default_device() -> str:

@@ -1,8 +1,8 @@
 """Losses between a target distribution q and the prediction p = softmax(logits), with their derivatives in the logits.
 
-The hypergradient needs the residual and the Hessian of the loss in the logits; both have closed forms, so the outer
-problem is arithmetic on [B, C] and needs no second backward pass.
-Everything is given as logarithms: `log_p`, `log_q` [B, C]; `tangent` [B, C] is a direction in the logits.
+The hypergradient needs the residual and the Hessian of the loss in the logits. Both have closed forms, so the outer
+problem is arithmetic on [B, C] without a second backward pass.
+Arguments are logarithms: `log_p`, `log_q` [B, C]; `tangent` [B, C] is a direction in the logits.
 """
 
 from typing import Protocol
@@ -14,7 +14,7 @@ from autodo.config.bilevel import LossName
 
 
 class Loss(Protocol):
-    """A loss per point and its derivatives in the logits."""
+    """Loss per point, with its derivatives in the logits."""
 
     @staticmethod
     def value(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ class Loss(Protocol):
 
 
 def one_hot(labels: Tensor, classes: int, dtype: torch.dtype) -> Tensor:
-    """1 at the label, 0 elsewhere; unlike torch's it looks at no value first. Shape: [B] int64 -> [B, classes]."""
+    """One-hot labels, without the value checks of torch's function. Shape: [B] int64 -> [B, classes]."""
     return (labels[:, None] == torch.arange(classes, device=labels.device)).to(dtype)
 
 
@@ -44,7 +44,7 @@ def softmax_curvature(p: Tensor, tangent: Tensor) -> Tensor:
 
 
 class CrossEntropy:
-    """-sum q log p. `log_q` may hold -inf (a hard label)."""
+    """-sum q log p. `log_q` may contain -inf (a hard label)."""
 
     @staticmethod
     def value(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class CrossEntropy:
 
 
 class KL(CrossEntropy):
-    """KL(q || p) = sum q (log q - log p); differs from the cross-entropy by the entropy of q, which lam^S moves."""
+    """KL(q || p) = sum q (log q - log p): cross-entropy minus the entropy of q, which depends on lam^S."""
 
     @staticmethod
     def value(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -81,7 +81,9 @@ class SymmetricKL:
     @staticmethod
     def residual(log_p: Tensor, log_q: Tensor) -> Tensor:
         p = log_p.exp()
-        return (p - log_q.exp() + _reverse_residual(log_p, log_q)) / 2
+        c = log_p - log_q
+        reverse = p * (c - (p * c).sum(1, keepdim=True))
+        return (p - log_q.exp() + reverse) / 2
 
     @staticmethod
     def hessian_product(log_p: Tensor, log_q: Tensor, tangent: Tensor) -> Tensor:
@@ -91,12 +93,6 @@ class SymmetricKL:
         m = p * (c - k)
         forward = softmax_curvature(p, tangent)
         return (forward * (2 + c - k) - p * (m * tangent).sum(1, keepdim=True)) / 2
-
-
-def _reverse_residual(log_p: Tensor, log_q: Tensor) -> Tensor:
-    p = log_p.exp()
-    c = log_p - log_q
-    return p * (c - (p * c).sum(1, keepdim=True))
 
 
 LOSSES: dict[LossName, type[Loss]] = {

@@ -1,4 +1,4 @@
-"""Every random stream derives from the run's seed and a name, so a resumed run needs no saved generator state."""
+"""Random streams, derived from the seed of the run and a name, so that resuming needs no saved generator state."""
 
 import contextlib
 import hashlib
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 
 def derive(seed: int, *names: str | int) -> int:
-    """A 63-bit seed for the stream called `names`; streams of different names or seeds are independent."""
+    """Derive a 63-bit seed for the stream `names`; different names or seeds give independent streams."""
     text = "/".join(str(part) for part in (seed, *names))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def numpy_generator(seed: int, *names: str | int) -> np.random.Generator:
-    """numpy generator of the stream called `names`."""
+    """Make the numpy generator of the stream `names`."""
     return np.random.default_rng(derive(seed, *names))
 
 
 def torch_generator(seed: int, *names: str | int, device: "torch.device | str" = "cpu") -> "torch.Generator":
-    """torch generator of the stream called `names`, on `device`."""
+    """Make the torch generator of the stream `names`, on `device`."""
     import torch
 
     return torch.Generator(device=device).manual_seed(derive(seed, *names))
@@ -31,10 +31,10 @@ def torch_generator(seed: int, *names: str | int, device: "torch.device | str" =
 
 @contextlib.contextmanager
 def initial_weights(seed: int) -> Iterator[None]:
-    """Layers that are made here, in host memory, draw their initial weights from this seed.
+    """Make layers that are built in this block draw their initial weights from a seed.
 
-    They draw from torch's global generator, which is afterwards as it was. Those of GPUs are left alone: to ask for
-    their state would start CUDA, also where a run trains on the CPU.
+    Layers draw from torch's global CPU generator, whose state is restored afterwards. The generators of GPUs are not
+    touched, because reading their state would start CUDA even for a run on the CPU.
     """
     import torch
 
@@ -44,16 +44,16 @@ def initial_weights(seed: int) -> Iterator[None]:
 
 
 def host_generator(generator: "torch.Generator") -> "torch.Generator":
-    """For numbers that the host must know: the generator itself if it is in host memory, else one that derives from it.
+    """Generator for numbers that the host needs: the generator itself on the CPU, else one derived from its state.
 
-    Asked for such a number a GPU would finish all of its work first. What derives from a GPU's generator is another
-    stream each time, and the same again in the same place of a run.
+    Reading a random number from a GPU would wait for all of its work. Each call derives another stream,
+    reproducibly for the same point of a run.
     """
     import torch
 
     if generator.device.type == "cpu":
         return generator
-    state = generator.get_state()  # seed and offset, which are kept in host memory
-    torch.rand((), generator=generator, device=generator.device)  # the offset is another one the next time
+    state = generator.get_state()  # seed and offset, which are in host memory
+    torch.rand((), generator=generator, device=generator.device)  # advances the offset
     digest = hashlib.sha256(state.numpy().tobytes()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -27,7 +27,7 @@ from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
 from autodo.data import load, prepare
 from autodo.data.batches import shuffled_batches
-from autodo.data.image_set import Dataset, ImageSet, Integers, Pixels
+from autodo.data.images.image_set import Dataset, ImageSet, Integers, Pixels
 from autodo.distributed.process_group import SINGLE_PROCESS
 from autodo.training.trainer import Trainer
 
@@ -92,23 +92,23 @@ def with_classes(dataset: Dataset, classes: int) -> Dataset:
 
 def batches_of(training: Trainer) -> Iterator[Measured]:
     """The first batches of an outer pass; lam stays as it is."""
-    outer, points, head = training.outer, training.points, training.head
-    assert outer is not None
+    assert training.outer is not None
+    outer, points, head = training.outer.outer_pass, training.points, training.model.head
     config = outer.config
     generator = torch.Generator().manual_seed(0)
-    val = training._evaluate(training.val_images, training.val_labels)
+    val = training.evaluator.evaluate(training.loaders.val)
     size = training.config.training.batch_size
-    val_points, train_points = torch.arange(len(val.labels)), torch.arange(len(training.images))
+    val_points, train_points = torch.arange(len(val.labels)), torch.arange(len(training.loaders.train.images))
     val_batches = list(shuffled_batches(val_points, len(val_points), size, generator, SINGLE_PROCESS))
     train_batches = list(shuffled_batches(train_points, len(train_points), size, generator, SINGLE_PROCESS))
-    training.encoder.eval()
+    training.model.encoder.eval()
     for (batch, count), (chosen, val_count) in list(zip(train_batches, val_batches * 9, strict=False))[:BATCHES]:
         v = validation_gradient(val.logits[chosen], val.features[chosen], val.labels[chosen], count=val_count)
         rows = points.table.rows(batch).requires_grad_()
         view = points.view(batch, rows)
         with torch.no_grad():
-            pixels = training.pipeline.train_view(training.images[batch], generator, view.augment)
-            features = training.encoder(pixels)
+            pixels = training.model.pipeline.train_view(training.loaders.train.images[batch], generator, view.augment)
+            features = training.model.encoder(pixels)
             logits = head(features)
             options = {"damping": outer.damping, "count": count}
             full = hessian_matvec(outer.loss, logits, features, view.weights, view.log_targets, **options)
@@ -124,7 +124,7 @@ def batches_of(training: Trainer) -> Iterator[Measured]:
                 outer.loss, logits, features, view.weights, view.log_targets, u[scale], count=count
             )
             (gradient,) = torch.autograd.grad(objective, rows, retain_graph=True)
-            soft = gradient[:, -len(training.data.class_names) :].double().abs()
+            soft = gradient[:, -len(training.context.data.class_names) :].double().abs()
             root = (1 - ALPHA) ** 0.5 * soft[soft > 0]
             ratios |= {(scale, eps): root / (root + eps) for eps in EPSILONS}
         known = (None, None) if solved is None else (cosine(v, solved), cosine(u["sum"], solved))
@@ -143,7 +143,7 @@ def measure(dataset: Dataset, classes: int, epochs: int) -> list[Measured]:
     data = prepare(with_classes(dataset, classes), run)
     training = Trainer(run, data)
     for epoch in range(epochs):
-        training._inner_phase(epoch)
+        training.inner.run(epoch)
     return list(batches_of(training))
 
 

@@ -231,6 +231,7 @@ def train_bare(runs: list[RunConfig], folder: Path) -> None:
 def launch(runs: list[RunConfig], folder: Path) -> None:
     """The runs on a Ray of this machine, its start and end included."""
     from orchestration import launch as on_ray
+    from orchestration.execution.options import LaunchSettings
     from orchestration.ray_cluster.cluster import Cluster
 
     store = Store(folder).create()
@@ -240,7 +241,7 @@ def launch(runs: list[RunConfig], folder: Path) -> None:
         store,
         Console(file=io.StringIO()),
         cluster=Cluster(),
-        options=on_ray.Options(),
+        options=LaunchSettings(),
     )
     assert progress.done == len(runs), progress.failed
 

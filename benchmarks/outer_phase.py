@@ -28,7 +28,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.nn import functional as F
 
-from autodo.bilevel.frozen import frozen
+from autodo.bilevel.frozen import frozen_copy
 from autodo.bilevel.inverse_hessian import build_solver
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
@@ -97,15 +97,13 @@ def table(name: str, network: Network, device: torch.device, repeat: int) -> Tab
     configs = {method: config_of(method, name, network, points) for method in ("baseline", *METHODS)}
     trainings = {method: Trainer(config, data, device=str(device)) for method, config in configs.items()}
     for training in trainings.values():
-        training._inner_phase(0)
-    evaluations = {
-        method: training._evaluate(training.val_images, training.val_labels) for method, training in trainings.items()
-    }
+        training.inner.run(0)
+    evaluations = {method: training.evaluator.evaluate(training.loaders.val) for method, training in trainings.items()}
 
     phases: dict[str, Callable[[], object]] = {
-        "baseline": partial(trainings["baseline"]._inner_phase, 1),
+        "baseline": partial(trainings["baseline"].inner.run, 1),
         "oracle": partial(oracle_pass, trainings["autodo-aws"], torch.Generator(device).manual_seed(0)),
-        "inner": partial(trainings["autodo-aws"]._inner_phase, 1),
+        "inner": partial(trainings["autodo-aws"].inner.run, 1),
     }
     for key, backward in (("forward", False), ("both", True)):
         phases[key] = partial(floor_pass, trainings["baseline"], backward=backward)
@@ -203,39 +201,41 @@ def config_of(method: str, name: str, network: Network, points: int) -> RunConfi
 
 def outer_pass(training: Trainer, val: Evaluation) -> None:
     """As after an epoch."""
-    training._outer_phase(1, val)
+    training.outer.run(1, val)
 
 
 def floor_pass(training: Trainer, *, backward: bool) -> None:
     """What an outer pass does at least: the encoder once for each point, and back to the images if g_A is learned."""
-    encoder = frozen(training.encoder).requires_grad_(False)
-    for images in training.images.in_order(training.config.training.batch_size):
-        pixels = training.pipeline.test_view(images).requires_grad_(backward)
+    encoder = frozen_copy(training.model.encoder).requires_grad_(False)
+    for images in training.loaders.train.images.in_order(training.config.training.batch_size):
+        pixels = training.model.pipeline.test_view(images).requires_grad_(backward)
         features = encoder(pixels)
         if backward:
             torch.autograd.grad(features.sum(), pixels)
-    training.encoder.requires_grad_(True)  # the frozen copy has the same weights
+    training.model.encoder.requires_grad_(True)  # the frozen copy has the same weights
 
 
 def oracle_pass(training: Trainer, generator: torch.Generator) -> None:
     """The same as the paper's outer pass, by plain autograd through the whole network; draws in the same order."""
-    config, encoder, head, points = training.config, training.encoder, training.head, training.points
+    config, encoder, head, points = training.config, training.model.encoder, training.model.head, training.points
     assert config.outer is not None
     encoder.eval()
     weight = head.weight
-    everything = torch.arange(len(training.images), device=training.device)
-    val = torch.arange(len(training.val_images), device=training.device)
+    everything = torch.arange(len(training.loaders.train.images), device=training.context.device)
+    val = torch.arange(len(training.loaders.val.images), device=training.context.device)
     val_batches: list[Tensor] = []
     for batch in epoch_batches(everything, config.training.batch_size, generator):
         if not val_batches:
             val_batches = list(epoch_batches(val, config.training.batch_size, generator))
         chosen = val_batches.pop()
-        logits = head(encoder(training.pipeline.test_view(training.val_images[chosen])))
-        (gradient,) = torch.autograd.grad(F.cross_entropy(logits, training.val_labels[chosen]), weight)
+        logits = head(encoder(training.model.pipeline.test_view(training.loaders.val.images[chosen])))
+        (gradient,) = torch.autograd.grad(F.cross_entropy(logits, training.loaders.val.labels[chosen]), weight)
 
         rows = points.table.rows(batch).requires_grad_()
         view = points.view(batch, rows)
-        features = encoder(training.pipeline.train_view(training.images[batch], generator, view.augment))
+        features = encoder(
+            training.model.pipeline.train_view(training.loaders.train.images[batch], generator, view.augment)
+        )
 
         inner = partial(inner_loss, training, view, features)
         (slope,) = torch.autograd.grad(inner(weight), weight, create_graph=True)
@@ -248,7 +248,7 @@ def inner_loss(training: Trainer, view: PointView, features: Tensor, weight: Ten
     """Mean loss of a batch and weight decay, as functions of the last layer's weight."""
     config = training.config
     assert config.outer is not None
-    losses = plain_loss(config.method.loss, features @ weight.T + training.head.bias, view.log_targets.exp())
+    losses = plain_loss(config.method.loss, features @ weight.T + training.model.head.bias, view.log_targets.exp())
     decay = config.outer.damping + config.training.weight_decay
     return (view.weights * losses).mean() + decay * weight.square().sum() / 2
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -27,6 +28,7 @@ from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.data import DataSplits, load, prepare
 from autodo.io.atomic import atomic_path
+from autodo.training.context import RunContext
 from autodo.training.task_model import best_model
 from autodo.training.trainer import Trainer
 from benchmarks.outer_variants import (
@@ -141,19 +143,19 @@ def measure(cell: Cell, config: RunConfig, data: DataSplits) -> dict[str, Any]:
     """Trains, and gives a row of the results."""
     few = data.test.take(np.arange(FEW))
     training = Trainer(config, DataSplits(data.train, data.val, few, data.class_names))
-    # Own time: other programs are at work as well.
-    training._clock = time.process_time
     alter = VARIANTS[cell.variant].alter
     if alter is not None:
         alter(training)
     epochs, steps = [], [0]
-    for epoch in training:
-        epochs.append(epoch)
-        steps.append(training.points.table.steps)
-    assert training.best is not None
-    model = best_model(training.best, config, data, training.device)
-    test = training._share(data.test)
-    last, tested = training._evaluate(*test).scores(), training._evaluate(*test, model=model).scores()
+    # The process's own time: other programs are at work as well.
+    with mock.patch.object(RunContext, "clock", side_effect=time.process_time):
+        for epoch in training:
+            epochs.append(epoch)
+            steps.append(training.points.table.steps)
+    assert training.state.best is not None
+    model = best_model(training.state.best, training.context, training.context.device)
+    test = training.loaders.load_shard(data.test)
+    last, tested = (training.evaluator.evaluate(test, which).scores() for which in (None, model))
     wrong = tested.predictions != tested.labels
     minority = tested.labels >= len(data.class_names) // 2
     return {
@@ -162,7 +164,7 @@ def measure(cell: Cell, config: RunConfig, data: DataSplits) -> dict[str, Any]:
         "error": 100 * float(wrong.double().mean()),
         "last_error": 100 * last.error,
         "minority_error": 100 * float(wrong[minority].double().mean()),
-        "val_error": 100 * training.best.val_error,
+        "val_error": 100 * training.state.best.val_error,
         "passes": sum(now > before for before, now in pairwise(steps)),
         "inner_seconds": sum(row["inner_seconds"] for row in epochs),
         "outer_seconds": sum(row["outer_seconds"] for row in epochs),

@@ -3,18 +3,20 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor
 
-import autodo.training.trainer
 from autodo.bilevel.outer_pass import OuterPass
 from autodo.config.run import SplitName
 from autodo.data.batches import shuffled_batches
-from autodo.data.split import stratified_split
+from autodo.data.images.split import stratified_split
 from autodo.evaluation import Evaluation
 from autodo.points.table import PointTable
+from autodo.training import inner_loop
+from autodo.training.context import PhaseResult
 from autodo.training.trainer import Trainer
 
 
@@ -29,7 +31,7 @@ class Variant(NamedTuple):
 def replace_outer(training: Trainer, kind: type[OuterPass]) -> None:
     """Outer passes of another kind from now on."""
     assert training.outer is not None
-    training.outer.__class__ = kind
+    training.outer.outer_pass.__class__ = kind
 
 
 def adapt_damping(training: Trainer, share: float) -> None:
@@ -54,7 +56,7 @@ def damp_by_val(training: Trainer, images: float) -> None:
     minimum this damping makes u the most probable one.
     """
     assert training.outer is not None
-    training.outer.damping += images / len(training.data.val)
+    training.outer.outer_pass.damping += images / len(training.context.data.val)
 
 
 def stop_early(training: Trainer, share: float) -> None:
@@ -62,7 +64,7 @@ def stop_early(training: Trainer, share: float) -> None:
 
     class Early(OuterPass):
         def run(self, *arguments: Any) -> None:
-            if training.epoch < share * training.config.training.epochs:
+            if training.state.epoch < share * training.config.training.epochs:
                 super().run(*arguments)
 
     replace_outer(training, Early)
@@ -78,11 +80,11 @@ def halves_of(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 
 def take_halves(training: Trainer) -> None:
     """One half of val gives the gradient of a pass, the other that of the next."""
-    halves = halves_of(training.val_labels, training.config.seed)
+    halves = halves_of(training.loaders.val.labels, training.config.seed)
 
     class Halves(OuterPass):
         def run(self, val: Evaluation, *arguments: Any) -> None:
-            super().run(part_of(val, halves[training.epoch % 2]), *arguments)
+            super().run(part_of(val, halves[training.state.epoch % 2]), *arguments)
 
     replace_outer(training, Halves)
 
@@ -98,24 +100,21 @@ def cross_fit(training: Trainer) -> None:
     Until the outer phase starts all of them are.
     """
     take_halves(training)
-    halves = halves_of(training.val_labels, training.config.seed)
+    halves = halves_of(training.loaders.val.labels, training.config.seed)
 
     def held_out(points: Tensor, total: int, batch_size: int, generator: torch.Generator, workers: Any) -> Any:
-        if training.epoch >= training.config.outer_start:
-            held = training.train_size + halves[training.epoch % 2]
+        if training.state.epoch >= training.config.outer_start:
+            held = training.loaders.train_size + halves[training.state.epoch % 2]
             points = points[~torch.isin(points, held)]
         return shuffled_batches(points, len(points), batch_size, generator, workers)
 
-    original = training._inner_phase
+    original = training.inner.run
 
-    def inner_phase(epoch: int) -> tuple[float, float]:
-        autodo.training.trainer.shuffled_batches = held_out
-        try:
+    def run_without_half(epoch: int) -> PhaseResult:
+        with mock.patch.object(inner_loop, "shuffled_batches", held_out):
             return original(epoch)
-        finally:
-            autodo.training.trainer.shuffled_batches = shuffled_batches
 
-    training._inner_phase = inner_phase  # type: ignore[method-assign]
+    training.inner.run = run_without_half  # type: ignore[method-assign]
 
 
 Rule = Callable[[Tensor, Tensor, float], Tensor]

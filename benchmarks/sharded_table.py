@@ -293,7 +293,7 @@ def _different(state: dict[str, Any], whole: PointTable, positions: Tensor) -> i
     """Rows of which any bit differs."""
     assert state["steps"] == whole.steps
     wrong = torch.zeros(len(positions), dtype=torch.bool)
-    for name, column in whole.state_dict().items():
+    for name, column in whole.state.state_dict().items():
         if isinstance(column, Tensor):
             wrong |= (state[name] != column[positions]).reshape(len(positions), -1).any(1)
     return int(wrong.sum())
@@ -385,15 +385,15 @@ def count_network() -> Counted:
     points = network.batches * network.batch_size
     data, config = made_up(network, points), config_of("autodo-exact-aws", "small-cnn", network, points)
     probe = Trainer(config, data)
-    shape = (probe.head.weight.shape[0], probe.head.weight.shape[1])
+    shape = (probe.model.head.weight.shape[0], probe.model.head.weight.shape[1])
     group = Counting(shape, probe.points.table.values.shape[1])
     training = Trainer(config, data, group=group)
     collections.deque(training, maxlen=0)
     training.outcome()
-    parameters = sum(one.numel() for one in [*training.encoder.parameters(), *training.head.parameters()])
-    passes = sum(row["outer_phase"] for row in training.history)
+    parameters = sum(one.numel() for one in [*training.model.encoder.parameters(), *training.model.head.parameters()])
+    passes = sum(row["outer_phase"] for row in training.state.history)
     return Counted(
-        group.size, group.sent, group.calls, network.batches * len(training.history), passes, parameters, shape
+        group.size, group.sent, group.calls, network.batches * len(training.state.history), passes, parameters, shape
     )
 
 

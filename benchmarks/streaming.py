@@ -1,14 +1,14 @@
-"""What reading images from their files costs: images a second, and memory over several epochs.
+"""Speed of reading images from their files, in images a second, and memory over several epochs.
 
     make bench            # or: python -m benchmarks.streaming [--images 5000] [--workers 2] [--device cuda]
 
-A made tree of JPEGs of about 500x375 in class folders, and the same in tar shards, is read in random order with
+A synthetic tree of JPEGs of about 500x375 in class folders, and the same in tar shards, is read in random order with
 RandomResizedCrop to 224: by torchvision's ImageFolder with ToTensor in a DataLoader, and by StreamedImages from the
-folders and from the shards. Each round reads all images by each of them in turn. Images of StreamedImages are bytes, a
-quarter of what ToTensor gives; they become floats on the device, in a batch.
+folders and from the shards. In each round every reader reads all images. StreamedImages gives bytes, a quarter of what
+ToTensor gives; they become floats on the device, in a batch.
 
-What a processor takes for the pixels of a file, as training and as evaluation want them, is this thread's own time: for
-files of about 55 kB, and as large as those of ImageNet's train set.
+Decoding times of one processor, for training and for evaluation, are this thread's CPU time: for files of about 55 kB,
+and as large as those of ImageNet's train set.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from autodo.config.dataset import DatasetConfig
 from autodo.data import load
-from autodo.data.files.crop import pixels_of
+from autodo.data.files.decode import pixels_of
 from autodo.data.stream.pool import WORKERS_VARIABLE
 from autodo.data.stream.streamed_images import CropParameters, StreamedImages
 from benchmarks.table import Row, machine, tell
@@ -74,7 +74,7 @@ def main() -> None:
         size = sum(file.stat().st_size for file in tree.rglob("*.jpg")) / given.images
     console = Console()
     console.print(
-        f"{given.images:,} JPEGs of {size / 1e3:.0f} kB; looked at once in {index_seconds:.1f} s; "
+        f"{given.images:,} JPEGs of {size / 1e3:.0f} kB; checked once in {index_seconds:.1f} s; "
         f"{given.workers} workers; {machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
     )
     console.print(rate_table(rates))
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def memory_of(epoch: Epoch, rounds: int, device: str | None) -> list[float]:
-    """Memory in MB of this process and its children after each of some epochs."""
+    """Memory in MB of this process and its children after each epoch."""
     memory = []
     for number in range(rounds):
         read(epoch(number), device)
@@ -99,7 +99,7 @@ def memory_of(epoch: Epoch, rounds: int, device: str | None) -> list[float]:
 def measure(readers: dict[str, Epoch], rounds: int, device: str | None) -> dict[str, list[float]]:
     """Images a second of each reader in each round."""
     for epoch in readers.values():
-        read(epoch(0), device, most=4)  # processes start, files come into the page cache
+        read(epoch(0), device, most=4)  # starts processes and fills the page cache
     rates: dict[str, list[float]] = {name: [] for name in readers}
     for number in range(1, rounds + 1):
         for name, epoch in readers.items():
@@ -110,7 +110,7 @@ def measure(readers: dict[str, Epoch], rounds: int, device: str | None) -> dict[
 
 
 def read(batches: Iterator[Tensor], device: str | None, most: int | None = None) -> int:
-    """Goes through batches; how many images there were."""
+    """Reads batches; returns the number of images."""
     images = 0
     for number, batch in enumerate(batches, start=1):
         images += len(batch if device is None else batch.to(device, non_blocking=True))
@@ -122,7 +122,7 @@ def read(batches: Iterator[Tensor], device: str | None, most: int | None = None)
 
 
 def image_folder(tree: Path, workers: int, *, pinned: bool) -> Epoch:
-    """torchvision's reading of class folders."""
+    """An epoch of torchvision's ImageFolder."""
     from torch.utils.data import DataLoader
     from torchvision import transforms
     from torchvision.datasets import ImageFolder
@@ -142,7 +142,7 @@ def streamed_images(path: Path) -> StreamedImages:
 
 
 def streamed_epoch(images: StreamedImages) -> Epoch:
-    """Reading as a training does it."""
+    """An epoch of StreamedImages, read as in training."""
 
     def epoch(number: int) -> Iterator[Tensor]:
         order = np.random.default_rng(number).permutation(len(images))
@@ -154,7 +154,7 @@ def streamed_epoch(images: StreamedImages) -> Epoch:
 
 
 def resident_mb() -> float:
-    """Memory of this process and its children, what they share counted once; libraries' files are not in it."""
+    """Memory in MB of this process and its children, shared memory counted once, without mapped library files."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     total = 0
     for process in ("self", *children):
@@ -164,7 +164,7 @@ def resident_mb() -> float:
 
 
 def decoding_ms(count: int = 60, turns: int = 5) -> dict[tuple[int, str], float]:
-    """This thread's milliseconds for the pixels of one of some JPEGs of 500x375, by kB and purpose: medians."""
+    """Median CPU time per JPEG of 500x375 in milliseconds, by size in kB and purpose."""
     scenes = [scene(np.random.default_rng(number)).crop((0, 0, 500, 375)) for number in range(count)]
     files = {size: [_jpeg(image, 1000 * size) for image in scenes] for size in (55, 110)}
     purposes = {"training": CropParameters(SCALE, seed=0), "evaluation": None}
@@ -179,7 +179,7 @@ def decoding_ms(count: int = 60, turns: int = 5) -> dict[tuple[int, str], float]
 
 
 def _jpeg(image: "Image.Image", size: int) -> bytes:
-    """An image as JPEG of the quality whose size is nearest to so many bytes."""
+    """An image as a JPEG of about `size` bytes."""
     files = []
     for quality in range(70, 100):
         file = io.BytesIO()
@@ -189,7 +189,7 @@ def _jpeg(image: "Image.Image", size: int) -> bytes:
 
 
 def write_tree(root: Path, count: int) -> None:
-    """Class folders of JPEGs: cut, at another place each, out of smooth noise with grain, as large as photos are."""
+    """Writes class folders of JPEGs as large as photos, each a different crop of smooth noise with grain."""
     from PIL import Image
 
     scenes = [scene(np.random.default_rng(number)) for number in range(SCENES)]
@@ -205,7 +205,7 @@ def write_tree(root: Path, count: int) -> None:
 
 
 def scene(generator: np.random.Generator, width: int = 640, height: int = 510) -> "Image.Image":
-    """Noise of several sizes, of the coarse the most, as photos have it."""
+    """Noise of several scales, the coarse ones strongest, as in photos."""
     from PIL import Image
 
     pixels = np.full((height, width, 3), 120.0)
@@ -217,7 +217,7 @@ def scene(generator: np.random.Generator, width: int = 640, height: int = 510) -
 
 
 def write_shards(tree: Path, root: Path) -> None:
-    """The same images as webdataset writes them."""
+    """Writes the same images into tar shards with webdataset."""
     from webdataset import ShardWriter
 
     root.mkdir()
@@ -228,7 +228,7 @@ def write_shards(tree: Path, root: Path) -> None:
 
 
 def ratios(rates: dict[str, list[float]]) -> dict[str, float]:
-    """Images a second over those of the plain reader in the same round: the medians."""
+    """Median over the rounds of images a second relative to the plain reader."""
     plain = rates[PLAIN]
     return {
         name: statistics.median(ours / theirs for ours, theirs in zip(rounds, plain, strict=True))
@@ -238,7 +238,7 @@ def ratios(rates: dict[str, list[float]]) -> dict[str, float]:
 
 
 def rate_table(rates: dict[str, list[float]]) -> Table:
-    """Medians and ranges over the rounds."""
+    """Table of medians and ranges over the rounds."""
     table = Table("reader", "median", "range", f"over {PLAIN}", title="images a second", title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
@@ -250,7 +250,7 @@ def rate_table(rates: dict[str, list[float]]) -> Table:
 
 
 def decoding_table(own: dict[tuple[int, str], float]) -> Table:
-    """Of one processor."""
+    """Table of decoding times of one processor."""
     table = Table("JPEG", "for", "ms", "images/s", title="pixels of a file, one processor", title_justify="left")
     for (kilobytes, what), milliseconds in own.items():
         table.add_row(f"{kilobytes} kB", what, f"{milliseconds:.2f}", f"{1e3 / milliseconds:.0f}")
@@ -258,7 +258,7 @@ def decoding_table(own: dict[tuple[int, str], float]) -> Table:
 
 
 def memory_table(memory: list[float]) -> Table:
-    """Memory after every epoch."""
+    """Table of memory after each epoch."""
     table = Table(title="memory of all processes after each epoch, MB", title_justify="left")
     for number in range(1, len(memory) + 1):
         table.add_column(str(number), justify="right")

@@ -206,17 +206,21 @@ def training_table(load: Load, device: torch.device, repeat: int, *, compiled: b
     }
     ours = next(iter(kinds))
     first = trainings[f"ours, {ours}"]
-    images = first.images[torch.arange(load.images, device=device)]
+    images = first.loaders.train.images[torch.arange(load.images, device=device)]
     encoder, head = build(load.model, in_channels=3, image_size=32, classes=10)
     network = nn.Sequential(encoder, head).to(device).to(memory_format=torch.contiguous_format)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, nesterov=True)
     pictures = loader(
-        Pictures(data.train.images.read(), data.train.labels, first.pipeline, policy=False), load.batch_size, device
+        Pictures(data.train.images.read(), data.train.labels, first.model.pipeline, policy=False),
+        load.batch_size,
+        device,
     )
     phases: dict[str, Callable[[], object]] = {
         "ordinary": partial(ordinary_epoch, pictures, network, optimizer, device),
-        **{name: partial(training._inner_phase, 0) for name, training in trainings.items()},
-        "data": partial(data_epoch, images, first.pipeline, load.batch_size, torch.Generator(device).manual_seed(0)),
+        **{name: partial(training.inner.run, 0) for name, training in trainings.items()},
+        "data": partial(
+            data_epoch, images, first.model.pipeline, load.batch_size, torch.Generator(device).manual_seed(0)
+        ),
     }
     seconds = in_turns(phases, repeat, device)
 

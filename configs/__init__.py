@@ -1,1 +1,1 @@
-"""The shipped recipes (datasets/), presets (methods/) and grids (grids/) in YAML; autodo.config.recipes finds them."""
+"""Shipped recipes (datasets/), presets (methods/) and grids (grids/) in YAML, loaded by autodo.config.shipped."""

@@ -60,7 +60,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "autodo/points/table.py": _POINTS,
     "autodo/losses.py": ("tests/autodo/test_losses.py", "tests/autodo/objectives/test_formulas.py"),
     "autodo/data/distort.py": ("tests/autodo/data/test_distort.py", "tests/autodo/data/test_prepare.py"),
-    "autodo/data/split.py": ("tests/autodo/data/test_split.py", "tests/autodo/data/test_prepare.py"),
+    "autodo/data/images/split.py": ("tests/autodo/data/test_split.py", "tests/autodo/data/test_prepare.py"),
     "autodo/data/sharding.py": ("tests/autodo/data/test_sharding.py",),
     "autodo/augment/affine.py": ("tests/autodo/augment/test_affine.py", "tests/autodo/points/test_model.py"),
     "orchestration/planning/run_queue.py": ("tests/orchestration/planning/test_run_queue.py",),

@@ -1,4 +1,4 @@
-"""Slow, obviously right versions of what the package does fast."""
+"""Slow, obviously correct versions of fast functions."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ Objective = Callable[[Tensor], Tensor]
 
 
 def plain_loss(name: str, logits: Tensor, target: Tensor) -> Tensor:
-    """Loss per point as its definition reads. Shape: logits, target (probabilities) [B, C] -> [B]."""
+    """Loss per point by its definition. Shape: logits, target (probabilities) [B, C] -> [B]."""
     p = torch.softmax(logits, 1)
     if name == "cross-entropy":
         return -(target * torch.log(p)).sum(1)
@@ -20,7 +20,7 @@ def plain_loss(name: str, logits: Tensor, target: Tensor) -> Tensor:
 
 
 def double_backward(inner: Objective, weight: Tensor, lam: Tensor, u: Tensor) -> Tensor:
-    """-(d2 inner / dlam dW) u, by differentiating autograd's own gradient in W once more.
+    """-(d2 inner / dlam dW) u, by differentiating the gradient of autograd in W again.
 
     Args:
         inner: W -> the inner loss, through the whole network, with lam in its graph.
@@ -31,7 +31,7 @@ def double_backward(inner: Objective, weight: Tensor, lam: Tensor, u: Tensor) ->
 
 
 def dense_hessian(inner: Objective, weight: Tensor) -> Tensor:
-    """The Hessian in W as a matrix. Shape: weight [C, D] -> [C*D, C*D]."""
+    """Hessian in W as a matrix. Shape: weight [C, D] -> [C*D, C*D]."""
     size = weight.numel()
     hessian = torch.autograd.functional.hessian(inner, weight)
     assert isinstance(hessian, Tensor)
@@ -39,7 +39,7 @@ def dense_hessian(inner: Objective, weight: Tensor) -> Tensor:
 
 
 def solve_inner(inner: Objective, start: Tensor, tolerance: float = 1e-11) -> Tensor:
-    """The minimum of a strongly convex (or locally convex) inner loss in W, by damped Newton steps."""
+    """Minimum of a (locally) convex inner loss in W, by damped Newton steps."""
     weight = start.clone()
     for _ in range(100):
         point = weight.clone().requires_grad_()

@@ -9,13 +9,10 @@ RAY = (
     "ray_cluster/cluster",
     "execution/on_workers",
     "execution/trial",
+    "execution/tune_adapters",
     "search/actor_pool",
     "search/find_policies",
-    "search/member_trainable",
-    "search/population_searches",
-    "search/population_tuning",
-    "search/task_searches",
-    "tracking/trackers",
+    "tracking/tune_callbacks",
 )
 READ_BY_REPORTS = (
     "autodo.results.records",

@@ -76,7 +76,7 @@ def test_what_is_imported_is_a_dependency() -> None:
     undeclared = []
     for file, name in found:
         distribution = DISTRIBUTIONS.get(name, name).lower()
-        allowed = required | (optional if file == "orchestration/tracking/sinks.py" else set())
+        allowed = required | (optional if file == "orchestration/tracking/trackers.py" else set())
         if distribution not in allowed and BROUGHT_ALONG.get(name) not in required:
             undeclared.append((file, name))
     assert undeclared == []

@@ -1,1 +1,1 @@
-"""The outer problem: the implicit gradient of the validation loss in lambda, and the solvers that it needs."""
+"""Outer problem: the implicit gradient of the validation loss in lambda, its solvers, and the outer pass."""

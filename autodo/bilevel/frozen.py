@@ -1,4 +1,4 @@
-"""The encoder while theta stands still: the same function of the images, without what only training needs."""
+"""Encoder with constant weights, for outer passes: the same function of the images at a lower cost."""
 
 import copy
 from itertools import pairwise
@@ -10,48 +10,37 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def frozen(module: nn.Module) -> nn.Module:
-    """A copy in eval mode that shares weights, in which every batch norm is the affine map that it is by now.
+def frozen_copy(module: nn.Module) -> nn.Module:
+    """Copy a module in eval mode; every batch norm becomes an affine map, or part of the convolution before it.
 
-    Equal to `module.eval()` within rounding, in value and in the gradient by the images. Autograd's backward pass of a
-    batch norm reads again the images that it kept, even in eval mode and when nobody asks for gradients of its weights;
-    an affine map with constants keeps two numbers for each channel, and where it follows a convolution it becomes a
-    part of that. Theta must not move while the copy is in use.
-
-    Shape:
-        of the module.
+    Equal to `module.eval()` up to rounding, in value and in the gradient with respect to the images. The copy is
+    cheaper: the backward pass of a batch norm in autograd reads its input again, even in eval mode and without
+    gradients of its weights, while an affine map with constants stores two numbers per channel. The copy shares weights
+    with the module, so theta must not change while it is in use.
     """
     if isinstance(module, _BatchNorm):
         return ChannelAffine(module)
     shallow = copy.copy(module)
     shallow.training = False
     children = dict(module._modules)
-    for convolution, norm in _normed(module):
-        children[convolution] = NormedConvolution(children[convolution], children[norm])  # type: ignore[arg-type]
+    for convolution, norm in _conv_norm_pairs(module):
+        children[convolution] = FusedConvolution(children[convolution], children[norm])  # type: ignore[arg-type]
         children[norm] = nn.Identity()
-    shallow._modules = {name: child and frozen(child) for name, child in children.items()}
+    shallow._modules = {name: child and frozen_copy(child) for name, child in children.items()}
     return shallow
 
 
-def _normed(module: nn.Module) -> list[tuple[str, str]]:
-    """Names of convolutions among the children, and of the batch norms that alone read their outputs."""
+def _conv_norm_pairs(module: nn.Module) -> list[tuple[str, str]]:
+    """Names of child convolutions, each with the batch norm that alone reads its output."""
     if isinstance(module, nn.Sequential):
         pairs = pairwise(module.named_children())
-        return [(a, b) for (a, one), (b, next_one) in pairs if _is_normed(one, next_one)]
-    # A module that is no sequence says so itself.
-    return list(getattr(module, "normed", {}).items())
+        return [(a, b) for (a, x), (b, y) in pairs if isinstance(x, nn.Conv2d) and isinstance(y, _BatchNorm)]
+    # Other modules name the pairs themselves.
+    return list(getattr(module, "conv_norm_pairs", {}).items())
 
 
-def _is_normed(module: nn.Module, follower: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d) and isinstance(follower, _BatchNorm)
-
-
-class NormedConvolution(nn.Module):
-    """A convolution and the batch norm after it, in eval mode, as one convolution with constants.
-
-    Shape:
-        of the convolution.
-    """
+class FusedConvolution(nn.Module):
+    """A convolution and the batch norm after it, in eval mode, as one convolution with constants."""
 
     weight: Tensor
     bias: Tensor
@@ -75,7 +64,7 @@ class ChannelAffine(nn.Module):
     """scale_c x + shift_c: a batch norm in eval mode, with its statistics and weights as constants.
 
     Shape:
-        images [B, C, H, W] -> the same, and of their type, whatever that of scale and shift is.
+        images [B, C, H, W] -> same shape and type, whatever the type of scale and shift.
     """
 
     scale: Tensor
@@ -102,7 +91,7 @@ class _Affine(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         ctx.save_for_backward(scale)
-        # Into a tensor of their type: by itself autocast would make float32 of 16-bit images and back.
+        # With `out`, because autocast would convert 16-bit images to float32 and back.
         return torch.addcmul(shift, images, scale, out=torch.empty_like(images))
 
     @staticmethod

@@ -1,11 +1,11 @@
-"""The implicit gradient dL_v/dlam = -(dL_v/dtheta) H^-1 d2L/(dtheta dlam), for theta = the last layer's weight.
+"""Implicit gradient dL_v/dlam = -(dL_v/dtheta) H^-1 d2L/(dtheta dlam), for theta = the weight W of the last layer.
 
-With features z = encoder(g_A(x; lam)) and logits z W' + b everything that concerns theta is arithmetic on [B, D] and
-[B, C]; only the way from lam^A to z needs the network, and one backward pass through it.
-Means are over the batches of all workers, and of what they compute only sums of the shape of theta are exchanged.
+With features z = encoder(g_A(x; lam)) and logits z W' + b, everything about theta is arithmetic on [B, D] and [B, C];
+only the gradient from z to lam^A needs one backward pass through the network.
+Means are over the batches of all processes, which exchange only sums of the shape of theta.
 
 Shape:
-    theta = W and everything of its shape, u included: [C, D].
+    theta = W, and u: [C, D].
 Reference: Gudovskiy et al. 2021, eq. (5); Lorraine et al., AISTATS 2020.
 """
 
@@ -19,10 +19,10 @@ from autodo.losses import Loss, one_hot, softmax_curvature
 def validation_gradient(
     logits: Tensor, features: Tensor, labels: Tensor, *, count: int | None = None, group: ProcessGroup = SINGLE_PROCESS
 ) -> Tensor:
-    """d/dW of the mean cross-entropy.
+    """Gradient of the mean cross-entropy with respect to W.
 
     Args:
-        count: images of all workers; those given if None.
+        count: number of images on all processes; None: as given.
     Shape:
         logits [M, C], features [M, D], labels [M] int64 -> [C, D].
     """
@@ -41,12 +41,12 @@ def hessian_matvec(
     count: int | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> MatVec:
-    """V -> H V, with H the Hessian in W of the inner loss mean_i w_i loss_i + damping |W|^2 / 2.
+    """Function V -> H V, where H is the Hessian in W of the inner loss mean_i w_i loss_i + damping |W|^2 / 2.
 
     Args:
-        log_targets: None for the Gauss-Newton part of H alone, which is positive semi-definite also where the loss is
-            not convex in the logits, and does not depend on the targets.
-        count: points of all workers, over which the mean is; those given if None.
+        log_targets: None for only the Gauss-Newton part of H, which does not depend on the targets and is positive
+            semi-definite even where the loss is not convex in the logits.
+        count: number of points on all processes; None: as given.
     Shape:
         logits, log_targets [B, C], features [B, D], weights [B]; V [C, D] -> [C, D].
     """
@@ -75,13 +75,13 @@ def implicit_objective(
     *,
     count: int | None = None,
 ) -> Tensor:
-    """-<dL/dW, u>, whose gradient in lam is the hypergradient when u = H^-1 dL_v/dW is held fixed; a worker's part.
+    """-<dL/dW, u>, whose gradient in lam is the hypergradient if u = H^-1 dL_v/dW is held fixed; the part of a process.
 
-    dL/dW is written in closed form, so that differentiating this scalar takes one backward pass: through the last
-    layer to the weights, the targets and the features, and from the features through the frozen encoder to lam^A.
+    dL/dW has a closed form, so differentiating this scalar takes one backward pass: through the last layer to weights,
+    targets and features, and from the features through the frozen encoder to lam^A.
 
     Args:
-        count: points of all workers, over which the mean is; those given if None.
+        count: number of points on all processes; None: as given.
     Shape:
         logits, log_targets [B, C], features [B, D], weights [B], u [C, D] -> scalar.
     """

@@ -1,6 +1,6 @@
-"""Approximate solutions x of H x = b, given H only as `matvec`; every solver is a function (matvec, b) -> x.
+"""Solvers of H x = b, given H only as `matvec`; each is a function (matvec, b) -> x.
 
-`b` and `x` have one shape, any shape; `matvec` must be linear and symmetric.
+`b` and `x` have the same, arbitrary shape; `matvec` must be linear and symmetric.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ EXACT_LIMIT = 10_000
 
 
 def identity(matvec: MatVec, b: Tensor) -> Tensor:
-    """x = b: the Hessian taken for the identity, as DARTS does."""
+    """x = b: approximates the Hessian by the identity, as DARTS does."""
     return b
 
 
@@ -29,10 +29,10 @@ def neumann(
 ) -> Tensor:
     """x = step * sum_{j=0..iterations} (I - step H)^j b, which tends to H^-1 b if 0 < step H < 2.
 
-    With a step far under 1 / |H| and few terms this is nearly step * (iterations + 1) * b.
+    With few terms and a step far below 1 / |H|, this is close to step * (iterations + 1) * b.
 
     Args:
-        scale: `sum` leaves the factor `step` in front of the sum out, as the published code of the paper does.
+        scale: `sum` omits the factor `step` of the sum, as the published code of the paper does.
     Reference: Lorraine et al., AISTATS 2020, algorithm 3; Gudovskiy et al. 2021, T = 5.
     """
     term = b
@@ -44,10 +44,10 @@ def neumann(
 
 
 def conjugate_gradient(matvec: MatVec, b: Tensor, *, iterations: int) -> Tensor:
-    """x from at most `iterations` steps of conjugate gradients; exact after as many steps as H has eigenvalues.
+    """x after `iterations` steps of conjugate gradients; exact after as many steps as H has distinct eigenvalues.
 
-    H must be positive definite. There is no stopping test, so the device is never waited for; once the residual is
-    zero the steps change nothing.
+    H must be positive definite. There is no stopping test, so the host never waits for the device; once the residual
+    is zero, further steps change nothing.
     Reference: Hestenes and Stiefel 1952.
     """
     x = torch.zeros_like(b)
@@ -68,7 +68,7 @@ def conjugate_gradient(matvec: MatVec, b: Tensor, *, iterations: int) -> Tensor:
 
 
 def exact(matvec: MatVec, b: Tensor) -> Tensor:
-    """x = H^-1 b by the dense matrix; for small problems, as an oracle."""
+    """x = H^-1 b from the dense matrix; for small problems, as an oracle."""
     size = b.numel()
     assert size <= EXACT_LIMIT
     basis = torch.eye(size, dtype=b.dtype, device=b.device).view(size, *b.shape)
@@ -76,8 +76,6 @@ def exact(matvec: MatVec, b: Tensor) -> Tensor:
     return torch.linalg.solve(matrix, b.reshape(-1)).view_as(b)
 
 
-# How each solver is made from the config, and whether it needs a positive semi-definite matrix: then the Gauss-Newton
-# part stands in for the Hessian, which can be indefinite for the symmetric KL.
 SOLVERS: dict[SolverName, Callable[[OuterConfig], Solver]] = {
     "identity": lambda config: identity,
     "neumann": lambda config: partial(
@@ -87,19 +85,20 @@ SOLVERS: dict[SolverName, Callable[[OuterConfig], Solver]] = {
     "exact": lambda config: exact,
 }
 NEEDS_POSITIVE_DEFINITE: frozenset[SolverName] = frozenset({"conjugate-gradient"})
+"""Solvers that get the Gauss-Newton part of the Hessian, because the symmetric KL can make it indefinite."""
 
 
 def build_solver(config: OuterConfig, size: int) -> Solver:
-    """The solver that the config names.
+    """Build the configured solver.
 
     Args:
         size: number of entries of b.
     Raises:
-        ConfigError: if the dense matrix of `exact` would be too large.
+        ConfigError: if the matrix of `exact` would be too large.
     """
     if config.solver == "exact" and size > EXACT_LIMIT:
         raise ConfigError(
-            f"outer.solver: 'exact' would build a matrix of {size} x {size} (classes x features of the last layer; "
-            f"at most {EXACT_LIMIT}); use conjugate-gradient"
+            f"outer.solver: 'exact' would build a matrix of {size} x {size} (classes x features of the last layer), "
+            f"more than {EXACT_LIMIT}; use conjugate-gradient"
         )
     return SOLVERS[config.solver](config)

@@ -1,4 +1,4 @@
-"""One outer pass: lam of every train point moves once along the implicit gradient, theta stands still."""
+"""Outer pass: one step of lam for every train point along the implicit gradient, with theta fixed."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator
@@ -7,13 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from autodo.augment.pipeline import Pipeline
-from autodo.bilevel.frozen import frozen
+from autodo.bilevel.frozen import frozen_copy
 from autodo.bilevel.hypergradient import hessian_matvec, implicit_objective, validation_gradient
 from autodo.bilevel.inverse_hessian import NEEDS_POSITIVE_DEFINITE, build_solver
 from autodo.config.bilevel import OuterConfig
 from autodo.data.batches import Batch, ordered_batches, shuffled_batches
-from autodo.data.device_loader import DeviceLoader
-from autodo.data.files.crop import CropParameters
+from autodo.data.images.crop import CropParameters
+from autodo.data.images.device_loader import DeviceLoader
 from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from autodo.evaluation import Evaluation
 from autodo.losses import Loss
@@ -23,17 +23,17 @@ from autodo.seeds import derive
 
 
 class OuterPass:
-    """What the outer passes of a run have in common (Alg. 1, lines 10 to 19).
+    """Outer passes of a run (Alg. 1, lines 10 to 19).
 
     Args:
-        images: of this worker's points of the inner problem.
-        learnable: the first so many points' rows may move; the others (trusted val points of the union split) take part
-            in the inner problem, and so in its Hessian, with the rows that they have.
-        totals: points and learnable points over all workers; those given if None.
-        weight_decay: of the inner problem; it is part of the Hessian.
-        batch_size: over all workers.
+        images: images of the inner problem on this process.
+        learnable: number of points, the first ones, whose rows are updated. The others (trusted val points of the union
+            split) are part of the inner problem and its Hessian, with fixed rows.
+        totals: number of points and of learnable points on all processes; None: as given.
+        weight_decay: weight decay of the inner problem, which is part of the Hessian.
+        batch_size: size of the batches on all processes together.
     Raises:
-        ConfigError: if the solver cannot take a problem of this size.
+        ConfigError: if the solver does not support a problem of this size.
     """
 
     def __init__(
@@ -76,19 +76,19 @@ class OuterPass:
         crops: CropParameters | None = None,
         watch: TrackSteps = untracked,
     ) -> None:
-        """Updates the rows of the learnable points, each once. All workers run their passes together.
+        """Update the row of each learnable point once. All processes run a pass together.
 
         Args:
-            val: of the clean val set under the present theta, in eval mode. As theta stands still, its features and
-                logits serve the whole pass.
-            crops: what is cut out of streamed images; for the Hessian of a sample others are drawn.
-            watch: given the steps through the encoder, reports where they are.
+            val: features and logits of the clean val set under the current theta, in eval mode; valid for the whole
+                pass, because theta does not change.
+            crops: crops of streamed images; the Hessian of a sample uses other ones.
+            watch: iterates over the steps through the encoder and reports progress.
         """
         self._watch = watch
         parameters = [*self.encoder.parameters(), *self.head.parameters()]
         for parameter in parameters:
             parameter.requires_grad_(False)
-        trained, self.encoder = self.encoder, frozen(self.encoder)
+        trained, self.encoder = self.encoder, frozen_copy(self.encoder)
         try:
             if self.config.val_gradient == "full":
                 self._full_pass(val, lr, generator, crops)
@@ -100,15 +100,16 @@ class OuterPass:
                 parameter.requires_grad_(True)
 
     def _batch_pass(self, val: Evaluation, lr: float, generator: torch.Generator, crops: CropParameters | None) -> None:
-        """The paper's: at every step a val batch, its gradient, and a solve with the train batch's Hessian."""
+        """Pass of the paper: each step has a val batch and a solve with the Hessian of the train batch."""
         val_points = torch.arange(len(val.labels), device=self.points.labels.device)
         val_batches: list[Batch] = []
         batches = shuffled_batches(self._points(), self.total, self.batch_size, generator, self.group)
-        for batch, images in self._with_images(batches, crops, moves=True):
+        for batch, images in self._with_images(batches, crops, for_update=True):
             if not val_batches:
                 val_batches = list(shuffled_batches(val_points, val.total, self.batch_size, generator, self.group))
             chosen, size = val_batches.pop()
-            gradient = self._validation_gradient(val.logits[chosen], val.features[chosen], val.labels[chosen], size)
+            batch_val = val.logits[chosen], val.features[chosen], val.labels[chosen]
+            gradient = validation_gradient(*batch_val, count=size, group=self.group)
             rows = self._leaf(batch.points)
             view = self.points.view(batch.points, rows)
             features = self._features(images, view.augment, generator)
@@ -118,44 +119,44 @@ class OuterPass:
             self._update(batch, rows, view, features, u, lr)
 
     def _full_pass(self, val: Evaluation, lr: float, generator: torch.Generator, crops: CropParameters | None) -> None:
-        """u from all of val and one solve with the Hessian of the inner points, then one step for each batch."""
+        """Compute u from all of val with one solve, then take one step per batch."""
         points = self._points()
         sample, sample_total = self._hessian_points(generator)
-        others = crops and dataclasses.replace(crops, seed=derive(crops.seed, "hessian"))
+        other_crops = crops and dataclasses.replace(crops, seed=derive(crops.seed, "hessian"))
         with torch.no_grad():
-            gradient = self._validation_gradient(val.logits, val.features, val.labels, val.total)
+            gradient = validation_gradient(val.logits, val.features, val.labels, count=val.total, group=self.group)
             if self.points.learns_augmentation:
-                of_sample = self._all_features(sample, sample_total, generator, others)
+                sample_features = self._all_features(sample, sample_total, generator, other_crops)
             else:
                 features = self._all_features(points, self.total, generator, crops)
-                of_sample = features if sample is points else features[sample]
+                sample_features = features if sample is points else features[sample]
             targets = None if self.gauss_newton else self.points.view(sample).log_targets
-            u = self._solve(of_sample, self.points.weights(sample), targets, sample_total, gradient)
-        # The row that all points share learns from all of them.
+            u = self._solve(sample_features, self.points.weights(sample), targets, sample_total, gradient)
+        # A shared row learns from all points.
         learnable, total = (
             (points, self.total) if self.points.shared else (points[: self.learnable], self.total_learnable)
         )
         if self.points.learns_augmentation:
             batches = shuffled_batches(learnable, total, self.batch_size, generator, self.group)
-            for batch, images in self._with_images(batches, crops, moves=True):
+            for batch, images in self._with_images(batches, crops, for_update=True):
                 rows = self._leaf(batch.points)
                 view = self.points.view(batch.points, rows)
                 self._update(batch, rows, view, self._features(images, view.augment, generator), u, lr)
         else:
-            # Without lam^A the features do not depend on lam: the ones that the solve chose from serve again.
+            # Without lam^A, the features do not depend on lam, so those of the solve are reused.
             batches = ordered_batches(learnable, total, self.batch_size, self.group)
-            for batch in self.points.prefetch(batches, moves=True):
+            for batch in self.points.prefetch(batches, for_update=True):
                 rows = self._leaf(batch.points)
                 view = self.points.view(batch.points, rows)
                 self._update(batch, rows, view, features[batch.points], u, lr)
 
     def _hessian_points(self, generator: torch.Generator) -> tuple[Tensor, int]:
-        """This worker's points of the solve's Hessian, in order, and how many points that has over all workers."""
-        points, wanted = self._points(), self.config.hessian_points
-        if wanted is None or wanted >= self.total:
+        """Points in the Hessian of a solve, in order: those of this process, and their number on all processes."""
+        points, count = self._points(), self.config.hessian_points
+        if count is None or count >= self.total:
             return points, self.total
         order = torch.randperm(len(points), generator=generator, device=points.device)
-        return points[order[: self.group.shard_size(wanted)].sort().values], wanted
+        return points[order[: self.group.shard_size(count)].sort().values], count
 
     def _all_features(
         self, points: Tensor, total: int, generator: torch.Generator, crops: CropParameters | None
@@ -167,21 +168,23 @@ class OuterPass:
         return torch.cat(
             [
                 self._features(images, self.points.view(batch.points).augment, generator)
-                for batch, images in self._with_images(batches, crops, moves=False)
+                for batch, images in self._with_images(batches, crops, for_update=False)
             ]
         )
 
     def _with_images(
-        self, batches: Iterable[Batch], crops: CropParameters | None, *, moves: bool
+        self, batches: Iterable[Batch], crops: CropParameters | None, *, for_update: bool
     ) -> Iterator[tuple[Batch, Tensor]]:
-        """The batches with their images; the next one's rows, too, come while one is worked on.
+        """Yield the batches with their images, while images and rows of the next batch are sent to the device.
 
         Args:
-            moves: whether each batch's rows take a step.
+            for_update: whether the rows of each batch take a step.
         """
-        coming = list(batches)
-        reading = self.images.batches([batch.points for batch in coming], crops)
-        return self._watch(zip(self.points.prefetch(coming, moves=moves), reading, strict=True), total=len(coming))
+        batches = list(batches)
+        reading = self.images.batches([batch.points for batch in batches], crops)
+        return self._watch(
+            zip(self.points.prefetch(batches, for_update=for_update), reading, strict=True), total=len(batches)
+        )
 
     def _points(self) -> Tensor:
         return torch.arange(len(self.images), device=self.points.labels.device)
@@ -193,13 +196,10 @@ class OuterPass:
         features: Tensor = self.encoder(self.pipeline.train_view(images, generator, augment))
         return features
 
-    def _validation_gradient(self, logits: Tensor, features: Tensor, labels: Tensor, count: int) -> Tensor:
-        return validation_gradient(logits, features, labels, count=count, group=self.group)
-
     def _solve(
         self, features: Tensor, weights: Tensor, log_targets: Tensor | None, count: int, gradient: Tensor
     ) -> Tensor:
-        """u = H^-1 gradient; every worker solves the same equation, and all go on with the first one's solution."""
+        """u = H^-1 gradient; every process solves the same equation, and all use the solution of the first."""
         matvec = hessian_matvec(
             self.loss,
             self.head(features),
@@ -217,10 +217,10 @@ class OuterPass:
             self.loss, self.head(features), features, view.weights, view.log_targets, u, count=batch.size
         )
         (gradient,) = torch.autograd.grad(objective, rows)
-        moves = None
+        mask = None
         if self.points.shared:
-            # Every worker has a copy of the one row, and all copies take the same step. No other lam is exchanged.
+            # Every process has a copy of the shared row, and all copies take the same step. No other lam is exchanged.
             gradient = self.group.all_reduce(gradient)
         elif self.learnable < len(self.images):
-            moves = batch.points < self.learnable
-        self.points.table.rmsprop_step(self.points.row_index(batch.points), gradient, lr, moves)
+            mask = batch.points < self.learnable
+        self.points.table.rmsprop_step(self.points.row_index(batch.points), gradient, lr, mask)

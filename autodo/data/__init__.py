@@ -1,9 +1,13 @@
-"""Datasets, the split, the distortion and the batches. Importing this package imports neither torch nor sklearn."""
+"""Datasets: labelled images, the split, the distortion, shards and batches. Importing it imports no torch or sklearn.
+
+The folders build on each other: `images` has the protocols, `files` lists and decodes files, `stream` decodes them
+while a run trains, `readers` reads one dataset family per module. `datasets` is the table of all datasets.
+"""
 
 from autodo.data.datasets import DATASETS, DatasetSpec, default_data_dir, load
-from autodo.data.image_set import ArrayImages, Dataset, ImageSet
+from autodo.data.images.image_set import ArrayImages, Dataset, ImageSet
 from autodo.data.prepare import DataSplits, TrainSet, prepare
-from autodo.data.readers.content import folder_content, pin_content
+from autodo.data.readers.folder import folder_content, pin_content
 from autodo.data.readers.sources import shared_listing
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Batches of point numbers; the images themselves stay where they are, as one uint8 tensor on the training device."""
+"""Batches of positions in a set; a loader gives the images."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 
 
 class Batch(NamedTuple):
-    """A worker's part of a batch.
+    """This process's part of a batch.
 
     Shape:
         points [b] int64.
@@ -20,13 +20,13 @@ class Batch(NamedTuple):
 
     points: Tensor
     size: int
-    """Points of the whole batch, over all workers."""
+    """Number of points of the whole batch, over all processes."""
 
 
 def epoch_batches(points: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Every point once, in random order, in ceil(N / batch_size) batches whose sizes differ by at most one.
 
-    Even sizes leave no tiny last batch, on which batch norm would go astray, and drop no point.
+    Even sizes drop no point and leave no tiny last batch, whose statistics would mislead batch norm.
 
     Shape:
         points [N] int64 -> tensors [B], B <= batch_size.
@@ -38,22 +38,22 @@ def epoch_batches(points: Tensor, batch_size: int, generator: torch.Generator) -
 def shuffled_batches(
     points: Tensor, total: int, batch_size: int, generator: torch.Generator, group: ProcessGroup
 ) -> Iterator[Batch]:
-    """`epoch_batches` of the points of all workers: each shuffles its own and cuts them to its parts of the batches.
+    """`epoch_batches` over all processes: each shuffles its own points and splits them into its parts of the batches.
 
     Args:
-        total: how many points there are over all workers.
+        total: number of points over all processes.
     Shape:
-        points [n] int64: as many as this worker is dealt of `total`.
+        points [n] int64: this process's shard of `total` points.
     """
     order = points[torch.randperm(len(points), generator=generator, device=generator.device)]
     return _parts(order, even_sizes(total, batch_size), group)
 
 
 def ordered_batches(points: Tensor, total: int, batch_size: int, group: ProcessGroup) -> Iterator[Batch]:
-    """Every point once, in order, in batches of `batch_size`, the last one of what is left.
+    """Every point once, in order, in batches of `batch_size`; the last one may be smaller.
 
     Shape:
-        points [n] int64: as many as this worker is dealt of `total`.
+        points [n] int64: this process's shard of `total` points.
     """
     full, rest = divmod(total, batch_size)
     return _parts(points, [batch_size] * full + [rest] * (rest > 0), group)

@@ -10,14 +10,14 @@ from pathlib import Path
 from autodo.config.dataset import DatasetConfig
 from autodo.config.validation import check_name
 from autodo.data.files.remote import local_copy
-from autodo.data.image_set import Dataset
+from autodo.data.images.image_set import Dataset
+from autodo.data.images.split import FIXED_SEED, subsample
 from autodo.data.readers.digits import read_digits
 from autodo.data.readers.folder import read_folder
 from autodo.data.readers.idx import read_fashion_mnist, read_mnist
 from autodo.data.readers.imagenet import read_imagenet
 from autodo.data.readers.location import DatasetLocation
 from autodo.data.readers.torchvision_sets import read_cifar10, read_cifar100, read_svhn
-from autodo.data.split import FIXED_SEED, subsample
 from autodo.io.storage import StrPath
 from autodo.io.uri import is_uri
 from autodo.seeds import numpy_generator
@@ -27,11 +27,11 @@ logger = logging.getLogger("autodo")
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """How a dataset is read."""
+    """Reader of a dataset, and where the system's package puts its files."""
 
     read: Callable[[DatasetConfig, DatasetLocation], Dataset]
     system_dir: Path | None = None
-    """Where the system's package puts the files: tried if no data dir is given and the default one has none of them."""
+    """Tried if no data dir is given and the default one has none of the files."""
     package: str | None = None
 
 
@@ -55,11 +55,11 @@ def default_data_dir() -> Path:
 
 
 def load(config: DatasetConfig, *, data_dir: StrPath | None = None, download: bool = False) -> Dataset:
-    """The dataset, its train set subsampled if the config says so. Its warnings are logged.
+    """Reads a dataset, subsamples its train set if the config says so, and logs its warnings.
 
     Args:
-        data_dir: where the files of a named dataset are, in torchvision's layout: a path, or a URI that this node
-            copies into its cache; if None, `default_data_dir()` or else where the system's package puts them.
+        data_dir: folder of a named dataset's files, in torchvision's layout: a path, or a URI that is copied into this
+            node's cache; if None, `default_data_dir()` or else the system package's folder.
         download: let torchvision download a named dataset whose files are missing.
     Raises:
         ConfigError: if there is no such dataset, or `subsample` does not fit it.
@@ -70,7 +70,7 @@ def load(config: DatasetConfig, *, data_dir: StrPath | None = None, download: bo
     if data_dir is None:
         dataset = spec.read(config, DatasetLocation(default_data_dir(), download, spec.system_dir, spec.package))
     else:
-        # Who says where the files are wants those and no others; nothing is downloaded into a copy.
+        # An explicit data_dir switches the fallbacks off; nothing is downloaded into a copy.
         with local_copy(data_dir) as folder:
             dataset = spec.read(config, DatasetLocation(folder, download and not is_uri(os.fspath(data_dir))))
     for warning in dataset.warnings:

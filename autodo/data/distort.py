@@ -1,12 +1,12 @@
-"""The distortion of the train set: class imbalance and wrong labels, as pure functions of (labels, generator)."""
+"""Distortions of the train set, class imbalance and wrong labels, as pure functions of (labels, generator)."""
 
 import logging
 
 import numpy as np
 
 from autodo.config.dataset import Minority
-from autodo.data.image_set import Integers
-from autodo.data.split import members
+from autodo.data.images.image_set import Integers
+from autodo.data.images.split import members
 
 logger = logging.getLogger("autodo")
 
@@ -14,18 +14,18 @@ logger = logging.getLogger("autodo")
 def imbalance(
     labels: Integers, classes: int, ratio: float, generator: np.random.Generator, minority: Minority = "total"
 ) -> Integers:
-    """Sorted positions of the images that are kept: few of the upper half of the classes, all of the lower half.
+    """Sorted positions of the images that are kept: all of the lower half of the classes, few of the upper half.
 
-    The upper half is labels classes//2..classes-1, and of each of its classes at least one image stays; a warning says
-    so if the ratio asks for less. With one generator state, the images kept at a higher ratio are among those kept at a
-    lower one. At ratio 1 all images are kept.
+    The upper half is labels classes//2..classes-1. At least one image of each of its classes stays; if the ratio asks
+    for less, a warning says so. With the same generator state, the images kept at a higher ratio are a subset of those
+    kept at a lower one. At ratio 1 all images are kept.
 
     Args:
         ratio: imbalance ratio IR >= 1, majority count over minority count.
-        minority: `total`: of the upper half int(L / IR) images stay, drawn at random over it, where L is the number of
-            images of the lower half. `total-proportional`: as many, of each class in proportion to its count (by the
-            divisor method of Sainte-Lague, which never gives a class less where more images stay). `class`: of the n
-            images of each class round(n / IR) stay.
+        minority: `total`: int(L / IR) images of the upper half stay, drawn at random, where L is the number of images
+            of the lower half. `total-proportional`: as many, divided among the classes in proportion to their counts
+            (by the Sainte-Lague method, which never takes images from a class when the total grows). `class`:
+            round(n / IR) of the n images of each class stay.
     Shape:
         labels [N] -> [<= N].
     Reference: the published code of Gudovskiy et al. 2021 (`total`).
@@ -58,11 +58,11 @@ def imbalance(
 
 
 def _in_order(upper: list[Integers], minority: Minority, generator: np.random.Generator) -> Integers:
-    """Positions of the upper half's images, those that stay longest first."""
+    """Positions of the upper half's images, in the order in which they are kept."""
     if minority == "total":
         return generator.permutation(np.concatenate(upper))
     shuffled = [generator.permutation(of_class) for of_class in upper]
-    # Where the first n of this order stay, they are of each class as many as its share of n, rounded.
+    # The first n of this order contain of each class its proportional share of n, rounded.
     shares = [(np.arange(len(of_class)) + 0.5) / max(1, len(of_class)) for of_class in upper]
     return np.concatenate(shuffled)[np.argsort(np.concatenate(shares), kind="stable")]
 
@@ -73,9 +73,9 @@ def _first_of_classes(labels: Integers) -> Integers:
 
 
 def flip_labels(labels: Integers, classes: int, noise_ratio: float, generator: np.random.Generator) -> Integers:
-    """New labels, round(noise_ratio * N) of them redrawn uniformly over all classes.
+    """Labels of which round(noise_ratio * N) are redrawn uniformly over all classes.
 
-    A redrawn label may come out as it was, so the expected share of wrong labels is NR (C-1)/C.
+    A redrawn label may be the same as before, so the expected share of wrong labels is NR (C-1)/C.
 
     Args:
         noise_ratio: NR in [0, 1).

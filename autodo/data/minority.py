@@ -1,12 +1,12 @@
-"""The minority classes of a train set, by the numbers of images of each class."""
+"""Minority classes of a train set, from the number of images of each class."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from autodo.data.image_set import Integers
+from autodo.data.images.image_set import Integers
 
 LEAST_RATIO = 1.5
-"""Images of the largest class over those of the smallest, from which the dataset's own imbalance makes a minority."""
+"""Smallest ratio of the largest to the smallest class at which an undistorted dataset has minority classes."""
 
 
 def minority_classes(train_counts: Integers, reduced: NDArray[np.bool_]) -> tuple[int, ...]:
@@ -18,7 +18,7 @@ def minority_classes(train_counts: Integers, reduced: NDArray[np.bool_]) -> tupl
     Args:
         train_counts: images of each class in the dataset's train set, before val is split off and labels are changed:
             the same for all methods, splits and seeds.
-        reduced: which classes lost images to the synthetic imbalance.
+        reduced: True for classes that lost images to the synthetic imbalance.
     Shape:
         train_counts [C], reduced [C].
     """

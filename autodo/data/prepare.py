@@ -1,4 +1,4 @@
-"""From a dataset to what a run trains on: the split, then imbalance, then wrong labels on the train part."""
+"""Data splits of a run: val is split off, then the train set is made imbalanced and some of its labels wrong."""
 
 import functools
 import hashlib
@@ -8,27 +8,27 @@ import numpy as np
 
 from autodo.config.run import RunConfig
 from autodo.data.distort import flip_labels, imbalance
-from autodo.data.image_set import Dataset, Images, ImageSet, Integers
+from autodo.data.images.image_set import Dataset, Images, ImageSet, Integers
+from autodo.data.images.split import stratified_split
 from autodo.data.minority import minority_classes
-from autodo.data.split import stratified_split
 from autodo.seeds import numpy_generator
 
 
 @dataclass(frozen=True, eq=False)
 class TrainSet:
-    """The train points.
+    """Train points with their observed labels.
 
     Shape:
-        images [N, C, H, W] uint8, contiguous; labels, clean_labels, index [N] int64.
+        images [N, C, H, W] uint8; labels, clean_labels, index [N] int64.
     """
 
     images: Images
     labels: Integers
-    """As observed: some are wrong."""
+    """Observed labels, of which some are wrong."""
     clean_labels: Integers
-    """Before the distortion; never for training."""
+    """Labels before the distortion; never used for training."""
     index: Integers
-    """Position in the original train set, before subsample and split."""
+    """Position in the whole train set, before subsample and split."""
     sources: tuple[str, ...] | None
     """File of each image, for `folder` and `imagenet`."""
 
@@ -38,7 +38,7 @@ class TrainSet:
 
 @dataclass(frozen=True, eq=False)
 class DataSplits:
-    """What a run trains on, selects on and reports on."""
+    """Train, val and test sets of a run."""
 
     train: TrainSet
     val: ImageSet
@@ -49,10 +49,7 @@ class DataSplits:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that change if another image, or an image of another label, is at any position of a set.
-
-        By the images' files and labels; what is in the files is not looked at.
-        """
+        """16 hex digits that depend on the index, label and file name of every image, but not on the files' content."""
         digest = hashlib.blake2b(digest_size=8)
         for part in (self.train, self.val, self.test):
             digest.update(f"{len(part)}\n".encode())
@@ -63,11 +60,11 @@ class DataSplits:
 
 
 def prepare(dataset: Dataset, config: RunConfig) -> DataSplits:
-    """Splits off val, unless the dataset brings its own, and distorts the train points.
+    """Splits off val, unless the dataset has its own, and distorts the train points.
 
-    Depends on (dataset, val share, distortion, seed) only: all methods see the same split and the same wrong labels,
-    and all distortions of a seed the same split. With split `test-as-val` val is the test set, and what was split off
-    is left out, so that the train points are those of `paper`.
+    The result depends on (dataset, val share, distortion, seed) only: all methods see the same split and the same wrong
+    labels, and all distortions with one seed the same split. With split `test-as-val` val is the test set, and the
+    images that were split off are unused, so that the train points are those of split `paper`.
 
     Raises:
         DataError: if a class has too few images for the split.

@@ -1,4 +1,4 @@
-"""Which points each worker trains on, and keeps the hyperparameters of for the whole run."""
+"""Shards: the points that each process trains on, and whose hyperparameters it keeps, for the whole run."""
 
 import math
 from typing import NamedTuple
@@ -6,18 +6,18 @@ from typing import NamedTuple
 import numpy as np
 
 from autodo.config.run import RunConfig
-from autodo.data.image_set import Images, Integers
+from autodo.data.images.image_set import Images, Integers
 from autodo.data.prepare import DataSplits
 from autodo.distributed.process_group import ProcessGroup
 from autodo.errors import ConfigError
 from autodo.seeds import numpy_generator
 
-PART = 2**20
-"""Points that are dealt at a time."""
+_CHUNK_SIZE = 2**20
+"""Points per step, which bounds memory."""
 
 
 class Shard(NamedTuple):
-    """A worker's points of the inner problem: train points, val points (trusted ones), or both.
+    """Points of the inner problem on one process: train points, val points (trusted ones), or both.
 
     Shape:
         train [n], trusted [m] int64, increasing: positions in the train points, and in the val points.
@@ -26,13 +26,13 @@ class Shard(NamedTuple):
     train: Integers
     trusted: Integers
     train_total: int
-    """Train points of all workers that are in the inner problem: all or none."""
+    """Number of train points in the inner problem over all processes: all or none."""
     total: int
-    """Points of all workers."""
+    """Number of points over all processes."""
 
     @property
     def positions(self) -> Integers:
-        """Positions [n + m] among the points of all workers, where the trusted ones come after the train points."""
+        """Positions [n + m] among the points of all processes, the trusted ones after the train points."""
         return np.concatenate([self.train, self.train_total + self.trusted])
 
     def points(self, data: DataSplits) -> tuple[Images, Integers]:
@@ -47,10 +47,10 @@ class Shard(NamedTuple):
 
 
 def training_shard(data: DataSplits, config: RunConfig, group: ProcessGroup) -> Shard:
-    """This worker's shard; of a process alone everything.
+    """This process's shard; with a single process, everything.
 
     Raises:
-        ConfigError: if there are so many workers that one would have no point of a batch, or no image to evaluate.
+        ConfigError: if there are more processes than points in the smallest batch, or than val or test images.
     """
     train = data.train.labels if config.trains_on_train else data.train.labels[:0]
     trusted = data.val.labels if config.trains_on_val else data.val.labels[:0]
@@ -67,45 +67,45 @@ def training_shard(data: DataSplits, config: RunConfig, group: ProcessGroup) -> 
 def shard_by_class(
     train_labels: Integers, trusted_labels: Integers, group: ProcessGroup, generator: np.random.Generator
 ) -> tuple[Integers, Integers]:
-    """This worker's train and trusted points: every point has one worker, and all workers' points are alike.
+    """This process's train and trusted points: a stratified partition of all points.
 
-    In random order, sorted by label, the points are dealt in turn, the trusted ones after the train points. So the
-    workers' numbers of points differ by at most one, and so do those of train points, of trusted points, and of the
+    The points, in random order and sorted by label, are assigned round-robin, the trusted ones after the train points.
+    So the shards' sizes differ by at most one, and so do their numbers of train points, of trusted points, and of the
     points of each class among either.
 
     Args:
-        generator: in the same state on every worker.
+        generator: in the same state on every process.
     Shape:
         train_labels [N], trusted_labels [M] int64 -> [n], [m] int64, increasing.
     """
-    # Trusted point j is dealt after the N train points, as number N + j.
+    # Trusted point j is assigned after the N train points, as number N + j.
     after = (group.rank - len(train_labels)) % group.size
     return (
-        _dealt(train_labels, group.rank, group.size, generator),
-        _dealt(trusted_labels, after, group.size, generator),
+        _taken(train_labels, group.rank, group.size, generator),
+        _taken(trusted_labels, after, group.size, generator),
     )
 
 
-def _dealt(labels: Integers, first: int, size: int, generator: np.random.Generator) -> Integers:
-    """The points first, first + size, ... in a random order sorted by label; their positions, increasing.
+def _taken(labels: Integers, first: int, size: int, generator: np.random.Generator) -> Integers:
+    """Sorted positions of the points first, first + size, ... in a random order sorted by label.
 
-    A part of the order is looked at at a time: of 10^9 points each worker may have 10^7, and has no other array of all.
+    Works in chunks, so that of 10^9 points only the random order is a whole array.
     """
-    # The same order as of 64-bit numbers, in half of the room.
+    # The same order as with 64-bit numbers, in half the memory.
     order = np.arange(len(labels), dtype=np.int32 if len(labels) < 2**31 else np.int64)
     generator.shuffle(order)
     counts = np.bincount(labels)
     place = np.cumsum(counts) - counts
-    dealt = []
-    for begin in range(0, len(order), PART):
-        part = order[begin : begin + PART]
-        # Stable sorting takes time in proportion to the points if the labels have 16 bits.
+    taken = []
+    for begin in range(0, len(order), _CHUNK_SIZE):
+        part = order[begin : begin + _CHUNK_SIZE]
+        # Stable sorting is linear in the number of points for 16-bit labels.
         by_class = labels[part].astype(np.uint16 if len(counts) <= 2**16 else np.int64).argsort(kind="stable")
         of_part = np.bincount(labels[part], minlength=len(counts))
         places = np.repeat(place - (np.cumsum(of_part) - of_part), of_part) + np.arange(len(part))
-        dealt.append(part[by_class][places % size == first])
+        taken.append(part[by_class][places % size == first])
         place += of_part
-    return np.sort(np.concatenate([np.empty(0, np.int64), *dealt]))
+    return np.sort(np.concatenate([np.empty(0, np.int64), *taken]))
 
 
 def _check(group: ProcessGroup, most: int, why: str) -> None:

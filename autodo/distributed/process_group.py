@@ -40,9 +40,10 @@ class ProcessGroup:
 
     # ----- shards of a sequence
 
-    def shard(self, items: NDArray[Any]) -> NDArray[Any]:
-        """This process's shard of a sequence. Shape: [N, ...] -> [n, ...]."""
-        return items[self.rank :: self.size]
+    @property
+    def shard(self) -> slice:
+        """Slice that selects this process's items of a sequence."""
+        return slice(self.rank, None, self.size)
 
     def shard_size(self, count: int) -> int:
         """Number of items of this process among the first `count` items."""

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 
     from autodo.models.encoder import Encoder
 
-# name pattern -> module of this package; its `build_encoder(in_channels, image_size, *numbers of the name)`
-# returns an `Encoder` [B, in_channels, H, W] -> [B, D] with an attribute `features` = D.
+# Pattern of a name -> module in this package. Its `build_encoder(in_channels, image_size, *numbers in the name)`
+# returns an `Encoder` [B, in_channels, H, W] -> [B, features].
 MODELS = {
     r"small-cnn": "small_cnn",
     r"resnet-18": "resnet",
@@ -19,14 +19,14 @@ MODELS = {
 
 
 class ModelName(NamedTuple):
-    """A parsed model name: the module that builds it and the numbers in the name."""
+    """Module that builds a model, and the numbers in the name of the model."""
 
     module: str
     numbers: tuple[int, ...]
 
 
 def parse_model_name(name: str) -> ModelName | None:
-    """`wrn-28-10` as ("wide_resnet", (28, 10)); None if there is no such model."""
+    """Parse `wrn-28-10` to ("wide_resnet", (28, 10)); None if there is no such model."""
     for pattern, module in MODELS.items():
         match = re.fullmatch(pattern, name)
         if match is not None:
@@ -38,21 +38,21 @@ def parse_model_name(name: str) -> ModelName | None:
 
 
 def known_model_names() -> list[str]:
-    """Names to show a person."""
+    """Names for messages."""
     return ["small-cnn", "resnet-18", "wrn-<depth 6n+4>-<width>, such as wrn-16-2, wrn-28-10"]
 
 
 def build(
     name: str, *, in_channels: int, image_size: int, classes: int, cosine_scale: float | None = None
 ) -> "tuple[Encoder, nn.Linear]":
-    """Encoder [B, C, H, W] -> [B, D] and linear head [B, D] -> [B, classes], on the CPU, torch's default init.
+    """Build encoder [B, C, H, W] -> [B, D] and head [B, D] -> [B, classes] on the CPU, with torch's default init.
 
-    Weights have channels last, which suits convolutions on CPUs and GPUs alike; from the weights on everything follows.
+    Weights are channels-last, which is fast on CPUs and GPUs; activations follow.
 
     Args:
-        cosine_scale: if given, the head's logits are cosines times this (`CosineHead`).
+        cosine_scale: scale of a `CosineHead`; None: a linear head.
     Raises:
-        ValueError: if no model has this name.
+        ValueError: if the name is unknown.
     """
     import torch
     from torch import nn

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 class CosineHead(nn.Linear):
-    """scale * cos(features, weights of the class); no bias. The rows of the weight begin with norm 1.
+    """scale * cos(features, class weights), without bias. Initial rows of the weight have norm 1.
 
     Shape:
         features [B, D] -> [B, C].

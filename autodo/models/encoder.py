@@ -1,13 +1,13 @@
-"""What all encoders are, and the precision that they compute in."""
+"""Base class of encoders, which sets their precision."""
 
 import torch
 from torch import Tensor, nn
 
 
 class Encoder(nn.Module):
-    """images -> features, in bfloat16 where that is asked for; weights, statistics and features are float32 then, too.
+    """Network from images to features, in bfloat16 if `bf16`; weights, statistics and features are always float32.
 
-    torch's autocast computes convolutions in bfloat16 and passes what they give on; batch norm sums in float32.
+    Autocast computes convolutions in bfloat16; batch norm sums in float32.
 
     Shape:
         images [B, C, H, W] -> [B, `features`].
@@ -23,5 +23,5 @@ class Encoder(nn.Module):
             return self.encode(images)
 
     def encode(self, images: Tensor) -> Tensor:
-        """In the precision of the images, or of an autocast around."""
+        """Compute features in the precision of the images, or of an enclosing autocast."""
         raise NotImplementedError

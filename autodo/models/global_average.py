@@ -1,17 +1,17 @@
-"""The mean over an image's positions, at which an encoder ends."""
+"""Mean over positions, the last layer of every encoder."""
 
 import torch
 from torch import Tensor, nn
 
 
 class GlobalAverage(nn.Module):
-    """`nn.AdaptiveAvgPool2d(1)` and `nn.Flatten()`, the same to the last bit, and faster to train through.
+    """`nn.AdaptiveAvgPool2d(1)` and `nn.Flatten()`, bit for bit, with a faster backward pass.
 
-    The gradient of torch's pool has channels before positions whatever the images have. With channels last, as here,
-    the activation and the batch norm before it then compute across two layouts, which takes ten times as long.
+    The gradient of torch's pool is always channels-first. With channels-last images, as here, activation and batch norm
+    before it would compute across two layouts, which takes ten times as long.
 
     Shape:
-        images [B, C, H, W] -> [B, C]; of 16-bit images float32.
+        images [B, C, H, W] -> [B, C]; float32 for 16-bit images.
     """
 
     def forward(self, images: Tensor) -> Tensor:

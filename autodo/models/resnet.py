@@ -1,4 +1,4 @@
-"""ResNet-18 with CELU: torchvision's network, its activations exchanged, with a stem for small or large images."""
+"""ResNet-18 of torchvision with CELU activations, and a stem for small or large images."""
 
 import torch
 from torch import nn
@@ -6,7 +6,7 @@ from torch import nn
 from autodo.models.encoder import Encoder
 from autodo.models.global_average import GlobalAverage
 
-# Up to this side the stem keeps the resolution: a 7x7 stride-2 convolution and a pool would leave 8x8 of 32x32.
+# Up to this side, the stem keeps the resolution: the usual 7x7 stride-2 convolution and pool would turn 32x32 into 8x8.
 SMALL_IMAGE = 64
 
 
@@ -27,12 +27,12 @@ class ResNetEncoder(Encoder):
             net.maxpool = nn.Identity()
         elif in_channels != net.conv1.in_channels:
             net.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
-        exchange_relu_for_celu(net)
+        replace_relu_with_celu(net)
         for module in net.modules():
             if isinstance(module, (ResNet, BasicBlock)):
-                # Convolutions whose output only a batch norm reads, and that batch norm.
+                # Each convolution with the batch norm that alone reads its output, for `bilevel.frozen`.
                 pairs = {"conv1": "bn1", "conv2": "bn2"}
-                module.normed = {a: b for a, b in pairs.items() if hasattr(module, a)}
+                module.conv_norm_pairs = {a: b for a, b in pairs.items() if hasattr(module, a)}
         self.net = net
 
     def encode(self, images: torch.Tensor) -> torch.Tensor:
@@ -40,15 +40,15 @@ class ResNetEncoder(Encoder):
         return result
 
 
-def exchange_relu_for_celu(module: nn.Module) -> None:
-    """Replaces every ReLU in place: the implicit function theorem needs a C1 network (paper, appendix A)."""
+def replace_relu_with_celu(module: nn.Module) -> None:
+    """Replace every ReLU in place, because the implicit function theorem needs a C1 network (paper, appendix A)."""
     for name, child in module.named_children():
         if isinstance(child, nn.ReLU):
             setattr(module, name, nn.CELU())
         else:
-            exchange_relu_for_celu(child)
+            replace_relu_with_celu(child)
 
 
 def build_encoder(in_channels: int, image_size: int) -> ResNetEncoder:
-    """The encoder for `autodo.models.build`."""
+    """Build the encoder; see `MODELS`."""
     return ResNetEncoder(in_channels, image_size)

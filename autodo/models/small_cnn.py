@@ -1,4 +1,4 @@
-"""A three-block convolutional network for grids on a CPU: about 24,000 parameters, 2 million multiply-adds at 28x28."""
+"""Small convolutional network for CPUs: about 24,000 parameters, 2 million multiply-adds at 28x28."""
 
 import torch
 from torch import nn
@@ -8,10 +8,10 @@ from autodo.models.global_average import GlobalAverage
 
 
 class SmallCNN(Encoder):
-    """Convolution, max pooling, batch norm and CELU, three times, the last without pooling; then the global average.
+    """Three blocks of convolution, max pooling (not in the last), batch norm and CELU; then the global average.
 
-    Pooling comes before batch norm and CELU, which cost more than the convolutions on a CPU: on a quarter of the
-    values a train step takes half the time.
+    Pooling comes before batch norm and CELU, which cost more than convolutions on a CPU; on a quarter of the values, a
+    train step takes half the time.
 
     Shape:
         images [B, C, H, W] float, H and W at least 4 -> [B, 64].
@@ -39,7 +39,7 @@ class SmallCNN(Encoder):
 
 
 def build_encoder(in_channels: int, image_size: int) -> SmallCNN:
-    """The encoder for `autodo.models.build`."""
+    """Build the encoder; see `MODELS`."""
     if image_size < 4:
         raise ValueError(f"small-cnn needs images of at least 4x4 pixels, not {image_size}x{image_size}")
     return SmallCNN(in_channels)

@@ -11,14 +11,14 @@ from autodo.models.global_average import GlobalAverage
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions, each after batch norm and CELU, and a shortcut.
+    """Two 3x3 convolutions, each after batch norm and CELU, with a shortcut.
 
     Shape:
         [B, in, H, W] -> [B, out, H/stride, W/stride].
     """
 
-    normed: ClassVar = {"conv1": "norm2"}
-    """Convolutions whose output only a batch norm reads, and that batch norm."""
+    conv_norm_pairs: ClassVar = {"conv1": "norm2"}
+    """Each convolution with the batch norm that alone reads its output, for `bilevel.frozen`."""
 
     def __init__(self, in_width: int, out_width: int, stride: int) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class WideResNet(Encoder):
 
 
 def build_encoder(in_channels: int, image_size: int, depth: int, width: int) -> WideResNet:
-    """The encoder for `autodo.models.build`."""
+    """Build the encoder; see `MODELS`."""
     if image_size < 8:
         raise ValueError(f"a wide ResNet needs images of at least 8x8 pixels, not {image_size}x{image_size}")
     return WideResNet(in_channels, depth, width)

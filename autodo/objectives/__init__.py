@@ -1,4 +1,4 @@
-"""The train loss of a batch: what methods for imbalance and label noise exchange for the plain one."""
+"""Train losses: the plain one, and those of methods for imbalance and label noise."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,10 +30,10 @@ __all__ = ["OBJECTIVES", "Objective", "ObjectiveContext", "TrainStep", "build_ob
 
 
 def build_objective(context: ObjectiveContext) -> Objective:
-    """The train loss of a run.
+    """Build the train loss of a run.
 
     Raises:
-        ConfigError: if it cannot be trained by several workers, and there are.
+        ConfigError: if it does not support several processes, and there are several.
     """
     config = context.config.objective
     return Plain(context) if config is None else OBJECTIVES[config.kind](config, context)

@@ -1,4 +1,4 @@
-"""What an objective is given, and what it gives."""
+"""Interface of a train loss: its context, its batch, and its result."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,19 +10,19 @@ from torch import Tensor, nn
 from autodo.augment.pipeline import Pipeline
 from autodo.config.run import RunConfig
 from autodo.data import DataSplits
-from autodo.data.device_loader import DeviceLoader
+from autodo.data.images.device_loader import DeviceLoader
 from autodo.distributed.process_group import ProcessGroup
 from autodo.points.model import PointView
 
 
 @dataclass(frozen=True)
 class ObjectiveContext:
-    """What an objective may know of its run.
+    """Data and settings of a run that an objective may use.
 
     Args:
-        labels: observed labels of this worker's points.
-        val_images, val_labels: this worker's share of the clean val set; for objectives that say that they read it.
-        generator: for what an objective begins from.
+        labels: observed labels of the points on this process.
+        val_images, val_labels: share of the clean val set on this process; only for methods that read val.
+        generator: generator of the initial state of the objective.
     Shape:
         labels [n] int64, val_labels [m] int64; both on the training device.
     """
@@ -41,10 +41,10 @@ class ObjectiveContext:
         return len(self.data.class_names)
 
     def class_counts(self, *, oracle: bool) -> Tensor:
-        """How many points of each class the inner problem has, over all workers; a class without any counts as one.
+        """Number of points of each class in the inner problem, on all processes; at least one.
 
         Args:
-            oracle: count the clean labels, not the observed ones.
+            oracle: count clean labels instead of observed ones.
         Shape:
             -> [C] float64, on the training device.
         """
@@ -57,30 +57,30 @@ class ObjectiveContext:
 
 
 class TrainStep(NamedTuple):
-    """What one step of the inner phase trains on: a worker's part of a batch.
+    """Part of a batch on this process, for one step of the inner problem.
 
     Shape:
-        points [b] int64, positions among the worker's points; pixels [b, C, H, W]; labels [b] int64, as observed.
+        points [b] int64, positions among the points of the process; pixels [b, C, H, W]; labels [b] int64, as observed.
     """
 
     points: Tensor
     size: int
-    """Points of the whole batch, over all workers."""
+    """Number of points in the whole batch, on all processes."""
     pixels: Tensor
     labels: Tensor
     view: PointView
-    """What lam says of the points."""
+    """Meaning of lam for the points."""
     epoch: int
     lr: float
-    """Of the coming step of theta."""
+    """Learning rate of the next step of theta."""
     generator: torch.Generator
 
 
 class Objective:
-    """A train loss. What it learns besides theta moves when `losses` is called, once before every step of theta."""
+    """A train loss. `losses` is called once before each step of theta, and updates other state that is learned."""
 
     def losses(self, network: nn.Module, step: TrainStep) -> Tensor:
-        """Loss of each point, whose mean over the batch theta descends. Calls `network` on a batch exactly once.
+        """Loss of each point; theta descends the mean over the batch. Calls `network` exactly once.
 
         Args:
             network: images -> logits, in train mode.
@@ -90,15 +90,15 @@ class Objective:
         raise NotImplementedError
 
     def rows(self) -> dict[str, Tensor]:
-        """Its state that has a row for each of the worker's points."""
+        """State with a row for each point on this process."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """The rest of its state, the same on all workers."""
+        """State that is equal on all processes."""
         return {}
 
     def load(self, rows: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Takes over what `rows` and `state_dict` gave; `rows` may hold more."""
+        """Load the results of `rows` and `state_dict`; `rows` may contain more."""
         for name, values in self.rows().items():
             values.copy_(rows[name])
 

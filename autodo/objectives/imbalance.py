@@ -1,4 +1,4 @@
-"""Losses that know how many points each class has: weights, margins and shifts by class."""
+"""Losses that use the class counts: weights, margins and shifts by class."""
 
 import torch
 from torch import Tensor, nn
@@ -38,10 +38,10 @@ class LogitAdjustment(Objective):
 class Margins(Objective):
     """Cross-entropy of the logits s (cos_c - m_y [c = y]), with the margins of `label_aware_margins`: LDAM-DRW.
 
-    The head gives s cos_c, the scaled cosines between the features and each class's weights (`CosineHead`), in
-    training and evaluation alike. In the last `deferred_share` of the epochs class-balanced weights come on top,
-    normalised to a mean of 1 over the points: the published code divides by the weights of each batch, which
-    this is in expectation.
+    The logits s cos_c are scaled cosines between the features and the weights of each class (`CosineHead`), in
+    training and evaluation. In the last `deferred_share` of the epochs, class-balanced weights are added, normalised to
+    a mean of 1 over the points; the published code divides by the weights of each batch, which is the same in
+    expectation.
 
     Reference: Cao et al. 2019, section 3 and algorithm 1.
     """
@@ -71,6 +71,6 @@ def label_aware_margins(counts: Tensor, largest: float) -> Tensor:
 
 
 def with_margins(logits: Tensor, labels: Tensor, shift: Tensor) -> Tensor:
-    """The logits, that of the label less `shift` of its class. Shape: [b, C], [b] int64, [C] -> [b, C]."""
+    """Subtract `shift` of the class from the logit of the label. Shape: [b, C], [b] int64, [C] -> [b, C]."""
     own = torch.zeros_like(logits).scatter(1, labels[:, None], shift[labels][:, None].to(logits.dtype))
     return logits - own

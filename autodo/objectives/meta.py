@@ -1,12 +1,12 @@
-"""Weights that are learned from the clean val set: by a small network, or anew for every batch.
+"""Weights learned from the clean val set: by a small network, or for each batch alone.
 
-Both need <d L_val, d l_i>, how far a step along point i's gradient lowers the val loss, for all points of a batch and
-all parameters of the network. That is the derivative of the batch's losses along the val gradient: one forward-mode
-pass for the whole batch, where the published code differentiates through the step backwards. Exact either way.
+Both need <d L_val, d l_i>, how much a step along the gradient of point i lowers the val loss, for all points of a batch
+and all parameters of the network. That is the derivative of the batch's losses along the val gradient: one forward-mode
+pass for the whole batch. The published code differentiates backwards through the step; both are exact.
 
-Batch norm takes the statistics of the batch at hand, of train and of val images, as the published code does; the
-running statistics move with the step of theta alone. A step of `meta-weight-net` costs about
-four of the plain ones, one of `l2rw` three.
+Batch norm uses the statistics of the current batch, for train and val images, as in the published code; running
+statistics change only with the step of theta. A step of `meta-weight-net` costs about four plain steps, one of `l2rw`
+three.
 """
 
 import warnings
@@ -24,21 +24,21 @@ from autodo.seeds import initial_weights
 Parameters = dict[str, Tensor]
 
 
-class _FromVal(Objective):
-    """Draws batches of val and differentiates along their gradient."""
+class _UsesValGradient(Objective):
+    """Draws val batches and differentiates along their gradient."""
 
     def __init__(self, context: ObjectiveContext) -> None:
         if context.group.size > 1:
             assert context.config.objective is not None
             raise ConfigError(
-                f"workers: {context.config.objective.kind} trains with one worker, not {context.group.size}: "
+                f"workers: {context.config.objective.kind} needs workers: 1, not {context.group.size}: "
                 "batch norm over several workers has no forward-mode derivative"
             )
         _import_forward_mode()
         self.images, self.labels, self.pipeline = context.val_images, context.val_labels, context.pipeline
 
     def val_gradient(self, network: nn.Module, parameters: Parameters, step: TrainStep) -> Parameters:
-        """Gradient of the mean loss of val images, as many as the batch has or all, drawn anew at each step."""
+        """Gradient of the mean loss of random val images, as many as the batch has, or all."""
         drawn = torch.randperm(len(self.labels), generator=step.generator, device=step.generator.device)
         chosen = drawn[: len(step.points)]
         leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
@@ -48,12 +48,12 @@ class _FromVal(Objective):
         return dict(zip(leaves, gradient, strict=True))
 
 
-class MetaWeightNet(_FromVal):
-    """V(l_i) l_i: a network V, 1 -> 100 -> 1 with a sigmoid, gives each point's weight from its loss.
+class MetaWeightNet(_UsesValGradient):
+    """V(l_i) l_i: a network V, 1 -> 100 -> 1 with a sigmoid, maps the loss of a point to its weight.
 
-    V descends the val loss of theta' = theta - lr / B sum_i V(l_i) d l_i, by Adam, one step before each of theta's:
+    Before each step of theta, V takes one step of Adam on the val loss of theta' = theta - lr / B sum_i V(l_i) d l_i:
     d L_val / dV = - lr / B sum_i <d L_val(theta'), d l_i> d V(l_i). The virtual step is plain gradient descent with the
-    present learning rate; l_i is a constant where V reads it.
+    current learning rate; l_i is constant as input of V.
 
     Reference: Shu et al. 2019, section 3 and algorithm 1.
     """
@@ -62,50 +62,54 @@ class MetaWeightNet(_FromVal):
         super().__init__(context)
         with initial_weights(context.generator.initial_seed()):
             layers = [nn.Linear(1, config.hidden), nn.ReLU(), nn.Linear(config.hidden, 1), nn.Sigmoid(), nn.Flatten(0)]
-            self.weigh = nn.Sequential(*layers).to(context.labels.device)
-        self.optimizer = torch.optim.Adam(self.weigh.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+            self.weight_network = nn.Sequential(*layers).to(context.labels.device)
+        self.optimizer = torch.optim.Adam(
+            self.weight_network.parameters(), lr=config.lr, weight_decay=config.weight_decay
+        )
 
     def losses(self, network: nn.Module, step: TrainStep) -> Tensor:
         losses = cross_entropies(network(step.pixels), step.labels)
-        for parameter, gradient in zip(self.weigh.parameters(), self.meta_gradient(network, step, losses), strict=True):
+        for parameter, gradient in zip(
+            self.weight_network.parameters(), self.meta_gradient(network, step, losses), strict=True
+        ):
             parameter.grad = gradient
         self.optimizer.step()
         return self.weights(losses).detach() * losses
 
     def weights(self, losses: Tensor) -> Tensor:
-        """V of the losses, which it takes for constants. Shape: [b] -> [b]."""
-        result: Tensor = self.weigh(losses.detach()[:, None])
+        """V of the losses, as constants. Shape: [b] -> [b]."""
+        result: Tensor = self.weight_network(losses.detach()[:, None])
         return result
 
     def meta_gradient(self, network: nn.Module, step: TrainStep, losses: Tensor) -> tuple[Tensor, ...]:
-        """Gradient in V's parameters of the val loss after the virtual step.
+        """Gradient of the val loss after the virtual step, in the parameters of V.
 
         Args:
-            losses: of the batch, with their graph, which is kept. Shape: [b].
+            losses: losses of the batch with their graph, which is retained. Shape: [b].
         """
         parameters: Parameters = dict(network.named_parameters())
         weights = self.weights(losses)
         weighted = (weights.detach() * losses).mean()
         descent = torch.autograd.grad(weighted, list(parameters.values()), retain_graph=True)
-        ahead = {
+        virtual = {
             name: value - step.lr * slope for (name, value), slope in zip(parameters.items(), descent, strict=True)
         }
-        agreement = losses_along(network, self.val_gradient(network, ahead, step), step)
-        return torch.autograd.grad(-step.lr * (agreement * weights).mean(), list(self.weigh.parameters()))
+        agreement = losses_along(network, self.val_gradient(network, virtual, step), step)
+        return torch.autograd.grad(-step.lr * (agreement * weights).mean(), list(self.weight_network.parameters()))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"weigh": self.weigh.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {"weigh": self.weight_network.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load(self, rows: dict[str, Tensor], state: dict[str, Any]) -> None:
-        self.weigh.load_state_dict(state["weigh"])
+        self.weight_network.load_state_dict(state["weigh"])
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-class LearnedReweighting(_FromVal):
+class LearnedReweighting(_UsesValGradient):
     """B w_i l_i with w_i = max(0, <d L_val, d l_i>), scaled to sum to 1; all zero if no point agrees with val.
 
-    The paper's weights are the negative gradient of the val loss, after a virtual step, in the weights of that step,
-    at weights of zero. There the virtual step goes nowhere, and its learning rate cancels in the scaling.
+    The weights of the paper are the negative gradient of the val loss after a virtual step, in the weights
+    of that step, at zero. There the virtual step is zero, and its learning rate cancels in the scaling.
 
     Reference: Ren et al. 2018, section 3 and algorithm 1.
     """
@@ -117,14 +121,14 @@ class LearnedReweighting(_FromVal):
         return len(step.points) * self.weights(network, step) * cross_entropies(network(step.pixels), step.labels)
 
     def weights(self, network: nn.Module, step: TrainStep) -> Tensor:
-        """The batch's weights. Shape: -> [b]."""
+        """Weights of the batch. Shape: -> [b]."""
         parameters: Parameters = dict(network.named_parameters())
         weights = losses_along(network, self.val_gradient(network, parameters, step), step).clamp(min=0)
         return weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
 
 
 def losses_at(network: nn.Module, parameters: Parameters, pixels: Tensor, labels: Tensor) -> Tensor:
-    """Losses of the network with other parameters; the network is left as it is, running statistics too.
+    """Losses of the network with other parameters; the network and its running statistics do not change.
 
     Shape:
         pixels [b, C, H, W], labels [b] int64 -> [b].
@@ -145,7 +149,7 @@ def losses_along(network: nn.Module, direction: Parameters, step: TrainStep) -> 
 
 
 def _import_forward_mode() -> None:
-    # The first use of forward mode imports a part of torch 2.15 that warns of another one's deprecation.
+    # The first use of forward mode imports a module of torch 2.15 that emits a deprecation warning.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*torch\.jit", category=FutureWarning)
         warnings.filterwarnings("ignore", message=r".*torch\.jit", category=DeprecationWarning)

@@ -1,6 +1,6 @@
-"""Mixup and CutMix: each image is mixed with another of its batch, and so are their labels.
+"""Mixup and CutMix: each image and label is mixed with another of its batch.
 
-The workers mix within their parts of a batch, each with a share of its own.
+Each process mixes within its part of a batch, with its own share.
 """
 
 import math
@@ -16,7 +16,7 @@ from autodo.seeds import host_generator
 
 
 class Mixed(NamedTuple):
-    """Images, and the share of the first of two labels of each.
+    """Mixed images, and the share of the first label.
 
     Shape:
         pixels [b, C, H, W].
@@ -27,9 +27,9 @@ class Mixed(NamedTuple):
 
 
 class Mixup(Objective):
-    """x = s x_i + (1 - s) x_j, loss s l(y_i) + (1 - s) l(y_j); s ~ Beta(alpha, alpha), one for a batch.
+    """x = s x_i + (1 - s) x_j, loss s l(y_i) + (1 - s) l(y_j); s ~ Beta(alpha, alpha), one per batch.
 
-    The loss is the cross-entropy of the mixed label, for it is linear in the label.
+    This is the cross-entropy of the mixed label, because cross-entropy is linear in the label.
 
     Reference: Zhang et al. 2018, section 2.
     """
@@ -46,14 +46,14 @@ class Mixup(Objective):
         return mixed.share * first + (1 - mixed.share) * second
 
     def mix(self, images: Tensor, others: Tensor, share: float, generator: torch.Generator) -> Mixed:
-        """The images with those at the same place. Shape: [b, C, H, W] both."""
+        """Mix images with others at the same positions. Shape: [b, C, H, W] both."""
         return Mixed(share * images + (1 - share) * others, share)
 
 
 class CutMix(Mixup):
-    """A box of (1 - s) of the area, its centre anywhere and cut off at the border, shows the other image.
+    """A box of (1 - s) of the area, around a random centre and clipped to the image, shows the other image.
 
-    The labels are mixed by the area that the box has after it was cut off. One box for a batch, as published.
+    The labels are mixed by the area of the clipped box. One box per batch, as published.
 
     Reference: Yun et al. 2019, section 3.1 and algorithm 1.
     """
@@ -70,12 +70,12 @@ class CutMix(Mixup):
 
 
 def box_side(size: int, share: float, place: float) -> tuple[int, int]:
-    """Where a box of floor(size sqrt(1 - share)) pixels around the pixel floor(size place) begins and ends."""
+    """Clipped begin and end of a box of floor(size sqrt(1 - share)) pixels around the pixel floor(size place)."""
     side, centre = int(size * math.sqrt(1 - share)), int(size * place)
     return max(centre - side // 2, 0), min(centre + side // 2, size)
 
 
 def draw_beta(alpha: float, generator: torch.Generator) -> float:
-    """A number from Beta(alpha, alpha); torch has no such sampler that takes a generator."""
+    """Draw from Beta(alpha, alpha); the sampler of torch takes no generator."""
     seed = torch.randint(2**62, (), generator=host_generator(generator))
     return float(np.random.default_rng(int(seed)).beta(alpha, alpha))

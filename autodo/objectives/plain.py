@@ -1,4 +1,4 @@
-"""The plain loss, with what lam says of the points; and the cross-entropy with smoothed labels."""
+"""Plain loss with per-point weights and targets, and cross-entropy with smoothed labels."""
 
 from torch import Tensor, nn
 
@@ -8,7 +8,7 @@ from autodo.objectives.base import Objective, ObjectiveContext, TrainStep
 
 
 class Plain(Objective):
-    """w_i loss(q_i, p_i): AutoDO's inner loss, where w = 1 and q is the observed label unless lam says otherwise."""
+    """w_i loss(q_i, p_i): inner loss of AutoDO; w = 1 and q is the observed label unless lam is learned."""
 
     def __init__(self, context: ObjectiveContext) -> None:
         self.loss = LOSSES[context.config.method.loss]

@@ -1,4 +1,4 @@
-"""Losses that wrong labels weigh little in, of one point at a time and without state."""
+"""Losses without state in which wrong labels have little weight."""
 
 from torch import Tensor, nn
 

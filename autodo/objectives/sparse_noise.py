@@ -1,4 +1,4 @@
-"""SOP: each point's label noise is learned beside the network, as a sparse vector u*u - v*v."""
+"""SOP: learns the label noise of each point as a sparse vector u*u - v*v."""
 
 import torch
 from torch import Tensor, nn
@@ -7,20 +7,20 @@ from autodo.config import objective
 from autodo.losses import one_hot
 from autodo.objectives.base import Objective, ObjectiveContext, TrainStep
 
-LEAST = 1e-4  # of a probability, as in the published code
+MIN_PROBABILITY = 1e-4  # as in the published code
 
 
 class SparseNoise(Objective):
-    """With s = u^2 onehot(y) - v^2 (1 - onehot(y)) of each point, u and v in [-1, 1]:
+    """Label noise s = u^2 onehot(y) - v^2 (1 - onehot(y)) of each point, with u and v in [-1, 1].
 
     theta and u descend the cross-entropy of y and max(p + s, 1e-4), normalised;
     v descends |onehot(argmax p) + s - onehot(y)|^2.
 
-    u is one number a point, as s takes only its entry at y. u and v begin near 0, where the factor 2u of the
-    gradient keeps them until a point's residual stays large: so s is sparse. They take plain gradient steps along
-    the mean over the batch, with learning rates of their own that do not fall.
+    u is one number per point, because s uses only its entry at y. u and v start near 0, where the factor 2u of the
+    gradient keeps them until the residual of a point stays large; so s is sparse. They take plain gradient steps on the
+    mean over the batch, with constant learning rates of their own.
 
-    Reference: Liu et al. 2022, section 2; the learning rates are its ones for CIFAR-10.
+    Reference: Liu et al. 2022, section 2, with its learning rates for CIFAR-10.
     """
 
     def __init__(self, config: objective.SOP, context: ObjectiveContext) -> None:
@@ -54,9 +54,9 @@ def noise(labels: Tensor, u: Tensor, v: Tensor) -> Tensor:
 
 def corrected_cross_entropies(p: Tensor, labels: Tensor, u: Tensor, v: Tensor) -> Tensor:
     """Cross-entropy of the labels and p + s. Shape: p [b, C], [b] int64, [b, 1], [b, C] -> [b]."""
-    raised = (p + noise(labels, u, v)).clamp(min=LEAST)
+    raised = (p + noise(labels, u, v)).clamp(min=MIN_PROBABILITY)
     corrected = (raised / raised.sum(1, keepdim=True)).gather(1, labels[:, None]).squeeze(1)
-    return -corrected.clamp(min=LEAST).log()
+    return -corrected.clamp(min=MIN_PROBABILITY).log()
 
 
 def noise_residuals(p: Tensor, labels: Tensor, u: Tensor, v: Tensor) -> Tensor:

@@ -1,1 +1,1 @@
-"""The per-point model g(lambda): its table, and what a row means as augmentation, loss weight and soft label."""
+"""Per-point model g(lambda): the table, and the meaning of a row as augmentation, loss weight and soft label."""

@@ -1,4 +1,4 @@
-"""g(lambda): what a method learns per point, as columns of one table."""
+"""Per-point model g(lambda): the hyperparameters that a method learns, as columns of one table."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
@@ -16,11 +16,11 @@ from autodo.points.storage import ON_DEVICE, TableStorage
 from autodo.points.table import PointTable
 
 ROW_CHUNK_SIZE = 2**14
-"""Points whose rows are on the device at a time when all are asked for."""
+"""Points whose rows are on the device at a time when all are read."""
 
 
 class PointView(NamedTuple):
-    """What the rows of a batch mean.
+    """Meaning of the rows of a batch.
 
     Shape:
         augment [B, 14] or None, weights [B], log_targets [B, C] (logarithms of probabilities; -inf allowed).
@@ -32,14 +32,13 @@ class PointView(NamedTuple):
 
 
 class PointModel:
-    """The per-point model. A part that is not learned has its plain value: no warp, weight 1, the hard label.
+    """Per-point model. A part that is not learned has its neutral value: no warp, weight 1, the hard label.
 
     Args:
-        config: what is learned; None for methods that learn nothing.
+        config: parts to learn; None for methods that learn no lambda.
         labels: observed label of each point. Shape: [N] int64, on the training device.
-        storage: where lam is kept; nothing else about it depends on that.
-        rounding: bits of a step for values that are kept in 16 bits, from the number of the step.
-        eps: RMSprop's epsilon.
+        storage: place of lam, which changes no result.
+        rounding, eps: see `PointTable`.
     """
 
     def __init__(
@@ -57,11 +56,11 @@ class PointModel:
         self.classes = classes
         self.learned = config.learn if config is not None else ()
         self.shared = config is not None and config.shared
-        starts: dict[Part, tuple[int, Callable[[Tensor], Tensor]]] = {}
+        initials: dict[Part, tuple[int, Callable[[Tensor], Tensor]]] = {}
         if config is not None:
             gates = affine.initial_row(config.gate_probability).to(labels.device, dtype)
             smoothing = config.label_smoothing
-            starts = {
+            initials = {
                 "augment": (len(gates), lambda points: gates.expand(len(points), -1)),
                 "weight": (1, lambda points: gates.new_zeros(len(points), 1)),
                 "soft-label": (
@@ -69,7 +68,7 @@ class PointModel:
                     lambda points: soft_labels.initial_logits(labels[points], classes, smoothing, dtype),
                 ),
             }
-        learned = [starts[part] for part in self.learned]
+        learned = [initials[part] for part in self.learned]
         widths = [width for width, _ in learned]
         ends = list(accumulate(widths))
         self._columns = {
@@ -86,7 +85,7 @@ class PointModel:
             widths,
             dtype=dtype,
             device=labels.device,
-            # One row is read by every batch, so it stays where they are; so do rows of no columns.
+            # A shared row is read by every batch, so it stays on the device; so do rows without columns.
             storage=storage if self.learned and not self.shared else ON_DEVICE,
             precision=config.precision if config is not None else "fp32",
             square_average=config.square_average if config is not None else "element",
@@ -94,24 +93,24 @@ class PointModel:
             eps=eps,
         )
 
-    def prefetch(self, batches: Iterable[Batch], *, moves: bool) -> Iterator[Batch]:
-        """The batches; while one is worked on, the rows of the next are sent to the device that trains.
+    def prefetch(self, batches: Iterable[Batch], *, for_update: bool) -> Iterator[Batch]:
+        """Yield the batches, while the rows of the next one are sent to the training device.
 
         Args:
-            moves: whether each batch's rows take a step.
+            for_update: whether the rows of each batch take a step.
         """
         if self.shared or not self.learned:
             yield from batches
             return
-        coming = list(batches)
-        index = [batch.points for batch in coming]
-        # Once for all, because the host would wait for a GPU at each of them. There may be none left of an epoch.
+        batches = list(batches)
+        index = [batch.points for batch in batches]
+        # One copy for all batches, because each copy makes the host wait for the GPU. An epoch may have none left.
         hosts = torch.cat(index).cpu().split([len(points) for points in index]) if index else ()
-        for step, batch in enumerate(coming):
-            if step + 2 < len(coming):
-                self.table.will_need(hosts[step + 2], moves=moves)
-            if step + 1 < len(coming):
-                self.table.prefetch(index[step + 1], hosts[step + 1], moves=moves)
+        for step, batch in enumerate(batches):
+            if step + 2 < len(batches):
+                self.table.will_need(hosts[step + 2], for_update=for_update)
+            if step + 1 < len(batches):
+                self.table.prefetch(index[step + 1], hosts[step + 1], for_update=for_update)
             yield batch
 
     @property
@@ -120,11 +119,11 @@ class PointModel:
         return "augment" in self._columns
 
     def row_index(self, points: Tensor) -> Tensor:
-        """The table's rows of these points, without duplicates: one row for all if shared. Shape: [B] -> [R]."""
+        """Rows of the table for these points, without duplicates: one for all if shared. Shape: [B] -> [R]."""
         return points.new_zeros(1) if self.shared else points
 
     def view_on_host(self, points: range) -> PointView:
-        """What lam says of these points, in host memory; only a part of them is on the device at a time."""
+        """View of these points in host memory; only a chunk of them is on the device at a time."""
         parts = torch.arange(points.start, points.stop, device=self.labels.device).split(ROW_CHUNK_SIZE)
         views = [_on_host(self.view(points)) for points in parts]
         augments = [view.augment for view in views if view.augment is not None]
@@ -135,7 +134,7 @@ class PointModel:
         )
 
     def weights(self, points: Tensor) -> Tensor:
-        """Loss weights of any number of points; only a part of their rows is on the device at a time.
+        """Loss weights of any number of points; only a chunk of their rows is on the device at a time.
 
         Shape:
             points [B] int64 -> [B].
@@ -143,10 +142,10 @@ class PointModel:
         return torch.cat([self.view(part).weights for part in points.split(ROW_CHUNK_SIZE)])
 
     def view(self, points: Tensor, rows: Tensor | None = None) -> PointView:
-        """What lam says of these points.
+        """View of these points.
 
         Args:
-            rows: `table.rows(row_index(points))`, if the view shall be differentiable in them.
+            rows: `table.rows(row_index(points))`, if the view must be differentiable in them.
         Shape:
             points [B] int64, rows [R, K].
         """

@@ -1,4 +1,4 @@
-"""The loss weight of a point, g_W."""
+"""Loss weight of a point, g_W."""
 
 import math
 

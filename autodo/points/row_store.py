@@ -1,7 +1,7 @@
-"""Tables with a row for each point, of which a batch's rows come to the training device and go back.
+"""Storage of tables with a row per point, from which the rows of a batch go to the training device and back.
 
-A GPU that trains beside tables in host memory never waits for them: the next batch's rows are sent while it works on
-this one's, and what it changes is written back when it has got there.
+A GPU never waits for tables in host memory: the rows of the next batch are sent while it works on this one, and
+changed rows are written to the table once they have arrived in host memory.
 """
 
 import mmap
@@ -16,26 +16,26 @@ from torch import Tensor
 from autodo.points.storage import TableStorage
 
 Shapes = Mapping[str, tuple[Sequence[int], torch.dtype]]
-PENDING = 2
-"""Batches that may be on their way back."""
+MAX_PENDING_WRITES = 2
+"""Batches whose rows may be on their way back."""
 
 
 class RowStore:
-    """Columns that are read and written where they lie.
+    """Columns that are read and written in place.
 
     Args:
         columns: tables by name. Shape: [N, ...].
-        files: of the columns that are mapped files.
+        files: mapped files of columns, by name.
     """
 
     def __init__(self, columns: Mapping[str, Tensor], files: Mapping[str, mmap.mmap]) -> None:
         self.columns = dict(columns)
-        # The system asks 3 us of us for each stretch of a file: only where rows may really be on the disk.
+        # Advice takes 3 us per range of a file, so it is given only if rows may really be on disk.
         size = sum(map(len, files.values()))
         self._files = dict(files) if size > os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE / 2 else {}
 
     def read(self, index: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        """A copy of the rows of these columns, and of others that came along, on the training device.
+        """Copy rows of these columns, and perhaps of others, to the training device.
 
         Shape:
             index [B] int64 -> [B, ...].
@@ -43,7 +43,7 @@ class RowStore:
         return {name: self.columns[name].index_select(0, index) for name in names}
 
     def write(self, index: Tensor, rows: Mapping[str, Tensor]) -> None:
-        """Replaces the rows.
+        """Replace rows.
 
         Shape:
             index [B] int64 without duplicates, rows [B, ...]; on the training device.
@@ -52,30 +52,30 @@ class RowStore:
             self.columns[name].index_copy_(0, index, values)
 
     def flush(self) -> None:
-        """Returns when all that was written is in `columns`."""
+        """Wait until everything written is in `columns`."""
 
     def prefetch(self, index: Tensor, host: Tensor, names: Sequence[str]) -> None:
-        """Sends rows ahead that `read` is given next, if they are not on the device that trains.
+        """Start sending rows that `read` will need next, if they are not on the training device.
 
         Args:
-            index: the very tensor that `read` is given.
+            index: the tensor object that `read` will be called with.
             host: the same numbers in host memory.
         """
 
     def will_need(self, host: Tensor, names: Sequence[str]) -> None:
-        """Lets the system read rows from the disk that are fetched or read soon; returns at once."""
+        """Advise the system to read rows from disk that will be needed soon; returns at once."""
         for name in names:
             if name not in self._files:
                 continue
             file, size = self._files[name], self.columns[name][0].nbytes
-            for first, last in _stretches(host.sort().values * size, size):
+            for first, last in _page_ranges(host.sort().values * size, size):
                 file.madvise(mmap.MADV_WILLNEED, first, min(last, len(file)) - first)
 
 
-def _stretches(begins: Tensor, size: int) -> list[tuple[int, int]]:
-    """Stretches of whole pages that hold things of `size` bytes at these increasing places; neighbours are one."""
-    first = begins // mmap.PAGESIZE
-    last = (begins + size - 1) // mmap.PAGESIZE + 1
+def _page_ranges(offsets: Tensor, size: int) -> list[tuple[int, int]]:
+    """Ranges of whole pages that contain items of `size` bytes at increasing offsets; adjacent ranges are merged."""
+    first = offsets // mmap.PAGESIZE
+    last = (offsets + size - 1) // mmap.PAGESIZE + 1
     apart = first[1:] > last[:-1]
     edge = apart.new_ones(1)
     starts, ends = first[torch.cat([edge, apart])], last[torch.cat([apart, edge])]
@@ -85,14 +85,14 @@ def _stretches(begins: Tensor, size: int) -> list[tuple[int, int]]:
 class _PendingRead(NamedTuple):
     """Rows on their way to the device."""
 
-    asked: Tensor
+    requested: Tensor
     host: Tensor
     rows: dict[str, Tensor]
     event: torch.cuda.Event | None
 
 
 class _PendingWrite(NamedTuple):
-    """Rows on their way back."""
+    """Rows on their way back to the host."""
 
     host: Tensor
     rows: dict[str, Tensor]
@@ -100,10 +100,10 @@ class _PendingWrite(NamedTuple):
 
 
 class StagedStore(RowStore):
-    """Columns on the host, while a GPU trains: rows pass through pinned memory, on a stream beside the training's.
+    """Columns on the host for training on a GPU: rows pass through pinned memory, on a stream of their own.
 
-    Rows that are on their way back are never read as they were before, whatever order things are asked for in. With a
-    CPU for device there is nothing to pass through, and the order of things is the same.
+    Rows on their way back are never read in their old state, whatever the order of calls. With a CPU as device,
+    nothing is copied, and the order of operations is the same.
     """
 
     def __init__(
@@ -112,32 +112,32 @@ class StagedStore(RowStore):
         super().__init__(columns, files)
         self._device = torch.device(device)
         self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
-        self._coming: list[_PendingRead] = []
-        self._going: deque[_PendingWrite] = deque()
+        self._reads: list[_PendingRead] = []
+        self._writes: deque[_PendingWrite] = deque()
         self._last_read: tuple[Tensor, Tensor] | None = None
 
     def prefetch(self, index: Tensor, host: Tensor, names: Sequence[str]) -> None:
-        # What was sent before and passed over will not be asked for any more.
-        self._coming = [*self._coming[-1:], self._send(index, host, names)]
+        # An earlier prefetch that was skipped will not be read any more.
+        self._reads = [*self._reads[-1:], self._send(index, host, names)]
 
     def read(self, index: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        come = next((coming for coming in self._coming if coming.asked is index), None)
-        if come is None or not come.rows.keys() >= set(names):
-            come = self._send(index, self._host_of(index) if come is None else come.host, names)
-        self._coming = [coming for coming in self._coming if coming.asked is not index]
-        if come.event is not None:
+        found = next((pending for pending in self._reads if pending.requested is index), None)
+        if found is None or not found.rows.keys() >= set(names):
+            found = self._send(index, self._host_of(index) if found is None else found.host, names)
+        self._reads = [pending for pending in self._reads if pending.requested is not index]
+        if found.event is not None:
             current = torch.cuda.current_stream(self._device)
-            current.wait_event(come.event)
-            for rows in come.rows.values():
+            current.wait_event(found.event)
+            for rows in found.rows.values():
                 rows.record_stream(current)
-        self._last_read = (index, come.host)
-        return come.rows
+        self._last_read = (index, found.host)
+        return found.rows
 
     def write(self, index: Tensor, rows: Mapping[str, Tensor]) -> None:
         host = self._host_of(index)
-        self._coming = [coming for coming in self._coming if not _meet(coming.host, host)]
+        self._reads = [pending for pending in self._reads if not _overlap(pending.host, host)]
         if self._stream is None:
-            self._going.append(_PendingWrite(host, dict(rows), None))
+            self._writes.append(_PendingWrite(host, dict(rows), None))
         else:
             self._stream.wait_stream(torch.cuda.current_stream(self._device))
             with torch.cuda.stream(self._stream):
@@ -148,16 +148,16 @@ class StagedStore(RowStore):
                 for name, values in rows.items():
                     pinned[name].copy_(values, non_blocking=True)
                     values.record_stream(self._stream)
-                self._going.append(_PendingWrite(host, pinned, self._stream.record_event()))
-        while len(self._going) > PENDING:
-            self._put_back()
+                self._writes.append(_PendingWrite(host, pinned, self._stream.record_event()))
+        while len(self._writes) > MAX_PENDING_WRITES:
+            self._finish_write()
 
     def flush(self) -> None:
-        while self._going:
-            self._put_back()
+        while self._writes:
+            self._finish_write()
 
     def _send(self, index: Tensor, host: Tensor, names: Sequence[str]) -> _PendingRead:
-        if any(_meet(going.host, host) for going in self._going):
+        if any(_overlap(pending.host, host) for pending in self._writes):
             self.flush()
         if self._stream is None:
             return _PendingRead(index, host, super().read(host, names), None)
@@ -170,25 +170,25 @@ class StagedStore(RowStore):
                 rows[name] = pinned.to(self._device, non_blocking=True)
             return _PendingRead(index, host, rows, self._stream.record_event())
 
-    def _put_back(self) -> None:
-        going = self._going.popleft()
-        if going.event is not None:
-            going.event.synchronize()
-        super().write(going.host, going.rows)
+    def _finish_write(self) -> None:
+        pending = self._writes.popleft()
+        if pending.event is not None:
+            pending.event.synchronize()
+        super().write(pending.host, pending.rows)
 
     def _host_of(self, index: Tensor) -> Tensor:
-        """The same numbers in host memory; of what was read last without waiting for the device."""
+        """Index in host memory; for the last read without waiting for the device."""
         if self._last_read is not None and self._last_read[0] is index:
             return self._last_read[1]
         return index.cpu()
 
 
-def _meet(one: Tensor, other: Tensor) -> bool:
+def _overlap(one: Tensor, other: Tensor) -> bool:
     return bool(torch.isin(one, other).any())
 
 
 def build_store(storage: TableStorage, shapes: Shapes, device: torch.device | str) -> RowStore:
-    """Allocates columns of zeros of the given shapes [N, ...] and types.
+    """Allocate columns of zeros with the given shapes [N, ...] and types.
 
     Raises:
         ConfigError: if there is no room for a file.

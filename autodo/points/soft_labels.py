@@ -1,4 +1,4 @@
-"""The soft label of a point, g_S."""
+"""Soft label of a point, g_S."""
 
 import math
 
@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 
 def initial_logits(labels: Tensor, classes: int, smoothing: float, dtype: torch.dtype = torch.float32) -> Tensor:
-    """lam^S at the start: softmax gives exactly the smoothed label (1 - alpha) onehot + alpha / C.
+    """Initial lam^S, whose softmax is exactly the smoothed label (1 - alpha) onehot + alpha / C.
 
-    The paper prints log(1 - C - C / alpha) here, which has no real value: the sign before C / alpha must be plus.
+    The paper prints log(1 - C - C / alpha), which has no real value; the sign before C / alpha must be plus.
 
     Args:
         smoothing: alpha, in (0, 1).

@@ -1,4 +1,4 @@
-"""Where tables of points lie: on the training device, in host memory, or in a file that is mapped into memory."""
+"""Place of a table of points: on the training device, in host memory, or in a memory-mapped file."""
 
 import math
 import mmap
@@ -17,10 +17,10 @@ from autodo.io.storage import StrPath
 
 
 class TableStorage(NamedTuple):
-    """Where tables are kept.
+    """Place of a table, which changes no result.
 
     Args:
-        folder: of the files; the system's folder for temporary files if None.
+        folder: folder of the files; None: the folder for temporary files.
     """
 
     kind: LambdaStorage = "device"
@@ -28,16 +28,18 @@ class TableStorage(NamedTuple):
 
     @property
     def off_device(self) -> bool:
-        """Whether tables are kept that may be too large to be held twice in memory."""
+        """Whether a table may be too large to be in memory twice."""
         return self.kind != "device"
 
     def allocate(
         self, shape: Sequence[int], dtype: torch.dtype, device: torch.device | str = "cpu"
     ) -> tuple[Tensor, mmap.mmap | None]:
-        """A table of zeros. In host memory and files it takes up room page by page, as it is written to.
+        """Allocate a table of zeros. In host memory and files, pages are used when they are first written.
 
         Args:
-            device: that trains.
+            device: training device.
+        Returns:
+            the table, and its mapped file if it is one.
         Raises:
             ConfigError: if there is no room for the file.
         """
@@ -45,12 +47,12 @@ class TableStorage(NamedTuple):
         if self.kind == "device" or size == 0:
             return torch.zeros(*shape, dtype=dtype, device=device if self.kind == "device" else "cpu"), None
         file = _mapped(size, self.folder) if self.kind == "file" else None
-        # numpy's zeros are given by the system when they are first written to; torch's are written at once.
+        # numpy's zeros take memory when they are first written; torch's are written at once.
         memory = np.zeros(size, dtype=np.uint8) if file is None else file
         return torch.frombuffer(memory, dtype=dtype).view(*shape), file
 
     def allocate_on_host(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        """A table on the host to be filled, which takes no more memory than those of this place do."""
+        """Allocate a table on the host, to read a checkpoint into."""
         return self.allocate(shape, dtype)[0]
 
 
@@ -58,10 +60,10 @@ ON_DEVICE = TableStorage()
 
 
 def _mapped(size: int, folder: StrPath | None) -> mmap.mmap:
-    """A file without a name: it is gone with the process, however that ends."""
+    """Map a file without a name, which vanishes with the process, however that ends."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
-            # All of its room now: a mapped page that a full disk has no room for kills the process.
+            # Allocate everything now: writing to a mapped page on a full disk kills the process.
             os.posix_fallocate(file.fileno(), 0, size)
             memory = mmap.mmap(file.fileno(), size)
     except OSError as error:
@@ -69,6 +71,6 @@ def _mapped(size: int, folder: StrPath | None) -> mmap.mmap:
             f"lambda storage 'file': {os.fspath(folder or tempfile.gettempdir())} has no room for a file of "
             f"{size / 1e9:.1f} GB ({error.strerror}); TMPDIR names another folder"
         ) from None
-    # Rows are read in random order: what lies beside them on the disk need not come along.
+    # Rows are read in random order, so reading ahead is useless.
     memory.madvise(mmap.MADV_RANDOM)
     return memory

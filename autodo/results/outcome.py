@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from autodo.augment import affine
 from autodo.config.run import RunConfig
 from autodo.data import DataSplits, TrainSet
-from autodo.data.image_set import Integers
+from autodo.data.images.image_set import Integers
 from autodo.evaluation import Evaluation, Scores, group_errors, per_class_accuracy
 from autodo.points.model import PointModel, PointView
 from autodo.results import records

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from PIL import Image
 
-from autodo.data.image_set import Images, Integers
+from autodo.data.images.image_set import Images, Integers
 
 POINTS_PER_SIGNAL = 64
 SIDE = 64

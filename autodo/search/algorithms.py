@@ -6,43 +6,34 @@ from pathlib import Path
 from autodo.augment.policy_file import PolicyFile
 from autodo.config.run import RunConfig
 from autodo.data.prepare import DataSplits
-from autodo.errors import ConfigError
 from autodo.io.storage import locate
 from autodo.search.dada import Dada
 from autodo.search.fast_autoaugment import FastAutoAugmentDriver
 from autodo.search.faster_autoaugment import FasterAutoAugment
 from autodo.search.fold_worker import FoldWorker
 from autodo.search.gradient_search import gradient_search
+from autodo.search.population import PopulationDriver
+from autodo.search.population_member import PopulationWorker
 from autodo.search.tasks import Algorithm, Report, TaskContext, search_config
 
 ALGORITHMS: dict[str, Algorithm] = {
     "fast-autoaugment": Algorithm(FastAutoAugmentDriver, FoldWorker),
     "dada": gradient_search(Dada),
     "faster-autoaugment": gradient_search(FasterAutoAugment),
+    "pba": Algorithm(PopulationDriver, PopulationWorker),
 }
-"""Searches that are made of independent tasks. Population-based training is not; see `orchestration.search`."""
 
 
 def algorithm_of(config: RunConfig) -> Algorithm:
-    """The algorithm of the search for a run's policy.
-
-    Raises:
-        ConfigError: if it is not made of independent tasks.
-    """
-    name = search_config(config).algorithm
-    if name not in ALGORITHMS:
-        raise ConfigError(
-            f"policy.search.algorithm: {name!r} cannot be searched in one process; `autodo launch` does it on Ray; "
-            f"here: {', '.join(ALGORITHMS)}"
-        )
-    return ALGORITHMS[name]
+    """The algorithm of the search for a run's policy."""
+    return ALGORITHMS[search_config(config).algorithm]
 
 
 def search_in_process(config: RunConfig, data: DataSplits, *, device: str, report: Report) -> PolicyFile:
     """Searches the policy of a run, one task after another, and keeps nothing but the result.
 
     Raises:
-        ConfigError: if the algorithm needs several processes. DataError: if there are too few images.
+        DataError: if there are too few images. TrainingDiverged.
     """
     algorithm = algorithm_of(config)
     with tempfile.TemporaryDirectory(prefix="autodo-search-") as folder:

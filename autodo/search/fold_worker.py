@@ -12,7 +12,7 @@ from autodo.augment.pipeline import Pipeline, channel_statistics
 from autodo.augment.policies import build_policy
 from autodo.augment.policy_file import PolicyFile
 from autodo.config.policy import FastAutoAugmentSearch
-from autodo.data.image_set import ArrayImages, Integers
+from autodo.data.images.image_set import ArrayImages, Integers
 from autodo.errors import StoreError
 from autodo.io.atomic import save_torch
 from autodo.io.storage import Location
@@ -85,10 +85,10 @@ class FoldWorker:
             trainer = start()
         for row in trainer:
             report(f"network {fold + 1} of {self._search.folds}, epoch {row['epoch'] + 1} of {run.training.epochs}")
-        state = {"encoder": trainer.encoder.state_dict(), "head": trainer.head.state_dict()}
+        state = {"encoder": trainer.model.encoder.state_dict(), "head": trainer.model.head.state_dict()}
         self._file(fold).write_atomic(lambda path: save_torch(state, path))
         self._networks.pop(fold, None)
-        return {"held_out_error": trainer.history[-1]["val_error"]}
+        return {"held_out_error": trainer.state.history[-1]["val_error"]}
 
     def _evaluate(self, fold: int, trial: int, sub_policies: Any) -> Json:
         config = self._context.config

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from autodo.config.run import MethodConfig, ModelConfig, RunConfig, TrainingConfig
-from autodo.data.image_set import ArrayImages, ImageSet, Integers, Pixels
+from autodo.data.images.image_set import ArrayImages, ImageSet, Integers, Pixels
+from autodo.data.images.split import stratified_split
 from autodo.data.prepare import DataSplits, TrainSet
-from autodo.data.split import stratified_split
 from autodo.errors import DataError
 from autodo.search.tasks import search_config
 from autodo.seeds import derive

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from autodo.augment.crop_flip_erase import crop_and_flip, erase
 from autodo.augment.pipeline import Pipeline, channel_statistics
 from autodo.config.run import RunConfig
-from autodo.data.image_set import ArrayImages, Integers, Pixels
+from autodo.data.images.image_set import ArrayImages, Integers, Pixels
+from autodo.data.images.split import subsample
 from autodo.data.prepare import DataSplits
-from autodo.data.split import subsample
 from autodo.models import build
 from autodo.seeds import derive, initial_weights, numpy_generator
 

@@ -1,9 +1,9 @@
-"""Checkpoints: written atomically, read without unpickling code, by any number of workers.
+"""The files of a checkpoint: written atomically, read without unpickling code, by any number of processes.
 
-One process writes one file. Of several workers each writes the rows of its own points to a part beside it, and when all
-parts are there the first worker writes the file, which names them. So at any moment the file and the parts that it
-names make one checkpoint, the old one or the new. One process writes a part too if its rows may be too many to be in
-memory twice: a part is written from where the rows are, and mapped when it is read.
+A single process writes one file. Of several processes each writes the rows of its own points to a part beside it; when
+all parts are complete, the first process writes the file, which names them. So at any moment the file and the parts
+that it names are one checkpoint, the old one or the new one. A single process also writes a part if its rows may be too
+many to be in memory twice: a part is written from the memory of the table, and mapped into memory when it is read.
 """
 
 import logging
@@ -22,34 +22,31 @@ from autodo.io.storage import StrPath
 from autodo.points.storage import ON_DEVICE
 
 FORMAT = 3
-READABLE = (1, 2, 3)
-"""In 1 rows that were never touched are kept with their values; from 2 on they may be left out or zero. In 3
-there may be one from within an epoch."""
-Empty = Callable[[Sequence[int], torch.dtype], Tensor]
-_PART_NAME = r"\.part-\d+(?:\.\d+)?-\d+-of-\d+"
-PART = 2**16
+ROW_CHUNK_SIZE = 2**16
 """Rows that are in memory at a time."""
+Allocate = Callable[[Sequence[int], torch.dtype], Tensor]
+_PART_NAME = r"\.part-\d+(?:\.\d+)?-\d+-of-\d+"
 log = logging.getLogger(__name__)
 
 
 class UnusableCheckpoint(RuntimeError):
-    """A checkpoint of the right run holds something else than its training needs."""
+    """A checkpoint of the right run does not hold the state of its training."""
 
 
 def files(path: StrPath) -> list[Path]:
-    """Every file of the checkpoint `path` that there is, itself last; also parts that are no longer or not yet named.
+    """Every existing file of the checkpoint `path`, itself last; parts that it does not name are included.
 
     To copy a checkpoint, copy them in this order.
     """
     path = Path(path)
     part = re.compile(rf"{re.escape(path.stem)}{_PART_NAME}{re.escape(path.suffix)}")
-    there = path.parent.iterdir() if path.parent.is_dir() else ()
-    parts = sorted(file for file in there if part.fullmatch(file.name))
+    existing = path.parent.iterdir() if path.parent.is_dir() else ()
+    parts = sorted(file for file in existing if part.fullmatch(file.name))
     return [*parts, path] if path.exists() else parts
 
 
 def delete(path: StrPath) -> None:
-    """Deletes every file of the checkpoint, itself first, so that what may be left over is only parts of nothing."""
+    """Deletes every file of the checkpoint, itself first, so that only parts can be left over."""
     _delete_all_but(set(), Path(path))
 
 
@@ -66,15 +63,15 @@ def save(
     """Writes tensors, numbers, strings, lists and dicts; a reader sees the old checkpoint or the new one.
 
     Args:
-        state: what all workers know, written by the first; `epoch` is in it, and `step` if it is of within an epoch.
-        rows: of this worker's points: tensors with a row for each, and what is no tensor and the same for all workers.
-        positions: of this worker's points; None if all workers have the same rows.
-        apart: write rows to a part even if there is one worker.
+        state: the same on all processes, written by the first; `epoch` is in it, and `step` if it is mid-epoch.
+        rows: tensors with a row for each point of this process; other values are the same on all processes.
+        positions: positions of this process's points; None if all processes have the same rows.
+        apart: write rows to a part even if there is one process.
     Shape:
         positions [n] int64, increasing.
     Returns:
-        whether all of it could be written. If not, a warning says why, and the old checkpoint is still there: a full
-        disk is no reason to end a run.
+        whether everything could be written. If not, a warning says why and the old checkpoint remains: a full disk does
+        not end a run.
     """
     path = Path(path)
     names: list[str] = []
@@ -83,13 +80,13 @@ def save(
         state = {**state, "points": rows}
     else:
         (epoch, step), size = _moment(state), group.size
-        # Other names for every moment, because until the file is written the old one and its parts are the checkpoint.
+        # The names differ at every moment: until the file is written, the old one and its parts are the checkpoint.
         moment = f"{epoch}.{step}" if step else str(epoch)
         names = [f"{path.stem}.part-{moment}-{rank}-of-{size}{path.suffix}" for rank in range(size)]
         part = {"epoch": epoch, "step": step, "positions": positions, **rows}
         written = _write(path.with_name(names[group.rank]), run_id, part)
         state = {**state, "parts": names}
-    # The file must not name a part that is not there.
+    # The file must not name a part that does not exist.
     written = group.all_true(written)
     if written and group.is_first:
         written = _write(path, run_id, state)
@@ -103,25 +100,25 @@ def load(
     run_id: str,
     positions: Tensor | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
-    empty: Empty = ON_DEVICE.allocate_on_host,
+    allocate: Allocate = ON_DEVICE.allocate_on_host,
     *,
     data: str | None = None,
 ) -> dict[str, Any] | None:
-    """The state that was saved for this run, or None, with a warning, if there is none that can be used.
+    """The state that was saved for this run, or None, with a warning, if no file can be used.
 
-    A run can always start anew, so a checkpoint that is damaged, of another format or of another run is no reason
-    to stop; it will be overwritten. Either all workers get a state or none does.
+    A run can always start again, so a checkpoint that is damaged, of another format or of another run does not stop it;
+    it will be overwritten. Either all processes get a state or none does.
 
     Args:
-        positions: of this worker's points; None if all workers have the same rows.
-        empty: makes tables for rows that are collected from several parts, of a shape and a type.
-        data: fingerprint of the images that the run has now; None if a state is of no images.
+        positions: positions of this process's points; None if all processes have the same rows.
+        allocate: makes tables, of a shape and a type, for rows that are collected from several parts.
+        data: fingerprint of the images that the run has now; None if the state does not depend on images.
     Shape:
         positions [n] int64, increasing.
     Raises:
-        DataError: if the state is of other images: its rows would be taken for those of other points.
+        DataError: if the state is of other images: its rows would belong to other points.
     Returns:
-        `state` as it was given to `save`, and as `points` the rows of this worker's points, whichever workers wrote
+        `state` as it was given to `save`, and as `points` the rows of this process's points, whichever processes wrote
         them; all tensors are on the CPU.
     """
     path = Path(path)
@@ -134,19 +131,19 @@ def load(
             if data not in (None, state.get("data", data)):
                 raise DataError(
                     f"{path}: of other images than there are now: files were added, lost or damaged since this run "
-                    "began; put them back as they were, or delete the checkpoint to begin anew"
+                    "began; put them back as they were, or delete the checkpoint to start from the beginning"
                 )
             parts = [path.with_name(name) for name in state.pop("parts", [])]
             tables = (_read(part, run_id, moment=_moment(state)) for part in parts) if parts else [state["points"]]
             if positions is not None:
-                state["points"] = _rows(tables, positions, empty)
+                state["points"] = _rows(tables, positions, allocate)
         except DataError:
             raise
         except Exception as error:
             # torch.load raises many kinds of error on damaged files.
-            log.warning("%s cannot be used, the run starts anew: %s", path, error)
+            log.warning("%s cannot be used, the run starts from the beginning: %s", path, error)
             state = None
-    # One that cannot read what the others can must not begin where they do not.
+    # If one process cannot read the file, none may continue from it.
     return state if group.all_true(state is not None) else None
 
 
@@ -166,7 +163,7 @@ def _delete_all_but(kept: set[str], path: Path) -> None:
 
 
 def _sweep(path: Path) -> None:
-    """Deletes what a process left behind that was killed while it wrote; it may be large."""
+    """Deletes half-written files of a process that was killed; they may be large."""
     half_written = re.compile(rf"\.{re.escape(path.stem)}({_PART_NAME})?{re.escape(path.suffix)}\.[0-9a-f]{{32}}")
     for file in path.parent.iterdir() if path.parent.is_dir() else ():
         if half_written.fullmatch(file.name):
@@ -179,9 +176,9 @@ def _moment(state: dict[str, Any]) -> tuple[int, int]:
 
 
 def _read(path: Path, run_id: str, *, moment: tuple[int, int] | None = None) -> dict[str, Any]:
-    """What a file holds; a part, which is of a known moment, is not read into memory."""
+    """Content of a file; a part, whose moment is known, is mapped and not read into memory."""
     content = torch.load(path, map_location="cpu", weights_only=True, mmap=moment is not None)
-    if content["format"] not in READABLE:
+    if content["format"] != FORMAT:
         raise ValueError(f"its format is {content['format']}, not {FORMAT}")
     if content["run_id"] != run_id:
         raise ValueError(f"it belongs to the run {content['run_id']}")
@@ -191,11 +188,11 @@ def _read(path: Path, run_id: str, *, moment: tuple[int, int] | None = None) -> 
     return state
 
 
-def _rows(tables: Iterable[dict[str, Any]], positions: Tensor, empty: Empty) -> dict[str, Any]:
-    """The rows at `positions` from tables, read one after another, that hold the rows of other positions each.
+def _rows(tables: Iterable[dict[str, Any]], positions: Tensor, allocate: Allocate) -> dict[str, Any]:
+    """The rows at `positions`, collected from tables that each hold the rows of other positions.
 
-    A table without `positions` has those of 0, 1, ...; what is no tensor in it is not by rows. A table that has all of
-    them and no other is returned as it is.
+    A table without `positions` has those of 0, 1, ...; values that are no tensors are copied. A table that has exactly
+    these positions is returned as it is.
     """
     result: dict[str, Any] = {}
     found = torch.zeros(len(positions), dtype=torch.bool)
@@ -203,19 +200,20 @@ def _rows(tables: Iterable[dict[str, Any]], positions: Tensor, empty: Empty) -> 
         columns = {name: value for name, value in table.items() if isinstance(value, Tensor)}
         held = columns.pop("positions", None)
         if held is None:
-            # If no row was ever touched there may be none.
+            # If no row was ever touched, there may be no column.
             held = torch.arange(len(next(iter(columns.values())))) if columns else positions
         if torch.equal(held, positions):
             table.pop("positions", None)
             return table
-        place = torch.searchsorted(positions, held).clamp(max=len(positions) - 1)
-        wanted = positions[place] == held
-        for name, rows in columns.items():
-            if name not in result:
-                result[name] = empty((len(positions), *rows.shape[1:]), rows.dtype)
-            for sources, targets in zip(wanted.nonzero()[:, 0].split(PART), place[wanted].split(PART), strict=True):
+        target = torch.searchsorted(positions, held).clamp(max=len(positions) - 1)
+        wanted = positions[target] == held
+        chunks = zip(wanted.nonzero()[:, 0].split(ROW_CHUNK_SIZE), target[wanted].split(ROW_CHUNK_SIZE), strict=True)
+        for sources, targets in chunks:
+            for name, rows in columns.items():
+                if name not in result:
+                    result[name] = allocate((len(positions), *rows.shape[1:]), rows.dtype)
                 result[name][targets] = rows[sources]
-        found[place[wanted]] = True
+        found[target[wanted]] = True
         result |= {name: value for name, value in table.items() if not isinstance(value, Tensor)}
     if not found.all():
         raise ValueError(f"it lacks {int((~found).sum())} of {len(found)} points")

@@ -1,32 +1,31 @@
 """Evaluation of the task model on sets of images, without augmentation."""
 
+import math
+
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from autodo.augment.pipeline import Pipeline
-from autodo.data.device_loader import DeviceLoader
 from autodo.evaluation import Evaluation
+from autodo.training.context import LabelledImages, RunContext
+from autodo.training.task_model import TaskModel
 
 
-@torch.no_grad()
-def evaluate(
-    encoder: nn.Module,
-    head: nn.Module,
-    pipeline: Pipeline,
-    images: DeviceLoader,
-    labels: Tensor,
-    *,
-    total: int,
-    batch_size: int,
-) -> Evaluation:
-    """Runs the model in eval mode.
+class Evaluator:
+    """Runs the model in eval mode, in batches as large as those of training."""
 
-    Args:
-        total: how many images the set has over all workers.
-        batch_size: images a forward pass; what fits in training fits here, where no graph is kept.
-    Shape:
-        images of m, labels [m] int64 on the training device.
-    """
-    encoder.eval()
-    features = torch.cat([encoder(pipeline.test_view(batch)) for batch in images.in_order(batch_size)])
-    return Evaluation(features, head(features), labels, total)
+    def __init__(self, context: RunContext, model: TaskModel) -> None:
+        self.model = model
+        self.batch_size = math.ceil(context.config.training.batch_size / context.group.size)
+
+    @torch.no_grad()
+    def evaluate(self, given: LabelledImages, model: tuple[nn.Module, nn.Module] | None = None) -> Evaluation:
+        """Outputs for this process's images of a set.
+
+        Args:
+            model: encoder and head in place of those that are trained.
+        """
+        encoder, head = model or (self.model.encoder, self.model.head)
+        encoder.eval()
+        views = (self.model.pipeline.test_view(batch) for batch in given.images.in_order(self.batch_size))
+        features = torch.cat([encoder(view) for view in views])
+        return Evaluation(features, head(features), given.labels, given.total)

@@ -1,16 +1,37 @@
-"""The learning-rate schedules: of the inner optimizer, and of outer passes that have one of their own."""
+"""Learning-rate schedules of the inner loop and of the outer passes."""
 
 import math
 
+from autodo.config.run import RunConfig
+
 WARMUP_SHARE = 1 / 5
-"""Longest warm-up of the outer optimizer's own schedule, as a share of the epochs from the outer start on."""
+"""Longest warm-up of the restarted outer schedule, as a share of the epochs from the outer start on."""
+
+
+def inner_factor(config: RunConfig, progress: float) -> float:
+    """Learning-rate factor of the inner loop after `progress` epochs, a fraction within an epoch."""
+    return learning_rate_factor(progress, config.finetune_start, config.training.warmup_epochs)
+
+
+def outer_factor(config: RunConfig, epoch: int) -> float:
+    """Learning-rate factor of the outer pass after an epoch, by `outer.schedule`."""
+    assert config.outer is not None
+    if config.outer.schedule == "shared":
+        return inner_factor(config, epoch)
+    return restarted_factor(
+        epoch,
+        start=config.outer_start,
+        epochs=config.finetune_start,
+        warmup_epochs=config.training.warmup_epochs,
+        every=config.outer.every,
+    )
 
 
 def learning_rate_factor(progress: float, epochs: int, warmup_epochs: float) -> float:
     """Linear warm-up from 0 to 1, then half a cosine from 1 to 0.
 
     Args:
-        progress: epochs gone by, in [0, epochs]; a fraction within an epoch.
+        progress: epochs that have passed, in [0, epochs]; a fraction within an epoch.
     """
     if progress < warmup_epochs:
         return progress / warmup_epochs
@@ -20,14 +41,14 @@ def learning_rate_factor(progress: float, epochs: int, warmup_epochs: float) -> 
 def restarted_factor(epoch: int, *, start: int, epochs: int, warmup_epochs: int, every: int = 1) -> float:
     """Learning-rate factor of an outer pass whose schedule restarts at the outer start: warm-up, then a cosine to 0.
 
-    A pass has the factor in the middle of the epochs that it stands for, so that neither the first pass nor the last
-    one is for nothing.
+    A pass has the factor in the middle of the epochs that it covers, so that neither the first nor the last pass has
+    a factor of zero.
 
     Args:
-        epoch: that the pass follows, counted from 0; start <= epoch < epochs.
+        epoch: the epoch before the pass, counted from 0; start <= epoch < epochs.
         start: first epoch that an outer pass follows.
         warmup_epochs: of the inner schedule; the warm-up is no longer than a fifth of the epochs that are left.
-        every: epochs that a pass stands for.
+        every: epochs that a pass covers.
     Reference: published code of Gudovskiy et al. 2021, whose warm-up begins at 1/10 and whose cosine ends at 1/1000.
     """
     left = epochs - start

@@ -15,35 +15,37 @@ class SGD:
     theta <- theta - lr (g + weight_decay theta + momentum m).
 
     Args:
-        parameters: what is updated; one whose gradient is None stays as it is.
-        lr: of the first step; later ones take `param_groups[0]["lr"]`.
-        momentum: 0 for none; Nesterov's if it is more.
+        parameters: to update; one without a gradient stays as it is.
+        lr: learning rate of the first step; set the attribute `lr` for later ones.
+        momentum: 0 for none; otherwise Nesterov's.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], *, lr: float, momentum: float, weight_decay: float) -> None:
+        self.lr = lr
         self._parameters = list(parameters)
         self._momenta: list[torch.Tensor | None] = [None] * len(self._parameters)
-        self.param_groups: list[dict[str, Any]] = [
-            {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "nesterov": momentum > 0}
-        ]
+        self._settings: dict[str, Any] = {
+            "momentum": momentum, "weight_decay": weight_decay, "nesterov": momentum > 0
+        }  # fmt: skip
 
     def zero_grad(self) -> None:
-        """Forgets the gradients."""
+        """Discards the gradients."""
         for parameter in self._parameters:
             parameter.grad = None
 
     @torch.no_grad()
     def step(self) -> None:
-        """One update of every parameter that has a gradient."""
+        """Updates every parameter that has a gradient."""
         has = [i for i, parameter in enumerate(self._parameters) if parameter.grad is not None]
         momenta = [self._momenta[i] for i in has]
         sgd(
             [self._parameters[i] for i in has],
             [gradient for i in has if (gradient := self._parameters[i].grad) is not None],
             momenta,
-            **self.param_groups[0],
+            lr=self.lr,
             dampening=0.0,
             maximize=False,
+            **self._settings,
         )
         for i, momentum in zip(has, momenta, strict=True):
             self._momenta[i] = momentum
@@ -51,18 +53,20 @@ class SGD:
     def state_dict(self) -> dict[str, Any]:
         """The momenta and the settings, as torch.optim.SGD has them."""
         momenta = {i: {"momentum_buffer": momentum} for i, momentum in enumerate(self._momenta) if momentum is not None}
-        return {"state": momenta, "param_groups": [{**self.param_groups[0], "params": [*range(len(self._parameters))]}]}
+        group = {"lr": self.lr, **self._settings, "params": [*range(len(self._parameters))]}
+        return {"state": momenta, "param_groups": [group]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over such a state, also that of a torch.optim.SGD.
+        """Continues from such a state, or from that of a torch.optim.SGD.
 
         Raises:
-            ValueError: if it is of another number of parameters.
+            ValueError: if it has another number of parameters.
         """
         (group,) = state["param_groups"]
         if len(group["params"]) != len(self._parameters):
             raise ValueError(f"a state of {len(group['params'])} parameters, and there are {len(self._parameters)}")
-        self.param_groups = [{name: group[name] for name in self.param_groups[0]}]
+        self.lr = group["lr"]
+        self._settings = {name: group[name] for name in self._settings}
         for i, parameter in enumerate(self._parameters):
             momentum = state["state"].get(i, {}).get("momentum_buffer")
             self._momenta[i] = None if momentum is None else momentum.detach().to(parameter, copy=True)

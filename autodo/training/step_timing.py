@@ -7,7 +7,7 @@ import numpy as np
 from autodo.augment.policy_file import PolicyFile
 from autodo.config.run import RunConfig
 from autodo.data import DataSplits, ImageSet
-from autodo.data.image_set import Images, Integers
+from autodo.data.images.image_set import Images, Integers
 from autodo.data.prepare import TrainSet
 from autodo.progress import Durations
 from autodo.training.trainer import Trainer

@@ -1,62 +1,100 @@
-"""The task model of a run: as it begins, and as it is given away."""
+"""The task model of a run: as it is trained, and as it is given away."""
+
+import logging
 
 import torch
 from torch import nn
 
-from autodo.augment.pipeline import Pipeline
-from autodo.config.run import RunConfig
-from autodo.data import DataSplits
+from autodo.augment.pipeline import Pipeline, channel_statistics
+from autodo.augment.policies import Policy
 from autodo.errors import ConfigError
 from autodo.models import build
 from autodo.models.encoder import Encoder
 from autodo.results.classifier import Classifier
 from autodo.results.outcome import Best
+from autodo.results.provenance import device_name
 from autodo.seeds import derive, initial_weights
+from autodo.training.context import RunContext
+from autodo.training.sgd import SGD
+
+logger = logging.getLogger("autodo")
 
 
-def initial_model(config: RunConfig, data: DataSplits, device: torch.device) -> tuple[Encoder, nn.Linear]:
-    """Encoder and head with the first weights of the run's seed."""
-    channels, size = data.train.images.shape[1], data.train.images.shape[-1]
+class TaskModel:
+    """The network with its input pipeline and its optimizer: images -> pipeline -> encoder -> head -> logits.
+
+    `network` is encoder and head as they are trained: compiled, or with gradients averaged over processes.
+
+    Args:
+        policy: augmentation policy of the pipeline at the start.
+    Raises:
+        ConfigError: if the network should be compiled and cannot be on this machine.
+    """
+
+    def __init__(self, context: RunContext, policy: Policy | None = None) -> None:
+        config, device = context.config, context.device
+        mean, std = channel_statistics(context.data.train.images.statistics_sample())
+        warp = "fused" if config.points is None else config.points.warp
+        self.pipeline = Pipeline(config.augmentation, mean.to(device), std.to(device), policy, warp)
+        self.encoder, self.head = initial_model(context, device)
+        self.encoder.bf16 = config.training.precision == "bf16"
+        if self.encoder.bf16 and not computes_in_bf16(device):
+            logger.warning(
+                "training.precision: bf16 takes many times as long as fp32 here: %s lacks it", device_name(device)
+            )
+        network = context.group.wrap_ddp(self.encoder, self.head)
+        self.network = compiled(network, device) if config.training.compile else network
+        self.optimizer = SGD(
+            [*self.encoder.parameters(), *self.head.parameters()],
+            lr=config.training.lr,
+            momentum=config.training.momentum,
+            weight_decay=config.training.weight_decay,
+        )
+
+
+def initial_model(context: RunContext, device: torch.device) -> tuple[Encoder, nn.Linear]:
+    """Encoder and head with the initial weights of the run's seed."""
+    config, images = context.config, context.data.train.images
     with initial_weights(derive(config.seed, "network")):
         encoder, head = build(
             config.model.name,
-            in_channels=channels,
-            image_size=size,
-            classes=len(data.class_names),
+            in_channels=images.shape[1],
+            image_size=images.shape[-1],
+            classes=len(context.data.class_names),
             cosine_scale=config.cosine_scale,
         )
     return encoder.to(device), head.to(device)
 
 
-def best_model(best: Best, config: RunConfig, data: DataSplits, device: torch.device) -> tuple[Encoder, nn.Linear]:
+def best_model(best: Best, context: RunContext, device: torch.device) -> tuple[Encoder, nn.Linear]:
     """Encoder and head of the epoch with the lowest val error."""
-    encoder, head = initial_model(config, data, device)
+    encoder, head = initial_model(context, device)
     encoder.load_state_dict(best.encoder)
     head.load_state_dict(best.head)
     return encoder, head
 
 
-def classifier_of(best: Best, config: RunConfig, data: DataSplits, pipeline: Pipeline) -> Classifier:
-    """The task model of the epoch with the lowest val error, on the CPU."""
-    encoder, head = best_model(best, config, data, torch.device("cpu"))
-    mean, std = pipeline.mean.cpu(), pipeline.std.cpu()
-    return Classifier(config.model.name, encoder, head, mean, std, data.train.images.shape[-1], data.class_names)
+def best_classifier(best: Best, context: RunContext, pipeline: Pipeline) -> Classifier:
+    """Classifier of the epoch with the lowest val error, on the CPU."""
+    encoder, head = best_model(best, context, torch.device("cpu"))
+    mean, std, size = pipeline.mean.cpu(), pipeline.std.cpu(), context.data.train.images.shape[-1]
+    return Classifier(context.config.model.name, encoder, head, mean, std, size, context.data.class_names)
 
 
 def computes_in_bf16(device: torch.device) -> bool:
-    """Whether the device has instructions for bfloat16; a CPU without takes many times as long as in float32."""
+    """Whether the device has instructions for bfloat16; a CPU without them is many times slower than in float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def compiled(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network with the same parameters, made by torch.compile for the batches that it is given.
+    """The network under torch.compile; its parameters are the same.
 
     Raises:
         ConfigError: if torch cannot compile on this machine, where a CPU needs a C++ compiler.
     """
-    # What earlier runs of this process compiled would count towards the number of times that torch does it.
+    # Torch limits how often a process compiles; earlier runs must not count.
     torch.compiler.reset()
     try:
         torch.compile(torch.neg)(torch.zeros(2, device=device))

@@ -1,7 +1,7 @@
 #!/bin/bash
 # A Ray cluster inside one Slurm allocation, for one grid:  sbatch configs/clusters/slurm.sh fashion-mnist
-# Submit it again to continue: only what is missing runs, and interrupted runs go on from their last epoch.
-# Edit the sizes, the environment and the paths; every node must see STORE and DATA under these paths.
+# Submit it again to continue: only missing runs start, and interrupted ones resume from their last epoch.
+# Edit sizes, environment and paths; STORE and DATA must be visible on every node.
 #SBATCH --job-name=autodo
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -10,7 +10,7 @@
 #SBATCH --mem=64G
 #SBATCH --time=24:00:00
 #SBATCH --requeue
-# Two minutes before the end of the time: the launch stops as after Ctrl-C.
+# Two minutes before the time limit, the launch stops as after Ctrl-C.
 #SBATCH --signal=B:TERM@120
 set -euo pipefail
 
@@ -19,11 +19,11 @@ STORE=${STORE:-$HOME/autodo/$GRID}
 DATA=${DATA:-$HOME/data}
 # source "$HOME/autodo/.venv/bin/activate"
 
-# A token of this job alone: without it anyone who reaches the ports can run code as you.
+# A token for this job only; without it, anyone who reaches the ports can run code as you.
 RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 export RAY_AUTH_TOKEN RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 
-# Ports of their own, because nodes may be shared with other jobs.
+# Ports of this job, because nodes may be shared with other jobs.
 port=$((20000 + SLURM_JOB_ID % 1000 * 10))
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 address=$(getent ahostsv4 "$head" | head -n 1 | cut -d ' ' -f 1):$port
@@ -45,7 +45,7 @@ fi
 autodo launch "$GRID" --address "$address" --store "$STORE" --data-dir "$DATA" --cpus-per-run 4 --gpus-per-run 0.5 &
 driver=$!
 trap 'kill -TERM "$driver"' TERM
-# A trapped signal ends the first wait before the launch has ended.
+# A trapped signal ends the first wait before the launch ends.
 wait "$driver" || true
 code=0
 wait "$driver" || code=$?

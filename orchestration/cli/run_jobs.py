@@ -24,7 +24,7 @@ from orchestration.ray_cluster.address import check_address
 from orchestration.ray_cluster.job_folder import check_outlasts_job
 from orchestration.store.run_state import State
 from orchestration.store.store import Store
-from orchestration.tracking.sinks import Tracking
+from orchestration.tracking.settings import Tracking
 
 OUT_OF_TIME = 124
 """Exit code when the time budget ended a launch, as of coreutils' `timeout`."""
@@ -96,10 +96,11 @@ def run_jobs(console: Console, options: LaunchOptions, request: LaunchRequest, p
             session = stack.enter_context(starting_ray(cluster))
 
             from orchestration import launch as on_ray
-            from orchestration.tracking import trackers
+            from orchestration.execution.options import LaunchSettings
+            from orchestration.tracking import tune_callbacks
         started = time.monotonic()
-        follow = trackers.callbacks(
-            tracking, grid=request.title, directory=curves, tell=lambda text: say(console, text)
+        follow = tune_callbacks.callbacks(
+            tracking, grid=request.title, directory=curves, say=lambda text: say(console, text)
         )
         progress = None
         try:
@@ -109,7 +110,7 @@ def run_jobs(console: Console, options: LaunchOptions, request: LaunchRequest, p
                     store,
                     console,
                     cluster=cluster,
-                    options=on_ray.Options(
+                    options=LaunchSettings(
                         max_concurrent=options.max_concurrent,
                         retries=options.retries,
                         seconds=seconds,

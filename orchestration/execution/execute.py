@@ -54,7 +54,7 @@ def execute(
         one dict per finished epoch with the columns of `records.SCHEMAS["epochs"]`. The run is done when the iterator
         ends; closing the iterator before leaves the checkpoint.
     Raises:
-        RunBusy: if another process is at work on this run. DataError, StoreError, TrainingDiverged.
+        RunBusy: if another process executes this run. DataError, StoreError, TrainingDiverged.
     """
     with _attempt(config.run_id, store, group) as attempt, using_loader_workers(options.loader_workers):
         if attempt is None:
@@ -86,10 +86,10 @@ def execute(
         )
         logger.info(
             "%s on %s, device %s, from epoch %d of %d, step %d",
-            config.run_id, " + ".join(group.gather(process_name())), device, trainer.epoch, config.training.epochs,
-            trainer.midway.step if trainer.midway is not None else 0,
+            config.run_id, " + ".join(group.gather(process_name())), device,
+            trainer.state.epoch, config.training.epochs, trainer.state.step,
         )  # fmt: skip
-        conditions = Conditions.now(options.launch, resumed=trainer.epoch > 0 or trainer.midway is not None)
+        conditions = Conditions.now(options.launch, resumed=(trainer.state.epoch, trainer.state.step) != (0, 0))
         for metrics in trainer:
             logger.info(
                 "epoch %d: train loss %.4f, val error %.4f, test error %.4f",

@@ -48,7 +48,7 @@ def execute_on_workers(config: RunConfig, store: Store, options: ExecutionOption
         "waiting" every few seconds as long as there is no room for the workers, "starting" when they begin, and one
         dict per finished epoch, as `execute` does. Closing the iterator before the end stops the workers.
     Raises:
-        RunBusy: if another process is at work on this run. WorkerDied: if a worker's process or node is lost.
+        RunBusy: if another process executes this run. WorkerDied: if a worker's process or node is lost.
         Any exception of a worker.
     """
     from ray.train import FailureConfig, ScalingConfig

@@ -1,11 +1,15 @@
-"""Options of executing a run: one object from YAML and command line to the process that trains."""
+"""Options of executing runs: one object from YAML and command line to the process that trains."""
 
+import dataclasses
+import time
 from typing import Annotated, NamedTuple, Self
 
 from pydantic import Field
 
+from autodo.io.storage import StrPath
 from orchestration.grid.keep import Keep
 from orchestration.grid.resources import ResourcesConfig
+from orchestration.planning.run_queue import RETRIES
 
 
 class Launch(NamedTuple):
@@ -34,7 +38,7 @@ class ExecutionOptions(ResourcesConfig):
     checkpoint_every: Annotated[int, Field(ge=1)] = 1
     """Epochs between checkpoints."""
     keep: tuple[Keep, ...] = ()
-    """What the run leaves in the store besides its tables."""
+    """Things that the run leaves in the store besides its tables."""
     launch: Launch | None = None
     """Named in the results; None for a run outside of a launch."""
 
@@ -44,3 +48,26 @@ class ExecutionOptions(ResourcesConfig):
 
 
 DEFAULT_OPTIONS = ExecutionOptions()
+
+
+@dataclasses.dataclass(frozen=True)
+class LaunchSettings:
+    """How a launch executes its runs; nothing in it changes a result.
+
+    Args:
+        max_concurrent: the most runs at a time; None for as many as the resources allow.
+        retries: further attempts of a run that fails.
+        seconds: the launch ends after this time, each run at the end of its epoch; None for no limit.
+        data_dir: path or URI of the datasets' files.
+        keep: things that every run leaves in the store besides its tables.
+    """
+
+    max_concurrent: int | None = None
+    retries: int = RETRIES
+    seconds: float | None = None
+    data_dir: StrPath | None = None
+    keep: tuple[Keep, ...] = ()
+
+    def seconds_left(self, start: float) -> float | None:
+        """Rest of `seconds`, given `time.monotonic()` at the start."""
+        return None if self.seconds is None else self.seconds - (time.monotonic() - start)

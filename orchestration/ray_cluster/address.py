@@ -6,14 +6,14 @@ from autodo.errors import ConfigError
 
 
 def check_address(address: str) -> None:
-    """Asks whether anything listens at HOST:PORT; Ray itself would go on asking for many minutes.
+    """Check that something listens at HOST:PORT; Ray itself would try for many minutes.
 
     Raises:
-        ConfigError: if nothing does, or it is no such address.
+        ConfigError: if nothing listens, or the address is malformed.
     """
-    host, _, port = address.rpartition(":")
     if address == "auto":
         return
+    host, _, port = address.rpartition(":")
     if not port.isdigit() or not host or "/" in host:
         raise ConfigError(
             f"--address {address!r}: is not HOST:PORT of a cluster's head, such as '10.0.0.1:6379', or 'auto'"

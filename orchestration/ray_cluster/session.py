@@ -1,7 +1,7 @@
-"""Ray for the length of a launch, started and ended beside other work of this process.
+"""Ray for the length of a launch, started and ended while this process does other work.
 
-Ray's start is waiting for its processes, so Tune and what the report needs are imported meanwhile; Ray's end is waiting
-for them again, so the report is written meanwhile.
+Ray's start is waiting for its processes, so Tune and the modules of the report are imported meanwhile; Ray's end is
+waiting again, so the report is written meanwhile.
 """
 
 import contextlib
@@ -28,10 +28,10 @@ class Session:
         self._running, self._thread = running, thread
         self._ending: Future[None] | None = None
         self.end_seconds = 0.0
-        """What Ray's end took."""
+        """Duration of Ray's end."""
 
     def end(self) -> None:
-        """Ray begins to end; the block in which it ran waits for that."""
+        """Start to end Ray; `wait` waits for it."""
         if self._ending is None:
             self._ending = self._thread.submit(self._end)
 
@@ -41,7 +41,7 @@ class Session:
         self.end_seconds = time.monotonic() - begun
 
     def wait(self) -> None:
-        """Ends Ray, and returns when it has ended."""
+        """End Ray and wait until it has ended."""
         self.end()
         assert self._ending is not None
         # A second Ctrl-C must not leave half of Ray's processes behind.
@@ -51,7 +51,7 @@ class Session:
 
 @contextlib.contextmanager
 def starting_ray(cluster: Cluster) -> Iterator[Session]:
-    """Ray, started while Tune is imported; where Tune has been imported before, the launch itself starts Ray.
+    """Start Ray while Tune is imported; where Tune has been imported before, the launch itself starts Ray.
 
     Raises:
         ConfigError: if the cluster cannot be joined.

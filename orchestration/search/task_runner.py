@@ -92,8 +92,7 @@ def search_in_store(
     """The policy of a run from the store; if it is not there, it is searched in this process and kept.
 
     Raises:
-        RunBusy: if another process executes the search. ConfigError: if it needs several processes.
-        DataError, StoreError, TrainingDiverged.
+        RunBusy: if another process executes the search. DataError, StoreError, TrainingDiverged.
     """
     search_id = _id(config)
     if search_id in store.policies.names():

@@ -76,7 +76,7 @@ def local_attempt(folder: LocalLocation, run_id: str, retry: Retry) -> Iterator[
         try:
             locked = try_lock(descriptor)
         except BlockingIOError:
-            raise RunBusy(f"{run_id}: another process is at work on it; see {file}") from None
+            raise RunBusy(f"{run_id}: another process executes it; see {file}") from None
         if not locked:
             # Atomic writes still keep the store whole.
             log.write("this file system has no locks: nothing keeps a second process from this run\n")

@@ -69,11 +69,11 @@ class Lease:
             raise RunBusy(f"{self._lost_to.host}:{self._lost_to.pid} has taken this run over ({self._file})")
 
     def acquire(self) -> None:
-        """Claim the run. Raises RunBusy if another process is at work on it."""
+        """Claim the run. Raises RunBusy if another process executes it."""
         holder = read(self._file)
         # A lease of our own comes from an earlier try whose answer was lost.
         if holder is not None and holder.owner != self._owner and holder.alive:
-            raise RunBusy(f"{holder.host}:{holder.pid} is at work on it; see {self._file}")
+            raise RunBusy(f"{holder.host}:{holder.pid} executes it; see {self._file}")
         self._write()
         time.sleep(SETTLE_SECONDS)
         holder = read(self._file)
@@ -83,7 +83,7 @@ class Lease:
         self._thread.start()
 
     def release(self) -> None:
-        """End the renewal and remove the lease, unless another process has it by now."""
+        """End the renewal and remove the lease, unless another process has taken it over."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()

@@ -52,7 +52,7 @@ class Failure(BaseModel):
 
 
 class RunBusy(RuntimeError):
-    """Another process is at work on this run."""
+    """Another process executes this run."""
 
 
 class WorkerDied(RuntimeError):

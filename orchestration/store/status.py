@@ -19,7 +19,7 @@ _REQUESTS_AT_ONCE = 32
 
 
 class StoreStatus:
-    """Which runs are done, failed, started or missing, and which have a process at work.
+    """States of runs, and the processes that execute them.
 
     `results/<run_id>.parquet` exists if and only if the run is done; there is no other state.
     """
@@ -110,11 +110,11 @@ class StoreStatus:
     # ----- processes at work
 
     def at_work(self, run_id: str) -> bool:
-        """Whether a process is at work on the run now; asking disturbs nobody."""
+        """Whether a process executes the run now; asking does not disturb it."""
         return _is_held(self._paths.run(run_id))
 
     def searching(self, search_id: str) -> bool:
-        """Whether a process is at work on the search now."""
+        """Whether a process executes the search now."""
         return _is_held(self._paths.search(search_id))
 
     def at_work_on(self, run_ids: Collection[str]) -> set[str]:

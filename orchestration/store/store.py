@@ -135,7 +135,7 @@ class Store:
         store it is a lease (see `orchestration.store.lease`).
 
         Raises:
-            RunBusy: if another process is at work on the run. StoreError: if the log cannot be written.
+            RunBusy: if another process executes the run. StoreError: if the log cannot be written.
         """
         return self._attempt(self.paths.run(run_id), run_id)
 

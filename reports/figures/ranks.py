@@ -34,6 +34,8 @@ def draw_ranks(ax: Axes, ranks: Ranks) -> None:
         elbow_props={"color": canvas.GREY, "linewidth": 0.8},
         crossbar_props={"color": "#0072B2", "linewidth": 2.5},
     )
+    for (bar,) in drawn["crossbars"]:
+        bar.set_xdata(np.sort(bar.get_xdata()))  # they come in the order of a set, which differs between processes
     for label in drawn["labels"]:
         label.set_color("black")
     # Names begin at the edges, so that the layout accounts for their width.

@@ -15,7 +15,7 @@ def logits_and_targets(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     return logits, log_q
 
 
-def test_every_name_of_the_config_has_a_loss():
+def test_every_configured_name_has_a_loss():
     assert set(LOSSES) == set(LossName.__args__)
 
 
@@ -45,7 +45,7 @@ def test_hessian_product_is_the_second_derivative(name):
     torch.testing.assert_close(product, expected, rtol=1e-10, atol=1e-11)
 
 
-def test_cross_entropy_takes_hard_labels():
+def test_cross_entropy_of_hard_labels():
     logits, _ = logits_and_targets()
     labels = torch.arange(6) % CLASSES
     log_q = torch.nn.functional.one_hot(labels, CLASSES).double().log()

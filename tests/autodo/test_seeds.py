@@ -15,6 +15,6 @@ def test_streams_are_named_and_repeatable():
     )
 
 
-def test_names_do_not_run_together():
+def test_names_are_separated():
     assert derive(1, "1", "2") != derive(1, "12")
     assert derive(11, "x") != derive(1, "1x")

@@ -105,7 +105,7 @@ def launch(shared_ray: None) -> Iterator[Launch]:
 def without_ray(monkeypatch: pytest.MonkeyPatch) -> "type[Tuner]":
     """Launches take place in this process, on two CPUs that are not there; see `in_process`."""
     from orchestration import launch as on_ray
-    from orchestration.search import find_policies, task_searches
+    from orchestration.search import find_policies
     from tests.orchestration.in_process import ActorPool, Tuner
 
     import ray  # isort: skip
@@ -114,7 +114,7 @@ def without_ray(monkeypatch: pytest.MonkeyPatch) -> "type[Tuner]":
     monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}])
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
     monkeypatch.setattr(find_policies, "ActorPool", type("ActorPool", (ActorPool,), {"dies": {}, "done": []}))
-    monkeypatch.setattr(task_searches, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(find_policies, "LOOK_SECONDS", 0.0)
     tuner = type("Tuner", (Tuner,), {})
     monkeypatch.setattr(on_ray.tune, "Tuner", tuner)
     return tuner
@@ -139,6 +139,7 @@ def launch_here(without_ray: "type[Tuner]") -> Launch:
 
 def _launch(runs: list[RunConfig], store: Store, out: io.StringIO | None = None, **options: Any) -> GridProgress:
     from orchestration import launch as on_ray
+    from orchestration.execution.options import LaunchSettings
     from orchestration.ray_cluster.cluster import Cluster
 
     callbacks, address = options.pop("callbacks", ()), options.pop("address", None)
@@ -149,6 +150,6 @@ def _launch(runs: list[RunConfig], store: Store, out: io.StringIO | None = None,
         store,
         Console(file=out or io.StringIO(), width=200),
         cluster=Cluster(address),
-        options=on_ray.Options(**options),
+        options=LaunchSettings(**options),
         callbacks=callbacks,
     )

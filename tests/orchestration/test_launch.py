@@ -23,7 +23,7 @@ from orchestration.ray_cluster.address import check_address
 from orchestration.store import failures
 from orchestration.store.run_state import Cause, Failure, State
 from orchestration.store.store import Store
-from orchestration.tracking.sinks import Tracking
+from orchestration.tracking.settings import Tracking
 from tests.orchestration.conftest import SMALL, Launch
 from tests.orchestration.undisturbed import alone, check_no_epoch_was_lost, metrics
 
@@ -74,12 +74,12 @@ class Recorder:
 
 def launch_and_keep(launch: Launch, runs: list[RunConfig], folder: Path, **options: Any) -> Launched:
     """A launch with a tracker, and all that is known of it."""
-    from orchestration.tracking import trackers
+    from orchestration.tracking import tune_callbacks
 
     store, out, recorder = Store(folder / "S").create(), io.StringIO(), Recorder()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Tracking, "sinks", lambda *_: {"Recorder": lambda: recorder})
-        with trackers.callbacks(Tracking(), grid="g", directory=folder, tell=print) as callbacks:
+        with tune_callbacks.callbacks(Tracking(), grid="g", directory=folder, say=print) as callbacks:
             progress = launch(runs, store, out, callbacks=callbacks, **options)
     return Launched(store, progress, out.getvalue(), recorder.calls)
 
@@ -162,15 +162,15 @@ class Killer(threading.Thread):
 def test_a_run_whose_process_dies_is_tried_again_and_ends_as_if_nothing_had_been(
     launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestration import launch as on_ray
+    from orchestration.execution import supervisor
 
     deaths: list[tuple[str, Failure]] = []
 
-    def record_death(store: Store, run_id: str, said: str) -> Failure:
-        deaths.append((run_id, failures.record_death(store, run_id, said)))
+    def record_death(store: Store, run_id: str, message: str) -> Failure:
+        deaths.append((run_id, failures.record_death(store, run_id, message)))
         return deaths[-1][1]
 
-    monkeypatch.setattr(on_ray, "record_death", record_death)
+    monkeypatch.setattr(supervisor, "record_death", record_death)
     killer = Killer(Store(tmp_path / "S").create(), KILLED.run_id)
     killer.start()
     launched = launch_and_keep(launch, [KILLED, *UNDISTURBED], tmp_path)
@@ -236,23 +236,23 @@ def test_when_the_time_is_over_runs_end_their_epoch_and_the_next_launch_continue
 
 
 def test_resources_that_no_machine_has_are_told_at_once(launch: Launch, store: Store) -> None:
-    with pytest.raises(ConfigError, match="a run needs 64 CPUs and 0 GPUs, and there is 2 CPUs and 0 GPUs"):
+    with pytest.raises(ConfigError, match="a run needs 64 CPUs and 0 GPUs, and the nodes have 2 CPUs and 0 GPUs"):
         launch([small()], store, resources=ResourcesConfig(cpus=64))
 
 
 def test_runs_that_wait_for_a_node_with_room_are_told_of(
     launch: Launch, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestration import launch as on_ray
+    from orchestration.execution import supervisor
 
-    monkeypatch.setattr(on_ray, "IDLE_SECONDS", 0.5)
+    monkeypatch.setattr(supervisor, "IDLE_SECONDS", 0.5)
     run, out = small(), io.StringIO()
     monkeypatch.setattr(RunQueue, "out_of_time", property(lambda _: "no node" in out.getvalue()))
     # A cluster that is not ours may yet grow such a node.
     resources = ResourcesConfig(cpus=64, memory=2**50)
     progress = launch([run], store, out, address="auto", resources=resources)
     assert (progress.done, progress.failed, progress.stop_reason) == (0, {}, "out of time")
-    assert "a run needs 64 CPUs, 0 GPUs and 1048576.0 GiB of memory, and there is" in out.getvalue()
+    assert "a run needs 64 CPUs, 0 GPUs and 1048576.0 GiB of memory, and the nodes have" in out.getvalue()
     assert store.status.states([run.run_id]) == {run.run_id: State.MISSING}
 
 

@@ -266,18 +266,16 @@ def test_a_run_that_fails_while_all_stop_is_for_the_next_launch(
 def test_runs_that_wait_for_a_node_with_room_are_told_of_once(
     launch_here: Launch, without_ray: type[Tuner], store: Store, actor: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestration import launch as on_ray
+    from orchestration.execution import supervisor
 
-    monkeypatch.setattr(on_ray, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(supervisor, "IDLE_SECONDS", 0.0)
     without_ray.room = 0
     out, resources = io.StringIO(), ResourcesConfig(cpus=64, memory=2**50)
     monkeypatch.setattr(RunQueue, "out_of_time", property(lambda _: "no node" in out.getvalue()))
     # A cluster that is not ours may yet grow such a node.
     progress = launch_here([small()], store, out, address="auto", resources=resources)
     assert (progress.done, progress.failed, progress.stop_reason) == (0, {}, "out of time")
-    told = (
-        "no node has had room for a run for 0 s: a run needs 64 CPUs, 0 GPUs and 1048576.0 GiB of memory, and there is"
-    )
+    told = "no node has had room for a run for 0 s: a run needs 64 CPUs, 0 GPUs and 1048576.0 GiB of memory, and "
     assert out.getvalue().count(told) == 1
     assert actor.began == []
 
@@ -285,7 +283,7 @@ def test_runs_that_wait_for_a_node_with_room_are_told_of_once(
 def test_resources_that_this_machine_does_not_have_are_told_at_once(
     launch_here: Launch, store: Store, actor: Actor
 ) -> None:
-    told = re.escape("a run needs 64 CPUs and 0 GPUs, and there is 2 CPUs and 0 GPUs; see --cpus-per-run")
+    told = re.escape("a run needs 64 CPUs and 0 GPUs, and the nodes have 2 CPUs and 0 GPUs; see --cpus-per-run")
     with pytest.raises(ConfigError, match=told):
         launch_here([small()], store, resources=ResourcesConfig(cpus=64))
     assert actor.began == []

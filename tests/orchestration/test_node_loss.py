@@ -64,13 +64,14 @@ class Launching(threading.Thread):
         self.progress: GridProgress | None = None
 
     def run(self) -> None:
-        from orchestration.launch import Options, launch
+        from orchestration.execution.options import LaunchSettings
+        from orchestration.launch import launch
         from orchestration.ray_cluster.cluster import Cluster
 
         jobs = [Job(run.run_id, run, ResourcesConfig()) for run in self._runs]
         console = Console(file=self.out, width=200)
         # No retries: only what is no fault of the run is tried again.
-        options = Options(retries=0)
+        options = LaunchSettings(retries=0)
         self.progress = launch(jobs, self._store, console, cluster=Cluster(self._address), options=options)
 
 

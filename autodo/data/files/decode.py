@@ -1,6 +1,9 @@
-"""Image files to one uint8 array."""
+"""Decoding of image files to uint8 arrays."""
 
+import io
+import math
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,30 +12,33 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from autodo.data.files.reading import one_line
-from autodo.data.image_set import Pixels
+from autodo.data.images.crop import CropParameters
+from autodo.data.images.image_set import Pixels
 from autodo.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image
 
 MEMORY_LIMIT_BYTES = 8 * 10**9
-"""Of all sets together, if they are not streamed."""
+"""Limit for all sets together, if they are not streamed."""
+_ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
 _THREADS = 4
 _NAMED_FILES = 3
 
 
 def decode_images(files: Sequence[Path], image_size: int, *, root: Path) -> Pixels:
-    """Every image, upright by its EXIF orientation, its shorter side resized to `image_size` and the centre cut out.
+    """Decodes images: upright by EXIF orientation, shorter side resized to `image_size`, centre cropped.
 
-    Resizing is bilinear and antialiased. Colour is RGB; C = 1 if every image is gray. 16-bit grays are scaled to 8.
+    Resizing is bilinear and antialiased. Colour is RGB; C = 1 if every image is gray. 16-bit grays become 8-bit.
 
     Args:
         root: the data's root, named in errors.
     Shape:
         [N, C, image_size, image_size] uint8, contiguous.
     Raises:
-        DataError: if the images would not fit in memory, or if files are damaged or no images: the first few and
-            how many.
+        DataError: if the images do not fit in memory, or files are damaged or not images; it names the first few.
     """
     needed_bytes = len(files) * 3 * image_size**2
     if needed_bytes > MEMORY_LIMIT_BYTES:
@@ -55,14 +61,14 @@ def decode_images(files: Sequence[Path], image_size: int, *, root: Path) -> Pixe
 
 
 def damaged_images(files: Sequence[Path], *, root: Path) -> str | None:
-    """The error of `decode_images` if some of these files cannot be read, else None."""
+    """The error text of `decode_images` if some of these files cannot be read, else None."""
     return _decode_each(files, 1, lambda *_: None, root=root)
 
 
 def _decode_each(
     files: Sequence[Path], image_size: int, keep: Callable[[int, Pixels], None], *, root: Path
 ) -> str | None:
-    """Gives `keep` the number and the pixels of each image; returns a line that names those that cannot be read."""
+    """Calls `keep` with each image's position and pixels; returns a line that names the files that cannot be read."""
 
     def problem_of(i: int) -> str | None:
         try:
@@ -84,14 +90,49 @@ def _decode_each(
 
 
 def decode(file: Path | BinaryIO, image_size: int) -> Pixels:
-    """One image as `decode_images` does it: [1, S, S] if the file is gray, else [3, S, S]. Raises what PIL raises."""
+    """Decodes one image as `decode_images` does: [1, S, S] if it is gray, else [3, S, S]. Raises PIL's exceptions."""
     from PIL import Image, ImageOps
 
     with Image.open(file) as opened:
-        # Lets the JPEG decoder skip detail that the resize would drop; no effect on other formats.
+        # The JPEG decoder skips detail that the resize would drop; other formats ignore this.
         opened.draft(None, (image_size, image_size))
         upright = eight_bit(ImageOps.exif_transpose(opened))
         pixels = np.asarray(ImageOps.fit(upright, (image_size, image_size), Image.Resampling.BILINEAR))
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def pixels_of(content: bytes, image_size: int, crops: CropParameters | None, index: int) -> Pixels:
+    """Pixels of an image file: its crop resized, or without `crops` as `decode` gives them.
+
+    Raises PIL's exceptions. Shape: [3, S, S], or [1, S, S] for a gray image.
+    """
+    with warnings.catch_warnings():
+        # PIL warns of odd metadata and of large images; the pixels that it reads are good.
+        warnings.simplefilter("ignore")
+        file = io.BytesIO(content)
+        return decode(file, image_size) if crops is None else _decode_crop(file, image_size, crops, index)
+
+
+def _decode_crop(file: io.BytesIO, image_size: int, crops: CropParameters, index: int) -> Pixels:
+    from PIL import Image, ImageOps
+
+    with Image.open(file) as opened:
+        turned = opened.getexif().get(_ORIENTATION) in _TURNED
+        width, height = opened.size[::-1] if turned else opened.size
+        box = crops.box(index, width, height)
+        # The JPEG decoder may halve the image as long as the crop is not smaller than the result.
+        wanted = math.ceil(width * image_size / box.width), math.ceil(height * image_size / box.height)
+        opened.draft(None, wanted[::-1] if turned else wanted)
+        ImageOps.exif_transpose(opened, in_place=True)
+        upright = eight_bit(opened)
+        left, top = box.left * upright.width / width, box.top * upright.height / height
+        right = (box.left + box.width) * upright.width / width
+        bottom = (box.top + box.height) * upright.height / height
+        # Crop first: the resize would use pixels outside the box.
+        x, y = math.floor(left), math.floor(top)
+        part = upright.crop((x, y, math.ceil(right), math.ceil(bottom)))
+        inside = (left - x, top - y, right - x, bottom - y)
+        pixels = np.asarray(part.resize((image_size, image_size), Image.Resampling.BILINEAR, box=inside))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
@@ -111,10 +152,10 @@ def eight_bit(image: "Image.Image") -> "Image.Image":
 
 
 def reason(error: Exception) -> str:
-    """Why a file cannot be decoded, on one line."""
+    """Reason why a file cannot be decoded, on one line."""
     from PIL import UnidentifiedImageError
 
-    # The text of these repeats the path.
+    # Its text repeats the path.
     if isinstance(error, UnidentifiedImageError):
         return "not an image"
     return (isinstance(error, OSError) and error.strerror) or one_line(error)

@@ -1,4 +1,4 @@
-"""Which image files of a person's own data are of which class, from class folders or from a CSV."""
+"""Listing of image files and their classes, from class folders or a CSV."""
 
 import csv
 import os
@@ -17,27 +17,27 @@ _COLUMNS = ("path", "label", "split")
 
 
 class FileList(NamedTuple):
-    """Image files of a set, as text: a Path each would take longer than to find them.
+    """Image files of one set, as text, because creating a Path for each takes longer than finding them.
 
     Shape:
         names, labels [N].
     """
 
     names: list[str]
-    """Relative to `root_of` the path that was listed, if the file lies in it, else as it is."""
+    """Relative to `root_of` the listed path if the file lies in it, else absolute."""
     labels: list[str]
-    """Name of each one's class."""
+    """Class name of each file."""
 
 
 Listing = dict[SetName, FileList]
-"""The files of every set, sorted within class folders, in the order of rows in a CSV."""
+"""Files of each set, sorted within class folders, or in the order of the CSV's rows."""
 
 
 class WrongFolders(DataError):
-    """Class folders that are empty or hold folders, one line each.
+    """Error about class folders that are empty or hold folders, one line each.
 
     Args:
-        files: images in the other class folders.
+        files: images in the correct class folders.
     """
 
     def __init__(self, text: str, files: Sequence[Path] = ()) -> None:
@@ -46,7 +46,7 @@ class WrongFolders(DataError):
 
 
 def list_images(path: Path) -> Listing:
-    """The files of `dataset.path`: a directory for `list_folder`, or a CSV for `list_csv`.
+    """Lists the files of `dataset.path`, a directory (`list_folder`) or a CSV (`list_csv`).
 
     Raises:
         DataError: if it is neither, or cannot be read.
@@ -64,22 +64,22 @@ def list_images(path: Path) -> Listing:
 
 
 def root_of(path: Path) -> Path:
-    """What names of listed files are relative to: the directory, or the CSV's folder."""
+    """Folder that the names of listed files are relative to: the directory itself, or the CSV's folder."""
     return path if path.is_dir() else path.parent
 
 
 def list_folder(root: Path) -> Listing:
-    """ROOT/<class>/*, or ROOT/train/<class>/* with optional ROOT/val and ROOT/test beside it.
+    """Lists ROOT/<class>/*, or ROOT/train/<class>/* with optional ROOT/val and ROOT/test beside it.
 
-    The second form is meant if ROOT/train holds folders. Hidden files and files that are no images are ignored.
+    The second form applies if ROOT/train holds folders. Hidden files and files that are not images are ignored.
 
     Raises:
-        DataError: if there are no class folders, or a folder is at a place that has no meaning.
-        WrongFolders: if class folders hold no images, or folders.
+        DataError: if there are no class folders, or a folder beside `train` has another name.
+        WrongFolders: if class folders hold no images, or hold folders.
     """
     folders = _folders_in(root)
     problems: list[str] = []
-    listing = _nothing()
+    listing = _empty_listing()
     if "train" not in folders or not _folders_in(root / "train"):
         listing["train"] = _list_classes(root, None, problems)
         folders = []
@@ -97,14 +97,14 @@ def list_folder(root: Path) -> Listing:
 
 
 def list_csv(path: Path) -> Listing:
-    """Rows of path,label and optionally split (train, val, test; empty is train).
+    """Lists the rows of a CSV of path,label and optionally split (train, val, test; empty means train).
 
     Paths are relative to the CSV's folder, or absolute.
 
     Raises:
-        DataError: if the file is not such a CSV, a row's file is missing or a file stands in two rows; with the line.
+        DataError: with the line, if the CSV is malformed, a row's file is missing, or two rows name the same file.
     """
-    listing = _nothing()
+    listing = _empty_listing()
     start = f"{path.parent}/" if path.parent.parts and str(path.parent) != "/" else ""
     line_of: dict[str, int] = {}
     missing: list[str] = []
@@ -133,15 +133,15 @@ def list_csv(path: Path) -> Listing:
 
 
 def csv_paths(path: Path) -> list[str]:
-    """The paths as they stand in a CSV for `list_csv`. Raises DataError if it is not such a CSV."""
+    """Paths as written in a CSV for `list_csv`. Raises DataError if the CSV is malformed."""
     return [row["path"] for _, row in _rows(path) if row["path"]]
 
 
 def list_classes(root: Path, part: SetName | None = None) -> FileList:
-    """ROOT/<class>/*, or ROOT/<part>/<class>/*; the names begin at ROOT.
+    """Lists ROOT/<class>/*, or ROOT/<part>/<class>/*; the names are relative to ROOT.
 
     Raises:
-        WrongFolders: if class folders have no images, or hold folders.
+        WrongFolders: if class folders hold no images, or hold folders.
     """
     problems: list[str] = []
     listed = _list_classes(root, part, problems)
@@ -151,7 +151,7 @@ def list_classes(root: Path, part: SetName | None = None) -> FileList:
 
 
 def _list_classes(root: Path, part: SetName | None, problems: list[str]) -> FileList:
-    """`list_classes`, which goes on after a class folder that is wrong, and adds a line to `problems`."""
+    """`list_classes` that adds a line to `problems` for each wrong class folder and goes on."""
     listed = FileList([], [])
     folder, start = (root, "") if part is None else (root / part, f"{part}/")
     for label in _folders_in(folder):
@@ -165,7 +165,7 @@ def _list_classes(root: Path, part: SetName | None, problems: list[str]) -> File
     return listed
 
 
-def _nothing() -> Listing:
+def _empty_listing() -> Listing:
     return {name: FileList([], []) for name in SET_NAMES}
 
 
@@ -188,7 +188,7 @@ def _folders_in(folder: Path) -> list[str]:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line, row) with stripped values, after checking the header."""
+    """Yields (line, row) with stripped values, after checking the header."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)

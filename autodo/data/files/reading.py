@@ -9,7 +9,7 @@ from autodo.errors import DataError
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """In the block, a folder or file that the system fails to read is a DataError that names `path`."""
+    """Turns OSErrors of the block into DataErrors that name `path`."""
     try:
         yield
     except OSError as error:
@@ -17,5 +17,5 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def one_line(error: Exception) -> str:
-    """An exception's text on one line; torchvision's assertions have none."""
+    """An exception's text on one line; an assertion may have none."""
     return " ".join(str(error).split()) or "not in the format of such files"

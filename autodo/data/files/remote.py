@@ -1,4 +1,4 @@
-"""Data at a URI: every node copies it once into a cache of its own, and the readers read the copy."""
+"""Data at a URI, which each node copies into its cache once."""
 
 import contextlib
 import hashlib
@@ -33,10 +33,10 @@ def cache_dir() -> Path:
 
 @contextlib.contextmanager
 def local_copy(place: StrPath) -> Iterator[Path]:
-    """A path as it is; of a URI, the path of this node's copy. A DataError of the block names the URI, not the copy.
+    """Yields a local path as it is, and for a URI the path of this node's copy. DataErrors of the block name the URI.
 
-    A URI names a folder, or a CSV, of which the files that it lists are copied too. Who changes them gets a new copy;
-    old ones may be deleted while nothing runs.
+    A URI names a folder, or a CSV, which is copied with the files that it lists. Changed data gets a new copy; old ones
+    may be deleted while nothing runs.
 
     Raises:
         DataError: if the data is not there, cannot be read, or does not fit on this node.
@@ -63,7 +63,7 @@ def _fetch(uri: str) -> Path:
 
 
 class _Remote:
-    """A folder of objects, or a CSV with the objects that it names."""
+    """A folder of objects, or a CSV with the objects that it lists."""
 
     def __init__(self, place: "ObjectLocation") -> None:
         self._place = place
@@ -107,7 +107,7 @@ class _Remote:
             listed = csv_paths(scratch / self._csv)
         except DataError as error:
             raise DataError(str(error).replace(str(scratch / self._csv), str(self._place))) from None
-        # An absolute path is one on the node; what is missing is told by the reader, with its line.
+        # Absolute paths are on the node. The reader reports missing files, with their lines.
         names = dict.fromkeys([self._csv, *(os.path.normpath(path) for path in listed if not Path(path).is_absolute())])
         filesystem, path = self._place.arrow
         folder = path.rpartition("/")[0]
@@ -115,14 +115,14 @@ class _Remote:
         return {name: info for name, info in zip(names, infos, strict=True) if info.type == FileType.File}
 
     def _name(self, files: dict[str, "FileInfo"]) -> str:
-        """The folder of the copy: another one for another URI, and for a file that was added, changed or removed."""
+        """Name of the copy, which depends on the URI and on the names, sizes and times of all files."""
         uri = hashlib.blake2b(self._place.uri.encode(), digest_size=6).hexdigest()
         rows = sorted((name, info.size, info.mtime_ns) for name, info in files.items())
         content = hashlib.blake2b(json.dumps(rows).encode(), digest_size=6).hexdigest()
         return f"{uri}-{content}"
 
     def _download(self, files: dict[str, "FileInfo"], target: Path, scratch: Path) -> None:
-        """Makes the copy, unless another process of this node is faster: the others wait for it."""
+        """Makes the copy; other processes of this node that want it wait."""
         for name in files:
             if any(part in ("", ".", "..") or "\0" in part for part in name.split("/")):
                 raise DataError(f"{self._place}: the name {name!r} in it leads elsewhere; rename it")

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: bundled, so nothing is missing or downloaded."""
+"""scikit-learn's handwritten digits, which come with the library."""
 
 import importlib.util
 from pathlib import Path
@@ -6,15 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from autodo.config.dataset import DatasetConfig
-from autodo.data.image_set import ArrayImages, Dataset, ImageSet
+from autodo.data.images.image_set import ArrayImages, Dataset, ImageSet
+from autodo.data.images.split import fixed_test_split
 from autodo.data.readers.location import DatasetLocation
-from autodo.data.split import fixed_test_split
 
 
 def read_digits(config: DatasetConfig, place: DatasetLocation) -> Dataset:
-    """1,797 gray images of 8x8. There is no official test set: a fixed stratified fifth is it."""
-    # `sklearn.datasets.load_digits` reads the same file, but imports all of scikit-learn first, which takes every
-    # process that trains as long as a short training does.
+    """Reads 1,797 gray images of 8x8. There is no official test set; a fixed stratified fifth serves as one."""
+    # `sklearn.datasets.load_digits` reads the same file, but importing scikit-learn takes as long as a short training.
     sklearn = importlib.util.find_spec("sklearn")
     assert sklearn is not None
     assert sklearn.origin is not None

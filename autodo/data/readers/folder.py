@@ -1,21 +1,25 @@
-"""A person's own images."""
+"""The user's own images: reading them, and the fingerprint that ties a run to them."""
 
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from autodo.config.dataset import DatasetConfig
+from autodo.data.files.decode import damaged_images
+from autodo.data.files.listing import Listing, WrongFolders, list_images, root_of
+from autodo.data.files.reading import one_line
 from autodo.data.files.remote import local_copy
-from autodo.data.image_set import Dataset
-from autodo.data.readers.content import list_readable, listing_content
-from autodo.data.readers.labelled_files import LabelledFiles
+from autodo.data.images.image_set import Dataset
 from autodo.data.readers.location import DatasetLocation
-from autodo.data.readers.sources import image_source, list_shards
+from autodo.data.readers.sources import FileSource, image_source, list_shards
 from autodo.errors import DataError
 
 
 def read_folder(config: DatasetConfig, place: DatasetLocation) -> Dataset:
-    """The images of `config.path`: class folders or a CSV (see docs/tutorial/own-images.md), at `config.image_size`.
+    """The images of `config.path`: class folders or a CSV (see docs/own-images.md), at `config.image_size`.
 
-    Without a test set, a fixed stratified fifth of the train images is it.
+    Without a test set, a fixed stratified fifth of the train images is the test set.
 
     Raises:
         DataError: if the path, a class or an image is missing or unsuitable, or the images are not those of
@@ -23,21 +27,44 @@ def read_folder(config: DatasetConfig, place: DatasetLocation) -> Dataset:
     """
     assert config.path is not None
     with local_copy(config.path) as path:
-        return _read(config, path)
-
-
-def _read(config: DatasetConfig, path: Path) -> Dataset:
-    if config.stream:
-        sources = image_source(path, to_load=True)
+        if config.stream:
+            source = image_source(path, to_load=True)
+            if config.content is not None:
+                _check_content(path, config.content, source.content)
+            return source.labelled_files(config.damaged_limit).dataset(config)
+        if list_shards(path):
+            raise DataError(f"{path}: tar shards can only be streamed: set dataset.stream=true")
+        listing = _list_readable(path)
         if config.content is not None:
-            _check_content(path, config.content, sources.content)
-        return sources.labelled_files(config.damaged_limit).dataset(config)
-    if list_shards(path):
-        raise DataError(f"{path}: tar shards can only be streamed: set dataset.stream=true")
-    listing = list_readable(path)
-    if config.content is not None:
-        _check_content(path, config.content, listing_content(listing, path))
-    return LabelledFiles.of(listing, path).dataset(config)
+            _check_content(path, config.content, _listing_content(listing, path))
+        return FileSource(path, listing).unchecked_files().dataset(config)
+
+
+def pin_content(config: DatasetConfig) -> DatasetConfig:
+    """The config with the present fingerprint of a `folder`'s images, unless it has one already.
+
+    Raises:
+        DataError: if the images cannot be listed or read.
+    """
+    if config.name != "folder" or config.content is not None:
+        return config
+    return config.model_copy(update={"content": folder_content(config)})
+
+
+def folder_content(config: DatasetConfig) -> str:
+    """Fingerprint of a `folder`'s images: 16 hex digits.
+
+    They change if an image is added, removed, edited, renamed, or moved to another class or set, but not if the whole
+    folder is copied or moved. For a streamed folder no file is read, so an edit that keeps the file's size is not seen.
+
+    Raises:
+        DataError: if the images cannot be listed or read.
+    """
+    assert config.path is not None
+    with local_copy(config.path) as path:
+        if config.stream:
+            return image_source(path).content
+        return _listing_content(_list_readable(path), path)
 
 
 def _check_content(path: Path, expected: str, now: str) -> None:
@@ -47,3 +74,34 @@ def _check_content(path: Path, expected: str, now: str) -> None:
             f"{now}); put the old ones back, or start the command again, without dataset.content if it is set, "
             "for a new run"
         )
+
+
+def _list_readable(path: Path) -> Listing:
+    """`list_images`, whose error about wrong class folders also names damaged images."""
+    try:
+        return list_images(path)
+    except WrongFolders as error:
+        damaged = damaged_images(error.files, root=path)
+        if damaged is None:
+            raise
+        raise DataError(f"{error}\n{damaged}") from None
+
+
+def _listing_content(listing: Listing, path: Path) -> str:
+    """Fingerprint of (set, class, file, hash of its bytes) of each image.
+
+    In the order of the listing, on which the split depends: a CSV with its rows in another order has another one.
+    """
+    root = root_of(path)
+    files = [(part, label, name) for part, listed in listing.items() for name, label in zip(*listed, strict=True)]
+    with ThreadPoolExecutor() as pool:
+        digests = pool.map(_digest, [root / name for _, _, name in files])
+        rows = [(*file, digest) for file, digest in zip(files, digests, strict=True)]
+    return hashlib.blake2b(json.dumps(rows).encode(), digest_size=8).hexdigest()
+
+
+def _digest(file: Path) -> str:
+    try:
+        return hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror or one_line(error)}; replace or remove it") from None

@@ -3,17 +3,17 @@
 from autodo.config.dataset import DatasetConfig
 from autodo.data.files.listing import FileList, list_classes
 from autodo.data.files.reading import reading
-from autodo.data.image_set import Dataset
+from autodo.data.images.image_set import Dataset
 from autodo.data.readers.location import DatasetLocation
 from autodo.data.readers.sources import FileSource, ImageSource, ShardSource, list_shards
 from autodo.errors import DataError
 
 
 def read_imagenet(config: DatasetConfig, place: DatasetLocation) -> Dataset:
-    """DATA_DIR/{train,val}/<wnid>/*.JPEG, or DATA_DIR/{train,val}-*.tar, or either in DATA_DIR/imagenet; streamed.
+    """Streams DATA_DIR/{train,val}/<wnid>/*.JPEG or DATA_DIR/{train,val}-*.tar; DATA_DIR may hold a folder imagenet.
 
-    Its "val" images are the test set: the labels of the official test images are not published. The run's own
-    validation set is split off train, as the paper does it (section 5.1).
+    The official "val" images are the test set, because the labels of the official test images are not published. The
+    run's own validation set is split off train, as in the paper (section 5.1).
 
     Raises:
         DataError: if a folder or a class is missing, or too many images are damaged.

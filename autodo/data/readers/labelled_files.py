@@ -1,36 +1,37 @@
-"""From image files with names of classes to a dataset, held in memory or streamed."""
+"""A dataset from labelled image files, held in memory or streamed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 
 from autodo.config.dataset import DatasetConfig
 from autodo.data.files.decode import decode_images
-from autodo.data.files.listing import Listing, SetName, root_of
-from autodo.data.image_set import ArrayImages, Dataset, Images, ImageSet, Integers
-from autodo.data.split import fixed_test_split, require_images
+from autodo.data.files.listing import SetName
+from autodo.data.images.image_set import ArrayImages, Dataset, Images, ImageSet, Integers
+from autodo.data.images.split import fixed_test_split, require_images
 from autodo.data.stream.image_files import ImageFiles
 from autodo.data.stream.streamed_images import StreamedImages
 from autodo.errors import DataError
 
 _NAMED_CLASSES = 5
-_WITHOUT: dict[SetName, str] = {
-    "val": "nothing clean tells their labels or weights right from wrong, nor counts in the choice of the best epoch; "
-    "add some",
-    "test": "the test errors say nothing of them; add some",
+_CONSEQUENCES: dict[SetName, str] = {
+    "val": "without clean images of them their labels and weights cannot be learned well, and they do not count in the "
+    "choice of the best epoch; add some",
+    "test": "the test errors do not cover them; add some",
 }
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledFiles:
-    """Image files, the name of the class of each, and the sets that they are in.
+    """Image files with the name of each one's class, in sets.
 
     Args:
         where: the data's root, named in errors.
-        sets: numbers of the files of each set.
+        sets: positions of each set's files.
+        numbered: whether class names are numbers and are sorted as such.
+        warnings: of the dataset.
     """
 
     where: str
@@ -38,21 +39,10 @@ class LabelledFiles:
     labels: Sequence[str]
     sets: dict[SetName, Integers]
     numbered: bool = False
-    """Whether the names of the classes are numbers, and in their order."""
     warnings: tuple[str, ...] = ()
-    """Of the dataset."""
-
-    @classmethod
-    def of(cls, listing: Listing, path: Path) -> Self:
-        """What was listed at a path."""
-        names = [name for part in listing.values() for name in part.names]
-        labels = [label for part in listing.values() for label in part.labels]
-        ends = np.cumsum([len(part.names) for part in listing.values()])[:-1]
-        sets = dict(zip(listing, np.split(np.arange(len(names)), ends), strict=True))
-        return cls(str(path), ImageFiles(str(root_of(path)), names), labels, sets)
 
     def dataset(self, config: DatasetConfig) -> Dataset:
-        """The images of all sets. Without a test set, a fixed stratified fifth of the train images is it.
+        """The dataset of all sets. Without a test set, a fixed stratified fifth of the train images is the test set.
 
         Raises:
             DataError: if a class is missing or has too few images, or an image is unsuitable.
@@ -101,14 +91,14 @@ class LabelledFiles:
             unknown = sorted(self._classes(name) - set(class_names))
             if unknown:
                 raise DataError(
-                    f"{self.where}: {name} has the class {unknown[0]!r}, that train does not have; "
+                    f"{self.where}: {name} has the class {unknown[0]!r}, which train does not have; "
                     f"add it to train or remove it from {name}; classes of train: {', '.join(class_names)}"
                 )
 
     def _missing_classes(
         self, sets: dict[SetName, Integers], labels: Integers, class_names: tuple[str, ...]
     ) -> Iterator[str]:
-        """Lines on classes that a set which a person gave lacks, which is seldom meant."""
+        """Warnings about classes that the user's val or test set lacks, which is rarely intended."""
         for name in ("val", "test"):
             there = np.bincount(labels[sets[name]], minlength=len(class_names)) > 0
             missing = [class_names[i] for i in np.flatnonzero(~there)]
@@ -117,7 +107,7 @@ class LabelledFiles:
             named = ", ".join(map(repr, missing[:_NAMED_CLASSES])) + (", ..." if len(missing) > _NAMED_CLASSES else "")
             yield (
                 f"{self.where}: {name} has no image of {len(missing)} of the {len(class_names)} classes: {named}; "
-                f"{_WITHOUT[name]}"
+                f"{_CONSEQUENCES[name]}"
             )
 
     def _with_test(self, labels: Integers, class_names: tuple[str, ...]) -> dict[SetName, Integers]:

@@ -1,4 +1,4 @@
-"""Looks at every file once: is it an image, whole and readable, and what is in a tar shard?"""
+"""Checks of files: whether an image can be decoded, and which images a tar shard holds."""
 
 import functools
 import io
@@ -17,34 +17,34 @@ from autodo.data.stream.image_files import RetriesFailed, read_with_retries
 from autodo.data.stream.index import CheckResult, Member
 
 _END_BYTES = 1024
-"""Of zeros, behind the last file of a tar file."""
+"""Zeros after the last file of a tar file."""
 _RECORD_BYTES = 10240
 _LARGEST_RECORD_BYTES = 2**20
 """A tar file's size is a multiple of a record: tar's own by default, or any other power of two up to this."""
 _META = re.compile(r"__[^/]*__($|/)")
-"""Names that webdataset passes over."""
+"""Names that webdataset ignores."""
 _LABELS = (".cls", ".json")
 _TWO_DOTS = "its name has two dots, and ends at the first one for its class"
 
 
 def check_images(paths: Sequence[str]) -> list[CheckResult]:
-    """Of image files: whether they can be decoded."""
-    return _look_at_each(_image, paths)
+    """Checks whether image files can be decoded."""
+    return _check_each(_image, paths)
 
 
 def check_shards(paths: Sequence[str]) -> list[CheckResult]:
-    """Of tar files: the images in them and whether they can be decoded, and the texts that may say of which class."""
-    return _look_at_each(_shard, paths)
+    """Lists the images in tar files, whether they can be decoded, and the texts that may give their classes."""
+    return _check_each(_shard, paths)
 
 
-def _look_at_each(look: Callable[[Path], CheckResult], paths: Sequence[str]) -> list[CheckResult]:
-    found: list[CheckResult] = []
+def _check_each(check: Callable[[Path], CheckResult], paths: Sequence[str]) -> list[CheckResult]:
+    results: list[CheckResult] = []
     for path in paths:
         try:
-            found.append(read_with_retries(functools.partial(look, Path(path)))[0])
+            results.append(read_with_retries(functools.partial(check, Path(path)))[0])
         except RetriesFailed as error:
-            return [*found, CheckResult(str(error), read=False)]
-    return found
+            return [*results, CheckResult(str(error), read=False)]
+    return results
 
 
 def _image(path: Path) -> CheckResult:
@@ -52,11 +52,11 @@ def _image(path: Path) -> CheckResult:
 
 
 def damage(content: bytes) -> str | None:
-    """Why the bytes are not those of an image; None if they are."""
+    """Reason why the bytes cannot be decoded as an image; None if they can."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            # All of the file is decoded, at the smallest size that its decoder offers.
+            # The whole file, at the smallest size that its decoder offers.
             decode(io.BytesIO(content), 1)
         except Exception as error:  # PIL's decoders raise exceptions of many kinds for damaged files
             return reason(error)
@@ -75,7 +75,7 @@ def _shard(path: Path) -> CheckResult:
 
 
 def _member(file: BinaryIO, part: tarfile.TarInfo) -> Member:
-    """An image or a text that may say of which class one is."""
+    """An image, or a text that may give an image's class."""
     if not part.isreg():
         return Member(part.name, part.offset_data, 0, "", "a link; put the file in its place")
     file.seek(part.offset_data)
@@ -86,19 +86,19 @@ def _member(file: BinaryIO, part: tarfile.TarInfo) -> Member:
 
 
 def _parts_of(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """What is named like an image or its class in a tar file. Raises TarError if it is none, or not whole."""
+    """Members of a tar file named like an image or its class. Raises TarError if it is not a whole tar file."""
     with tarfile.open(fileobj=file, mode="r:") as tar:
         for part in tar:
             wanted = _is_image(part.name) or PurePosixPath(part.name).suffix.lower() in _LABELS
             if wanted and not _META.match(part.name) and not part.isdir():
                 yield part
-        # A header that is damaged or cut off ends the loop like the end of the archive does.
+        # A damaged or truncated header ends the loop as the end of the archive does.
         if not _ends_at(file, tar.offset):
             raise tarfile.ReadError("its end is missing, or a header in it is damaged")
 
 
 def _ends_at(file: BinaryIO, offset: int) -> bool:
-    """Whether the end of a tar file stands there: zeros, and no more of them than fill its last record."""
+    """Whether the tar file ends at `offset`: zeros follow, no more than fill its last record."""
     size = file.seek(0, io.SEEK_END)
     record = max(_RECORD_BYTES, min(size & -size, _LARGEST_RECORD_BYTES))
     file.seek(offset)
@@ -106,9 +106,9 @@ def _ends_at(file: BinaryIO, offset: int) -> bool:
 
 
 def label_members(shard: CheckResult) -> CheckResult:
-    """The images of a shard with their classes, found by webdataset's rule: the same name up to the first dot.
+    """The images of a shard with their classes, which by webdataset's rule have the same name up to the first dot.
 
-    Further images of a sample, such as masks, are left out; those of a sample without one of its own are damaged.
+    Further images of a sample, such as masks, are ignored; images of a sample without a plain one count as damaged.
     """
     from webdataset.tariterators import group_by_keys
 
@@ -135,7 +135,7 @@ def _is_image(name: str) -> bool:
 
 
 def _label(sample: Mapping[str, Any]) -> str:
-    """The class as .cls gives it, or "label" or "cls" in .json; empty without any."""
+    """The class given by .cls, or by "label" or "cls" in .json; empty if none gives it."""
     if "cls" in sample:
         return str(sample["cls"].label).strip()
     try:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from autodo.data.files.crop import CropParameters, pixels_of
-from autodo.data.files.decode import reason
-from autodo.data.image_set import Integers, Pixels
+from autodo.data.files.decode import pixels_of, reason
+from autodo.data.images.crop import CropParameters
+from autodo.data.images.image_set import Integers, Pixels
 from autodo.errors import ImageLost
 from autodo.io.retry import retry
 

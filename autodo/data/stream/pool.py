@@ -20,8 +20,8 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from autodo.data.files.crop import CropParameters
-from autodo.data.image_set import Pixels
+from autodo.data.images.crop import CropParameters
+from autodo.data.images.image_set import Pixels
 from autodo.data.stream.image_files import ImageFile, read_into
 from autodo.errors import ConfigError, ImageLost
 

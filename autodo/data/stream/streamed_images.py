@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from autodo.data.files.crop import CropParameters
-from autodo.data.image_set import Integers, Pixels
-from autodo.data.split import FIXED_SEED
+from autodo.data.images.crop import CropParameters
+from autodo.data.images.image_set import Integers, Pixels
+from autodo.data.images.split import FIXED_SEED
 from autodo.data.stream.image_files import ImageFile, ImageFiles, read_into
 from autodo.data.stream.pool import DecoderPool, chunk_images, loader_workers, pool_for
 from autodo.seeds import numpy_generator

@@ -1,4 +1,4 @@
-"""The fast hypergradient against autograd through the whole network, and against retraining."""
+"""Hypergradient against autograd through the whole network, and against retraining."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ CASES: list[tuple[LossName, tuple[Part, ...]]] = [
 
 
 class Problem:
-    """A small bilevel problem in float64: real digits, a frozen encoder, a learnable head weight, moved lam."""
+    """A small bilevel problem in float64: real digits, frozen encoder, learnable head weight, random lam."""
 
     def __init__(self, loss: LossName, learn: tuple[Part, ...]) -> None:
         from sklearn.datasets import load_digits
@@ -50,7 +50,7 @@ class Problem:
         self.val_features = self.encoder(self.pipeline.test_view(self.val_images))
 
     def features(self, lam: Tensor) -> Tensor:
-        """Under the same draw of the augmentation's noise at every call."""
+        """Inner loss with the same augmentation noise in every call."""
         view = self.points.view(torch.arange(POINTS), lam)
         pixels = self.pipeline.train_view(self.images, torch.Generator().manual_seed(5), view.augment)
         result: Tensor = self.encoder(pixels)
@@ -66,7 +66,7 @@ class Problem:
         return torch.nn.functional.cross_entropy(self.val_features @ weight.T + self.bias, self.val_labels)
 
     def fast(self, weight: Tensor, solver, *, gauss_newton: bool = False) -> tuple[Tensor, Tensor]:
-        """u and the hypergradient, as the package computes them."""
+        """u and the hypergradient of the package."""
         lam = self.lam.clone().requires_grad_()
         view = self.points.view(torch.arange(POINTS), lam)
         features = self.features(lam)
@@ -97,7 +97,7 @@ def test_equals_double_backward_through_the_network(loss, learn):
     for column_of_part in range(fast.shape[1]):
         column, expected = fast[:, column_of_part], slow[:, column_of_part]
         assert (column - expected).abs().max() <= 1e-9 * slow.abs().max()
-    assert slow.abs().amax(0).min() > 0, "every column must take part"
+    assert slow.abs().amax(0).min() > 0, "every column must contribute"
 
 
 @pytest.mark.parametrize(("loss", "learn"), CASES)
@@ -120,7 +120,7 @@ def test_exact_equals_finite_differences_of_retraining(loss, learn):
     def outer_after_training(lam: Tensor) -> float:
         return float(problem.outer(solve_inner(lambda w: problem.inner(w, lam), optimum)))
 
-    # The gate's hard draw makes the loss flat in its logit, so its columns have no finite difference.
+    # A gate is a hard draw, so the loss is flat in its logit, and finite differences are zero.
     gates = range(len(affine.WARP_OPERATIONS), affine.COLUMNS) if "augment" in learn else range(0)
     columns = [column for column in range(gradient.shape[1]) if column not in gates]
     step = 1e-4
@@ -145,7 +145,7 @@ def test_conjugate_gradient_reaches_the_exact_hypergradient(loss, learn):
     assert relative_error(gradient, expected) <= 1e-7
 
 
-def test_gauss_newton_part_is_positive_definite_where_the_hessian_is_not():
+def test_gauss_newton_part_is_positive_definite_if_the_hessian_is_not():
     problem = Problem("symmetric-kl", ("weight", "soft-label"))
     view = problem.points.view(torch.arange(POINTS), problem.lam)
     features = problem.features(problem.lam)

@@ -1,4 +1,4 @@
-"""Whole outer passes, batch by batch, against plain autograd through the network."""
+"""Outer passes against plain autograd through the network."""
 
 import pytest
 import torch
@@ -25,34 +25,35 @@ SETTINGS = {
 
 
 def training_of(method: str, split: SplitName = "paper", hessian_points: int | None = None) -> Trainer:
-    """On 48 train and 12 val points, in float64, with lam moved away from its start."""
+    """48 train and 12 val points in float64, with random lam."""
     settings = SETTINGS | ({} if hessian_points is None else {"outer.hessian_points": hessian_points})
     config = build_run("digits", method, distortion=DistortionConfig(noise_ratio=0.3), split=split, overrides=settings)
     training = Trainer(config, prepare(load(config.dataset), config))
-    training._inner_phase(0)
-    for module in (training.encoder, training.head):
+    training.inner.run(0)
+    for module in (training.model.encoder, training.model.head):
         module.double()
     generator = torch.Generator().manual_seed(0)
     start = training.points.table.values.double()
     start += torch.randn(start.shape, generator=generator, dtype=torch.float64) / 4
     training.points.table = PointTable(start.__getitem__, len(start), start.shape[1:], dtype=torch.float64)
-    training.pipeline.mean, training.pipeline.std = training.pipeline.mean.double(), training.pipeline.std.double()
+    pipeline = training.model.pipeline
+    pipeline.mean, pipeline.std = pipeline.mean.double(), pipeline.std.double()
     return training
 
 
 class WarpNoise:
-    """One draw of the warp's noise for each point, so that a pass which looks at a point twice sees one image."""
+    """One draw of the warp noise per point, so that a point has one image in a pass."""
 
     def __init__(self, training: Trainer) -> None:
         self.training = training
         generator = torch.Generator().manual_seed(5)
-        self.draws = affine.draw_noise(len(training.images), generator, torch.float64)
+        self.draws = affine.draw_noise(len(training.loaders.train.images), generator, torch.float64)
 
     def features(self, batch: Tensor, augment: Tensor | None, generator: object = None) -> Tensor:
         assert self.training.outer is not None
-        # During a pass the frozen copy, otherwise the network itself.
-        pipeline, encoder = self.training.pipeline, self.training.outer.encoder
-        pixels = self.training.images[batch].double() / 255
+        # The frozen copy during a pass, else the network.
+        pipeline, encoder = self.training.model.pipeline, self.training.outer.outer_pass.encoder
+        pixels = self.training.loaders.train.images[batch].double() / 255
         if augment is not None:
             noise = affine.WarpNoise(self.draws.normal[batch], self.draws.logistic[batch])
             pixels = affine.warp(pixels, affine.magnitudes(augment, noise))
@@ -72,30 +73,32 @@ class WarpNoise:
         ("autodo-exact-aws", 20),
     ],
 )
-def test_the_gradient_of_every_row_is_that_of_double_backward(method, hessian_points, split, monkeypatch):
+def test_gradients_of_rows_equal_double_backward(method, hessian_points, split, monkeypatch):
     training = training_of(method, split, hessian_points)
-    config, head, points, outer = training.config, training.head, training.points, training.outer
+    config, head, points = training.config, training.model.head, training.points
     assert config.outer is not None
-    assert outer is not None
+    assert training.outer is not None
+    outer = training.outer.outer_pass
     noise = WarpNoise(training)
     monkeypatch.setattr(outer, "_features", noise.features)
-    # In place of the images their numbers, which the noise is by.
+    # Instead of images, their numbers, which select the noise.
     monkeypatch.setattr(outer.images, "batches", lambda batches, crops: iter(batches))
     given: list[tuple[Tensor, Tensor]] = []
 
-    def step(index: Tensor, gradient: Tensor, lr: float, moves: Tensor | None) -> None:
-        given.append((index, gradient) if moves is None else (index[moves], gradient[moves]))
+    def step(index: Tensor, gradient: Tensor, lr: float, mask: Tensor | None) -> None:
+        given.append((index, gradient) if mask is None else (index[mask], gradient[mask]))
 
     monkeypatch.setattr(points.table, "rmsprop_step", step)
-    val = training._evaluate(training.val_images, training.val_labels)
+    val = training.evaluator.evaluate(training.loaders.val)
     outer.run(val, 0.1, torch.Generator().manual_seed(7))
-    assert outer.encoder is training.encoder
+    assert outer.encoder is training.model.encoder
 
     touched = torch.cat([index for index, _ in given])
-    assert touched.sort().values.tolist() == list(range(training.train_size)), "every train point once, no val point"
-    assert len(given) >= 3, "several batches, so that a mix-up of their rows shows"
+    train_size = training.loaders.train_size
+    assert touched.sort().values.tolist() == list(range(train_size)), "every train point once, no val point"
+    assert len(given) >= 3, "several batches are needed to detect swapped rows"
 
-    everything = torch.arange(len(training.images))
+    everything = torch.arange(len(training.loaders.train.images))
     damping = config.outer.damping + config.training.weight_decay
     weight = head.weight.detach().clone()
 
@@ -117,7 +120,7 @@ def test_the_gradient_of_every_row_is_that_of_double_backward(method, hessian_po
         return inner
 
     if config.outer.val_gradient == "full":
-        # Of as many points as there are, or of more, none is drawn.
+        # Nothing is drawn if all points are used.
         generator = torch.Generator().manual_seed(7)
         sampled = hessian_points is not None and hessian_points < len(everything)
         sample = torch.randperm(len(everything), generator=generator)[:hessian_points] if sampled else everything
@@ -127,7 +130,7 @@ def test_the_gradient_of_every_row_is_that_of_double_backward(method, hessian_po
         u = gauss_newton_cg(features, view.weights, head, damping, val_gradient(all_of_val), config.outer.iterations)
         solved = [(index, index, u) for index, _ in given]
     else:
-        # The same draws of the generator in the same order: the train batches, then the val batches.
+        # The same draws in the same order: train batches, then val batches.
         generator = torch.Generator().manual_seed(7)
         batches = list(epoch_batches(everything, config.training.batch_size, generator))
         val_batches: list[Tensor] = []
@@ -141,19 +144,19 @@ def test_the_gradient_of_every_row_is_that_of_double_backward(method, hessian_po
             series = sum(torch.linalg.matrix_power(damped, j) for j in range(config.outer.iterations + 1))
             b = val_gradient(val_batches.pop())
             u = (series @ b.reshape(-1)).view_as(weight)
-            solved.append((batch[batch < training.train_size], batch, u))
+            solved.append((batch[batch < training.loaders.train_size], batch, u))
 
     for (index, fast), (expected_index, batch, u) in zip(given, solved, strict=True):
         assert torch.equal(index, expected_index)
         lam = points.table.values[batch].clone().requires_grad_()
         slow = double_backward(inner_of(batch, lam), weight.clone().requires_grad_(), lam, u)
-        slow = slow[batch < training.train_size]
+        slow = slow[batch < training.loaders.train_size]
         assert slow.norm() > 0
         assert (fast - slow).norm() <= 1e-12 * slow.norm()
 
 
 def gauss_newton_cg(features, weights, head, damping, b, iterations) -> Tensor:
-    """Textbook conjugate gradients with the Gauss-Newton matrix, built dense from its definition."""
+    """Textbook conjugate gradients with the dense Gauss-Newton matrix."""
     p = (features @ head.weight.T + head.bias).softmax(1).detach()
     matrix = damping * torch.eye(b.numel(), dtype=torch.float64)
     for feature, probability, weight in zip(features.detach(), p, weights.detach(), strict=True):
@@ -168,45 +171,45 @@ def gauss_newton_cg(features, weights, head, damping, b, iterations) -> Tensor:
     return x.view_as(b)
 
 
-def test_a_pass_asks_for_a_few_rows_at_a_time(monkeypatch):
+def test_a_pass_reads_few_rows_at_a_time(monkeypatch):
     training = training_of("autodo-exact-ws")
     monkeypatch.setattr("autodo.points.model.ROW_CHUNK_SIZE", 20)
     table, asked = training.points.table, []
     rows = table.rows
     monkeypatch.setattr(table, "rows", lambda index: asked.append(len(index)) or rows(index))
-    val = training._evaluate(training.val_images, training.val_labels)
+    val = training.evaluator.evaluate(training.loaders.val)
     assert training.outer is not None
-    training.outer.run(val, 0.1, torch.Generator().manual_seed(7))
-    assert asked == [20, 20, 8, 16, 16, 16], "weights in parts for the solve, then a step for each batch"
+    training.outer.outer_pass.run(val, 0.1, torch.Generator().manual_seed(7))
+    assert asked == [20, 20, 8, 16, 16, 16], "chunks of weights for the solve, then one step per batch"
 
 
-def test_the_shared_row_gets_the_sum_of_a_batch(monkeypatch):
+def test_the_gradient_of_the_shared_row_is_a_sum_over_the_batch(monkeypatch):
     training = training_of("autodo-shared")
     given: list[Tensor] = []
     table = training.points.table
-    monkeypatch.setattr(table, "rmsprop_step", lambda index, gradient, lr, moves: given.append(gradient))
-    val = training._evaluate(training.val_images, training.val_labels)
+    monkeypatch.setattr(table, "rmsprop_step", lambda index, gradient, lr, mask: given.append(gradient))
+    val = training.evaluator.evaluate(training.loaders.val)
     assert training.outer is not None
-    training.outer.run(val, 0.1, torch.Generator().manual_seed(7))
+    training.outer.outer_pass.run(val, 0.1, torch.Generator().manual_seed(7))
     assert [gradient.shape for gradient in given] == [(1, 14)] * 3
     assert all(gradient.abs().max() > 0 for gradient in given)
 
 
-def test_what_the_benchmark_compares_with_moves_lambda_as_the_pass_does():
+def test_the_oracle_of_the_benchmark_updates_lambda_like_the_pass():
     fast, slow = training_of("autodo-aws"), training_of("autodo-aws")
     assert fast.outer is not None
-    val = fast._evaluate(fast.val_images, fast.val_labels)
+    val = fast.evaluator.evaluate(fast.loaders.val)
     before = fast.points.table.values.clone()
     assert fast.config.outer is not None
-    fast.outer.run(val, fast.config.outer.lr, torch.Generator().manual_seed(7))
+    fast.outer.outer_pass.run(val, fast.config.outer.lr, torch.Generator().manual_seed(7))
     oracle_pass(slow, torch.Generator().manual_seed(7))
-    # The squares of the gradients: the first step of RMSprop depends on their signs alone.
+    # Compare the squares too, because the first step of RMSprop depends only on the signs of gradients.
     torch.testing.assert_close(fast.points.table.square_average, slow.points.table.square_average, rtol=1e-9, atol=0)
     torch.testing.assert_close(fast.points.table.values, slow.points.table.values, rtol=0, atol=1e-9)
     assert (fast.points.table.values != before).any(1).all()
 
 
-def test_the_benchmarks_peak_is_what_is_held_at_one_time():
+def test_the_peak_of_the_benchmark_is_memory_held_at_once():
     def three_but_two_at_once() -> None:
         for _ in range(3):
             first = torch.empty(1000, 1000)

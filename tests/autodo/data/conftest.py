@@ -19,7 +19,7 @@ from PIL import Image
 
 from autodo.config.dataset import DatasetConfig
 from autodo.data import load
-from autodo.data.image_set import Dataset
+from autodo.data.images.image_set import Dataset
 from autodo.data.readers import idx
 from autodo.data.stream import image_files
 from autodo.data.stream.pool import WORKERS_VARIABLE, close_pools

@@ -6,7 +6,7 @@ import pytest
 
 from autodo.config.dataset import Minority
 from autodo.data.distort import flip_labels, imbalance
-from autodo.data.split import stratified_split
+from autodo.data.images.split import stratified_split
 
 LABELS = np.arange(5000) % 10
 KINDS = Minority.__args__

@@ -6,7 +6,7 @@ import pytest
 from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
 from autodo.data import load, prepare
-from autodo.data.image_set import Dataset, ImageSet
+from autodo.data.images.image_set import Dataset, ImageSet
 from autodo.errors import DataError
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from autodo.config.recipes import build_run
-from autodo.data.image_set import ImageSet
+from autodo.data.images.image_set import ImageSet
 from autodo.data.sharding import shard_by_class, training_shard
 from autodo.distributed.process_group import SINGLE_PROCESS
 from autodo.errors import ConfigError
@@ -52,7 +52,7 @@ def sorted_and_dealt(train, trusted, group, generator):
         return order[np.argsort(labels[order], kind="stable")]
 
     order = np.concatenate([by_class(train), len(train) + by_class(trusted)])
-    dealt = np.sort(group.shard(order))
+    dealt = np.sort(order[group.shard])
     return dealt[dealt < len(train)], dealt[dealt >= len(train)] - len(train)
 
 
@@ -60,7 +60,7 @@ def sorted_and_dealt(train, trusted, group, generator):
 @pytest.mark.parametrize(("count", "trusted_count"), [(0, 23), (23, 0), (100, 23), (333, 100)])
 @pytest.mark.parametrize("size", [1, 3, 8])
 def test_dealing_part_by_part_is_sorting_everything(part, count, trusted_count, size, monkeypatch):
-    monkeypatch.setattr("autodo.data.sharding.PART", part)
+    monkeypatch.setattr("autodo.data.sharding._CHUNK_SIZE", part)
     generator = np.random.default_rng(count)
     train, trusted = generator.integers(7, size=count), generator.integers(9, size=trusted_count)
     for rank in range(size):

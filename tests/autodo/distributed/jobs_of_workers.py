@@ -23,7 +23,7 @@ from autodo.points.model import PointView
 from autodo.points.storage import ON_DEVICE, TableStorage
 from autodo.points.table import PointTable
 from autodo.results import records
-from autodo.training import trainer as train_module
+from autodo.training import inner_loop
 from autodo.training.trainer import Trainer
 
 
@@ -40,8 +40,8 @@ def start_with_one_image_less_on_the_second(config: RunConfig) -> None:
 
 def start_and_lose_the_images(config: RunConfig, photos: Path) -> None:
     training = start(config)
-    training.group.gather(None)
-    training.group.broadcast_object(None)  # only now has each of them begun
+    training.context.group.gather(None)
+    training.context.group.broadcast_object(None)  # only now has each of them begun
     for file in photos.rglob("*.jpg"):
         file.unlink(missing_ok=True)
     list(training)
@@ -59,11 +59,11 @@ def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple
         replay: what each worker recorded; the batches are then what theirs were together.
     """
     training = start(config)
-    shard, group, data = training.shard, training.group, training.data
-    for module in (training.encoder, training.head):
+    shard, group, data = training.loaders.shard, training.context.group, training.context.data
+    for module in (training.model.encoder, training.model.head):
         module.double()
-    training.network = group.wrap_ddp(training.encoder, training.head)
-    pipeline, table = training.pipeline, training.points.table
+    training.model.network = group.wrap_ddp(training.model.encoder, training.model.head)
+    pipeline, table = training.model.pipeline, training.points.table
     pipeline.mean, pipeline.std = pipeline.mean.double(), pipeline.std.double()
     rows = 1 if training.points.shared else shard.total
     places = torch.zeros(1, dtype=torch.int64) if training.points.shared else torch.from_numpy(shard.positions)
@@ -82,7 +82,7 @@ def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple
 
     def pixels_of(points: Tensor, augment: Tensor | None) -> Tensor:
         mine = torch.from_numpy(shard.positions)[points]
-        pixels = training.images[points].double() / 255 + texture[mine]
+        pixels = training.loaders.train.images[points].double() / 255 + texture[mine]
         if augment is not None:
             noise = affine.WarpNoise(everyone.normal[mine], everyone.logistic[mine])
             pixels = affine.warp(pixels, affine.magnitudes(augment, noise))
@@ -92,7 +92,7 @@ def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple
         return iter(batches)
 
     def features(points: Tensor, augment: Tensor | None, generator: object) -> Tensor:
-        result: Tensor = training.encoder(pixels_of(points, augment))
+        result: Tensor = training.model.encoder(pixels_of(points, augment))
         return result
 
     recording: Recording = []
@@ -122,30 +122,33 @@ def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple
         return pixels_of(current[0], augment)
 
     gradients: dict[str, Tensor] = {}
-    optimizer_step = training.optimizer.step
+    optimizer_step = training.model.optimizer.step
 
     def step() -> None:
         if not gradients:
-            names = [*training.encoder.named_parameters(), *training.head.named_parameters()]
+            names = [*training.model.encoder.named_parameters(), *training.model.head.named_parameters()]
             gradients.update({f"gradient of {name}": parameter.grad.clone() for name, parameter in names})
         optimizer_step()
 
     with (
-        mock.patch.object(train_module, "shuffled_batches", shuffled),
+        mock.patch.object(inner_loop, "shuffled_batches", shuffled),
         mock.patch.object(outer_module, "shuffled_batches", shuffled),
         mock.patch.object(training.points, "view", view),
-        mock.patch.object(training.pipeline, "train_view", train_view),
-        mock.patch.object(training.optimizer, "step", step),
+        mock.patch.object(training.model.pipeline, "train_view", train_view),
+        mock.patch.object(training.model.optimizer, "step", step),
     ):
-        loss, _ = training._inner_phase(0)
+        loss = training.inner.run(0).loss
         if training.outer is not None:
             with (
-                mock.patch.object(training.outer, "_features", features),
-                mock.patch.object(training.images, "batches", themselves),
+                mock.patch.object(training.outer.outer_pass, "_features", features),
+                mock.patch.object(training.loaders.train.images, "batches", themselves),
             ):
-                val = training._evaluate(training.val_images, training.val_labels, len(data.val))
-                training.outer.run(val, 0.1, torch.Generator().manual_seed(7 + group.rank))
-    state = {**training.encoder.state_dict(), **{f"head.{k}": v for k, v in training.head.state_dict().items()}}
+                val = training.evaluator.evaluate(training.loaders.val)
+                training.outer.outer_pass.run(val, 0.1, torch.Generator().manual_seed(7 + group.rank))
+    state = {
+        **training.model.encoder.state_dict(),
+        **{f"head.{k}": v for k, v in training.model.head.state_dict().items()},
+    }
     state |= gradients
     # RMSprop's first step is 10 lr sign(g): the size of g shows in the mean of squares.
     lam = {"lambda": table.values, "gradient of lambda": table.square_average.sqrt()}
@@ -191,16 +194,16 @@ def run(
 ) -> dict[str, Any]:
     """Trains to the end, or until so many epochs are done, and says all that a worker then has."""
     training = start(config, checkpoint=checkpoint, storage=storage)
-    began = training.epoch
+    began = training.state.epoch
     for row in training:
         if row["epoch"] + 1 == epochs:
             break
-    state = {**state_of(training), "began": began, "history": training.history, "best": training.best.epoch}
+    state = {**state_of(training), "began": began, "history": training.state.history, "best": training.state.best.epoch}
     if epochs is None:
         outcome = training.outcome(keep_embeddings=True)
         tables = {name: getattr(outcome, name) for name in records.SCHEMAS}
         state["tables"] = {name: table for name, table in tables.items() if table is not None}
-        classifier, images = outcome.classifier, torch.from_numpy(training.data.test.images.read())
+        classifier, images = outcome.classifier, torch.from_numpy(training.context.data.test.images.read())
         with torch.no_grad():
             state["embeddings"] = classifier.encoder((images / 255 - classifier.mean) / classifier.std)
     return state
@@ -219,15 +222,19 @@ def restored(config: RunConfig, checkpoint: Path, storage: TableStorage = ON_DEV
 
 
 def state_of(training: Trainer) -> dict[str, Any]:
-    heads = {f"head.{name}": value for name, value in training.head.state_dict().items()}
     table = {name: getattr(training.points.table, name).clone() for name in TABLE}
-    network = {**training.encoder.state_dict(), **heads}
-    return {"epoch": training.epoch, "positions": training.shard.positions, "network": network, **table}
+    positions = training.loaders.shard.positions
+    return {"epoch": training.state.epoch, "positions": positions, "network": network_of(training), **table}
+
+
+def network_of(training: Trainer) -> dict[str, Tensor]:
+    heads = {f"head.{name}": value for name, value in training.model.head.state_dict().items()}
+    return {**training.model.encoder.state_dict(), **heads}
 
 
 def seeds(config: RunConfig) -> list[int]:
     training = start(config)
-    return [training._generator(phase, 3).initial_seed() for phase in ("inner", "outer")]
+    return [training.context.generator(phase, 3).initial_seed() for phase in ("inner", "outer")]
 
 
 def diverge(config: RunConfig) -> str:
@@ -249,4 +256,4 @@ def refused(config: RunConfig) -> str:
 
 def restored_at(config: RunConfig, checkpoints: list[Path]) -> int:
     """The epoch at which this worker begins, given each worker's own path."""
-    return start(config, checkpoint=checkpoints[current_process_group().rank]).epoch
+    return start(config, checkpoint=checkpoints[current_process_group().rank]).state.epoch

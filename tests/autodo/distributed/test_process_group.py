@@ -228,7 +228,7 @@ def check_thumbnails(points: pd.DataFrame, config: RunConfig) -> None:
         trust += [points.weight, pd.Series([soft[y] for soft, y in zip(points.soft_label, points.label, strict=True)])]
     expected = {row for values in trust for row in values.sort_values(kind="stable").index[:64]}
     assert set(points.index[points.thumbnail.notna()]) == expected
-    images = load(config.dataset).train.images
+    images = load(config.dataset).train.images.read()
     original = dict(zip(load(config.dataset).train.index, images, strict=True))
     for row in expected:
         with Image.open(io.BytesIO(points.thumbnail[row])) as picture:

@@ -1,4 +1,4 @@
-"""A batch of random images in float64, a small network with batch norm, and objectives on them."""
+"""Random batch in float64, small network with batch norm, and objectives on them."""
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ SMALL = {"dataset.subsample": 200, "training.batch_size": 32, "training.epochs":
 def setting_of(
     method: str, overrides: dict | None = None, group: ProcessGroup = SINGLE_PROCESS, split: str = "paper"
 ) -> ObjectiveContext:
-    """What the objective of a run on a few digits is given; images and statistics in float64."""
+    """Context of an objective of a run on a few digits, with images and statistics in float64."""
     overrides = {**SMALL, **(overrides or {})}
     config = build_run("digits", method, distortion=DISTORTION, split=split, overrides=overrides)
     data = prepare(load(config.dataset), config)
@@ -42,7 +42,7 @@ def objective_of(method: str, **options) -> Objective:
 
 
 def step_of(size: int = 12, *, seed: int = 1, epoch: int = 0, first: int = 0) -> TrainStep:
-    """A batch of random pixels and labels; its points are `first`, first + 1, ..."""
+    """Batch of random pixels and labels, with points `first`, first + 1, ..."""
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randn(size, 1, 8, 8, generator=generator, dtype=torch.float64)
     labels = torch.randint(CLASSES, (size,), generator=generator)
@@ -61,7 +61,7 @@ def network_of(seed: int = 0, head: nn.Module | None = None) -> nn.Sequential:
 
 
 def probabilities(network: nn.Module, pixels: Tensor) -> np.ndarray:
-    """What the network predicts in train mode. Shape: -> [B, 10]."""
+    """Predictions of the network in train mode. Shape: -> [B, 10]."""
     with torch.no_grad():
         logits = network(pixels).numpy()
     raised = np.exp(logits - logits.max(1, keepdims=True))

@@ -1,4 +1,4 @@
-"""Every train loss against its formula, written out point by point with numpy."""
+"""Every train loss against its formula, computed point by point with numpy."""
 
 from typing import get_args
 
@@ -31,7 +31,7 @@ def test_every_kind_has_a_class():
     assert [member().kind for member in get_args(union)] == list(OBJECTIVES)
 
 
-def test_plain_is_the_weighted_loss_of_the_points_view():
+def test_plain_is_the_weighted_loss_of_the_view():
     network, step = network_of(), step_of()
     weighted = step._replace(view=step.view._replace(weights=torch.linspace(0, 2, 12, dtype=torch.float64)))
     log_p = network(step.pixels).log_softmax(1)
@@ -65,7 +65,7 @@ def test_generalised_cross_entropy_lies_between_cross_entropy_and_absolute_error
     torch.testing.assert_close(generalised_cross_entropies(logits, labels, 1), absolute)
 
 
-def test_effective_numbers_by_hand():
+def test_effective_numbers():
     """beta = 0.9: 1, 2 and 10 images count as 1, 1.9 and 6.513 (1 + 0.9 + 0.81 + ...)."""
     effective = [sum(0.9**k for k in range(n)) for n in (1, 2, 10)]
     assert effective == pytest.approx([1, 1.9, 6.5132155990])
@@ -108,14 +108,14 @@ def test_logit_adjustment():
     assert losses_of("logit-adjustment", step, network) == pytest.approx(expected, rel=1e-6)
 
 
-def test_margins_by_hand():
+def test_margins():
     margins = label_aware_margins(torch.tensor([16.0, 1.0, 81.0], dtype=torch.float64), 0.5)
     assert margins.tolist() == pytest.approx([0.25, 0.5, 0.5 / 3])
 
 
 @pytest.mark.parametrize(("epoch", "reweighted"), [(0, False), (7, False), (8, True), (9, True)])
 def test_ldam_drw(epoch, reweighted):
-    """Against a loop over cosines; of 10 epochs the last two are reweighted."""
+    """Compare with a loop over cosines; the last two of 10 epochs are reweighted."""
     network = network_of(head=CosineHead(6, CLASSES, 30))
     step = step_of(40, epoch=epoch)
     encoder, head = network
@@ -133,12 +133,12 @@ def test_ldam_drw(epoch, reweighted):
     assert losses_of("ldam-drw", step, network) == pytest.approx(expected, rel=1e-5)
 
 
-def test_margins_hold_the_label_back_alone():
+def test_margins_lower_only_the_logit_of_the_label():
     logits, shift = torch.zeros(2, 3, dtype=torch.float64), torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
     assert with_margins(logits, torch.tensor([2, 0]), shift).tolist() == [[0, 0, -3], [-1, 0, 0]]
 
 
-def test_elr_targets_run_along_and_the_gradient_is_that_of_the_written_out_loss():
+def test_elr_targets_and_gradient_follow_the_formula():
     network, objective = network_of(), objective_of("elr")
     objective.targets = objective.targets.double()
     target = np.zeros((12, CLASSES))
@@ -164,8 +164,8 @@ def test_elr_targets_run_along_and_the_gradient_is_that_of_the_written_out_loss(
     assert not objective.targets[17:].any()
 
 
-def test_elr_gradient_in_the_logits_is_the_papers():
-    """p - y + lambda p_c / (1 - <p, t>) sum_k (t_k - t_c) p_k, the paper's Lemma 2."""
+def test_elr_gradient_in_the_logits_equals_lemma_2():
+    """p - y + lambda p_c / (1 - <p, t>) sum_k (t_k - t_c) p_k."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(6, 4, generator=generator, dtype=torch.float64, requires_grad=True)
     targets = torch.rand(6, 4, generator=generator, dtype=torch.float64) / 4
@@ -179,8 +179,8 @@ def test_elr_gradient_in_the_logits_is_the_papers():
         assert mine.tolist() == pytest.approx(expected.tolist(), rel=1e-9)
 
 
-def test_sop_is_its_equations():
-    """Point by point: u, v and theta's gradient, from s that are large enough to matter."""
+def test_sop_follows_its_equations():
+    """Compare u, v and the gradient of theta point by point, for noise s of relevant size."""
     network, objective = network_of(), objective_of("sop", overrides={"objective.deviation": 0.3})
     objective.u, objective.v = objective.u.double(), objective.v.double()
     before_u, before_v = objective.u.clone(), objective.v.clone()
@@ -209,12 +209,12 @@ def test_sop_is_its_equations():
         for one, two in zip(mine, other, strict=True):
             torch.testing.assert_close(one, two)
     moved = (objective.u != before_u).squeeze(1)
-    assert moved.nonzero().squeeze(1).tolist() == list(range(first, first + size)), "those of the batch, and no other"
+    assert moved.nonzero().squeeze(1).tolist() == list(range(first, first + size)), "only those of the batch"
     assert ((objective.v != before_v).any(1) == moved).all()
 
 
-def test_sop_takes_over_the_noise_of_a_wrong_label():
-    """Predicted surely and labelled otherwise, every time: s comes to be onehot(label) - onehot(predicted)."""
+def test_sop_learns_the_noise_of_a_wrong_label():
+    """For a confident prediction of another class, s converges to onehot(label) - onehot(predicted)."""
     objective = objective_of("sop")
     objective.u, objective.v = objective.u.double(), objective.v.double()
     step = step_of(2)._replace(labels=torch.tensor([0, 3]), size=128)
@@ -224,7 +224,7 @@ def test_sop_takes_over_the_noise_of_a_wrong_label():
         network[1].bias.copy_(5 * F.one_hot(torch.tensor(3), CLASSES))
     for _ in range(200):
         losses = objective.losses(network, step)
-    assert losses[0] < 0.3, "of 5 at first"
+    assert losses[0] < 0.3, "it starts at 5"
     assert objective.u[0].square().item() > 0.5
     assert objective.v[0].square().round(decimals=2).tolist() == [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
     assert objective.u[1].abs() < 1e-3

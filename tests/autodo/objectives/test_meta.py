@@ -1,4 +1,4 @@
-"""The meta gradients against finite differences and against double backward through the virtual step."""
+"""Meta gradients against finite differences, and against double backward through the virtual step."""
 
 import pytest
 import torch
@@ -11,12 +11,12 @@ from tests.workers import FakeGroup
 
 
 def fresh(step, seed=4):
-    """The step with its generator as it was, so that the same val images are drawn again."""
+    """Copy of a step with a fresh generator, so that the same val images are drawn again."""
     return step._replace(generator=torch.Generator().manual_seed(seed))
 
 
 def val_loss_after(network, objective, step, weights):
-    """L_val(theta - lr / B sum_i w_i d l_i), written out with a graph: the published double backward."""
+    """L_val(theta - lr / B sum_i w_i d l_i) with its graph, for the published double backward."""
     setting_val = objective.images, objective.labels
     buffers = {name: value.clone() for name, value in network.named_buffers()}
     parameters = {name: value.detach().requires_grad_() for name, value in network.named_parameters()}
@@ -31,25 +31,27 @@ def val_loss_after(network, objective, step, weights):
 @pytest.fixture
 def meta_weight_net():
     objective = objective_of("meta-weight-net")
-    objective.weigh.double()
+    objective.weight_network.double()
     return objective
 
 
-def test_meta_weight_nets_gradient_is_that_of_double_backward(meta_weight_net):
+def test_gradient_of_meta_weight_net_equals_double_backward(meta_weight_net):
     network, step = network_of(), step_of()._replace(lr=0.5)
     losses = cross_entropies(network(step.pixels), step.labels)
     mine = meta_weight_net.meta_gradient(network, fresh(step), losses)
     naive = val_loss_after(network, meta_weight_net, step, meta_weight_net.weights)
-    for one, other in zip(mine, torch.autograd.grad(naive, list(meta_weight_net.weigh.parameters())), strict=True):
+    for one, other in zip(
+        mine, torch.autograd.grad(naive, list(meta_weight_net.weight_network.parameters())), strict=True
+    ):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-14)
         assert other.abs().max() > 0
 
 
-def test_meta_weight_nets_gradient_is_that_of_finite_differences(meta_weight_net):
+def test_gradient_of_meta_weight_net_equals_finite_differences(meta_weight_net):
     network, step = network_of(), step_of()._replace(lr=0.5)
     losses = cross_entropies(network(step.pixels), step.labels)
     mine = meta_weight_net.meta_gradient(network, fresh(step), losses)
-    for parameter, gradient in zip(meta_weight_net.weigh.parameters(), mine, strict=True):
+    for parameter, gradient in zip(meta_weight_net.weight_network.parameters(), mine, strict=True):
         place = gradient.flatten().abs().argmax()
         values = []
         for sign in (1, -1):
@@ -59,12 +61,12 @@ def test_meta_weight_nets_gradient_is_that_of_finite_differences(meta_weight_net
         assert (values[0] - values[1]) / 2e-4 == pytest.approx(gradient.view(-1)[place].item(), rel=1e-5)
 
 
-def test_meta_weight_net_moves_by_adam_and_then_weighs(meta_weight_net):
+def test_meta_weight_net_takes_a_step_of_adam_before_weighting(meta_weight_net):
     network, step = network_of(), step_of()
-    before = [parameter.clone() for parameter in meta_weight_net.weigh.parameters()]
+    before = [parameter.clone() for parameter in meta_weight_net.weight_network.parameters()]
     losses = meta_weight_net.losses(network, step)
-    for old, new in zip(before, meta_weight_net.weigh.parameters(), strict=True):
-        assert (new - old).abs().max() <= 1.0001e-3, "Adam's first step is at most its learning rate"
+    for old, new in zip(before, meta_weight_net.weight_network.parameters(), strict=True):
+        assert (new - old).abs().max() <= 1.0001e-3, "the first step of Adam is at most its learning rate"
         assert (new != old).any()
     plain = cross_entropies(network(step.pixels), step.labels)
     torch.testing.assert_close(losses, meta_weight_net.weights(plain) * plain)
@@ -76,8 +78,8 @@ def test_meta_weight_net_moves_by_adam_and_then_weighs(meta_weight_net):
         torch.testing.assert_close(one, other)
 
 
-def test_l2rw_weights_are_those_of_double_backward():
-    """The published way: weights of zero, a virtual step, the negative gradient in the weights, cut off and scaled."""
+def test_l2rw_weights_equal_double_backward():
+    """Published form: zero weights, a virtual step, and the negative gradient in the weights, clamped and scaled."""
     network, step, objective = network_of(), step_of()._replace(lr=0.5), objective_of("l2rw")
     zero = torch.zeros(12, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(val_loss_after(network, objective, step, lambda losses: zero), zero)
@@ -90,7 +92,7 @@ def test_l2rw_weights_are_those_of_double_backward():
     torch.testing.assert_close(losses.mean(), (weights * plain).sum())
 
 
-def test_l2rw_gives_no_weight_where_no_point_agrees_with_val(monkeypatch):
+def test_l2rw_weights_are_zero_if_no_point_agrees_with_val(monkeypatch):
     network, step, objective = network_of(), step_of(), objective_of("l2rw")
     against = {name: torch.zeros_like(value) for name, value in network.named_parameters()}
     monkeypatch.setattr(objective, "val_gradient", lambda *_: against)
@@ -98,11 +100,11 @@ def test_l2rw_gives_no_weight_where_no_point_agrees_with_val(monkeypatch):
 
 
 @pytest.mark.parametrize("method", ["meta-weight-net", "l2rw"])
-def test_running_statistics_move_once_and_by_the_train_batch(method):
+def test_running_statistics_change_once_with_the_train_batch(method):
     network, alone, step = network_of(), network_of(), step_of()
     objective = objective_of(method)
     if method == "meta-weight-net":
-        objective.weigh.double()
+        objective.weight_network.double()
     objective.losses(network, step).sum().backward()
     alone(step.pixels)
     for (name, value), expected in zip(network.named_buffers(), alone.buffers(), strict=True):
@@ -110,14 +112,14 @@ def test_running_statistics_move_once_and_by_the_train_batch(method):
 
 
 @pytest.mark.parametrize("method", ["meta-weight-net", "l2rw"])
-def test_several_workers_are_refused_with_the_reason(method):
-    with pytest.raises(ConfigError, match=f"workers: {method} trains with one worker, not 2: batch norm"):
+def test_several_workers_are_refused(method):
+    with pytest.raises(ConfigError, match=f"workers: {method} needs workers: 1, not 2: batch norm"):
         objective_of(method, group=FakeGroup(0, 2))
 
 
-def test_the_first_weights_derive_from_the_seed_and_leave_the_global_generator_alone():
+def test_initial_weights_derive_from_the_seed_without_the_global_generator():
     before = torch.random.get_rng_state()
-    one, other = (objective_of("meta-weight-net").weigh.state_dict() for _ in range(2))
+    one, other = (objective_of("meta-weight-net").weight_network.state_dict() for _ in range(2))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
     assert torch.equal(before, torch.random.get_rng_state())
     assert setting_of("meta-weight-net").config.objective.hidden == 100

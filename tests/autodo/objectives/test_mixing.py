@@ -8,7 +8,7 @@ from tests.autodo.objectives.problem import CLASSES, network_of, objective_of, p
 
 
 class Watched(nn.Module):
-    """Keeps the pixels that it was given."""
+    """Network that records its input."""
 
     def __init__(self):
         super().__init__()
@@ -20,7 +20,7 @@ class Watched(nn.Module):
 
 
 def pair_of(image, mixed, batch):
-    """Which image of the batch another one was mixed with, with which share of its own, and how well that fits."""
+    """Partner of a mixed image, the share of the image itself, and the error of that fit."""
     fits = []
     for partner, other in enumerate(batch):
         difference = other - image
@@ -37,7 +37,7 @@ def cross_entropy_of_pair(p, label, other, share):
     return -(target * np.log(p)).sum()
 
 
-def test_mixup_is_the_cross_entropy_of_hand_mixed_targets():
+def test_mixup_is_the_cross_entropy_of_mixed_targets():
     step, network, objective = step_of(), Watched(), objective_of("mixup", overrides={"objective.alpha": 5})
     losses = objective.losses(network, step)
     p = probabilities(network.network, network.pixels)
@@ -48,7 +48,7 @@ def test_mixup_is_the_cross_entropy_of_hand_mixed_targets():
         assert residual < 1e-12
         expected = cross_entropy_of_pair(p[i], step.labels[i], step.labels[partner], share)
         assert losses[i].item() == pytest.approx(expected, rel=1e-9)
-        # An image that was its own partner is nearly any pair of share 1.
+        # An image that is its own partner fits any partner with share 1.
         if share < 1 - 1e-9:
             shares.add(round(share, 9))
     assert len(shares) == 1
@@ -56,11 +56,11 @@ def test_mixup_is_the_cross_entropy_of_hand_mixed_targets():
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_cutmix_mixes_labels_by_the_area_of_a_box(seed):
+def test_cutmix_mixes_labels_by_area(seed):
     step, network, objective = step_of(seed=seed), Watched(), objective_of("cutmix")
     losses = objective.losses(network, step)
     p = probabilities(network.network, network.pixels)
-    # Random pixels differ everywhere; an image that was its own partner shows no box.
+    # Random pixels differ everywhere; an image that is its own partner shows no box.
     box = (network.pixels != step.pixels).any(0).squeeze(0)
     assert torch.equal(box, box.any(1)[:, None] & box.any(0))
     share = 1 - box.sum().item() / 64
@@ -72,7 +72,7 @@ def test_cutmix_mixes_labels_by_the_area_of_a_box(seed):
         assert losses[i].item() == pytest.approx(expected, rel=1e-9)
 
 
-def test_boxes_are_cut_off_at_the_border():
+def test_boxes_are_clipped_to_the_image():
     assert box_side(32, 0.75, 0.5) == (8, 24)
     assert box_side(32, 0.75, 0.0) == (0, 8)
     assert box_side(32, 0.75, 0.999) == (23, 32)
@@ -81,7 +81,7 @@ def test_boxes_are_cut_off_at_the_border():
 
 
 @pytest.mark.parametrize(("alpha", "deviation"), [(0.2, (1 / 5.6) ** 0.5), (1, (1 / 12) ** 0.5)])
-def test_beta_has_its_mean_and_deviation_and_comes_from_the_generator(alpha, deviation):
+def test_mean_and_deviation_of_beta(alpha, deviation):
     """The variance of Beta(a, a) is 1 / (4 (2 a + 1))."""
     generator = torch.Generator().manual_seed(3)
     drawn = [draw_beta(alpha, generator) for _ in range(4000)]

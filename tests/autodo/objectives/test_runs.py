@@ -1,4 +1,4 @@
-"""Every new method trains real digits, and goes on from a checkpoint as if it had not stopped."""
+"""Methods for imbalance and noise train on real digits and resume exactly."""
 
 import math
 
@@ -39,11 +39,11 @@ OTHERS = [method for method in (*OBJECTIVES, *ANCHORS) if method not in FAMILIES
 @pytest.mark.parametrize(
     "method", [*FAMILIES, *(pytest.param(method, marks=[pytest.mark.slow, pytest.mark.long]) for method in OTHERS)]
 )
-def test_the_train_loss_falls_and_the_test_error_is_sane(method):
-    """One method of each family; the formulas of all are tested by themselves."""
+def test_training_lowers_the_loss(method):
+    """One method of each family; the formulas have tests of their own."""
     training = start(run_of(method, ir=2, nr=0.1, training__epochs=15, training__batch_size=32, training__lr=0.1))
     epochs = list(training)
-    # The reweighting of LDAM-DRW and the images of a last phase change what the loss is of. Of FAMILIES, seeds 0 to 2,
+    # LDAM-DRW and a last phase change the meaning of the loss in later epochs. Of FAMILIES, seeds 0 to 2,
     # under default, avx2 and avx512: a loss of at most 0.41 of the first, an error of at most 0.11.
     last = round(0.8 * training.config.finetune_start) - 1
     assert epochs[last]["train_loss"] < 0.75 * epochs[0]["train_loss"]
@@ -51,7 +51,7 @@ def test_the_train_loss_falls_and_the_test_error_is_sane(method):
 
 
 @pytest.mark.parametrize("method", KEEP_STATE)
-def test_a_run_cut_and_continued_is_bit_for_bit_the_same(method, tmp_path):
+def test_a_resumed_run_is_bit_for_bit_the_same(method, tmp_path):
     config = run_of(method, finetune__share=0.4) if "finetune" in method else run_of(method)
     whole = start(config)
     list(whole)
@@ -60,25 +60,25 @@ def test_a_run_cut_and_continued_is_bit_for_bit_the_same(method, tmp_path):
         if row["epoch"] == 4:
             break
     continued = start(config, checkpoint=tmp_path / "checkpoint.pt")
-    assert continued.epoch == 5
-    state = continued.objective.rows() or continued.objective.state_dict()
-    assert state or continued.finetune.state_dict()["state"], "there is something to lose"
+    assert continued.state.epoch == 5
+    state = continued.inner.objective.rows() or continued.inner.objective.state_dict()
+    assert state or continued.finetune.optimizer.state_dict()["state"], "the test needs state"
     list(continued)
     for one, other in zip(everything(whole), everything(continued), strict=True):
         assert torch.equal(one, other)
-    assert [row["train_loss"] for row in whole.history] == [row["train_loss"] for row in continued.history]
+    assert [row["train_loss"] for row in whole.state.history] == [row["train_loss"] for row in continued.state.history]
 
 
 def everything(training: Trainer) -> list[torch.Tensor]:
-    modules = [training.encoder, training.head]
-    weigh = training.objective.state_dict().get("weigh", {})
+    modules = [training.model.encoder, training.model.head]
+    weigh = training.inner.objective.state_dict().get("weigh", {})
     weights = [value for module in modules for value in module.state_dict().values()]
-    return [*weights, *weigh.values(), *training.objective.rows().values()]
+    return [*weights, *weigh.values(), *training.inner.objective.rows().values()]
 
 
 @pytest.mark.parametrize("method", ["elr", "sop", "meta-weight-net"])
-def test_state_that_is_lost_would_show(method, tmp_path):
-    """The test above can fail: without its state the continued run is another one."""
+def test_lost_state_would_change_the_run(method, tmp_path):
+    """The test above can fail: without the state, the resumed run differs."""
     config = run_of(method)
     whole = start(config)
     list(whole)
@@ -87,13 +87,13 @@ def test_state_that_is_lost_would_show(method, tmp_path):
         if row["epoch"] == 4:
             break
     continued = start(config, checkpoint=path)
-    continued.objective = start(config).objective
+    continued.inner.objective = start(config).inner.objective
     list(continued)
-    assert not torch.equal(whole.head.weight, continued.head.weight)
+    assert not torch.equal(whole.model.head.weight, continued.model.head.weight)
 
 
 @pytest.mark.parametrize("method", [*OBJECTIVES, *ANCHORS])
-def test_trains_with_an_augmentation(method):
+def test_objectives_combine_with_augmentation(method):
     short = {"training__epochs": 3, "dataset__subsample": 150}
     runs = [run_of(f"{policy}+{method}", **short) for policy in ("randaugment", "uniformaugment")]
     alone = run_of(method, **short)
@@ -103,37 +103,37 @@ def test_trains_with_an_augmentation(method):
         assert kept == (alone.objective, alone.finetune, alone.method.images)
     losses, other, losses_alone = ([row["train_loss"] for row in start(config)] for config in (*runs, alone))
     assert all(math.isfinite(loss) for loss in (*losses, *other))
-    assert len({losses[0], other[0], losses_alone[0]}) == 3  # it has seen other images
+    assert len({losses[0], other[0], losses_alone[0]}) == 3  # the images differ
 
 
 @pytest.mark.parametrize("method", ["autodo-aw+gce", "gce+sop", "autodo-aw+finetune-head-on-val", "val-only+train+val"])
-def test_what_does_not_go_together_is_refused(method):
+def test_incompatible_methods_are_refused(method):
     with pytest.raises(ConfigError):
         build_run("digits", method)
 
 
-def test_a_wrong_setting_of_an_objective_is_told_with_the_alternatives():
+def test_errors_of_objective_settings_name_the_alternatives():
     with pytest.raises(ConfigError, match=r"objective\.p: unknown key.*known: kind, q"):
         run_of("gce", objective__p=0.5)
     with pytest.raises(ConfigError, match=r"objective\.q.*less than or equal to 1, not 2"):
         run_of("gce", objective__q=2)
 
 
-def test_ldam_evaluates_and_is_saved_with_the_head_that_it_was_trained_with(tmp_path):
+def test_ldam_evaluates_and_saves_its_cosine_head(tmp_path):
     training = start(run_of("ldam-drw", training__epochs=3))
     list(training)
-    classifier = training.classifier()
+    classifier = training.outcome().classifier
     assert isinstance(classifier.head, CosineHead)
     classifier.save(tmp_path / "classifier.pt")
     loaded = Classifier.load(tmp_path / "classifier.pt")
-    images = torch.from_numpy(training.data.test.images.read())
+    images = torch.from_numpy(training.context.data.test.images.read())
     p = loaded(images)
     assert torch.equal(p, classifier(images))
-    assert torch.equal(p.argmax(1), training.best.predictions)
-    assert torch.allclose(p.amax(1), training.best.probabilities, atol=1e-5)
+    assert torch.equal(p.argmax(1), training.state.best.predictions)
+    assert torch.allclose(p.amax(1), training.state.best.probabilities, atol=1e-5)
 
 
-def test_a_cosine_head_by_hand():
+def test_cosine_head():
     head = CosineHead(2, 2, 30)
     assert head.weight.norm(dim=1).tolist() == pytest.approx([1, 1])
     with torch.no_grad():

@@ -14,7 +14,7 @@ CLASSES = 4
 
 @pytest.mark.parametrize("smoothing", [0.05, 0.1, 0.2])
 @pytest.mark.parametrize("classes", [2, 10, 1000])
-def test_soft_labels_start_as_the_smoothed_label(smoothing, classes):
+def test_initial_soft_labels_are_smoothed_labels(smoothing, classes):
     labels = torch.tensor([0, 1, 1])
     lam = soft_labels.initial_logits(labels, classes, smoothing, torch.float64)
     onehot = torch.nn.functional.one_hot(labels, classes).double()
@@ -34,7 +34,7 @@ def test_initial_values():
     assert view.log_targets.argmax(1).tolist() == LABELS.tolist()
 
 
-def test_what_is_not_learned_is_plain():
+def test_parts_that_are_not_learned_are_neutral():
     view = PointModel(None, LABELS, CLASSES).view(torch.tensor([1, 4]))
     assert view.augment is None
     assert view.weights.tolist() == [1, 1]
@@ -44,7 +44,7 @@ def test_what_is_not_learned_is_plain():
 @pytest.mark.parametrize(
     "config", [None, PointsConfig(learn=("weight",)), PointsConfig(learn=("augment",), shared=True)]
 )
-def test_weights_come_in_parts(config, monkeypatch):
+def test_weights_are_read_in_chunks(config, monkeypatch):
     model = PointModel(config, LABELS, CLASSES)
     moved = model.row_index(torch.tensor([1]))
     model.table.rmsprop_step(moved, torch.ones_like(model.table.rows(moved)), lr=0.5)
@@ -56,8 +56,8 @@ def test_weights_come_in_parts(config, monkeypatch):
 
 
 @pytest.mark.parametrize("config", [None, PointsConfig(learn=("weight",))])
-def test_of_no_batches_none_comes(config):
-    assert list(PointModel(config, LABELS, CLASSES).prefetch([], moves=True)) == []
+def test_prefetch_of_no_batches(config):
+    assert list(PointModel(config, LABELS, CLASSES).prefetch([], for_update=True)) == []
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_of_no_batches_none_comes(config):
         (PointsConfig(learn=("augment",)), "file"),
     ],
 )
-def test_rows_that_all_points_share_and_rows_of_nothing_stay_with_the_device(config, kind, monkeypatch):
+def test_shared_rows_and_rows_without_columns_stay_on_the_device(config, kind, monkeypatch):
     kinds = []
 
     def build(storage, *given):
@@ -88,6 +88,6 @@ def test_shared_augmentation_is_one_row():
     assert view.augment is not None
     view.augment.sum().backward()
     assert rows.grad is not None
-    assert rows.grad.tolist() == [[3.0] * affine.COLUMNS], "every point adds to the one row's gradient"
+    assert rows.grad.tolist() == [[3.0] * affine.COLUMNS], "every point adds to the gradient of the row"
     model.table.rmsprop_step(model.row_index(points), rows.grad, lr=0.1)
     assert len(model.table) == 1

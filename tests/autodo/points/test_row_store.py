@@ -1,4 +1,4 @@
-"""What is read, sent ahead and written back, and when."""
+"""Reads, prefetches and writes of rows, and their order."""
 
 import mmap
 import os
@@ -25,7 +25,7 @@ def staged() -> StagedStore:
 
 
 class File:
-    """A mapped file that keeps what it is asked."""
+    """A mapped file that records advice."""
 
     def __init__(self, size: int) -> None:
         self.size, self.asked = size, list[tuple[int, int, int]]()
@@ -38,21 +38,21 @@ class File:
 
 
 @pytest.mark.parametrize(("pages", "asks"), [(2, True), (3, False)])
-def test_a_file_is_asked_for_rows_if_it_takes_half_of_the_memory_or_more(pages, asks, monkeypatch):
-    """A file of a page and a half, of 100 bytes a row, where two or three pages are all the memory."""
+def test_only_files_larger_than_half_of_memory_are_advised(pages, asks, monkeypatch):
+    """A file of one and a half pages with 100 bytes per row, with a memory of two or three pages."""
     monkeypatch.setattr(os, "sysconf", lambda name: pages)
     size = mmap.PAGESIZE * 3 // 2
     file, other = File(size), torch.zeros(60, 25)
     store = RowStore({"here": other, "elsewhere": other}, {"here": file})
     store.will_need(torch.tensor([41, 0]), ("here", "elsewhere"))
-    # Row 41 begins on the second page, which the file has half of.
+    # Row 41 is on the second page, of which the file has half.
     expected = [(mmap.MADV_WILLNEED, 0, size)]
     assert file.asked == (expected if asks else [])
     store.will_need(torch.tensor([0]), ("elsewhere",))
     assert file.asked == (expected if asks else [])
 
 
-def test_rows_are_copies_by_name():
+def test_rows_are_copies():
     store = RowStore(columns(), {})
     index = torch.tensor([4, 1])
     rows = store.read(index, ("one",))
@@ -63,17 +63,17 @@ def test_rows_are_copies_by_name():
     assert rows["one"].tolist() == [[8, 9], [2, 3]]
 
 
-def test_what_was_sent_ahead_is_what_is_read():
+def test_prefetched_rows_are_read_once():
     store, index = staged(), torch.tensor([4, 1])
     store.prefetch(index, index, ("one",))
     store.columns["one"][4] = -1  # behind the store's back
     assert store.read(index, ("one",))["one"].tolist() == [[8, 9], [2, 3]]
-    assert store.read(index, ("one",))["one"].tolist() == [[-1, -1], [2, 3]], "sent once, read once"
+    assert store.read(index, ("one",))["one"].tolist() == [[-1, -1], [2, 3]], "prefetched rows are used once"
     store.prefetch(index, index, ("one",))
-    assert store.read(index, ("one", "other"))["other"].tolist() == [4, 1], "more than was sent"
+    assert store.read(index, ("one", "other"))["other"].tolist() == [4, 1], "not all columns were prefetched"
 
 
-def test_two_are_on_their_way_at_most():
+def test_at_most_two_prefetches_are_pending():
     store, given = staged(), [torch.tensor([n]) for n in range(3)]
     for index in given:
         store.prefetch(index, index, ("other",))
@@ -81,19 +81,19 @@ def test_two_are_on_their_way_at_most():
     assert [store.read(index, ("other",))["other"].item() for index in given] == [9, 1, 2]
 
 
-def test_what_was_sent_and_then_written_is_sent_again_and_the_rest_is_not():
+def test_a_write_invalidates_prefetched_rows():
     store, first, second = staged(), torch.tensor([0, 1]), torch.tensor([2, 3])
     store.prefetch(first, first, ("other",))
     store.prefetch(second, second, ("other",))
     store.columns["other"][2] = 9
     store.write(torch.tensor([1, 5]), {"other": torch.tensor([-1, -5])})
     assert store.read(first, ("other",))["other"].tolist() == [0, -1]
-    assert store.read(second, ("other",))["other"].tolist() == [2, 3], "as it was sent"
+    assert store.read(second, ("other",))["other"].tolist() == [2, 3], "still the prefetched rows"
     store.flush()
     assert store.columns["other"].tolist() == [0, -1, 9, 3, 4, -5]
 
 
-def test_a_store_is_zeros_at_its_place(tmp_path):
+def test_a_new_store_contains_zeros(tmp_path):
     shapes = {"a": ((3, 2), torch.float16), "b": ((3,), torch.int32), "none": ((3, 0), torch.float32)}
     for storage in (ON_DEVICE, TableStorage("host"), TableStorage("file", tmp_path)):
         store = build_store(storage, shapes, "cpu")
@@ -109,7 +109,7 @@ def table(**options) -> PointTable:
     return PointTable(torch.zeros(9, 2).__getitem__, 9, (2,), **options)
 
 
-def test_a_step_reads_nothing_again(monkeypatch):
+def test_a_step_reuses_rows_that_were_read(monkeypatch):
     points, asked = table(), []
     read = points._store.read
     monkeypatch.setattr(points._store, "read", lambda index, names: asked.append(tuple(names)) or read(index, names))
@@ -118,17 +118,17 @@ def test_a_step_reads_nothing_again(monkeypatch):
     points.rmsprop_step(index, torch.ones(2, 2), 0.1)
     assert asked == [("values", "last_touched"), ("square_average",)]
     points.rmsprop_step(index, torch.ones(2, 2), 0.1)
-    assert asked[2:] == [("values", "last_touched", "square_average")], "they have moved"
+    assert asked[2:] == [("values", "last_touched", "square_average")], "the rows have changed"
 
 
-def test_all_that_a_step_needs_comes_ahead_if_one_follows(monkeypatch):
+def test_prefetch_for_update_includes_the_mean_of_squares(monkeypatch):
     points, asked = table(), []
     monkeypatch.setattr(points._store, "prefetch", lambda index, host, names: asked.append(("prefetch", tuple(names))))
     monkeypatch.setattr(points._store, "will_need", lambda host, names: asked.append(("will_need", tuple(names))))
     index = torch.tensor([1])
-    for moves in (True, False):
-        points.prefetch(index, index, moves=moves)
-        points.will_need(index, moves=moves)
+    for for_update in (True, False):
+        points.prefetch(index, index, for_update=for_update)
+        points.will_need(index, for_update=for_update)
     moved, read = ("values", "last_touched", "square_average"), ("values", "last_touched")
     assert asked == [("prefetch", moved), ("will_need", moved), ("prefetch", read), ("will_need", read)]
 
@@ -136,17 +136,19 @@ def test_all_that_a_step_needs_comes_ahead_if_one_follows(monkeypatch):
 LABELS = torch.tensor([0, 3, 2, 2, 1, 0, 1])
 
 
-def test_while_a_batch_is_worked_on_the_next_comes_and_the_one_after_it_is_looked_for(monkeypatch):
+def test_the_next_batch_is_prefetched_and_the_one_after_it_advised(monkeypatch):
     model, seen = PointModel(PointsConfig(learn=("weight",)), LABELS, 4), []
-    monkeypatch.setattr(model.table, "will_need", lambda host, moves: seen.append(("will_need", host.tolist(), moves)))
+    monkeypatch.setattr(
+        model.table, "will_need", lambda host, for_update: seen.append(("will_need", host.tolist(), for_update))
+    )
 
-    def prefetch(index, host, moves):
-        assert any(index is batch.points for batch in batches), "the very tensor that the rows are asked for with"
-        seen.append(("prefetch", host.tolist(), moves))
+    def prefetch(index, host, for_update):
+        assert any(index is batch.points for batch in batches), "the tensor object that rows is called with"
+        seen.append(("prefetch", host.tolist(), for_update))
 
     monkeypatch.setattr(model.table, "prefetch", prefetch)
     batches = [Batch(torch.tensor(points), len(points)) for points in ([0, 1], [2], [3, 4], [5])]
-    for batch in model.prefetch(batches, moves=True):
+    for batch in model.prefetch(batches, for_update=True):
         seen.append(("batch", batch.points.tolist()))
     assert seen == [
         ("will_need", [3, 4], True),
@@ -162,16 +164,16 @@ def test_while_a_batch_is_worked_on_the_next_comes_and_the_one_after_it_is_looke
 
 
 @pytest.mark.parametrize("config", [None, PointsConfig(learn=("augment",), shared=True)])
-def test_of_one_row_or_none_nothing_comes_ahead(config, monkeypatch):
+def test_shared_or_absent_rows_are_not_prefetched(config, monkeypatch):
     model = PointModel(config, LABELS, 4)
     monkeypatch.setattr(model.table, "prefetch", None)
     monkeypatch.setattr(model.table, "will_need", None)
     batches = [Batch(torch.tensor([n]), 1) for n in range(4)]
-    assert list(model.prefetch(batches, moves=True)) == batches
+    assert list(model.prefetch(batches, for_update=True)) == batches
 
 
 @pytest.mark.parametrize("learn", [("augment", "weight", "soft-label"), ("weight",)])
-def test_what_lambda_says_of_many_points_comes_in_parts(learn, monkeypatch):
+def test_views_on_the_host_are_read_in_chunks(learn, monkeypatch):
     model = PointModel(PointsConfig(learn=learn), LABELS, 4)
     generator = torch.Generator().manual_seed(0)
     rows = model.table.rows(torch.arange(7))
@@ -188,7 +190,7 @@ def test_what_lambda_says_of_many_points_comes_in_parts(learn, monkeypatch):
     assert model.learns_augmentation == ("augment" in learn)
 
 
-def test_columns_are_parts_in_the_order_in_which_they_are_learned():
+def test_columns_follow_the_order_of_the_learned_parts():
     config = PointsConfig(learn=("augment", "weight", "soft-label"), gate_probability=0.4, label_smoothing=0.2)
     model = PointModel(config, LABELS, 4)
     rows = model.table.rows(torch.tensor([1]))

@@ -1,4 +1,4 @@
-"""The table against dense RMSprop, wherever its rows are kept."""
+"""Table against dense RMSprop, for every storage."""
 
 import os
 from mmap import PAGESIZE
@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from autodo.errors import ConfigError
-from autodo.points.rounding import stochastically
-from autodo.points.row_store import PENDING, StagedStore, _stretches
+from autodo.points.rounding import round_stochastically
+from autodo.points.row_store import MAX_PENDING_WRITES, StagedStore, _page_ranges
 from autodo.points.storage import TableStorage
 from autodo.points.table import PointTable
 
@@ -23,12 +23,12 @@ def table_of(initial: torch.Tensor, storage: str = "device", widths: tuple[int, 
 
 
 def staged(table: PointTable) -> PointTable:
-    """The same table, read and written as if the training were on another device."""
+    """Read and write a table as for training on another device."""
     table._store = StagedStore(table._store.columns, {}, "cpu")
     return table
 
 
-def test_epsilon_is_what_torchs_rmsprop_has():
+def test_epsilon_is_that_of_torch_rmsprop():
     initial = torch.zeros(3, 2, dtype=torch.float64)
     gradient = torch.tensor([[1e-9, -3e-9], [2e-8, 1e-12], [0.1, 1.0]], dtype=torch.float64)
     for eps, small in ((1e-8, 0.1), (1e-12, 10)):
@@ -43,7 +43,7 @@ def test_epsilon_is_what_torchs_rmsprop_has():
 
 @pytest.mark.parametrize("storage", [*STORAGES, "staged"])
 @pytest.mark.parametrize("columns", [1, 14])
-def test_row_sparse_rmsprop_is_torchs_rmsprop(columns, storage):
+def test_row_sparse_rmsprop_equals_torch_rmsprop(columns, storage):
     generator = torch.Generator().manual_seed(0)
     rows, steps = 40, 500
     initial = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
@@ -58,9 +58,9 @@ def test_row_sparse_rmsprop_is_torchs_rmsprop(columns, storage):
         lr = 0.05 * (1 - step / steps)
         optimizer.param_groups[0]["lr"] = lr
         following = batches[(step + 1) % steps]
-        # Of any two batches some have a row in common, which must not be read before it is written.
-        table.will_need(following, moves=True)
-        table.prefetch(following, following, moves=step % 2 == 0)
+        # Consecutive batches share rows, which must not be read before they are written.
+        table.will_need(following, for_update=True)
+        table.prefetch(following, following, for_update=step % 2 == 0)
         if step % 3:
             assert torch.equal(table.rows(batch), table.values[batch])
         gradient = torch.randn(len(batch), columns, generator=generator, dtype=torch.float64)
@@ -70,15 +70,17 @@ def test_row_sparse_rmsprop_is_torchs_rmsprop(columns, storage):
         table.rmsprop_step(batch, gradient, lr)
     difference = (table.values - dense.detach()).abs() / dense.detach().abs()
     assert difference.max() <= 1e-12
-    assert (table.values - initial).abs().max() > 0.1, "the rows must have moved for this to show anything"
+    assert (table.values - initial).abs().max() > 0.1, "the test needs rows that change"
 
 
-def test_rows_are_written_back_behind_and_never_read_as_they_were_before():
+def test_pending_writes_are_never_read_in_their_old_state():
     table = staged(table_of(torch.zeros(9, 2)))
     for row in range(5):
         table.rmsprop_step(torch.tensor([row]), torch.ones(1, 2), lr=0.1)
     column = table._store.columns["values"]
-    assert column.any(1).tolist() == [row < 5 - PENDING for row in range(9)], "the last ones are on their way"
+    assert column.any(1).tolist() == [row < 5 - MAX_PENDING_WRITES for row in range(9)], (
+        "the last ones are on their way"
+    )
     assert table.rows(torch.tensor([4, 7])).any(1).tolist() == [True, False]
     assert column.any(1).tolist() == [row < 5 for row in range(9)]
 
@@ -93,20 +95,20 @@ def test_a_step_touches_only_its_rows(storage):
 
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_rows_that_do_not_move_are_as_if_they_had_not_been_given(storage, precision):
+def test_masked_rows_are_as_if_not_given(storage, precision):
     options = {"precision": precision, "rounding": bits_of}
     generator = torch.Generator().manual_seed(0)
     table, oracle = (table_of(torch.linspace(-1, 1, 12).view(6, 2), storage, **options) for _ in range(2))
     for batch in ([0, 1, 2, 3], [5, 2, 0], [4, 1]):
         index, gradient = torch.tensor(batch), torch.randn(len(batch), 2, generator=generator)
-        moves = index % 3 > 0
+        mask = index % 3 > 0
         before = {name: column.clone() for name, column in table._store.columns.items()}
-        table.rmsprop_step(index, gradient, 0.1, moves)
-        oracle.rmsprop_step(index[moves], gradient[moves], 0.1)
+        table.rmsprop_step(index, gradient, 0.1, mask)
+        oracle.rmsprop_step(index[mask], gradient[mask], 0.1)
         for name in before:
             column = table.state_dict()[name]
             assert torch.equal(column[::3], before[name][::3]), name
-            if precision == "fp32":  # the noise of rounding is drawn by place in the batch
+            if precision == "fp32":  # rounding noise depends on the position in the batch
                 assert torch.equal(column, oracle.state_dict()[name]), name
     assert table.last_touched.tolist() == [0, 3, 2, 0, 3, 2]
     torch.testing.assert_close(table.pop_update_sum(), oracle.pop_update_sum(), rtol=1e-2, atol=1e-2)
@@ -117,7 +119,7 @@ def test_rows_that_do_not_move_are_as_if_they_had_not_been_given(storage, precis
 def test_state_survives_a_round_trip(storage, other):
     initial = torch.linspace(-1, 1, 10).view(5, 2)
     table, copy = table_of(initial, storage), table_of(initial, other)
-    assert list(table.state_dict()) == ["steps"], "what nobody has touched takes no room"
+    assert list(table.state_dict()) == ["steps"], "an untouched table takes no space"
     copy.load_state_dict(table.state_dict())
     assert torch.equal(copy.values, initial)
     table.rmsprop_step(torch.tensor([3, 1]), torch.ones(2, 2), lr=0.1)
@@ -129,7 +131,7 @@ def test_state_survives_a_round_trip(storage, other):
     assert torch.equal(copy.values, initial)
 
 
-def test_values_that_are_not_finite_show_in_the_sum_of_what_was_written():
+def test_the_update_sum_shows_values_that_are_not_finite():
     table = table_of(torch.zeros(5, 2))
     table.rmsprop_step(torch.tensor([3, 1]), torch.ones(2, 2), lr=0.1)
     assert float(table.pop_update_sum()) == pytest.approx(float(table.values.sum()))
@@ -138,7 +140,7 @@ def test_values_that_are_not_finite_show_in_the_sum_of_what_was_written():
     assert table.pop_update_sum() == 0
 
 
-def test_one_mean_of_squares_for_each_part_of_a_row():
+def test_mean_of_squares_per_part():
     generator = torch.Generator().manual_seed(0)
     initial = torch.randn(6, 5, generator=generator, dtype=torch.float64)
     table = table_of(initial, widths=(2, 3), square_average="part")
@@ -156,7 +158,7 @@ def test_one_mean_of_squares_for_each_part_of_a_row():
     assert table.square_average.shape == (6, 2)
 
 
-def test_a_file_that_the_disk_has_no_room_for_is_refused():
+def test_a_file_too_large_for_the_disk_is_refused():
     with pytest.raises(ConfigError, match=r"no room for a file of 4503599.6 GB"):
         TableStorage("file").allocate((2**40, 2**10), torch.float32)
     with pytest.raises(ConfigError, match=r"/nowhere/at/all has no room"):
@@ -164,19 +166,19 @@ def test_a_file_that_the_disk_has_no_room_for_is_refused():
 
 
 @pytest.mark.parametrize("size", [4, 96, 4056, 5000])
-def test_what_is_read_ahead_from_a_file_covers_its_rows_and_no_page_twice(size):
+def test_advised_pages_cover_the_rows_without_repetition(size):
     index = torch.randperm(3000, generator=torch.Generator().manual_seed(0))[:100].sort().values
     pages = [
-        page for first, last in _stretches(index * size, size) for page in range(first // PAGESIZE, last // PAGESIZE)
+        page for first, last in _page_ranges(index * size, size) for page in range(first // PAGESIZE, last // PAGESIZE)
     ]
     bytes_of = {byte // PAGESIZE for row in index.tolist() for byte in range(row * size, (row + 1) * size)}
     assert pages == sorted(bytes_of)
 
 
-def test_rows_of_a_file_larger_than_the_memory_are_asked_for_in_advance(monkeypatch):
+def test_rows_of_a_file_larger_than_memory_are_advised(monkeypatch):
     monkeypatch.setattr(os, "sysconf", lambda name: 1)  # one page of memory
     table = table_of(torch.zeros(5000, 3), "file")
-    table.will_need(torch.tensor([4999, 0, 17]), moves=True)
+    table.will_need(torch.tensor([4999, 0, 17]), for_update=True)
     table.rmsprop_step(torch.tensor([4999]), torch.ones(1, 3), lr=0.1)
     assert table.values.any(1).nonzero().tolist() == [[4999]]
 
@@ -189,21 +191,21 @@ def bits_of(step: int) -> torch.Generator:
 
 
 @pytest.mark.parametrize(("dtype", "digits"), [(torch.float16, 11), (torch.bfloat16, 8)])
-def test_stochastic_rounding_gives_a_neighbour_and_the_right_mean(dtype, digits):
+def test_stochastic_rounding_gives_a_neighbour_and_the_expected_mean(dtype, digits):
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(40, generator=generator) * torch.logspace(-3, 3, 40)
     noise = torch.empty(20_000, 40, dtype=torch.int32).random_(generator=generator)
-    rounded = stochastically(values.expand_as(noise), dtype, noise).double()
+    rounded = round_stochastically(values.expand_as(noise), dtype, noise).double()
     step = 2.0 ** (values.double().abs().log2().floor() - digits + 1)
     assert ((rounded - values).abs() < step).all()
     assert ((rounded.mean(0) - values).abs() < 6 * step / 20_000**0.5).all()
     exact = values.to(dtype)
-    assert torch.equal(stochastically(exact.float().expand_as(noise), dtype, noise), exact.expand_as(noise))
+    assert torch.equal(round_stochastically(exact.float().expand_as(noise), dtype, noise), exact.expand_as(noise))
 
 
 @pytest.mark.parametrize(("lr", "touched"), [(0.05, 4), (1e-4, 4), (0.005, 40)])
-def test_sixteen_bits_stay_near_the_full_numbers_over_thousands_of_steps(lr, touched):
-    """Small steps are the hard case: to the nearest number they would be lost, every one."""
+def test_16_bits_stay_close_to_32_over_thousands_of_steps(lr, touched):
+    """Small steps are the hard case: rounding to nearest would lose every one of them."""
     generator = torch.Generator().manual_seed(0)
     initial = torch.randn(40, 8, generator=generator)
     full = table_of(initial)
@@ -216,7 +218,7 @@ def test_sixteen_bits_stay_near_the_full_numbers_over_thousands_of_steps(lr, tou
             table.rmsprop_step(batch, gradient, lr)
     moved = full.values - initial
     error = half.values - full.values
-    # A rounding is off by half a unit of the last of 11 digits, and as many of them add up as a random walk does.
+    # A rounding error is half a unit in the last of 11 digits; errors add up like a random walk.
     bound = 2**-11 * (4000 * touched / 40) ** 0.5
     assert error.square().mean().sqrt() < bound * moved.square().mean().sqrt()
     assert half.state_dict()["values"].dtype == torch.float16

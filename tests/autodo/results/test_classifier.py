@@ -21,17 +21,17 @@ def test_a_saved_classifier_predicts_what_the_run_reported(training, tmp_path):
     outcome = training.outcome()
     outcome.classifier.save(tmp_path / "model.pt")
     loaded = Classifier.load(tmp_path / "model.pt")
-    probabilities = loaded(torch.from_numpy(training.data.test.images.read()))
+    probabilities = loaded(torch.from_numpy(training.context.data.test.images.read()))
     torch.testing.assert_close(probabilities.sum(1), torch.ones(len(probabilities)))
-    wrong = probabilities.argmax(1) != torch.from_numpy(training.data.test.labels)
+    wrong = probabilities.argmax(1) != torch.from_numpy(training.context.data.test.labels)
     assert wrong.double().mean().item() == pytest.approx(outcome.error)
-    assert loaded.class_names == training.data.class_names
+    assert loaded.class_names == training.context.data.class_names
 
 
 def test_images_of_another_kind_are_refused(training):
     for images in (torch.zeros(1, 1, 8, 8), torch.zeros(1, 3, 8, 8, dtype=torch.uint8)):
         with pytest.raises(ValueError, match=r"not torch\.uint8"):
-            training.classifier()(images)
+            training.outcome().classifier(images)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a file of torch", None])

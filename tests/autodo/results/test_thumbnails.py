@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from autodo.data.images.image_set import ArrayImages
 from autodo.results import records
 from autodo.results.thumbnails import suspicious_rows, thumbnail, with_thumbnails
 
@@ -70,7 +71,7 @@ def test_of_equal_points_the_first_are_taken_and_of_few_points_all():
 def test_only_suspicious_points_have_a_picture_and_it_is_theirs():
     points = table(500, weight=None, soft_label=None)
     images = np.random.default_rng(1).integers(0, 256, (500, 3, 8, 8), np.uint8)
-    found = with_thumbnails(points, images)
+    found = with_thumbnails(points, ArrayImages(images))
     assert found.schema.equals(records.SCHEMAS["points"])
     assert found.drop_columns("thumbnail").equals(points.drop_columns("thumbnail"))
     shown = {row: content for row, content in enumerate(found["thumbnail"].to_pylist()) if content is not None}

@@ -30,9 +30,6 @@ SMALL = {
 }
 
 
-PBA = {"algorithm": "pba"}
-
-
 def searched_run(**overrides) -> RunConfig:
     distortion = DistortionConfig(imbalance_ratio=2, noise_ratio=0.1)
     return build_run("digits", "fast-autoaugment-searched", distortion=distortion, overrides={**SMALL, **overrides})
@@ -186,12 +183,6 @@ def test_a_network_that_is_gone_is_trained_again(damage, tmp_path, data, found):
 def test_what_changes_the_search_changes_what_is_found(data, found):
     other = search_in_process(searched_run(**{"policy.search.lr": 0.02}), data, device="cpu", report=lambda _: None)
     assert other.provenance["rewards"] != found.provenance["rewards"]
-
-
-def test_a_search_of_several_processes_is_none_for_fit():
-    run = build_run("digits", "fast-autoaugment-searched", overrides={"policy": {"kind": "searched", "search": PBA}})
-    with pytest.raises(ConfigError, match="'pba' cannot be searched in one process; `autodo launch` does it on Ray"):
-        fit(run, device="cpu")
 
 
 def test_fit_reads_a_policy_from_a_file(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
-from autodo.data.image_set import ArrayImages, ImageSet
+from autodo.data.images.image_set import ArrayImages, ImageSet
 from autodo.data.prepare import DataSplits, TrainSet
 
 

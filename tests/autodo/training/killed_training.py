@@ -33,7 +33,7 @@ def train_until(moment: str, config: RunConfig, path: Path, folder: Path) -> Non
     write, save, write_file = RowStore.write, torch.save, checkpoints._write
 
     def half_a_row(store: RowStore, index: torch.Tensor, rows: Any) -> None:
-        if training.epoch == config.outer_start + 1:
+        if training.state.epoch == config.outer_start + 1:
             values = rows["values"].clone()
             values[-1, values.shape[1] // 2 :] = store.columns["values"][index[-1], values.shape[1] // 2 :]
             store.columns["values"][index] = values
@@ -41,7 +41,7 @@ def train_until(moment: str, config: RunConfig, path: Path, folder: Path) -> Non
         write(store, index, rows)
 
     def half_a_part(content: Any, file: Any) -> None:
-        if "positions" in content["state"] and training.epoch == config.outer_start + 2:
+        if "positions" in content["state"] and training.state.epoch == config.outer_start + 2:
             save(content, file)
             file.flush()
             os.ftruncate(file.fileno(), file.tell() // 2)
@@ -49,7 +49,7 @@ def train_until(moment: str, config: RunConfig, path: Path, folder: Path) -> Non
         save(content, file)
 
     def no_file(file: Path, *arguments: Any) -> bool:
-        if file == path and training.epoch == config.outer_start + 2:
+        if file == path and training.state.epoch == config.outer_start + 2:
             die()
         return write_file(file, *arguments)
 
@@ -70,12 +70,12 @@ def train_until_step(step: int, config: RunConfig, path: Path, steps: int, meeti
         dist.init_process_group("gloo", init_method=meeting.as_uri(), rank=rank, world_size=size)
     data = prepare(load(config.dataset), config)
     training = Trainer(config, data, checkpoint=path, checkpoint_steps=steps, group=current_process_group())
-    take_step, done = training.optimizer.step, itertools.count(1)
+    take_step, done = training.model.optimizer.step, itertools.count(1)
 
     def dies() -> None:
         if next(done) == step:
             die()
         take_step()
 
-    training.optimizer.step = dies  # type: ignore[method-assign]
+    training.model.optimizer.step = dies  # type: ignore[method-assign]
     list(training)

@@ -29,14 +29,16 @@ def copied(module: torch.nn.Module) -> dict[str, torch.Tensor]:
 def test_only_the_head_moves_and_only_in_the_last_epochs(method):
     training = start(method)
     assert training.config.finetune_start == 4
-    encoder, head = copied(training.encoder), copied(training.head)
+    encoder, head = copied(training.model.encoder), copied(training.model.head)
     for row in training:
-        moved = [name for name, value in training.encoder.state_dict().items() if not torch.equal(value, encoder[name])]
+        moved = [
+            name for name, value in training.model.encoder.state_dict().items() if not torch.equal(value, encoder[name])
+        ]
         assert bool(moved) == (row["epoch"] < 4), "batch norm's statistics included"
-        assert not torch.equal(training.head.weight, head["weight"])
+        assert not torch.equal(training.model.head.weight, head["weight"])
         images = 4 * 80 if row["epoch"] < 4 else 80
         assert row["images_per_second"] * row["inner_seconds"] == pytest.approx(images)
-        encoder, head = copied(training.encoder), copied(training.head)
+        encoder, head = copied(training.model.encoder), copied(training.model.head)
 
 
 def test_the_first_epochs_are_a_shorter_run_and_the_phase_has_a_cosine_of_its_own():
@@ -53,16 +55,17 @@ def test_one_step_is_sgd_of_the_mean_cross_entropy():
     for row in training:
         if row["epoch"] == 3:
             break
-    weight, bias = (value.detach().double().requires_grad_() for value in training.head.parameters())
+    weight, bias = (value.detach().double().requires_grad_() for value in training.model.head.parameters())
     with torch.no_grad():
-        images = training.val_images[torch.arange(len(training.val_labels))]
-        features = training.encoder.eval()(training.pipeline.test_view(images)).double()
-    loss = torch.nn.functional.cross_entropy(features @ weight.T + bias, training.val_labels)
+        images = training.loaders.val.images[torch.arange(len(training.loaders.val.labels))]
+        features = training.model.encoder.eval()(training.model.pipeline.test_view(images)).double()
+    loss = torch.nn.functional.cross_entropy(features @ weight.T + bias, training.loaders.val.labels)
     slopes = torch.autograd.grad(loss, (weight, bias))
-    told, lr = training.finetune.run(4, training._generator("finetune", 4))
-    assert told == pytest.approx(loss.item(), rel=1e-5)
+    result = training.finetune.run(4)
+    lr = result.lr
+    assert result.loss == pytest.approx(loss.item(), rel=1e-5)
     assert lr == pytest.approx(0.15)
-    for parameter, before, slope in zip(training.head.parameters(), (weight, bias), slopes, strict=True):
+    for parameter, before, slope in zip(training.model.head.parameters(), (weight, bias), slopes, strict=True):
         # Nesterov's first step goes 1.9 times as far.
         expected = before - lr * 1.9 * (slope + 1e-4 * before)
         torch.testing.assert_close(parameter.double(), expected, rtol=1e-4, atol=1e-6)
@@ -71,12 +74,13 @@ def test_one_step_is_sgd_of_the_mean_cross_entropy():
 def test_class_balanced_draws_every_class_equally_often():
     training = start("class-balanced-finetune-on-val")
     finetune = training.finetune
-    finetune.labels = torch.arange(5).repeat_interleave(torch.tensor([2000, 500, 100, 20, 5]))
+    labels = torch.arange(5).repeat_interleave(torch.tensor([2000, 500, 100, 20, 5]))
+    finetune.val = finetune.val._replace(labels=labels)
     drawn = finetune._draw(torch.Generator().manual_seed(0))
-    assert len(drawn) == len(finetune.labels)
-    counts = torch.bincount(finetune.labels[drawn])
+    assert len(drawn) == len(labels)
+    counts = torch.bincount(labels[drawn])
     assert (counts - 525).abs().max() < 4 * (2625 * 0.2 * 0.8) ** 0.5, "four deviations"
-    assert len(set(drawn[finetune.labels[drawn] == 0].tolist())) > 300, "all over the class"
+    assert len(set(drawn[labels[drawn] == 0].tolist())) > 300, "all over the class"
 
 
 def test_a_phase_that_leaves_no_epoch_after_the_warm_up_is_refused():
@@ -87,9 +91,8 @@ def test_a_phase_that_leaves_no_epoch_after_the_warm_up_is_refused():
 def test_its_optimizer_is_part_of_the_state():
     training = start()
     list(training)
-    state = training.finetune.state_dict()
     fresh = start().finetune
-    fresh.load_state_dict(state)
-    ours, theirs = (tune.state_dict()["state"] for tune in (fresh, training.finetune))
+    fresh.optimizer.load_state_dict(training.finetune.optimizer.state_dict())
+    ours, theirs = (tune.optimizer.state_dict()["state"] for tune in (fresh, training.finetune))
     assert ours.keys() == theirs.keys() == {0, 1}, "the head's weight and bias"
     assert all(torch.equal(ours[i]["momentum_buffer"], theirs[i]["momentum_buffer"]) for i in ours)

@@ -1,4 +1,4 @@
-"""Whole runs, wherever lambda is kept: the same result, and the same after a kill."""
+"""Runs with every storage of lambda: equal results, also after a kill."""
 
 import multiprocessing
 import signal
@@ -38,7 +38,7 @@ def start(config: RunConfig, **options) -> Trainer:
 
 
 def tables(training: Trainer) -> dict:
-    """Of a training that is taken to its end, without what clocks say."""
+    """Tables of a finished run, without measured times."""
     list(training)
     outcome = training.outcome()
     kept = {kind: getattr(outcome, kind) for kind in ("results", "epochs", "predictions", "points")}
@@ -60,7 +60,7 @@ def tables(training: Trainer) -> dict:
     ],
     ids=str,
 )
-def test_where_lambda_is_kept_changes_no_bit_of_the_result(method, overrides, tmp_path):
+def test_storage_changes_no_bit_of_the_result(method, overrides, tmp_path):
     config = short_run(method, **overrides, **{"training.epochs": 4})
     device, host, file = (
         tables(start(config, storage=storage))
@@ -70,8 +70,8 @@ def test_where_lambda_is_kept_changes_no_bit_of_the_result(method, overrides, tm
     assert list(tmp_path.iterdir()) == [], "the file has no name"
 
 
-def test_rows_that_come_ahead_and_go_back_behind_change_no_bit_of_the_result():
-    """The order of things as beside a GPU."""
+def test_staged_rows_change_no_bit_of_the_result():
+    """Uses the order of operations of a GPU."""
     config = short_run()
     there = start(config, storage=TableStorage("host"))
     table = there.points.table
@@ -92,7 +92,7 @@ def test_rows_that_come_ahead_and_go_back_behind_change_no_bit_of_the_result():
     ],
     ids=str,
 )
-def test_a_run_killed_at_a_bad_moment_ends_bit_for_bit_as_if_it_had_not(moment, overrides, tmp_path):
+def test_a_killed_run_resumes_bit_for_bit(moment, overrides, tmp_path):
     config, path, scratch = short_run(**overrides), tmp_path / "run" / "checkpoint.pt", tmp_path / "scratch"
     scratch.mkdir()
     arguments = (moment, config, path, scratch)
@@ -100,19 +100,19 @@ def test_a_run_killed_at_a_bad_moment_ends_bit_for_bit_as_if_it_had_not(moment, 
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    assert list(scratch.iterdir()) == [], "nothing is left of the working file"
+    assert list(scratch.iterdir()) == [], "the mapped file is gone"
     left = [file.name for file in path.parent.iterdir() if file.name.startswith(".")]
     assert bool(left) == (moment == "in the midst of a part")
 
     continued = start(config, checkpoint=path, storage=TableStorage("file", scratch))
-    assert continued.epoch == config.outer_start + 1
+    assert continued.state.epoch == config.outer_start + 1
     assert continued.points.table.steps > 0
     assert [file.name for file in path.parent.iterdir() if file.name.startswith(".")] == []
     assert tables(continued) == tables(start(config))
 
 
 @pytest.mark.parametrize(("before", "after"), [("device", "file"), ("file", "device"), ("file", "host")])
-def test_a_checkpoint_goes_on_in_another_place(before, after, tmp_path):
+def test_a_checkpoint_resumes_with_another_storage(before, after, tmp_path):
     config, path = short_run("autodo-exact-ws"), tmp_path / "checkpoint.pt"
     first = start(config, checkpoint=path, storage=TableStorage(before))
     for row in first:
@@ -122,29 +122,12 @@ def test_a_checkpoint_goes_on_in_another_place(before, after, tmp_path):
         ["checkpoint.pt"] if before == "device" else ["checkpoint.part-3-0-of-1.pt", "checkpoint.pt"]
     )
     continued = start(config, checkpoint=path, storage=TableStorage(after))
-    assert continued.epoch == config.outer_start + 1
+    assert continued.state.epoch == config.outer_start + 1
     assert torch.equal(continued.points.table.values, first.points.table.values)
     assert tables(continued) == tables(start(config))
 
 
-def test_a_checkpoint_of_before_rows_could_be_left_out_is_still_read(tmp_path):
-    config, path = short_run("autodo-exact-ws"), tmp_path / "checkpoint.pt"
-    next(iter(start(config, checkpoint=path)))
-    content = torch.load(path, weights_only=True)
-    fresh = start(config).points.table
-    content["format"] = 1
-    content["state"]["points"] |= {
-        "values": fresh.values,
-        "square_average": fresh.square_average,
-        "last_touched": fresh.last_touched.long(),
-    }
-    torch.save(content, path)
-    continued = start(config, checkpoint=path, storage=TableStorage("file"))
-    assert continued.epoch == 1
-    assert tables(continued) == tables(start(config))
-
-
-def test_workers_keep_their_rows_in_files_and_others_take_them_over(pool, tmp_path):
+def test_rows_in_files_of_workers_are_read_by_other_numbers_of_workers(pool, tmp_path):
     config, path = short_run("autodo-exact-ws"), tmp_path / "checkpoint.pt"
     in_files = pool.each(2, jobs.run, config, path, 4, TableStorage("file", tmp_path))
     plain = pool.each(2, jobs.run, config, None, 4)
@@ -162,7 +145,7 @@ def in_order(states: list[dict]) -> dict:
     return {name: torch.cat([state[name] for state in states])[order] for name in jobs.TABLE}
 
 
-def test_the_options_that_keep_lambda_smaller_have_other_run_ids_and_their_defaults_the_old_ones():
+def test_precision_and_square_average_change_the_run_id_unless_default():
     plain = short_run()
     assert short_run(**{"points.precision": "fp32", "points.square_average": "element"}).run_id == plain.run_id
     others = {short_run(**HALF).run_id, short_run(**{"points.square_average": "part"}).run_id}
@@ -172,7 +155,7 @@ def test_the_options_that_keep_lambda_smaller_have_other_run_ids_and_their_defau
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.filterwarnings("ignore:.*deterministic")
 @pytest.mark.parametrize("storage", ["host", "file"])
-def test_beside_a_gpu_no_table_is_on_it_and_the_rows_are_the_same(storage, monkeypatch, request):
+def test_tables_on_the_host_give_the_same_rows_on_a_gpu(storage, monkeypatch, request):
     config = short_run("autodo-exact-aws")
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     request.addfinalizer(lambda: torch.use_deterministic_algorithms(False))

@@ -183,14 +183,14 @@ def test_the_waits_of_a_phase_do_not_depend_on_the_number_of_its_steps(method, s
 
 
 def waits_of_phases(training: Trainer) -> dict[str, Counter[str]]:
-    training._inner_phase(0)
+    training.inner.run(0)
     # torch's Adam counts its steps in host memory.
-    adam = getattr(training.objective, "optimizer", None)
+    adam = getattr(training.inner.objective, "optimizer", None)
     counts = [state["step"] for state in adam.state.values()] if adam else []
-    waits = {"inner": waits_of(partial(training._inner_phase, 1), counts)}
+    waits = {"inner": waits_of(partial(training.inner.run, 1), counts)}
     if training.outer is not None:
-        val = training._evaluate(training.val_images, training.val_labels)
-        waits["outer"] = waits_of(partial(training._outer_phase, 1, val))
+        val = training.evaluator.evaluate(training.loaders.val)
+        waits["outer"] = waits_of(partial(training.outer.run, 1, val))
     if training.finetune is not None:
         waits["finetune"] = waits_of(partial(training.finetune.run, 3, torch.Generator().manual_seed(0)))
     return waits

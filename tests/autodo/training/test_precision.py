@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autodo.bilevel.frozen import frozen
+from autodo.bilevel.frozen import frozen_copy
 from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
@@ -54,7 +54,7 @@ def test_an_encoder_in_16_bits_gives_what_one_in_32_does_within_their_precision(
     for bf16 in (False, True):
         encoder.bf16 = bf16
         given = images.clone().requires_grad_()
-        features = (frozen(encoder) if kind == "frozen" else encoder)(given)
+        features = (frozen_copy(encoder) if kind == "frozen" else encoder)(given)
         direction = torch.linspace(-1, 1, features.numel()).view_as(features)
         by = [given] if kind == "frozen" else [given, next(encoder.parameters())]
         found.append((features, *torch.autograd.grad((features * direction).sum(), by)))
@@ -68,7 +68,7 @@ def test_a_frozen_copy_in_16_bits_passes_16_bits_on():
     """An affine map that went to 32 bits would have the next convolution turn all of its images back."""
     encoder, passed = encoder_of("wrn-10-1"), []
     encoder.bf16 = True
-    copy = frozen(encoder)
+    copy = frozen_copy(encoder)
     for module in copy.modules():
         if not list(module.children()):
             module.register_forward_hook(lambda module, given, result: passed.append(result.dtype))
@@ -80,7 +80,11 @@ def test_a_frozen_copy_in_16_bits_passes_16_bits_on():
 def test_weights_statistics_and_lambda_stay_in_32_bits():
     training = start(run_of(**BF16))
     list(training)
-    kept = {**training.encoder.state_dict(), **training.head.state_dict(), "lambda": training.points.table.values}
+    kept = {
+        **training.model.encoder.state_dict(),
+        **training.model.head.state_dict(),
+        "lambda": training.points.table.values,
+    }
     assert {value.dtype for value in kept.values()} == {torch.float32, torch.int64}  # batches are counted
     assert all(value.isfinite().all() for value in kept.values())
 
@@ -89,13 +93,13 @@ def test_the_hypergradient_in_16_bits_points_where_that_in_32_does():
     moved = []
     for bf16 in (False, True):
         training = start(run_of())
-        training._inner_phase(0)
-        training._inner_phase(1)
-        training.encoder.bf16 = bf16
-        val = training._evaluate(training.val_images, training.val_labels)
+        training.inner.run(0)
+        training.inner.run(1)
+        training.model.encoder.bf16 = bf16
+        val = training.evaluator.evaluate(training.loaders.val)
         taken = []
-        training.points.table.rmsprop_step = lambda index, gradient, lr, moves, taken=taken: taken.append(gradient)
-        training._outer_phase(2, val)
+        training.points.table.rmsprop_step = lambda index, gradient, lr, mask, taken=taken: taken.append(gradient)
+        training.outer.run(2, val)
         moved.append(torch.cat(taken))
     for columns in (slice(14), slice(14, 15), slice(15, None)):
         slow, fast = (gradient[:, columns].flatten().double() for gradient in moved)
@@ -117,25 +121,25 @@ def test_trains_nearly_as_without_and_continues_and_is_saved(method, changes, tm
     losses = [[row["val_loss"] for row in training] for training in (plain, whole)]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
     if changes is COMPILE:
-        assert isinstance(whole.network, torch._dynamo.OptimizedModule)
+        assert isinstance(whole.model.network, torch._dynamo.OptimizedModule)
     else:
         assert losses[1][-1] != losses[0][-1]
-    assert whole.state_dict()["encoder"].keys() == plain.state_dict()["encoder"].keys()
+    assert whole.state.state_dict()["encoder"].keys() == plain.state.state_dict()["encoder"].keys()
 
     path = tmp_path / "checkpoint.pt"
     for _, _ in zip(range(2), start(run_of(method, **changes), checkpoint=path), strict=False):
         pass
     continued = start(run_of(method, **changes), checkpoint=path)
-    assert continued.epoch == 2
+    assert continued.state.epoch == 2
     list(continued)
-    for name, value in whole.encoder.state_dict().items():
-        assert torch.equal(value, continued.encoder.state_dict()[name]), name
+    for name, value in whole.model.encoder.state_dict().items():
+        assert torch.equal(value, continued.model.encoder.state_dict()[name]), name
 
-    whole.classifier().save(tmp_path / "classifier.pt")
-    images = torch.from_numpy(whole.data.test.images.read())
+    whole.outcome().classifier.save(tmp_path / "classifier.pt")
+    images = torch.from_numpy(whole.context.data.test.images.read())
     loaded = Classifier.load(tmp_path / "classifier.pt")(images)
-    assert torch.equal(loaded, whole.classifier()(images))
-    assert torch.allclose(loaded.amax(1), whole.best.probabilities, atol=0.02)
+    assert torch.equal(loaded, whole.outcome().classifier(images))
+    assert torch.allclose(loaded.amax(1), whole.state.best.probabilities, atol=0.02)
 
 
 @pytest.mark.parametrize("slow", [True, False])

@@ -14,8 +14,10 @@ from autodo.training.sgd import SGD
 def steps(optimizer, parameters: list[nn.Parameter], lr: float, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for i in range(4):
-        for group in optimizer.param_groups:
-            group["lr"] = lr / (i + 1)
+        if isinstance(optimizer, SGD):
+            optimizer.lr = lr / (i + 1)
+        else:
+            optimizer.param_groups[0]["lr"] = lr / (i + 1)
         for parameter in parameters:
             parameter.grad = torch.randn(parameter.shape, generator=generator)
         if i == 2:

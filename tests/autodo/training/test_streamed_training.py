@@ -20,7 +20,7 @@ from autodo.augment.pipeline import channel_statistics
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.data import load, prepare
-from autodo.data.image_set import ArrayImages, ImageSet
+from autodo.data.images.image_set import ArrayImages, ImageSet
 from autodo.data.stream import streamed_images
 from autodo.data.stream.pool import WORKERS_VARIABLE, close_pools
 from autodo.data.stream.streamed_images import StreamedImages
@@ -119,8 +119,8 @@ def test_streamed_images_of_the_right_size_train_to_the_bit_as_those_in_memory(e
     streamed = run_on(exact, method, **overrides).model_copy(update={"split": split})
     in_arrays = streamed.model_copy(update={"dataset": streamed.dataset.model_copy(update={"stream": False})})
     one, other = start(streamed), start(in_arrays)
-    assert isinstance(one.data.train.images, StreamedImages)
-    assert isinstance(other.data.train.images, ArrayImages)
+    assert isinstance(one.context.data.train.images, StreamedImages)
+    assert isinstance(other.context.data.train.images, ArrayImages)
     assert tables(one) == tables(other)
     assert torch.equal(one.points.table.values, other.points.table.values)
 
@@ -171,17 +171,17 @@ def test_what_is_cut_out_of_an_image_does_not_depend_on_how_many_workers_train(p
 def pixels_of_inner_phases(config: RunConfig) -> dict[tuple[int, int], int]:
     """By epoch and number of a train point, a checksum of its pixels as they come to this worker."""
     training = jobs.start(config)
-    found, batches = {}, training.images.batches
+    found, batches = {}, training.loaders.train.images.batches
 
     def watched(wanted: list[torch.Tensor], crops: Any) -> Iterator[torch.Tensor]:
         for points, pixels in zip(wanted, batches(wanted, crops), strict=True):
-            if not training.outer or training.network.training:
+            if not training.outer or training.model.network.training:
                 for point, image in zip(points.tolist(), pixels, strict=True):
-                    place = int(training.shard.positions[point])
-                    found[training.epoch, place] = zlib.crc32(image.numpy().tobytes())
+                    place = int(training.loaders.shard.positions[point])
+                    found[training.state.epoch, place] = zlib.crc32(image.numpy().tobytes())
             yield pixels
 
-    training.images.batches = watched  # type: ignore[method-assign]
+    training.loaders.train.images.batches = watched  # type: ignore[method-assign]
     list(training)
     return found
 
@@ -197,9 +197,9 @@ def test_a_streamed_run_killed_within_an_epoch_ends_bit_for_bit_as_if_it_had_not
     process.join()
     assert process.exitcode == -signal.SIGKILL
     continued = start(config, checkpoint=path, checkpoint_steps=2)
-    assert continued.epoch == 1
-    assert continued.midway is not None
-    assert continued.midway.step == 2
+    assert continued.state.epoch == 1
+    assert continued.state.mid_epoch is not None
+    assert continued.state.mid_epoch.step == 2
     assert tables(continued) == tables(start(config))
 
 
@@ -254,7 +254,7 @@ def test_a_run_that_loses_an_image_says_where_it_goes_on_and_does(spoil, steps, 
     training = start(config, checkpoint=path, checkpoint_steps=steps)
     next(iter(training))
     # One of val is read when all steps of the next epoch have been kept.
-    lost = photos / (training.data.val if steps else training.data.train).sources[5]
+    lost = photos / (training.context.data.val if steps else training.context.data.train).sources[5]
     content, times = lost.read_bytes(), lost.stat()
     spoil(lost)
     with pytest.raises(ImageLost) as error:
@@ -263,7 +263,7 @@ def test_a_run_that_loses_an_image_says_where_it_goes_on_and_does(spoil, steps, 
         "(tried 3 times in 1.1 s); put it back as it was and start the command again: "
     )
     assert before.startswith(f"{lost}: could be read when the dataset was indexed, and cannot now: ")
-    assert after == f"the run goes on from its checkpoint after {told}"
+    assert after == f"the run continues from its checkpoint after {told}"
     assert error.value.__cause__ is None
     lost.write_bytes(content)
     os.utime(lost, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -273,8 +273,8 @@ def test_a_run_that_loses_an_image_says_where_it_goes_on_and_does(spoil, steps, 
 def test_a_run_without_a_checkpoint_that_loses_an_image_begins_anew(tmp_path):
     photos = write_images(tmp_path / "photos", 20, 20, ".jpg")
     training = start(run_on(photos, "baseline"))
-    (photos / training.data.train.sources[5]).unlink()
-    with pytest.raises(ImageLost, match=r"start the command again: the run has no checkpoint and begins anew$"):
+    (photos / training.context.data.train.sources[5]).unlink()
+    with pytest.raises(ImageLost, match=r"again: the run has no checkpoint and starts from the beginning$"):
         list(training)
 
 
@@ -302,15 +302,15 @@ def test_workers_that_lose_an_image_name_their_node(tmp_path):
 def test_channel_statistics_are_of_one_sample_whatever_the_method(photos, monkeypatch):
     monkeypatch.setattr(streamed_images, "STATISTICS_IMAGES", 20)
     one, other = (start(run_on(photos, method)) for method in ("baseline", "autodo-exact-aws"))
-    assert torch.equal(one.pipeline.mean, other.pipeline.mean)
-    whole = one.data.train.images.read()
-    sample = torch.cat(list(one.data.train.images.statistics_sample()))
+    assert torch.equal(one.model.pipeline.mean, other.model.pipeline.mean)
+    whole = one.context.data.train.images.read()
+    sample = torch.cat(list(one.context.data.train.images.statistics_sample()))
     assert len(sample) == 20
     places = [np.flatnonzero((whole == image.numpy()).all((1, 2, 3))).tolist() for image in sample]
     assert sorted(places) == places, "each of them is a train image, and none is there twice"
     mean, std = channel_statistics([sample])
-    assert torch.equal(one.pipeline.mean.flatten(), mean)
-    assert torch.equal(one.pipeline.std.flatten(), std)
+    assert torch.equal(one.model.pipeline.mean.flatten(), mean)
+    assert torch.equal(one.model.pipeline.std.flatten(), std)
 
 
 def test_a_search_has_its_images_in_memory_and_no_others(photos):

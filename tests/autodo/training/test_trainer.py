@@ -44,7 +44,7 @@ def start(config: RunConfig, **options) -> Trainer:
 
 
 def everything(training: Trainer) -> np.ndarray:
-    return training.images[torch.arange(len(training.images))].numpy()
+    return training.loaders.train.images[torch.arange(len(training.loaders.train.images))].numpy()
 
 
 def untimed(table):
@@ -62,8 +62,8 @@ def test_the_warp_of_the_setting_is_trained_with():
     made = {}
     for name in affine.WARPS:
         training = start(short_run(overrides={"points.warp": name}))
-        images, generator = training.images[torch.arange(8)], torch.Generator().manual_seed(0)
-        made[name] = training.pipeline.train_view(images, generator, lam)
+        images, generator = training.loaders.train.images[torch.arange(8)], torch.Generator().manual_seed(0)
+        made[name] = training.model.pipeline.train_view(images, generator, lam)
     assert not torch.equal(made["fused"], made["kornia"])
     torch.testing.assert_close(made["fused"], made["kornia"], rtol=0, atol=1e-4)
 
@@ -86,12 +86,12 @@ def test_every_method_takes_steps_in_all_that_it_learns(method):
     run = short_run(method, overrides=overrides)
     training = start(run, policy=None if run.policy is None else POLICY)
     assert (training.policy is None) == (run.policy is None)
-    weights = [parameter.clone() for parameter in (*training.encoder.parameters(), *training.head.parameters())]
+    parameters = [*training.model.encoder.parameters(), *training.model.head.parameters()]
+    weights = [parameter.detach().clone() for parameter in parameters]
     lam = training.points.table.values.clone()
     row = next(iter(training))
     assert all(np.isfinite([row[name] for name in ("train_loss", "val_loss", "test_loss")]))
-    assert row["images_per_second"] * row["inner_seconds"] == pytest.approx(training.shard.total)
-    parameters = [*training.encoder.parameters(), *training.head.parameters()]
+    assert row["images_per_second"] * row["inner_seconds"] == pytest.approx(training.loaders.shard.total)
     assert all((new.isfinite() & (new != old)).any() for old, new in zip(weights, parameters, strict=True))
     assert row["outer_phase"] == bool(training.points.learned)
     assert (training.points.table.values != lam).any(0).all(), "every column"
@@ -133,10 +133,10 @@ def test_a_run_cut_inside_an_outer_pass_ends_bit_for_bit_as_if_it_had_not(method
         path = tmp_path / f"{steps_before_the_cut}.pt"
         cut_inside_an_outer_pass(config, steps_before_the_cut, path)
         continued = start(config, checkpoint=path)
-        assert continued.epoch == config.outer_start + 1
+        assert continued.state.epoch == config.outer_start + 1
         list(continued)
-        for name, value in whole.encoder.state_dict().items():
-            assert torch.equal(value, continued.encoder.state_dict()[name]), name
+        for name, value in whole.model.encoder.state_dict().items():
+            assert torch.equal(value, continued.model.encoder.state_dict()[name]), name
         assert torch.equal(whole.points.table.values, continued.points.table.values)
         one, other = (training.outcome(keep_embeddings=True) for training in (whole, continued))
         for kind in records.SCHEMAS:
@@ -150,7 +150,7 @@ def cut_inside_an_outer_pass(config: RunConfig, steps_before_the_cut: int, path:
 
     def dies_in_the_second_outer_pass(*arguments):
         nonlocal steps
-        if cut.epoch == config.outer_start + 1:
+        if cut.state.epoch == config.outer_start + 1:
             if steps == steps_before_the_cut:
                 raise KeyboardInterrupt
             steps += 1
@@ -182,7 +182,7 @@ def test_an_unusable_checkpoint_is_named_and_the_run_starts_anew(damage, tmp_pat
         torch.save({**torch.load(path, weights_only=True), "format": 99}, path)
     else:
         config = short_run("baseline", seed=1)
-    assert start(config, checkpoint=path).epoch == 0
+    assert start(config, checkpoint=path).state.epoch == 0
     assert str(path) in caplog.text
 
 
@@ -193,7 +193,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path, caplog):
 
     config = short_run("baseline")
     torch.save({"format": 1, "run_id": config.run_id, "state": Evil()}, tmp_path / "checkpoint.pt")
-    assert start(config, checkpoint=tmp_path / "checkpoint.pt").epoch == 0
+    assert start(config, checkpoint=tmp_path / "checkpoint.pt").state.epoch == 0
     assert not (tmp_path / "owned").exists()
 
 
@@ -204,11 +204,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     next(epochs)
     next(epochs)
     with torch.no_grad():
-        training.head.weight.fill_(torch.nan)
-    with pytest.raises(TrainingDiverged, match=r"epoch 2.*holds the 2 good epochs") as caught:
+        training.model.head.weight.fill_(torch.nan)
+    with pytest.raises(TrainingDiverged, match=r"epoch 2.*has 2 good epochs") as caught:
         next(epochs)
     assert (caught.value.epoch, caught.value.checkpoint_epoch) == (2, 2)
-    assert start(short_run("baseline"), checkpoint=path).epoch == 2
+    assert start(short_run("baseline"), checkpoint=path).state.epoch == 2
 
 
 def test_the_last_step_of_an_epoch_is_checked_too():
@@ -224,18 +224,18 @@ def test_hyperparameters_that_are_not_finite_stop_the_run_before_they_are_kept(t
     with pytest.raises(TrainingDiverged, match=r"lambda is not finite.*lower outer\.lr") as caught:
         list(start(config, checkpoint=path))
     kept = start(config, checkpoint=path)
-    assert kept.epoch == caught.value.checkpoint_epoch == config.outer_start
+    assert kept.state.epoch == caught.value.checkpoint_epoch == config.outer_start
     assert kept.points.table.values.isfinite().all()
 
 
 def test_methods_of_a_seed_share_the_split_the_wrong_labels_and_the_first_weights():
     runs = [start(short_run(method, seed=3)) for method in ("baseline", "autodo-aws")]
     other_seed = start(short_run("baseline", seed=4))
-    for name, value in runs[0].encoder.state_dict().items():
-        assert torch.equal(value, runs[1].encoder.state_dict()[name])
-    assert np.array_equal(runs[0].data.train.index, runs[1].data.train.index)
-    assert np.array_equal(runs[0].data.train.labels, runs[1].data.train.labels)
-    assert not np.array_equal(runs[0].data.train.index, other_seed.data.train.index)
+    for name, value in runs[0].model.encoder.state_dict().items():
+        assert torch.equal(value, runs[1].model.encoder.state_dict()[name])
+    assert np.array_equal(runs[0].context.data.train.index, runs[1].context.data.train.index)
+    assert np.array_equal(runs[0].context.data.train.labels, runs[1].context.data.train.labels)
+    assert not np.array_equal(runs[0].context.data.train.index, other_seed.context.data.train.index)
 
 
 @pytest.mark.parametrize(
@@ -264,24 +264,26 @@ def test_the_global_generator_is_left_alone():
 def test_union_trains_on_val_and_leaves_its_hyperparameters_alone():
     config = short_run("autodo-exact-aws", split="union")
     training = start(config)
-    train_points, val_points = len(training.data.train.labels), len(training.data.val.labels)
-    assert len(training.images) == train_points + val_points
+    train_points, val_points = len(training.context.data.train.labels), len(training.context.data.val.labels)
+    assert len(training.loaders.train.images) == train_points + val_points
     initial = training.points.table.values.clone()
     rows = list(training)
     moved = (training.points.table.values != initial).any(1)
     assert moved[:train_points].all()
     assert not moved[train_points:].any()
     trusted = training.points.view(torch.arange(train_points, train_points + val_points))
-    assert trusted.log_targets.argmax(1).tolist() == training.data.val.labels.tolist()
+    assert trusted.log_targets.argmax(1).tolist() == training.context.data.val.labels.tolist()
     assert trusted.weights.eq(1).all()
-    assert rows[-1]["images_per_second"] * rows[-1]["inner_seconds"] == pytest.approx(len(training.images))
+    assert rows[-1]["images_per_second"] * rows[-1]["inner_seconds"] == pytest.approx(
+        len(training.loaders.train.images)
+    )
     assert len(training.outcome().points) == train_points
 
 
 @pytest.mark.parametrize("method", ["train+val", "val-only"])
 def test_images_of_a_method_decide_what_is_trained_on(method):
     training = start(short_run(method))
-    data = training.data
+    data = training.context.data
     trained = everything(training)
     if method == "train+val":
         union = start(short_run("baseline", split="union"))
@@ -296,24 +298,24 @@ def test_images_of_a_method_decide_what_is_trained_on(method):
     assert points["index"].tolist() == data.train.index.tolist()
     assert points.label.tolist() == data.train.labels.tolist()
     images = torch.from_numpy(data.train.images.read())
-    logits = training.head(training.encoder.eval()(training.pipeline.test_view(images)))
+    logits = training.model.head(training.model.encoder.eval()(training.model.pipeline.test_view(images)))
     assert (points.prediction.to_numpy() == logits.argmax(1).numpy()).all()
 
 
 def test_theta_stands_still_in_an_outer_pass_and_lam_in_an_inner_one():
     training = start(short_run("autodo-aws"))
     lam = training.points.table.values.clone()
-    weights = {name: value.clone() for name, value in training.encoder.state_dict().items()}
-    training._inner_phase(0)
+    weights = {name: value.clone() for name, value in training.model.encoder.state_dict().items()}
+    training.inner.run(0)
     assert torch.equal(lam, training.points.table.values)
-    assert any(not torch.equal(value, weights[name]) for name, value in training.encoder.state_dict().items())
+    assert any(not torch.equal(value, weights[name]) for name, value in training.model.encoder.state_dict().items())
 
-    state = {name: value.clone() for name, value in training.encoder.state_dict().items()}
-    training._outer_phase(3, training._evaluate(training.val_images, training.val_labels))
+    state = {name: value.clone() for name, value in training.model.encoder.state_dict().items()}
+    training.outer.run(3, training.evaluator.evaluate(training.loaders.val))
     assert not torch.equal(lam, training.points.table.values)
-    for name, value in training.encoder.state_dict().items():
+    for name, value in training.model.encoder.state_dict().items():
         assert torch.equal(value, state[name]), name
-    assert all(parameter.requires_grad for parameter in training.encoder.parameters())
+    assert all(parameter.requires_grad for parameter in training.model.encoder.parameters())
 
 
 def test_outer_phase_starts_at_its_share_of_the_epochs():
@@ -356,7 +358,7 @@ def test_epsilon_of_the_outer_optimizer_is_that_of_the_config():
 @pytest.mark.parametrize(("schedule", "last_is_small"), [("shared", True), ("restart", False)])
 def test_a_late_start_has_short_steps_with_the_shared_schedule_only(schedule, last_is_small, monkeypatch):
     steps = []
-    monkeypatch.setattr(PointTable, "rmsprop_step", lambda table, index, gradient, lr, moves: steps.append(lr))
+    monkeypatch.setattr(PointTable, "rmsprop_step", lambda table, index, gradient, lr, mask: steps.append(lr))
     overrides = {"training.epochs": 10, "outer.start_share": 0.8, "outer.schedule": schedule}
     run = short_run("autodo-exact-ws", overrides=overrides)
     training = start(run)
@@ -375,12 +377,12 @@ def test_embeddings_are_those_of_the_test_images_at_the_epoch_of_lowest_val_erro
     training = start(short_run("baseline"))
     list(training)
     with torch.no_grad():
-        for parameter in training.encoder.parameters():
+        for parameter in training.model.encoder.parameters():
             parameter.zero_()  # as if epochs had followed that made it worse
     outcome = training.outcome(keep_embeddings=True)
     assert outcome.embeddings.schema.equals(records.SCHEMAS["embeddings"])
     kept = outcome.embeddings.to_pandas()
-    classifier, test = outcome.classifier, training.data.test
+    classifier, test = outcome.classifier, training.context.data.test
     with torch.no_grad():
         expected = classifier.encoder((torch.from_numpy(test.images.read()) / 255 - classifier.mean) / classifier.std)
         logits = classifier.head(torch.from_numpy(np.stack(kept.embedding)))
@@ -417,7 +419,7 @@ def test_with_the_test_images_as_val_both_are_scored_alike_and_none_is_trained_o
     (result,) = training.outcome().results.to_pylist()
     assert result["split"] == "test-as-val"
     assert result["error_best_val"] == result["error_best_test"]
-    assert result["val_points"] == result["test_points"] == len(training.data.test)
+    assert result["val_points"] == result["test_points"] == len(training.context.data.test)
     before_outer = config.outer_start
     theirs = [row["train_loss"] for _, row in zip(range(before_outer + 2), paper, strict=False)]
     ours = [row["train_loss"] for row in rows[: before_outer + 2]]
@@ -448,9 +450,10 @@ def test_outcome_holds_what_was_measured():
     assert (points.label != points.clean_label).sum() == result["wrong_labels"]
     assert len(points) == result["train_points"]
     assert np.stack(points.soft_label).sum(1) == pytest.approx(1, abs=1e-5)
-    images = torch.from_numpy(training.data.train.images.read())
+    images = torch.from_numpy(training.context.data.train.images.read())
     with torch.no_grad():
-        probabilities = training.head(training.encoder.eval()(training.pipeline.test_view(images))).softmax(1).numpy()
+        features = training.model.encoder.eval()(training.model.pipeline.test_view(images))
+        probabilities = training.model.head(features).softmax(1).numpy()
     top = np.stack(points.top_classes)
     assert (top == np.argsort(-probabilities, axis=1)).all()
     assert np.stack(points.top_probabilities) == pytest.approx(np.take_along_axis(probabilities, top, 1), abs=1e-6)

@@ -109,7 +109,6 @@ def instead_of_ray(monkeypatch: pytest.MonkeyPatch) -> list[Launched]:
 
     module = types.ModuleType("orchestration.launch")
     monkeypatch.setattr(module, "launch", launch, raising=False)
-    monkeypatch.setattr(module, "Options", types.SimpleNamespace, raising=False)
     monkeypatch.setitem(sys.modules, "orchestration.launch", module)
     monkeypatch.setattr(orchestration, "launch", module, raising=False)
     return launched
@@ -264,7 +263,7 @@ def test_a_gpu_that_is_not_there_is_told_in_our_words(
 def test_a_method_is_shown_with_all_that_it_sets(autodo) -> None:
     out = autodo("methods", "randaugment+ldam-drw").out
     assert out.splitlines()[0].strip() == "ldam-drw+randaugment"
-    for part in ("larger margins for rarer classes", "Cubuk et al.", "methods/randaugment.yaml", "kind: ldam-drw\n"):
+    for part in ("larger margins for rare classes", "Cubuk et al.", "methods/randaugment.yaml", "kind: ldam-drw\n"):
         assert part in out
     assert "both:\n  nothing\n" in autodo("methods", "baseline").out
 
@@ -274,7 +273,7 @@ def test_datasets_and_grids_are_listed(autodo) -> None:
     assert [line.split()[0] for line in listed[1:-1] if line[0] != " "] == dataset_names()
     (digits,) = (line for line in listed if line.startswith("digits"))
     assert re.split("  +", digits.strip())[1:] == [
-        "1,797 scans of handwritten digits, gray, 8x8, 10 classes", "scikit-learn brings them", "small-cnn", "40"
+        "1,797 scans of handwritten digits, gray, 8x8, 10 classes", "included in scikit-learn", "small-cnn", "40"
     ]  # fmt: skip
     listed = autodo("grids").out.splitlines()
     rows = [re.split("  +", line.strip()) for line in listed[1:-1]]
@@ -282,7 +281,7 @@ def test_datasets_and_grids_are_listed(autodo) -> None:
     assert all(len(row) == 4 and row[1] and row[3] for row in rows), "a summary and a cost in each, on one line"
     assert rows[-1] == [
         "quickstart",
-        "AutoDO on digits, which are bundled: nothing to download",
+        "AutoDO on digits; nothing to download",
         "16",
         "1 minute on 2 cores",
     ]
@@ -706,7 +705,7 @@ def test_train_with_an_unforeseen_error_says_where_the_traceback_is(autodo, monk
 def test_train_interrupted_continues(autodo, monkeypatch: pytest.MonkeyPatch) -> None:
     from autodo.training.trainer import Trainer
 
-    run_epoch = Trainer._run_epoch
+    run_epoch = Trainer.train_epoch
 
     def interrupted_in_the_second(self: Trainer, epoch: int) -> object:
         if epoch == 1 and self._checkpoint is not None:  # not while an epoch is only timed
@@ -714,7 +713,7 @@ def test_train_interrupted_continues(autodo, monkeypatch: pytest.MonkeyPatch) ->
         return run_epoch(self, epoch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_run_epoch", interrupted_in_the_second)
+        patch.setattr(Trainer, "train_epoch", interrupted_in_the_second)
         answer = autodo(*TRAIN, "--store", "S")
     assert answer.code == 130
     assert "interrupted after epoch 1/2; the same command continues" in answer.out

@@ -177,7 +177,7 @@ def test_a_launch_knows_the_time_that_is_left_before_the_first_epoch_has_ended()
 def test_a_launch_looks_into_the_logs_of_the_runs_at_work(
     store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from orchestration import launch
+    from orchestration.execution.supervisor import Supervisor
 
     def log(time: str, progress: Progress) -> None:
         with store.attempt(job.run_id) as attempt:
@@ -185,19 +185,18 @@ def test_a_launch_looks_into_the_logs_of_the_runs_at_work(
 
     (job,) = jobs(1)
     progress = GridProgress([job])
-    events = launch._Events(None, progress, store, None)  # type: ignore[arg-type]
+    supervisor = Supervisor(None, progress, store, None)  # type: ignore[arg-type]
     log("09:00:00,000", within(epoch=7))  # the last line of an attempt that was killed
-    trial: Any = types.SimpleNamespace(trial_id="t", config={"run_id": job.run_id})
-    events.on_trial_start(1, [trial], trial)
-    events._look_within_epochs()
+    supervisor.started(job.run_id)
+    supervisor.look_within_epochs()
     assert progress.running[job.run_id].within is None
     log("10:27:47,821", within())
-    events._look_within_epochs()
+    supervisor.look_within_epochs()
     assert progress.running[job.run_id].within == within()
     monkeypatch.setattr(
         store.status, "last_log_line", lambda run_id: (_ for _ in ()).throw(OSError("stale file handle"))
     )
-    events._look_within_epochs()
+    supervisor.look_within_epochs()
 
 
 @pytest.mark.parametrize(
@@ -219,19 +218,20 @@ def test_a_long_launch_on_cpus_is_pointed_to_the_preset_once(
     told: bool,
 ) -> None:
     from orchestration import launch
+    from orchestration.execution import supervisor
 
     run = build_run("folder", "baseline", overrides={"dataset.path": "photos", **overrides, **TEN_EPOCHS})
     job = Job(run.run_id, run, resources)
     progress = GridProgress([job])
     progress.started(job.run_id)
     now = itertools.count(step=10.0)
-    monkeypatch.setattr(launch.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(supervisor.time, "monotonic", lambda: next(now))
     shown = GridDisplay(progress, Console(file=(out := io.StringIO()), width=200))
     queue: Any = types.SimpleNamespace(out_of_time=False)
-    events = launch._Events(queue, progress, any_store, shown, launch._smaller_preset([job]))
+    watch = supervisor.Supervisor(queue, progress, any_store, shown, launch._smaller_preset([job]))
     progress.within(job.run_id, within(seconds_left=seconds_left))
     for _ in range(2):
-        events.on_step_end(1, [])
+        watch.look(lambda: None)
     line = "about 67 min left on CPUs: `preset: cpu` in the grid makes the runs smaller, "
     line += "see docs/tutorial/own-images.md\n"
     assert out.getvalue() == (line if told else "")

@@ -31,14 +31,14 @@ def test_a_run_that_gets_no_room_ends_with_the_time_and_leaves_nothing(
     with ray_with(1) as launch:
         from ray.util.state import list_actors, list_placement_groups
 
-        from orchestration import launch as on_ray
+        from orchestration.execution import supervisor
 
         progress = launch([run], store, joins=True, seconds=5)
         assert progress.stop_reason == "out of time"
         assert (progress.done, progress.failed, progress.stopped) == (0, {}, {run.run_id})
         assert not store.paths.log(run.run_id).exists()
 
-        monkeypatch.setattr(on_ray, "IDLE_SECONDS", 1.0)
+        monkeypatch.setattr(supervisor, "IDLE_SECONDS", 1.0)
         said = io.StringIO()
         progress = launch([run], store, joins=True, file=said, seconds=30)
         assert progress.stopped == {run.run_id}
@@ -61,9 +61,9 @@ def test_a_run_begins_when_there_is_room(store: Store, monkeypatch: pytest.Monke
     with ray_with(2) as launch:
         import ray
 
-        from orchestration import launch as on_ray
+        from orchestration.execution import supervisor
 
-        monkeypatch.setattr(on_ray, "IDLE_SECONDS", 1.0)
+        monkeypatch.setattr(supervisor, "IDLE_SECONDS", 1.0)
         holder = ray.remote(num_cpus=1)(threading.Event).remote()
         ray.get(holder.is_set.remote())
 

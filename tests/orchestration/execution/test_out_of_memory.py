@@ -63,7 +63,8 @@ def greedy(folder: Path) -> RunConfig:
 def test_a_run_that_takes_too_much_is_given_up_and_the_others_go_on(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from orchestration.launch import Options, launch
+    from orchestration.execution.options import LaunchSettings
+    from orchestration.launch import launch
     from orchestration.ray_cluster.cluster import Cluster
 
     big = greedy(tmp_path / "photos")
@@ -71,7 +72,7 @@ def test_a_run_that_takes_too_much_is_given_up_and_the_others_go_on(
     jobs = [Job(run.run_id, run, ResourcesConfig()) for run in (big, *others)]
     out = io.StringIO()
     # One at a time: Ray may end the run's neighbours too, and how often that happens is left to chance.
-    options = Options(retries=1, max_concurrent=1)
+    options = LaunchSettings(retries=1, max_concurrent=1)
     progress = launch(jobs, store, Console(file=out, width=200), cluster=Cluster(), options=options)
     assert store.status.done() == {run.run_id for run in others}
     assert list(progress.failed) == [big.run_id]

@@ -13,6 +13,7 @@ from rich.console import Console
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from orchestration.display.grid_progress import GridProgress
+from orchestration.execution.options import LaunchSettings
 from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.run_queue import Job
 from orchestration.store.store import Store
@@ -67,7 +68,7 @@ def ray_with(cpus: int) -> Iterator[Launch]:
             ) -> GridProgress:
                 jobs = [Job(run.run_id, run, ResourcesConfig(workers=workers)) for run in runs]
                 console = Console(file=file or io.StringIO(), width=200)
-                settings = on_ray.Options(**{"max_concurrent": 1, **options})
+                settings = LaunchSettings(**{"max_concurrent": 1, **options})
                 cluster = Cluster(address="auto" if joins else None)
                 return on_ray.launch(jobs, store, console, cluster=cluster, options=settings)
 

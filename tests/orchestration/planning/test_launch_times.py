@@ -170,7 +170,6 @@ def test_a_launch_keeps_what_its_parts_took(autodo: Callable[..., str], monkeypa
 
     module = types.ModuleType("orchestration.launch")
     monkeypatch.setattr(module, "launch", launch, raising=False)
-    monkeypatch.setattr(module, "Options", types.SimpleNamespace, raising=False)
     monkeypatch.setitem(sys.modules, "orchestration.launch", module)
     monkeypatch.setattr(orchestration, "launch", module, raising=False)
     monkeypatch.setattr("time.monotonic", lambda: next(clock))

@@ -116,13 +116,13 @@ def test_garbage_in_runs_changes_nothing(any_store: Store, run: RunConfig, victi
 
 def test_curves_do_not_follow_links(store: Store, run: RunConfig, tmp_path: Path) -> None:
     from orchestration.cli.run_jobs import _tensorboard_dir
-    from orchestration.tracking.sinks import TensorBoardSink
+    from orchestration.tracking.trackers import TensorBoardTracker
 
     (tmp_path / "elsewhere").mkdir()
     folder = _tensorboard_dir(store)
     (folder / run.run_id).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="is a symbolic link"):
-        TensorBoardSink(folder).epoch(run, {"epoch": 0, "val_error": 0.5})
+        TensorBoardTracker(folder).epoch(run, {"epoch": 0, "val_error": 0.5})
     (folder / run.run_id).unlink()
     folder.rmdir()
     folder.symlink_to(tmp_path / "elsewhere")

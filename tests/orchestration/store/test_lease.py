@@ -42,7 +42,7 @@ def put(store: Store, run: RunConfig, content: lease.Holder | str) -> None:
 def test_a_fresh_lease_of_another_machine_is_respected(store: Store, run: RunConfig) -> None:
     put(store, run, holder(seconds_ago=30))
     assert store.status.at_work(run.run_id)
-    with pytest.raises(RunBusy, match=r"far:1 is at work on it; see s3://"), store.attempt(run.run_id):
+    with pytest.raises(RunBusy, match=r"far:1 executes it; see s3://"), store.attempt(run.run_id):
         pass
     assert store.status.at_work(run.run_id)
 

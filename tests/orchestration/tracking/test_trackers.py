@@ -18,8 +18,10 @@ from autodo.errors import ConfigError
 from orchestration.planning.run_queue import RunQueue
 from orchestration.store.run_state import RunBusy
 from orchestration.store.store import Store
-from orchestration.tracking import sinks
-from orchestration.tracking.sinks import Delivery, Tracking, identity
+from orchestration.tracking import settings, trackers
+from orchestration.tracking.delivery import Delivery
+from orchestration.tracking.settings import Tracking
+from orchestration.tracking.trackers import MlflowTracker, TensorBoardTracker, identity
 from tests.orchestration.conftest import Launch
 
 ROOT = Path(__file__).parents[3]
@@ -31,7 +33,7 @@ def metrics(epoch: int) -> dict[str, Any]:
 
 
 class Recorder:
-    """A sink that remembers; `broken` makes it raise."""
+    """A tracker that remembers; `broken` makes it raise."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -54,7 +56,7 @@ class Recorder:
 
 def report_epochs(delivery: Delivery, count: int) -> None:
     for epoch in range(count):
-        delivery.put(lambda sink, e=epoch: sink.epoch(RUN, metrics(e)))  # type: ignore[misc]
+        delivery.put(lambda tracker, e=epoch: tracker.epoch(RUN, metrics(e)))  # type: ignore[misc]
 
 
 # ----- delivery
@@ -96,7 +98,7 @@ def test_a_server_that_stays_away_costs_the_grid_nothing(monkeypatch: pytest.Mon
     told: list[str] = []
     tries: list[None] = []
 
-    def opened() -> sinks.Sink:
+    def opened() -> trackers.Tracker:
         tries.append(None)
         raise ConnectionError("refused")
 
@@ -121,7 +123,7 @@ def test_a_tracker_that_hangs_is_left_behind() -> None:
 
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Delivery, "HELD", 10)
+    monkeypatch.setattr(Delivery, "MOST_WAITING", 10)
     told, sink, taken, hang = [], Recorder(), threading.Event(), threading.Event()
     delivery = Delivery("T", lambda: sink, told.append)
     delivery.put(lambda _: taken.set() or hang.wait())  # type: ignore[arg-type, func-returns-value, return-value]
@@ -160,7 +162,7 @@ def test_a_folder_named_as_a_library_is_none(monkeypatch: pytest.MonkeyPatch, tm
     (tmp_path / "no_such_library").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match="no_such_library is not installed"):
-        sinks._installed("--x", ["no_such_library"], "y")
+        settings._installed("--x", ["no_such_library"], "y")
 
 
 def test_a_path_is_no_tracking_uri() -> None:
@@ -171,9 +173,9 @@ def test_a_path_is_no_tracking_uri() -> None:
 def test_no_library_is_imported_unless_asked_for(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib, orchestration.launch\n"
-        "from orchestration.tracking import trackers\n"
-        f"with trackers.callbacks(trackers.Tracking(), grid='g', directory=pathlib.Path({str(tmp_path)!r}),"
-        " tell=print) as found: assert found == []\n"
+        "from orchestration.tracking import settings, tune_callbacks\n"
+        f"with tune_callbacks.callbacks(settings.Tracking(), grid='g', directory=pathlib.Path({str(tmp_path)!r}),"
+        " say=print) as found: assert found == []\n"
         "print(*sorted({'mlflow', 'wandb', 'tensorboard', 'tensorboardX'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -208,10 +210,10 @@ def curve(folder: Path, name: str) -> list[tuple[int, float]]:
 
 
 def test_attempts_at_a_run_are_one_curve_in_tensorboard(tmp_path: Path) -> None:
-    first = sinks.TensorBoardSink(tmp_path)
+    first = TensorBoardTracker(tmp_path)
     for epoch in range(3):
         first.epoch(RUN, metrics(epoch))  # and then its driver is killed: no end, no close
-    second = sinks.TensorBoardSink(tmp_path)
+    second = TensorBoardTracker(tmp_path)
     for epoch in (2, 3):
         second.epoch(RUN, {**metrics(epoch), "val_error": 0.125})
     second.ended(RUN, "done", None)
@@ -241,7 +243,7 @@ def test_attempts_at_a_run_are_one_curve_in_tensorboard(tmp_path: Path) -> None:
 
 
 def test_a_failure_before_the_first_epoch_has_its_message_in_tensorboard(tmp_path: Path) -> None:
-    sink = sinks.TensorBoardSink(tmp_path)
+    sink = TensorBoardTracker(tmp_path)
     sink.ended(RUN, "failed", "no such image")
     texts = [
         v.tensor.string_val[0]
@@ -258,7 +260,7 @@ def test_tensorboard_itself_reads_one_curve(tmp_path: Path) -> None:
         "tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed"
     )
     for epochs in (range(3), range(1, 4)):
-        sink = sinks.TensorBoardSink(tmp_path)
+        sink = TensorBoardTracker(tmp_path)
         for epoch in epochs:
             sink.epoch(RUN, metrics(epoch))
         sink.close()
@@ -276,7 +278,7 @@ def mlflow_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     for module in ("mlflow", "sqlalchemy", "alembic"):
         pytest.importorskip(module, reason="autodo[mlflow] is not installed")
     for name in ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_DISABLE_TELEMETRY"):
-        monkeypatch.setenv(name, os.environ.get(name, "1"))  # so that what the sink sets goes with the test
+        monkeypatch.setenv(name, os.environ.get(name, "1"))  # so that changes by the tracker end with the test
     return f"sqlite:///{tmp_path}/mlflow.db"
 
 
@@ -284,10 +286,10 @@ def mlflow_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_attempts_at_a_run_are_one_run_in_mlflow(mlflow_uri: str) -> None:
     from mlflow import MlflowClient
 
-    first = sinks.MlflowSink(mlflow_uri, "grid")
+    first = MlflowTracker(mlflow_uri, "grid")
     for epoch in range(3):
         first.epoch(RUN, metrics(epoch))  # and then its driver is killed
-    second = sinks.MlflowSink(mlflow_uri, "grid")
+    second = MlflowTracker(mlflow_uri, "grid")
     other = RUN.model_copy(update={"seed": 4})
     for epoch in (2, 3):
         second.epoch(RUN, metrics(epoch))
@@ -302,7 +304,7 @@ def test_attempts_at_a_run_are_one_run_in_mlflow(mlflow_uri: str) -> None:
     assert set(found()) == {RUN.run_id, other.run_id}
     assert found()[RUN.run_id].info.status == "FAILED"
     assert found()[RUN.run_id].data.tags["failure"] == "killed"
-    third = sinks.MlflowSink(mlflow_uri, "grid")
+    third = MlflowTracker(mlflow_uri, "grid")
     third.epoch(RUN, metrics(4))
     assert found()[RUN.run_id].info.status == "RUNNING"
     third.ended(RUN, "done", None)
@@ -321,7 +323,7 @@ def test_attempts_at_a_run_are_one_run_in_mlflow(mlflow_uri: str) -> None:
 def test_an_mlflow_server_that_is_away_is_told(mlflow_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     told: list[str] = []
-    delivery = Delivery("MLflow", lambda: sinks.MlflowSink("http://127.0.0.1:9", "grid"), told.append)
+    delivery = Delivery("MLflow", lambda: MlflowTracker("http://127.0.0.1:9", "grid"), told.append)
     report_epochs(delivery, 3)
     delivery.close()
     assert told[0].startswith("MLflow does not take reports, the runs go on: ")
@@ -335,12 +337,12 @@ def test_an_mlflow_server_that_is_away_is_told(mlflow_uri: str, monkeypatch: pyt
 def test_many_runs_at_a_time_reach_wandb_under_their_run_ids(tmp_path: Path) -> None:
     pytest.importorskip("wandb", reason="autodo[wandb] is not installed")
     code = """
-from tests.orchestration.tracking.test_trackers import RUN, metrics, sinks
+from tests.orchestration.tracking.test_trackers import RUN, Tracking, metrics, trackers
 runs = [RUN.model_copy(update={"seed": seed}) for seed in range(3)]
-tracking = sinks.Tracking(wandb="p")
+tracking = Tracking(wandb="p")
 tracking.check()
 for epochs in (range(2), range(1, 3)):  # two attempts
-    sink = sinks.WandbSink("p", "grid")
+    sink = trackers.WandbTracker("p", "grid")
     for epoch in epochs:
         for run in runs:
             sink.epoch(run, metrics(epoch))
@@ -363,7 +365,7 @@ def test_wandb_without_a_key_is_told_before_anything_starts(tmp_path: Path) -> N
     pytest.importorskip("wandb", reason="autodo[wandb] is not installed")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     done = subprocess.run(
-        [sys.executable, "-c", "from orchestration.tracking.sinks import Tracking; Tracking(wandb='p').check()"],
+        [sys.executable, "-c", "from orchestration.tracking.settings import Tracking; Tracking(wandb='p').check()"],
         cwd=ROOT,
         env={**environment, "HOME": str(tmp_path)},
         capture_output=True,
@@ -379,15 +381,15 @@ def test_wandb_without_a_key_is_told_before_anything_starts(tmp_path: Path) -> N
 def test_a_launch_feeds_the_trackers(
     launch_here: Launch, store: Store, actor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestration.tracking import trackers
+    from orchestration.tracking import tune_callbacks
     from tests.orchestration.in_process import ProcessDied
 
     told, over, recorder = [], [], Recorder()
     monkeypatch.setattr(
         Tracking,
-        "sinks",
+        "trackers",
         lambda self, grid, directory: {
-            "TensorBoard": lambda: sinks.TensorBoardSink(directory),
+            "TensorBoard": lambda: TensorBoardTracker(directory),
             "Recorder": lambda: recorder,
             "Broken": SimpleNamespace,
         },
@@ -403,7 +405,9 @@ def test_a_launch_feeds_the_trackers(
     ]
     actor.scripts = {run.run_id: [attempt] for run, attempt in zip(runs, steps, strict=True)}
     monkeypatch.setattr(RunQueue, "out_of_time", property(lambda _: bool(over)))
-    with trackers.callbacks(Tracking(tensorboard=True), grid="g", directory=tmp_path / "tb", tell=told.append) as found:
+    with tune_callbacks.callbacks(
+        Tracking(tensorboard=True), grid="g", directory=tmp_path / "tb", say=told.append
+    ) as found:
         launch_here(runs, store, callbacks=found, max_concurrent=1, retries=0)
     by_seed = {seed: [call for call in recorder.calls if call[1:2] == (seed,)] for seed in range(5)}
     epochs = [[("epoch", seed, epoch) for epoch in range(3)] for seed in range(5)]

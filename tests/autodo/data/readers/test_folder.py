@@ -80,7 +80,9 @@ def test_train_val_and_test_folders(tmp_path, write_classes):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(("part", "told"), [("val", "nothing clean tells"), ("test", "the test errors say nothing")])
+@pytest.mark.parametrize(
+    ("part", "told"), [("val", "without clean images of them"), ("test", "the test errors do not cover them")]
+)
 def test_a_class_that_val_or_test_lacks_is_named(part, told, stream, tmp_path, write_classes, caplog, monkeypatch):
     monkeypatch.setenv("AUTODO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("AUTODO_LOADER_WORKERS", "0")
@@ -165,7 +167,7 @@ def test_neither_folder_nor_csv(tmp_path):
 def test_class_that_train_does_not_have(part, tmp_path, write_classes):
     write_classes(tmp_path / "train", cat=4, dog=4)
     write_classes(tmp_path / part, dgo=1)
-    fails(tmp_path, rf"{part} has the class 'dgo', that train does not have; .* classes of train: cat, dog$")
+    fails(tmp_path, rf"{part} has the class 'dgo', which train does not have; .* classes of train: cat, dog$")
 
 
 @pytest.mark.parametrize("count", [1, 2])

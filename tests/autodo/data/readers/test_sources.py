@@ -1,4 +1,4 @@
-"""What is found when files are looked at: damage, shards, and what is looked at again."""
+"""Checks of files before they are streamed: damage, tar shards, and which files are checked again."""
 
 import errno
 import io
@@ -184,7 +184,7 @@ def test_each_of_two_lists_of_the_same_folder_has_an_index_of_its_own(tree, stre
 
 
 def test_looking_that_was_interrupted_goes_on(tree, stream, looked_at, monkeypatch):
-    monkeypatch.setattr("autodo.data.readers.sources._IMAGES_AT_ONCE", 4)
+    monkeypatch.setattr("autodo.data.readers.sources._IMAGES_PER_CHECK", 4)
     counted = check.damage
 
     def interrupted(content):
@@ -206,7 +206,7 @@ from autodo.config.dataset import DatasetConfig
 from autodo.data import load
 from autodo.data.readers import sources
 from autodo.data.stream import check, index
-index._KEPT_EVERY_SECONDS, sources._IMAGES_AT_ONCE = 0.1, 1
+index._SAVE_SECONDS, sources._IMAGES_PER_CHECK = 0.1, 1
 decode = check.damage
 def damage(content):
     time.sleep(0.1)
@@ -247,9 +247,7 @@ def test_a_file_name_that_is_no_text(tree, stream):
 def test_a_cache_that_cannot_be_written(tree, stream, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("AUTODO_CACHE", str(tmp_path / "file"))
-    with pytest.raises(
-        DataError, match=r"Not a directory, when the images of .* were looked at; .* AUTODO_CACHE names"
-    ):
+    with pytest.raises(DataError, match=r"Not a directory, when the images of .* were checked; .* AUTODO_CACHE names"):
         stream(tree)
 
 

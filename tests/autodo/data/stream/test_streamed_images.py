@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from autodo.data.files.crop import CropParameters
+from autodo.data.images.crop import CropParameters
 from autodo.data.stream import pool
 from autodo.data.stream.pool import WORKERS_VARIABLE, loader_workers
 from autodo.errors import ConfigError, ImageLost

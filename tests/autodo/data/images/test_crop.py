@@ -10,8 +10,8 @@ from scipy import stats
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as F
 
-from autodo.data.files.crop import CropParameters, pixels_of
-from autodo.data.files.decode import decode
+from autodo.data.files.decode import decode, pixels_of
+from autodo.data.images.crop import CropParameters
 from tests.autodo.data.conftest import picture
 
 

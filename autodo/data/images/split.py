@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autodo.data.image_set import Integers
+from autodo.data.images.image_set import Integers
 from autodo.errors import ConfigError, DataError
 from autodo.seeds import numpy_generator
 
 FIXED_SEED = 0
-"""Of what belongs to a dataset and not to a run: the subsample, and the test set of a dataset without one."""
+"""Seed of draws that belong to a dataset and not to a run, such as the subsample and the test set of one without."""
 TEST_SHARE = 0.2
 
 
@@ -21,15 +21,15 @@ def stratified_split(
     class_names: Sequence[str] | None = None,
     where: str = "the train set",
 ) -> tuple[Integers, Integers]:
-    """Splits off `share` of the images, of each class as near to `share` as whole images allow.
+    """Splits off `share` of the images, and of each class a share as near to it as whole images allow.
 
-    round(share * N) images are held out, and both sides get at least one image of every class; scikit-learn's
-    StratifiedShuffleSplit would leave small classes out of the smaller side.
+    round(share * N) images are held out, and both sides get at least one image of every class, unlike with
+    scikit-learn's StratifiedShuffleSplit.
 
     Args:
         share: in (0, 1).
-        class_names: names of the classes in errors; their numbers if None.
-        where: what is split, in errors.
+        class_names: for errors; None: the classes' numbers.
+        where: name of the set, for errors.
     Shape:
         labels [N] -> rest [N - M], held [M]: sorted positions.
     Raises:
@@ -44,13 +44,13 @@ def stratified_split(
 
 
 def fixed_test_split(labels: Integers, class_names: Sequence[str], *, where: str) -> tuple[Integers, Integers]:
-    """(train, test) positions of a dataset that has no test set: the same fifth is held out in every run."""
+    """Train and test positions for a dataset without a test set: the same fifth is held out in every run."""
     generator = numpy_generator(FIXED_SEED, "test")
     return stratified_split(labels, TEST_SHARE, generator, class_names=class_names, where=where)
 
 
 def subsample(labels: Integers, size: int, generator: np.random.Generator) -> Integers:
-    """Sorted positions [size] of a stratified subsample that has at least one image of every class.
+    """Sorted positions [size] of a stratified subsample with at least one image of every class.
 
     Raises:
         ConfigError: if there are fewer than `size` images, or more classes than `size`.
@@ -67,7 +67,7 @@ def subsample(labels: Integers, size: int, generator: np.random.Generator) -> In
 
 
 def require_images(labels: Integers, needed: int, *, class_names: Sequence[str] | None, where: str) -> None:
-    """Raises DataError, naming the first such class, if a class has fewer than `needed` images."""
+    """Raises DataError, which names the first such class, if a class has fewer than `needed` images."""
     counts = np.bincount(labels, minlength=len(class_names or ()))
     few = np.flatnonzero(counts < needed)
     if len(few) == 0:
@@ -88,7 +88,7 @@ def members(labels: Integers, classes: int) -> list[Integers]:
 
 
 def _allocate(counts: Integers, total: int, low: Integers, high: Integers) -> Integers:
-    """How many of each class: proportional to `counts` (largest remainders), in [low, high], `total` in all."""
+    """Number of images of each class: proportional to `counts` (largest remainders), in [low, high], `total` in all."""
     assert low.sum() <= total <= high.sum()
     quota = counts * (total / counts.sum())
     wanted = np.clip(np.floor(quota).astype(np.int64), low, high)

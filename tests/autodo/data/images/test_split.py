@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from autodo.data.split import fixed_test_split, members, stratified_split, subsample
+from autodo.data.images.split import fixed_test_split, members, stratified_split, subsample
 from autodo.errors import ConfigError, DataError
 
 LABELS = np.repeat([0, 1, 2, 0, 1], [40, 30, 5, 20, 17])  # 60, 47 and 5 of the classes

@@ -157,9 +157,9 @@ def test_a_launch_without_any_time_searches_nothing(launch_here: Launch, pool: A
 def test_searches_that_wait_for_room_are_told_of_once(
     launch_here: Launch, pool: Any, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestration.search import task_searches
+    from orchestration.search import find_policies
 
-    monkeypatch.setattr(task_searches, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(find_policies, "IDLE_SECONDS", 0.0)
     out = io.StringIO()
 
     class Once(io.StringIO):
@@ -179,3 +179,12 @@ def test_the_folder_of_a_search_that_was_found_holds_its_log(launch_here: Launch
     folder = Path(str(store.paths.search(SEARCH_ID)))
     assert {path.name for path in folder.rglob("*") if path.is_file()} == {"log.txt"}
     assert log_of(store).rstrip().endswith("found")
+
+
+def test_a_population_is_searched_like_any_other(launch_here: Launch, pool: Any, store: Store) -> None:
+    small = {"images": 200, "epochs": 4, "population": 2, "perturb_every": 2, "model": "small-cnn"}
+    run = build_run("digits", "pba", overrides={f"policy.search.{name}": value for name, value in small.items()})
+    pool.dies = {"member-1-epoch-4": ["Worker unexpectedly exits"]}
+    assert launch_here([run], store, retries=1).done == 1
+    assert pool.done == [f"member-{number}-epoch-{epoch}" for epoch in (2, 4) for number in (0, 1)]
+    assert store.policies.read(str(run.search_id)).schedule[0].start == 0

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from autodo.data.device_loader import DeviceLoader
+    from autodo.data.images.device_loader import DeviceLoader
 
 Pixels = NDArray[np.uint8]
 Integers = NDArray[np.int64]
@@ -94,7 +94,7 @@ class ArrayImages:
         """A loader of a copy on the device."""
         import torch
 
-        from autodo.data.device_loader import TensorLoader
+        from autodo.data.images.device_loader import TensorLoader
 
         return TensorLoader(torch.from_numpy(self.array).to(device))
 

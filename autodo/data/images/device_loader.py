@@ -5,7 +5,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from autodo.data.files.crop import CropParameters
+from autodo.data.images.crop import CropParameters
 
 
 class DeviceLoader(Protocol):

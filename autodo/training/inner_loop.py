@@ -1,0 +1,80 @@
+"""Lines 3 to 9 of Algorithm 1: one pass over the train points, in which theta moves."""
+
+import torch
+
+from autodo.data.batches import shuffled_batches
+from autodo.objectives import Objective, TrainStep
+from autodo.points.model import PointModel
+from autodo.progress import ProgressReporter
+from autodo.training.checkpointer import Checkpointer
+from autodo.training.context import LabelledImages, PhaseResult, RunContext
+from autodo.training.schedule import inner_factor
+from autodo.training.task_model import TaskModel
+
+
+class InnerLoop:
+    """Trains the task model with the objective of the run; lambda stands still.
+
+    Args:
+        train: this process's points of the inner problem.
+        checkpointer: saves within an epoch, and has the state of one that was interrupted.
+    """
+
+    def __init__(
+        self,
+        context: RunContext,
+        train: LabelledImages,
+        model: TaskModel,
+        points: PointModel,
+        objective: Objective,
+        checkpointer: Checkpointer,
+        progress: ProgressReporter,
+    ) -> None:
+        self.context = context
+        self.train = train
+        self.model = model
+        self.points = points
+        self.objective = objective
+        self.checkpointer = checkpointer
+        self.progress = progress
+
+    def run(self, epoch: int) -> PhaseResult:
+        """Trains for one epoch, or for the rest of one that was interrupted."""
+        context, config, group = self.context, self.context.config, self.context.group
+        model, total = self.model, self.train.total
+        generator = context.generator("inner", epoch)
+        points = torch.arange(len(self.train.images), device=context.device)
+        batches = list(shuffled_batches(points, total, config.training.batch_size, generator, group))
+        loss_sum = torch.zeros((), device=context.device)
+        done, started = 0, context.clock()
+        interrupted = self.checkpointer.state.pop_mid_epoch()
+        if interrupted is not None:
+            done, started = interrupted.step, started - interrupted.seconds
+            interrupted.restore(generator, loss_sum, group)
+        model.network.train()
+        left = batches[done:]
+        images_of_batches = self.train.images.batches([batch.points for batch in left], context.crops("inner", epoch))
+        steps = self.progress.track(
+            zip(self.points.prefetch(left, for_update=False), images_of_batches, strict=True),
+            "inner",
+            epoch,
+            total=len(batches),
+            done=done,
+            mean_loss=lambda share: float(loss_sum) / (share * len(self.train.images)),
+        )
+        for step, ((batch, size), images) in enumerate(steps, start=done + 1):
+            lr = config.training.lr * inner_factor(config, epoch + step / len(batches))
+            model.optimizer.lr = lr
+            view = self.points.view(batch)
+            pixels = model.pipeline.train_view(images, generator, view.augment)
+            train_step = TrainStep(batch, size, pixels, self.train.labels[batch], view, epoch, lr, generator)
+            # Gradients are averaged over the processes: divided by the mean shard size, that is the whole batch's mean.
+            shard_size = size / group.size
+            loss = self.objective.losses(model.network, train_step).sum() / shard_size
+            model.optimizer.zero_grad()
+            loss.backward()
+            model.optimizer.step()
+            loss_sum += loss.detach() * shard_size
+            self.checkpointer.step_ended(step, len(batches), started, generator, loss_sum)
+        mean_loss = float(group.all_reduce(loss_sum)) / total
+        return PhaseResult(mean_loss, model.optimizer.lr, total, context.clock() - started)

@@ -1,0 +1,61 @@
+"""Lines 10 to 19 of Algorithm 1: after some epochs lambda moves once, while theta stands still."""
+
+import functools
+
+from autodo.bilevel.outer_pass import OuterPass
+from autodo.evaluation import Evaluation
+from autodo.losses import LOSSES
+from autodo.points.model import PointModel
+from autodo.progress import ProgressReporter
+from autodo.training.context import Loaders, RunContext
+from autodo.training.schedule import outer_factor
+from autodo.training.task_model import TaskModel
+
+
+class OuterLoop:
+    """Runs the outer passes of a run.
+
+    Raises:
+        ConfigError: if the solver cannot take a problem of this size.
+    """
+
+    def __init__(
+        self,
+        context: RunContext,
+        loaders: Loaders,
+        model: TaskModel,
+        points: PointModel,
+        progress: ProgressReporter,
+    ) -> None:
+        config = context.config
+        assert config.outer is not None
+        self.context = context
+        self.progress = progress
+        self.points = points
+        self.outer_pass = OuterPass(
+            config.outer,
+            LOSSES[config.method.loss],
+            model.encoder,
+            model.head,
+            model.pipeline,
+            points,
+            loaders.train.images,
+            learnable=loaders.train_size,
+            totals=(loaders.train.total, len(context.data.train)),
+            weight_decay=config.training.weight_decay,
+            batch_size=config.training.batch_size,
+            group=context.group,
+        )
+
+    def run(self, epoch: int, val: Evaluation) -> float:
+        """One outer pass. Trusted val points keep their lambda; that of the distorted train points moves.
+
+        Returns:
+            the sum of all updates, which is not finite if any of them is not.
+        """
+        context, outer = self.context, self.context.config.outer
+        assert outer is not None
+        lr = outer.every * outer.lr * outer_factor(context.config, epoch)
+        track = functools.partial(self.progress.track, phase="outer", epoch=epoch)
+        self.outer_pass.run(val, lr, context.generator("outer", epoch), context.crops("outer", epoch), track)
+        return float(context.group.all_reduce(self.points.table.pop_update_sum()))

@@ -1,0 +1,70 @@
+"""The tables and the classifier of a finished run, collected from all processes."""
+
+import numpy as np
+import pyarrow as pa
+
+from autodo.data.images.image_set import Integers
+from autodo.points.model import PointModel
+from autodo.results.outcome import Best, Outcome, build_outcome, embeddings_table, merged, points_table
+from autodo.results.provenance import device_name
+from autodo.results.thumbnails import with_thumbnails
+from autodo.training.context import LabelledImages, Loaders, RunContext
+from autodo.training.evaluator import Evaluator
+from autodo.training.state import Row
+from autodo.training.task_model import best_classifier, best_model
+
+EVALUATION_CHUNK_SIZE = 2**17
+"""Train points whose features and logits are in memory at a time."""
+
+
+class ResultsBuilder:
+    """Evaluates the train points, and if asked the test images, and builds the tables."""
+
+    def __init__(self, context: RunContext, loaders: Loaders, points: PointModel, evaluator: Evaluator) -> None:
+        self.context = context
+        self.loaders = loaders
+        self.points = points
+        self.evaluator = evaluator
+
+    def outcome(self, history: list[Row], best: Best, *, keep_embeddings: bool) -> Outcome:
+        """See `Trainer.outcome`."""
+        config, data, group = self.context.config, self.context.data, self.context.group
+        shard = self._points_of_shard()
+        points = merged(group.gather(shard) or [shard])
+        if group.is_first:
+            points = with_thumbnails(points, data.train.images)
+        embeddings = self._embeddings(best) if keep_embeddings else None
+        device = device_name(self.context.device, group.size)
+        classifier = best_classifier(best, self.context, self.evaluator.model.pipeline)
+        return build_outcome(config, data, history, best, points, embeddings, device, classifier)
+
+    def _points_of_shard(self) -> tuple[Integers, pa.Table]:
+        """Positions of this process's train points and their rows of the points table.
+
+        Works in chunks, so that memory does not grow with the number of points.
+        """
+        config, train = self.context.config, self.context.data.train
+        positions, images = self.loaders.shard.train, self.loaders.train
+        if not config.trains_on_train:
+            positions = np.arange(len(train))[self.context.group.shard]
+            images = self.loaders.load(train.images[positions], train.labels[positions], len(train))
+        batch_size = self.evaluator.batch_size
+        size = max(1, EVALUATION_CHUNK_SIZE // batch_size) * batch_size
+        parts = []
+        for first in range(0, len(positions), size):
+            chunk = positions[first : first + size]
+            last = first + len(chunk)
+            loaded = LabelledImages(images.images.rows(first, last), images.labels[first:last], len(chunk))
+            view = self.points.view_on_host(range(self.loaders.train_size)[first:last])
+            evaluation = self.evaluator.evaluate(loaded)
+            parts.append((chunk, points_table(config, train, chunk, evaluation, self.points, view)))
+        return positions, merged(parts)
+
+    def _embeddings(self, best: Best) -> pa.Table | None:
+        """The embeddings table, on the first process."""
+        model = best_model(best, self.context, self.context.device)
+        group = self.context.group
+        shards = group.gather(self.evaluator.evaluate(self.loaders.test, model).features.cpu().numpy())
+        if not group.is_first:
+            return None
+        return embeddings_table(self.context.config, self.context.data, best, group.unshard(shards))
