@@ -110,9 +110,9 @@ def batches_of(training: Trainer) -> Iterator[Measured]:
             pixels = training.model.pipeline.train_view(training.loaders.train.images[batch], generator, view.augment)
             features = training.model.encoder(pixels)
             logits = head(features)
-            options = {"damping": outer.damping, "count": count}
-            full = hessian_matvec(outer.loss, logits, features, view.weights, view.log_targets, **options)
-            definite = hessian_matvec(outer.loss, logits, features, view.weights, None, **options)
+            options = {"damping": outer.last_layer.damping, "count": count}
+            full = hessian_matvec(outer.last_layer.loss, logits, features, view.weights, view.log_targets, **options)
+            definite = hessian_matvec(outer.last_layer.loss, logits, features, view.weights, None, **options)
             u = {
                 scale: neumann(full, v, iterations=config.iterations, step=config.step or 0.0, scale=scale)
                 for scale in SCALES
@@ -121,7 +121,7 @@ def batches_of(training: Trainer) -> Iterator[Measured]:
         ratios = {}
         for scale in SCALES:
             objective = implicit_objective(
-                outer.loss, logits, features, view.weights, view.log_targets, u[scale], count=count
+                outer.last_layer.loss, logits, features, view.weights, view.log_targets, u[scale], count=count
             )
             (gradient,) = torch.autograd.grad(objective, rows, retain_graph=True)
             soft = gradient[:, -len(training.context.data.class_names) :].double().abs()

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from autodo.bilevel.last_layer import LastLayer
 from autodo.bilevel.outer_pass import OuterPass
 from autodo.config.run import SplitName
 from autodo.data.batches import shuffled_batches
@@ -37,16 +38,17 @@ def replace_outer(training: Trainer, kind: type[OuterPass]) -> None:
 def adapt_damping(training: Trainer, share: float) -> None:
     """The damping of each solve is the mean of the diagonal of the Hessian's Gauss-Newton part, times `share`."""
 
-    class Adaptive(OuterPass):
-        def _solve(
+    class Adaptive(LastLayer):
+        def solve(
             self, features: Tensor, weights: Tensor, log_targets: Tensor | None, count: int, gradient: Tensor
         ) -> Tensor:
             curvature = 1 - self.head(features).softmax(1).square().sum(1)
             trace = (weights * curvature * features.square().sum(1)).sum() / count
             self.damping = training.config.training.weight_decay + share * float(trace) / gradient.numel()
-            return super()._solve(features, weights, log_targets, count, gradient)
+            return super().solve(features, weights, log_targets, count, gradient)
 
-    replace_outer(training, Adaptive)
+    assert training.outer is not None
+    training.outer.outer_pass.last_layer.__class__ = Adaptive
 
 
 def damp_by_val(training: Trainer, images: float) -> None:
@@ -56,7 +58,7 @@ def damp_by_val(training: Trainer, images: float) -> None:
     minimum this damping makes u the most probable one.
     """
     assert training.outer is not None
-    training.outer.outer_pass.damping += images / len(training.context.data.val)
+    training.outer.outer_pass.last_layer.damping += images / len(training.context.data.val)
 
 
 def stop_early(training: Trainer, share: float) -> None:
@@ -124,12 +126,12 @@ def replace_rule(training: Trainer, descent: Rule) -> None:
     """Rows go down by what `descent` says of their gradients, in place of RMSprop's step."""
     table = training.points.table
 
-    def step(index: Tensor, gradient: Tensor, lr: float, moves: Tensor | None) -> None:
-        assert moves is None
+    def step(index: Tensor, gradient: Tensor, lr: float, mask: Tensor | None) -> None:
+        assert mask is None
         table.steps += 1
         values = table.rows(index).sub_(descent(index, gradient, lr))
-        table._written += values.sum()
-        table._seen = None
+        table._update_sum += values.sum()
+        table._last_read = None
         last = torch.full((len(index),), table.steps, dtype=torch.int32)
         table._store.write(index, {"values": values, "last_touched": last})
 

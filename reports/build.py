@@ -39,10 +39,10 @@ HEADLINE = "error_best_val"
 _SUSPECTS = 24  # images in a gallery; `autodo inspect` shows more
 _GALLERIES = 6
 _TITLE = 2  # most grids in a title; with more it is the store's name
-_TRAIN_LOSSES = "A train loss is what its method minimises: those of different methods need not be comparable."
+_TRAIN_LOSSES = "Each method minimises its own train loss, so that those of different methods need not be comparable."
 _SUSPECTS_OF = (
-    "Of each dataset the run with the lowest val error among those drawn above. "
-    "The command autodo inspect STORE RUN_ID lists all train points of a run, with a CSV to work through."
+    "For each dataset, the run with the lowest val error among those drawn above. "
+    "The command autodo inspect STORE RUN_ID lists all train points of a run and writes them to a CSV."
 )
 Expected = Sequence[Mapping[str, Any]]
 
@@ -118,7 +118,7 @@ class _Builder:
                 "Embeddings of test images",
                 figures=tuple(self._with_warnings(cluster_figures(self.store, self.choices))),
             ),
-            Section("splits", "What the outer loop and the training read", tables=tuple(split_tables(runs, metric))),
+            Section("splits", "Splits", tables=tuple(split_tables(runs, metric))),
             Section(
                 "cost",
                 "Cost",
@@ -167,7 +167,9 @@ class _Builder:
         repairs = self._with_warnings(reduce_runs(self.store, "points", noisy, REPAIR_COLUMNS, label_repair))
         figures = self._with_warnings(hyperparameter_figures(self.store, self.choices))
         tables = label_repair_tables(self.runs, repairs)
-        return Section("learned", "What was learned of the train points", tables=tuple(tables), figures=tuple(figures))
+        return Section(
+            "learned", "Learned hyperparameters of train points", tables=tuple(tables), figures=tuple(figures)
+        )
 
     def _suspects(self) -> Section:
         galleries = []

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from autodo.augment.pipeline import Pipeline
 from autodo.bilevel.frozen import frozen_copy
-from autodo.bilevel.hypergradient import hessian_matvec, implicit_objective, validation_gradient
-from autodo.bilevel.inverse_hessian import NEEDS_POSITIVE_DEFINITE, build_solver
+from autodo.bilevel.hypergradient import validation_gradient
+from autodo.bilevel.last_layer import LastLayer
 from autodo.config.bilevel import OuterConfig
 from autodo.data.batches import Batch, ordered_batches, shuffled_batches
 from autodo.data.images.crop import CropParameters
@@ -53,19 +53,15 @@ class OuterPass:
         group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self.config = config
-        self.loss = loss
+        self.last_layer = LastLayer(config, loss, head, weight_decay=weight_decay, group=group)
         self.encoder = encoder
-        self.head = head
         self.pipeline = pipeline
         self.points = points
         self.images = images
         self.learnable = learnable
-        self.damping = config.damping + weight_decay
         self.batch_size = batch_size
         self.total, self.total_learnable = totals or (len(images), learnable)
         self.group = group
-        self.solver = build_solver(config, size=head.weight.numel())
-        self.gauss_newton = config.solver in NEEDS_POSITIVE_DEFINITE
         self._watch: TrackSteps = untracked
 
     def run(
@@ -85,7 +81,7 @@ class OuterPass:
             watch: iterates over the steps through the encoder and reports progress.
         """
         self._watch = watch
-        parameters = [*self.encoder.parameters(), *self.head.parameters()]
+        parameters = [*self.encoder.parameters(), *self.last_layer.head.parameters()]
         for parameter in parameters:
             parameter.requires_grad_(False)
         trained, self.encoder = self.encoder, frozen_copy(self.encoder)
@@ -114,8 +110,8 @@ class OuterPass:
             view = self.points.view(batch.points, rows)
             features = self._features(images, view.augment, generator)
             with torch.no_grad():
-                targets = None if self.gauss_newton else view.log_targets
-                u = self._solve(features, view.weights, targets, batch.size, gradient)
+                targets = None if self.last_layer.gauss_newton else view.log_targets
+                u = self.last_layer.solve(features, view.weights, targets, batch.size, gradient)
             self._update(batch, rows, view, features, u, lr)
 
     def _full_pass(self, val: Evaluation, lr: float, generator: torch.Generator, crops: CropParameters | None) -> None:
@@ -130,8 +126,8 @@ class OuterPass:
             else:
                 features = self._all_features(points, self.total, generator, crops)
                 sample_features = features if sample is points else features[sample]
-            targets = None if self.gauss_newton else self.points.view(sample).log_targets
-            u = self._solve(sample_features, self.points.weights(sample), targets, sample_total, gradient)
+            targets = None if self.last_layer.gauss_newton else self.points.view(sample).log_targets
+            u = self.last_layer.solve(sample_features, self.points.weights(sample), targets, sample_total, gradient)
         # A shared row learns from all points.
         learnable, total = (
             (points, self.total) if self.points.shared else (points[: self.learnable], self.total_learnable)
@@ -196,27 +192,8 @@ class OuterPass:
         features: Tensor = self.encoder(self.pipeline.train_view(images, generator, augment))
         return features
 
-    def _solve(
-        self, features: Tensor, weights: Tensor, log_targets: Tensor | None, count: int, gradient: Tensor
-    ) -> Tensor:
-        """u = H^-1 gradient; every process solves the same equation, and all use the solution of the first."""
-        matvec = hessian_matvec(
-            self.loss,
-            self.head(features),
-            features,
-            weights,
-            log_targets,
-            damping=self.damping,
-            count=count,
-            group=self.group,
-        )
-        return self.group.broadcast(self.solver(matvec, gradient))
-
     def _update(self, batch: Batch, rows: Tensor, view: PointView, features: Tensor, u: Tensor, lr: float) -> None:
-        objective = implicit_objective(
-            self.loss, self.head(features), features, view.weights, view.log_targets, u, count=batch.size
-        )
-        (gradient,) = torch.autograd.grad(objective, rows)
+        gradient = self.last_layer.hypergradient(rows, view, features, u, batch.size)
         mask = None
         if self.points.shared:
             # Every process has a copy of the shared row, and all copies take the same step. No other lam is exchanged.

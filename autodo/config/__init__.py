@@ -1,1 +1,1 @@
-"""Everything that changes the result of a run: RunConfig, dataset recipes, method presets, validation."""
+"""Settings of a run: `run` (start here) and its sections, `recipes` that compose them, shipped files, validation."""

@@ -60,12 +60,8 @@ def worst_class(accuracies: Floats) -> int | None:
     Shape:
         accuracies [R, C], NaN where unknown.
     """
-    known = np.isfinite(accuracies)
-    if not known.any():
-        return None
-    count = known.sum(axis=0)
-    mean = np.where(known, accuracies, 0.0).sum(axis=0) / np.maximum(count, 1)
-    return int(np.argmin(np.where(count > 0, mean, np.inf)))
+    mean = pd.DataFrame(accuracies).mean().to_numpy()
+    return int(np.nanargmin(mean)) if np.isfinite(mean).any() else None
 
 
 # ----- minority

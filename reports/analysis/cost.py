@@ -9,7 +9,7 @@ from reports.analysis.comparison import BASELINE, name_with_split
 
 _LAUNCHES = 3  # launches with a note each; more share one note
 _MEASURED = ["launch_id", "device", "split"]
-_SHARED = "What runs at the same time shares cores, memory and caches, so that times are longer than of a run alone."
+_SHARED = "Runs at the same time share cores, memory and caches, so that each takes longer than alone."
 
 
 def relative_costs(runs: pd.DataFrame) -> "pd.Series[float]":
@@ -91,4 +91,4 @@ def _left_out(done: pd.DataFrame) -> Iterable[str]:
     }
     words = [f"{count_of(int(which.sum()), 'run')} {why}" for why, which in reasons.items() if which.any()]
     if words:
-        yield f"Left out of the cost, since their times compare with no baseline's: {'; '.join(words)}."
+        yield f"Left out of the cost, because no baseline is comparable: {'; '.join(words)}."

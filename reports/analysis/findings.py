@@ -168,7 +168,7 @@ def _apart(
     paired = differences(samples[best], samples[rival])
     sentence = f"{where}, {best} has a {words} of {errors}"
     if paired.size < 2:
-        return f"{sentence}; one seed says nothing of the spread."
+        return f"{sentence}; one seed does not show the spread."
     sentence += f": {_signed(float(paired.mean()))} ± {paired.std(ddof=1):.2f} points over {paired.size} common seeds"
     sentence += f", paired t-test {_p(paired)}."
     (interval,) = bootstrap_intervals([paired])

@@ -61,7 +61,7 @@ def _mixture(what: str, of_groups: Iterable[pd.Series], groups: int) -> Iterable
     mixed = [values for values in of_groups if values.nunique(dropna=False) > 1]
     if mixed:
         where = f" in {len(mixed)} of {groups} groups of runs" if groups > 1 else ""
-        yield f"Results of different {what} stand side by side{where}: {counted(pd.concat(mixed))}."
+        yield f"Results of different {what} are compared{where}: {counted(pd.concat(mixed))}."
 
 
 def counted(column: pd.Series) -> str:

@@ -134,7 +134,7 @@ def too_few_pairs(counts: Collection[int]) -> str | None:
     most, fewer = max(few), " or fewer" if min(few) < max(few) else ""
     return (
         f"With {count_of(most, 'common seed')}{fewer} a two-sided Wilcoxon signed-rank test cannot go "
-        f"under p = {min(1.0, 2.0 ** (1 - most)):g}: too few for it to tell two methods apart."
+        f"under p = {min(1.0, 2.0 ** (1 - most)):g}: too few to find a difference between two methods."
     )
 
 

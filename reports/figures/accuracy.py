@@ -179,7 +179,7 @@ def _figure(
     seeds = sorted({of.n for of in found.values()})
     n = f"n = {seeds[0]}" if len(seeds) == 1 else f"n from {seeds[0]} to {seeds[-1]}"
     how = (
-        ("whiskers are one standard deviation" if seeds[-1] > 1 else "one seed, and so no standard deviation")
+        ("whiskers are one standard deviation" if seeds[-1] > 1 else "one seed, no standard deviation")
         if bars
         else "each method's classes are sorted from best to worst, the majority and the minority apart"
     )
@@ -189,6 +189,6 @@ def _figure(
     rare = f" {minority_sentence(choice.runs)}" if start is not None else ""
     caption = (
         f"Test accuracy of each class, {choice.title}, mean over seeds ({n}) at the epoch of lowest val error; {how}. "
-        f"Worst class, the one of the lowest mean: {worst}.{rare}{canvas.class_key(ordered)}{choice.remark}"
+        f"Worst class (lowest mean): {worst}.{rare}{canvas.class_key(ordered)}{choice.remark}"
     )
     return Figure(key("class-accuracy", choice.group, choice.distortion), canvas.visible(caption), draw)

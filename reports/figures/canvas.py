@@ -127,7 +127,7 @@ def class_key(names: Sequence[str]) -> str:
     if not numbered:
         return ""
     listed = ", ".join(f"{i} = {name or '(no name)'}" for i, name in numbered[:20])
-    return f" Classes whose names cannot be drawn stand as numbers: {listed}{', …' if len(numbered) > 20 else ''}."
+    return f" Classes whose names cannot be drawn are shown as numbers: {listed}{', …' if len(numbered) > 20 else ''}."
 
 
 def legend(figure: Sheet, entries: Sequence[tuple[Artist, str]], columns: int | None = None) -> None:

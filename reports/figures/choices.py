@@ -92,9 +92,11 @@ def _family(name: str, config: Mapping[str, Any]) -> str:
 def _remark(cells: int, further: bool, left_out: int) -> str:
     words = []
     if cells > 1:
-        of = "that two methods have reached, of" if further else "of"
-        words.append(f" Drawn is the most distorted {of} {cells} cells.")
+        of = f"cell with two methods, of {cells} cells," if further else f"of {cells} cells"
+        words.append(f" Only the most distorted {of} is drawn.")
     if left_out:
         methods = "method is" if left_out == 1 else "methods are"
-        words.append(f" Of each family of methods the best by test error is drawn; {left_out} other {methods} not.")
+        words.append(
+            f" Of each family of methods only the best by test error is drawn; {left_out} other {methods} not."
+        )
     return "".join(words)

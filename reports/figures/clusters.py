@@ -228,10 +228,10 @@ def _figure(choice: Choice, names: Sequence[str], by_method: dict[str, tuple[int
         f"{method} {int((part.label != part.prediction).sum())} of {len(part.label)} wrong"
         for method, (_, part) in by_method.items()
     )
-    numbers = "" if len(names) <= _WITH_LEGEND else " A number stands in its class."
+    numbers = "" if len(names) <= _WITH_LEGEND else " Numbers mark the classes."
     caption = (
         f"t-SNE of the penultimate layer's outputs for test images, {choice.title}, coloured by true class: dots are "
-        f"classified right, balls wrong. A stratified part of at most {MOST_POINTS} images of one seed: {sizes}. "
+        f"classified right, balls wrong. A stratified sample of at most {MOST_POINTS} images of one seed: {sizes}. "
         f"Distances between clusters mean nothing.{numbers}{canvas.class_key(names)}{choice.remark}"
     )
     return Figure(key("clusters", choice.group, choice.distortion), canvas.visible(caption), draw)

@@ -152,7 +152,7 @@ def _figure(choice: Choice, names: Sequence[str], by_method: dict[str, tuple[Cou
     numbers = (
         " A cell holds the share of its row in percent (none if that rounds to 0) and, below, the number of images."
     )
-    rare = f" Past the dashed line stands the minority. {minority_sentence(choice.runs)}" if start is not None else ""
+    rare = f" The minority is beyond the dashed line. {minority_sentence(choice.runs)}" if start is not None else ""
     caption = (
         f"Confusion matrices of the test images, {choice.title}, summed over n seeds, at the epoch of lowest val error."
         f" Test accuracy: {accuracies}.{numbers if len(names) <= _WITH_NUMBERS else ''}{rare}"

@@ -1,5 +1,7 @@
 """Critical-difference diagram of average ranks."""
 
+from itertools import chain
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -38,6 +40,8 @@ def draw_ranks(ax: Axes, ranks: Ranks) -> None:
         bar.set_xdata(np.sort(bar.get_xdata()))  # they come in the order of a set, which differs between processes
     for label in drawn["labels"]:
         label.set_color("black")
+    for bar in chain.from_iterable(drawn["crossbars"]):
+        bar.set_xdata(np.sort(bar.get_xdata()))  # the library has them in the order of a set
     # Names begin at the edges, so that the layout accounts for their width.
     ax.margins(x=0)
     ax.spines["top"].set_visible(True)

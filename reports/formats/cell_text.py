@@ -1,5 +1,7 @@
 """Texts of cells, heads and captions that all formats share; a format adds marks and escapes."""
 
+from collections.abc import Iterator
+
 from reports.document import Cell, Column, Row, Table
 
 HOLE = "–"
@@ -49,6 +51,14 @@ def paper_text(cell: Cell, column: Column) -> str:
     if cell.difference is None:
         return text
     return f"{text} ({f'{cell.difference:+z.{column.digits}f}'.replace('-', _MINUS)})"
+
+
+def text_rows(table: Table) -> Iterator[tuple[Row, list[str], list[str]]]:
+    """Each row with the texts of its cells, and those of the paper's figures if it has any."""
+    for row in table.rows:
+        pairs = list(zip(row.cells, table.columns, strict=True))
+        papers = [paper_text(cell, column) for cell, column in pairs] if has_paper(row) else []
+        yield row, [cell_text(cell, column, table.common_n) for cell, column in pairs], papers
 
 
 def number(value: float, column: Column) -> str:

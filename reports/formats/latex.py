@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 
 from reports.document import Cell, Report, Section, Table
-from reports.formats.cell_text import PAPER, caption, cell_text, has_paper, head, legend, paper_text, sentence
+from reports.formats.cell_text import PAPER, caption, head, legend, sentence, text_rows
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -192,14 +192,12 @@ def _names(table: Table) -> str:
 
 
 def _rows(table: Table) -> Iterator[str]:
-    for row in table.rows:
-        pairs = list(zip(row.cells, table.columns, strict=True))
-        figures = [_marked(escape(cell_text(cell, column, table.common_n)), cell) for cell, column in pairs]
-        yield _row([escape(row.name), *figures])
-        if has_paper(row):
-            stated = [
-                rf"\footnotesize {escape(text)}" if (text := paper_text(c, column)) else "" for c, column in pairs
-            ]
+    for row, texts, papers in text_rows(table):
+        yield _row(
+            [escape(row.name), *(_marked(escape(text), cell) for text, cell in zip(texts, row.cells, strict=True))]
+        )
+        if papers:
+            stated = [rf"\footnotesize {escape(text)}" if text else "" for text in papers]
             yield _row([rf"\quad\footnotesize {escape(PAPER)}", *stated])
 
 

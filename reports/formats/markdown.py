@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from autodo.text import printable
 from reports.document import Cell, Gallery, Report, Section, Table
-from reports.formats.cell_text import PAPER, caption, cell_text, has_paper, head, legend, paper_text, sentence
+from reports.formats.cell_text import PAPER, caption, head, legend, sentence, text_rows
 
 # Entities for characters that tables, HTML and mentions interpret before backslashes.
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "@": "&#64;"}
@@ -29,12 +29,13 @@ def table_markdown(table: Table, level: int = 3) -> str:
         _row([table.heading, *(head(table, column) for column in table.columns)], escaped=False),
         "|---|" + "---:|" * len(table.columns),
     ]
-    for row in table.rows:
-        pairs = list(zip(row.cells, table.columns, strict=True))
-        figures = [_marked(escape(cell_text(cell, column, table.common_n)), cell) for cell, column in pairs]
+    for row, texts, papers in text_rows(table):
+        figures = [_marked(escape(text), cell) for text, cell in zip(texts, row.cells, strict=True)]
         lines.append(_row([escape(row.name), *figures]))
-        if has_paper(row):
-            lines.append(_row([f"<sub>{PAPER}</sub>", *(_small(paper_text(cell, column)) for cell, column in pairs)]))
+        if papers:
+            lines.append(
+                _row([f"<sub>{PAPER}</sub>", *(f"<sub>{escape(text)}</sub>" if text else "" for text in papers)])
+            )
     lines += ["", *(f"- {_line(note)}" for note in table.notes)] if table.notes else []
     return "\n".join(lines) + "\n"
 
@@ -100,10 +101,6 @@ def _marked(text: str, cell: Cell) -> str:
     if cell.best:
         return f"**{text}**"
     return f"<ins>{text}</ins>" if cell.tied else text
-
-
-def _small(text: str) -> str:
-    return f"<sub>{escape(text)}</sub>" if text else ""
 
 
 def _row(texts: list[str], escaped: bool = True) -> str:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from autodo.text import printable
 from reports.document import Cell, Report, Table
-from reports.formats.cell_text import PAPER, caption, cell_text, has_paper, head, legend, paper_text
+from reports.formats.cell_text import PAPER, caption, head, legend, text_rows
 
 _BEST, _TIED = "*", "~"
 _NAME = 16
@@ -95,12 +95,10 @@ def _parts(report: Report) -> Iterator[RenderableType]:
 
 def _lines(table: Table) -> Iterator[tuple[Text, list[Text]]]:
     """Names and figures, as Text: in a str, [variant] would be markup."""
-    for row in table.rows:
-        pairs = list(zip(row.cells, table.columns, strict=True))
-        yield Text(printable(row.name)), [_marked(cell_text(c, column, table.common_n), c) for c, column in pairs]
-        if has_paper(row):
-            figures = [Text(paper_text(cell, column), style="dim") for cell, column in pairs]
-            yield Text(f"  {PAPER}", style="dim"), figures
+    for row, texts, papers in text_rows(table):
+        yield Text(printable(row.name)), [_marked(text, cell) for text, cell in zip(texts, row.cells, strict=True)]
+        if papers:
+            yield Text(f"  {PAPER}", style="dim"), [Text(text, style="dim") for text in papers]
 
 
 def _around(width: int) -> int:

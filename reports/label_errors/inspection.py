@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 from autodo.errors import StoreError
 from autodo.io.storage import Location, StrPath, as_location, reason
 from autodo.io.store_format import check_format
-from reports.analysis.label_repair import DetectionQuality
 from reports.document import Gallery, Report, Section, Suspect, Table
 from reports.label_errors.labels_csv import image_folder, path_of, write_labels
 from reports.label_errors.quality import qualities, quality_table
@@ -97,7 +96,7 @@ def inspect_run(
         labels=labels,
         folder=folder,
         gallery=_gallery(labels.first(top), folder, _pictures(file, labels.first(top), pictures)),
-        quality=_table(found, signals),
+        quality=quality_table(found, signals) if found else None,
         notes=_notes(signals, lacking),
     )
 
@@ -204,12 +203,6 @@ def _gallery(shown: RankedLabels, folder: str | None, images: Mapping[int, bytes
         caption=f"sorted by {RANKINGS[shown.ranking].summary}",
         suspects=tuple(suspects),
     )
-
-
-def _table(found: Mapping[str, DetectionQuality], signals: Signals) -> Table | None:
-    if not found or signals.wrong is None:
-        return None
-    return quality_table(found, int(signals.wrong.sum()), len(signals.given))
 
 
 def _notes(signals: Signals, lacking: Mapping[str, str]) -> tuple[str, ...]:

@@ -19,22 +19,17 @@ def qualities(signals: Signals, keys: Mapping[str, Floats]) -> dict[str, Detecti
     return {name: found for name, found in findings.items() if found is not None}
 
 
-def quality_table(found: Mapping[str, DetectionQuality], wrong: int, points: int) -> Table:
-    """A table of the qualities of one run's rankings, the best first.
-
-    Args:
-        wrong: number of wrong labels; points: number of train points.
-    """
+def quality_table(found: Mapping[str, DetectionQuality], signals: Signals) -> Table:
+    """A table of the qualities of one run's rankings, the best first."""
+    assert signals.wrong is not None
+    wrong, points = int(signals.wrong.sum()), len(signals.given)
     best = DetectionQuality(*(max(column) for column in zip(*found.values(), strict=True)))
     return Table(
         key="label-quality",
         title=f"{wrong:,} of {points:,} labels are known to be wrong",
         caption=f"how well each ranking finds the labels that were changed; precision: of the first {wrong:,}",
         heading="ranking",
-        columns=(
-            Column("AUROC", "%", better="higher"),
-            Column("precision", "%", better="higher"),
-        ),
+        columns=(Column("AUROC", "%", better="higher"), Column("precision", "%", better="higher")),
         rows=tuple(
             Row(name, tuple(_cell(value, top, len(found)) for value, top in zip(of_one, best, strict=True)))
             for name, of_one in sorted(found.items(), key=lambda item: -item[1].precision)

@@ -132,6 +132,12 @@ def _of_any_element(column: pa.ChunkedArray, test: Callable[[pa.ChunkedArray], R
     return rows
 
 
+def with_nulls(table: pa.Table, name: str, rows: Rows) -> pa.Table:
+    """The table with a column set to null in these rows."""
+    place, field = table.schema.get_field_index(name), table.schema.field(name)
+    return table.set_column(place, field, pc.if_else(pa.array(rows), pa.scalar(None, field.type), table[name]))
+
+
 def fault(name: str, value: Any, allowed: Range) -> str:
     """Error text for a value out of range, such as `error_last is 1.2, more than 1`."""
     if isinstance(value, list):

@@ -1,7 +1,7 @@
 """Checks of the rows of results: which can be used, and which of their values."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from autodo.text import printable
-from reports.readers.column_checks import RANGES, Rows, fault, is_text, out_of_range, with_control_characters
+from reports.readers.column_checks import (
+    RANGES,
+    Rows,
+    fault,
+    is_text,
+    out_of_range,
+    with_control_characters,
+    with_nulls,
+)
 
 ESSENTIAL = (
     *("run_id", "dataset", "split", "method", "imbalance_ratio", "noise_ratio", "seed", "recipe_id", "variant_id"),
@@ -46,76 +54,63 @@ class CheckedRows:
         """The rows that were not refused, faulty values null."""
         return self.rows.filter(pa.array([i not in self.refused for i in range(len(self.rows))], pa.bool_()))
 
-    def _refuse(self, places: Iterable[Any], why: Callable[[int], str]) -> None:
-        for i in map(int, places):
+    def _refuse(self, bad: Rows, why: Callable[[int], str]) -> None:
+        for i in map(int, np.flatnonzero(bad)):
             self.refused.setdefault(i, why(i))
+
+    def _remark(self, bad: Rows, why: Callable[[int], str]) -> None:
+        for i in map(int, np.flatnonzero(bad)):
+            self.remarks.setdefault(i, []).append(why(i))
 
     def _forget(self, name: str, bad: Rows, why: Callable[[int], str]) -> None:
         """Set a column to null in these rows and remark on it."""
-        for i in map(int, np.flatnonzero(bad)):
-            self.remarks.setdefault(i, []).append(f"{why(i)}: unknown")
-        field = self.rows.schema.field(name)
-        self._replace(name, pc.if_else(pa.array(bad), pa.scalar(None, field.type), self.rows[name]))
-
-    def _replace(self, name: str, values: Any) -> None:
-        field = self.rows.schema.field(name)
-        self.rows = self.rows.set_column(self.rows.schema.get_field_index(name), field, values)
+        self._remark(bad, lambda i: f"{why(i)}: unknown")
+        if bad.any():
+            self.rows = with_nulls(self.rows, name, bad)
 
     def _check_texts(self) -> None:
         for field in self.rows.schema:
             column, name = self.rows[field.name], field.name
             if name in ESSENTIAL and pa.types.is_string(field.type):
                 empty = pc.fill_null(pc.equal(column, ""), True).to_numpy()
-                self._refuse(np.flatnonzero(empty), lambda i, name=name: f"its {name} is unknown")  # type: ignore[misc]
+                self._refuse(empty, lambda i, name=name: f"its {name} is unknown")  # type: ignore[misc]
             if name == "config" or not is_text(field.type):
                 continue  # JSON may contain line breaks
             bad = with_control_characters(column)
-            if not bad.any():
-                continue
             if name == "run_id":
-                self._refuse(np.flatnonzero(bad), lambda _: "its name holds control characters")
-                continue
-            for i in map(int, np.flatnonzero(bad)):
-                self.remarks.setdefault(i, []).append(f"its {name} holds control characters, which are spelt out")
-            self._replace(name, pa.chunked_array([pa.array(_escaped(column.to_pylist()), field.type)]))
+                self._refuse(bad, lambda _: "its name holds control characters")
+            elif bad.any():
+                self._remark(bad, lambda _, name=name: f"its {name} holds control characters, which are escaped")  # type: ignore[misc]
+                escaped = pa.chunked_array([pa.array(_escaped(column.to_pylist()), field.type)])
+                self.rows = self.rows.set_column(self.rows.schema.get_field_index(name), field, escaped)
 
     def _check_numbers(self) -> None:
         for name, allowed in RANGES["results"].items():
             column = self.rows[name]
-            bad = out_of_range(column, allowed)
-            if not bad.any():
-                continue
 
             def why(i: int, name: str = name, column: Any = column, allowed: Any = allowed) -> str:
                 return f"its {fault(name, column[i].as_py(), allowed)}"
 
-            if allowed.essential:
-                self._refuse(np.flatnonzero(bad), why)
-            else:
-                self._forget(name, bad, why)
+            bad = out_of_range(column, allowed)
+            self._refuse(bad, why) if allowed.essential else self._forget(name, bad, why)
 
     def _check_times(self) -> None:
         year = pc.year(self.rows["finished_at"])
         odd = pc.or_(pc.less(year, _YEARS[0]), pc.greater(year, _YEARS[1]))
         bad = pc.fill_null(odd, False).to_numpy()
-        if bad.any():
-            self._forget("finished_at", bad, lambda i: f"its finished_at is in the year {year[i]}")
+        self._forget("finished_at", bad, lambda i: f"its finished_at is in the year {year[i]}")
 
     def _check_classes(self) -> None:
         accuracies, names = (pc.list_value_length(self.rows[c]) for c in ("per_class_accuracy", "class_names"))
         bad = pc.fill_null(pc.not_equal(accuracies, names), False).to_numpy()
-        if bad.any():
-            self._forget(
-                "per_class_accuracy", bad, lambda i: f"it has {accuracies[i]} accuracies of {names[i]} classes"
-            )
+        self._forget("per_class_accuracy", bad, lambda i: f"it has {accuracies[i]} accuracies of {names[i]} classes")
 
     def _check_minority(self) -> None:
         classes = pc.list_value_length(self.rows["class_names"]).to_pylist()
         of_rows = zip(self.rows["minority_classes"].to_pylist(), classes, strict=True)
         bad = np.array([labels is not None and not _are_labels(labels, count) for labels, count in of_rows], dtype=bool)
-        if bad.any():
-            for name in ("minority_classes", "minority_error", "majority_error"):
-                self._forget(name, bad, lambda i, name=name: f"its minority is not of its classes, so that {name}")  # type: ignore[misc]
+        for name in ("minority_classes", "minority_error", "majority_error"):
+            self._forget(name, bad, lambda i, name=name: f"its minority is not of its classes, so that {name}")  # type: ignore[misc]
 
     def _check_configs(self) -> None:
         for i, text in enumerate(self.rows["config"].to_pylist()):
@@ -131,7 +126,7 @@ class CheckedRows:
                 continue
             identity = (*columns_of_run, minority_of(ratios[i], configs[i]))
             if first.setdefault(identity, i) != i:
-                self.refused[i] = f"it claims to be the run of {self.rows['run_id'][first[identity]]} too"
+                self.refused[i] = f"it claims to be the same run as {self.rows['run_id'][first[identity]]}"
 
 
 def _are_labels(labels: Sequence[int | None], classes: int | None) -> bool:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from autodo.io.storage import Location
 from autodo.results import records
-from reports.readers.column_checks import RANGES, Rows, UnusableFile, as_declared, fault, out_of_range
+from reports.readers.column_checks import RANGES, UnusableFile, as_declared, fault, out_of_range, with_nulls
 
 T = TypeVar("T")
 
@@ -144,23 +144,17 @@ def read_checked(file: File, kind: records.Kind, columns: Sequence[str]) -> tupl
             what = fault(name, table[name][int(bad.argmax())].as_py(), allowed)
             if allowed.essential:
                 raise UnusableFile(f"its {what}")
-            table = _with_nulls(table, name, bad)
+            table = with_nulls(table, name, bad)
             remarks.append(f"its {what}: unknown in {bad.sum():,} of {len(bad):,} rows")
         if pa.types.is_list(table.schema.field(name).type):
             lengths = pc.unique(pc.list_value_length(table[name].drop_null()))
             if len(lengths) > 1:
                 if allowed is not None and allowed.essential:
                     raise UnusableFile(f"its {name} is not of one length")
-                table = _with_nulls(table, name, np.ones(len(table), dtype=bool))
+                table = with_nulls(table, name, np.ones(len(table), dtype=bool))
                 remarks.append(f"its {name} is not of one length and counts as unknown")
     table = _in_order(table, axis)
     return table.select(list(columns)), remarks
-
-
-def _with_nulls(table: pa.Table, name: str, rows: Rows) -> pa.Table:
-    """The table with a column set to null in these rows."""
-    place, field = table.schema.get_field_index(name), table.schema.field(name)
-    return table.set_column(place, field, pc.if_else(pa.array(rows), pa.scalar(None, field.type), table[name]))
 
 
 def _in_order(table: pa.Table, axis: str) -> pa.Table:

@@ -16,11 +16,11 @@ Grid = dict[tuple[str, str], Sample]
 """Values by seed of each (row, column)."""
 
 TIED = (
-    "Tied with the best: a paired t-test over common seeds does not tell them apart "
+    "Tied with the best: a paired t-test over common seeds finds no difference "
     f"(p ≥ {SIGNIFICANT:g}, not corrected for the number of comparisons)."
 )
 READ_TEST = f"Rows of {TEST_AS_VAL} are not compared: their outer loop read the test images."
-UNTESTED = "With fewer than two seeds in common with the best, nothing is claimed of how methods differ from it."
+UNTESTED = "Methods with fewer than two seeds in common with the best are not tested against it."
 
 
 def grid(runs: pd.DataFrame, column: str, values: str) -> Grid:
@@ -199,7 +199,7 @@ def mark_notes(rows: Sequence[Row], columns: Sequence[Column]) -> list[str]:
         ahead = any(cell.mean is not None and not cell.complete for cell in of_column.values())
         if column.better and ahead and not has_best and best_of(of_column, column.better):
             undecided.append(column.name)
-    reason = "a method that lacks seeds is ahead on those that it has"
+    reason = "a method with missing seeds is ahead on the seeds that it has"
     return [
         *([TIED] if tied else []),
         *([UNTESTED] if untested else []),

@@ -20,7 +20,7 @@ _COLUMNS = {
 }
 _OF_MINORITY = ("majority", "minority")
 _SPREAD = "The standard deviation over classes is that of all classes (ddof = 0)."
-_WORST = "Worst class, the one of the lowest mean accuracy over the seeds of a method: {classes}."
+_WORST = "Worst class (lowest mean accuracy over the seeds of a method): {classes}."
 _ONE_MODEL = "The paper's figures of section 5.3 are of one model each, at the best epoch on the test set."
 _NO_IMAGES = "Classes without test images are left out: {classes}."
 

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 
-import numpy as np
 import pandas as pd
 
 from reports.analysis.cost import condition_notes, relative_costs
@@ -30,13 +29,14 @@ _OF_EPOCHS = (_OUTER, _OUTER_PHASE)
 _UNITS = (("h", 3600.0, 3, 0.1), ("min", 60.0, 2, 1.0), ("s", 1.0, 2, 0.0))
 _RELATIVE = (
     "Cost is the time of a run over the mean time of the baseline's runs in the same launch and split on the same "
-    "device: only such times compare."
+    "device: only such times are comparable."
 )
 _MEANING = (
-    "The time of a run holds evaluation and no search of a policy; the outer share is that of inner and outer seconds; "
-    "the outer phase is all epochs that end with an outer pass, with their inner part; the speed is of the inner part."
+    "The time of a run includes evaluation but no policy search; the outer share is the outer part of inner and outer "
+    "seconds; the outer phase is all epochs that end with an outer pass, with their inner part; the speed is of the "
+    "inner part."
 )
-_CPU_MEMORY = "On a CPU the peak memory is the process's, data and libraries included."
+_CPU_MEMORY = "On a CPU, peak memory is that of the process, including data and libraries."
 _ESTIMATED = (
     "The paper's hours are its table 7: AutoDO's epochs from E on, estimated for a V100 GPU, not for the device here."
 )
@@ -51,7 +51,7 @@ def cost_tables(runs: pd.DataFrame, epochs: pd.DataFrame | None = None) -> list[
         runs: as for `error_tables`.
         epochs: EPOCH_COLUMNS of the runs' epochs; without it, the columns that need them are left out.
     """
-    outer = pd.DataFrame() if epochs is None else _outer_phases(epochs)
+    outer = pd.DataFrame(columns=["seconds", "hours"]) if epochs is None else _outer_phases(epochs)
     tables = []
     for group, distortion, of_cell in cells.by_cell(runs):
         values = pd.concat([of_cell[["name", "seed", "config"]], _costs(of_cell, outer)], axis=1)
@@ -92,15 +92,14 @@ def _costs(runs: pd.DataFrame, outer: pd.DataFrame) -> pd.DataFrame:
     """
     inner_seconds, outer_seconds = runs["inner_seconds"].astype(float), runs["outer_seconds"].astype(float)
     trained = (inner_seconds + outer_seconds).where(lambda seconds: seconds > 0)
-    of_epochs = outer.reindex(runs["run_id"]).set_axis(runs.index) if len(outer) else None
-    nothing = pd.Series(np.nan, index=runs.index)
+    of_epochs = outer.reindex(runs["run_id"]).set_axis(runs.index).astype(float)
     return pd.DataFrame(
         {
             _COST.name: relative_costs(runs),
             _RUN.name: runs["seconds"].astype(float) / 3600,
             _INNER.name: inner_seconds / runs["epochs"].astype(float).where(lambda count: count > 0),
-            _OUTER.name: nothing if of_epochs is None else of_epochs["seconds"],
-            _OUTER_PHASE.name: nothing if of_epochs is None else of_epochs["hours"],
+            _OUTER.name: of_epochs["seconds"],
+            _OUTER_PHASE.name: of_epochs["hours"],
             _SHARE.name: 100 * outer_seconds / trained,
             _SPEED.name: runs["images_per_second"].astype(float),
             _MEMORY.name: runs["peak_memory_bytes"].astype(float) / 2**30,
@@ -138,9 +137,7 @@ def _outer_phases(epochs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _asked(grid: cells.Grid, runs: pd.DataFrame) -> cells.Grid:
-    """The grid without holes that are not missing results: outer phases of methods without one, and costs without a
-    baseline.
-    """
+    """The grid without holes that are no missing results: outer phases of methods without one, unknown costs."""
     inner_only = {
         str(name)
         for name, of_name in runs.groupby("name", sort=False)

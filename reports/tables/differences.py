@@ -21,10 +21,7 @@ from reports.keys import key
 from reports.tables import cells
 from reports.tables.errors import METRICS, OPTIMISTIC
 
-_INTERVAL = (
-    "In brackets: between which figures the mean difference over many seeds is estimated to lie (BCa bootstrap, 95% "
-    "confidence)."
-)
+_INTERVAL = "In brackets: 95% confidence interval of the mean difference over many seeds (BCa bootstrap)."
 
 
 def difference_tables(runs: pd.DataFrame, metric: str = "error_best_val") -> list[Table]:
@@ -87,7 +84,7 @@ def _table(
         columns=columns,
         rows=tuple(made),
         notes=(
-            *([f"The best of each column is, for {best}."] if what == "the best" else []),
+            *([f"The best of each column: {best}."] if what == "the best" else []),
             *([OPTIMISTIC] if metric == "error_best_test" else []),
             *([_INTERVAL] if any(intervals.values()) else []),
             *_care([sample for sample in paired.values() if sample.size]),
@@ -111,13 +108,13 @@ def _care(samples: list[Floats]) -> list[str]:
         return []
     covered = [f"{COVERAGE[n]} with {n} seeds" for n in sizes if n in COVERAGE]
     narrow = (
-        "Made from few seeds, such an interval is too narrow: of 100 of them, not 95 contain the true difference, but "
-        f"about {', '.join(covered)}."
+        "Intervals from few seeds are too narrow: of 100 of them, not 95 but about "
+        f"{', '.join(covered)} contain the true difference."
     )
     few = too_few_pairs(sizes)
     alone = (
-        "Under three common seeds, or where all differences are the same, there is no interval: after ± stands the "
-        "standard deviation of the differences."
+        "Under three common seeds, or if all differences are equal, there is no interval; ± is the standard deviation "
+        "of the differences."
     )
     return [
         *([narrow] if covered else []),

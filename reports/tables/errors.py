@@ -24,7 +24,7 @@ MINORITY = {
 """Meanings of the values of `distortion.minority`."""
 OPTIMISTIC = (
     "The lowest test error over all epochs chooses the epoch on the test set itself, as the published code does: "
-    "it is lower than what anybody can get without test labels."
+    "it is lower than any error that can be reached without test labels."
 )
 
 
@@ -104,7 +104,9 @@ def reduction_notes(runs: pd.DataFrame) -> list[str]:
     if kinds in ([], ["total"]):
         return []
     meanings = "; ".join(f"{kind} ({MINORITY.get(kind, 'unknown to this version')})" for kind in kinds)
-    return [f"Classes were made rare by distortion.minority = {meanings}. The paper's figures are of total only."]
+    return [
+        f"Minority classes were reduced by distortion.minority = {meanings}. The paper's figures are for total only."
+    ]
 
 
 def paper_notes(papers: Iterable[tuple[str, str]], metric: str) -> list[str]:

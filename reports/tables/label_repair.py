@@ -19,8 +19,8 @@ _REPAIR = (
 _SCORES = {"weight": "low weight", "soft_label": "soft label", "loss": "loss"}
 
 _CHANCE = (
-    "Precision is at the true number of wrong labels, where recall is the same. A random order has an AUROC of 0.5 and "
-    "a precision of the share of wrong labels, here {share}."
+    "Precision is measured at the true number of wrong labels, where it equals recall. A random order has an AUROC of "
+    "0.5 and a precision equal to the share of wrong labels, here {share}."
 )
 _MEANING = (
     "A wrong label is set right if its soft label is highest at the true class; a right label is lost if its soft "

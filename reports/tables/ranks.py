@@ -60,9 +60,9 @@ def rank_sentences(ranks: Ranks | None) -> tuple[str, ...]:
     groups = len({group for group, _ in ranks.blocks})
     p = f"p < {_SMALLEST_P:g}" if ranks.friedman_p < _SMALLEST_P else f"p = {ranks.friedman_p:.2g}"
     found = (
-        f"Friedman's test finds the methods different ({p}); Nemenyi's tells which"
+        f"Friedman's test finds a difference between methods ({p}), and Nemenyi's test between which"
         if ranks.different
-        else f"Friedman's test does not tell the methods apart ({p}), so no pair of them can be said to differ"
+        else f"Friedman's test finds no difference between methods ({p}), so that no pair can be said to differ"
     )
     sentences = [f"{found}: {len(ranks.names)} methods over {blocks} cells of {groups} group{'s' * (groups > 1)}."]
     if blocks < _FEW_BLOCKS:
@@ -71,10 +71,10 @@ def rank_sentences(ranks: Ranks | None) -> tuple[str, ...]:
         )
     if groups < blocks:
         sentences.append(
-            "Distortions of one dataset are no independent datasets: p is lower than it should be for new datasets."
+            "Distortions of one dataset are not independent datasets: p is lower than it should be for new datasets."
         )
     if ranks.left_out:
-        sentences.append(f"Not compared, for want of complete cells: {', '.join(ranks.left_out)}.")
+        sentences.append(f"Not compared, because too few of their cells are complete: {', '.join(ranks.left_out)}.")
     return tuple(sentences)
 
 
@@ -97,7 +97,7 @@ def rank_tables(runs: pd.DataFrame, metric: str = "error_best_val") -> list[Tabl
         rows.append(
             Row(name, (Cell(average, None, blocks, best=best, tied=tied), Cell(p, n=blocks) if i else Cell(None)))
         )
-    tied_note = "Tied with the best: Nemenyi's test does not tell them apart (p ≥ 0.05)."
+    tied_note = "Tied with the best: Nemenyi's test finds no difference (p ≥ 0.05)."
     return [
         Table(
             key=key("ranks", metric.replace("_", "-")),

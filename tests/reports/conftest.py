@@ -1,4 +1,4 @@
-"""Stores of results that nobody trained."""
+"""Stores of synthetic results."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def upload(root: Path, bucket: str) -> Callable[[], Location]:
-    """Copies the store at `root` to an object store, and returns it there."""
+    """Copy the store at `root` to an object store, and return its location there."""
 
     def copy() -> Location:
         there = locate(bucket) / "S"
@@ -39,7 +39,7 @@ def upload(root: Path, bucket: str) -> Callable[[], Location]:
 
 @pytest.fixture
 def add(root: Path) -> Callable[..., Path]:
-    """Writes the result of a run: `add(run, error_best_val=0.1)`; errors not given are 0.5."""
+    """Write the result of a run by `add(run, error_best_val=0.1)`; errors that are not given are 0.5."""
 
     def write(run: RunConfig, **values: Any) -> Path:
         path = root / "results" / f"{run.run_id}.parquet"

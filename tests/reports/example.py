@@ -1,6 +1,6 @@
-"""A report with everything that a format must show, and the files that show what each makes of it.
+"""A report with all parts that a format must show, and the snapshots of its formats.
 
-`python -m tests.reports.example` writes the files anew: read the difference before you keep it.
+`python -m tests.reports.example` writes the snapshots again: read the difference before you commit it.
 """
 
 import io
@@ -91,7 +91,7 @@ REPORT = Report(
 
 
 def terminal_text(report: Report, width: int = 110) -> str:
-    """What a terminal without colours shows, without the spaces that fill lines."""
+    """The output on a terminal without colours, without trailing spaces."""
     console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
     console.print(report_terminal(report))
     assert isinstance(console.file, io.StringIO)
@@ -104,7 +104,7 @@ FORMATS: dict[str, Callable[[Report], str]] = {
     "report.csv": report_csv,
     "report.txt": terminal_text,
 }
-"""By name of the file that shows what a format makes of REPORT."""
+"""Renderers of REPORT by name of their snapshot."""
 
 
 if __name__ == "__main__":

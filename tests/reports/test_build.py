@@ -1,4 +1,4 @@
-"""The whole report of a store, whole and broken."""
+"""Reports of whole and of damaged stores."""
 
 import dataclasses
 import itertools
@@ -50,7 +50,7 @@ def report(whole: Path) -> Report:
     return build_report(whole)
 
 
-def test_every_section_that_the_store_can_fill_is_there_in_reading_order(report: Report) -> None:
+def test_all_sections_with_data_are_there_in_order(report: Report) -> None:
     assert report.warnings == ()
     found = {section.key: section for section in report.sections}
     assert list(found) == [
@@ -61,7 +61,7 @@ def test_every_section_that_the_store_can_fill_is_there_in_reading_order(report:
     assert [gallery.suspects[0].wrong is not None for gallery in found["to-look-at"].galleries] == [True]
 
 
-def test_keys_are_names_of_files_and_stand_once(report: Report) -> None:
+def test_keys_are_unique_file_names(report: Report) -> None:
     keys = [
         part.key
         for section in report.sections
@@ -70,7 +70,7 @@ def test_keys_are_names_of_files_and_stand_once(report: Report) -> None:
     assert len(set(keys)) == len(keys)
 
 
-def test_another_metric_is_the_headline_and_the_usual_one_stands_with_the_others(whole: Path) -> None:
+def test_another_metric_becomes_the_headline(whole: Path) -> None:
     section, *_, others = build_report(whole, metric="error_last").sections
     assert "after the last epoch" in section.tables[0].caption
     assert {table.caption.split(",")[0] for table in others.tables} == {
@@ -79,7 +79,7 @@ def test_another_metric_is_the_headline_and_the_usual_one_stands_with_the_others
     }
 
 
-def test_a_part_of_the_runs_is_reported_alone(whole: Path, report: Report) -> None:
+def test_selected_runs_are_reported_alone(whole: Path, report: Report) -> None:
     part = build_report(whole, select="distortion=1-0.0,method=baseline,method=randaugment")
     assert "4 runs done" in part.summary[0]
     assert "14 runs done" in report.summary[0]
@@ -116,12 +116,12 @@ OTHERS = [case for case in itertools.product(KINDS, (_truncated, _folder, _of_an
     ("kind", "damage"),
     [*DAMAGES, *(pytest.param(*case, marks=[pytest.mark.slow, pytest.mark.long]) for case in OTHERS)],
 )
-def test_a_broken_file_is_named_and_changes_no_mean_but_its_own(
+def test_a_damaged_file_is_named_and_changes_no_other_mean(
     whole: Path, report: Report, tmp_path: Path, kind: str, damage: Callable[[Path], None]
 ) -> None:
     root = tmp_path / "S"
     shutil.copytree(whole, root, copy_function=_link)
-    broken = RUNS[0]  # baseline, 10-0.2, which every figure has
+    broken = RUNS[0]  # baseline, 10-0.2: in all figures
     file = root / kind / f"{broken.run_id}.parquet"
     file.unlink()
     shutil.copyfile(whole / kind / file.name, file)
@@ -143,7 +143,7 @@ def _link(source: str, target: str) -> None:
 
 
 def _shown(report: Report) -> list[Section]:
-    """What holds means of single methods."""
+    """Tables with means of single methods."""
     return [section for section in report.sections if section.key in ("errors", "classes", "other-errors")]
 
 

@@ -11,7 +11,7 @@ def test_a_key_is_an_anchor_and_a_file_name(parts: tuple[str, ...]) -> None:
     assert len(key(*parts)) < 60
 
 
-def test_what_differs_has_different_keys() -> None:
+def test_different_parts_have_different_keys() -> None:
     parts = [("a b",), ("a-b",), ("a", "b"), ("A b",), ("a" * 100,), ("a" * 101,), ("猫",), ("犬",)]
     assert len({key(*part) for part in parts}) == len(parts)
     assert key("a", "b") == key("a", "b")

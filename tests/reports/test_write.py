@@ -47,7 +47,7 @@ def test_every_format_is_written_and_the_page_comes_first(root: Path, two_method
     assert set(rows["table"]) <= fragments
 
 
-def test_only_what_is_asked_for(root: Path, two_methods: None, tmp_path: Path) -> None:
+def test_only_requested_formats_are_written(root: Path, two_methods: None, tmp_path: Path) -> None:
     (file,) = write_report(root, tmp_path / "out", formats=("csv",), select="method=baseline")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"tables.csv"}
     assert set(pd.read_csv(file.local)["row"]) == {"baseline"}
@@ -66,18 +66,18 @@ def test_formats_by_name(text: str, formats: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(("text", "told"), [("pdf", "unknown format 'pdf'"), (" ,", "names no format")])
-def test_unknown_formats_are_told(text: str, told: str) -> None:
+def test_unknown_formats_are_an_error(text: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         parse_formats(text)
 
 
-def test_unknown_metrics_are_told() -> None:
+def test_unknown_metrics_are_an_error() -> None:
     check_metric("error_last")
     with pytest.raises(ConfigError, match="did you mean 'error_last'"):
         check_metric("eror_last")
 
 
-def test_the_report_of_a_store_of_objects_lies_in_it_or_elsewhere(
+def test_the_report_of_an_object_store_is_written_to_it_or_elsewhere(
     root: Path, two_methods: None, upload: Callable[[], Location], tmp_path: Path
 ) -> None:
     there = upload()
@@ -95,14 +95,14 @@ def test_files_left_out_are_named_in_the_report(root: Path, two_methods: None) -
     assert "**Warnings**" in markdown.read_text()
 
 
-def test_a_report_that_cannot_be_written_is_one_line(root: Path, two_methods: None) -> None:
+def test_a_report_that_cannot_be_written_is_an_error_of_one_line(root: Path, two_methods: None) -> None:
     (root / "report").touch()
     with pytest.raises(StoreError, match=r"cannot be written"):
         write_report(root, formats=("md",))
 
 
 @pytest.mark.parametrize("runs", [0, 1])
-def test_hardly_any_run_is_a_report_too(root: Path, add: Add, runs: int) -> None:
+def test_a_store_with_hardly_any_run_has_a_report(root: Path, add: Add, runs: int) -> None:
     for seed in range(runs):
         add(make(seed=seed), **_OTHER)
     page, *_ = write_report(root)
@@ -111,7 +111,7 @@ def test_hardly_any_run_is_a_report_too(root: Path, add: Add, runs: int) -> None
     assert ("No two methods can be compared yet." in text) == (runs == 1)
 
 
-def test_what_a_grid_asked_for_and_what_is_missing_stand_in_the_summary(root: Path, add: Add) -> None:
+def test_the_summary_counts_expected_and_missing_runs(root: Path, add: Add) -> None:
     runs = [make(method, seed=seed) for method in ("baseline", "autodo-aws") for seed in range(2)]
     for run in runs[:3]:
         add(run, **_OTHER)
@@ -125,7 +125,7 @@ def test_what_a_grid_asked_for_and_what_is_missing_stand_in_the_summary(root: Pa
     assert "&lt;/script&gt;&lt;b&gt;&amp;" in text
 
 
-def test_a_long_name_does_not_cost_the_numbers_their_place(root: Path, add: Add, capsys) -> None:
+def test_a_long_name_leaves_room_for_numbers(root: Path, add: Add, capsys) -> None:
     for overrides in (
         {},
         {"outer.solver": "neumann", "outer.step": 0.1, "outer.lr": 0.5, "points.label_smoothing": 0.2},

@@ -37,7 +37,7 @@ def frame(root: Path) -> pd.DataFrame:
     return named(load_results(root).frame)
 
 
-def test_rare_classes_that_are_not_the_upper_half(root: Path, add: Add) -> None:
+def test_a_minority_that_is_not_the_upper_half(root: Path, add: Add) -> None:
     for seed in range(2):
         add(make(seed=seed), **of([0, 2]))
         add(make("autodo-aws", seed=seed), **of([0, 2], minority_error=0.25))

@@ -26,7 +26,7 @@ ERRORS = {
 
 
 def rows(runs: Iterable[RunConfig]) -> list[dict[str, Any]]:
-    """The runs as those that should be there."""
+    """Identity columns of runs that should be there."""
     return [{**run.identity, "config": run.model_dump_json()} for run in runs]
 
 
@@ -38,7 +38,7 @@ def runs(root: Path, add: Add) -> pd.DataFrame:
     return named(load_results(root).frame)
 
 
-def test_what_was_run(runs: pd.DataFrame) -> None:
+def test_the_sentence_on_finished_runs(runs: pd.DataFrame) -> None:
     assert (
         what_was_run(runs) == "21 runs done: 1 dataset, 3 distortions, 3 methods and 3 seeds; 21.0 hours of training."
     )
@@ -46,7 +46,7 @@ def test_what_was_run(runs: pd.DataFrame) -> None:
     assert what_is_missing(runs) is None
 
 
-def test_what_was_found_on_the_most_distorted_data(runs: pd.DataFrame) -> None:
+def test_findings_on_the_most_distorted_data(runs: pd.DataFrame) -> None:
     often, most = what_was_found(runs, "error_best_val", "test error")
     # 10-0.0 has one method and so is no comparison.
     assert often == (
@@ -66,7 +66,7 @@ def test_what_was_found_on_the_most_distorted_data(runs: pd.DataFrame) -> None:
     assert "cannot go under p = 0.25" in most
 
 
-def test_seeds_that_one_lacks_are_not_compared(root: Path, add: Add, runs: pd.DataFrame) -> None:
+def test_seeds_that_a_method_lacks_are_not_compared(root: Path, add: Add, runs: pd.DataFrame) -> None:
     (root / "results" / f"{make('baseline', '10-0.1', 2).run_id}.parquet").unlink()
     asked = named(load_results(root).frame, rows(make("baseline", "10-0.1", seed) for seed in range(3)))
     assert what_is_missing(asked) == "1 of 3 expected runs has no result: baseline at 10-0.1 (1 of 3)."
@@ -75,12 +75,12 @@ def test_seeds_that_one_lacks_are_not_compared(root: Path, add: Add, runs: pd.Da
     assert "21.50% against 31.00% of baseline: −9.50 ± 0.71 points over 2 common seeds" in most
 
 
-def test_one_seed_says_nothing_of_the_spread(root: Path, add: Add) -> None:
+def test_one_seed_has_no_spread(root: Path, add: Add) -> None:
     for method, error in (("baseline", 0.2), ("autodo-aws", 0.1)):
         add(make(method, "10-0.1"), error_best_val=error)
     often, most = what_was_found(named(load_results(root).frame), "error_best_val", "test error")
     assert often == "autodo-aws has the lowest mean test error of 2 methods."
-    assert most.endswith("10.00% against 20.00% of baseline; one seed says nothing of the spread.")
+    assert most.endswith("10.00% against 20.00% of baseline; one seed does not show the spread.")
 
 
 def test_many_holes_are_counted(root: Path) -> None:
@@ -93,14 +93,14 @@ def test_many_holes_are_counted(root: Path) -> None:
 
 
 def found(root: Path, add: Add, errors: dict[str, dict[str, float]], **options: Any) -> list[str]:
-    """What is found of runs of seed 0, given the error of each method by distortion."""
+    """Findings for runs of seed 0, given the error of each method by distortion."""
     for distortion, of_methods in errors.items():
         for method, error in of_methods.items():
             add(make(method, distortion, **options), error_best_val=error)
     return list(what_was_found(named(load_results(root).frame), "error_best_val", "test error"))
 
 
-def test_a_win_that_several_share_is_nobodys_alone(root: Path, add: Add) -> None:
+def test_a_shared_win_is_not_counted_for_one_method(root: Path, add: Add) -> None:
     tie = {"baseline": 0.0, "autodo-a": 0.0, "autodo-aw": 0.0, "autodo-aws": 0.0}
     errors = {
         "1-0.0": tie,
@@ -115,7 +115,7 @@ def test_a_win_that_several_share_is_nobodys_alone(root: Path, add: Add) -> None
     )
 
 
-def test_ties_everywhere(root: Path, add: Add) -> None:
+def test_only_shared_wins(root: Path, add: Add) -> None:
     tie = {"baseline": 0.1, "autodo-aws": 0.1, "autodo-a": 0.2}
     often, most = found(root, add, {"10-0.1": tie})
     assert often == "baseline and autodo-aws share the lowest mean test error of 3 methods."
@@ -128,15 +128,15 @@ def test_ties_everywhere(root: Path, add: Add) -> None:
     assert most.endswith("the most distorted data compared, all methods have a test error of 10.00%.")
 
 
-def test_nothing_is_called_most_distorted_that_is_not(root: Path, add: Add) -> None:
+def test_undistorted_data_are_not_called_most_distorted(root: Path, add: Add) -> None:
     _, only = found(root, add, {"1-0.0": {"baseline": 0.2, "autodo-aws": 0.1}})
     assert only.startswith("At 1-0.0 of digits (small-cnn, 40 epochs), autodo-aws has a test error of 10.00% against")
-    # Two undistorted comparisons, of which none stands out.
+    # Two undistorted comparisons: none is singled out.
     other = {"overrides": {"training.epochs": 20}}
     assert len(found(root, add, {"1-0.0": {"baseline": 0.2, "autodo-aws": 0.1}}, **other)) == 1
 
 
-def test_a_persons_own_data_are_not_called_distorted(root: Path, add: Add) -> None:
+def test_own_images_are_not_called_distorted(root: Path, add: Add) -> None:
     for method, error in (("baseline", 0.2), ("autodo-aws", 0.1)):
         for distortion in ("1-0.0", "10-0.1"):
             run = make(method, distortion)

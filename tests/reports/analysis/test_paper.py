@@ -41,7 +41,7 @@ def of_split(text: str, split: str) -> str:
 
 
 @pytest.mark.parametrize("row", stated(), ids=lambda row: "-".join(list(row.values())[:6]))
-def test_every_figure_stands_beside_the_run_that_it_is_of(row: dict[str, str]) -> None:
+def test_all_figures_of_the_paper_belong_to_runs_of_its_protocol(row: dict[str, str]) -> None:
     (ours, *_) = [name for name, (theirs, _) in _METHODS.items() if theirs == row["method"]]
     distortion = f"{row['imbalance_ratio']}-{row['noise_ratio']}"
     text = of_split(config(row["dataset"], ours, distortion), SPLITS[row["split"]])
@@ -100,12 +100,12 @@ def test_an_override_has_no_figure(method: str, key: str, value: Any) -> None:
         ("fashion-mnist", "baseline", "1-0.0"),
     ],
 )
-def test_what_the_paper_has_not_has_no_figure(dataset: str, method: str, distortion: str) -> None:
+def test_cells_that_the_paper_lacks_have_no_figure(dataset: str, method: str, distortion: str) -> None:
     assert paper_error(config(dataset, method, distortion)) is None
 
 
 @pytest.mark.parametrize("method", ["baseline", "autodo-aws"])
-def test_a_setting_that_the_protocol_does_not_know_hides_the_figure(method: str) -> None:
+def test_a_setting_unknown_to_the_protocol_hides_the_figure(method: str) -> None:
     settings = json.loads(config("svhn", method))
     assert follows_protocol(settings)
     assert not follows_protocol({**settings, "training": {**settings["training"], "clip": 1.0}})
@@ -113,7 +113,7 @@ def test_a_setting_that_the_protocol_does_not_know_hides_the_figure(method: str)
 
 @pytest.mark.parametrize("method", ["baseline", "autodo-aws"])
 def test_settings_that_were_added_later_have_the_papers_value(method: str) -> None:
-    """One that is not there has its old default, and so hides the figure where the paper has another."""
+    """A missing setting has its old default, which hides the figure if the paper has another value."""
     settings = json.loads(config("svhn", method, "100-0.0"))
     assert follows_protocol(settings)
     older = {name: value for name, value in settings.items() if ADDED.get(name, ...) is not None}
@@ -132,7 +132,7 @@ def test_settings_that_were_added_later_have_the_papers_value(method: str) -> No
 
 
 @pytest.mark.parametrize(("distortion", "shown"), [("1-0.0", True), ("100-0.0", False)])
-def test_another_way_to_make_classes_rare_has_no_figure_where_any_is(distortion: str, shown: bool) -> None:
+def test_another_reduction_of_minority_classes_has_no_figure(distortion: str, shown: bool) -> None:
     assert (paper_error(config("svhn", "baseline", distortion, distortion__minority="class")) is not None) == shown
     assert paper_error(config("svhn", "baseline", distortion)) is not None
 

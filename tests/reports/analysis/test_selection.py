@@ -32,7 +32,7 @@ def runs(root: Path, add: Callable[..., Path]) -> pd.DataFrame:
         ("dataset=digits,model=small-cnn", 9),
     ],
 )
-def test_any_value_of_a_key_and_every_key(runs: pd.DataFrame, text: str, count: int) -> None:
+def test_a_selection_matches_any_value_of_each_key(runs: pd.DataFrame, text: str, count: int) -> None:
     chosen = select(runs, text)
     assert len(chosen) == count
     assert chosen["run_id"].is_unique
@@ -49,6 +49,6 @@ def test_any_value_of_a_key_and_every_key(runs: pd.DataFrame, text: str, count: 
         ("seed=7", "unknown seed '7'; known: 0, 1"),
     ],
 )
-def test_what_is_not_there_is_told(runs: pd.DataFrame, text: str, told: str) -> None:
+def test_unknown_values_are_an_error_with_the_known_ones(runs: pd.DataFrame, text: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told.replace("(", r"\(")):
         select(runs, text)

@@ -20,7 +20,7 @@ from reports.analysis.stats import (
 )
 
 
-def test_constants_are_those_that_the_reports_speak_of() -> None:
+def test_constants_agree_with_the_texts_of_reports() -> None:
     assert (SIGNIFICANT, CONFIDENCE, FEWEST, SAME) == (0.05, 0.95, 3, 1e-9)
 
 
@@ -30,7 +30,7 @@ def test_mean_and_sample_standard_deviation() -> None:
     assert mean_std([]) == (None, None)
 
 
-def test_only_seeds_that_both_have_are_compared() -> None:
+def test_only_common_seeds_are_compared() -> None:
     ours, theirs = {3: 5.0, 0: 1.0, 1: 2.0, 2: math.nan}, {0: 0.5, 2: 1.0, 3: 1.0, 7: 9.0}
     assert differences(ours, theirs).tolist() == [0.5, 4.0]
     assert differences({}, theirs).tolist() == []
@@ -47,11 +47,11 @@ def test_the_paired_t_test_is_scipys() -> None:
 @pytest.mark.parametrize(
     ("paired", "p"), [([], None), ([1.0], None), ([0.0, 0.0], 1.0), ([0.3, 0.3, 0.3 + 1e-12], 0.0), ([-1.0, -1.0], 0.0)]
 )
-def test_without_variance_there_is_an_answer_and_under_two_pairs_none(paired: list[float], p: float | None) -> None:
+def test_p_without_variance_and_under_two_pairs(paired: list[float], p: float | None) -> None:
     assert paired_t_tests([np.array(paired)]) == [p]
 
 
-def test_samples_of_several_sizes_keep_their_places() -> None:
+def test_samples_of_different_sizes_keep_their_order() -> None:
     samples = [np.arange(n) + 0.1 * np.arange(n) ** 2 - 1 for n in (4, 1, 3, 4, 0, 2, 3)]
     assert paired_t_tests(samples) == [paired_t_tests([sample])[0] for sample in samples]
     assert [p is None for p in paired_t_tests(samples)] == [False, True, False, False, True, False, False]
@@ -59,7 +59,7 @@ def test_samples_of_several_sizes_keep_their_places() -> None:
     assert paired_t_tests(equal) == [0.0, *paired_t_tests(samples[:1]), 1.0]
 
 
-def test_more_samples_than_are_resampled_at_once_have_the_intervals_of_each() -> None:
+def test_many_samples_have_the_same_intervals_as_each_alone() -> None:
     samples = list(np.random.default_rng(0).normal(size=(600, 4)))
     together = bootstrap_intervals(samples)
     for i in (0, 255, 256, 257, 511, 512, 599):
@@ -83,14 +83,14 @@ def test_the_interval_is_scipys_bca() -> None:
     assert (low, high) == pytest.approx(tuple(other.confidence_interval), abs=0.1 * (high - low))
 
 
-def test_values_that_are_all_the_same_or_under_three_have_no_interval() -> None:
+def test_constant_samples_and_under_three_values_have_no_interval() -> None:
     assert bootstrap_intervals([np.array([2.0, 2.0, 2.0]), np.array([1.0]), np.array([])]) == [None] * 3
     assert bootstrap_intervals([]) == []
     assert bootstrap_intervals([np.array([1.0, 2.0]), np.array([1.0, 1.0, 2.0])]) == [None, (1.0, 2.0)]
 
 
 @pytest.mark.parametrize("n", COVERAGE)
-def test_intervals_of_few_values_are_as_narrow_as_the_reports_say(n: int) -> None:
+def test_coverage_of_intervals_of_few_values(n: int) -> None:
     rng = np.random.default_rng(n)
     intervals = bootstrap_intervals(list(rng.normal(size=(1500, n))))
     held = np.mean([interval is not None and interval[0] < 0 < interval[1] for interval in intervals])

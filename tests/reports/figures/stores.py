@@ -1,4 +1,4 @@
-"""Stores of made-up results, with every file that figures are made of."""
+"""Synthetic stores with all files that figures need."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from tests.runs import result_row
 
 @dataclasses.dataclass
 class Store:
-    """A store at `root`; what was written of each run, by table and run id."""
+    """A store at `root`, and the columns written for each run, by table and run id."""
 
     root: Path
     classes: Sequence[str] = tuple(f"class {i}" for i in range(10))
@@ -121,5 +121,5 @@ class Store:
         return self.root / kind / f"{run_id}.parquet"
 
     def runs(self) -> pd.DataFrame:
-        """All runs as the report has them."""
+        """All runs, as `named` gives them."""
         return named(load_results(self.root).frame)

@@ -51,8 +51,8 @@ def test_the_worst_class_stands_in_the_caption(store: Store) -> None:
     store.classes = ("cat", "dog")
     store.add(distortion="1-0.0", per_class_accuracy=[0.75, 0.5])
     (figure,) = accuracy_figures(choose(store.runs()), styles(["baseline"]))
-    assert "Worst class, the one of the lowest mean: baseline 50.0 % (dog)." in figure.caption
-    assert "one seed, and so no standard deviation" in figure.caption
+    assert "Worst class (lowest mean): baseline 50.0 % (dog)." in figure.caption
+    assert "one seed, no standard deviation" in figure.caption
     (ax,) = figure.draw().axes
     assert [label.get_text() for label in ax.get_xticklabels()] == ["cat", "dog"]
     assert len(ax.lines) == 0  # nothing is rare without imbalance

@@ -10,10 +10,10 @@ def test_the_most_distorted_cell_of_a_group_is_drawn(store: Store) -> None:
     (choice,) = choose(store.runs())
     assert (choice.distortion, choice.methods) == ("100-0.1", ("baseline",))
     assert choice.title == f"{choice.group}, 100-0.1"
-    assert choice.remark == " Drawn is the most distorted of 4 cells."
+    assert choice.remark == " Only the most distorted of 4 cells is drawn."
 
 
-def test_a_cell_with_something_to_compare_goes_before_a_lonely_method(store: Store) -> None:
+def test_a_cell_with_two_methods_is_preferred(store: Store) -> None:
     store.add("baseline", "100-0.1")
     for method in ("baseline", "mixup"):
         store.add(method, "10-0.1")
@@ -31,7 +31,7 @@ def test_the_best_of_each_family_is_drawn_and_autodo_always(store: Store, monkey
     assert set(choice.runs["name"]) == set(choice.methods)
 
 
-def test_runs_without_a_result_are_no_choice(store: Store) -> None:
+def test_runs_without_a_result_are_ignored(store: Store) -> None:
     store.add()
     runs = store.runs().assign(error_best_val=float("nan"))
     assert choose(runs) == []

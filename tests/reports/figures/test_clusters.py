@@ -45,13 +45,13 @@ def test_neighbours_stay_neighbours() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 8])
 @pytest.mark.parametrize("width", [1, 2, 8])
-def test_few_points_have_places_too(count: int, width: int) -> None:
+def test_few_points_can_be_projected(count: int, width: int) -> None:
     position = project(np.random.default_rng(0).normal(size=(count, width)))
     assert position.shape == (count, 2)
     assert np.isfinite(position).all()
 
 
-def test_points_that_are_all_the_same_have_places_too() -> None:
+def test_equal_points_can_be_projected() -> None:
     assert np.isfinite(project(np.ones((20, 4)))).all()
 
 
@@ -78,7 +78,7 @@ def test_names_in_one_place_do_not_cover_each_other(ax: Axes) -> None:
     assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
 
 
-def test_a_part_of_the_embeddings_is_read(store: Store) -> None:
+def test_a_sample_of_the_embeddings_is_read(store: Store) -> None:
     store.test_images = MOST_POINTS + 500
     run_id = store.add(embeddings=True)
     found, warnings = embeddings(store.root, [run_id], 10)
@@ -91,7 +91,7 @@ def test_a_part_of_the_embeddings_is_read(store: Store) -> None:
 
 
 @pytest.mark.parametrize("bad", [[1.0], [], None, [float("nan")] * 16])
-def test_an_embedding_that_cannot_be_one_is_a_warning(store: Store, bad: list[float] | None) -> None:
+def test_a_damaged_embedding_is_a_warning(store: Store, bad: list[float] | None) -> None:
     run_id = store.add(embeddings=True)
     path = store.path("embeddings", run_id)
     frame = pd.read_parquet(path)
@@ -103,7 +103,7 @@ def test_an_embedding_that_cannot_be_one_is_a_warning(store: Store, bad: list[fl
     assert run_id in warnings[0]
 
 
-def test_the_first_seed_that_kept_them_is_drawn(store: Store) -> None:
+def test_the_first_seed_with_embeddings_is_drawn(store: Store) -> None:
     store.test_images = 60
     store.add(seed=0)
     kept = store.add(seed=1, embeddings=True)

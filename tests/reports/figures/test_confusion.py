@@ -15,7 +15,7 @@ def test_cells_hold_shares_of_their_row_and_counts(ax: Axes) -> None:
     np.testing.assert_allclose(shares[0], [0.75, 0.25, 0])
     assert shares.mask.tolist() == [[False] * 3, [True] * 3, [False] * 3]
     texts = {(text.get_position(), text.get_text()) for text in ax.texts}
-    # A share that rounds to 0 % has its count alone.
+    # A share that rounds to 0 % is not shown.
     wanted = {((0, 0), "75"), ((0, 0), "6"), ((1, 0), "25"), ((1, 0), "2")}
     assert texts == wanted | {((0, 2), "1"), ((2, 2), "100"), ((2, 2), "999")}
     (hatched,) = ax.patches

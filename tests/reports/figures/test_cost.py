@@ -22,7 +22,7 @@ def test_markers_stand_at_cost_and_error_on_a_logarithmic_axis(ax: Axes) -> None
     assert high > 1000
 
 
-def test_names_hide_no_name_and_no_marker(ax: Axes) -> None:
+def test_names_cover_no_name_and_no_marker(ax: Axes) -> None:
     generator = np.random.default_rng(0)
     methods = [
         CostQuality(f"method-{i}", float(1000 * 2 ** generator.normal(0, 0.6)), float(generator.normal(20, 2)), None)
@@ -40,7 +40,7 @@ def test_names_hide_no_name_and_no_marker(ax: Axes) -> None:
 def test_cost_is_relative_to_the_baseline_of_the_same_launch_and_device(store: Store) -> None:
     for seed, (seconds, error) in enumerate([(30.0, 0.25), (50.0, 0.5)]):
         store.add(seed=seed, seconds=seconds, error_best_val=error)
-    # What ran elsewhere is left out, however fast it was.
+    # Runs on another device are left out.
     store.add(seed=2, seconds=1.0, error_best_val=0.375, launch_id="other")
     store.add(seed=3, seconds=1.0, error_best_val=0.375, device="H100")
     store.add("autodo-aws", seconds=60.0, error_best_val=0.125)
@@ -67,7 +67,7 @@ def test_each_split_has_a_baseline_of_its_own(store: Store) -> None:
     assert "1 run of a launch without the baseline in the same split on the same device" in left_out
 
 
-def test_the_caption_says_what_shared_the_machine_and_what_is_left_out(store: Store) -> None:
+def test_the_caption_names_conditions_and_runs_left_out(store: Store) -> None:
     store.add(seconds=10.0)
     store.add("autodo-aws", seconds=20.0, load_average=0.5)
     store.add("mixup", seconds=20.0, resumed=True)
@@ -79,7 +79,7 @@ def test_the_caption_says_what_shared_the_machine_and_what_is_left_out(store: St
     assert "1 run resumed from a checkpoint" in figure.caption
 
 
-def test_costs_that_do_not_compare_make_no_figure(store: Store) -> None:
+def test_runs_without_relative_costs_make_no_figure(store: Store) -> None:
     store.add(seconds=10.0, **dict.fromkeys(records.CONDITIONS))
     store.add("mixup", seconds=20.0, **dict.fromkeys(records.CONDITIONS))
     assert cost_figures(choose(store.runs()), styles(["baseline", "mixup"])) == []

@@ -51,13 +51,13 @@ def test_points_are_counted_by_noise_and_imbalance(store: Store) -> None:
             assert found.magnitude[i, k].tolist() == np.histogram(share, SHARE_EDGES)[0].tolist()
 
 
-def test_what_was_not_learned_is_not_counted(store: Store) -> None:
+def test_values_that_were_not_learned_are_not_counted(store: Store) -> None:
     found = summary(store, store.add("baseline"))
     assert found.size.sum() == store.train_points
     assert (found.weight, found.gate, found.magnitude) == (None, None, None)
 
 
-def test_very_large_weights_are_in_the_last_bin_and_those_that_are_no_number_nowhere(store: Store) -> None:
+def test_very_large_weights_are_in_the_last_bin_and_nan_in_none(store: Store) -> None:
     run_id = store.add("autodo-aws")
     path = store.path("points", run_id)
     frame = pd.read_parquet(path)
@@ -69,7 +69,7 @@ def test_very_large_weights_are_in_the_last_bin_and_those_that_are_no_number_now
 
 
 @pytest.mark.parametrize(("column", "value"), [("label", 10), ("clean_label", -1), ("magnitude", [0.5] * 6)])
-def test_points_that_make_no_sense_are_a_warning(store: Store, column: str, value: object) -> None:
+def test_impossible_points_are_a_warning(store: Store, column: str, value: object) -> None:
     run_id = store.add("autodo-aws")
     path = store.path("points", run_id)
     frame = pd.read_parquet(path)
@@ -127,7 +127,7 @@ def test_methods_that_learn_are_drawn_over_all_seeds(store: Store) -> None:
     ("distortion", "groups"),
     [("1-0.1", ["clean", "wrong"]), ("10-0.1", list(GROUPS))],
 )
-def test_groups_are_those_that_can_be_told_apart(store: Store, distortion: str, groups: list[str]) -> None:
+def test_groups_without_noise_or_imbalance_are_merged(store: Store, distortion: str, groups: list[str]) -> None:
     store.add("autodo-aws", distortion)
     ((figure, _), _) = hyperparameter_figures(store.root, choose(store.runs()))
     legend = [text.get_text() for text in figure.draw().legends[0].get_texts()]

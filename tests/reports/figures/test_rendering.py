@@ -36,7 +36,7 @@ HOSTILE = (
 
 
 def everything(store: Store) -> list[Figure]:
-    """Every figure that a store gives."""
+    """All figures of a store."""
     runs = store.runs()
     choices, looks = choose(runs), styles(runs["name"])
     epochs, _ = load_epochs(store.root, runs["run_id"].tolist(), COLUMNS)
@@ -73,7 +73,7 @@ def test_every_figure_can_be_drawn_without_a_warning(store: Store, classes: Sequ
         assert len(files.smallest[1]) < 400_000
 
 
-def test_a_store_with_one_unfinished_run_gives_what_it_can(store: Store) -> None:
+def test_a_store_with_one_unfinished_run_has_figures(store: Store) -> None:
     run_id = store.add(seed=3)
     for kind in ("epochs", "predictions", "points"):
         store.path(kind, run_id).unlink()
@@ -130,7 +130,7 @@ def test_a_scatter_is_a_picture_within_the_svg(store: Store) -> None:
     assert found.count(b"<path") < 400
 
 
-def test_settings_of_the_machine_change_nothing_and_are_kept(store: Store) -> None:
+def test_users_matplotlib_settings_are_ignored_and_kept(store: Store) -> None:
     store.add()
     figure = everything(store)[0]
     plain = render(figure)
@@ -157,13 +157,13 @@ assert sys.modules["matplotlib.pyplot"].get_fignums() == []
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3], timeout=120)
 
 
-def test_text_of_a_store_is_drawn_as_it_is(ax: Axes) -> None:
+def test_text_of_a_store_is_drawn_literally(ax: Axes) -> None:
     for text in ("$x^2$", "\\$5 and $6", "a_b^c", "{}%s"):
         drawn = ax.text(0, 0, canvas.plain(text))
         assert drawn._preprocess_math(drawn.get_text()) == (text, False)  # type: ignore[attr-defined]
 
 
-def test_names_are_cut_in_the_middle_and_stay_apart() -> None:
+def test_names_are_cut_in_the_middle_and_stay_different() -> None:
     assert canvas.plain("abcdefghij", 5) == "ab…ij"
     labels = canvas.class_labels(HOSTILE)
     assert len(set(labels)) == len(HOSTILE)

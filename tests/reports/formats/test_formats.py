@@ -20,10 +20,10 @@ PERCENT = Column("1-0.0", "%", better="lower")
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_report_looks_as_the_file_shows(name: str) -> None:
+def test_formats_match_their_snapshots(name: str) -> None:
     made, kept = FORMATS[name](REPORT), (SNAPSHOTS / name).read_bytes().decode()
     difference = "\n".join(difflib.unified_diff(kept.splitlines(), made.splitlines(), "kept", "made", lineterm=""))
-    assert made == kept, f"python -m tests.reports.example writes it anew\n{difference}"
+    assert made == kept, f"python -m tests.reports.example writes it again\n{difference}"
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_text_of_a_cell(cell: Cell, common_n: int | None, text: str) -> None:
     assert cell_text(cell, PERCENT, common_n) == text
 
 
-def test_no_figure_is_less_than_the_smallest_that_is_shown() -> None:
+def test_figures_below_the_smallest_are_shown_as_less_than_it() -> None:
     p = Column("p", digits=3, smallest=0.001)
     texts = {0.0: "<0.001", 1e-9: "<0.001", 0.0009996: "<0.001", 0.001: "0.001", 0.0123: "0.012", 1.0: "1.000"}
     assert {value: cell_text(Cell(value, n=4), p, 4) for value in texts} == texts
@@ -53,7 +53,7 @@ def test_no_figure_is_less_than_the_smallest_that_is_shown() -> None:
     assert r"a & \textless{}0.001 \\" in latex.table_latex(table)
 
 
-def test_the_papers_figure_is_as_it_states_it() -> None:
+def test_the_papers_figures_are_shown_as_printed() -> None:
     assert paper_text(Cell(4.0, paper=Reference(6.0, 0.1)), PERCENT) == "6.0 ± 0.10 (−2.00)"
     assert paper_text(Cell(5.999, paper=Reference(6.0)), PERCENT) == "6.0 (+0.00)"
     assert paper_text(Cell(2.5, paper=Reference(2.48)), PERCENT) == "2.48 (+0.02)"
@@ -61,7 +61,7 @@ def test_the_papers_figure_is_as_it_states_it() -> None:
     assert paper_text(Cell(4.0), PERCENT) == ""
 
 
-def test_units_n_and_marks_are_said_once() -> None:
+def test_units_n_and_marks_are_explained_once() -> None:
     assert caption(ERRORS).endswith("over seeds, in %; n in brackets")
     assert caption(DIFFERENCES).endswith("over seeds; n = 4")
     assert legend(ERRORS, "*", "~") == "*: lowest of the column, incomplete cells aside; ~: tied with it"
@@ -96,7 +96,7 @@ def parsed(text: str) -> Cells:
     return found
 
 
-def test_markdown_shows_names_as_they_are_and_bold_and_underlined_marks() -> None:
+def test_markdown_shows_names_literally_and_marks() -> None:
     found = parsed(markdown.table_markdown(ERRORS))
     assert [row[0] for row in found.rows if not row[0].startswith("paper")][1:] == [row.name for row in ERRORS.rows]
     assert found.rows[4][0] == "paper (ours minus it)"
@@ -107,7 +107,7 @@ def test_markdown_shows_names_as_they_are_and_bold_and_underlined_marks() -> Non
     assert {"strong", "ins"} <= found.tags
 
 
-def test_markdown_lists_what_is_known_of_suspects() -> None:
+def test_markdown_lists_suspects() -> None:
     report = Report("r", (), (Section("s", "s", galleries=(GALLERY,)),))
     head, first, second = parsed(markdown.report_markdown(report)).rows
     assert head == ["index", "file", "given label", "proposed label", "score", "weight", "loss"]
@@ -124,7 +124,7 @@ def test_markdown_lists_what_is_known_of_suspects() -> None:
     "text",
     [HOSTILE, "_a_ b_c_d __e__ _", "a\n# b", "- a", "1. a", "+ a", "> a", "    code", "---", "a\n===", "\\", "&lt;"],
 )
-def test_markdown_makes_nothing_of_what_a_store_says(text: str) -> None:
+def test_markdown_escapes_text_of_a_store(text: str) -> None:
     report = Report("t", (text,), (), warnings=(text,), provenance=((text, text),))
     found = parsed(markdown.report_markdown(report))
     assert found.tags == {"h1", "h2", "p", "ul", "li", "strong", "table", "thead", "tbody", "tr", "th", "td"}
@@ -132,8 +132,8 @@ def test_markdown_makes_nothing_of_what_a_store_says(text: str) -> None:
 
 
 @pytest.mark.parametrize("mark", ["\u061c", "\u200e", "\u200f", "\u202e", "\u2066"])
-def test_no_path_turns_the_direction_of_what_stands_after_it(mark: str) -> None:
-    # Paths of images come into a report as they are.
+def test_direction_marks_in_paths_are_escaped(mark: str) -> None:
+    # Paths of images are not escaped before rendering.
     report = Report(f"a{mark}b", (), (), provenance=((mark, f"a{mark}b"),))
     text = markdown.report_markdown(report)
     assert mark not in text
@@ -182,7 +182,7 @@ def test_a_terminal_shows_the_best_without_colours() -> None:
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
-def test_a_terminal_cuts_no_figure_whatever_its_width(width: int) -> None:
+def test_a_terminal_of_any_width_cuts_no_figure(width: int) -> None:
     text = terminal_text(REPORT, width)
     assert max(len(line) for line in text.splitlines() if line.startswith(("│", "┃"))) <= width
     for table in (ERRORS, DIFFERENCES):
@@ -192,7 +192,7 @@ def test_a_terminal_cuts_no_figure_whatever_its_width(width: int) -> None:
     assert "…" not in text
 
 
-def test_a_terminal_obeys_no_name() -> None:
+def test_a_terminal_shows_markup_and_control_characters_literally() -> None:
     table = Table("k", "[red]t[/red]", "c", "m", (PERCENT,), (Row("[bold]x\x1b[31m", (Cell(1.0, None, 1),)),))
     text = terminal_text(Report("r", (), (Section("s", "s", tables=(table,)),)))
     assert "[red]t[/red]" in text
@@ -200,7 +200,7 @@ def test_a_terminal_obeys_no_name() -> None:
 
 
 def unescaped(text: str) -> str:
-    """LaTeX without commands, escaped characters and the braces and ampersands that are meant."""
+    """LaTeX without commands and escaped characters."""
     return re.sub(r"\\(begin|end)\{\w+\*?\}|\\[a-zA-Z]+\*?|\\[^a-zA-Z]|\$\\?[a-z-]*\$", "", text)
 
 
@@ -230,11 +230,11 @@ def test_latex_is_balanced_plain_ascii_and_has_no_bare_special() -> None:
         ("\x00", r"\texttt{U+0000}\allowbreak{}"),
     ],
 )
-def test_latex_prints_text_as_it_is(text: str, escaped: str) -> None:
+def test_latex_escapes_text(text: str, escaped: str) -> None:
     assert latex.escape(text) == escaped
 
 
-def test_latex_has_no_section_whose_words_speak_of_what_is_left_to_the_page() -> None:
+def test_latex_omits_sections_without_tables_or_pictures() -> None:
     said = ("Below are images.",)
     sections = {
         "gallery": Section("a", "Gallery", said, galleries=(GALLERY,)),
@@ -247,7 +247,7 @@ def test_latex_has_no_section_whose_words_speak_of_what_is_left_to_the_page() ->
     assert r"\section*{Picture}" in latex.report_latex(Report("r", (), (sections["picture"],)), {"ranks": "ranks.pdf"})
 
 
-def test_a_minus_is_a_minus_in_every_format() -> None:
+def test_all_formats_have_true_minus_signs() -> None:
     assert "−1.10 \\[−1.30, −0.91\\]" in markdown.table_markdown(DIFFERENCES)
     assert "(−0.01)" in markdown.table_markdown(ERRORS)
     assert "$-$1.10 {[}$-$1.30, $-$0.91]" in latex.table_latex(DIFFERENCES)

@@ -1,4 +1,4 @@
-"""What tests of the page ask of a browser."""
+"""Helpers for tests of the page in a browser."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,7 @@ def wait(chrome: Chrome, condition: Callable[[Chrome], Any]) -> Any:
 
 
 def charts(chrome: Chrome) -> list[WebElement]:
-    """Of the group that is open, once all of them are drawn."""
+    """Charts of the open group, once all are drawn."""
     find(chrome, ".panels")
     chrome.execute_script("document.querySelector('.panels').scrollIntoView({behavior: 'instant'})")
     drawn = "return [...document.querySelectorAll('.chart')].every((c) => c.uplot && c.uplot.status === 1)"
@@ -36,7 +36,7 @@ def charts_in_view(chrome: Chrome) -> list[WebElement]:
 
 
 def shown(chrome: Chrome, chart: WebElement) -> list[str]:
-    """Labels of the curves that a chart shows; a curve's band must go with its line."""
+    """Labels of the curves that a chart shows; the band of a curve is shown only with its line."""
     series = chrome.execute_script("return arguments[0].uplot.series.map((s) => [s.label, s.show])", chart)[1:]
     for i in range(0, len(series), 3):
         assert series[i][1] == series[i + 1][1] == series[i + 2][1]
@@ -44,7 +44,7 @@ def shown(chrome: Chrome, chart: WebElement) -> list[str]:
 
 
 def pixels(chrome: Chrome, chart: WebElement, colour: str) -> int:
-    """How many pixels of a chart have a colour."""
+    """Number of pixels of a chart with a colour."""
     count = """
         const canvas = arguments[0].querySelector("canvas");
         // A copy, because Chromium warns of a canvas that is read.

@@ -1,4 +1,4 @@
-"""A real browser without a window, which opens pages from disk."""
+"""A headless browser that opens pages from disk."""
 
 import os
 import shutil
@@ -46,11 +46,11 @@ def chrome(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Iterato
     for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"):
         options.add_argument(flag)
     options.add_argument("--disable-dev-shm-usage")
-    options.add_argument("--window-size=1500,1100")  # a mouse event beyond the window is lost
+    options.add_argument("--window-size=1500,1100")  # mouse events outside the window are lost
     options.add_argument(f"--user-data-dir={profile}")
     options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    # Both paths are given, so that selenium looks for nothing to download.
+    # With both paths, selenium downloads nothing.
     chrome = Chrome(options, Service(driver))
     yield chrome
     chrome.quit()
@@ -58,17 +58,17 @@ def chrome(tmp_path_factory: pytest.TempPathFactory, downloads: Path) -> Iterato
 
 @pytest.fixture
 def open_page(chrome: Chrome) -> Iterator[Open]:
-    """Opens a file in a window of a width, dark or light, with or without scripts."""
+    """Open a file in a window of a width, dark or light, with or without scripts."""
 
     def opened(path: Path, width: int = 1400, *, dark: bool = False, scripts: bool = True) -> Chrome:
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        still = {"name": "prefers-reduced-motion", "value": "reduce"}  # a click cannot hit what is scrolling
+        still = {"name": "prefers-reduced-motion", "value": "reduce"}  # clicks miss scrolling elements
         chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": [scheme, still]})
         chrome.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not scripts})
         for kind in ("browser", "performance"):
-            chrome.get_log(kind)  # what an earlier page said
+            chrome.get_log(kind)  # clears the log
         chrome.get(path.as_uri())
         return chrome
 

@@ -1,4 +1,4 @@
-"""Made-up reports: one with everything in it that a page can show, and the size of the paper's grid."""
+"""Synthetic reports: one with all parts that a page can show, and one of the size of the paper's grid."""
 
 import io
 import zlib
@@ -36,7 +36,7 @@ QUANTITIES = (("test accuracy", "%"), ("test loss", ""), ("train loss", ""))
 
 
 def errors(key: str = "errors", title: str = "svhn (wrn-28-10, 200 epochs)", methods: Any = METHODS) -> Table:
-    """Every kind of cell: holes, half-filled ones, one seed, best, tied, with and without the paper's value."""
+    """All kinds of cells: holes, incomplete, one seed, best, tied, with and without the paper's value."""
     random = np.random.default_rng(zlib.crc32(key.encode()))
     means = np.round(random.uniform(3, 20, (len(methods), len(DISTORTIONS))), 4)
     best = means[:-1].argmin(axis=0)
@@ -60,12 +60,12 @@ def errors(key: str = "errors", title: str = "svhn (wrn-28-10, 200 epochs)", met
         heading="method",
         columns=tuple(Column(name, "%", 2, "lower") for name in DISTORTIONS),
         rows=tuple(Row(name, tuple(cells)) for name, cells in zip(methods, rows, strict=True)),
-        notes=("Results of different devices stand side by side: A100 (12 runs), H100 (20 runs).",),
+        notes=("Results of different devices are compared: A100 (12 runs), H100 (20 runs).",),
     )
 
 
 def cost(key: str = "cost") -> Table:
-    """Columns of different units, and one in which high is good."""
+    """Columns of different units, one of them with higher values as better."""
     columns = (Column("per run", "h", 1, "lower"), Column("throughput", "images/s", 0, "higher"), Column("runs", "", 0))
     rows = tuple(
         Row(name, (Cell(0.7 * i + 1, 0.1, 4), Cell(9000.0 - 800 * ((i * 3) % 5), 120.0, 4), Cell(4.0, None, 4)))
@@ -75,7 +75,7 @@ def cost(key: str = "cost") -> Table:
 
 
 def panels(groups: int = 4, methods: Any = METHODS, epochs: int = 200, prefix: str = "curves") -> tuple[Panel, ...]:
-    """Learning curves that rise and fall as such curves do."""
+    """Plausible learning curves."""
     random = np.random.default_rng(7)
     made = []
     for g in range(groups):
@@ -108,7 +108,7 @@ def figure(key: str, caption: str, width: float = 9) -> Figure:
 
 
 def clusters(key: str, classes: int = 10) -> Figure:
-    """A picture of six panels of points as a t-SNE has them, half of them wrong: as much as such a figure can hold."""
+    """The largest t-SNE figure: six panels of points, half of them wrong."""
 
     @canvas.styled
     def draw() -> Sheet:
@@ -125,14 +125,14 @@ def clusters(key: str, classes: int = 10) -> Figure:
 
 
 def picture(figure: Figure) -> tuple[str, bytes]:
-    """As SVG."""
+    """A picture as SVG."""
     file = io.BytesIO()
     figure.draw().savefig(file, format="svg")
     return "image/svg+xml", file.getvalue()
 
 
 def png(seed: int, size: int = 28, mode: str = "L") -> bytes:
-    """A small image with something to see."""
+    """A small image."""
     y, x = np.mgrid[:size, :size] / size
     waves = 127 + 127 * np.sin(6 * (x * np.cos(seed) + y * np.sin(seed)) * (1 + seed % 3))
     shades = waves.astype(np.uint8)
@@ -143,7 +143,7 @@ def png(seed: int, size: int = 28, mode: str = "L") -> bytes:
 
 
 def gallery() -> Gallery:
-    """Images of two sizes, without image, damaged, with and without the truth; more than fit before the fold."""
+    """Suspects with images of two sizes, damaged or without one, with and without the truth; more than are unfolded."""
     names = ("T-shirt/top", "trouser", "pullover", SCRIPT, "ankle boot")
     suspects = []
     for i in range(40):
@@ -167,7 +167,7 @@ def gallery() -> Gallery:
 
 
 def rich() -> Report:
-    """All that a page can show, with hostile strings wherever a store's content can stand."""
+    """All parts of a page, with hostile text in place of all content of a store."""
     return Report(
         title="paper-small: AutoDO against eight methods",
         summary=(
@@ -211,7 +211,7 @@ def rich() -> Report:
 
 
 def paper_grid() -> Report:
-    """As large as 3 datasets x 4 distortions x 8 methods over 200 epochs."""
+    """A report of the size of 3 datasets x 4 distortions x 8 methods over 200 epochs."""
     methods = METHODS[:8]
     return Report(
         "full grid",

@@ -1,4 +1,4 @@
-"""What the page says, and what it may ask of a browser."""
+"""Content of the page, and what its policy allows."""
 
 import base64
 import dataclasses
@@ -47,7 +47,7 @@ def test_the_policy_allows_only_the_styles_and_scripts_of_the_page(page: Element
         assert rules[rule].split() == [f"'sha256-{value}'" for value in hashes]
 
 
-def test_nothing_outside_the_page_is_named(page: Element) -> None:
+def test_the_page_refers_to_nothing_outside(page: Element) -> None:
     for element in page:
         for name, value in element.attributes.items():
             assert not name.startswith("on"), f"{name} would be a script"
@@ -60,7 +60,7 @@ def test_nothing_outside_the_page_is_named(page: Element) -> None:
         assert not re.search(r"@import|url\(", style.text)
 
 
-def test_what_comes_from_a_store_is_text(page: Element) -> None:
+def test_text_of_a_store_is_escaped(page: Element) -> None:
     known = {"a", "aside", "b", "body", "button", "code", "dd", "details", "div", "dl", "dt", "fieldset"}
     known |= {"figcaption", "figure", "h1", "h2", "h3", "head", "header", "html", "i", "img", "input", "label"}
     known |= {"legend", "li", "line", "link", "main", "meta", "nav", "noscript", "ol", "option", "p", "pre", "script"}
@@ -75,7 +75,7 @@ def test_what_comes_from_a_store_is_text(page: Element) -> None:
     assert any(e.attributes["alt"] == f"Accuracy of each class; the last is called {SCRIPT}" for e in page.all("img"))
 
 
-def test_headings_are_in_order_and_anchors_are_there_once(page: Element) -> None:
+def test_headings_are_in_order_and_anchors_are_unique(page: Element) -> None:
     assert page.all("html")[0].attributes["lang"] == "en"
     levels = [int(e.tag[1]) for e in page if re.fullmatch("h[1-6]", e.tag)]
     assert levels[0] == 1
@@ -98,7 +98,7 @@ def test_every_section_is_in_the_contents(page: Element) -> None:
     assert links[-1] == "How it was made"
 
 
-def test_cells_say_mean_std_seeds_the_paper_and_the_difference() -> None:
+def test_cells_show_mean_std_seeds_and_the_papers_figure() -> None:
     rows = {
         "full": ("6.57 ± 0.21", Cell(6.574, 0.206, 4, 4)),
         "best": ("★best: 3.10 ± 0.20", Cell(3.1, 0.2, 4, 4, best=True)),
@@ -121,28 +121,28 @@ def test_cells_say_mean_std_seeds_the_paper_and_the_difference() -> None:
     )
 
 
-def test_where_no_number_of_seeds_is_common_every_cell_has_its_own() -> None:
+def test_without_a_common_number_of_seeds_each_cell_shows_its_own() -> None:
     page, texts = one_column({"four": Cell(5.0, 1.0, 4, 4), "six": Cell(5.0, 1.0, 6, 4)})
     assert texts == {"four": "(4) 5.00 ± 1.00", "six": "(6) 5.00 ± 1.00"}
     assert page.all("p", "caption")[0].text == "Errors, in\u00a0%; n in brackets."
 
 
 def one_column(cells: dict[str, Cell]) -> tuple[Element, dict[str, str]]:
-    """A page with these cells under each other, and the text of each."""
+    """Texts of these cells, one below the other on a page."""
     rows = tuple(Row(name, (cell,)) for name, cell in cells.items())
     table = Table("t", "t", "errors", "method", (reports.Column("x", "%"),), rows)
     page = render(Section("s", "s", tables=(table,)))
     return page, {row.all("th")[0].text: row.all("td")[0].text.strip() for row in page.all("tbody")[0].all("tr")}
 
 
-def test_a_sign_is_explained_where_it_stands_and_not_elsewhere(page: Element) -> None:
+def test_marks_are_explained_in_tables_that_have_them(page: Element) -> None:
     (notes,) = page.one(id="errors").all("div", "notes")
     for word in ("★: lowest", "underlined", "incomplete cells aside"):
         assert word in notes.text
     assert page.one(id="cost").all("div", "notes") == []
 
 
-def test_a_note_of_several_tables_stands_once_and_each_of_them_says_which() -> None:
+def test_a_shared_note_is_shown_once_and_referred_to_by_number() -> None:
     notes = {"a": ("of all", "of a & b"), "b": ("of all", "of a & b"), "c": ("of c", "of all"), "d": ()}
     tables = tuple(dataclasses.replace(reports.cost(key), notes=own) for key, own in notes.items())
     page = render(Section("s", "s", tables=tables))
@@ -170,7 +170,7 @@ def test_a_note_of_several_tables_stands_once_and_each_of_them_says_which() -> N
         ((0.99999991, 0.99999992), []),
     ],
 )
-def test_a_score_has_six_digits_and_is_left_out_where_all_are_the_same(scores: tuple, shown: list[str]) -> None:
+def test_a_score_has_six_digits_and_is_left_out_if_all_share_it(scores: tuple, shown: list[str]) -> None:
     gallery = reports.gallery()
     given = zip(gallery.suspects, scores, strict=False)
     suspects = tuple(dataclasses.replace(suspect, score=score) for suspect, score in given)
@@ -192,7 +192,7 @@ def test_heads_are_buttons_and_name_units_that_differ(page: Element) -> None:
     assert all(head.all("button") and head.attributes["aria-sort"] == "none" for head in heads)
 
 
-def test_curves_are_there_in_numbers_that_a_screen_can_show(page: Element) -> None:
+def test_curves_have_few_digits(page: Element) -> None:
     (script,) = page.one(id="section-learning-curves").all("script")
     found = json.loads(script.text)
     assert [method["name"] for method in found["methods"]] == list(METHODS)
@@ -220,7 +220,7 @@ def test_curves_over_different_epochs_are_aligned() -> None:
     assert [c["std"] for c in data["curves"]] == [[None] * 4, [None] * 4]
 
 
-def test_suspects_show_what_is_known_and_a_place_where_no_image_is(page: Element) -> None:
+def test_suspects_show_known_values_and_a_placeholder_for_a_missing_image(page: Element) -> None:
     suspects = page.one(id="suspects").all("li", "suspect")
     given = reports.gallery().suspects
     assert len(suspects) == len(given)
@@ -246,7 +246,7 @@ def test_of_many_tables_the_first_are_shown_and_the_others_folded(page: Element)
     assert page.one(id="section-test-error").all("details") == []
 
 
-def test_many_warnings_are_folded_and_few_are_not(page: Element) -> None:
+def test_only_many_warnings_are_folded(page: Element) -> None:
     (warnings,) = page.all("aside")
     assert warnings.all("h2")[0].text == "12 warnings"
     assert len(warnings.all("li")) == 12
@@ -256,7 +256,7 @@ def test_many_warnings_are_folded_and_few_are_not(page: Element) -> None:
     assert few.all("aside")[0].all("details") == []
 
 
-def test_an_empty_report_is_a_page_without_what_it_does_not_need() -> None:
+def test_an_empty_report_has_only_the_scripts_it_needs() -> None:
     page = render()
     assert page.all("h1")[0].text == "title"
     assert "uPlot" not in page.text
@@ -289,7 +289,7 @@ def test_the_paper_grid_fits_into_five_megabytes_with_pictures_of_its_embeddings
     assert len(page.encode()) < 5_000_000
 
 
-def test_an_anchor_that_would_stand_twice_is_refused() -> None:
+def test_duplicate_anchors_are_refused() -> None:
     table = reports.cost()
     with pytest.raises(AssertionError, match=r"stand twice: \['cost'\]"):
         render(Section("s", "s", tables=(table, table)))

@@ -43,11 +43,11 @@ def test_the_page_opens_without_error_request_or_alert(rich_page: Path, open_pag
 
 
 @pytest.mark.parametrize("width", [320, 390, 768, 1400])
-def test_nothing_sticks_out(rich_page: Path, open_page: Open, width: int) -> None:
+def test_nothing_is_wider_than_the_window(rich_page: Path, open_page: Open, width: int) -> None:
     chrome = open_page(rich_page, width)
     charts_in_view(chrome)
     assert chrome.execute_script("return innerWidth") == width
-    # As wide as the window without its scroll bar.
+    # The width of the window without its scroll bar.
     sizes = "const page = document.scrollingElement; return [page.scrollWidth, page.clientWidth]"
     assert len(set(chrome.execute_script(sizes))) == 1
     chrome.execute_script("for (const fold of document.querySelectorAll('details')) fold.open = true")
@@ -66,7 +66,7 @@ def test_the_card_of_a_picture_is_no_wider_than_it_needs(rich_page: Path, open_p
 
 
 def test_text_can_be_read_in_light_and_dark(rich_page: Path, open_page: Open) -> None:
-    """WCAG 2.1 AA, 1.4.3: 4.5 for text, on what lies behind it."""
+    """WCAG 2.1 AA, 1.4.3: a contrast of 4.5 for text on its background."""
     from tests.reports.html.contrast import contrast_ratio
 
     pairs = """
@@ -137,7 +137,7 @@ def test_paper_has_every_fold_and_chart_on_white(rich_page: Path, open_page: Ope
     assert errors(chrome) == []
 
 
-def test_the_list_of_suspects_is_saved_as_it_is(rich_page: Path, open_page: Open, downloads: Path) -> None:
+def test_the_list_of_suspects_is_saved_unchanged(rich_page: Path, open_page: Open, downloads: Path) -> None:
     chrome = open_page(rich_page)
     find(chrome, "#suspects .save button").click()
     path = downloads / "suspects.csv"
@@ -154,7 +154,7 @@ def test_the_list_of_suspects_is_saved_as_it_is(rich_page: Path, open_page: Open
     assert [row["wrong"] for row in found] == [{True: "true", False: "false", None: ""}[s.wrong] for s in given]
 
 
-def test_the_focus_is_seen_and_the_contents_can_be_skipped(rich_page: Path, open_page: Open) -> None:
+def test_the_focus_is_visible_and_the_contents_can_be_skipped(rich_page: Path, open_page: Open) -> None:
     chrome = open_page(rich_page)
     find(chrome, "body").send_keys(Keys.TAB)
     skip = chrome.switch_to.active_element
@@ -174,7 +174,7 @@ def test_a_link_into_a_fold_opens_it(rich_page: Path, open_page: Open) -> None:
     wait(chrome, lambda c: 0 <= c.execute_script(top) < 100)
 
 
-def test_the_note_of_several_tables_is_found_by_its_number(rich_page: Path, open_page: Open) -> None:
+def test_links_lead_to_shared_notes(rich_page: Path, open_page: Open) -> None:
     chrome = open_page(rich_page, 390)
     find(chrome, "#errors .notes a").click()
     note = find(chrome, "#section-test-error-note-1")

@@ -15,7 +15,7 @@ from tests.reports.html.reports import METHODS, SCRIPT
 
 
 def rows(chrome: Chrome, key: str) -> list[str]:
-    """Names of the rows that are to be seen, from top to bottom."""
+    """Names of the visible rows, from top to bottom."""
     seen = """
         return [...document.querySelectorAll(arguments[0])]
           .filter((e) => e.checkVisibility({ visibilityProperty: true }) && e.getBoundingClientRect().height > 0)
@@ -30,7 +30,7 @@ def head(chrome: Chrome, key: str, column: int) -> WebElement:
 
 
 def expected_order(table: Table, column: int, reverse: bool = False) -> list[str]:
-    """Names by mean, those without one last in the order of the table."""
+    """Names by mean; those without one come last, in the order of the table."""
     known = [row for row in table.rows if row.cells[column].mean is not None]
     holes = [row.name for row in table.rows if row.cells[column].mean is None]
     known.sort(key=lambda row: row.cells[column].mean or 0, reverse=reverse)
@@ -54,7 +54,7 @@ def test_a_click_sorts_a_column_and_holes_are_last(rich_page: Path, open_page: O
     assert errors(chrome) == []
 
 
-def test_keys_sort_a_column_by_name_and_by_what_is_better(rich_page: Path, open_page: Open) -> None:
+def test_columns_are_sorted_by_keyboard(rich_page: Path, open_page: Open) -> None:
     chrome = open_page(rich_page)
     find(chrome, "#cost .scroll").send_keys(Keys.TAB)
     focused = chrome.switch_to.active_element
@@ -73,7 +73,7 @@ def test_keys_sort_a_column_by_name_and_by_what_is_better(rich_page: Path, open_
     assert rows(chrome, "cost") == expected_order(reports.cost(), 1, reverse=True)
 
 
-def test_a_filter_leaves_the_rows_that_have_every_word(rich_page: Path, open_page: Open) -> None:
+def test_a_filter_keeps_rows_with_all_words(rich_page: Path, open_page: Open) -> None:
     chrome = open_page(rich_page)
     box, status = find(chrome, "#errors input"), find(chrome, "#errors [role=status]")
     box.send_keys("AutoDO aws")
@@ -91,7 +91,7 @@ def test_a_filter_leaves_the_rows_that_have_every_word(rich_page: Path, open_pag
     assert rows(chrome, "errors") == [SCRIPT]
 
 
-def test_a_filter_is_there_where_one_look_does_not_take_in_all_rows(rich_page: Path, open_page: Open) -> None:
+def test_only_long_tables_have_a_filter(rich_page: Path, open_page: Open) -> None:
     chrome = open_page(rich_page)
     filters = chrome.execute_script(
         "return [...document.querySelectorAll('.table')].map((t) => [t.querySelector('tbody').rows.length,"

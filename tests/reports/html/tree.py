@@ -1,4 +1,4 @@
-"""A page as a tree of elements, read as a browser reads it: no element comes from escaped text."""
+"""A page as a tree of elements, parsed as by a browser."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ class Element:
     children: list["Element | str"] = dataclasses.field(default_factory=list)
 
     def __iter__(self) -> Iterator["Element"]:
-        """This one and all below it, in the order of the page."""
+        """This element and all below it, in the order of the page."""
         yield self
         for child in self.children:
             if isinstance(child, Element):
@@ -25,7 +25,7 @@ class Element:
         return "".join(child if isinstance(child, str) else child.text for child in self.children)
 
     def all(self, tag: str, name: str | None = None) -> list["Element"]:
-        """Elements of a tag, of a class if one is named."""
+        """Elements with a tag and, if given, a class."""
         return [e for e in self if e.tag == tag and (name is None or name in (e.attributes.get("class") or "").split())]
 
     def one(self, **attributes: str) -> "Element":

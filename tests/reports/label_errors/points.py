@@ -1,4 +1,4 @@
-"""Points tables that nobody trained."""
+"""Synthetic points tables."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ NAMES = ("cat", "dog", "bird")
 
 
 def points_table(probabilities: np.ndarray, given: Any, clean: Any = None, **columns: Any) -> pa.Table:
-    """The table of a network with these probabilities [N, C]; all that is not given was not learned."""
+    """The table of a network with these probabilities [N, C]; columns that are not given were not learned."""
     given = np.asarray(given)
     kept = min(probabilities.shape[1], records.TOP_CLASSES)
     top = np.argsort(-probabilities, axis=1, kind="stable")[:, :kept]
@@ -31,7 +31,7 @@ def points_table(probabilities: np.ndarray, given: Any, clean: Any = None, **col
 
 
 def random_table(n: int = 200, classes: int = 5, seed: int = 0, **columns: Any) -> pa.Table:
-    """A network that is right more often than not, on labels of which a fifth are wrong."""
+    """The table of a fairly good network; a fifth of the labels are wrong."""
     draw = np.random.default_rng(seed)
     clean = draw.integers(classes, size=n)
     given = np.where(draw.random(n) < 0.2, draw.integers(classes, size=n), clean)
@@ -41,6 +41,6 @@ def random_table(n: int = 200, classes: int = 5, seed: int = 0, **columns: Any) 
 
 
 def learned(n: int, classes: int, seed: int = 1) -> dict[str, Any]:
-    """Weights and soft labels as a method learns them."""
+    """Random weights and soft labels."""
     draw = np.random.default_rng(seed)
     return {"weight": draw.random(n), "soft_label": draw.dirichlet(np.ones(classes), n).tolist()}

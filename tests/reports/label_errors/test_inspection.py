@@ -24,7 +24,7 @@ Store = Callable[..., str]
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """Writes a run that is done: `store(points, run)`; its id."""
+    """Write a finished run by `store(points, run)`; returns its id."""
 
     def write(points: Any = None, run: RunConfig | None = None, **values: Any) -> str:
         run = run or make()
@@ -98,7 +98,7 @@ def test_class_names_are_no_formulas_and_paths_still_open(tmp_path: Path, store:
         ("s3://bucket/list.csv", "cat/1.png", "s3://bucket/cat/1.png"),
     ],
 )
-def test_a_path_is_what_opens_the_file(dataset_path: str | None, source: str, path: str) -> None:
+def test_paths_open_the_files(dataset_path: str | None, source: str, path: str) -> None:
     assert path_of(source, image_folder(dataset_path)) == path
 
 
@@ -110,7 +110,7 @@ def test_the_folder_is_that_of_the_runs_dataset(tmp_path: Path, store: Store) ->
     assert {suspect.source for suspect in damaged.gallery.suspects} == {"1.png"}
 
 
-def test_pictures_from_elsewhere_come_before_thumbnails(tmp_path: Path, store: Store) -> None:
+def test_given_pictures_are_preferred_to_thumbnails(tmp_path: Path, store: Store) -> None:
     run_id = store(random_table(thumbnail=[b"old"] * 200))
     found = inspect_run(tmp_path, run_id, top=2, pictures=lambda shown: {int(shown.index[0]): b"new"})
     assert [suspect.image for suspect in found.gallery.suspects] == [b"new", b"old"]

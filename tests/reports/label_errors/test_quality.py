@@ -12,26 +12,26 @@ from tests.reports.label_errors.points import learned, random_table
 
 
 def auroc(key: np.ndarray, wrong: np.ndarray) -> float:
-    """Over all pairs of a wrong and a right label; half a point for equal keys."""
+    """AUROC as the mean over all pairs of a wrong and a right label; equal keys count half."""
     pairs = [(a > b) + 0.5 * (a == b) for a, b in itertools.product(key[wrong], key[~wrong])]
     return float(np.mean(pairs))
 
 
 def precision(key: np.ndarray, wrong: np.ndarray) -> float:
-    """The mean over every order of the points that has the higher key first."""
+    """Mean over all orders of the points with higher keys first."""
     orders = [order for order in itertools.permutations(range(len(key))) if (np.diff(key[list(order)]) <= 0).all()]
     return float(np.mean([wrong[list(order[: wrong.sum()])].mean() for order in orders]))
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_quality_is_that_of_all_pairs_and_all_orders(seed: int) -> None:
+def test_quality_agrees_with_all_pairs_and_all_orders(seed: int) -> None:
     draw = np.random.default_rng(seed)
     key, wrong = draw.integers(4, size=7).astype(float), np.arange(7) < 3
     found = detection_quality(key, wrong)
     assert found == pytest.approx((auroc(key, wrong), precision(key, wrong)))
 
 
-def test_a_key_that_says_nothing_is_as_good_as_chance() -> None:
+def test_a_constant_key_is_as_good_as_chance() -> None:
     assert detection_quality(np.ones(10), np.arange(10) < 2) == pytest.approx((0.5, 0.2))
 
 
@@ -54,8 +54,9 @@ def test_quality_compares_keys_with_the_changed_labels() -> None:
 
 
 def test_the_table_marks_the_best_and_puts_it_first() -> None:
-    table = quality_table(qualities_of(random_table(**learned(200, 5))), wrong=35, points=200)
-    assert table.title == "35 of 200 labels are known to be wrong"
+    points = random_table(**learned(200, 5))
+    table = quality_table(qualities_of(points), read_signals(points.to_batches(), 5))
+    assert table.title == "32 of 200 labels are known to be wrong"
     assert table.rows[0].cells[1].best
     for column in range(2):
         means = {row.name: row.cells[column].mean for row in table.rows}

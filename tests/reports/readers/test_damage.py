@@ -132,11 +132,11 @@ def test_two_files_that_claim_one_run_count_once(root: Path, add: Add) -> None:
     first = add(make(seed=0), error_best_val=0.1)
     renamed = first.with_stem("x" + first.stem)
     renamed.write_bytes(first.read_bytes())
-    rewrite(renamed, run_id=renamed.stem, error_best_val=0.9)  # the copy knows its new name
+    rewrite(renamed, run_id=renamed.stem, error_best_val=0.9)  # the copy contains its new name
     results = load_results(root)
     assert results.frame["error_best_val"].tolist() == [0.1]
     assert results.warnings == (
-        f"{renamed}: left out: it claims to be the run of {first.stem} too; delete it and launch the grid again",
+        f"{renamed}: left out: it claims to be the same run as {first.stem}; delete it and launch the grid again",
     )
 
 
@@ -148,8 +148,8 @@ def test_control_characters_are_escaped(root: Path, add: Add) -> None:
     assert results.frame["device"][0] == "gpu\\x00"
     (warning,) = results.warnings
     assert warning == (
-        f"{path}: its class_names holds control characters, which are spelt out; "
-        "its device holds control characters, which are spelt out"
+        f"{path}: its class_names holds control characters, which are escaped; "
+        "its device holds control characters, which are escaped"
     )
 
 
@@ -381,7 +381,7 @@ def test_an_empty_table_is_left_out(root: Path) -> None:
     assert warnings == (f"{path}: left out: it holds 0 rows; delete it and launch the grid again",)
 
 
-def test_a_folder_that_cannot_be_listed_is_one_line(root: Path, outside: Path) -> None:
+def test_a_folder_that_cannot_be_listed_is_one_warning(root: Path, outside: Path) -> None:
     (root / "points").symlink_to(outside)
     found, (warning,) = reduce_runs(root, "points", ["r"], ["label"], len)
     assert found == {}

@@ -39,7 +39,7 @@ def test_an_empty_store_has_no_rows(root: Path) -> None:
     assert load_results(root).frame.empty
 
 
-def test_a_store_without_results_is_one_line(tmp_path: Path) -> None:
+def test_a_store_without_results_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="results: cannot be read: No such file or directory"):
         load_results(tmp_path)
 
@@ -81,7 +81,7 @@ def test_a_damaged_file_is_named_and_left_out(root: Path, add: Add, damage: Call
 
 @pytest.mark.parametrize("column", ["error_best_val", "error_last", "error_best_test"])
 @pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
-def test_a_result_without_an_error_is_named_and_left_out(
+def test_a_result_without_an_error_rate_is_named_and_left_out(
     root: Path, add: Add, column: str, value: float | None
 ) -> None:
     add(make(seed=0), error_best_val=0.1)
@@ -148,6 +148,6 @@ def test_epochs_come_from_a_store_of_objects(
     assert far["test_error"].tolist() == read["test_error"].tolist()
 
 
-def test_a_store_of_objects_that_is_not_there_is_one_line(bucket: str) -> None:
+def test_a_missing_object_store_is_an_error_of_one_line(bucket: str) -> None:
     with pytest.raises(StoreError, match=f"{bucket}/none/results: cannot be read: No such file or directory"):
         load_results(f"{bucket}/none")

@@ -1,4 +1,4 @@
-"""What tables must show, computed another way: pandas' groupby over the list of runs, with no code of reports."""
+"""Expected figures of tables, computed by pandas' groupby without code of reports."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -56,7 +56,7 @@ def shown(tables: Iterable[Table], column: str | None = None) -> dict[tuple[str,
 def agree(
     tables: Iterable[Table], rows: Rows, value: Callable[[Mapping[str, Any]], float], column: str | None = None
 ) -> None:
-    """Fails unless the tables show what pandas finds, cell for cell."""
+    """Assert that all cells of the tables agree with pandas."""
     expected, found = by_cell(rows, value), shown(tables, column)
     assert found.keys() == expected.keys()
     for key, figures in expected.items():

@@ -112,7 +112,7 @@ def test_nothing_is_best_while_an_incomplete_row_is_ahead_on_common_seeds(
         samples = {("a", "a"): {0: 9.0, 1: 1.0}, ("b", "a"): {0: 7.0, 1: 2.0}, ("short", "a"): {0: math.nan, 1: value}}
         made = cells.rows(["a", "b", "short"], [column], samples, known=True)
         found = [row.name for row in made if row.cells[0].best]
-        note = "Nothing is marked in a: a method that lacks seeds is ahead on those that it has."
+        note = "Nothing is marked in a: a method with missing seeds is ahead on the seeds that it has."
         assert found == ([] if value == ahead else [best])
         assert (note in cells.mark_notes(made, [column])) == (value == ahead)
 

@@ -85,7 +85,7 @@ def test_columns_are_named_as_grids_spell_them(root: Path, add: Add) -> None:
     assert tuple(column.name for column in table(root).columns) == names
 
 
-def test_holes_are_shown_with_what_should_be_there(root: Path, add: Add) -> None:
+def test_holes_show_the_expected_number_of_seeds(root: Path, add: Add) -> None:
     expected = [make(m, d, s) for m in ("baseline", "autodo-aws") for d in ("1-0.0", "10-0.1") for s in (0, 1)]
     add(expected[0], error_best_val=0.1)
     add(expected[2], error_best_val=0.2)
@@ -94,14 +94,14 @@ def test_holes_are_shown_with_what_should_be_there(root: Path, add: Add) -> None
     assert texts(result) == {"baseline": ["10.00 (1/2)", "20.00 ± 0.00"], "autodo-aws": ["– (0/2)", "– (0/2)"]}
 
 
-def test_without_expectations_a_hole_is_only_a_hole(root: Path, add: Add) -> None:
+def test_without_expected_runs_a_hole_has_no_number(root: Path, add: Add) -> None:
     add(make("baseline", "1-0.0"), error_best_val=0.1)
     add(make("autodo-aws", "10-0.1"), error_best_val=0.1)
     result = table(root)
     assert texts(result) == {"baseline": ["10.00", "–"], "autodo-aws": ["–", "10.00"]}
 
 
-def test_results_beyond_a_grid_are_not_missing_anywhere(root: Path, add: Add) -> None:
+def test_results_outside_the_grid_count_too(root: Path, add: Add) -> None:
     for seed in range(3):
         add(make(seed=seed), error_best_val=0.1)
     assert table(root, [make(seed=0)]).rows[0].cells[0] == Cell(10.0, 0.0, n=3, expected=3)
@@ -121,7 +121,7 @@ def test_splits_and_variants_are_rows_of_their_own(root: Path, add: Add) -> None
     ]
 
 
-def test_what_makes_a_method_is_no_part_of_the_recipe(root: Path, add: Add) -> None:
+def test_settings_of_a_method_are_not_part_of_the_recipe(root: Path, add: Add) -> None:
     methods = ("baseline", "randaugment", "ldam-drw", "finetune-head-on-val", "train+val", "autodo-aws")
     for method in methods:
         add(make(method), error_best_val=0.1)
@@ -132,7 +132,7 @@ def test_what_makes_a_method_is_no_part_of_the_recipe(root: Path, add: Add) -> N
     assert {row.name for row in table(root).rows} >= {"randaugment, policy.draws=1", "randaugment, policy.draws=3"}
 
 
-def test_variants_are_told_by_every_setting_that_differs(root: Path, add: Add) -> None:
+def test_variants_are_named_by_all_settings_that_differ(root: Path, add: Add) -> None:
     for overrides in (
         {},
         {"points.learn": ["weight"], "method.loss": "cross-entropy"},
@@ -150,7 +150,7 @@ def test_variants_are_told_by_every_setting_that_differs(root: Path, add: Add) -
     ]
 
 
-def test_recipes_are_never_mixed_and_are_told_apart_by_their_titles(root: Path, add: Add) -> None:
+def test_recipes_are_separate_tables_with_different_titles(root: Path, add: Add) -> None:
     add(make(), error_best_val=0.1)
     add(make(overrides={"training.epochs": 5, "training.lr": 0.5}), error_best_val=0.5)
     add(make(overrides={"dataset.subsample": 100}), error_best_val=0.9)
@@ -162,7 +162,7 @@ def test_recipes_are_never_mixed_and_are_told_apart_by_their_titles(root: Path, 
     }
 
 
-def test_what_read_the_test_images_is_shown_and_never_the_best(root: Path, add: Add) -> None:
+def test_runs_of_test_as_val_are_never_the_best(root: Path, add: Add) -> None:
     for seed in range(2):
         add(make("baseline", seed=seed), error_best_val=0.3 + seed / 100)
         add(make("autodo-aws", seed=seed), error_best_val=0.2 + seed / 100)
@@ -199,7 +199,7 @@ def test_kinds_of_imbalance_are_never_pooled_and_are_named(root: Path, add: Add)
     assert [choice.runs["distortion"].unique().tolist() for choice in choose(frame)] == [["10-0.1 (total)"]]
 
 
-def test_old_variants_are_named_by_what_they_meant(root: Path, add: Add) -> None:
+def test_variants_of_older_defaults_are_named_by_their_settings(root: Path, add: Add) -> None:
     add(make("autodo-aws", protocol=1), error_best_val=0.2)
     add(make("autodo-aws"), error_best_val=0.1)
     assert {row.name for row in table(root).rows} == {

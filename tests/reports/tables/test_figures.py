@@ -1,4 +1,4 @@
-"""Every figure of every table equals an independent computation."""
+"""All figures of all tables equal an independent computation."""
 
 import math
 from typing import Any
@@ -41,7 +41,7 @@ def frame(rows: list[Any]) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def with_holes(rows: list[Any]) -> pd.DataFrame:
-    """The same, where a grid tells which runs are missing."""
+    """The same, with the missing runs of the grid."""
     return synthetic.results(rows, expected_rows(run for run, _ in synthetic.grid()))
 
 
@@ -156,7 +156,7 @@ def test_best_and_tied(rows: list[Any], frame: pd.DataFrame, with_holes: pd.Data
     assert set(found.values()) == {"best", ""}  # these methods are far apart
 
 
-def test_close_methods_are_tied_and_far_ones_not() -> None:
+def test_only_close_methods_are_tied() -> None:
     rows = synthetic.grid(("svhn",), ("1-0.0",), {"baseline": 0.1, "randaugment": 0.101, "autodo-a": 0.3})
     (table,) = error_tables(synthetic.results(rows))
     found = {row.name: (row.cells[0].best, row.cells[0].tied) for row in table.rows}
@@ -200,7 +200,7 @@ def test_differences(rows: list[Any], frame: pd.DataFrame, with_holes: pd.DataFr
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 3])
-def test_under_three_pairs_there_is_no_interval_and_a_note_says_so(seeds: int) -> None:
+def test_under_three_pairs_a_note_replaces_the_interval(seeds: int) -> None:
     rows = synthetic.grid(("svhn",), ("1-0.0",), {"baseline": 0.3, "autodo-a": 0.1}, seeds=seeds)
     table = difference_tables(synthetic.results(rows))[0]
     (cell,) = (row.cells[0] for row in table.rows)
@@ -214,14 +214,14 @@ def test_under_three_pairs_there_is_no_interval_and_a_note_says_so(seeds: int) -
     assert ("about 72 with 3 seeds" in notes) == (seeds == 3)
 
 
-def test_no_differences_from_a_baseline_that_is_not_there() -> None:
+def test_without_a_baseline_there_are_only_differences_from_the_best() -> None:
     rows = synthetic.grid(("svhn",), ("1-0.0",), {"autodo-a": 0.2, "autodo-aws": 0.1})
     (only,) = difference_tables(synthetic.results(rows))
     assert "minus that of the best" in only.caption
     assert difference_tables(synthetic.results(rows[:4])) == []  # nothing to compare it with
 
 
-def test_where_all_train_on_val_too_so_does_the_baseline() -> None:
+def test_the_baseline_of_the_union_split_is_used_if_it_is_the_only_one() -> None:
     rows = synthetic.grid(("svhn",), ("1-0.0",), {"baseline": 0.2, "autodo-aws": 0.1}, split="union")
     from_baseline, _ = difference_tables(synthetic.results(rows))
     assert "minus that of the baseline" in from_baseline.caption
@@ -257,10 +257,10 @@ def test_ranks_over_complete_cells(rows: list[Any], frame: pd.DataFrame, with_ho
     assert [row.cells[1].mean for row in table.rows][1:] == pytest.approx(list(found.p_values[0, 1:]))
     text = " ".join(rank_sentences(found))
     assert "3 methods over 4 cells of 2 groups" in text
-    assert "Not compared, for want of complete cells: autodo-aws." in text
+    assert "Not compared, because too few of their cells are complete: autodo-aws." in text
 
 
-def test_a_p_is_never_shown_as_zero() -> None:
+def test_small_p_values_are_not_shown_as_zero() -> None:
     distortions = [f"{ratio}-{noise}" for ratio in (1, 10, 50, 100) for noise in ("0.0", "0.1", "0.2")]
     rows = synthetic.grid(distortions=distortions, methods={"baseline": 0.3, "autodo-a": 0.2, "autodo-aws": 0.1})
     frame = synthetic.results(rows)
@@ -270,7 +270,7 @@ def test_a_p_is_never_shown_as_zero() -> None:
     assert third.mean is not None
     assert 0 <= third.mean < 0.0005
     assert [mean_text(cell, p) for cell in (first, second, third)] == ["–", f"{second.mean:.3f}", "<0.001"]
-    assert "the methods different (p < 0.001);" in rank_sentences(ranks(frame))[0]
+    assert "a difference between methods (p < 0.001)," in rank_sentences(ranks(frame))[0]
     assert "3 methods over 24 cells" in rank_sentences(ranks(frame))[0]
 
 
@@ -300,7 +300,7 @@ def test_splits_beside_each_other(split: str) -> None:
     assert split_tables(synthetic.results(first)) == []
 
 
-def test_the_paper_stands_beside_ours_and_a_note_says_what_is_like_for_like(frame: pd.DataFrame) -> None:
+def test_the_papers_errors_are_shown_with_a_note(frame: pd.DataFrame) -> None:
     for metric, said in (("error_best_val", True), ("error_best_test", False)):
         (cifar10, _) = error_tables(frame, metric)
         cells = {row.name: row.cells for row in cifar10.rows}
@@ -313,7 +313,7 @@ def test_the_paper_stands_beside_ours_and_a_note_says_what_is_like_for_like(fram
     assert all(cell.paper is None for t in error_tables(synthetic.results(short)) for r in t.rows for cell in r.cells)
 
 
-def test_the_papers_hours_stand_beside_the_outer_phase(rows: list[Any], frame: pd.DataFrame) -> None:
+def test_the_papers_hours_are_shown_for_the_outer_phase(rows: list[Any], frame: pd.DataFrame) -> None:
     tables = {table.title: table for table in cost_tables(frame, epochs=synthetic.epochs(rows))}
     table = tables["svhn (wrn-28-10, 200 epochs), 1-0.0"]
     papers = {
@@ -335,7 +335,7 @@ def test_classes_without_test_images_are_named_and_left_out() -> None:
     assert "Classes without test images are left out: class 1." in table.notes
 
 
-def test_a_table_says_of_which_runs_it_is() -> None:
+def test_tables_name_their_group_and_distortion() -> None:
     rows = [pair for split in ("paper", "union") for pair in synthetic.grid(overrides={"split": split})]
     frame = synthetic.results(rows)
     groups = {f"{run.dataset.name} (wrn-28-10, 200 epochs)" for run, _ in rows}

@@ -29,7 +29,7 @@ def drawn(seed: int = 0, size: int = 200, wrong: int = 30) -> dict[str, Any]:
     }
 
 
-def test_every_figure_point_by_point() -> None:
+def test_label_repair_agrees_with_loops_over_points() -> None:
     points = drawn()
     found = label_repair(synthetic.points(**points))
     wrong = [a != b for a, b in zip(points["label"], points["clean_label"], strict=True)]
@@ -54,18 +54,18 @@ def test_every_figure_point_by_point() -> None:
     assert found.lost == pytest.approx(sum(top[i] != points["clean_label"][i] for i in range(30, 200)) / 170)
 
 
-def test_equal_scores_say_nothing() -> None:
+def test_equal_scores_are_as_good_as_chance() -> None:
     wrong = np.array([True] * 3 + [False] * 7)
     found = detection_quality(np.zeros(10), wrong)
     assert found is not None
     assert tuple(found) == (0.5, pytest.approx(0.3))
-    # Two are found, and the third place is shared by one wrong and three right ones.
+    # Two are found, and one wrong and three right labels tie for the third place.
     shared = detection_quality(np.array([9.0, 8, 1, 1, 1, 1, 0, 0, 0, 0]), wrong)
     assert shared is not None
     assert shared.precision == pytest.approx((2 + 1 / 4) / 3)
 
 
-def test_what_is_not_learned_is_none_and_not_zero() -> None:
+def test_values_that_are_not_learned_are_none() -> None:
     points = drawn()
     found = label_repair(synthetic.points(points["label"], points["clean_label"], loss=points["loss"]))
     assert found.loss is not None
@@ -75,7 +75,7 @@ def test_what_is_not_learned_is_none_and_not_zero() -> None:
 @pytest.mark.parametrize(
     "spoiled", ["null weight", "nan loss", "null soft label", "ragged soft labels", "label out of range"]
 )
-def test_what_is_damaged_is_none_and_the_rest_stands(spoiled: str) -> None:
+def test_damaged_columns_are_none(spoiled: str) -> None:
     points = drawn()
     if spoiled == "null weight":
         points["weight"] = [None, *points["weight"][1:]]
@@ -93,7 +93,7 @@ def test_what_is_damaged_is_none_and_the_rest_stands(spoiled: str) -> None:
     assert (found.repaired is None) == ("label" in spoiled)
 
 
-def test_without_wrong_labels_or_points_nothing_is_said() -> None:
+def test_without_wrong_labels_there_is_no_quality() -> None:
     points = drawn(wrong=0)
     assert label_repair(synthetic.points(**points)) == LabelRepair(200, 0)
     assert label_repair(records.SCHEMAS["points"].empty_table()) == LabelRepair(0, 0)
@@ -111,7 +111,7 @@ def test_chunks_and_slices_are_read_as_the_whole() -> None:
     assert label_repair(whole.slice(10)) == label_repair(pa.table(whole.slice(10).to_pydict(), schema=whole.schema))
 
 
-def test_tables_are_means_over_seeds_of_what_each_method_has() -> None:
+def test_tables_are_means_over_seeds() -> None:
     rows = synthetic.grid(("svhn",), ("1-0.0", "100-0.1"), {"baseline": 0.3, "autodo-aws": 0.1}, seeds=3)
     repairs = {}
     for i, (run, _) in enumerate(rows):
