@@ -1,4 +1,4 @@
-"""One call from a config to a trained classifier, for use as a library."""
+"""Train a classifier from a config in one call, for use as a library."""
 
 from collections.abc import Callable
 
@@ -34,13 +34,13 @@ def fit(
 ) -> Outcome:
     """Loads the data, trains one run to its end and returns its tables and the classifier; keeps nothing on disk.
 
-    A policy that is searched is searched first, in this process.
+    If the config asks for a policy search, it runs first, in this process.
 
     Args:
         on_epoch: called with each epoch's row.
         on_progress: called every few seconds within an epoch, with its step, loss and the seconds left of the run.
-        on_search: called with a line for people whenever the search of a policy is a step further.
-        policy: of an earlier search, or from elsewhere, in place of the one that would be searched or read.
+        on_search: called with a line of text after each step of a policy search.
+        policy: used in place of the policy that would be searched or read.
     Raises:
         ConfigError: if the policy cannot be read, or be searched by one process, or the method has no use for it.
         DataError: if the images cannot be read. TrainingDiverged: if the loss is not finite.
@@ -61,7 +61,7 @@ def fit(
 def _policy(
     config: RunConfig, data: DataSplits, device: str, report: Callable[[str], None] | None
 ) -> PolicyFile | None:
-    """The policy that is read from a file or searched here; None if the config's is neither."""
+    """The policy from a file or from a search in this process; None if the config asks for neither."""
     match config.policy:
         case FilePolicy(path=None):
             raise ConfigError(

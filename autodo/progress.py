@@ -1,4 +1,4 @@
-"""Progress of a training within an epoch, reported every few seconds, and the time that the rest of the run takes."""
+"""Progress of a training within an epoch, reported every few seconds, and the remaining time of the run."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 Phase = Literal["inner", "outer", "finetune"]
 EVERY_SECONDS = 2.0
-"""Between two reports. Each reads the loss, for which the host waits until a GPU has done its work."""
+"""Time between two reports. Each reads the loss, for which the host waits until a GPU has done its work."""
 FORWARD_SHARE = 1 / 3
 """Time of a forward pass as a share of a training step."""
 
@@ -33,26 +33,26 @@ class Progress:
     """A training within an epoch."""
 
     epoch: int
-    """The epoch at work, counted from 0."""
+    """The present epoch, counted from 0."""
     epochs: int
     phase: Phase
     step: int
     """Steps of the phase that are done."""
     steps: int
     train_loss: float | None
-    """Mean of the epoch so far, over this process's points; None before the first step and in other phases."""
+    """Mean of the epoch so far over this process's points; None before the first step and in phases without it."""
     seconds_left: float | None
-    """Until the end of the run; None before the first step."""
+    """Seconds until the end of the run; None before the first step."""
 
     @property
     def epochs_done(self) -> float:
-        """Epochs that are done, with the part of the present one that its training steps are."""
+        """Epochs that are done, including the finished share of the training steps of the present one."""
         return self.epoch + (1.0 if self.phase == "outer" else self.step / self.steps)
 
 
 @dataclass(frozen=True)
 class Durations:
-    """Seconds that each part of an epoch takes: its training steps, evaluation on val and test, an outer pass."""
+    """Seconds for each part of an epoch: training steps, evaluation on val and test, outer pass."""
 
     inner: float
     evaluation: float
@@ -70,12 +70,12 @@ class Durations:
 
 
 class ProgressReporter:
-    """Reports where the steps of a run are; without a listener it does nothing and costs nothing.
+    """Reports the progress of a run's steps to a listener; without one it does nothing.
 
     Args:
         listener: called at the first step of a phase and then at most every `EVERY_SECONDS`, between two steps.
-        sizes: points of the inner problem, and images of val and test together.
-        expected: what the parts of an epoch take as far as it is known before the first one.
+        sizes: numbers of points of the inner problem, and of images of val and test together.
+        expected: durations of the parts of an epoch, as far as they are known before the first one.
     """
 
     def __init__(
@@ -102,11 +102,11 @@ class ProgressReporter:
         done: int = 0,
         mean_loss: Callable[[float], float] | None = None,
     ) -> Iterator[T]:
-        """The items, one for each step that is left of a phase; between two of them it may report.
+        """The items, one for each remaining step of a phase; reports between two of them when it is time.
 
         Args:
             total: steps of the phase, of which `done` were done before.
-            mean_loss: the mean loss, given which share of the phase's steps is done.
+            mean_loss: returns the mean loss, given the share of the steps that is done.
         """
         if self._listener is None:
             yield from items
@@ -115,7 +115,7 @@ class ProgressReporter:
         for step, item in enumerate(items, start=done):
             now = self._clock()
             if step == done or now - self._reported_at >= EVERY_SECONDS:
-                # After the loss is read, because only then the device has done all steps.
+                # The time is read after the loss: only then has the device done all steps.
                 loss = mean_loss(step / total) if mean_loss is not None and step > done else None
                 elapsed = self._clock() - started
                 rate = elapsed / (step - done) if step > done else None
@@ -125,7 +125,7 @@ class ProgressReporter:
             yield item
 
     def epoch_ended(self, row: dict[str, Any]) -> None:
-        """Takes over what the parts of an epoch took, from its row of `records.SCHEMAS["epochs"]`."""
+        """Learns the durations of an epoch from its row of `records.SCHEMAS["epochs"]`."""
         inner = "finetune" if row["epoch"] >= self._config.finetune_start else "inner"
         self._seconds |= {inner: row["inner_seconds"], "evaluation": row["eval_seconds"]}
         if row["outer_phase"]:
@@ -134,12 +134,12 @@ class ProgressReporter:
     def _left(
         self, phase: Phase, epoch: int, rate: float | None, total: int, step: int, elapsed: float
     ) -> float | None:
-        """Seconds until the run ends: of this phase, the rest of its epoch, and the later epochs.
+        """Seconds until the run ends: the rest of this phase and of its epoch, and the later epochs.
 
         Args:
-            rate: seconds a step of this phase; None before the first one.
+            rate: seconds per step of this phase; None before the first one.
         """
-        # The steps of an outer pass are not all of it; an earlier pass was of the same length.
+        # An outer pass takes longer than its steps; an earlier pass took as long as this one.
         by_earlier = phase == "outer" and phase in self._seconds
         measured: dict[str, float] = {} if rate is None or by_earlier else {phase: rate * total}
         seconds = {**self._seconds, **measured}
@@ -153,7 +153,7 @@ class ProgressReporter:
         return rest + durations.left(self._config, epoch + 1)
 
     def _completed(self, seconds: dict[str, float]) -> Durations:
-        """Durations with a guess for what is not known yet: an image takes a third of a step where nothing learns."""
+        """Durations, with guesses for unknown ones: without learning, an image takes a third of its training step."""
         inner = seconds.get("inner", 0.0)
         learns = self._config.points.learn if self._config.points is not None else ()
         guesses = {

@@ -8,7 +8,7 @@ _UNPRINTABLE = re.compile(CONTROL_CHARACTERS + r"|[\ud800-\udfff]")
 
 
 def count_of(n: int, one: str, many: str | None = None) -> str:
-    """A number with its noun, such as `1 run` or `12 runs`.
+    """A number with its noun: `1 run`, `12 runs`.
 
     Args:
         many: the plural; without it, `one` with an s.

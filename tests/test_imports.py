@@ -106,3 +106,36 @@ def test_kornia_is_imported_where_it_is_used_and_no_sooner() -> None:
         if any(name.split(".")[0] == "kornia" or name.endswith(".kornia_operations") for name in at_import(path))
     }
     assert importing == {"autodo/search/kornia_operations.py"}
+
+
+MODULES = {str(path.relative_to(ROOT).with_suffix("")).replace("/", ".").removesuffix(".__init__") for path in FILES}
+
+
+def folders_imported() -> dict[str, set[str]]:
+    """Imports between the folders directly below a package, and the modules directly in it; nested folders count
+    as their parent."""
+    found: dict[str, set[str]] = {}
+    for path in FILES:
+        of = ".".join(path.relative_to(ROOT).with_suffix("").parts[:2])
+        for name in imported(path):
+            parts = (name if name in MODULES else name.rpartition(".")[0]).split(".")
+            if ".".join(parts) in MODULES and len(parts) > 1 and ".".join(parts[:2]) != of:
+                found.setdefault(of, set()).add(".".join(parts[:2]))
+    return found
+
+
+def circles(graph: dict[str, set[str]]) -> set[str]:
+    """The nodes that reach themselves."""
+    reached = {node: set(targets) for node, targets in graph.items()}
+    for _ in reached:
+        for targets in reached.values():
+            targets |= {further for target in targets for further in reached.get(target, ())}
+    return {node for node, targets in reached.items() if node in targets}
+
+
+def test_folders_do_not_import_each_other_in_a_circle() -> None:
+    graph = folders_imported()
+    found = circles(graph)
+    assert not found, "\n".join(f"{node}: {', '.join(sorted(graph[node] & found))}" for node in sorted(found))
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == {"a", "b", "c"}
+    assert graph["autodo.training"] > {"autodo.bilevel", "autodo.results", "autodo.io"}

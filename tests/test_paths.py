@@ -1,4 +1,4 @@
-"""Whoever calls the library may give a path as text, or as anything with __fspath__."""
+"""Public functions take paths as text or as anything with __fspath__."""
 
 import ast
 from pathlib import Path
@@ -17,14 +17,14 @@ from autodo.training import checkpoint
 
 ROOT = Path(__file__).parents[1]
 INSIDE = (
-    *("autodo/io/atomic.py", "autodo/io/storage.py", "autodo/io/object_store.py"),
+    *(f"autodo/io/{name}.py" for name in ("atomic", "file_lock", "object_store", "storage")),
     *("autodo/data/", "autodo/search/"),
     *("orchestration/store/", "orchestration/ray_cluster/", "orchestration/tracking/", "orchestration/testing/"),
 )
-"""Modules whose functions are given a Path by those that a person calls."""
+"""Modules of internal functions, which may require a Path."""
 
 
-class Place:
+class PathLike:
     """A path that is neither text nor a Path."""
 
     def __init__(self, path: Path) -> None:
@@ -34,32 +34,32 @@ class Place:
         return str(self._path)
 
 
-@pytest.mark.parametrize("of", [str, Place])
-def test_files_are_written_and_read_by_paths_of_any_kind(of, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [str, PathLike])
+def test_files_are_written_and_read_by_paths_of_any_kind(kind, tmp_path: Path) -> None:
     encoder, head = build("small-cnn", in_channels=1, image_size=8, classes=2)
     channel = torch.ones(1)
-    Classifier("small-cnn", encoder, head, channel, channel, 8, ("a", "b")).save(of(tmp_path / "new/model.pt"))
-    assert Classifier.load(of(tmp_path / "new/model.pt")).class_names == ("a", "b")
+    Classifier("small-cnn", encoder, head, channel, channel, 8, ("a", "b")).save(kind(tmp_path / "new/model.pt"))
+    assert Classifier.load(kind(tmp_path / "new/model.pt")).class_names == ("a", "b")
     with pytest.raises(DataError, match=f"^{tmp_path}/none.pt: not a saved classifier: .*No such file"):
-        Classifier.load(of(tmp_path / "none.pt"))
+        Classifier.load(kind(tmp_path / "none.pt"))
 
-    place = of(tmp_path / "checkpoint.pt")
-    assert checkpoint.save(place, "run", {"epoch": 1}, {"rows": torch.ones(2)}, torch.arange(2), apart=True)
-    assert checkpoint.load(place, "run", torch.arange(2))["epoch"] == 1
-    assert len(checkpoint.files(place)) == 2
-    checkpoint.delete(place)
-    assert checkpoint.files(place) == []
+    path = kind(tmp_path / "checkpoint.pt")
+    assert checkpoint.save(path, "run", {"epoch": 1}, {"rows": torch.ones(2)}, torch.arange(2), apart=True)
+    assert checkpoint.load(path, "run", torch.arange(2))["epoch"] == 1
+    assert len(checkpoint.files(path)) == 2
+    checkpoint.delete(path)
+    assert checkpoint.files(path) == []
 
-    records.write("epochs", records.SCHEMAS["epochs"].empty_table(), of(tmp_path / "epochs.parquet"))
+    records.write("epochs", records.SCHEMAS["epochs"].empty_table(), kind(tmp_path / "epochs.parquet"))
     assert pq.read_table(tmp_path / "epochs.parquet").num_rows == 0
 
     (tmp_path / "policy.json").write_text('{"source": "s", "sub_policies": [[["Rotate", 0.9, 0.3]]]}')
-    assert read_policy(of(tmp_path / "policy.json")) == import_policy(of(tmp_path / "policy.json"))
+    assert read_policy(kind(tmp_path / "policy.json")) == import_policy(kind(tmp_path / "policy.json"))
     (tmp_path / "some.yaml").write_text("a: 1")
-    assert load_yaml(of(tmp_path / "some.yaml")) == {"a": 1}
+    assert load_yaml(kind(tmp_path / "some.yaml")) == {"a": 1}
 
 
-def test_no_public_function_asks_for_a_pathlib_path() -> None:
+def test_no_public_function_requires_a_pathlib_path() -> None:
     files = [file for package in ("autodo", "orchestration", "reports") for file in (ROOT / package).rglob("*.py")]
     found = [
         f"{name}: {function.name}({ast.unparse(argument)})"

@@ -1,4 +1,4 @@
-"""Batch norm over the batch of all workers, for CPUs, where torch.nn.SyncBatchNorm refuses to run."""
+"""Batch norm over the batches of all processes, for CPUs, where torch.nn.SyncBatchNorm refuses to run."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,35 +7,36 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-Sum = Callable[[Tensor], Tensor]
+AllReduce = Callable[[Tensor], Tensor]
 
 
-def share_statistics(module: nn.Module, sum_over_workers: Sum) -> nn.Module:
-    """Exchanges every batch norm for one over all workers' batches, its state and the names of its state unchanged.
+def share_statistics(module: nn.Module, all_reduce: AllReduce) -> nn.Module:
+    """Replaces every batch norm by one over the batches of all processes; the state and its names stay the same.
 
-    torch's own on a GPU, ours on a CPU. Returns `module`, or what took its place if it is a batch norm itself.
+    Uses torch's own on a GPU, and `WholeBatchNorm2d` on a CPU. Returns `module`, or its replacement if it is a batch
+    norm.
     """
     if isinstance(module, nn.BatchNorm2d):
         weight = module.weight
         if weight.is_cuda:
             return nn.SyncBatchNorm.convert_sync_batchnorm(module)
-        return WholeBatchNorm2d(module, sum_over_workers)
+        return WholeBatchNorm2d(module, all_reduce)
     for name, child in module.named_children():
-        setattr(module, name, share_statistics(child, sum_over_workers))
+        setattr(module, name, share_statistics(child, all_reduce))
     return module
 
 
 class WholeBatchNorm2d(nn.BatchNorm2d):
-    """nn.BatchNorm2d of the batch that the workers' batches make together, which need not be of one size.
+    """nn.BatchNorm2d over the batches of all processes, whose sizes may differ.
 
     Args:
-        norm: whose parameters and buffers become this module's.
-        sum_over_workers: all-reduce.
+        norm: batch norm whose parameters and buffers this module takes over.
+        all_reduce: sum over the processes.
     Shape:
         images [b, C, H, W] -> the same.
     """
 
-    def __init__(self, norm: nn.BatchNorm2d, sum_over_workers: Sum) -> None:
+    def __init__(self, norm: nn.BatchNorm2d, all_reduce: AllReduce) -> None:
         assert norm.affine
         assert norm.track_running_stats
         super().__init__(norm.num_features, norm.eps, norm.momentum)
@@ -43,7 +44,7 @@ class WholeBatchNorm2d(nn.BatchNorm2d):
         self.running_mean, self.running_var = norm.running_mean, norm.running_var
         self.num_batches_tracked = norm.num_batches_tracked
         self.train(norm.training)
-        self._sum = sum_over_workers
+        self._all_reduce = all_reduce
 
     @torch.compiler.disable
     def forward(self, images: Tensor) -> Tensor:
@@ -58,21 +59,23 @@ class WholeBatchNorm2d(nn.BatchNorm2d):
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
-        result: Tensor = _Normalise.apply(images, self.weight, self.bias, mean, variance, count, self.eps, self._sum)
+        result: Tensor = _Normalise.apply(
+            images, self.weight, self.bias, mean, variance, count, self.eps, self._all_reduce
+        )
         return result
 
     def _statistics(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mean, biased variance and number of values of each channel. Shape: -> [C], [C], []."""
-        # What nn.BatchNorm2d uses itself; torch.var_mean takes 15 times as long on channels-last images.
-        # With running statistics, which stay as they are, those of 16-bit images have 32 bits.
+        # The function of nn.BatchNorm2d itself; torch.var_mean takes 15 times as long on channels-last images.
+        # Given running statistics, which do not change, it returns 32-bit statistics for 16-bit images.
         unused = torch.zeros_like(self.weight, requires_grad=False)
         mean, variance = torch.batch_norm_update_stats(images, unused, unused, 0.0)
-        # float64, in which the mean square less the squared mean keeps all digits that float32 has.
+        # In float64 the mean square minus the squared mean keeps all digits of float32.
         mean, variance = mean.double(), variance.double()
         count = mean.new_full((1,), images.numel() / images.shape[1])
-        count, mean, square = self._sum(torch.cat([count, count * mean, count * (variance + mean.square())])).split(
-            [1, len(mean), len(mean)]
-        )
+        count, mean, square = self._all_reduce(
+            torch.cat([count, count * mean, count * (variance + mean.square())])
+        ).split([1, len(mean), len(mean)])
         mean = mean / count
         variance = (square / count - mean.square()).clamp(min=0)
         dtype = self.weight.dtype
@@ -80,11 +83,11 @@ class WholeBatchNorm2d(nn.BatchNorm2d):
 
 
 class _Normalise(torch.autograd.Function):
-    """y = weight (x - mean) / sqrt(variance + eps) + bias, with mean and variance functions of all workers' x.
+    """y = weight (x - mean) / sqrt(variance + eps) + bias, where mean and variance depend on x of all processes.
 
     With x^ the normalised x and <.> the mean over the whole batch, dL/dx = weight / sigma (g - <g> - x^ <g x^>)
-    (Ioffe and Szegedy, ICML 2015). The gradients of weight and bias are this worker's share: whoever averages the
-    gradients of all parameters averages these too.
+    (Ioffe and Szegedy, ICML 2015). The gradients of weight and bias are those of this process; they are averaged over
+    the processes together with the gradients of all parameters.
     """
 
     @staticmethod
@@ -97,20 +100,20 @@ class _Normalise(torch.autograd.Function):
         variance: Tensor,
         count: Tensor,
         eps: float,
-        sum_over_workers: Sum,
+        all_reduce: AllReduce,
     ) -> Tensor:
         ctx.save_for_backward(images, weight, mean, variance, count)
-        ctx.eps, ctx.sum = eps, sum_over_workers
+        ctx.eps, ctx.all_reduce = eps, all_reduce
         return F.batch_norm(images, mean, variance, weight, bias, training=False, eps=eps)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         images, weight, mean, variance, count = ctx.saved_tensors
-        # As if mean and variance were constants: the sums that the rest needs are the gradients of weight and bias.
+        # With mean and variance as constants: the gradients of weight and bias are the sums that the rest needs.
         by_images, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
             gradients[0], images, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
         )
-        mean_product, mean_gradient = (ctx.sum(torch.stack([by_weight, by_bias])) / count).unbind()
+        mean_product, mean_gradient = (ctx.all_reduce(torch.stack([by_weight, by_bias])) / count).unbind()
         inverse_deviation = (variance + ctx.eps).rsqrt()
         slope = weight * inverse_deviation.square() * mean_product
         offset = weight * inverse_deviation * mean_gradient - slope * mean

@@ -1,1 +1,1 @@
-"""What a finished run leaves: the Parquet schema, the outcome, the classifier."""
+"""Results of a finished run: Parquet schema, outcome, classifier."""

@@ -1,4 +1,4 @@
-"""A trained task model as something to use: uint8 images in, class probabilities out, one file on disk."""
+"""A trained classifier: uint8 images in, class probabilities out, one file on disk."""
 
 import os
 from typing import Any, Self
@@ -16,10 +16,10 @@ FORMAT = 1
 
 
 class Classifier(nn.Module):
-    """The network of a run's epoch of lowest val error, with its normalisation and class names, in eval mode.
+    """The network at the epoch of lowest val error, with its normalisation and class names, in eval mode.
 
     Args:
-        mean, std: of each channel, in [0, 1]. Shape: [C].
+        mean, std: channel statistics in [0, 1]. Shape: [C].
     """
 
     mean: Tensor
@@ -47,7 +47,7 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Probability of each class.
+        """Class probabilities.
 
         Shape:
             images [B, C, image_size, image_size] uint8 -> [B, classes].

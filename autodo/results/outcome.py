@@ -1,4 +1,4 @@
-"""What a finished run leaves: four tables and a classifier."""
+"""The outcome of a finished run: four tables and a classifier."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ from autodo.results.classifier import Classifier
 from autodo.results.provenance import git_sha, versions
 
 
-class Best(NamedTuple):
-    """The epoch of lowest val error so far: its weights, and what it took the test images for; all on the CPU.
+class BestEpoch(NamedTuple):
+    """The epoch of lowest val error so far: its weights and its predictions of the test images, on the CPU.
 
     Shape:
         predictions [T] int64, probabilities [T].
@@ -38,8 +38,8 @@ class Best(NamedTuple):
     head: dict[str, Tensor]
 
     @classmethod
-    def of(cls, epoch: int, val: Scores, test: Scores, encoder: nn.Module, head: nn.Module) -> Self:
-        """A copy of what there is after this epoch."""
+    def copy_of(cls, epoch: int, val: Scores, test: Scores, encoder: nn.Module, head: nn.Module) -> Self:
+        """A copy of the state after this epoch."""
         predictions, probabilities = test.predictions.cpu(), test.probabilities.cpu()
         return cls(epoch, val.error, val.loss, predictions, probabilities, _copied(encoder), _copied(head))
 
@@ -48,7 +48,7 @@ class Best(NamedTuple):
 class Outcome:
     """Tables of `records.SCHEMAS`, and the classifier of the epoch of lowest val error.
 
-    `embeddings` is None if they were not to be kept. A table's `.to_pandas()` gives a data frame.
+    `embeddings` is None unless they were asked for. `.to_pandas()` makes a data frame of a table.
     """
 
     results: pa.Table
@@ -60,13 +60,13 @@ class Outcome:
 
     @property
     def error(self) -> float:
-        """The headline: test error, in [0, 1], at the epoch of lowest val error."""
+        """Test error, in [0, 1], at the epoch of lowest val error."""
         return float(self.results["error_best_val"][0].as_py())
 
     def suspicious_points(self) -> pa.Table:
-        """Train points, the most probably wrong label first: by the loss of the label that was given.
+        """Train points ranked by the loss of the given label: the label that is most probably wrong comes first.
 
-        The order that measured best, and that of `autodo inspect` (docs/how-to/find-label-errors.md).
+        This order measured best; it is that of `autodo inspect` (docs/how-to/find-label-errors.md).
 
         Returns:
             columns `index`, `source`, `given` and `predicted` (names of classes), `loss`.
@@ -82,18 +82,18 @@ def build_outcome(
     config: RunConfig,
     data: DataSplits,
     history: list[dict[str, Any]],
-    best: Best,
+    best: BestEpoch,
     points: pa.Table,
     embeddings: pa.Table | None,
     device: str,
     classifier: Classifier,
 ) -> Outcome:
-    """The outcome from what a run kept.
+    """The outcome of a run from its history and its best epoch.
 
     Args:
         history: rows of the epochs table.
         points, embeddings: from `points_table` and `embeddings_table`.
-        device: its name.
+        device: name of the device.
     """
     return Outcome(
         results=records.table("results", [_result_row(config, data, history, best, device)]),
@@ -110,7 +110,7 @@ def _copied(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _result_row(
-    config: RunConfig, data: DataSplits, history: list[dict[str, Any]], best: Best, device: str
+    config: RunConfig, data: DataSplits, history: list[dict[str, Any]], best: BestEpoch, device: str
 ) -> dict[str, Any]:
     test_labels = torch.from_numpy(data.test.labels)
     classes = len(data.class_names)
@@ -147,7 +147,7 @@ def _result_row(
     }
 
 
-def _predictions(config: RunConfig, data: DataSplits, best: Best) -> pa.Table:
+def _predictions(config: RunConfig, data: DataSplits, best: BestEpoch) -> pa.Table:
     count = len(data.test.labels)
     columns = {
         "run_id": np.full(count, config.run_id, dtype=object),
@@ -160,12 +160,12 @@ def _predictions(config: RunConfig, data: DataSplits, best: Best) -> pa.Table:
 
 
 def embeddings_table(
-    config: RunConfig, data: DataSplits, best: Best, embeddings: NDArray[np.floating[Any]]
+    config: RunConfig, data: DataSplits, best: BestEpoch, embeddings: NDArray[np.floating[Any]]
 ) -> pa.Table:
     """The embeddings table of the test images.
 
     Args:
-        embeddings: of all of them, by the encoder of the best epoch.
+        embeddings: outputs of the encoder of the best epoch.
     Shape:
         embeddings [T, D].
     """
@@ -182,12 +182,12 @@ def embeddings_table(
 def points_table(
     config: RunConfig, given: TrainSet, positions: Integers, evaluation: Evaluation, points: PointModel, view: PointView
 ) -> pa.Table:
-    """The points table of a worker's train points, without thumbnails.
+    """The points table of a process's train points, without thumbnails.
 
     Args:
-        positions: of the points, in `given`.
-        evaluation: of the points with their observed labels, after the last epoch.
-        view: what lam says of them at the end.
+        positions: positions of the points in `given`.
+        evaluation: outputs for the points after the last epoch, with their observed labels.
+        view: lambda of the points at the end.
     Shape:
         positions [n] int64.
     """
@@ -219,7 +219,7 @@ def points_table(
 
 
 def merged(parts: Sequence[tuple[Integers, pa.Table]]) -> pa.Table:
-    """The rows of tables, each with the increasing positions of its rows, in order of the positions."""
+    """One table in order of the positions, from tables that each have increasing positions of their rows."""
     if len(parts) == 1:
         return parts[0][1]
     positions = np.concatenate([positions for positions, _ in parts])
@@ -227,7 +227,7 @@ def merged(parts: Sequence[tuple[Integers, pa.Table]]) -> pa.Table:
 
 
 def _per_row(values: Tensor) -> Any:
-    """A number for each row, or a list for each; without a Python object for each. Shape: [n] or [n, K]."""
+    """A column of numbers or of lists, made without a Python object per row. Shape: [n] or [n, K]."""
     array = values.detach().cpu().contiguous().numpy()
     if array.ndim == 1:
         return array

@@ -1,4 +1,4 @@
-"""Where a result came from: code version, library versions, device."""
+"""Provenance of a result: code version, library versions, device."""
 
 import functools
 import platform
@@ -35,7 +35,7 @@ def git_sha() -> str | None:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """Version of Python and of each installed library that bears on a result."""
+    """Versions of Python and of the installed libraries that affect a result."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -46,7 +46,7 @@ def versions() -> dict[str, str]:
 
 
 def device_name(device: torch.device, workers: int = 1) -> str:
-    """The GPU's name, or `cpu: <machine type>, <n> threads`; of one worker, followed by their number if several."""
+    """Name of the GPU, or `cpu: <machine type>, <n> threads`, with the number of workers if there are several."""
     together = f", {workers} workers" if workers > 1 else ""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device) + together
@@ -54,7 +54,7 @@ def device_name(device: torch.device, workers: int = 1) -> str:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory held: by tensors on a GPU since its statistics were reset, by the whole process so far on a CPU."""
+    """Peak memory: of tensors on a GPU since its statistics were reset; of the whole process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,8 +1,7 @@
 """Names and dtypes of every Parquet column, written and read in one place.
 
-One run writes four tables, and `embeddings` if it is asked to keep them; `results` is written last, so a run is done if
-and only if its results file exists. A column may be younger than a file: who reads files that were kept must not take
-`top_classes`, `top_probabilities` and `thumbnail` for granted.
+One run writes four tables, and `embeddings` on request; `results` is written last, so a run is done if and only if its
+results file exists. Files of older versions may lack `top_classes`, `top_probabilities` and `thumbnail`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -121,7 +120,7 @@ SCHEMAS: dict[Kind, pa.Schema] = {
             ("prediction", pa.int16()),  # of the network after the last epoch, unaugmented
             ("loss", pa.float32()),  # cross-entropy of the observed label, likewise
             ("top_classes", pa.list_(pa.int16())),  # the TOP_CLASSES most probable, likewise, best first
-            ("top_probabilities", pa.list_(pa.float32())),  # of each of these
+            ("top_probabilities", pa.list_(pa.float32())),  # of each of them
             ("gate_probability", pa.list_(pa.float32())),  # of each affine operation; null if not learned
             ("magnitude", pa.list_(pa.float32())),  # standard deviation of each affine operation; likewise
             (
@@ -130,20 +129,20 @@ SCHEMAS: dict[Kind, pa.Schema] = {
             ),  # PNG of the most suspicious points: autodo.results.thumbnails; null for the others
         ]
     ),
-    # One row a test image, at best_val_epoch; only of runs that were to keep them.
+    # One row a test image, at best_val_epoch; only on request.
     "embeddings": pa.schema(
         [
             ("run_id", pa.string()),
             ("index", pa.int64()),  # position in the test set
             ("label", pa.int16()),
             ("prediction", pa.int16()),
-            ("embedding", pa.list_(pa.float32())),  # what the encoder gives to the head
+            ("embedding", pa.list_(pa.float32())),  # output of the encoder
         ]
     ),
 }
 
 CONDITIONS = ("launch_id", "host", "host_cpus", "slots", "load_average", "resumed")
-"""Columns of results that say what the times were measured under."""
+"""Columns of results that describe the conditions of the time measurements."""
 
 LATER_COLUMNS = ("minority_classes", *CONDITIONS)
 """Columns that older stores lack; readers accept nulls there."""
@@ -154,11 +153,11 @@ EPOCH_SCALARS = tuple(
     for field in SCHEMAS["epochs"]
     if field.name not in _identity_names and (pa.types.is_floating(field.type) or pa.types.is_integer(field.type))
 )
-"""Columns of an epoch that make a curve: losses, errors, learning rate, times; `epoch` is their axis."""
+"""Columns of an epoch that make a curve over `epoch`: losses, errors, learning rate, times."""
 
 
 def table(kind: Kind, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Rows as a table of the kind's schema; every row must have every column.
+    """Rows as a table of a schema; every row must have every column.
 
     Raises:
         KeyError: if a row lacks a column. ValueError: if it has one that the schema does not know.
@@ -180,4 +179,4 @@ def write(kind: Kind, rows: pa.Table, path: StrPath) -> None:
     if not rows.schema.equals(SCHEMAS[kind]):
         raise ValueError(f"not a table of {kind}: {rows.schema}")
     with atomic_path(Path(path)) as temporary:
-        pq.write_table(rows, temporary, write_page_checksum=True)  # so that a reader knows of a flipped bit
+        pq.write_table(rows, temporary, write_page_checksum=True)  # so that a reader detects a flipped bit

@@ -1,6 +1,6 @@
-"""Small pictures of the train points that a person should look at first, kept with what was learned of them.
+"""Thumbnails of the most suspicious train points, kept in the points table.
 
-A report reads a store and nothing else: it has no images but these.
+A report reads only a store, so these are the only images that it has.
 """
 
 import io
@@ -16,15 +16,15 @@ from autodo.data.images.image_set import Images, Integers
 
 POINTS_PER_SIGNAL = 64
 SIDE = 64
-"""Pixels of the longer side, at most; a smaller image keeps its size."""
+"""Longest side in pixels; a smaller image keeps its size."""
 
 
 def with_thumbnails(points: pa.Table, images: Images) -> pa.Table:
-    """The points table with a thumbnail of each suspicious point, and of no other.
+    """The points table with thumbnails of the suspicious points only.
 
     Args:
-        points: of `records.SCHEMAS["points"]`, of all train points.
-        images: of these points, in the same order.
+        points: the points table of all train points.
+        images: images of these points, in the same order.
     Shape:
         images [N, C, H, W] uint8.
     """
@@ -39,10 +39,10 @@ def with_thumbnails(points: pa.Table, images: Images) -> pa.Table:
 
 
 def suspicious_rows(points: pa.Table) -> Integers:
-    """Rows of the points that any signal of a wrong label has among its first POINTS_PER_SIGNAL, increasing.
+    """Increasing rows of the POINTS_PER_SIGNAL most suspicious points by each signal of a wrong label.
 
-    The signals are a high loss, a low learned weight, and a soft label that gives the observed label little.
-    One that was not learned, or is the same for all points, names none; of equal points the first are taken.
+    The signals are a high loss, a low learned weight, and a soft label with a low probability of the observed label.
+    A signal that was not learned or is constant selects no points; among equal points the first are taken.
 
     Shape:
         -> [n] int64 with n <= 3 POINTS_PER_SIGNAL.
@@ -52,10 +52,10 @@ def suspicious_rows(points: pa.Table) -> Integers:
 
 
 def thumbnail(image: NDArray[np.uint8], side: int = SIDE) -> bytes:
-    """A PNG, gray or RGB; of an image with neither one channel nor three, of its first one.
+    """A PNG, gray or RGB; the first channel of an image with neither one channel nor three.
 
     Args:
-        side: pixels of the longer side, at most.
+        side: longest side in pixels.
     Shape:
         image [C, H, W].
     """
@@ -68,7 +68,7 @@ def thumbnail(image: NDArray[np.uint8], side: int = SIDE) -> bytes:
 
 
 def _trust(points: pa.Table) -> Iterator[NDArray[np.float32]]:
-    """Of each signal there is: a number for each point, the lower the more suspicious. Shape: [N]."""
+    """Trust in each point by each available signal; low means suspicious. Shape: [N]."""
     yield -points["loss"].to_numpy()
     if points["weight"].null_count == 0:
         yield points["weight"].to_numpy()

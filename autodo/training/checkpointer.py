@@ -1,4 +1,4 @@
-"""When a run is saved, how it is restored, and what errors say about the point from which it resumes."""
+"""Saving and restoring a run: the times, the retries, and the resume point in error messages."""
 
 import contextlib
 import math

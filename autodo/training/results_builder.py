@@ -5,7 +5,7 @@ import pyarrow as pa
 
 from autodo.data.images.image_set import Integers
 from autodo.points.model import PointModel
-from autodo.results.outcome import Best, Outcome, build_outcome, embeddings_table, merged, points_table
+from autodo.results.outcome import BestEpoch, Outcome, build_outcome, embeddings_table, merged, points_table
 from autodo.results.provenance import device_name
 from autodo.results.thumbnails import with_thumbnails
 from autodo.training.context import LabelledImages, Loaders, RunContext
@@ -26,7 +26,7 @@ class ResultsBuilder:
         self.points = points
         self.evaluator = evaluator
 
-    def outcome(self, history: list[Row], best: Best, *, keep_embeddings: bool) -> Outcome:
+    def outcome(self, history: list[Row], best: BestEpoch, *, keep_embeddings: bool) -> Outcome:
         """See `Trainer.outcome`."""
         config, data, group = self.context.config, self.context.data, self.context.group
         shard = self._points_of_shard()
@@ -60,7 +60,7 @@ class ResultsBuilder:
             parts.append((chunk, points_table(config, train, chunk, evaluation, self.points, view)))
         return positions, merged(parts)
 
-    def _embeddings(self, best: Best) -> pa.Table | None:
+    def _embeddings(self, best: BestEpoch) -> pa.Table | None:
         """The embeddings table, on the first process."""
         model = best_model(best, self.context, self.context.device)
         group = self.context.group

@@ -12,7 +12,7 @@ from autodo.evaluation import Scores
 from autodo.objectives import Objective
 from autodo.points.model import PointModel
 from autodo.progress import ProgressReporter
-from autodo.results.outcome import Best
+from autodo.results.outcome import BestEpoch
 from autodo.training.finetune import HeadFinetune
 from autodo.training.task_model import TaskModel
 
@@ -82,7 +82,7 @@ class TrainState:
         self.epoch = 0
         self.mid_epoch: MidEpochState | None = None
         self.history: list[Row] = []
-        self.best: Best | None = None
+        self.best: BestEpoch | None = None
 
     @property
     def step(self) -> int:
@@ -97,7 +97,7 @@ class TrainState:
     def keep_best(self, epoch: int, val: Scores, test: Scores) -> None:
         """Keeps the epoch with the lowest val error, its weights and predictions; ties go to the lower val loss."""
         if self.best is None or (val.error, val.loss) < (self.best.val_error, self.best.val_loss):
-            self.best = Best.of(epoch, val, test, self.model.encoder, self.model.head)
+            self.best = BestEpoch.copy_of(epoch, val, test, self.model.encoder, self.model.head)
 
     def advance(self, row: Row) -> None:
         """Counts an epoch as done."""
@@ -134,6 +134,6 @@ class TrainState:
         self.history = list(state["history"])
         for row in self.history:
             self.progress.epoch_ended(row)
-        self.best = None if state["best"] is None else Best(**state["best"])
+        self.best = None if state["best"] is None else BestEpoch(**state["best"])
         self.mid_epoch = None if state["midway"] is None else MidEpochState(**state["midway"])
         self.epoch = state["epoch"]

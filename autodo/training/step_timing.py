@@ -1,4 +1,4 @@
-"""How long a run will take, from a few steps of a network that is thrown away."""
+"""Estimate of a run's duration from a few steps of a network that is discarded."""
 
 import dataclasses
 
@@ -13,26 +13,26 @@ from autodo.progress import Durations
 from autodo.training.trainer import Trainer
 
 FIRST_IMAGES = 8
-"""Images of the first timed step: of a large network on one core a step of a whole batch takes a minute."""
+"""Images of the first timed step: with a large network on one core a whole batch takes a minute."""
 STEPS = 4
 """Whole batches that are timed, if there is time for them."""
 BUDGET_SECONDS = 1.5
-"""How long the timed steps may take: as many images are used as there is time for."""
+"""Time limit of the timed steps, which determines the number of images."""
 SHORT_SECONDS = 20.0
-"""A run that the first step finds shorter is not timed further."""
+"""A run that is shorter, judging from the first step, is not timed further."""
 TINY_LR = 1e-6
 
 
 def time_steps(
     config: RunConfig, data: DataSplits, *, device: str = "cpu", policy: PolicyFile | None = None
 ) -> Durations:
-    """Seconds that each part of an epoch of the run will take, outer passes included.
+    """Seconds for each part of an epoch of the run, including outer passes.
 
-    A training on a few of the images is built, timed and thrown away. Its network, its lambda and its random generators
-    are its own, so the run itself is the same as without. Seconds are scaled by the number of images.
+    A separate trainer on a few of the images is timed and discarded; it has its own network, lambda and random
+    generators, so the run itself does not change. Seconds are scaled by the number of images.
 
     Args:
-        data: of the run, or of the same run at another `dataset.image_size`: only the time counts.
+        data: data of the run, or of the same run at another `dataset.image_size`: only the time matters.
     """
     batch_size = config.training.batch_size
     first = _timed(config, data, min(FIRST_IMAGES, batch_size), device, policy)
@@ -43,7 +43,7 @@ def time_steps(
 
 
 def _timed(config: RunConfig, data: DataSplits, images: int, device: str, policy: PolicyFile | None) -> Durations:
-    """Durations from an epoch on this many images of each set, after one that warms up."""
+    """Durations of an epoch on this many images of each set, after a warm-up epoch."""
     size = config.dataset.image_size
     some = DataSplits(
         train=_some_points(data.train, images, size),
@@ -65,9 +65,9 @@ def _timed(config: RunConfig, data: DataSplits, images: int, device: str, policy
 
 
 def _two_epochs(config: RunConfig, batch_size: int) -> RunConfig:
-    """The same work a step, for two epochs with outer passes, and a third if the head is trained alone at the end.
+    """The same work per step, for two epochs with outer passes, and a third if the head is finetuned.
 
-    Nothing is learned, so that nothing can diverge; a compiled network would take longer to build than its steps.
+    The learning rates are tiny, so that nothing diverges; compiling the network would take longer than its steps.
     """
     training = config.training.model_copy(
         update={
@@ -83,7 +83,7 @@ def _two_epochs(config: RunConfig, batch_size: int) -> RunConfig:
 
 
 def _inner_points(config: RunConfig, data: DataSplits) -> int:
-    """Points of the inner problem."""
+    """Number of points of the inner problem."""
     return len(data.train) * config.trains_on_train + len(data.val) * config.trains_on_val
 
 
@@ -104,7 +104,7 @@ def _some_images(images: ImageSet, count: int, image_size: int | None) -> ImageS
 
 
 def _spread(total: int, count: int) -> Integers:
-    """`count` positions, or all, evenly spread over `total`."""
+    """At most `count` positions, evenly spread over `total`."""
     return np.unique(np.linspace(0, total - 1, min(count, total)).astype(np.int64))
 
 

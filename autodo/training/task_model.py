@@ -11,7 +11,7 @@ from autodo.errors import ConfigError
 from autodo.models import build
 from autodo.models.encoder import Encoder
 from autodo.results.classifier import Classifier
-from autodo.results.outcome import Best
+from autodo.results.outcome import BestEpoch
 from autodo.results.provenance import device_name
 from autodo.seeds import derive, initial_weights
 from autodo.training.context import RunContext
@@ -66,7 +66,7 @@ def initial_model(context: RunContext, device: torch.device) -> tuple[Encoder, n
     return encoder.to(device), head.to(device)
 
 
-def best_model(best: Best, context: RunContext, device: torch.device) -> tuple[Encoder, nn.Linear]:
+def best_model(best: BestEpoch, context: RunContext, device: torch.device) -> tuple[Encoder, nn.Linear]:
     """Encoder and head of the epoch with the lowest val error."""
     encoder, head = initial_model(context, device)
     encoder.load_state_dict(best.encoder)
@@ -74,7 +74,7 @@ def best_model(best: Best, context: RunContext, device: torch.device) -> tuple[E
     return encoder, head
 
 
-def best_classifier(best: Best, context: RunContext, pipeline: Pipeline) -> Classifier:
+def best_classifier(best: BestEpoch, context: RunContext, pipeline: Pipeline) -> Classifier:
     """Classifier of the epoch with the lowest val error, on the CPU."""
     encoder, head = best_model(best, context, torch.device("cpu"))
     mean, std, size = pipeline.mean.cpu(), pipeline.std.cpu(), context.data.train.images.shape[-1]

@@ -239,3 +239,7 @@ def _fail(text: str, code: int) -> int:
     for line in text.splitlines():
         print(f"error: {line}", file=sys.stderr)
     return code
+
+
+if __name__ == "__main__":
+    main()

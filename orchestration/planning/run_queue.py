@@ -82,11 +82,6 @@ class RunQueue:
             return False
         return self.stopping or (not self._waiting and (not self._busy or self._out_of_patience()))
 
-    @property
-    def busy(self) -> tuple[str, ...]:
-        """Ids of the runs that another process was running when last seen."""
-        return tuple(self._busy)
-
     def stop(self) -> None:
         """Start no further run."""
         self._stopped = True

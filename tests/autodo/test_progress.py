@@ -105,8 +105,8 @@ def test_every_step_can_be_reported_and_changes_nothing(method, phases, monkeypa
     rows = list(watched)
     assert {report.phase for report in reports} == phases
     assert [row["train_loss"] for row in rows] == [row["train_loss"] for row in alone]
-    for name, weights in watched.encoder.state_dict().items():
-        assert torch.equal(weights, alone.encoder.state_dict()[name])
+    for name, weights in watched.model.encoder.state_dict().items():
+        assert torch.equal(weights, alone.model.encoder.state_dict()[name])
     places = [(report.epochs_done, report.phase) for report in reports]
     assert [epochs for epochs, _ in places] == sorted(epochs for epochs, _ in places)
     inner = [report for report in reports if report.phase == "inner"]

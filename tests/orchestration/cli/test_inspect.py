@@ -20,10 +20,9 @@ from orchestration.cli.inspect import SIDE
 from orchestration.execution.execute import execute
 from orchestration.store.run_state import Cause
 from orchestration.store.store import Store
-from tests.orchestration.cli.test_app import Answer, autodo
+from tests.orchestration.cli.conftest import Answer
 from tests.orchestration.conftest import SMALL
 
-__all__ = ["autodo"]
 Autodo = Callable[..., Answer]
 WEB_PNG = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=]+)")
 
@@ -143,7 +142,7 @@ def test_without_the_images_there_are_thumbnails(autodo: Autodo) -> None:
     assert len(pictures(Path(f"S/report/inspect/{run_id}/gallery.html"))) == min(kept, 70)
 
 
-def test_of_other_images_than_those_of_the_run_none_is_shown(autodo: Autodo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_that_are_not_those_of_the_run_are_not_shown(autodo: Autodo, monkeypatch: pytest.MonkeyPatch) -> None:
     train(noisy())
     wrong = data.load(noisy().dataset)
     object.__setattr__(wrong.train, "labels", (wrong.train.labels + 1) % 10)

@@ -48,7 +48,7 @@ def test_the_remaining_time_is_the_epochs_left_over_the_slots() -> None:
     assert progress.remaining_seconds() == pytest.approx(20.0)
 
 
-def test_what_was_not_measured_yet_costs_what_it_cost_in_earlier_launches() -> None:
+def test_unmeasured_runs_cost_what_they_cost_in_earlier_launches() -> None:
     (known,), (unknown,) = jobs(1, expected_seconds=30.0), jobs(1, method="autodo-aws")
     assert GridProgress([known]).remaining_seconds() == pytest.approx(30.0)
     progress = GridProgress([known, unknown])

@@ -82,7 +82,7 @@ class Shown:
         return self.out.getvalue().splitlines()
 
 
-def test_where_output_is_redirected_there_is_a_line_an_epoch_and_some_within_long_ones() -> None:
+def test_redirected_output_has_a_line_per_epoch_and_some_within_long_ones() -> None:
     shown = Shown(width=40)
     with shown.display as display:
         for second in range(0, 100, 2):
@@ -102,7 +102,7 @@ def test_where_output_is_redirected_there_is_a_line_an_epoch_and_some_within_lon
 
 
 @pytest.mark.parametrize("width", [20, 40, 120])
-def test_a_terminal_has_two_lines_however_narrow_it_is(width: int) -> None:
+def test_a_terminal_of_any_width_has_two_lines(width: int) -> None:
     shown = Shown(force_terminal=True, width=width, color_system=None)
     console = Console(file=(out := io.StringIO()), width=width, color_system=None)
     for act in (lambda: None, lambda: shown.display.within(within()), lambda: shown.display.epoch(2, 1.5, 0.25)):
@@ -132,7 +132,7 @@ def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_display, "LINE_SECONDS", 0.0)
 
 
-def test_the_log_of_a_run_says_where_it_is_within_an_epoch(store: Store, run: RunConfig, every_step: None) -> None:
+def test_the_log_of_a_run_has_its_progress_within_an_epoch(store: Store, run: RunConfig, every_step: None) -> None:
     reports: list[Progress] = []
     estimates: list[int] = []
 
@@ -144,8 +144,8 @@ def test_the_log_of_a_run_says_where_it_is_within_an_epoch(store: Store, run: Ru
     next(epochs)
     epochs.close()
     assert reports[0].seconds_left == 300.0
-    told = [parse_log_line(line) for line in store.paths.log(run.run_id).read_text().splitlines()]
-    steps = [(one.epoch, one.step, one.steps) for one in told if one is not None]
+    logged = [parse_log_line(line) for line in store.paths.log(run.run_id).read_text().splitlines()]
+    steps = [(one.epoch, one.step, one.steps) for one in logged if one is not None]
     assert steps == [(one.epoch, one.step, one.steps) for one in reports]
     assert len(steps) == reports[0].steps > 1
     # What goes on from a checkpoint is not estimated again.
@@ -174,7 +174,7 @@ def test_a_launch_knows_the_time_that_is_left_before_the_first_epoch_has_ended()
     assert progress.remaining_seconds() == pytest.approx(18.5 * 20)
 
 
-def test_a_launch_looks_into_the_logs_of_the_runs_at_work(
+def test_a_launch_reads_the_logs_of_the_runs_at_work(
     store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from orchestration.execution.supervisor import Supervisor
@@ -200,7 +200,7 @@ def test_a_launch_looks_into_the_logs_of_the_runs_at_work(
 
 
 @pytest.mark.parametrize(
-    ("seconds_left", "resources", "overrides", "told"),
+    ("seconds_left", "resources", "overrides", "printed"),
     [
         (4000.0, ResourcesConfig(), {}, True),
         (1000.0, ResourcesConfig(), {}, False),
@@ -215,7 +215,7 @@ def test_a_long_launch_on_cpus_is_pointed_to_the_preset_once(
     seconds_left: float,
     resources: ResourcesConfig,
     overrides: dict[str, Any],
-    told: bool,
+    printed: bool,
 ) -> None:
     from orchestration import launch
     from orchestration.execution import supervisor
@@ -234,7 +234,7 @@ def test_a_long_launch_on_cpus_is_pointed_to_the_preset_once(
         watch.look(lambda: None)
     line = "about 67 min left on CPUs: `preset: cpu` in the grid makes the runs smaller, "
     line += "see docs/tutorial/own-images.md\n"
-    assert out.getvalue() == (line if told else "")
+    assert out.getvalue() == (line if printed else "")
 
 
 @pytest.fixture

@@ -143,7 +143,7 @@ def test_one_wrong_override_is_one_error_for_all_methods(tmp_path: Path) -> None
     assert str(caught.value).startswith("--set: digits x baseline: training.lr: ")
 
 
-def test_an_unknown_grid_name_is_answered_with_the_known_ones() -> None:
+def test_an_unknown_grid_name_gets_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="unknown grid 'quickstrat'; did you mean 'quickstart'"):
         load_grid("quickstrat")
     with pytest.raises(ConfigError, match=r"nowhere/grid\.yaml: no such file"):
@@ -209,12 +209,12 @@ def test_every_option_of_the_command_line_about_resources_overrides_a_key_of_the
 
 
 @pytest.mark.parametrize(("cpus", "given", "decoders"), [(1, None, 0), (4, None, 4), (4, 0, 0), (1, 3, 3)])
-def test_as_many_processes_decode_as_a_run_has_cpus_unless_it_is_said(cpus, given, decoders):
+def test_by_default_as_many_processes_decode_as_a_run_has_cpus(cpus, given, decoders):
     assert ResourcesConfig(cpus=cpus, loader_workers=given).decoders == decoders
     assert with_options(ResourcesConfig(cpus=cpus), TrainerOptions(loader_workers=given)).decoders == decoders
 
 
-def test_how_classes_are_made_rare_is_set_for_all_runs_of_a_grid(tmp_path: Path) -> None:
+def test_the_way_in_which_classes_are_made_rare_is_set_for_all_runs_of_a_grid(tmp_path: Path) -> None:
     path = write(tmp_path, GRID)
     grid = load_grid(path)
     assert {run.distortion.minority for run in expand(grid)} == {"class", "total"}
@@ -228,7 +228,7 @@ def test_how_classes_are_made_rare_is_set_for_all_runs_of_a_grid(tmp_path: Path)
         grid.override({"distortion.noise_ratio": 0.2})
 
 
-def test_a_preset_becomes_a_part_of_what_the_grid_sets(tmp_path: Path) -> None:
+def test_a_preset_becomes_part_of_the_set_of_a_grid(tmp_path: Path) -> None:
     text = GRID.replace("datasets: [digits]", "datasets: [folder]") + "preset: cpu\n"
     grid = load_grid(write(tmp_path, text + "set: {dataset.path: photos, training.epochs: 7}\n"))
     assert grid.set == {**dataset_preset("folder", "cpu"), "dataset.path": "photos", "training.epochs": 7}

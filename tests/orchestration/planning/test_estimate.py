@@ -48,7 +48,7 @@ def test_a_store_is_measured_by_a_few_of_its_results(store: Store) -> None:
     assert measure(store, []).seconds(cells["baseline", "1-0.0"]) is None
 
 
-def test_for_want_of_a_measure_a_run_costs_what_its_methods_files_say() -> None:
+def test_a_run_without_measured_time_costs_what_its_methods_files_say() -> None:
     methods = ["baseline", "autodo-exact-aws", "mixup", "randaugment", "mixup+randaugment"]
     cost = {method: rough_cost(run) for (method, _), run in runs(methods=methods, distortions=["1-0.0"]).items()}
     assert cost["baseline"] == 10.0, "its epochs"
@@ -58,7 +58,7 @@ def test_for_want_of_a_measure_a_run_costs_what_its_methods_files_say() -> None:
 
 
 @pytest.mark.parametrize("method", method_names())
-def test_every_methods_file_says_its_cost_as_a_number(method: str) -> None:
+def test_every_method_file_has_its_cost_as_a_number(method: str) -> None:
     assert float(method_text(method).cost) > 0
 
 
@@ -76,7 +76,7 @@ def test_runs_side_by_side_take_as_long_as_the_busiest_slot(seconds: list[float]
     assert wall_seconds(seconds, slots) == wall
 
 
-def test_the_bill_counts_every_worker() -> None:
+def test_the_cost_estimate_counts_every_worker() -> None:
     run = runs()["baseline", "1-0.0"]
     resources = ResourcesConfig(cpus=4, gpus=1, workers=2)
     jobs = [Job("a", run, resources, 3600.0), Job("b", run, resources, 1800.0), Job("c", run, resources)]

@@ -67,7 +67,7 @@ def times(first_step: float, **other: Any) -> LaunchTimes:
     return LaunchTimes.model_validate({"time": datetime.datetime.now(datetime.UTC), **kind, **parts, **other})
 
 
-def test_the_next_launch_takes_what_the_last_ones_of_its_kind_took_here() -> None:
+def test_the_next_launch_is_expected_to_take_as_long_as_the_last_ones_of_its_kind() -> None:
     store, other = Store("S").create(), Store("T").create()
 
     def first_step(store: Store, several_workers: bool = False) -> float:
@@ -88,7 +88,7 @@ def test_the_next_launch_takes_what_the_last_ones_of_its_kind_took_here() -> Non
     assert Path("S/launches.json").read_text().count('"host"') == launch_times.KEPT
 
 
-def test_what_cannot_be_read_or_written_is_no_error() -> None:
+def test_unreadable_or_unwritable_launch_times_are_no_error() -> None:
     store = Store("S").create()
     Path("cache").write_text("a file in the place of the folder")
     Path("S/launches.json").write_text("[{")
@@ -155,7 +155,7 @@ def test_plan_counts_start_up_and_report(autodo: Callable[..., str], monkeypatch
     assert "start-up" not in autodo("plan", "mine.yaml", "--store", "S")
 
 
-def test_a_launch_keeps_what_its_parts_took(autodo: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launch_records_the_times_of_its_parts(autodo: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     clock = itertools.count(100.0)
 
     def launch(jobs: list[Job], store: Store, *_: object, overhead: Overhead, **__: object) -> GridProgress:

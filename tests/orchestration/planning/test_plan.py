@@ -24,7 +24,7 @@ def grid(**changes: object) -> GridConfig:
     return GridConfig.model_validate(tree | {"seeds": 2} | changes)
 
 
-def test_only_what_is_not_done_is_left(store: Store) -> None:
+def test_only_runs_that_are_not_done_are_left(store: Store) -> None:
     runs = expand(grid())
     store.save(outcome(runs[0]), runs[0].run_id)
     store.record_failure(runs[1].run_id, kind="E", last_line="e", traceback="")
@@ -57,7 +57,7 @@ def test_a_part_of_a_grid_is_chosen_by_keys() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("baseline", "--only 'baseline': is not KEY=VALUE, such as method=baseline; keys: dataset, distortion"),
         ("metod=baseline", "unknown key 'metod'"),
@@ -66,8 +66,8 @@ def test_a_part_of_a_grid_is_chosen_by_keys() -> None:
         ("method=", "is not KEY=VALUE"),
     ],
 )
-def test_a_part_that_is_none_is_told(text: str, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_a_selection_that_fits_no_run_is_an_error(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         select(expand(grid()), text)
 
 
@@ -83,7 +83,7 @@ def test_a_store_that_is_not_there_has_nothing_done(tmp_path: Path) -> None:
     assert len(make_plan(expand(grid()), Store(tmp_path / "none")).left) == 4
 
 
-def test_the_work_of_a_plan_has_its_resources_and_expected_seconds(store: Store) -> None:
+def test_the_jobs_of_a_plan_have_resources_and_expected_seconds(store: Store) -> None:
     runs = expand(grid())
     store.save(outcome(runs[0], seconds=10.0), runs[0].run_id)
     some = ResourcesConfig(cpus=3)
@@ -131,7 +131,7 @@ def test_a_grid_that_was_launched_before_defaults_changed_means_the_same_runs(st
     assert expand(store.grids()["g"]) == runs  # type: ignore[arg-type]
 
 
-def test_a_new_grid_goes_by_the_present_defaults(store: Store) -> None:
+def test_a_new_grid_has_the_present_defaults(store: Store) -> None:
     assert continued(grid(), store) == (grid(), "")
     store.save_grid(grid())
     assert continued(grid(), store) == (grid(), "")

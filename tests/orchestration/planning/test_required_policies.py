@@ -43,7 +43,7 @@ def grid(path: Path | str, **changes: object) -> GridConfig:
     return GridConfig.model_validate(tree | changes)
 
 
-def test_a_run_is_known_by_what_its_policy_does_not_by_where_it_lies(file: Path, tmp_path: Path) -> None:
+def test_the_run_id_depends_on_the_content_of_the_policy_and_not_on_its_path(file: Path, tmp_path: Path) -> None:
     (tmp_path / "copy.json").write_text(json.dumps({"source": "elsewhere", "sub_policies": ROTATE}))
     (tmp_path / "other.json").write_text(json.dumps(INVERT))
     pinned = [
@@ -58,7 +58,7 @@ def test_a_run_is_known_by_what_its_policy_does_not_by_where_it_lies(file: Path,
     assert pin_policy_file(baseline) == (baseline, {})
 
 
-def test_a_pinned_grid_needs_its_files_no_more(file: Path, any_store: Store) -> None:
+def test_a_pinned_grid_does_not_need_its_files(file: Path, any_store: Store) -> None:
     store = any_store
     pinned, found = pin_policy_files(grid(file))
     store.save_grid(pinned)
@@ -91,7 +91,7 @@ def test_every_dataset_and_method_may_have_a_file_of_its_own(tmp_path: Path) -> 
     assert names["digits", PUBLISHED] != names["mnist", PUBLISHED] == names["digits", "dada-published"]
 
 
-def test_a_policy_file_that_is_wrong_is_told_before_anything_is_written(tmp_path: Path) -> None:
+def test_a_wrong_policy_file_is_an_error_before_anything_is_written(tmp_path: Path) -> None:
     (tmp_path / "policy.json").write_text('[[["Rotat", 1, 1]]]')
     with pytest.raises(ConfigError, match=r"policy.json: sub_policies\[0\]\[0\]: unknown operation 'Rotat'"):
         pin_policy_files(grid(tmp_path / "policy.json"))
@@ -129,7 +129,7 @@ def test_a_damaged_or_foreign_policy_is_named(store: Store, content: str, messag
         assert "\n" not in str(caught.value)
 
 
-def test_a_policy_is_no_way_out_of_the_store(store: Store, tmp_path: Path) -> None:
+def test_a_policy_cannot_lead_out_of_the_store(store: Store, tmp_path: Path) -> None:
     policy = PolicyFile.model_validate({"sub_policies": ROTATE})
     (tmp_path / "secret.json").write_text(policy.model_dump_json())
     name = f"file-{fingerprint(policy)}"
@@ -141,7 +141,7 @@ def test_a_policy_is_no_way_out_of_the_store(store: Store, tmp_path: Path) -> No
         store.policies.read("../secret")
 
 
-def test_runs_that_differ_in_nothing_that_a_search_reads_share_it(store: Store) -> None:
+def test_runs_with_the_same_settings_of_a_search_share_it(store: Store) -> None:
     def run(method: str = "fast-autoaugment-searched", seed: int = 0, **overrides: object):
         return build_run("digits", method, seed=seed, overrides=overrides)
 

@@ -11,10 +11,9 @@ from autodo.augment.read_policy import read_policy
 from orchestration.grid.grid import expand
 from orchestration.store.run_state import State
 from orchestration.store.store import Store
-from tests.orchestration.cli.test_app import SMALL, Answer, Launched, autodo, instead_of_ray
+from tests.orchestration.cli.conftest import SMALL, Answer, Launched
 from tests.orchestration.search.test_task_runner import SEARCH
 
-__all__ = ["autodo", "instead_of_ray"]
 Autodo = Callable[..., Answer]
 TRAIN = ("train", "--dataset", "digits", "--store", "S", *SMALL, "--method")
 SEARCHED = [word for key, value in SEARCH.items() for word in ("--set", f"{key}={value}")]

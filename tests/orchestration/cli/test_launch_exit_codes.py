@@ -13,10 +13,9 @@ from orchestration.planning.run_queue import RunQueue
 from orchestration.store import lease
 from orchestration.store.run_state import State
 from orchestration.store.store import Store
-from tests.orchestration.cli.test_app import GRID, Answer, autodo
+from tests.orchestration.cli.conftest import GRID, Answer
 from tests.orchestration.undisturbed import alone, metrics
 
-__all__ = ["autodo"]
 SETTINGS = "set: {training.epochs: 6, dataset.subsample: 300}\n"
 Autodo = Callable[..., Answer]
 pytestmark = pytest.mark.usefixtures("without_ray")
@@ -42,7 +41,7 @@ def test_a_launch_is_done_and_has_its_table_and_report(autodo: Autodo, grid: str
 
 
 @pytest.mark.parametrize(
-    ("stop", "code", "told", "then"),
+    ("stop", "code", "reason", "then"),
     [
         ([signal.SIGINT], 130, "interrupted", "launch"),
         ([signal.SIGTERM], 130, "interrupted", "resume"),
@@ -58,7 +57,7 @@ def test_a_launch_that_stops_says_so_and_the_next_command_continues(
     monkeypatch: pytest.MonkeyPatch,
     stop: list[signal.Signals],
     code: int,
-    told: str,
+    reason: str,
     then: str,
 ) -> None:
     stopped: list[str] = []
@@ -75,7 +74,7 @@ def test_a_launch_that_stops_says_so_and_the_next_command_continues(
         answer = autodo("launch", grid, "--store", "S", "--max-concurrent", "1")
     done = Store("S").status.done()
     assert (answer.code, done) == (code, {actor.began[0]})
-    assert answer.out.splitlines()[-1] == f"{told}: 1 of 4 runs are done; the same command continues"
+    assert answer.out.splitlines()[-1] == f"{reason}: 1 of 4 runs are done; the same command continues"
     assert Store("S").status.states(stopped) == {stopped[0]: State.STARTED}
     answer = autodo(*(("launch", grid, "--store", "S") if then == "launch" else ("resume", "S")))
     assert answer.code == 0
@@ -83,7 +82,7 @@ def test_a_launch_that_stops_says_so_and_the_next_command_continues(
     assert {run_id: actor.began.count(run_id) for run_id in [*done, *stopped]} == {actor.began[0]: 1, stopped[0]: 2}
 
 
-def test_a_run_that_fails_for_good_is_told_and_retried(autodo: Autodo, grid: str, actor: Any) -> None:
+def test_a_run_that_fails_for_good_is_reported_and_retried(autodo: Autodo, grid: str, actor: Any) -> None:
     bad = expand(load_grid(grid))[1]
     actor.scripts = {bad.run_id: [[0, DataError("no images")]] * 3}
     answer = autodo("launch", grid, "--store", "S", "--retries", "1")
