@@ -44,7 +44,7 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Show the v
 @app.command()
 @expand_options
 def launch(grid: GridOptions, options: LaunchOptions) -> None:
-    """Run what a grid still lacks, on all cores; then show the table."""
+    """Run the missing runs of a grid on all cores, then show the table."""
     from orchestration.cli.launch import launch_grid
 
     raise typer.Exit(launch_grid(console, grid, options))
@@ -53,7 +53,7 @@ def launch(grid: GridOptions, options: LaunchOptions) -> None:
 @app.command()
 @expand_options
 def resume(store: StoreArgument, options: LaunchOptions) -> None:
-    """Run what the grids that were launched on a store still lack."""
+    """Run the missing runs of all grids that were launched on a store."""
     from orchestration.cli.launch import resume_store
 
     raise typer.Exit(resume_store(console, store, options))
@@ -84,7 +84,7 @@ def plan(
     resources: ResourceOptions,
     list_runs: Annotated[bool, typer.Option("--list", help="List every run id with its state.")] = False,
 ) -> None:
-    """Show what `launch` would run, and how long it takes; run nothing."""
+    """Show what `launch` would run and how long it would take; run nothing."""
     from orchestration.cli.plan import show_plan
 
     show_plan(console, grid, resources, only=only, retries=retries, list_runs=list_runs)
@@ -102,9 +102,9 @@ def train(options: TrainOptions) -> None:
 @app.command()
 def status(
     store: StoreArgument,
-    watch: Annotated[bool, typer.Option("--watch", help="Again and again, until nothing is left to do.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat until nothing is left to do.")] = False,
 ) -> None:
-    """Show how far the grids of a store are, and why runs failed."""
+    """Show the progress of the grids of a store, and why runs failed."""
     from orchestration.cli.status import show_status
 
     show_status(console, store, watch=watch)
@@ -114,10 +114,10 @@ def status(
 def report(
     store: StoreArgument,
     out: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Folder or URI to write to; STORE/report if none.")
+        str | None, typer.Option(metavar="DIR", help="Folder or URI to write to; default: STORE/report.")
     ] = None,
     formats: Annotated[
-        str, typer.Option("--format", metavar="F,…", help="Of html, md, latex, csv.")
+        str, typer.Option("--format", metavar="F,…", help="Formats to write: html, md, latex, csv.")
     ] = "html,md,latex,csv",
     selection: Annotated[
         str | None,
@@ -144,11 +144,11 @@ def inspect(
         str | None,
         typer.Argument(metavar="[RUN_ID]", help="A run, or the hash at its end; without it, the runs are listed."),
     ] = None,
-    out: Annotated[str | None, typer.Option(help="Where the files go; STORE/report/inspect/RUN_ID.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder of the files; default: STORE/report/inspect/RUN_ID.")] = None,
     ranking: Annotated[
-        str | None, typer.Option(metavar="NAME", help="What to sort by; see docs/how-to/find-label-errors.md.")
+        str | None, typer.Option(metavar="NAME", help="Score to sort by; see docs/how-to/find-label-errors.md.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many images the gallery shows.")] = 100,
+    top: Annotated[int, typer.Option(min=1, help="Number of images in the gallery.")] = 100,
     data_dir: DataDir = None,
 ) -> None:
     """Find the train labels of a run that are probably wrong: a list, a CSV and a gallery."""
@@ -159,7 +159,7 @@ def inspect(
 
 @app.command()
 def methods(
-    name: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="One of them, and all that it sets.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="Show this method and its settings.")] = None,
 ) -> None:
     """List the methods, or show one."""
     from orchestration.cli.lists import list_methods, show_method
@@ -186,9 +186,7 @@ def grids() -> None:
     list_grids(console)
 
 
-policy_app = typer.Typer(
-    help="Augmentation policies from elsewhere, and those that a store holds.", no_args_is_help=True
-)
+policy_app = typer.Typer(help="Import and show augmentation policies.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
 
 
@@ -196,7 +194,7 @@ app.add_typer(policy_app, name="policy")
 def policy_import(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="JSON, or a Python file with literal lists.")],
     target: Annotated[str, typer.Argument(metavar="OUT.json")],
-    name: Annotated[str | None, typer.Option(help="Which list, if a Python file holds several.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the list, if a Python file has several.")] = None,
 ) -> None:
     """Convert a published policy to JSON; nothing of a Python file is executed."""
     from orchestration.cli.policy import import_to_json
@@ -207,9 +205,9 @@ def policy_import(
 @policy_app.command("show")
 def policy_show(
     source: Annotated[str, typer.Argument(metavar="STORE_OR_FILE")],
-    name: Annotated[str | None, typer.Argument(metavar="[ID]", help="Which policy of a store.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[ID]", help="Name of a policy of a store.")] = None,
 ) -> None:
-    """Show a policy and where it comes from; of a store without an ID, which there are."""
+    """Show a policy and its source; for a store without an ID, list its policies."""
     from orchestration.cli.policy import show_policy
 
     show_policy(console, source, name)

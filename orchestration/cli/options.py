@@ -29,9 +29,7 @@ DataDir = Annotated[str | None, typer.Option(help="Directory or URI of the datas
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Directory or URI of the results.")]
 Only = Annotated[
     str | None,
-    typer.Option(
-        metavar="KEY=VALUE,…", help="Of the grid only this: method=…, dataset=…, distortion=…, split=…, seed=…"
-    ),
+    typer.Option(metavar="KEY=VALUE,…", help="Part of the grid: method=…, dataset=…, distortion=…, split=…, seed=…"),
 ]
 Retries = Annotated[int, typer.Option(min=0, help="Further attempts of a run that fails.")]
 
@@ -50,7 +48,9 @@ class DataOptions:
     """Files of the datasets."""
 
     data_dir: DataDir = None
-    download: Annotated[bool, typer.Option("--download", help="Fetch a dataset's files if they are not there.")] = False
+    download: Annotated[
+        bool, typer.Option("--download", help="Download the files of a dataset if they are missing.")
+    ] = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,14 +68,14 @@ class TrainerOptions:
     """Options of the training itself that change no result."""
 
     lambda_storage: Annotated[
-        LambdaStorage | None, typer.Option(help="Where lambda is kept: with the device, in host memory, in a file.")
+        LambdaStorage | None, typer.Option(help="Storage of lambda: on the device, in host memory or in a file.")
     ] = None
     loader_workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that decode streamed images, of each worker; 0: itself.")
+        int | None, typer.Option(min=0, help="Processes per worker that decode streamed images; 0: itself.")
     ] = None
     checkpoint_steps: Annotated[
         int | None,
-        typer.Option(min=1, help="Steps between checkpoints within an epoch; none are made there without it."),
+        typer.Option(min=1, help="Steps between checkpoints within an epoch; default: only after epochs."),
     ] = None
 
 
@@ -85,17 +85,17 @@ class LaunchOptions:
 
     only: Only = None
     data: DataOptions = DataOptions()
-    max_concurrent: Annotated[int | None, typer.Option(min=1, help="The most runs at a time.")] = None
+    max_concurrent: Annotated[int | None, typer.Option(min=1, help="Maximum number of runs at a time.")] = None
     retries: Retries = RETRIES
     time_budget: Annotated[
-        str | None, typer.Option(metavar="2h", help="Then stop, each run at the end of its epoch.")
+        str | None, typer.Option(metavar="2h", help="Stop after this time, each run at the end of its epoch.")
     ] = None
     resources: ResourceOptions = ResourceOptions()
     trainer: TrainerOptions = TrainerOptions()
     address: Annotated[
-        str | None, typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster; else Ray starts here.")
+        str | None, typer.Option(envvar="RAY_ADDRESS", help="A running Ray cluster; default: Ray starts here.")
     ] = None
-    dashboard: Annotated[bool, typer.Option("--dashboard", help="Ray's web page, on localhost.")] = False
+    dashboard: Annotated[bool, typer.Option("--dashboard", help="Start Ray's dashboard on localhost.")] = False
     keep: Annotated[
         list[str],
         typer.Option(
@@ -104,7 +104,7 @@ class LaunchOptions:
         ),
     ] = dataclasses.field(default_factory=list)
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Event files of each run, in STORE/tensorboard.")
+        bool, typer.Option("--tensorboard", help="Write event files of each run to STORE/tensorboard.")
     ] = False
     mlflow: Annotated[str | None, typer.Option(metavar="URI", help="Tracking URI; needs the extra `mlflow`.")] = None
     wandb: Annotated[str | None, typer.Option(metavar="PROJECT", help="Project of W&B; needs the extra `wandb`.")] = (
@@ -124,7 +124,7 @@ class TrainOptions:
     split: Annotated[
         SplitName,
         typer.Option(
-            help="`union` trains on the val images too. `test-as-val` has the test images as val, so that its errors "
+            help="`union` also trains on the val images. `test-as-val` uses the test images as val, so its errors "
             "are optimistic."
         ),
     ] = "paper"

@@ -123,7 +123,9 @@ LIKE_FOR_LIKE = (
     "The paper took the best epoch on the test set, as its published code does: error_best_test is the like-for-like "
     "comparison with it."
 )
-SEARCHED = "Beside policies that were searched here stand the paper's figures of policies that their authors published."
+SEARCHED = (
+    "Policies that were searched here are compared with the paper's figures for policies published by their authors."
+)
 
 
 def follows_protocol(config: Mapping[str, Any]) -> bool:

@@ -51,7 +51,7 @@ def run_notes(runs: pd.DataFrame) -> list[str]:
     if changed:
         notes.append(
             f"{count_of(changed, 'run')} of {len(done)} ran from a work tree with changes (-dirty): "
-            "their code version does not say what they ran."
+            "their code version does not identify what they ran."
         )
     return notes
 

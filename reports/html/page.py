@@ -139,4 +139,4 @@ def _check_keys(report: Report) -> None:
         for part in parts
     ]
     twice = sorted({key for key in keys if keys.count(key) > 1})
-    assert not twice, f"keys are the page's anchors, but these stand twice: {twice}"
+    assert not twice, f"keys are the page's anchors, but these occur twice: {twice}"

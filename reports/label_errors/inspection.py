@@ -140,7 +140,7 @@ def _batches(file: Location, run_id: str) -> Iterator[pa.RecordBatch]:
         columns = [name for name in ("run_id", *COLUMNS) if name in there]
         for batch in parquet.iter_batches(ROWS_AT_ONCE, columns=columns, use_threads=False):
             if "run_id" in there and set(batch.column("run_id").unique().to_pylist()) != {run_id}:
-                raise UnusableFile("it holds another run than its name says")
+                raise UnusableFile("it belongs to another run than its name says")
             yield batch
 
 

@@ -99,14 +99,14 @@ RANKINGS: Mapping[str, Ranking] = {
     "loss": Ranking("loss of the given label", _loss, score=lambda loss: -np.expm1(-loss)),
     "loss-in-class": Ranking("rank of the loss among the points of the given class", _loss_in_class),
     "weight": Ranking("low learned weight", _weight),
-    "soft-label": Ranking("what the learned soft label takes from the given label", _soft_label),
+    "soft-label": Ranking("1 minus the learned soft label's probability of the given label", _soft_label),
     "average": Ranking("mean rank by loss, learned weight and soft label", _average),
     "margin": Ranking("cleanlab's normalized margin", _margin),
     "adjusted-margin": Ranking(
         "the same, adjusted by cleanlab's confident thresholds", functools.partial(_margin, adjusted=True)
     ),
     "confident-learning": Ranking(
-        "what cleanlab's find_label_issues finds, then the others, each by margin", _confident_learning
+        "labels that cleanlab's find_label_issues flags, then the others, each by margin", _confident_learning
     ),
 }
 """`loss` gives the same order as cleanlab's self-confidence, the probability of the given label."""

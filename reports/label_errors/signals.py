@@ -77,7 +77,7 @@ def read_signals(batches: Iterable[pa.RecordBatch], classes: int) -> Signals:
         raise UnusableFile("it has no rows")
     columns = {name: _joined(name, [part[name] for part in parts]) for name in parts[0]}
     if len(np.unique(columns["index"])) != len(columns["index"]):
-        raise UnusableFile("index: a train point stands in it twice")
+        raise UnusableFile("index: a train point occurs twice")
     wrong = columns["given"] != columns.pop("clean")
     return Signals(classes=classes, wrong=wrong if wrong.any() else None, **columns)
 

@@ -170,5 +170,5 @@ def reduce_runs(
 
 
 def _left_out(location: Location, why: UnusableFile) -> Problem:
-    foreign = str(why).startswith(("not a", "it holds another"))
+    foreign = str(why).startswith(("not a", "it belongs to another"))
     return Problem(str(location), f"left out: {why}{'' if foreign else _REMEDY}")

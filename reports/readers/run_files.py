@@ -82,7 +82,7 @@ def read_run(
         if table.num_rows != count or len(set(table.column_names)) < table.num_columns:
             raise UnusableFile(f"not a file of {kind}: its columns do not fit together")
         if pc.unique(table["run_id"]).to_pylist() != [file.location.stem]:
-            raise UnusableFile("it holds another run than its name says")
+            raise UnusableFile("it belongs to another run than its name says")
     except UnusableFile:
         raise
     except Exception as error:  # damage raises exceptions of many types, such as UnicodeDecodeError and MemoryError
@@ -169,7 +169,7 @@ def _in_order(table: pa.Table, axis: str) -> pa.Table:
         values = values[order]
         twice = values[1:][values[1:] == values[:-1]]
         if len(twice):
-            raise UnusableFile(f"its {axis} {twice[0]} comes twice")
+            raise UnusableFile(f"its {axis} {twice[0]} occurs twice")
         table = table.take(order) if axis == "epoch" else table
     if axis == "epoch" and values[-1] != len(values) - 1:
         raise UnusableFile(f"its {len(values)} epochs are not 0 to {len(values) - 1}")

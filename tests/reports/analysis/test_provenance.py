@@ -36,7 +36,7 @@ def test_mixed_code_devices_and_versions_are_noted() -> None:
 
 def test_changed_code_is_noted_even_if_all_runs_have_the_same_version() -> None:
     assert run_notes(of({"git_sha": "abc-dirty"}, {"git_sha": "abc-dirty"})) == [
-        "2 runs of 2 ran from a work tree with changes (-dirty): their code version does not say what they ran."
+        "2 runs of 2 ran from a work tree with changes (-dirty): their code version does not identify what they ran."
     ]
     assert run_notes(of({"git_sha": "abc-dirty"}, {}))[0].endswith("are compared: abc (1 run), abc-dirty (1 run).")
 

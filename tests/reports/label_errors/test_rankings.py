@@ -146,7 +146,7 @@ def replaced(table: pa.Table, name: str, values: object, kind: pa.DataType | Non
         ("prediction", [0, -1, 1, 0], None, "prediction: -1..1, but classes are 0..2"),
         ("label", [0, 1, None, 0], None, "label: null"),
         ("label", ["0", "cat", "1", "1"], pa.string(), "Failed to parse string: 'cat'"),
-        ("index", [1, 2, 2, 3], None, "index: a train point stands in it twice"),
+        ("index", [1, 2, 2, 3], None, "index: a train point occurs twice"),
         ("loss", [1.0, float("nan"), 1.0, 1.0], None, "loss: not a number in some rows"),
         ("loss", [1.0, None, 1.0, 1.0], None, "loss: not a number in some rows"),
         ("loss", [None] * 4, None, "loss: null"),

@@ -271,7 +271,7 @@ def test_no_run_has_no_epochs(root: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "reason"),
     [
-        ({"epoch": [0, 1, 1, 2]}, "its epoch 1 comes twice"),
+        ({"epoch": [0, 1, 1, 2]}, "its epoch 1 occurs twice"),
         ({"epoch": [-1, 0, 1, 2]}, "its epoch is -1, less than 0"),
         ({"epoch": [0, 1, 2, 10**12]}, "its epoch is 1e+12, more than 1e+06"),
         ({"epoch": [0, 1, 2, 9]}, "its 4 epochs are not 0 to 3"),
@@ -281,9 +281,9 @@ def test_no_run_has_no_epochs(root: Path) -> None:
         ({"test_error": [0.1, 0.1, 1.1, 0.1]}, "its test_error is 1.1, more than 1"),
         ({"test_error": pa.array(["a"] * 4)}, "damaged (test_error: it is string, not double)"),
         ({"test_error": None}, "not a file of epochs: it has no column 'test_error'"),
-        ({"run_id": ["other"] * 4}, "it holds another run than its name says"),
-        ({"run_id": ["bad", "bad", "bad", "other"]}, "it holds another run than its name says"),
-        ({"run_id": ["bad", "bad", "bad", None]}, "it holds another run than its name says"),
+        ({"run_id": ["other"] * 4}, "it belongs to another run than its name says"),
+        ({"run_id": ["bad", "bad", "bad", "other"]}, "it belongs to another run than its name says"),
+        ({"run_id": ["bad", "bad", "bad", None]}, "it belongs to another run than its name says"),
     ],
 )
 def test_impossible_epochs_are_left_out(root: Path, columns: dict[str, Any], reason: str) -> None:
@@ -345,7 +345,7 @@ def points_of(root: Path, **columns: Any) -> Path:
     ("columns", "reason"),
     [
         ({}, None),
-        ({"index": [0, 5, 5]}, "left out: its index 5 comes twice; delete it and launch the grid again"),
+        ({"index": [0, 5, 5]}, "left out: its index 5 occurs twice; delete it and launch the grid again"),
         ({"label": [0, -1, 1]}, "left out: its label is -1, less than 0; delete it and launch the grid again"),
         (
             {"clean_label": [0, None, 1]},
