@@ -17,7 +17,7 @@ from autodo.errors import DataError
 
 
 def read_folder(config: DatasetConfig, place: DatasetLocation) -> Dataset:
-    """The images of `config.path`: class folders or a CSV (see docs/own-images.md), at `config.image_size`.
+    """The images of `config.path`: class folders or a CSV (see docs/tutorial/own-images.md), at `config.image_size`.
 
     Without a test set, a fixed stratified fifth of the train images is the test set.
 

@@ -32,40 +32,40 @@ def test_shards_are_disjoint_complete_and_alike(size, seed):
     train = np.repeat(np.arange(6), [200, 61, 33, 5, 1, 0])
     generator.shuffle(train)
     trusted = generator.integers(6, size=41)
-    dealt = shards(train, trusted, size)
-    for labels, parts in ((train, [part[0] for part in dealt]), (trusted, [part[1] for part in dealt])):
+    sharded = shards(train, trusted, size)
+    for labels, parts in ((train, [part[0] for part in sharded]), (trusted, [part[1] for part in sharded])):
         assert sorted(np.concatenate(parts)) == list(range(len(labels)))
         assert all((np.diff(part) > 0).all() for part in parts)
         assert spread([len(part) for part in parts]) <= 1
         assert spread([np.bincount(labels[part], minlength=6) for part in parts]) <= 1
-    assert spread([len(train) + len(trusted) for train, trusted in dealt]) <= 1
-    for rank, (train_part, trusted_part) in enumerate(dealt):
+    assert spread([len(train) + len(trusted) for train, trusted in sharded]) <= 1
+    for rank, (train_part, trusted_part) in enumerate(sharded):
         assert len(train_part) == FakeGroup(rank, size).shard_size(len(train))
         assert len(train_part) + len(trusted_part) == FakeGroup(rank, size).shard_size(len(train) + len(trusted))
 
 
-def sorted_and_dealt(train, trusted, group, generator):
-    """The oracle: everything sorted by label in random order, one after the other, dealt in turn."""
+def sort_and_shard(train, trusted, group, generator):
+    """Oracle: all points sorted by label in random order and assigned round-robin."""
 
     def by_class(labels):
         order = generator.permutation(len(labels))
         return order[np.argsort(labels[order], kind="stable")]
 
     order = np.concatenate([by_class(train), len(train) + by_class(trusted)])
-    dealt = np.sort(order[group.shard])
-    return dealt[dealt < len(train)], dealt[dealt >= len(train)] - len(train)
+    sharded = np.sort(order[group.shard])
+    return sharded[sharded < len(train)], sharded[sharded >= len(train)] - len(train)
 
 
 @pytest.mark.parametrize("part", [1, 7, 1000])
 @pytest.mark.parametrize(("count", "trusted_count"), [(0, 23), (23, 0), (100, 23), (333, 100)])
 @pytest.mark.parametrize("size", [1, 3, 8])
-def test_dealing_part_by_part_is_sorting_everything(part, count, trusted_count, size, monkeypatch):
+def test_sharding_in_chunks_is_sorting_everything(part, count, trusted_count, size, monkeypatch):
     monkeypatch.setattr("autodo.data.sharding._CHUNK_SIZE", part)
     generator = np.random.default_rng(count)
     train, trusted = generator.integers(7, size=count), generator.integers(9, size=trusted_count)
     for rank in range(size):
         group = FakeGroup(rank, size)
-        expected = sorted_and_dealt(train, trusted, group, numpy_generator(1, "shards"))
+        expected = sort_and_shard(train, trusted, group, numpy_generator(1, "shards"))
         for mine, theirs in zip(
             shard_by_class(train, trusted, group, numpy_generator(1, "shards")), expected, strict=True
         ):

@@ -136,7 +136,7 @@ def test_the_number_of_processes_that_decode_changes_no_bit_of_the_result(photos
     assert found[0] == found[1] == found[2]
 
 
-def test_crops_are_drawn_anew_for_each_phase_and_epoch_and_not_for_evaluation(photos):
+def test_each_phase_and_epoch_has_its_own_crops_and_evaluation_none(photos):
     config = run_on(photos, "autodo-exact-aws", **CROPS, **{"outer.hessian_points": 30, "outer.every": 1})
     seen: list[Any] = []
     batches = StreamedImages.batches
@@ -155,7 +155,7 @@ def test_crops_are_drawn_anew_for_each_phase_and_epoch_and_not_for_evaluation(ph
 
 
 @pytest.mark.slow
-def test_what_is_cut_out_of_an_image_does_not_depend_on_how_many_workers_train(photos):
+def test_crops_do_not_depend_on_the_number_of_training_processes(photos):
     config = run_on(photos, "autodo-exact-ws", **CROPS)
     pool = WorkerPool(2)
     try:
@@ -231,7 +231,7 @@ OF_EPOCHS, OF_STEPS = (None, "epoch 1/3"), (2, "step 4 of epoch 2/3")
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("spoil", "steps", "told"),
+    ("spoil", "steps", "resume_point"),
     [
         (Path.unlink, *OF_EPOCHS),
         (_truncate, *OF_STEPS),
@@ -246,7 +246,9 @@ OF_EPOCHS, OF_STEPS = (None, "epoch 1/3"), (2, "step 4 of epoch 2/3")
         ),
     ],
 )
-def test_a_run_that_loses_an_image_says_where_it_goes_on_and_does(spoil, steps, told, tmp_path, monkeypatch):
+def test_a_run_that_loses_an_image_names_its_resume_point_and_resumes_there(
+    spoil, steps, resume_point, tmp_path, monkeypatch
+):
     monkeypatch.setenv(WORKERS_VARIABLE, "1")
     photos = write_images(tmp_path / "photos", 20, 20, ".jpg")
     config, path = run_on(photos, "autodo-exact-ws", **CROPS), tmp_path / "checkpoint.pt"
@@ -263,7 +265,7 @@ def test_a_run_that_loses_an_image_says_where_it_goes_on_and_does(spoil, steps, 
         "(tried 3 times in 1.1 s); put it back as it was and start the command again: "
     )
     assert before.startswith(f"{lost}: could be read when the dataset was indexed, and cannot now: ")
-    assert after == f"the run continues from its checkpoint after {told}"
+    assert after == f"the run continues from its checkpoint after {resume_point}"
     assert error.value.__cause__ is None
     lost.write_bytes(content)
     os.utime(lost, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -279,14 +281,14 @@ def test_a_run_without_a_checkpoint_that_loses_an_image_begins_anew(tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_whose_nodes_have_other_images_are_told(tmp_path):
+def test_nodes_with_different_images_are_an_error(tmp_path):
     photos = write_images(tmp_path / "photos", 20, 20, ".jpg")
     config = run_on(photos, "baseline", **{"dataset.damaged_limit": 0.1})
     with contextlib.closing(WorkerPool(2)) as pool:
         answers = pool.run(2, jobs.start_with_one_image_less_on_the_second, config)
-    for told in answers:
-        assert isinstance(told, DataError)
-        assert "the images are not the same on all nodes" in str(told)
+    for answer in answers:
+        assert isinstance(answer, DataError)
+        assert "the images are not the same on all nodes" in str(answer)
 
 
 @pytest.mark.slow
@@ -294,9 +296,9 @@ def test_workers_that_lose_an_image_name_their_node(tmp_path):
     photos = write_images(tmp_path / "photos", 20, 20, ".jpg")
     with contextlib.closing(WorkerPool(2)) as pool:
         answers = pool.run(2, jobs.start_and_lose_the_images, run_on(photos, "baseline"), photos)
-    for told in answers:
-        assert isinstance(told, ImageLost)
-        assert str(told).startswith(f"node {socket.gethostname()}: {photos}")
+    for answer in answers:
+        assert isinstance(answer, ImageLost)
+        assert str(answer).startswith(f"node {socket.gethostname()}: {photos}")
 
 
 def test_channel_statistics_are_of_one_sample_whatever_the_method(photos, monkeypatch):

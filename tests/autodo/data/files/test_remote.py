@@ -47,7 +47,7 @@ def test_images_of_a_bucket_are_those_of_the_folder(photos: Location, tmp_path: 
     assert not list((cache_dir() / "data").rglob("*.png.*"))
 
 
-def test_changed_images_are_copied_anew(photos: Location) -> None:
+def test_changed_images_are_copied_again(photos: Location) -> None:
     before = data.folder_content(config(photos))
     (photos / "cat" / "00.png").delete()
     assert data.folder_content(config(photos)) != before
@@ -69,7 +69,7 @@ def test_a_csv_brings_the_files_that_it_names(photos: Location, tmp_path: Path) 
         ("../../secret,cat", r"photos/list\.csv: the name '\.\./\.\./secret' in it leads elsewhere|no such file"),
     ],
 )
-def test_a_csv_that_names_what_is_not_there_is_told_by_its_uri(photos: Location, row: str, message: str) -> None:
+def test_a_csv_that_names_missing_files_is_named_by_its_uri(photos: Location, row: str, message: str) -> None:
     (photos / "list.csv").write_text(f"path,label\n{row}\n")
     with pytest.raises(DataError, match=message) as caught:
         data.load(config(f"{photos}/list.csv"))
@@ -115,10 +115,10 @@ def test_processes_of_a_node_copy_once(photos: Location) -> None:
         f"with local_copy({photos.uri!r}) as path: print(path, len(n), len(list(path.rglob('*.png'))))"
     )
     running = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    told = [process.communicate(timeout=120)[0].split() for process in running]
-    assert len({path for path, _, _ in told}) == 1
-    assert sorted(int(fetched) for _, fetched, _ in told) == [0] * 2 + [24]
-    assert {images for _, _, images in told} == {"24"}
+    outputs = [process.communicate(timeout=120)[0].split() for process in running]
+    assert len({path for path, _, _ in outputs}) == 1
+    assert sorted(int(fetched) for _, fetched, _ in outputs) == [0] * 2 + [24]
+    assert {images for _, _, images in outputs} == {"24"}
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(

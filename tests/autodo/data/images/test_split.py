@@ -31,7 +31,7 @@ def test_every_class_is_on_both_sides(share, generator):
 
 
 @pytest.mark.parametrize(("share", "held_of_each"), [(0.05, [8, 1, 1]), (0.5, [100, 1, 1]), (0.95, [192, 1, 2])])
-def test_what_small_classes_cannot_give_others_do(share, held_of_each, generator):
+def test_images_that_small_classes_cannot_give_come_from_others(share, held_of_each, generator):
     labels = np.repeat([0, 1, 2], [200, 2, 3])
     _, held = stratified_split(labels, share, generator)
     assert np.bincount(labels[held]).tolist() == held_of_each

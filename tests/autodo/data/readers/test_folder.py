@@ -81,9 +81,11 @@ def test_train_val_and_test_folders(tmp_path, write_classes):
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
-    ("part", "told"), [("val", "without clean images of them"), ("test", "the test errors do not cover them")]
+    ("part", "consequence"), [("val", "without clean images of them"), ("test", "the test errors do not cover them")]
 )
-def test_a_class_that_val_or_test_lacks_is_named(part, told, stream, tmp_path, write_classes, caplog, monkeypatch):
+def test_a_class_that_val_or_test_lacks_is_named(
+    part, consequence, stream, tmp_path, write_classes, caplog, monkeypatch
+):
     monkeypatch.setenv("AUTODO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("AUTODO_LOADER_WORKERS", "0")
     root = tmp_path / "pets"
@@ -93,7 +95,8 @@ def test_a_class_that_val_or_test_lacks_is_named(part, told, stream, tmp_path, w
     assert len(load(settings).class_names) == 8
     (message,) = caplog.messages
     assert message.startswith(
-        f"{root}: {part} has no image of 6 of the 8 classes: 'rare0', 'rare1', 'rare2', 'rare3', 'rare4', ...; {told}"
+        f"{root}: {part} has no image of 6 of the 8 classes: 'rare0', 'rare1', 'rare2', 'rare3', 'rare4', ...; "
+        f"{consequence}"
     )
     caplog.clear()
     write_classes(root / part, **{f"rare{i}": 1 for i in range(6)})

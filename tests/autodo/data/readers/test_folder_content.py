@@ -82,7 +82,7 @@ def test_changed_images_have_another_content_and_a_pinned_config_refuses_them(ch
     assert "\n" not in str(error.value)
 
 
-def test_what_is_no_change_of_the_images(pets, monkeypatch):
+def test_content_ignores_what_does_not_change_the_images(pets, monkeypatch):
     content = folder_content(config(pets))
     (pets / "README.md").write_text("pets")
     (pets / "train" / "cat" / ".thumbnails.png").write_bytes(b"hidden")

@@ -25,8 +25,8 @@ from tests.autodo.data.conftest import picture
 
 
 @pytest.fixture
-def looked_at(monkeypatch):
-    """Names of the files that were decoded to see whether they can be, newest last."""
+def checked(monkeypatch):
+    """Sizes of the files that were decoded by checks, newest last."""
     seen = []
 
     def damage(content):
@@ -101,27 +101,27 @@ def test_a_class_that_is_damaged_as_a_whole_is_named_whatever_the_limit(shards, 
         stream(path, damaged_limit=0.5)
 
 
-def test_only_files_that_have_changed_are_looked_at_again(tree, stream, looked_at):
+def test_only_changed_files_are_checked_again(tree, stream, checked):
     stream(tree)
-    assert len(looked_at) == 30
+    assert len(checked) == 30
     stream(tree)
-    assert len(looked_at) == 30
+    assert len(checked) == 30
     picture(77).save(tree / "class-0" / "new.jpg")
     os.utime(tree / "class-1" / "01.jpg", ns=(1, 1))
     (tree / "class-0" / "00.jpg").unlink()
     (tree / "class-0" / "03.jpg").rename(tree / "class-0" / "renamed.jpg")
     stream(tree)
-    assert len(looked_at) == 33
+    assert len(checked) == 33
     truncate(tree / "class-0" / "06.jpg")
     with pytest.raises(DataError, match=r"class-0/06\.jpg"):
         stream(tree)
-    assert len(looked_at) == 34
+    assert len(checked) == 34
     with pytest.raises(DataError, match=r"class-0/06\.jpg"):
         stream(tree)
-    assert len(looked_at) == 34
+    assert len(checked) == 34
     picture(6).save(tree / "class-0" / "06.jpg")
     stream(tree)
-    assert len(looked_at) == 35
+    assert len(checked) == 35
     assert not index.index_file(tree, ".damaged.txt").exists()
 
 
@@ -144,7 +144,7 @@ def fails(monkeypatch, clock):
 
 
 @pytest.mark.parametrize("shards", [False, True])
-def test_a_file_that_the_system_fails_to_read_for_a_while_is_looked_at(
+def test_a_file_that_cannot_be_read_for_a_while_is_checked_in_the_end(
     shards, tree, tmp_path, stream, write_shards, fails, clock, caplog
 ):
     path = write_shards(tree, tmp_path / "shards") if shards else tree
@@ -156,8 +156,8 @@ def test_a_file_that_the_system_fails_to_read_for_a_while_is_looked_at(
 
 
 @pytest.mark.parametrize("shards", [False, True])
-def test_a_file_that_cannot_be_read_is_an_error_whatever_the_limit_and_looking_goes_on_from_there(
-    shards, tree, tmp_path, stream, write_shards, fails, looked_at
+def test_a_file_that_cannot_be_read_is_an_error_at_any_limit_and_checking_continues_there(
+    shards, tree, tmp_path, stream, write_shards, fails, checked
 ):
     path = write_shards(tree, tmp_path / "shards") if shards else tree
     one = sorted(file for file in path.rglob("*") if file.is_file())[-1]
@@ -166,29 +166,29 @@ def test_a_file_that_cannot_be_read_is_an_error_whatever_the_limit_and_looking_g
         why = rf"{os.strerror(error)} \(tried {tries}\)"
         with pytest.raises(DataError, match=rf"^{one}: cannot be read: {why}; once it can be, start the command again"):
             stream(path, damaged_limit=0.9)
-    before = len(looked_at)
+    before = len(checked)
     fails(one, times=0)
     dataset = stream(path)
     assert len(dataset.train) + len(dataset.test) == 30
-    assert before == 30 - (len(looked_at) - before) == (24 if shards else 29)
+    assert before == 30 - (len(checked) - before) == (24 if shards else 29)
 
 
-def test_each_of_two_lists_of_the_same_folder_has_an_index_of_its_own(tree, stream, looked_at):
+def test_each_of_two_lists_of_the_same_folder_has_an_index_of_its_own(tree, stream, checked):
     for name in ("a", "b"):
         files = sorted(tree.glob("*/*.jpg"))[name == "b" :: 2]
         rows = [f"{file.relative_to(tree)},{file.parent.name}" for file in files]
         (tree / f"{name}.csv").write_text("\n".join(["path,label", *rows]))
     for name in ("a", "b", "a", "b"):
         stream(tree / f"{name}.csv")
-    assert len(looked_at) == 30
+    assert len(checked) == 30
 
 
-def test_looking_that_was_interrupted_goes_on(tree, stream, looked_at, monkeypatch):
+def test_an_interrupted_check_continues(tree, stream, checked, monkeypatch):
     monkeypatch.setattr("autodo.data.readers.sources._IMAGES_PER_CHECK", 4)
     counted = check.damage
 
     def interrupted(content):
-        if len(looked_at) == 10:
+        if len(checked) == 10:
             raise KeyboardInterrupt
         return counted(content)
 
@@ -197,10 +197,10 @@ def test_looking_that_was_interrupted_goes_on(tree, stream, looked_at, monkeypat
         stream(tree)
     monkeypatch.setattr(check, "damage", counted)
     stream(tree)
-    assert len(looked_at) == 10 + 30 - 8
+    assert len(checked) == 10 + 30 - 8
 
 
-LOOK_SLOWLY = """
+CHECK_SLOWLY = """
 import sys, time
 from autodo.config.dataset import DatasetConfig
 from autodo.data import load
@@ -210,7 +210,7 @@ index._SAVE_SECONDS, sources._IMAGES_PER_CHECK = 0.1, 1
 decode = check.damage
 def damage(content):
     time.sleep(0.1)
-    print("looked", flush=True)
+    print("checked", flush=True)
     return decode(content)
 check.damage = damage
 load(DatasetConfig(name="folder", path=sys.argv[1], image_size=24, stream=True))
@@ -218,23 +218,23 @@ load(DatasetConfig(name="folder", path=sys.argv[1], image_size=24, stream=True))
 
 
 @pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGTERM])
-def test_looking_that_was_killed_goes_on(ended_by, tree, stream, looked_at):
-    command = [sys.executable, "-c", LOOK_SLOWLY, str(tree)]
+def test_a_killed_check_continues(ended_by, tree, stream, checked):
+    command = [sys.executable, "-c", CHECK_SLOWLY, str(tree)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         for _ in range(15):
-            assert process.stdout.readline() == "looked\n"
+            assert process.stdout.readline() == "checked\n"
         process.send_signal(ended_by)
     assert process.returncode == -ended_by
     stream(tree)
-    assert 10 < len(looked_at) < 25
+    assert 10 < len(checked) < 25
 
 
-def test_an_index_that_is_no_index_is_made_anew(tree, stream, looked_at):
+def test_a_damaged_index_is_rebuilt(tree, stream, checked):
     stream(tree)
     index.index_file(tree).write_bytes(b"PAR1 or not")
     stream(tree)
-    assert len(looked_at) == 60
+    assert len(checked) == 60
 
 
 def test_a_file_name_that_is_no_text(tree, stream):
@@ -254,7 +254,7 @@ def test_a_cache_that_cannot_be_written(tree, stream, tmp_path, monkeypatch):
 # ----- the fingerprint
 
 
-def test_content_changes_with_names_sizes_classes_and_sets_and_reads_no_file(tree, looked_at):
+def test_content_changes_with_names_sizes_classes_and_sets_and_reads_no_file(tree, checked):
     config = DatasetConfig(name="folder", path=str(tree), image_size=8, stream=True)
     contents = [pin_content(config).content]
     for change in (
@@ -268,7 +268,7 @@ def test_content_changes_with_names_sizes_classes_and_sets_and_reads_no_file(tre
     assert len(set(contents)) == 5
     os.utime(tree / "class-1" / "01.jpg")
     assert pin_content(config).content == contents[-1]
-    assert looked_at == []
+    assert checked == []
 
 
 def test_a_pinned_config_refuses_other_images(tree, tmp_path, stream, write_shards):
@@ -473,12 +473,12 @@ def test_a_name_that_a_shard_holds_twice(tree, tmp_path, stream, write_shards):
         stream(shards)
 
 
-def test_shards_that_were_looked_at_in_another_way_are_looked_at_again(tree, stream, looked_at, monkeypatch):
+def test_an_index_of_an_older_version_is_rebuilt(tree, stream, checked, monkeypatch):
     stream(tree)
     monkeypatch.setattr(index, "_SCHEMA", index._SCHEMA.with_metadata({"look": "another"}))
     stream(tree)
     stream(tree)
-    assert len(looked_at) == 60
+    assert len(checked) == 60
 
 
 def test_a_shard_that_is_gone_counts_with_as_many_images_as_the_others(tree, tmp_path, stream, write_shards):
@@ -488,7 +488,7 @@ def test_a_shard_that_is_gone_counts_with_as_many_images_as_the_others(tree, tmp
         stream(shards)
 
 
-def test_what_is_wrong_with_the_names_of_shards(tree, tmp_path, stream, write_shards):
+def test_wrong_names_of_shards(tree, tmp_path, stream, write_shards):
     shards = write_shards(tree, tmp_path / "shards")
     (shards / "x.tar").touch()
     with pytest.raises(DataError, match=r"/x.tar: not named by its set, as others are: train-\*.tar"):
@@ -500,9 +500,9 @@ def test_what_is_wrong_with_the_names_of_shards(tree, tmp_path, stream, write_sh
     with pytest.raises(DataError, match=r"tar shards can only be streamed: set dataset.stream=true"):
         stream(shards, stream=False)
     (shards / "lost+found").mkdir()
-    told = rf"^{shards}/train-00.tar: lies beside the folder lost\+found, .*; move one of them away$"
+    message = rf"^{shards}/train-00.tar: lies beside the folder lost\+found, .*; move one of them away$"
     for settings in ({}, {"stream": False}):
-        with pytest.raises(DataError, match=told):
+        with pytest.raises(DataError, match=message):
             stream(shards, **settings)
 
 
@@ -523,7 +523,7 @@ def test_names_of_shards_that_are_of_a_set(names, tmp_path):
     assert list_shards(tmp_path) == {name: [names.format(name)] for name in ("train", "val", "test")}
 
 
-def test_a_link_to_itself_is_told_in_a_line(tree, tmp_path, stream, write_shards):
+def test_a_link_to_itself_is_an_error_of_one_line(tree, tmp_path, stream, write_shards):
     shards = write_shards(tree, tmp_path / "data")
     (shards / "loop").symlink_to("loop")
     with pytest.raises(DataError, match=rf"^{shards}: cannot be read: .*Too many levels of symbolic links"):
@@ -599,7 +599,7 @@ def test_imagenet_that_is_not_there(tree, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"name": "digits", "stream": True}, "path, content and stream are for the dataset 'folder' only"),
         ({"name": "imagenet"}, "image_size is required"),
@@ -607,8 +607,8 @@ def test_imagenet_that_is_not_there(tree, tmp_path):
         ({"name": "folder", "path": "a", "image_size": 8, "damaged_limit": 1.0}, "less than 1"),
     ],
 )
-def test_settings_that_do_not_fit(settings, told):
-    with pytest.raises(ValueError, match=told):
+def test_settings_that_do_not_fit(settings, message):
+    with pytest.raises(ValueError, match=message):
         DatasetConfig(**settings)
 
 
@@ -642,7 +642,7 @@ def test_random_crops_are_for_streamed_images():
     ],
     ids=str,
 )
-def test_what_is_wanted_of_random_crops_is_told_whatever_was_given(wrong):
+def test_wrong_random_crops_are_an_error_that_names_the_allowed_values(wrong):
     from autodo.config.recipes import build_run
 
     with pytest.raises(ConfigError) as error:

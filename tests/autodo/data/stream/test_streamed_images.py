@@ -1,4 +1,4 @@
-"""Reading images from their files: the same pixels whoever reads them, and what happens when something ends."""
+"""Reading images from their files: the same pixels in any process, and lost files, killed workers and parents."""
 
 import itertools
 import os
@@ -95,7 +95,7 @@ def test_parts_are_joined(tree, stream, pixels_of):
     np.testing.assert_array_equal(pixels_of(both, CROPS), np.concatenate(expected))
 
 
-def test_one_pool_serves_several_readings_at_once_and_after_one_that_was_given_up(tree, stream, pixels_of, monkeypatch):
+def test_one_pool_serves_concurrent_passes_and_goes_on_after_an_abandoned_one(tree, stream, pixels_of, monkeypatch):
     images = stream(tree).train.images
     expected = pixels_of(images, CROPS, batch=4)
     monkeypatch.setenv(WORKERS_VARIABLE, "2")
@@ -160,7 +160,7 @@ def test_a_file_that_comes_back_is_read(tree, stream, clock):
 
 
 @pytest.mark.parametrize("workers", ["0", "1"])
-def test_a_file_that_the_system_fails_to_read_for_a_while_is_read_and_told(
+def test_a_file_that_cannot_be_read_for_a_while_is_read_and_logged(
     workers, tree, stream, pixels_of, monkeypatch, caplog
 ):
     images = stream(tree).train.images
@@ -175,8 +175,8 @@ def test_a_file_that_the_system_fails_to_read_for_a_while_is_read_and_told(
     mended.start()
     np.testing.assert_array_equal(pixels_of(images), expected)
     mended.join()
-    (told,) = caplog.messages
-    assert told.startswith(f"{lost}: Input/output error; it could be read when it was tried again ")
+    (line,) = caplog.messages
+    assert line.startswith(f"{lost}: Input/output error; it could be read when it was tried again ")
 
 
 def test_a_file_that_was_being_written_is_read_when_it_is_whole(tree, stream, caplog):
@@ -196,8 +196,8 @@ def test_a_file_that_was_being_written_is_read_when_it_is_whole(tree, stream, ca
     writer.start()
     np.testing.assert_array_equal(images.read(np.array([5])), expected)
     writer.join()
-    (told,) = caplog.messages
-    assert "truncated" in told
+    (line,) = caplog.messages
+    assert "truncated" in line
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="changes its user")
