@@ -1,1 +1,1 @@
-"""Batched augmentation on tensors: the standard crop, flip and erase, and the learned per-point affine warp."""
+"""Batched augmentation on tensors: crop, flip and erase, policies of operations, and the learned per-point warp."""

@@ -34,14 +34,14 @@ GATE_TEMPERATURE = 0.5
 
 
 class WarpNoise(NamedTuple):
-    """What lam turns into a warp: `normal` and `logistic`, both [B, 7]."""
+    """Random numbers of a warp: `normal` and `logistic`, both [B, 7]."""
 
     normal: Tensor
     logistic: Tensor
 
 
 def initial_row(gate_probability: float) -> Tensor:
-    """lam^A at the start: magnitudes in the middle of their range, gates of the given probability. Shape: -> [14]."""
+    """Initial lam^A: magnitudes in the middle of their range, gates of the given probability. Shape: -> [14]."""
     count = len(WARP_OPERATIONS)
     gate_logit = math.log(gate_probability / (1 - gate_probability))
     return torch.cat([torch.zeros(count), torch.full((count,), gate_logit)])
@@ -54,7 +54,7 @@ def magnitude_deviation(lam: Tensor) -> Tensor:
 
 @functools.cache
 def _ranges(dtype: torch.dtype, device: torch.device) -> Tensor:
-    # Kept, because a copy from the host to a GPU at every step would make the host wait.
+    # Cached, because a copy from the host to a GPU at every step would make the host wait.
     return torch.tensor(list(WARP_OPERATIONS.values()), dtype=dtype, device=device)
 
 
@@ -88,7 +88,7 @@ def magnitudes(lam: Tensor, noise: WarpNoise) -> Tensor:
 
 
 def warp(images: Tensor, magnitude: Tensor) -> Tensor:
-    """Images warped about their centre by translate(rotate(shear(scale(x)))), as one bilinear sampling.
+    """Warps images about their centre by translate(rotate(shear(scale(x)))), as one bilinear sampling.
 
     A point at pixel offset v from the centre moves to R Sx Sy S v + t: counter-clockwise rotation by an angle in
     radians, slopes of shear, scale factors exp(magnitude) (the paper's 1 + m to first order, and always positive),
@@ -138,11 +138,11 @@ def warp_with_kornia(images: Tensor, magnitude: Tensor) -> Tensor:
 
 
 WARPS: dict[WarpName, Callable[[Tensor, Tensor], Tensor]] = {"fused": warp, "kornia": warp_with_kornia}
-"""What computes the warp: `points.warp`."""
+"""Implementations of the warp, by the setting `points.warp`."""
 
 
 def sampling_maps(magnitude: Tensor, height: int, width: int) -> Tensor:
-    """The inverse of the map of `warp`, which says where each pixel is read from.
+    """The inverse of the map of `warp`: from each output pixel to the position that it is read from.
 
     Shape:
         magnitude [B, 7] -> [B, 2, 3], for grid_sample's coordinates of [-1, 1] on each side.
@@ -168,7 +168,7 @@ def sampling_maps(magnitude: Tensor, height: int, width: int) -> Tensor:
 
 
 def sampling_grid(maps: Tensor, height: int, width: int) -> Tensor:
-    """Where each output pixel is read from: `F.affine_grid(..., align_corners=False)` as one product of matrices.
+    """Source position of each output pixel: `F.affine_grid(..., align_corners=False)` as one product of matrices.
 
     F.affine_grid multiplies image by image, which takes longer in each direction.
 

@@ -1,4 +1,4 @@
-"""The batched policy engine: operations are drawn for each image and applied to a whole batch on its device."""
+"""The batched policy engine: applies the operations drawn for each image to a whole batch, on its device."""
 
 import torch
 from torch import Tensor
@@ -10,25 +10,24 @@ from autodo.augment.policies import Draws
 
 
 def apply_draws(images: Tensor, draws: Draws) -> Tensor:
-    """The images after their operations, grouped by operation at each step.
+    """Applies to each image its operations, grouped by operation at each step.
 
-    Computed on whole levels 0..255, as PIL does; uint8 images save the conversion.
-
-    Draws in host memory do for images on a GPU: then the host need not wait for it.
+    Computed on whole levels 0..255, as PIL does; uint8 images save the conversion. Images on a GPU may have draws in
+    host memory; then the host need not wait for the GPU.
 
     Shape:
         images [B, C, H, W] uint8, or float in [0, 1], C = 1 or 3 -> the same.
     """
     if images.dtype != torch.uint8:
         return to_float(apply_draws(to_levels(images), draws), images.dtype)
-    # Nobody asks for derivatives, and the many small calls are a tenth faster if torch does not prepare for them.
+    # No derivatives are needed, and the many small calls are a tenth faster if torch does not prepare for them.
     with torch.inference_mode():
         images, place = _apply_sorted(images, draws)
     return images.index_select(0, place)
 
 
 def _apply_sorted(images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-    """The images after their operations, and where in them each image of the batch is."""
+    """The images after their operations in another order, and the position of each image of the batch in it."""
     # Each step has the batch sorted by operation, so that groups are slices.
     operation, order = draws.operation.T.contiguous().sort(1)
     everywhere = counting(len(images), torch.int64, order.device).expand_as(order)
@@ -38,7 +37,7 @@ def _apply_sorted(images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
     value = draws.value.T.gather(1, order)
     centre = draws.centre.transpose(0, 1).gather(1, order[..., None].expand(-1, -1, 2))
     each = counting(len(NAMES) + 1, torch.int64, order.device).repeat(len(order), 1)
-    starts = torch.searchsorted(operation, each).tolist()  # the host waits here for draws that a GPU made
+    starts = torch.searchsorted(operation, each).tolist()  # the host waits here if the draws are on a GPU
     moves, place, operation, value, centre = (
         _sent(tensor, images.device) for tensor in (moves, place, operation, value, centre)
     )
@@ -49,18 +48,18 @@ def _apply_sorted(images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
 
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """On the device, without waiting for what that is at work on."""
+    """Copies a tensor to the device without waiting for the device's queue."""
     return tensor if tensor.device == device else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _one_step(images: Tensor, starts: list[int], operation: Tensor, value: Tensor, centre: Tensor) -> None:
-    """One operation on each image, in place.
+    """Applies one operation to each image, in place.
 
     Shape:
-        images [B, C, H, W] uint8, sorted by operation [B]; starts [operations + 1]: where those of each begin;
+        images [B, C, H, W] uint8, sorted by operation [B]; starts [operations + 1]: first position of each operation;
         value [B]; centre [B, 2].
     """
-    # Whatever moves pixels is one sampling, and all enhancements are one blend.
+    # All geometric operations are one sampling, and all enhancements are one blend.
     moved = slice(starts[MOVING.start], starts[MOVING.stop])
     if moved.stop > moved.start:
         affine = affine_coefficients(MOVING, *images.shape[-2:], images.device)

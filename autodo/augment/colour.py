@@ -1,6 +1,6 @@
 """Operations on pixel values, on whole levels 0..255 as PIL computes them: uint8, changed in place.
 
-Fractions are cut off where PIL cuts them off, so that a whole sequence of operations gives what PIL gives.
+Fractions are cut off where PIL cuts them off, so that a whole sequence of operations equals PIL's.
 """
 
 import functools
@@ -12,7 +12,7 @@ from torch import Tensor
 from autodo.augment.geometry import counting
 
 Base = Callable[[Tensor], Tensor]
-"""Levels [b, C, H, W] float -> what an enhancement blends from, broadcastable to it."""
+"""Levels [b, C, H, W] float -> the image that an enhancement blends from, broadcastable to it."""
 
 # Rec. 601 luma in PIL's 16-bit fixed point.
 LUMA = (19595, 38470, 7471)
@@ -20,10 +20,10 @@ CUTOUT_FILL = (125, 123, 114)  # Fast AutoAugment's, the mean of CIFAR-10; grey 
 
 
 def blend(images: Tensor, value: Tensor, bases: Sequence[tuple[Base, slice]]) -> None:
-    """base + value (image - base), clipped: 0 is the base, 1 the image, more than 1 exaggerates.
+    """Blends to base + value (image - base), clipped: 0 is the base, 1 the image, more than 1 exaggerates.
 
     Args:
-        bases: for consecutive groups of images.
+        bases: bases of consecutive groups of images.
     Shape:
         images [b, C, H, W] uint8, value [b].
     """
@@ -38,7 +38,7 @@ def blend(images: Tensor, value: Tensor, bases: Sequence[tuple[Base, slice]]) ->
 
 
 def blend_smooth(images: Tensor, value: Tensor, base: Base) -> Tensor:
-    """The same without the cut to whole levels, differentiable in images and value.
+    """Blends without the cut to whole levels, differentiable in images and value.
 
     Shape:
         images [b, C, H, W] float in [0, 1], value [b] -> like images.
@@ -49,7 +49,7 @@ def blend_smooth(images: Tensor, value: Tensor, base: Base) -> Tensor:
 
 
 def _cut(levels: Tensor) -> Tensor:
-    """Float levels in [0, 256) as uint8, fractions cut off."""
+    """Converts float levels in [0, 256) to uint8; fractions are cut off."""
     return levels.to(torch.int16).to(torch.uint8)  # half the time of a cast in one step, on a CPU
 
 
@@ -90,37 +90,37 @@ def smoothed(levels: Tensor) -> Tensor:
 
 
 def _whole(levels: Tensor) -> Tensor:
-    """Fractions cut off; gradients pass as if they were not (straight-through)."""
+    """Cuts fractions off; gradients pass straight through."""
     if levels.requires_grad:
         return levels + (levels.floor() - levels).detach()
     return levels.floor_()
 
 
 def solarize(images: Tensor, threshold: Tensor) -> None:
-    """Levels from `threshold` (0..256) on are inverted. Shape: images [b, C, H, W] uint8, threshold [b]."""
+    """Inverts levels from `threshold` (0..256) on. Shape: images [b, C, H, W] uint8, threshold [b]."""
     last_kept = threshold.ceil().to(torch.int16).view(-1, 1, 1, 1) - 1
     # The sign of the difference, spread over all bits: no comparison, which is slow on a CPU for uint8.
     images.bitwise_xor_((last_kept - images).bitwise_right_shift_(15).to(torch.uint8))
 
 
 def posterize(images: Tensor, bits: Tensor) -> None:
-    """Only the upper `bits` (1..8, a fraction cut off) of a level stay. Shape: images [b, C, H, W] uint8, bits [b]."""
+    """Keeps the upper `bits` (1..8, a fraction cut off) of each level. Shape: images [b, C, H, W] uint8, bits [b]."""
     step = torch.exp2(8 - bits.floor())
     images.bitwise_and_((256 - step).to(torch.uint8).view(-1, 1, 1, 1))
 
 
 def auto_contrast(images: Tensor, value: Tensor) -> None:
-    """Each channel stretched to 0..255; a constant one stays. Shape: images [b, C, H, W] uint8."""
+    """Stretches each channel to 0..255; a constant one stays. Shape: images [b, C, H, W] uint8."""
     lowest, highest = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
     constant = lowest == highest
-    # In float64 and in this order, because the cut makes a level of each rounding error of PIL's.
+    # In float64 and in this order, because the cut turns each rounding error of PIL's into a level.
     lowest, highest = lowest.double().masked_fill_(constant, 0), highest.double().masked_fill_(constant, 255)
     scale = torch.full_like(lowest, 255) / (highest - lowest)  # `255 / span` would multiply by a rounded reciprocal
     images.copy_(images.double().mul_(scale).sub_(lowest * scale).to(torch.int16))
 
 
 def equalize(images: Tensor, value: Tensor) -> None:
-    """Each channel's histogram made flat, as PIL does; one of too few levels stays.
+    """Flattens each channel's histogram, as PIL does; a channel of too few levels stays.
 
     A level goes to (step / 2 + number of pixels below it) / step with step = (number of pixels below the highest level)
     / 255, all divisions of whole numbers.
@@ -129,7 +129,7 @@ def equalize(images: Tensor, value: Tensor) -> None:
         images [b, C, H, W] uint8.
     """
     batch, channels = images.shape[:2]
-    # Where each pixel's level stands in a table [b, C, 256].
+    # Position of each pixel's level in a table [b, C, 256].
     starts = torch.arange(0, batch * channels * 256, 256, dtype=torch.int32, device=images.device)
     position = images.int().add_(starts.view(batch, channels, 1, 1)).view(-1)
     counts = position.new_zeros(batch * channels * 256)
@@ -145,7 +145,7 @@ def equalize(images: Tensor, value: Tensor) -> None:
 
 
 def cutout(images: Tensor, side_frac: Tensor, centre: Tensor) -> None:
-    """A square of `side_frac` of the width filled with a grey; it grows right and down from its clipped corner.
+    """Fills a square of `side_frac` of the width with grey; it grows right and down from its clipped corner.
 
     Shape:
         images [b, C, H, W] uint8, side_frac [b], centre [b, 2] in [0, 1): (x, y) as shares.

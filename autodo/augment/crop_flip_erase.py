@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 def crop_and_flip(images: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Each image shifted by up to `padding` pixels (zeros move in) and, if `flip`, mirrored with probability 1/2.
+    """Shifts each image by up to `padding` pixels (zeros move in) and, if `flip`, mirrors it with probability 1/2.
 
     Shape:
         images [B, C, H, W] of any dtype -> the same.
@@ -42,7 +42,7 @@ def erase(
     area: tuple[float, float] = (0.02, 0.4),
     aspect: tuple[float, float] = (0.3, 1 / 0.3),
 ) -> Tensor:
-    """A random rectangle of each image set to zero, with the given probability.
+    """Sets a random rectangle of each image to zero, with the given probability.
 
     Args:
         area: range of the rectangle's share of the image, drawn uniformly.

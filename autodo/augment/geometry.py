@@ -1,4 +1,4 @@
-"""Operations that move pixels: each is an affine map from an output pixel to where it is read from.
+"""Geometric operations: each is an affine map from an output pixel to the position that it is read from.
 
 A row [a, b, c, d, e, f] of `matrix` sends the centre (x, y) of an output pixel to (a x + b y + c, d x + e y + f) in the
 source; pixel (0, 0) covers [0, 1) x [0, 1), y points down, and zeros move in. This is PIL's `Image.transform(AFFINE)`.
@@ -20,8 +20,8 @@ ZERO: Row = (0, 0, 0, 0, 0, 0)
 IDENTITY: Row = (1, 0, 0, 0, 1, 0)
 
 
-class Affine(NamedTuple):
-    """How a row depends on a value v: one + v value + trunc(v) whole + cos(v) cosine + sin(v) sine, v in degrees."""
+class AffineCoefficients(NamedTuple):
+    """A row as a function of a value v: one + v value + trunc(v) whole + cos(v) cosine + sin(v) sine, v in degrees."""
 
     one: Row = IDENTITY
     value: Row = ZERO
@@ -30,51 +30,36 @@ class Affine(NamedTuple):
     sine: Row = ZERO
 
 
-OfSize = Callable[[int, int], Affine]
-"""Of images of (height, width)."""
+OfSize = Callable[[int, int], AffineCoefficients]
+"""(height, width) of images -> coefficients."""
 
 
-def shear_x(height: int, width: int) -> Affine:
-    """Rows slide left by `v` pixels per pixel downwards; the top edge stays."""
-    return Affine(value=(0, 1, 0, 0, 0, 0))
-
-
-def shear_y(height: int, width: int) -> Affine:
-    """Columns slide up by `v` pixels per pixel to the right; the left edge stays."""
-    return Affine(value=(0, 0, 0, 1, 0, 0))
-
-
-def translate_x(height: int, width: int) -> Affine:
-    """Left by a share of the width."""
-    return Affine(value=(0, 0, width, 0, 0, 0))
-
-
-def translate_y(height: int, width: int) -> Affine:
-    """Up by a share of the height."""
-    return Affine(value=(0, 0, 0, 0, 0, height))
-
-
-def translate_x_pixels(height: int, width: int) -> Affine:
-    """Left by whole pixels; a fraction is cut off, as in torchvision."""
-    return Affine(whole=(0, 0, 1, 0, 0, 0))
-
-
-def translate_y_pixels(height: int, width: int) -> Affine:
-    """Up by whole pixels; a fraction is cut off, as in torchvision."""
-    return Affine(whole=(0, 0, 0, 0, 0, 1))
-
-
-def rotate(height: int, width: int) -> Affine:
-    """Counter-clockwise about the centre."""
+def rotate(height: int, width: int) -> AffineCoefficients:
+    """Rotates counter-clockwise about the centre."""
     x, y = width / 2, height / 2
-    return Affine(one=(0, 0, x, 0, 0, y), cosine=(1, 0, -x, 0, 1, -y), sine=(0, -1, y, 1, 0, -x))
+    return AffineCoefficients(one=(0, 0, x, 0, 0, y), cosine=(1, 0, -x, 0, 1, -y), sine=(0, -1, y, 1, 0, -x))
+
+
+GEOMETRIC: dict[str, OfSize] = {
+    # Rows slide left by `v` pixels per pixel downwards; the top edge stays.
+    "ShearX": lambda height, width: AffineCoefficients(value=(0, 1, 0, 0, 0, 0)),
+    # Columns slide up by `v` pixels per pixel to the right; the left edge stays.
+    "ShearY": lambda height, width: AffineCoefficients(value=(0, 0, 0, 1, 0, 0)),
+    # Left and up by a share of the side.
+    "TranslateX": lambda height, width: AffineCoefficients(value=(0, 0, width, 0, 0, 0)),
+    "TranslateY": lambda height, width: AffineCoefficients(value=(0, 0, 0, 0, 0, height)),
+    "Rotate": rotate,
+    # Left and up by whole pixels; a fraction is cut off, as in torchvision.
+    "TranslateXPixels": lambda height, width: AffineCoefficients(whole=(0, 0, 1, 0, 0, 0)),
+    "TranslateYPixels": lambda height, width: AffineCoefficients(whole=(0, 0, 0, 0, 0, 1)),
+}
 
 
 def matrices(affine: Tensor, value: Tensor) -> Tensor:
-    """Rows for values, differentiable in them; gradients pass through the cut to whole numbers as if it were not.
+    """Rows of the values, differentiable in them; gradients pass straight through the cut to whole numbers.
 
     Shape:
-        affine [b or 1, 5, 6] float64: `Affine`s; value [b] -> [b, 6] float64.
+        affine [b or 1, 5, 6] float64: `AffineCoefficients`; value [b] -> [b, 6] float64.
     """
     value = value.double()
     angle = torch.deg2rad(value)
@@ -84,7 +69,7 @@ def matrices(affine: Tensor, value: Tensor) -> Tensor:
 
 
 def sample(images: Tensor, matrix: Tensor) -> None:
-    """Each pixel from the one that its centre falls into, in place; equal to PIL bit for bit.
+    """Reads each pixel from the one that its centre falls into, in place; equal to PIL bit for bit.
 
     Shape:
         images [b, C, H, W] of any dtype, matrix [b, 6].
@@ -96,7 +81,7 @@ def sample(images: Tensor, matrix: Tensor) -> None:
     y = counting(height, torch.int32, images.device)[:, None]
     source = ((start + per_y * y) + per_x * x).bitwise_right_shift_(FIXED_POINT_BITS)
     column, row = source[0].clamp_(-1, width), source[1].clamp_(-1, height)
-    # What lies outside is read from a border of zeros.
+    # Positions outside are read from a border of zeros.
     padded = F.pad(images, (1, 1, 1, 1))
     plane = (height + 2) * (width + 2)
     size = channels * plane
@@ -109,7 +94,7 @@ def sample(images: Tensor, matrix: Tensor) -> None:
 
 
 def bilinear(images: Tensor, matrix: Tensor) -> Tensor:
-    """The same map with interpolation, differentiable in both arguments.
+    """Samples with bilinear interpolation, differentiable in both arguments.
 
     Shape:
         images [b, C, H, W] float, matrix [b, 6] -> like images.
@@ -125,7 +110,7 @@ def bilinear(images: Tensor, matrix: Tensor) -> Tensor:
 
 
 def _steps(matrix: Tensor) -> Tensor:
-    """Where pixels are read from: steps of the source per x and per y, and the source of pixel (0, 0)'s centre.
+    """Steps of the source position per x and per y, and the source position of pixel (0, 0)'s centre.
 
     Shape:
         matrix [b, 6] -> [b, 2, 3]: of the source's x and y.
@@ -134,7 +119,7 @@ def _steps(matrix: Tensor) -> Tensor:
 
 
 @functools.cache
-@torch.inference_mode(False)  # because `bilinear` differentiates, whoever asks first
+@torch.inference_mode(False)  # because `bilinear` differentiates, and the first caller may not
 def _to_pixel_centres(device: torch.device) -> Tensor:
     """(a, b, c) -> (a, b, a / 2 + b / 2 + c), by multiplication from the right. Shape: -> [3, 3] float64."""
     return torch.tensor([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]], dtype=torch.float64, device=device)
@@ -143,5 +128,5 @@ def _to_pixel_centres(device: torch.device) -> Tensor:
 @functools.cache
 @torch.inference_mode(False)
 def counting(stop: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """0, 1, .. stop - 1; kept, because a batch needs it dozens of times. Shape: -> [stop]."""
+    """0, 1, .. stop - 1; cached, because a batch needs it dozens of times. Shape: -> [stop]."""
     return torch.arange(stop, dtype=dtype, device=device)

@@ -1,4 +1,4 @@
-"""What the levels of a policy's operations stand for; the keys are the operations that it draws from."""
+"""Tables of the values that levels of operations stand for; the keys of a table are the operations of a policy."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -19,14 +19,14 @@ class Range(NamedTuple):
 
 Ranges = Mapping[str, Range]
 
-# Fast AutoAugment's, which every searched policy uses; see `operations`.
+# Fast AutoAugment's, used by every searched policy; see `operations`.
 PUBLISHED: Ranges = {
     name: Range(operation.low, operation.high, 0.0 if operation.signed else None)
     for name, operation in OPERATIONS.items()
     if name not in ("Identity", "TranslateXPixels", "TranslateYPixels")
 }
 
-# Level 0 does nothing, a sign is drawn: a signed magnitude of [-high, high], and factors of 1 - high .. 1 + high.
+# Level 0 does nothing, and a sign is drawn: signed magnitudes of [-high, high], and factors of 1 - high .. 1 + high.
 _SLOPE = Range(0, 0.3, mirror=0)
 _ANGLE = Range(0, 30, mirror=0)
 _FACTOR = Range(1, 1.9, mirror=1)
@@ -45,7 +45,7 @@ PAPER: Ranges = {
     "TranslateX": Range(0, 0.45, mirror=0),
     "TranslateY": Range(0, 0.45, mirror=0),
 }
-# Those of them that move no pixel: what remains where the affine part is learned.
+# Those that move no pixel, for runs whose affine part is learned.
 COLOUR: Ranges = {name: PAPER[name] for name in PAPER if OPERATIONS[name].matrix is None}
 
 # torchvision.transforms.AutoAugment and RandAugment: 150 of the 331 pixels of the ImageNet images of the original.
@@ -111,6 +111,6 @@ class OperationSampler:
         return torch.where(flipped, slope * value + offset, value)
 
     def draw_operations(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Operations drawn uniformly. Shape: -> `shape` int64: positions in NAMES."""
+        """Draws operations uniformly. Shape: -> `shape` int64: positions in NAMES."""
         self._positions = self._positions.to(generator.device)
         return self._positions[torch.randint(len(self._positions), shape, generator=generator, device=generator.device)]

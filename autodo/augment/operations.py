@@ -1,12 +1,12 @@
-"""The operations that policies are made of, and the values that a level in [0, 1] stands for.
+"""The operations of policies, and the values that a level in [0, 1] stands for.
 
 The ranges of OPERATIONS are those of Fast AutoAugment, whose policies (and those of DADA, Faster AutoAugment and our
 searches) are lists of (operation, probability, level):
 
     value = low + level (high - low), and for a signed operation -value with probability 1/2.
 
-A level 0.5 of a geometric operation thus does nothing, and levels 0 and 1 are the same. AutoAugment, RandAugment and
-TrivialAugment mean something else by a magnitude: 0 does nothing, and more does more; see `ranges`.
+So level 0.5 of a geometric operation does nothing, and levels 0 and 1 are the same. In AutoAugment, RandAugment and
+TrivialAugment magnitude 0 does nothing, and more does more; see `magnitude_ranges`.
 
 Reference: Lim et al. 2019 and its published code; Cubuk et al. 2019, table 6.
 """
@@ -27,8 +27,9 @@ Exact = Callable[[Tensor, Tensor, Tensor], object]
 class Operation(NamedTuple):
     """One of `matrix`, `base` and `exact`; and the values of the levels 0 and 1.
 
-    `matrix`: of an operation that moves pixels; all of these are applied to a batch as one sampling.
-    `base`: of an enhancement, what it blends the image with; all of these are applied to a batch as one blend.
+    `matrix`: map of a geometric operation; all of these are applied to a batch as one sampling.
+    `base`: image that an enhancement blends with; all of these are applied to a batch as one blend.
+    `exact`: any other operation.
     """
 
     low: float = 0.0
@@ -51,22 +52,22 @@ def _without_centre(function: Callable[[Tensor, Tensor], object]) -> Exact:
 OPERATIONS = {
     "Identity": Operation(exact=lambda images, value, centre: None),
     # Slopes.
-    "ShearX": Operation(-0.3, 0.3, signed=True, matrix=geometry.shear_x),
-    "ShearY": Operation(-0.3, 0.3, signed=True, matrix=geometry.shear_y),
+    "ShearX": Operation(-0.3, 0.3, signed=True, matrix=geometry.GEOMETRIC["ShearX"]),
+    "ShearY": Operation(-0.3, 0.3, signed=True, matrix=geometry.GEOMETRIC["ShearY"]),
     # Shares of the side.
-    "TranslateX": Operation(-0.45, 0.45, signed=True, matrix=geometry.translate_x),
-    "TranslateY": Operation(-0.45, 0.45, signed=True, matrix=geometry.translate_y),
+    "TranslateX": Operation(-0.45, 0.45, signed=True, matrix=geometry.GEOMETRIC["TranslateX"]),
+    "TranslateY": Operation(-0.45, 0.45, signed=True, matrix=geometry.GEOMETRIC["TranslateY"]),
     # Degrees.
-    "Rotate": Operation(-30, 30, signed=True, matrix=geometry.rotate),
+    "Rotate": Operation(-30, 30, signed=True, matrix=geometry.GEOMETRIC["Rotate"]),
     # Whole pixels; TrivialAugment's.
-    "TranslateXPixels": Operation(-32, 32, signed=True, matrix=geometry.translate_x_pixels),
-    "TranslateYPixels": Operation(-32, 32, signed=True, matrix=geometry.translate_y_pixels),
+    "TranslateXPixels": Operation(-32, 32, signed=True, matrix=geometry.GEOMETRIC["TranslateXPixels"]),
+    "TranslateYPixels": Operation(-32, 32, signed=True, matrix=geometry.GEOMETRIC["TranslateYPixels"]),
     "AutoContrast": Operation(exact=_without_centre(colour.auto_contrast)),
     "Invert": Operation(exact=lambda images, value, centre: images.bitwise_not_()),
     "Equalize": Operation(exact=_without_centre(colour.equalize)),
-    # The level from which on others are inverted.
+    # Lowest level that is inverted.
     "Solarize": Operation(0, 256, exact=_without_centre(colour.solarize)),
-    # Bits that stay.
+    # Number of bits that stay.
     "Posterize": Operation(4, 8, exact=_without_centre(colour.posterize)),
     # 0 is the base, 1 the image.
     "Contrast": Operation(0.1, 1.9, base=colour.mean_luma),
@@ -91,16 +92,16 @@ BLENDING = _places([name for name, operation in OPERATIONS.items() if operation.
 @functools.cache
 @torch.inference_mode(False)
 def affine_coefficients(moving: range, height: int, width: int, device: torch.device) -> Tensor:
-    """What operations that move pixels do, by position. Shape: -> [len(moving), 5, 6] float64."""
+    """Coefficients of geometric operations, by position. Shape: -> [len(moving), 5, 6] float64."""
     of_size = [operation.matrix for operation in list(OPERATIONS.values())[moving.start : moving.stop]]
     return torch.tensor([matrix(height, width) for matrix in of_size if matrix], dtype=torch.float64, device=device)
 
 
 def to_levels(images: Tensor) -> Tensor:
-    """Float images in [0, 1] as whole levels 0..255. Shape: any -> uint8."""
+    """Converts float images in [0, 1] to whole levels 0..255. Shape: any -> uint8."""
     return (images * 255).round_().to(torch.uint8)
 
 
 def to_float(levels: Tensor, dtype: torch.dtype) -> Tensor:
-    """Whole levels as float images in [0, 1]. Shape: any uint8 -> `dtype`."""
+    """Converts whole levels to float images in [0, 1]. Shape: any uint8 -> `dtype`."""
     return levels.to(dtype).div_(255)

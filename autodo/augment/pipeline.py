@@ -1,4 +1,4 @@
-"""From uint8 images to what the network sees: augmented for training, untouched for validation and test."""
+"""The pipeline from uint8 images to network inputs: augmented for training, untouched for validation and test."""
 
 from collections.abc import Iterable
 
@@ -19,8 +19,8 @@ class Pipeline:
 
     Args:
         mean, std: of each channel over the train images, in [0, 1]. Shape: [C].
-        policy: None for standard augmentation only; may be exchanged between epochs.
-        warp: what computes the per-point warp; a key of `affine.WARPS`.
+        policy: None for standard augmentation only; may be replaced between epochs.
+        warp: implementation of the per-point warp; a key of `affine.WARPS`.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Pipeline:
 def channel_statistics(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel of uint8 images, in [0, 1]; a constant channel gets deviation 1.
 
-    Exact sums of the 256 grey levels' counts, so the result does not depend on the order of the images.
+    Computed from exact counts of the 256 levels, so the result does not depend on the order of the images.
 
     Args:
         chunks: the images, some thousand at a time: every pixel is widened to eight bytes. At least one.

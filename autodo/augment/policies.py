@@ -67,7 +67,7 @@ def add_centres(operation: Tensor, value: Tensor, generator: torch.Generator) ->
 
 
 class StepTable:
-    """Lists of steps as tensors, short ones filled up with Identity."""
+    """Lists of steps as tensors; short ones are padded with Identity."""
 
     def __init__(self, lists: Sequence[Steps]) -> None:
         longest = max(map(len, lists))
@@ -82,7 +82,7 @@ class StepTable:
 
 
 class SubPolicies(Policy):
-    """One sub-policy drawn uniformly per image; its operations in order, each with its probability.
+    """Draws one sub-policy uniformly per image; its operations follow one another, each with its probability.
 
     Shape:
         draw -> [B, L] with L the longest sub-policy.
@@ -134,7 +134,7 @@ class Shuffled(Policy):
     def draw(self, batch: int, generator: torch.Generator) -> Draws:
         operation, probability, level = (column[0] for column in self._table.on(generator.device))
         shape = (batch, len(operation))
-        # The order is that of random keys; what was not drawn comes last.
+        # The order is that of random keys; operations that were not drawn come last.
         missed = uniform(shape, generator) >= probability
         key, first = (uniform(shape, generator) + missed).topk(self._most, largest=False, sorted=True)
         at_least_1, at_least_2 = COUNT_PROBABILITIES[1] + COUNT_PROBABILITIES[2], COUNT_PROBABILITIES[2]
@@ -161,7 +161,7 @@ class Schedule(Policy):
         return [policy for start, policy in self._stages if start <= progress][-1]
 
     def draw(self, batch: int, generator: torch.Generator) -> Draws:
-        """Of the first stage."""
+        """Draws from the first stage."""
         return self.at(0.0).draw(batch, generator)
 
 
@@ -235,7 +235,7 @@ _OPERATION_SETS: dict[OperationSet, Ranges] = {"paper": PAPER, "original": ORIGI
 
 
 def _from_data(found: PolicyFile | None) -> Policy:
-    assert found is not None, "the policy's file was not read, or the search was not run, before the training"
+    assert found is not None, "the policy must be read or searched before the training"
     return Schedule(found.schedule) if found.schedule else SubPolicies(found.sub_policies)
 
 

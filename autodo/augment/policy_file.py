@@ -1,4 +1,4 @@
-"""A policy as data: what a search finds, what a published policy is, and what a store keeps as JSON.
+"""A policy as data: the result of a search or a published policy, kept in a store as JSON.
 
     {"source": "...", "sub_policies": [[["Rotate", 0.9, 0.3], ["Invert", 0.2, 0.7]], ...]}
 
@@ -7,7 +7,7 @@ policy for each share of the training:
 
     {"source": "...", "schedule": [{"from": 0.0, "operations": [["Rotate", 0.9, 0.3], ...]}, ...]}
 
-of whose operations 0, 1 or 2 are drawn per image (population-based augmentation).
+0, 1 or 2 operations of a stage are drawn per image (population-based augmentation).
 """
 
 import hashlib
@@ -43,7 +43,7 @@ SubPolicy = Annotated[tuple[OperationStep, ...], Field(min_length=1)]
 
 
 class ScheduleStage(Frozen):
-    """What a schedule draws from, from a share of the training on."""
+    """Operations that a schedule draws from, beginning at a share of the training."""
 
     start: Annotated[float, Field(ge=0, lt=1, alias="from")]
     operations: Annotated[tuple[OperationStep, ...], Field(min_length=1)]
@@ -53,11 +53,11 @@ class PolicyFile(Frozen):
     """A policy: either `sub_policies` or a `schedule`."""
 
     source: str = ""
-    """Where it comes from, for people."""
+    """Origin of the policy, for people."""
     sub_policies: tuple[SubPolicy, ...] = ()
     schedule: tuple[ScheduleStage, ...] = ()
     provenance: dict[str, Any] = Field(default_factory=dict)
-    """Of a search: its configuration, versions, device, seconds, rewards. No part of what the policy does."""
+    """Details of the search: configuration, versions, device, seconds, rewards. No part of the policy's meaning."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
@@ -70,6 +70,6 @@ class PolicyFile(Frozen):
 
 
 def fingerprint(policy: PolicyFile) -> str:
-    """First 16 hex digits of the sha256 of what the policy does."""
+    """First 16 hex digits of the sha256 of the sub-policies or the schedule."""
     content = policy.model_dump(mode="json", by_alias=True, include={"sub_policies", "schedule"})
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]

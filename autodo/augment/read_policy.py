@@ -1,4 +1,4 @@
-"""Policies from elsewhere: a JSON file, or the published Python file of a paper, which is read and never executed."""
+"""Reads policies from JSON files, and from the published Python files of papers, which are never executed."""
 
 import ast
 import json
@@ -18,13 +18,13 @@ from autodo.io.uri import is_uri, without_secrets
 LIMIT_BYTES = 2 * 2**20
 """Ten times the largest published file; the parser takes a hundred times as much memory."""
 _SPELLINGS = {"colour": "Color", **{name.lower(): name for name in OPERATION_NAMES}}
-"""Names without their case, underscores and dashes. Those that mean something else, such as TranslateXAbs, are none."""
+"""Operations by name without case, underscores and dashes; other operations, such as TranslateXAbs, are absent."""
 
 
 def read_policy(place: StrPath) -> PolicyFile:
-    """The policy in a JSON file: one that `autodo policy import` or a store wrote, or `{"sub_policies": [...]}`.
+    """Reads the policy in a JSON file: written by `autodo policy import` or a store, or `{"sub_policies": [...]}`.
 
-    Keys that a policy does not have become part of its provenance.
+    Unknown keys become part of its provenance.
 
     Args:
         place: a path or a URI.
@@ -36,14 +36,13 @@ def read_policy(place: StrPath) -> PolicyFile:
 
 
 def import_policy(place: StrPath, name: str | None = None) -> PolicyFile:
-    """The policy in a JSON file, or in a Python file that holds lists of `[operation, probability, level]`.
+    """Reads the policy in a JSON file, or in a Python file that holds lists of `[operation, probability, level]`.
 
-    Nothing of a Python file is executed: of assignments and `return` statements that hold such a list as a literal, the
-    literal is read.
+    A Python file is not executed: only literal lists in assignments and `return` statements are read.
 
     Args:
         place: a path or a URI.
-        name: which list of a Python file, by the variable or the function; may be left out if there is one.
+        name: variable or function of the list in a Python file; may be omitted if there is only one list.
     Raises:
         ConfigError: one line.
     """
@@ -100,7 +99,7 @@ def _from_json(content: bytes, where: str) -> PolicyFile:
 
 
 def _checked(tree: dict[str, Any], where: str) -> PolicyFile:
-    """The policy, with the operations by their own names. Only the first problem is told."""
+    """Checks the policy, and gives operations their own names. The error names only the first problem."""
     sub_policies = tree.get("sub_policies", [])
     if not isinstance(sub_policies, list | tuple):
         raise ConfigError(f"{where}: sub_policies: is a list, not {_shown(sub_policies)}")
@@ -146,7 +145,7 @@ def _step(step: Any, where: str) -> tuple[str, float, float]:
 
 
 def _lists(content: bytes, where: str) -> dict[str, Any]:
-    """The literal lists of sub-policies by name; a list that has several names stands there under each."""
+    """The literal lists of sub-policies by name; a list of several names is there under each."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about their code
@@ -187,7 +186,7 @@ def _literals(body: Sequence[ast.stmt]) -> Iterator[tuple[list[str], Any]]:
 
 
 def _arguments(node: ast.expr | None) -> Iterator[tuple[str, ast.expr]]:
-    """The expression; of a call such as Genotype(normal=[...]) its arguments."""
+    """The expression; or the arguments of a call such as Genotype(normal=[...])."""
     if isinstance(node, ast.Call):
         yield from (("", argument) for argument in node.args)
         yield from ((f".{keyword.arg}", keyword.value) for keyword in node.keywords)
@@ -205,7 +204,7 @@ def _literal(node: ast.expr) -> Any:
 
 
 def _is_policy(value: Any) -> bool:
-    """Whether it looks like a list of sub-policies; whether it is one is checked when it is taken."""
+    """Whether a value looks like a list of sub-policies; it is checked in full when it is used."""
     try:
         return isinstance(value[0][0], list | tuple) and isinstance(value[0][0][0], str)
     except (LookupError, TypeError):
