@@ -31,6 +31,7 @@ from orchestration.store.failures import record
 from orchestration.store.patience import busy_seconds
 from orchestration.store.scratch import scratch_directory, sweep
 from orchestration.store.store import Store
+from orchestration.tracking.delivery import Delivery
 
 AUTOSCALING_DEMAND = 200
 """Runs that a cluster is asked for at a time, so that an autoscaler sees the demand; Tune's own number."""
@@ -44,7 +45,7 @@ def launch(
     cluster: Cluster,
     options: LaunchSettings,
     done_before: int = 0,
-    callbacks: Sequence[tune.Callback] = (),
+    trackers: Sequence[Delivery] = (),
     overhead: Overhead | None = None,
 ) -> GridProgress:
     """Execute every run and show the progress; a failure of one run leaves the others alone.
@@ -55,7 +56,7 @@ def launch(
 
     Args:
         done_before: runs of the grid that were done before, for the display.
-        callbacks: further receivers of Tune's events.
+        trackers: deliveries to the user's trackers.
         overhead: expected duration of a launch besides its runs, for the display.
     Returns:
         how the runs ended.
@@ -98,7 +99,7 @@ def launch(
             keep=options.keep,
             launch=Launch(uuid.uuid4().hex[:12], slots),
         )
-        supervisor = Supervisor(queue, progress, store, GridDisplay(progress, console), _smaller_preset(jobs))
+        supervisor = Supervisor(queue, progress, store, GridDisplay(progress, console), trackers, _smaller_preset(jobs))
         # Tune starts any of the trials that wait for room in a small cluster; so it knows of no more than it needs.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(slots + 1 if local else max(slots + 1, AUTOSCALING_DEMAND))
         tuner = tune.Tuner(
@@ -115,7 +116,7 @@ def launch(
                 storage_path=str(scratch),
                 verbose=0,
                 checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-                callbacks=[AttemptEvents(supervisor), NoPrinting(), *callbacks],
+                callbacks=[AttemptEvents(supervisor), NoPrinting()],
             ),
         )
         with (

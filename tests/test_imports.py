@@ -12,7 +12,6 @@ RAY = (
     "execution/tune_adapters",
     "search/actor_pool",
     "search/find_policies",
-    "tracking/tune_callbacks",
 )
 READ_BY_REPORTS = (
     "autodo.results.records",

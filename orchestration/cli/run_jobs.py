@@ -97,14 +97,12 @@ def run_jobs(console: Console, options: LaunchOptions, request: LaunchRequest, p
 
             from orchestration import launch as on_ray
             from orchestration.execution.options import LaunchSettings
-            from orchestration.tracking import tune_callbacks
+            from orchestration.tracking.delivery import delivering
         started = time.monotonic()
-        follow = tune_callbacks.callbacks(
-            tracking, grid=request.title, directory=curves, say=lambda text: say(console, text)
-        )
+        tracked = delivering(tracking, grid=request.title, directory=curves, say=lambda text: say(console, text))
         progress = None
         try:
-            with follow as callbacks:
+            with tracked as trackers:
                 progress = on_ray.launch(
                     jobs,
                     store,
@@ -118,7 +116,7 @@ def run_jobs(console: Console, options: LaunchOptions, request: LaunchRequest, p
                         keep=request.keep,
                     ),
                     done_before=len(done),
-                    callbacks=callbacks,
+                    trackers=trackers,
                     overhead=launch_times.expected_overhead(store, kind),
                 )
             reason = progress.stop_reason

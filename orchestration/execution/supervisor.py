@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from autodo.errors import StoreError
@@ -16,6 +16,7 @@ from orchestration.ray_cluster import cluster as clusters
 from orchestration.store.failures import record_death
 from orchestration.store.run_state import Failure
 from orchestration.store.store import Store
+from orchestration.tracking.delivery import Delivery
 
 IDLE_SECONDS = 60.0
 """Time without a run at work after which the user reads what the runs wait for."""
@@ -24,9 +25,10 @@ LOOK_SECONDS = 5.0
 
 
 class Supervisor:
-    """Hands the events of attempts to the queue and the display and, deaths of processes, to the store.
+    """Hands the events of attempts to the queue, the display and the trackers and, deaths of processes, to the store.
 
     Args:
+        trackers: deliveries to the user's trackers.
         smaller_preset: preset to suggest if the runs take long; None for none.
     """
 
@@ -36,9 +38,12 @@ class Supervisor:
         progress: GridProgress,
         store: Store,
         display: GridDisplay,
+        trackers: Sequence[Delivery] = (),
         smaller_preset: str | None = None,
     ) -> None:
         self._queue, self._progress, self._store, self.display = queue, progress, store, display
+        self._trackers = trackers
+        self._tracked: set[str] = set()  # runs whose attempt has reported an epoch
         self._smaller_preset = smaller_preset  # None once suggested
         self._idle_since: float | None = time.monotonic()  # None once reported
         self._looked_at = time.monotonic()
@@ -64,6 +69,9 @@ class Supervisor:
         match result["state"]:
             case "running":
                 self._progress.epoch(run_id, result["epoch"], result["val_error"], result["seconds"])
+                self._tracked.add(run_id)
+                for tracker in self._trackers:
+                    tracker.epoch(self._progress.run(run_id), result["metrics"])
             case "waiting":
                 self._progress.waits(run_id)
             case "starting":
@@ -73,21 +81,26 @@ class Supervisor:
             case "busy":
                 self._queue.is_busy(run_id)
                 self._progress.ended(run_id, "busy")
+                self._tracked.discard(run_id)  # the process that executes it reports it
             case "done":
                 self._queue.ended(run_id)
                 self._progress.ended(run_id, "done")
+                self._track_end(run_id, "done")
 
     def stopped(self, run_id: str, *, started: bool) -> None:
         """An attempt was stopped by the schedule: after an epoch, or before it has started."""
         self._queue.ended(run_id)
         if started:
             self._progress.ended(run_id, "stopped")
+        if run_id in self._tracked:
+            self._track_end(run_id, "interrupted")
 
     def died(self, run_id: str, message: str) -> None:
         """The process or node of an attempt died, with Ray's message about it."""
         self._failed(run_id, record_death(self._store, run_id, message))
 
     def _failed(self, run_id: str, failure: Failure) -> None:
+        self._track_end(run_id, "failed", failure.last_line)
         again = self._queue.failed(run_id, failure)
         if again and self._queue.stopping:
             self._progress.ended(run_id, "stopped")
@@ -96,6 +109,11 @@ class Supervisor:
             self._progress.ended(run_id, "again" if again else "failed", failure.last_line)
             then = "; it is tried again" if again else ""
         self.display.say(f"failed: {label(self._progress.run(run_id))}: {failure.last_line}{then}")
+
+    def _track_end(self, run_id: str, state: str, message: str | None = None) -> None:
+        self._tracked.discard(run_id)
+        for tracker in self._trackers:
+            tracker.ended(self._progress.run(run_id), state, message)
 
     def look(self, waiting: Callable[[], ResourcesConfig | None]) -> None:
         """Check the time and the logs, and refresh the display; to be called often.

@@ -104,7 +104,8 @@ class AttemptEvents(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         # RunTrial reports its exceptions as results, so this is the death of its process or node.
         if trial.trial_id not in self._ended:
-            self._supervisor.died(trial.config["run_id"], error_message(trial))
+            message = Path(trial.error_file).read_text() if trial.error_file else ""
+            self._supervisor.died(trial.config["run_id"], message)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         def waiting() -> ResourcesConfig | None:
@@ -115,8 +116,3 @@ class AttemptEvents(tune.Callback):
             return None
 
         self._supervisor.look(waiting)
-
-
-def error_message(trial: Trial) -> str:
-    """Ray's message about a dead trial."""
-    return Path(trial.error_file).read_text() if trial.error_file else ""

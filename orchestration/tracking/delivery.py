@@ -1,14 +1,38 @@
 """Delivery of reports to a tracker from a thread of its own. Imports no Ray."""
 
+import contextlib
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
+from autodo.config.run import RunConfig
+from orchestration.tracking.settings import Tracking
 from orchestration.tracking.trackers import Tracker
 
 Say = Callable[[str], None]
 """Prints a line; it is called from other threads."""
+
+
+@contextlib.contextmanager
+def delivering(tracking: Tracking, *, grid: str, directory: Path, say: Say) -> "Iterator[list[Delivery]]":
+    """A Delivery to each tracker; at the end, by Ctrl-C too, waiting reports are delivered and open runs closed.
+
+    Args:
+        grid: name of the grid, which groups the runs.
+        directory: folder of TensorBoard's event files on this machine: `<directory>/<run_id>`.
+    Raises:
+        ConfigError: if a tracker's library is not installed.
+    """
+    tracking.check()
+    deliveries = [Delivery(name, open_, say) for name, open_ in tracking.trackers(grid, directory).items()]
+    try:
+        yield deliveries
+    finally:
+        for delivery in deliveries:
+            delivery.close()
 
 
 class Delivery:
@@ -30,6 +54,19 @@ class Delivery:
         self._reported_failure = False
         self._thread = threading.Thread(target=self._deliver, name=f"autodo-{name}", daemon=True)
         self._thread.start()
+
+    def epoch(self, run: RunConfig, metrics: Mapping[str, Any]) -> None:
+        """Report an epoch, with those of the metrics that are numbers."""
+        numbers = {
+            name: value
+            for name, value in metrics.items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        }
+        self.put(lambda tracker: tracker.epoch(run, numbers))
+
+    def ended(self, run: RunConfig, state: str, message: str | None = None) -> None:
+        """Report the end of an attempt."""
+        self.put(lambda tracker: tracker.ended(run, state, message))
 
     def put(self, report: Callable[[Tracker], None]) -> None:
         """Take a report and return at once."""

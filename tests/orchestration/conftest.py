@@ -142,7 +142,7 @@ def _launch(runs: list[RunConfig], store: Store, out: io.StringIO | None = None,
     from orchestration.execution.options import LaunchSettings
     from orchestration.ray_cluster.cluster import Cluster
 
-    callbacks, address = options.pop("callbacks", ()), options.pop("address", None)
+    trackers, address = options.pop("trackers", ()), options.pop("address", None)
     resources = options.pop("resources", ResourcesConfig())
     jobs = [Job(run.run_id, run, resources) for run in runs]
     return on_ray.launch(
@@ -151,5 +151,5 @@ def _launch(runs: list[RunConfig], store: Store, out: io.StringIO | None = None,
         Console(file=out or io.StringIO(), width=200),
         cluster=Cluster(address),
         options=LaunchSettings(**options),
-        callbacks=callbacks,
+        trackers=trackers,
     )

@@ -23,6 +23,7 @@ from orchestration.ray_cluster.address import check_address
 from orchestration.store import failures
 from orchestration.store.run_state import Cause, Failure, State
 from orchestration.store.store import Store
+from orchestration.tracking.delivery import delivering
 from orchestration.tracking.settings import Tracking
 from tests.orchestration.conftest import SMALL, Launch
 from tests.orchestration.undisturbed import alone, check_no_epoch_was_lost, metrics
@@ -74,13 +75,11 @@ class Recorder:
 
 def launch_and_keep(launch: Launch, runs: list[RunConfig], folder: Path, **options: Any) -> Launched:
     """A launch with a tracker, and all that is known of it."""
-    from orchestration.tracking import tune_callbacks
-
     store, out, recorder = Store(folder / "S").create(), io.StringIO(), Recorder()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Tracking, "sinks", lambda *_: {"Recorder": lambda: recorder})
-        with tune_callbacks.callbacks(Tracking(), grid="g", directory=folder, say=print) as callbacks:
-            progress = launch(runs, store, out, callbacks=callbacks, **options)
+        patch.setattr(Tracking, "trackers", lambda *_: {"Recorder": lambda: recorder})
+        with delivering(Tracking(), grid="g", directory=folder, say=print) as trackers:
+            progress = launch(runs, store, out, trackers=trackers, **options)
     return Launched(store, progress, out.getvalue(), recorder.calls)
 
 
@@ -214,7 +213,7 @@ def test_a_run_whose_process_dies_every_time_is_given_up_and_the_others_go_on(la
 # ----- the end, and room
 
 
-def test_when_the_time_is_over_runs_end_their_epoch_and_the_next_launch_continues(
+def test_at_the_end_of_the_time_budget_runs_end_their_epoch(
     launch: Launch, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [small(seed=seed, **{"training.epochs": 10_000}) for seed in range(4)]

@@ -49,7 +49,7 @@ def test_every_run_is_taken_once_and_two_are_at_work_at_a_time(launch_here: Laun
 
 
 @pytest.mark.parametrize(("option", "most"), [(None, 2), (1, 1), (9, 2)])
-def test_no_more_are_at_work_than_is_asked_for(
+def test_max_concurrent_limits_the_runs_at_work(
     launch_here: Launch, store: Store, actor: Actor, option: int | None, most: int
 ) -> None:
     runs = [small(seed=seed) for seed in range(4)]
@@ -63,7 +63,7 @@ def test_no_more_are_at_work_than_is_asked_for(
     assert max(seen) == most
 
 
-def test_what_the_runs_are_given_is_what_was_asked_for(
+def test_runs_get_the_options_of_the_launch(
     launch_here: Launch, store: Store, actor: Actor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -114,7 +114,7 @@ def test_a_run_that_fails_comes_last_and_is_done_in_the_end(launch_here: Launch,
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_how_often_an_error_is_tried_again(
+def test_number_of_retries_for_each_error(
     launch_here: Launch, store: Store, actor: Actor, error: Exception, retries: int, attempts: int
 ) -> None:
     bad, good = small(), small(seed=1)
@@ -148,7 +148,7 @@ def test_a_process_with_an_unforeseen_error_takes_no_other_run(
     assert without_ray.processes == processes
 
 
-def test_a_run_that_another_process_works_on_is_left_to_it_in_the_end(
+def test_a_busy_run_is_left_to_the_other_process_in_the_end(
     launch_here: Launch, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_queue, "BUSY_PAUSE_SECONDS", 0.0)
@@ -161,7 +161,7 @@ def test_a_run_that_another_process_works_on_is_left_to_it_in_the_end(
     assert store.status.failures() == {}
 
 
-def test_a_run_that_another_process_lets_go_of_is_run(
+def test_a_run_released_by_another_process_is_run(
     launch_here: Launch, store: Store, actor: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_queue, "BUSY_PAUSE_SECONDS", 0.0)
@@ -175,7 +175,7 @@ def test_a_run_that_another_process_lets_go_of_is_run(
 # ----- the end
 
 
-def test_when_the_time_is_over_runs_end_their_epoch_and_the_next_launch_continues(
+def test_at_the_end_of_the_time_budget_runs_end_their_epoch(
     launch_here: Launch, store: Store, actor: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [small(seed=seed) for seed in range(4)]
@@ -263,7 +263,7 @@ def test_a_run_that_fails_while_all_stop_is_for_the_next_launch(
 # ----- room
 
 
-def test_runs_that_wait_for_a_node_with_room_are_told_of_once(
+def test_runs_without_room_are_reported_once(
     launch_here: Launch, without_ray: type[Tuner], store: Store, actor: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from orchestration.execution import supervisor
@@ -280,16 +280,14 @@ def test_runs_that_wait_for_a_node_with_room_are_told_of_once(
     assert actor.began == []
 
 
-def test_resources_that_this_machine_does_not_have_are_told_at_once(
-    launch_here: Launch, store: Store, actor: Actor
-) -> None:
+def test_resources_that_this_machine_lacks_are_an_error(launch_here: Launch, store: Store, actor: Actor) -> None:
     told = re.escape("a run needs 64 CPUs and 0 GPUs, and the nodes have 2 CPUs and 0 GPUs; see --cpus-per-run")
     with pytest.raises(ConfigError, match=told):
         launch_here([small()], store, resources=ResourcesConfig(cpus=64))
     assert actor.began == []
 
 
-def test_a_ray_that_does_not_start_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_start_of_ray_is_an_error_of_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from orchestration.ray_cluster import cluster as clusters
 
     def init(**_: object) -> None:

@@ -228,7 +228,7 @@ def test_a_long_launch_on_cpus_is_pointed_to_the_preset_once(
     monkeypatch.setattr(supervisor.time, "monotonic", lambda: next(now))
     shown = GridDisplay(progress, Console(file=(out := io.StringIO()), width=200))
     queue: Any = types.SimpleNamespace(out_of_time=False)
-    watch = supervisor.Supervisor(queue, progress, any_store, shown, launch._smaller_preset([job]))
+    watch = supervisor.Supervisor(queue, progress, any_store, shown, (), launch._smaller_preset([job]))
     progress.within(job.run_id, within(seconds_left=seconds_left))
     for _ in range(2):
         watch.look(lambda: None)

@@ -14,7 +14,7 @@ from orchestration.store.store import Store
 from tests.runs import outcome
 
 
-def test_conditions_stand_beside_the_results(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_conditions_are_columns_of_the_results(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getloadavg", lambda: (1.5, 9.0, 9.0))
     before = outcome(run, error_best_val=0.25).results
     results = Conditions.now(Launch("abc", 4), resumed=True).add_to(before)
@@ -31,7 +31,7 @@ def test_conditions_stand_beside_the_results(run: RunConfig, monkeypatch: pytest
     assert row == {name: value for name, value in before.to_pylist()[0].items() if name in row}
 
 
-def test_a_run_that_goes_on_from_a_checkpoint_is_marked(store: Store, run: RunConfig) -> None:
+def test_a_resumed_run_is_marked(store: Store, run: RunConfig) -> None:
     epochs = execute(run, store, ExecutionOptions(launch=Launch("first", 1)))
     next(epochs)
     epochs.close()

@@ -38,7 +38,7 @@ def test_a_run_is_done_with_its_four_tables_and_its_log(any_store: Store, run: R
     assert not store.paths.model(run.run_id).exists()
 
 
-def test_what_is_odd_about_the_files_stands_in_the_log_of_every_run(
+def test_warnings_about_the_data_are_in_the_log_of_every_run(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AUTODO_CACHE", str(tmp_path / "cache"))
@@ -83,7 +83,7 @@ def test_the_embeddings_are_kept_if_asked_for_also_of_a_run_that_began_without(
     assert kept == ({run.run_id}, {run.run_id})
 
 
-def test_what_is_not_asked_for_is_not_kept(any_store: Store, run: RunConfig) -> None:
+def test_by_default_only_tables_are_kept(any_store: Store, run: RunConfig) -> None:
     list(execute(run, any_store))
     assert any_store.root.names() >= {"points", "predictions"}
     assert "embeddings" not in any_store.root.names()
@@ -131,9 +131,7 @@ def test_a_checkpoint_within_an_epoch_comes_to_the_store_before_the_epoch_ends(
     assert "from epoch 0 of 3, step 4" in store.paths.log(run.run_id).read_text()
 
 
-def test_how_many_processes_decode_is_set_for_the_length_of_a_run(
-    store: Store, run: RunConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_loader_workers_are_set_during_a_run(store: Store, run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUTODO_LOADER_WORKERS", "5")
     epochs = execute(run, store, ExecutionOptions(loader_workers=3))
     next(epochs)
@@ -152,7 +150,7 @@ def test_a_done_run_is_not_run_again(store: Store, run: RunConfig) -> None:
     assert Path(store.paths.table("results", run.run_id)).stat().st_mtime_ns == written
 
 
-def test_a_run_at_work_is_busy_for_a_second_one(any_store: Store, run: RunConfig) -> None:
+def test_a_second_attempt_at_a_run_is_refused(any_store: Store, run: RunConfig) -> None:
     store = any_store
     epochs = execute(run, store)
     next(epochs)
@@ -183,7 +181,7 @@ def test_a_failed_run_that_is_at_work_again_is_no_longer_failed(store: Store, ru
     assert store.status.states([run.run_id]) == {run.run_id: State.STARTED}
 
 
-def test_data_that_this_node_lacks_is_told_with_the_node(store: Store, tmp_path: Path) -> None:
+def test_an_error_about_missing_data_names_the_node(store: Store, tmp_path: Path) -> None:
     run = build_run("mnist", "baseline")
     with pytest.raises(DataError, match=rf"^node {socket.gethostname()}: .*{tmp_path}/data"):
         next(execute(run, store, ExecutionOptions(data_dir=str(tmp_path / "data"))))

@@ -56,7 +56,7 @@ def test_the_class_of_a_foreign_error_is_part_of_its_line(store: Store, run: Run
     assert record_failure(store, run.run_id, DataError("no images")).last_line == "no images"
 
 
-def test_a_death_is_kept_with_all_that_ray_said(store: Store, run: RunConfig) -> None:
+def test_a_death_keeps_the_message_of_ray(store: Store, run: RunConfig) -> None:
     record_death(store, run.run_id, "The actor died\nEnd of file.")
     failure = store.status.failures()[run.run_id]
     assert (failure.kind, failure.cause, failure.attempts) == ("ProcessDied", Cause.KILLED, 1)
@@ -79,7 +79,7 @@ def test_a_lost_node_is_not_counted_as_an_attempt(store: Store, run: RunConfig) 
     assert (failure.attempts, failure.nodes_lost) == (1, 3)
 
 
-def test_a_failure_that_cannot_be_kept_is_a_failure_still(tmp_path: Path, run: RunConfig) -> None:
+def test_a_failure_that_cannot_be_written_is_returned(tmp_path: Path, run: RunConfig) -> None:
     (tmp_path / "file").touch()
     failure = record_failure(Store(tmp_path / "file", patience=0), run.run_id, StoreError("full"))
     assert (failure.last_line, failure.attempts) == ("full", 1)

@@ -76,7 +76,7 @@ def test_a_run_with_a_spoiled_checkpoint_starts_anew(
 
 
 @pytest.mark.parametrize("kind", ["pickle", "torch pickle", "empty", "truncated"])
-def test_a_spoiled_classifier_is_one_line(kind: str, victim: Path, tmp_path: Path, run: RunConfig) -> None:
+def test_a_damaged_classifier_is_an_error_of_one_line(kind: str, victim: Path, tmp_path: Path, run: RunConfig) -> None:
     model = tmp_path / "model.pt"
     model.write_bytes(spoiled(kind, victim, tmp_path, run))
     with pytest.raises(DataError, match=r"model\.pt: not a saved classifier"):
@@ -84,7 +84,7 @@ def test_a_spoiled_classifier_is_one_line(kind: str, victim: Path, tmp_path: Pat
     assert not victim.exists()
 
 
-def test_a_hostile_grid_is_an_error_and_nothing_more(any_store: Store, victim: Path) -> None:
+def test_a_hostile_grid_is_only_an_error(any_store: Store, victim: Path) -> None:
     grids = {
         "python": f"!!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{victim}']]",
         "binary": "\x00\x01",
@@ -131,7 +131,7 @@ def test_curves_do_not_follow_links(store: Store, run: RunConfig, tmp_path: Path
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-def test_links_in_a_store_lead_nowhere_else(store: Store, run: RunConfig, tmp_path: Path) -> None:
+def test_links_out_of_a_store_are_not_followed(store: Store, run: RunConfig, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "bashrc").write_text("mine")

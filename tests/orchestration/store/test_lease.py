@@ -76,12 +76,12 @@ def test_a_killed_process_of_this_machine_leaves_the_run_free_at_once(store: Sto
         pass
 
 
-def test_a_process_id_that_was_given_again_is_another_process(store: Store, run: RunConfig) -> None:
+def test_a_reused_process_id_is_another_process(store: Store, run: RunConfig) -> None:
     put(store, run, holder(machine=lease._machine(), pid=os.getpid(), process_start="12"))
     assert not store.status.at_work(run.run_id)
 
 
-def test_a_process_that_has_ended_and_was_not_waited_for_is_not_alive() -> None:
+def test_a_zombie_process_is_not_alive() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
         start = lease._process_start(other.pid)
         claim = holder(machine=lease._machine(), pid=other.pid, process_start=start)
@@ -94,13 +94,13 @@ def test_a_process_that_has_ended_and_was_not_waited_for_is_not_alive() -> None:
     assert lease._process_start(other.pid) == "", "not even its number is known"
 
 
-def test_a_machine_is_known_by_its_name_its_boot_and_its_namespace() -> None:
+def test_a_machine_is_identified_by_name_boot_and_namespace() -> None:
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     namespace = Path("/proc/self/ns/pid").readlink()
     assert lease._machine() == f"{socket.gethostname()} {boot} {namespace}"
 
 
-def test_a_claim_says_who_we_are_and_its_end_ends_the_renewal(
+def test_a_lease_names_this_process_and_release_ends_the_renewal(
     store: Store, run: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.001)
@@ -118,7 +118,7 @@ def test_a_claim_says_who_we_are_and_its_end_ends_the_renewal(
     assert lease.read(place) is None, "and no late renewal brings it back"
 
 
-def test_a_claim_that_was_made_before_is_its_own(store: Store, run: RunConfig) -> None:
+def test_a_lease_written_by_an_earlier_try_is_recognised(store: Store, run: RunConfig) -> None:
     """An earlier try may have been written although the storage did not say so."""
     claim = lease.Lease(store.paths.run(run.run_id) / "lease.json")
     claim._write()
@@ -135,7 +135,7 @@ def test_a_lease_that_another_has_taken_over_is_not_released(store: Store, run: 
     assert lease.read(place) is not None
 
 
-def test_a_storage_that_does_not_answer_ends_neither_the_renewal_nor_the_release(
+def test_renewal_and_release_survive_a_storage_outage(
     store: Store, run: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.001)
@@ -184,7 +184,7 @@ def test_a_lease_is_renewed(store: Store, run: RunConfig, monkeypatch: pytest.Mo
         assert second == first.model_copy(update={"time": second.time})
 
 
-def test_who_loses_the_lease_stops_and_leaves_all_to_the_other(
+def test_a_process_that_loses_the_lease_stops_and_writes_nothing(
     store: Store, run: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.1)
@@ -208,7 +208,7 @@ def test_who_loses_the_lease_stops_and_leaves_all_to_the_other(
     assert store.status.states([run.run_id]) == {run.run_id: State.STARTED}
 
 
-def test_of_two_that_claim_at_once_the_last_writer_goes_on(
+def test_the_last_writer_of_two_simultaneous_claims_continues(
     store: Store, run: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place, slept = store.paths.run(run.run_id) / "lease.json", []
@@ -229,7 +229,7 @@ def test_of_two_that_claim_at_once_the_last_writer_goes_on(
         lease.Lease(place).acquire()
 
 
-def test_asking_who_is_at_work_on_a_local_store_disturbs_nobody(tmp_path: Path, run: RunConfig) -> None:
+def test_asking_for_the_lock_does_not_disturb_an_attempt(tmp_path: Path, run: RunConfig) -> None:
     store = Store(tmp_path / "store").create()
     assert not store.status.at_work(run.run_id)
     ask = (

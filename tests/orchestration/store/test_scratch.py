@@ -31,7 +31,7 @@ def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         subprocess.run(["kill", child], check=False)
 
 
-def test_the_directory_goes_with_the_launch(tmp_path: Path) -> None:
+def test_the_directory_is_removed_at_the_end_of_the_launch(tmp_path: Path) -> None:
     with scratch_directory(tmp_path) as path:
         (path / "file").write_text("x")
         assert sweep(tmp_path) == []
@@ -39,7 +39,7 @@ def test_the_directory_goes_with_the_launch(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_directory_of_a_killed_launch_goes_with_the_next(tmp_path: Path, other: subprocess.Popen[str]) -> None:
+def test_the_next_launch_removes_the_directory_of_a_killed_one(tmp_path: Path, other: subprocess.Popen[str]) -> None:
     (left,) = tmp_path.iterdir()
     assert sweep(tmp_path) == []
     other.kill()
@@ -49,7 +49,7 @@ def test_the_directory_of_a_killed_launch_goes_with_the_next(tmp_path: Path, oth
         assert list(tmp_path.iterdir()) == [mine]
 
 
-def test_what_is_not_ours_stays(tmp_path: Path) -> None:
+def test_sweep_leaves_other_directories_alone(tmp_path: Path) -> None:
     foreign = tmp_path / "autodo-notes"
     foreign.mkdir()
     elsewhere = tmp_path / "elsewhere"

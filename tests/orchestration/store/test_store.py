@@ -31,7 +31,7 @@ def fail(store: Store, run: RunConfig, last_line: str = "boom") -> None:
     store.record_failure(run.run_id, kind="ValueError", last_line=last_line, traceback="Traceback\n  boom")
 
 
-def test_a_run_goes_from_missing_over_started_and_failed_to_done(any_store: Store, run: RunConfig) -> None:
+def test_states_of_a_run(any_store: Store, run: RunConfig) -> None:
     store = any_store
 
     def state() -> State:
@@ -48,9 +48,7 @@ def test_a_run_goes_from_missing_over_started_and_failed_to_done(any_store: Stor
     assert store.status.failures() == {}
 
 
-def test_a_store_says_which_format_it_has_and_one_of_a_later_format_is_left_alone(
-    any_store: Store, run: RunConfig
-) -> None:
+def test_a_store_of_a_later_format_is_refused(any_store: Store, run: RunConfig) -> None:
     store, file = any_store, any_store.root / "store.json"
     assert file.read_text() == '{"format": 2}\n'
     file.delete()  # as in a store that an earlier program made
@@ -86,7 +84,7 @@ def test_a_store_that_cannot_be_written_can_be_read(store: Store) -> None:
         Path(store.root).chmod(0o755)
 
 
-def test_saving_removes_what_only_an_unfinished_run_needs(any_store: Store, run: RunConfig) -> None:
+def test_saving_removes_files_of_the_unfinished_run(any_store: Store, run: RunConfig) -> None:
     store = any_store
     store.begin(run)
     store.paths.checkpoint(run.run_id).write_bytes(b"weights")
@@ -149,7 +147,7 @@ def test_a_failed_run_that_is_tried_again_is_started_and_keeps_its_count(any_sto
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"kind": 3}', b"\xff\xfe"])
-def test_a_damaged_failure_is_a_failure_still(any_store: Store, run: RunConfig, content: bytes) -> None:
+def test_a_damaged_failure_file_is_a_failure(any_store: Store, run: RunConfig, content: bytes) -> None:
     store = any_store
     store.begin(run)
     store.paths.failure(run.run_id).write_bytes(content)
@@ -166,7 +164,7 @@ def test_no_name_leads_out_of_the_store(any_store: Store, name: str) -> None:
             path(name)
 
 
-def test_what_is_not_a_store_is_told_in_one_line(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_store_is_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no such store"):
         Store(tmp_path / "none").open()
     with pytest.raises(StoreError, match="is not a store: it holds none of grids/, runs/, results/"):
@@ -179,7 +177,7 @@ def test_what_is_not_a_store_is_told_in_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
-def test_a_store_that_cannot_be_written_is_told_in_one_line(store: Store) -> None:
+def test_a_store_that_cannot_be_written_is_an_error_of_one_line(store: Store) -> None:
     Path(store.paths.results).chmod(0o500)
     with pytest.raises(StoreError, match="cannot be written"):
         store.create()
@@ -201,7 +199,7 @@ def test_a_grid_that_cannot_be_read_is_an_error_of_its_own(any_store: Store) -> 
     assert grids["quickstart"] == load_grid("quickstart")
 
 
-def test_a_run_is_locked_against_other_processes_and_free_when_they_die(store: Store, run: RunConfig) -> None:
+def test_a_run_is_locked_until_its_process_dies(store: Store, run: RunConfig) -> None:
     code = (
         "import sys; from orchestration.store.store import Store\n"
         f"with Store({store.uri!r}).attempt({run.run_id!r}):\n"
@@ -221,7 +219,7 @@ def test_a_run_is_locked_against_other_processes_and_free_when_they_die(store: S
 # ----- names
 
 
-def test_where_everything_lies(any_store: Store) -> None:
+def test_paths(any_store: Store) -> None:
     """Other programs and older stores know these names."""
     names = {
         any_store.paths.run("r"): "runs/r",
@@ -247,7 +245,7 @@ def test_names_of_files_are_ids(store: Store, name: str) -> None:
     assert store.paths.run(name).name == name
 
 
-def test_what_a_wrong_name_was_to_be_is_told(store: Store) -> None:
+def test_an_error_says_the_kind_of_a_wrong_id(store: Store) -> None:
     for place, what in ((store.paths.policy, "policy"), (store.paths.search, "search"), (store.paths.run, "run")):
         with pytest.raises(StoreError, match=rf"^'\.\./x' is not a {what} id$"):
             place("../x")
@@ -255,14 +253,14 @@ def test_what_a_wrong_name_was_to_be_is_told(store: Store) -> None:
         pass
 
 
-def test_a_process_is_named_by_its_machine_and_number() -> None:
+def test_the_name_of_a_process_has_host_and_pid() -> None:
     assert process_name() == f"{socket.gethostname()}:{os.getpid()}"
 
 
 # ----- the store as a whole
 
 
-def test_a_store_is_made_where_nothing_is_and_made_again_where_it_is(tmp_path: Path) -> None:
+def test_create_makes_a_store_and_can_be_repeated(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("empty", "new"):
         store = Store(tmp_path / name)
@@ -278,7 +276,7 @@ def test_a_store_is_made_where_nothing_is_and_made_again_where_it_is(tmp_path: P
 
 
 @pytest.mark.parametrize("folder", ["grids", "runs", "results"])
-def test_any_folder_of_a_store_makes_one(tmp_path: Path, folder: str) -> None:
+def test_any_of_its_folders_makes_a_store(tmp_path: Path, folder: str) -> None:
     (tmp_path / folder).mkdir()
     assert Store(tmp_path).open().exists
 
@@ -295,7 +293,7 @@ def test_an_object_store_that_holds_something_else_is_refused(bucket: str) -> No
 # ----- what is done
 
 
-def test_what_the_store_knows_of_runs(any_store: Store, run: RunConfig) -> None:
+def test_status_of_several_runs(any_store: Store, run: RunConfig) -> None:
     store = any_store
     done, failed, started, missing = (run.model_copy(update={"seed": seed}) for seed in range(4))
     for each in (failed, started):
@@ -315,14 +313,14 @@ def test_what_the_store_knows_of_runs(any_store: Store, run: RunConfig) -> None:
     assert store.status.failure(started.run_id) is None
 
 
-def test_the_failure_of_a_run_that_is_done_is_history(any_store: Store, run: RunConfig) -> None:
+def test_a_done_run_has_no_failure(any_store: Store, run: RunConfig) -> None:
     fail(any_store, run)
     any_store.paths.table("results", run.run_id).write_bytes(b"written, and then its process was killed")
     assert any_store.status.states([run.run_id]) == {run.run_id: State.DONE}
     assert any_store.status.failures() == {}
 
 
-def test_what_was_kept_of_runs(any_store: Store, run: RunConfig) -> None:
+def test_models_and_embeddings_kept_by_runs(any_store: Store, run: RunConfig) -> None:
     class Saves:
         def save(self, path: Path) -> None:
             with atomic_path(path) as temporary:
@@ -341,7 +339,7 @@ def test_what_was_kept_of_runs(any_store: Store, run: RunConfig) -> None:
         assert store.paths.table(kind, other.run_id).exists()
 
 
-def test_the_configuration_of_a_run_is_its_own(any_store: Store, run: RunConfig) -> None:
+def test_the_configuration_of_another_run_is_refused(any_store: Store, run: RunConfig) -> None:
     with pytest.raises(StoreError, match=r"config\.json: cannot be read: No such file or directory"):
         any_store.status.config(run.run_id)
     any_store.begin(run)
@@ -366,7 +364,7 @@ def test_the_last_line_of_a_log(any_store: Store, run: RunConfig) -> None:
     assert any_store.status.last_task_line("s", "fold-0") == "s: network 1: epoch 2"
 
 
-def test_only_one_is_at_work_on_a_run_a_search_and_a_task(any_store: Store) -> None:
+def test_an_attempt_excludes_others(any_store: Store) -> None:
     store = any_store
 
     def held() -> tuple[bool, bool]:
@@ -385,7 +383,7 @@ def test_only_one_is_at_work_on_a_run_a_search_and_a_task(any_store: Store) -> N
     assert held() == (False, False)
 
 
-def test_a_run_that_began_is_interrupted_if_nobody_is_at_work_on_it_or_its_search(any_store: Store) -> None:
+def test_a_run_is_interrupted_if_no_process_executes_it_or_its_search(any_store: Store) -> None:
     store = any_store
     searched = build_run("digits", "dada-searched")
     working, idle, failed, missing = (build_run("digits", "baseline", seed=seed) for seed in range(4))
@@ -425,7 +423,7 @@ def test_a_lost_node_is_counted_apart(any_store: Store, run: RunConfig) -> None:
     store.forget_failures(run.run_id)
 
 
-def test_what_stands_in_the_place_of_a_failure_does_not_stop_the_next_attempt(store: Store, run: RunConfig) -> None:
+def test_a_link_in_place_of_a_failure_does_not_stop_the_next_attempt(store: Store, run: RunConfig) -> None:
     store.begin(run)
     Path(store.paths.failure(run.run_id)).symlink_to("/etc/hostname")
     failure = store.status.failure(run.run_id)
@@ -465,14 +463,14 @@ def test_a_policy_comes_back_by_its_search_or_its_content(any_store: Store) -> N
         (policy().model_dump_json(), rf"is another policy \({fingerprint(policy())}\); delete it"),
     ],
 )
-def test_a_policy_that_is_none_is_told(any_store: Store, content: str | None, message: str) -> None:
+def test_a_missing_damaged_or_wrong_policy_is_an_error(any_store: Store, content: str | None, message: str) -> None:
     if content is not None:
         any_store.paths.policy("dada-2").write_text(content)
     with pytest.raises(StoreError, match=message):
         any_store.policies.read("dada-2")
 
 
-def test_of_a_search_that_is_over_the_log_stays(any_store: Store) -> None:
+def test_the_log_of_a_finished_search_stays(any_store: Store) -> None:
     folder = any_store.paths.search("dada-1")
     for name in ("log.txt", "lease.json", "fold-0.json", "fold-0/log.txt", "fold-0/checkpoint.pt"):
         place = folder
@@ -490,7 +488,7 @@ def test_of_a_search_that_is_over_the_log_stays(any_store: Store) -> None:
 # ----- grids
 
 
-def test_grids_are_told_in_the_order_of_their_names(any_store: Store) -> None:
+def test_grids_are_sorted_by_name(any_store: Store) -> None:
     grid = load_grid("quickstart")
     for name in ("b", "c", "a"):
         any_store.save_grid(grid.model_copy(update={"name": name, "store": "elsewhere"}))
@@ -499,7 +497,7 @@ def test_grids_are_told_in_the_order_of_their_names(any_store: Store) -> None:
     assert "store" not in any_store.paths.grid("a").read_bytes().decode(), "it lies where it was launched"
 
 
-def test_a_grid_that_is_no_file_is_an_error_of_its_own(store: Store) -> None:
+def test_a_folder_in_place_of_a_grid_is_an_error(store: Store) -> None:
     Path(store.paths.grid("folder")).mkdir()
     Path(store.paths.grid("link")).symlink_to("/etc/hostname")
     grids = store.grids()
@@ -538,9 +536,7 @@ def slow(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Slo
 
 
 @pytest.mark.parametrize("slow", [(100.0,)], indirect=True)
-def test_a_write_that_fails_is_tried_again_at_longer_and_longer_intervals(
-    slow: Slow, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_failed_write_is_retried_at_growing_intervals(slow: Slow, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "autodo"):
         assert retrying_storage(300.0)(slow.act) == "written"
     assert slow.slept == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]
@@ -582,7 +578,7 @@ def test_a_failure_is_given_up_sooner_than_a_result(
 
 @pytest.mark.parametrize("slow", [(0.0,)], indirect=True)
 @pytest.mark.parametrize("what", ["begin", "save", "save_policy"])
-def test_every_write_is_patient(slow: Slow, tmp_path: Path, run: RunConfig, what: str) -> None:
+def test_every_write_is_retried(slow: Slow, tmp_path: Path, run: RunConfig, what: str) -> None:
     store = Store(tmp_path / "S", patience=5.0).create()
     folder = tmp_path / "S" / {"begin": "runs", "save": "points", "save_policy": "policies"}[what]
     if folder.exists():
@@ -605,7 +601,7 @@ def test_a_run_is_done_although_its_checkpoint_cannot_be_removed(store: Store, r
     assert store.status.done() == {run.run_id}
 
 
-def test_all_parts_of_a_checkpoint_go_with_the_run(any_store: Store) -> None:
+def test_saving_removes_all_parts_of_a_checkpoint(any_store: Store) -> None:
     run = build_run("digits", "baseline")
     any_store.begin(run)
     for name in ("checkpoint.pt", "checkpoint-points.bin", "notes.txt", "failure.json", "earlier_failure.json"):

@@ -19,7 +19,7 @@ from orchestration.planning.run_queue import RunQueue
 from orchestration.store.run_state import RunBusy
 from orchestration.store.store import Store
 from orchestration.tracking import settings, trackers
-from orchestration.tracking.delivery import Delivery
+from orchestration.tracking.delivery import Delivery, delivering
 from orchestration.tracking.settings import Tracking
 from orchestration.tracking.trackers import MlflowTracker, TensorBoardTracker, identity
 from tests.orchestration.conftest import Launch
@@ -78,7 +78,7 @@ def test_reports_arrive_in_order_and_closing_waits_for_them() -> None:
     assert told == []
 
 
-def test_an_outage_is_told_once_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outage_is_reported_once_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Delivery, "RETRY_AFTER_SECONDS", (0.05,) * 100)
     sink, told, away = Recorder(), [], threading.Event()
     away.set()
@@ -93,7 +93,7 @@ def test_an_outage_is_told_once_and_nothing_is_lost(monkeypatch: pytest.MonkeyPa
     assert told == ["T does not take reports, the runs go on: no answer"]
 
 
-def test_a_server_that_stays_away_costs_the_grid_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_never_answers_does_not_delay_the_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Delivery, "RETRY_AFTER_SECONDS", (1e6,))  # the end of the grid does not wait for it
     told: list[str] = []
     tries: list[None] = []
@@ -112,7 +112,7 @@ def test_a_server_that_stays_away_costs_the_grid_nothing(monkeypatch: pytest.Mon
     ]
 
 
-def test_a_tracker_that_hangs_is_left_behind() -> None:
+def test_a_tracker_that_hangs_is_abandoned() -> None:
     told, hang = [], threading.Event()
     delivery = Delivery("T", Recorder, told.append)
     delivery.put(lambda _: hang.wait())  # type: ignore[arg-type, return-value]
@@ -122,7 +122,7 @@ def test_a_tracker_that_hangs_is_left_behind() -> None:
     assert told == ["T: 4 reports were not delivered; the store has every value"]
 
 
-def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_waiting_reports_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Delivery, "MOST_WAITING", 10)
     told, sink, taken, hang = [], Recorder(), threading.Event(), threading.Event()
     delivery = Delivery("T", lambda: sink, told.append)
@@ -146,7 +146,7 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         (Tracking(wandb="p"), "wandb", "--wandb: wandb is not installed; pip install 'autodo[wandb]'"),
     ],
 )
-def test_a_library_that_is_not_installed_is_told_with_the_remedy(
+def test_a_missing_library_is_an_error_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch, tracking: Tracking, missing: str, remedy: str
 ) -> None:
     monkeypatch.setattr(
@@ -158,14 +158,14 @@ def test_a_library_that_is_not_installed_is_told_with_the_remedy(
     assert "\n" not in str(told.value)
 
 
-def test_a_folder_named_as_a_library_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_folder_named_as_a_library_is_not_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "no_such_library").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match="no_such_library is not installed"):
         settings._installed("--x", ["no_such_library"], "y")
 
 
-def test_a_path_is_no_tracking_uri() -> None:
+def test_a_path_is_not_a_tracking_uri() -> None:
     with pytest.raises(ConfigError, match="--mlflow 'mlruns': is not a tracking URI, such as http"):
         Tracking(mlflow="mlruns").check()
 
@@ -173,8 +173,8 @@ def test_a_path_is_no_tracking_uri() -> None:
 def test_no_library_is_imported_unless_asked_for(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib, orchestration.launch\n"
-        "from orchestration.tracking import settings, tune_callbacks\n"
-        f"with tune_callbacks.callbacks(settings.Tracking(), grid='g', directory=pathlib.Path({str(tmp_path)!r}),"
+        "from orchestration.tracking import delivery, settings\n"
+        f"with delivery.delivering(settings.Tracking(), grid='g', directory=pathlib.Path({str(tmp_path)!r}),"
         " say=print) as found: assert found == []\n"
         "print(*sorted({'mlflow', 'wandb', 'tensorboard', 'tensorboardX'} & set(sys.modules)))"
     )
@@ -320,7 +320,7 @@ def test_attempts_at_a_run_are_one_run_in_mlflow(mlflow_uri: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_an_mlflow_server_that_is_away_is_told(mlflow_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_mlflow_server_that_does_not_answer_is_reported(mlflow_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     told: list[str] = []
     delivery = Delivery("MLflow", lambda: MlflowTracker("http://127.0.0.1:9", "grid"), told.append)
@@ -361,7 +361,7 @@ print(*(run.run_id for run in runs))
     assert done.stderr == ""
 
 
-def test_wandb_without_a_key_is_told_before_anything_starts(tmp_path: Path) -> None:
+def test_wandb_without_a_key_is_an_error_before_anything_starts(tmp_path: Path) -> None:
     pytest.importorskip("wandb", reason="autodo[wandb] is not installed")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
     done = subprocess.run(
@@ -381,7 +381,6 @@ def test_wandb_without_a_key_is_told_before_anything_starts(tmp_path: Path) -> N
 def test_a_launch_feeds_the_trackers(
     launch_here: Launch, store: Store, actor: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestration.tracking import tune_callbacks
     from tests.orchestration.in_process import ProcessDied
 
     told, over, recorder = [], [], Recorder()
@@ -405,15 +404,13 @@ def test_a_launch_feeds_the_trackers(
     ]
     actor.scripts = {run.run_id: [attempt] for run, attempt in zip(runs, steps, strict=True)}
     monkeypatch.setattr(RunQueue, "out_of_time", property(lambda _: bool(over)))
-    with tune_callbacks.callbacks(
-        Tracking(tensorboard=True), grid="g", directory=tmp_path / "tb", say=told.append
-    ) as found:
-        launch_here(runs, store, callbacks=found, max_concurrent=1, retries=0)
+    with delivering(Tracking(tensorboard=True), grid="g", directory=tmp_path / "tb", say=told.append) as found:
+        launch_here(runs, store, trackers=found, max_concurrent=1, retries=0)
     by_seed = {seed: [call for call in recorder.calls if call[1:2] == (seed,)] for seed in range(5)}
     epochs = [[("epoch", seed, epoch) for epoch in range(3)] for seed in range(5)]
     assert by_seed[0] == [*epochs[0], ("ended", 0, "done", None)]
     assert by_seed[1] == [*epochs[1][:2], ("ended", 1, "failed", "RuntimeError: too hot")]
-    assert by_seed[2] == [*epochs[2][:2], ("ended", 2, "failed", "the process of the run died: node lost")]
+    assert by_seed[2] == [*epochs[2][:2], ("ended", 2, "failed", "the node of the run was lost or preempted")]
     assert by_seed[3] == []
     assert by_seed[4] == [*epochs[4][:2], ("ended", 4, "interrupted", None)]
     assert curve(tmp_path / "tb" / runs[0].run_id, "val_error") == [(0, 0.25), (1, 0.25), (2, 0.25)]
