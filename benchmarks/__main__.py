@@ -47,7 +47,7 @@ def main() -> None:
         parser.error(f"unknown benchmark {unknown[0]!r}; known: {', '.join(BENCHMARKS)}")
     on_device = given.device != "cpu"
     names = [name for name in given.names or BENCHMARKS if not on_device or name in ON_DEVICE]
-    commands = {
+    commands: dict[str, Sequence[str]] = {
         name: [
             sys.executable, "-m", f"benchmarks.{name}", *(() if given.full else BENCHMARKS[name]),
             *(("--device", given.device) if on_device else ()),

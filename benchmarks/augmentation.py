@@ -27,8 +27,8 @@ from autodo.augment.operations import NAMES, to_float
 from autodo.augment.policies import add_centres, build_policy
 from autodo.config.policy import AutoAugment, PolicyConfig, RandAugment, TrivialAugment, UniformAugment
 from autodo.seeds import host_generator
+from autodo.testing import pil_policy
 from benchmarks.table import Row, tell
-from tests import pil_policy
 
 BATCH = 256
 GOAL = 10.0

@@ -34,7 +34,7 @@ SMALL = 24
 class Asked(NamedTuple):
     """A table and what is measured of it."""
 
-    count: int
+    points: int
     classes: int
     storage: LambdaStorage
     repeat: int
@@ -164,7 +164,7 @@ def measure(asked: Asked) -> Measured:
     torch.set_num_threads(1)
     device = torch.device(asked.device)
     generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(asked.classes, (asked.count,), generator=generator).to(device)
+    labels = torch.randint(asked.classes, (asked.points,), generator=generator).to(device)
     _model(Asked(BATCH, asked.classes, "device", 0, asked.device, asked.options))  # what is loaded at first use
     before = _resident()
     if device.type == "cuda":
@@ -173,11 +173,11 @@ def measure(asked: Asked) -> Measured:
     table = _model(asked, labels).table
     gradient = torch.randn(BATCH, 14 + asked.classes, generator=generator).to(device)
     if asked.fill:
-        for part in torch.arange(asked.count, device=device).split(BATCH):
+        for part in torch.arange(asked.points, device=device).split(BATCH):
             table.rows(part)
             table.rmsprop_step(part, gradient[: len(part)], 0.05)
     # Anywhere in the table, so that each row is as far away as any.
-    order = torch.randint(asked.count, (asked.repeat + 5, 2 * BATCH), generator=generator)
+    order = torch.randint(asked.points, (asked.repeat + 5, 2 * BATCH), generator=generator)
     batches = [part.unique()[torch.randperm(len(part.unique()), generator=generator)][:BATCH] for part in order]
     steps = iter([batch.to(device) for batch in batches * 2])
 
@@ -205,7 +205,7 @@ def measure(asked: Asked) -> Measured:
 
 
 def _model(asked: Asked, labels: torch.Tensor | None = None) -> PointModel:
-    labels = torch.zeros(asked.count, dtype=torch.int64, device=asked.device) if labels is None else labels
+    labels = torch.zeros(asked.points, dtype=torch.int64, device=asked.device) if labels is None else labels
     config = PointsConfig(learn=("augment", "soft-label"), **asked.options)
     storage, device = TableStorage(asked.storage), torch.device(asked.device)
     return PointModel(
@@ -215,12 +215,12 @@ def _model(asked: Asked, labels: torch.Tensor | None = None) -> PointModel:
 
 def _dense_step(asked: Asked, device: torch.device) -> Callable[[], None]:
     """What a parameter [N, K] costs: its batch's gradient among zeros, and torch's optimizer."""
-    parameter = torch.zeros(asked.count, 14 + asked.classes, device=device, requires_grad=True)
+    parameter = torch.zeros(asked.points, 14 + asked.classes, device=device, requires_grad=True)
     optimizer = torch.optim.RMSprop([parameter], lr=0.05)
     generator = torch.Generator().manual_seed(1)
 
     def step() -> None:
-        index = torch.randint(asked.count, (BATCH,), generator=generator).to(device)
+        index = torch.randint(asked.points, (BATCH,), generator=generator).to(device)
         optimizer.zero_grad(set_to_none=True)
         parameter[index].square().sum().backward()
         optimizer.step()

@@ -14,8 +14,9 @@ autodo-aws, for every train batch and a val batch:
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -31,7 +32,8 @@ from autodo.data.images.image_set import Dataset, ImageSet, Integers, Pixels
 from autodo.distributed.process_group import SINGLE_PROCESS
 from autodo.training.trainer import Trainer
 
-SCALES = ("step", "sum")
+Scale = Literal["step", "sum"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
 EPSILONS = (1e-8, 1e-12)
 IMAGES = 20_000
 BATCHES = 16
@@ -110,15 +112,15 @@ def batches_of(training: Trainer) -> Iterator[Measured]:
             pixels = training.model.pipeline.train_view(training.loaders.train.images[batch], generator, view.augment)
             features = training.model.encoder(pixels)
             logits = head(features)
-            options = {"damping": outer.last_layer.damping, "count": count}
-            full = hessian_matvec(outer.last_layer.loss, logits, features, view.weights, view.log_targets, **options)
-            definite = hessian_matvec(outer.last_layer.loss, logits, features, view.weights, None, **options)
+            product = partial(hessian_matvec, outer.last_layer.loss, logits, features, view.weights)
+            full = product(view.log_targets, damping=outer.last_layer.damping, count=count)
+            definite = product(None, damping=outer.last_layer.damping, count=count)
             u = {
                 scale: neumann(full, v, iterations=config.iterations, step=config.step or 0.0, scale=scale)
                 for scale in SCALES
             }
             solved = exact(definite, v) if v.numel() <= DENSE else None
-        ratios = {}
+        ratios: dict[tuple[str, float], Tensor] = {}
         for scale in SCALES:
             objective = implicit_objective(
                 outer.last_layer.loss, logits, features, view.weights, view.log_targets, u[scale], count=count
@@ -127,8 +129,8 @@ def batches_of(training: Trainer) -> Iterator[Measured]:
             soft = gradient[:, -len(training.context.data.class_names) :].double().abs()
             root = (1 - ALPHA) ** 0.5 * soft[soft > 0]
             ratios |= {(scale, eps): root / (root + eps) for eps in EPSILONS}
-        known = (None, None) if solved is None else (cosine(v, solved), cosine(u["sum"], solved))
-        yield Measured(cosine(v, u["sum"]), *known, ratios)
+        of_val_gradient, of_both = (None if solved is None else cosine(one, solved) for one in (v, u["sum"]))
+        yield Measured(cosine(v, u["sum"]), of_val_gradient, of_both, ratios)
 
 
 def cosine(one: Tensor, other: Tensor) -> float:

@@ -194,6 +194,7 @@ def large_grid() -> GridConfig:
         methods=("baseline", "autodo-aw", "autodo-aws", "autodo-exact-aws", "autodo-exact-ws"),
         seeds=tuple(range(34)),
         set={},
+        policies={},
     )
 
 
@@ -208,6 +209,7 @@ def trivial_runs(count: int) -> list[RunConfig]:
     return expand(
         GridConfig(
             name="trivial",
+            policies={},
             datasets=("digits",),
             distortions=("1-0.0",),
             methods=("baseline",),

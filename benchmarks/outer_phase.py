@@ -25,21 +25,17 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
-from torch.nn import functional as F
 
 from autodo.bilevel.frozen import frozen_copy
-from autodo.bilevel.inverse_hessian import build_solver
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.data import ArrayImages, DataSplits, ImageSet
-from autodo.data.batches import epoch_batches
 from autodo.data.prepare import TrainSet
 from autodo.evaluation import Evaluation
-from autodo.points.model import PointView
+from autodo.testing.memory import peak_bytes
+from autodo.testing.oracles import outer_pass_by_autograd
 from autodo.training.trainer import Trainer
 from benchmarks.table import Row, machine, tell
-from tests.oracles import double_backward, plain_loss
 
 FULL = 48_000
 
@@ -102,7 +98,7 @@ def table(name: str, network: Network, device: torch.device, repeat: int) -> Tab
 
     phases: dict[str, Callable[[], object]] = {
         "baseline": partial(trainings["baseline"].inner.run, 1),
-        "oracle": partial(oracle_pass, trainings["autodo-aws"], torch.Generator(device).manual_seed(0)),
+        "oracle": partial(outer_pass_by_autograd, trainings["autodo-aws"], torch.Generator(device).manual_seed(0)),
         "inner": partial(trainings["autodo-aws"].inner.run, 1),
     }
     for key, backward in (("forward", False), ("both", True)):
@@ -201,6 +197,7 @@ def config_of(method: str, name: str, network: Network, points: int) -> RunConfi
 
 def outer_pass(training: Trainer, val: Evaluation) -> None:
     """As after an epoch."""
+    assert training.outer is not None
     training.outer.run(1, val)
 
 
@@ -215,49 +212,6 @@ def floor_pass(training: Trainer, *, backward: bool) -> None:
     training.model.encoder.requires_grad_(True)  # the frozen copy has the same weights
 
 
-def oracle_pass(training: Trainer, generator: torch.Generator) -> None:
-    """The same as the paper's outer pass, by plain autograd through the whole network; draws in the same order."""
-    config, encoder, head, points = training.config, training.model.encoder, training.model.head, training.points
-    assert config.outer is not None
-    encoder.eval()
-    weight = head.weight
-    everything = torch.arange(len(training.loaders.train.images), device=training.context.device)
-    val = torch.arange(len(training.loaders.val.images), device=training.context.device)
-    val_batches: list[Tensor] = []
-    for batch in epoch_batches(everything, config.training.batch_size, generator):
-        if not val_batches:
-            val_batches = list(epoch_batches(val, config.training.batch_size, generator))
-        chosen = val_batches.pop()
-        logits = head(encoder(training.model.pipeline.test_view(training.loaders.val.images[chosen])))
-        (gradient,) = torch.autograd.grad(F.cross_entropy(logits, training.loaders.val.labels[chosen]), weight)
-
-        rows = points.table.rows(batch).requires_grad_()
-        view = points.view(batch, rows)
-        features = encoder(
-            training.model.pipeline.train_view(training.loaders.train.images[batch], generator, view.augment)
-        )
-
-        inner = partial(inner_loss, training, view, features)
-        (slope,) = torch.autograd.grad(inner(weight), weight, create_graph=True)
-        product = partial(hessian_product, slope, weight)
-        u = build_solver(config.outer, size=weight.numel())(product, gradient)
-        points.table.rmsprop_step(batch, double_backward(inner, weight, rows, u), config.outer.lr)
-
-
-def inner_loss(training: Trainer, view: PointView, features: Tensor, weight: Tensor) -> Tensor:
-    """Mean loss of a batch and weight decay, as functions of the last layer's weight."""
-    config = training.config
-    assert config.outer is not None
-    losses = plain_loss(config.method.loss, features @ weight.T + training.model.head.bias, view.log_targets.exp())
-    decay = config.outer.damping + config.training.weight_decay
-    return (view.weights * losses).mean() + decay * weight.square().sum() / 2
-
-
-def hessian_product(slope: Tensor, weight: Tensor, direction: Tensor) -> Tensor:
-    """Of a loss with this gradient in the weight, whose graph is kept."""
-    return torch.autograd.grad(slope, weight, direction, retain_graph=True)[0]
-
-
 def elapsed(function: Callable[[], object], device: torch.device) -> float:
     """Seconds."""
     clock = time.perf_counter if device.type == "cuda" else time.process_time
@@ -268,30 +222,6 @@ def elapsed(function: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return clock() - started
-
-
-def peak_bytes(function: Callable[[], object], device: torch.device) -> int:
-    """Most bytes that tensors had at one time, above what they had before.
-
-    On a CPU from torch's own records of what it allocates and frees, the scratch space of its operations included.
-    """
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        function()
-        return torch.cuda.max_memory_allocated(device) - before
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiled:
-        function()
-    assert profiled.profiler is not None
-    results = profiled.profiler.kineto_results
-    assert results is not None
-    changes = sorted(
-        ((event.start_ns(), event.nbytes()) for event in results.events() if event.name() == "[memory]"),
-        key=lambda change: change[0],
-    )
-    held = np.cumsum([size for _, size in changes])
-    return int(held.max())
 
 
 def keep(seconds: list[float], turn: int, value: float) -> None:

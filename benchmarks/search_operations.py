@@ -20,7 +20,7 @@ from autodo.augment.operations import OPERATIONS
 from autodo.augment.policy_file import OperationName
 from autodo.config.policy import Implementation
 from autodo.search.differentiable_operations import SEARCHED, DifferentiableOperations, differentiable
-from tests import pil_policy
+from autodo.testing import pil_policy
 
 BATCH = 64
 SIZES = {"32x32 colour": (32, 32, 3), "28x28 grey": (28, 28, 1)}

@@ -32,18 +32,18 @@ from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_
 
 from autodo.config.bilevel import LambdaStorage, PointsConfig
 from autodo.data.batches import shuffled_batches
-from autodo.data.sharding import deal
+from autodo.data.sharding import shard_by_class
 from autodo.distributed.process_group import TorchProcessGroup
 from autodo.points.model import PointModel
 from autodo.points.storage import TableStorage
 from autodo.points.table import PointTable
 from autodo.seeds import numpy_generator, torch_generator
+from autodo.testing.process_groups import FakeGroup, WorkerPool
 from autodo.training import checkpoint
 from autodo.training.trainer import Trainer
 from benchmarks.lambda_table import _available, _resident
 from benchmarks.outer_phase import Network, config_of, made_up
 from benchmarks.table import Row, machine, tell
-from tests.workers import FakeGroup, WorkerPool
 
 CLASSES = 10
 COLUMNS = 14 + CLASSES
@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=64)
     parser.add_argument("--points", type=int, default=10**9, help="of the table whose shard is measured")
-    parser.add_argument("--quick", action="store_true", help="fewer points to deal, and no shard in a file")
+    parser.add_argument("--quick", action="store_true", help="fewer points to shard, and no shard in a file")
     given = parser.parse_args()
     console = Console(width=120)
     console.print(f"{machine()}, torch {torch.__version__}")
@@ -177,7 +177,7 @@ def _checkpoint(table: PointTable, storage: TableStorage) -> Part:
         saved = time.perf_counter() - begun
         size = sum(file.stat().st_size for file in checkpoint.files(path))
         begun = time.perf_counter()
-        state = checkpoint.load(path, "run", positions, empty=storage.allocate_on_host)
+        state = checkpoint.load(path, "run", positions, allocate=storage.allocate_on_host)
         assert state is not None
         table.load_state_dict(state["points"])
         return Part(size, saved, time.perf_counter() - begun)
@@ -191,7 +191,7 @@ def measure_dealing(count: int, workers: int) -> tuple[float, int]:
     worker, generator = FakeGroup(1, workers), numpy_generator(0, "shards")
     tracemalloc.start()
     begun = time.thread_time()
-    deal(labels, labels[:0], worker, generator)
+    shard_by_class(labels, labels[:0], worker, generator)
     return time.thread_time() - begun, tracemalloc.get_traced_memory()[1]
 
 
@@ -270,7 +270,7 @@ def _through_checkpoint(
 
 
 def _dealt(labels: Any, rank: int, size: int) -> Any:
-    return deal(labels, labels[:0], FakeGroup(rank, size), numpy_generator(0, "shards", size))[0]
+    return shard_by_class(labels, labels[:0], FakeGroup(rank, size), numpy_generator(0, "shards", size))[0]
 
 
 def _batches(rank: int, workers: int, each: int) -> list[Tensor]:
@@ -293,7 +293,7 @@ def _different(state: dict[str, Any], whole: PointTable, positions: Tensor) -> i
     """Rows of which any bit differs."""
     assert state["steps"] == whole.steps
     wrong = torch.zeros(len(positions), dtype=torch.bool)
-    for name, column in whole.state.state_dict().items():
+    for name, column in whole.state_dict().items():
         if isinstance(column, Tensor):
             wrong |= (state[name] != column[positions]).reshape(len(positions), -1).any(1)
     return int(wrong.sum())
@@ -336,7 +336,7 @@ class Counting(TorchProcessGroup):
         # Statistics are float64 on the way there, and [2, channels] on the way back.
         norm = tensor.dtype == torch.float64 or (tensor.ndim == 2 and len(tensor) == 2)
         self._count("batch norm" if norm else self._kind(tensor), tensor.nbytes)
-        return super().sum(tensor)
+        return super().all_reduce(tensor)
 
     def broadcast(self, tensor: Tensor) -> Tensor:
         self._count(self._kind(tensor), tensor.nbytes)
@@ -353,9 +353,9 @@ class Counting(TorchProcessGroup):
     def wrap_ddp(self, encoder: nn.Module, head: nn.Module) -> nn.Module:
         network = super().wrap_ddp(encoder, head)
 
-        def hook(state: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+        def hook(state: object, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
             self._count("gradients", bucket.buffer().nbytes)
-            return allreduce_hook(dist.group.WORLD, bucket)
+            return allreduce_hook(dist.distributed_c10d._get_default_group(), bucket)
 
         network.register_comm_hook(None, hook)  # type: ignore[operator]
         return network

@@ -30,8 +30,11 @@ from torch import Tensor
 from autodo.config.dataset import DatasetConfig
 from autodo.data import load
 from autodo.data.files.decode import pixels_of
+from autodo.data.images.crop import CropParameters
 from autodo.data.stream.pool import WORKERS_VARIABLE
-from autodo.data.stream.streamed_images import CropParameters, StreamedImages
+from autodo.data.stream.streamed_images import StreamedImages
+from autodo.testing.image_files import scene, write_shards, write_tree
+from autodo.testing.memory import resident_mb
 from benchmarks.table import Row, machine, tell
 
 if TYPE_CHECKING:
@@ -40,8 +43,6 @@ if TYPE_CHECKING:
 IMAGE_SIZE = 224
 BATCH = 256
 PLAIN = "ImageFolder"
-CLASSES = 10
-SCENES = 80
 SCALE = (0.08, 1.0)
 Epoch = Callable[[int], Iterator[Tensor]]
 
@@ -138,7 +139,9 @@ def image_folder(tree: Path, workers: int, *, pinned: bool) -> Epoch:
 def streamed_images(path: Path) -> StreamedImages:
     """All images of class folders or shards."""
     dataset = load(DatasetConfig(name="folder", path=str(path), image_size=IMAGE_SIZE, stream=True))
-    return dataset.train.images.concatenate(dataset.test.images)
+    images = dataset.train.images.concatenate(dataset.test.images)
+    assert isinstance(images, StreamedImages)
+    return images
 
 
 def streamed_epoch(images: StreamedImages) -> Epoch:
@@ -151,16 +154,6 @@ def streamed_epoch(images: StreamedImages) -> Epoch:
         )
 
     return epoch
-
-
-def resident_mb() -> float:
-    """Memory in MB of this process and its children, shared memory counted once, without mapped library files."""
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    total = 0
-    for process in ("self", *children):
-        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-        total += sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
-    return total / 1024
 
 
 def decoding_ms(count: int = 60, turns: int = 5) -> dict[tuple[int, str], float]:
@@ -186,45 +179,6 @@ def _jpeg(image: "Image.Image", size: int) -> bytes:
         image.save(file, "JPEG", quality=quality)
         files.append(file.getvalue())
     return min(files, key=lambda content: abs(len(content) - size))
-
-
-def write_tree(root: Path, count: int) -> None:
-    """Writes class folders of JPEGs as large as photos, each a different crop of smooth noise with grain."""
-    from PIL import Image
-
-    scenes = [scene(np.random.default_rng(number)) for number in range(SCENES)]
-    for number in range(count):
-        generator = np.random.default_rng((1, number))
-        left, top = generator.integers(0, 100, 2)
-        width, height = generator.integers(460, 540), generator.integers(340, 410)
-        folder = root / f"class-{number % CLASSES}"
-        folder.mkdir(parents=True, exist_ok=True)
-        part = scenes[number % SCENES].crop((left, top, left + width, top + height))
-        turned = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if number % 2 else part
-        turned.save(folder / f"{number:05}.jpg", quality=int(generator.integers(75, 96)))
-
-
-def scene(generator: np.random.Generator, width: int = 640, height: int = 510) -> "Image.Image":
-    """Noise of several scales, the coarse ones strongest, as in photos."""
-    from PIL import Image
-
-    pixels = np.full((height, width, 3), 120.0)
-    for size, strength in ((120, 60), (40, 35), (12, 20), (4, 12), (1, 10)):
-        grains = generator.normal(0, strength, (3, height // size + 1, width // size + 1)).astype(np.float32)
-        for channel, grain in enumerate(grains):
-            pixels[..., channel] += np.asarray(Image.fromarray(grain).resize((width, height), Image.Resampling.BICUBIC))
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
-
-
-def write_shards(tree: Path, root: Path) -> None:
-    """Writes the same images into tar shards with webdataset."""
-    from webdataset import ShardWriter
-
-    root.mkdir()
-    with ShardWriter(str(root / "train-%04d.tar"), maxcount=1000, verbose=0) as writer:
-        for file in sorted(tree.rglob("*.jpg")):
-            key = f"{file.parent.name}-{file.stem}"
-            writer.write({"__key__": key, "jpg": file.read_bytes(), "cls": file.parent.name})
 
 
 def ratios(rates: dict[str, list[float]]) -> dict[str, float]:

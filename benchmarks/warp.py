@@ -25,8 +25,8 @@ from autodo.augment import affine
 from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
 from autodo.data import load, prepare
+from autodo.testing import pil_policy
 from autodo.training.trainer import Trainer
-from tests import pil_policy
 
 FACTOR = 4
 Warp = Callable[[Tensor, Tensor], Tensor]
@@ -101,7 +101,7 @@ def kornia_table(repeat: int) -> Table:
     table = Table("images", "fused, ms", "kornia, ms", "ratio", title="the same warp by kornia")
     for channels, height, width in SIZES:
         images = torch.rand(128, channels, height, width, generator=torch.Generator().manual_seed(2))
-        seconds = timed(images, dict(affine.WARPS), repeat)
+        seconds = timed(images, {str(name): warp for name, warp in affine.WARPS.items()}, repeat)
         medians = [f"{1000 * statistics.median(seconds[name]):.2f}" for name in ("fused", "kornia")]
         ratio = statistics.median(a / b for a, b in zip(seconds["kornia"], seconds["fused"], strict=True))
         table.add_row(f"{channels}x{height}x{width}", *medians, f"{ratio:.2f}")

@@ -29,9 +29,9 @@ SHARED = ("chrome", "pool")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `--dist loadgroup` one process runs all that may start Ray, all that shares a fixture, or a whole file."""
     for item in items:
-        file = item.path.relative_to(Path(__file__).parent)
+        file = item.path.relative_to(Path(__file__).parents[1])
         groups = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
-        if file.parts[0] == "orchestration" or item.get_closest_marker("ray") is not None:
+        if file.is_relative_to("tests/orchestration") or item.get_closest_marker("ray") is not None:
             groups = ["ray"]
         item.add_marker(pytest.mark.xdist_group([*groups, str(file)][0]))
 

@@ -1,4 +1,4 @@
-"""Results of runs that nobody trained."""
+"""Made-up results of runs."""
 
 import datetime
 from typing import TYPE_CHECKING, Any

@@ -18,8 +18,14 @@ from autodo.training import checkpoint
 ROOT = Path(__file__).parents[1]
 INSIDE = (
     *(f"autodo/io/{name}.py" for name in ("atomic", "file_lock", "object_store", "storage")),
-    *("autodo/data/", "autodo/search/"),
-    *("orchestration/store/", "orchestration/ray_cluster/", "orchestration/tracking/", "orchestration/testing/"),
+    *("autodo/data/", "autodo/search/", "autodo/training/checkpointer.py"),
+    *(
+        "orchestration/store/",
+        "orchestration/ray_cluster/",
+        "orchestration/tracking/",
+        "orchestration/testing/",
+        "autodo/testing/",
+    ),
 )
 """Modules of internal functions, which may require a Path."""
 

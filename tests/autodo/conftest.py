@@ -1,15 +1,15 @@
-"""What the tests of several packages of autodo share."""
+"""Fixtures for several packages of autodo."""
 
 from collections.abc import Iterator
 
 import pytest
 
-from tests.workers import WorkerPool
+from autodo.testing.process_groups import WorkerPool
 
 
 @pytest.fixture(scope="session")
 def pool() -> Iterator[WorkerPool]:
-    """Three processes that train together; to start them takes seconds."""
+    """Three processes, started once because it takes seconds."""
     pool = WorkerPool(3)
     yield pool
     pool.close()

@@ -3,7 +3,7 @@ import torch
 
 from autodo.config.bilevel import LossName
 from autodo.losses import LOSSES
-from tests.oracles import plain_loss
+from autodo.testing.oracles import plain_loss
 
 CLASSES = 7
 

@@ -1,4 +1,4 @@
-"""Progress within an epoch: it is reported now and then, is right about the rest, and changes nothing."""
+"""Progress within an epoch: when it is reported, its estimates, and that it changes nothing."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def run_of(method: str = "baseline", epochs: int = 4) -> RunConfig:
 
 
 class Watched:
-    """A clock that stands still unless it is moved, and the reports and readings of the loss at its time."""
+    """A clock that is advanced by hand, with the reports and the readings of the loss."""
 
     def __init__(self, config: RunConfig, expected: Durations | None = None) -> None:
         self.now = 0.0

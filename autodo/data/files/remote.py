@@ -32,7 +32,7 @@ def cache_dir() -> Path:
 
 
 @contextlib.contextmanager
-def local_copy(place: StrPath) -> Iterator[Path]:
+def local_copy(location: StrPath) -> Iterator[Path]:
     """Yields a local path as it is, and for a URI the path of this node's copy. DataErrors of the block name the URI.
 
     A URI names a folder, or a CSV, which is copied with the files that it lists. Changed data gets a new copy; old ones
@@ -41,7 +41,7 @@ def local_copy(place: StrPath) -> Iterator[Path]:
     Raises:
         DataError: if the data is not there, cannot be read, or does not fit on this node.
     """
-    text = os.fspath(place)
+    text = os.fspath(location)
     if not is_uri(text):
         yield Path(text).expanduser()
         return
@@ -54,10 +54,10 @@ def local_copy(place: StrPath) -> Iterator[Path]:
 
 def _fetch(uri: str) -> Path:
     try:
-        place = locate(uri)
-        if isinstance(place, LocalLocation):
-            return place.local
-        return _Remote(cast("ObjectLocation", place)).copy()
+        location = locate(uri)
+        if isinstance(location, LocalLocation):
+            return location.local
+        return _Remote(cast("ObjectLocation", location)).copy()
     except StoreError as error:
         raise DataError(str(error)) from None
 
@@ -65,9 +65,9 @@ def _fetch(uri: str) -> Path:
 class _Remote:
     """A folder of objects, or a CSV with the objects that it lists."""
 
-    def __init__(self, place: "ObjectLocation") -> None:
-        self._place = place
-        self._csv = place.name if place.name.lower().endswith(".csv") else None
+    def __init__(self, location: "ObjectLocation") -> None:
+        self._location = location
+        self._csv = location.name if location.name.lower().endswith(".csv") else None
 
     def copy(self) -> Path:
         cache = cache_dir() / "data"
@@ -80,7 +80,7 @@ class _Remote:
                     self._download(files, target, Path(scratch) / "copy")
         except OSError as error:
             raise DataError(
-                f"{self._place}: cannot be copied to {cache}: {error.strerror or one_line(error)}; "
+                f"{self._location}: cannot be copied to {cache}: {error.strerror or one_line(error)}; "
                 "AUTODO_CACHE names another folder"
             ) from None
         return target / self._csv if self._csv else target
@@ -88,11 +88,11 @@ class _Remote:
     def _folder_files(self) -> dict[str, "FileInfo"]:
         from pyarrow.fs import FileType
 
-        start = len(self._place.arrow[1]) + 1
-        infos = self._place.list(recursive=True)
+        start = len(self._location.arrow[1]) + 1
+        infos = self._location.list(recursive=True)
         files = {info.path[start:]: info for info in infos if info.type == FileType.File}
         if not files:
-            raise DataError(f"{self._place}: no such folder, or nothing in it")
+            raise DataError(f"{self._location}: no such folder, or nothing in it")
         return files
 
     def _csv_files(self, scratch: Path) -> dict[str, "FileInfo"]:
@@ -100,23 +100,23 @@ class _Remote:
 
         assert self._csv is not None
         try:
-            self._place.fetch(scratch / self._csv)
+            self._location.fetch(scratch / self._csv)
         except FileNotFoundError:
-            raise DataError(f"{self._place}: no such file") from None
+            raise DataError(f"{self._location}: no such file") from None
         try:
             listed = csv_paths(scratch / self._csv)
         except DataError as error:
-            raise DataError(str(error).replace(str(scratch / self._csv), str(self._place))) from None
+            raise DataError(str(error).replace(str(scratch / self._csv), str(self._location))) from None
         # Absolute paths are on the node. The reader reports missing files, with their lines.
         names = dict.fromkeys([self._csv, *(os.path.normpath(path) for path in listed if not Path(path).is_absolute())])
-        filesystem, path = self._place.arrow
+        filesystem, path = self._location.arrow
         folder = path.rpartition("/")[0]
         infos = filesystem.get_file_info([f"{folder}/{name}" for name in names])
         return {name: info for name, info in zip(names, infos, strict=True) if info.type == FileType.File}
 
     def _name(self, files: dict[str, "FileInfo"]) -> str:
         """Name of the copy, which depends on the URI and on the names, sizes and times of all files."""
-        uri = hashlib.blake2b(self._place.uri.encode(), digest_size=6).hexdigest()
+        uri = hashlib.blake2b(self._location.uri.encode(), digest_size=6).hexdigest()
         rows = sorted((name, info.size, info.mtime_ns) for name, info in files.items())
         content = hashlib.blake2b(json.dumps(rows).encode(), digest_size=6).hexdigest()
         return f"{uri}-{content}"
@@ -125,11 +125,11 @@ class _Remote:
         """Makes the copy; other processes of this node that want it wait."""
         for name in files:
             if any(part in ("", ".", "..") or "\0" in part for part in name.split("/")):
-                raise DataError(f"{self._place}: the name {name!r} in it leads elsewhere; rename it")
+                raise DataError(f"{self._location}: the name {name!r} in it leads elsewhere; rename it")
         with file_lock(target.parent / f".{target.name}.lock"):
             if target.is_dir():
                 return
-            base = self._place.parent if self._csv else self._place
+            base = self._location.parent if self._csv else self._location
             for folder in {(scratch / name).parent for name in files}:
                 folder.mkdir(parents=True, exist_ok=True)
             needed, free = sum(info.size for info in files.values()), shutil.disk_usage(target.parent).free

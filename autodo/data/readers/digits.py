@@ -11,7 +11,7 @@ from autodo.data.images.split import fixed_test_split
 from autodo.data.readers.location import DatasetLocation
 
 
-def read_digits(config: DatasetConfig, place: DatasetLocation) -> Dataset:
+def read_digits(config: DatasetConfig, location: DatasetLocation) -> Dataset:
     """Reads 1,797 gray images of 8x8. There is no official test set; a fixed stratified fifth serves as one."""
     # `sklearn.datasets.load_digits` reads the same file, but importing scikit-learn takes as long as a short training.
     sklearn = importlib.util.find_spec("sklearn")

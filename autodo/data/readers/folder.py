@@ -16,7 +16,7 @@ from autodo.data.readers.sources import FileSource, image_source, list_shards
 from autodo.errors import DataError
 
 
-def read_folder(config: DatasetConfig, place: DatasetLocation) -> Dataset:
+def read_folder(config: DatasetConfig, location: DatasetLocation) -> Dataset:
     """The images of `config.path`: class folders or a CSV (see docs/tutorial/own-images.md), at `config.image_size`.
 
     Without a test set, a fixed stratified fifth of the train images is the test set.

@@ -37,36 +37,36 @@ _SIDE = 28
 _IMAGES_HEADER_BYTES, _LABELS_HEADER_BYTES = 16, 8
 
 
-def read_mnist(config: DatasetConfig, place: DatasetLocation) -> Dataset:
+def read_mnist(config: DatasetConfig, location: DatasetLocation) -> Dataset:
     """Raises DataError if a file is missing, damaged or not the published one."""
     from torchvision.datasets import MNIST
 
-    return _read(config.name, place, MNIST, tuple(str(digit) for digit in range(10)))
+    return _read(config.name, location, MNIST, tuple(str(digit) for digit in range(10)))
 
 
-def read_fashion_mnist(config: DatasetConfig, place: DatasetLocation) -> Dataset:
+def read_fashion_mnist(config: DatasetConfig, location: DatasetLocation) -> Dataset:
     """Raises DataError if a file is missing, damaged or not the published one."""
     from torchvision.datasets import FashionMNIST
 
-    return _read(config.name, place, FashionMNIST, tuple(FashionMNIST.classes))
+    return _read(config.name, location, FashionMNIST, tuple(FashionMNIST.classes))
 
 
-def _read(name: str, place: DatasetLocation, torchvision_set: type, class_names: tuple[str, ...]) -> Dataset:
+def _read(name: str, location: DatasetLocation, torchvision_set: type, class_names: tuple[str, ...]) -> Dataset:
     layout = Path(torchvision_set.__name__) / "raw"
-    folders = [place.data_dir / layout, place.data_dir]
-    if place.system_dir is not None:
-        folders.append(place.system_dir)
+    folders = [location.data_dir / layout, location.data_dir]
+    if location.system_dir is not None:
+        folders.append(location.system_dir)
     found = next((folder for folder in folders if len(_missing(folder)) < len(_FILES)), None)
-    if place.download and (found is None or _missing(found)):
+    if location.download and (found is None or _missing(found)):
         files = [str(layout / file) for file in _FILES]
-        fetch(name, lambda root: torchvision_set(root, download=True), files, place.data_dir)
-        found = place.data_dir / layout
+        fetch(name, lambda root: torchvision_set(root, download=True), files, location.data_dir)
+        found = location.data_dir / layout
     if found is None:
         looked = ", ".join(str(folder) for folder in folders)
-        raise DataError(f"{name}: none of its files, such as {_FILES[0]}[.gz], is in {looked}; {place.remedy}")
+        raise DataError(f"{name}: none of its files, such as {_FILES[0]}[.gz], is in {looked}; {location.remedy}")
     missing = _missing(found)
     if missing:
-        raise DataError(f"{found / missing[0]}[.gz]: no such file, but others of {name} are there; {place.remedy}")
+        raise DataError(f"{found / missing[0]}[.gz]: no such file, but others of {name} are there; {location.remedy}")
     return Dataset(_read_part(name, found, "train"), _read_part(name, found, "t10k"), class_names)
 
 

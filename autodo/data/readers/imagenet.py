@@ -9,7 +9,7 @@ from autodo.data.readers.sources import FileSource, ImageSource, ShardSource, li
 from autodo.errors import DataError
 
 
-def read_imagenet(config: DatasetConfig, place: DatasetLocation) -> Dataset:
+def read_imagenet(config: DatasetConfig, location: DatasetLocation) -> Dataset:
     """Streams DATA_DIR/{train,val}/<wnid>/*.JPEG or DATA_DIR/{train,val}-*.tar; DATA_DIR may hold a folder imagenet.
 
     The official "val" images are the test set, because the labels of the official test images are not published. The
@@ -18,11 +18,11 @@ def read_imagenet(config: DatasetConfig, place: DatasetLocation) -> Dataset:
     Raises:
         DataError: if a folder or a class is missing, or too many images are damaged.
     """
-    return _sources(config.name, place).labelled_files(config.damaged_limit).dataset(config)
+    return _sources(config.name, location).labelled_files(config.damaged_limit).dataset(config)
 
 
-def _sources(name: str, place: DatasetLocation) -> ImageSource:
-    for root in (place.data_dir / "imagenet", place.data_dir):
+def _sources(name: str, location: DatasetLocation) -> ImageSource:
+    for root in (location.data_dir / "imagenet", location.data_dir):
         shards = list_shards(root, among_others=True)
         if shards.get("train") and shards.get("val"):
             return ShardSource(root, {"train": shards["train"], "val": [], "test": shards["val"]})
@@ -32,10 +32,12 @@ def _sources(name: str, place: DatasetLocation) -> ImageSource:
             if not test.names:
                 raise DataError(f"{root / 'val'}: no class folders; sort its images into them, as torchvision does")
             return FileSource(root, {"train": train, "val": FileList([], []), "test": test})
-    if not place.data_dir.is_dir():
-        raise DataError(f"{name}: there is no directory {place.data_dir}; pass --data-dir with the folder of its files")
+    if not location.data_dir.is_dir():
+        raise DataError(
+            f"{name}: there is no directory {location.data_dir}; pass --data-dir with the folder of its files"
+        )
     raise DataError(
-        f"{name}: {place.data_dir} and a folder imagenet in it hold neither train/<wnid>/*.JPEG and "
+        f"{name}: {location.data_dir} and a folder imagenet in it hold neither train/<wnid>/*.JPEG and "
         "val/<wnid>/*.JPEG nor train-*.tar and val-*.tar; pass --data-dir with the folder that does: image-net.org has "
         "the files, and torchvision.datasets.ImageNet unpacks them"
     )

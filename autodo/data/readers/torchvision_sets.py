@@ -17,31 +17,31 @@ OpenSet = Callable[[Path, str, bool], Any]
 """(root, part, download) -> torchvision's dataset."""
 
 
-def read_svhn(config: DatasetConfig, place: DatasetLocation) -> Dataset:
+def read_svhn(config: DatasetConfig, location: DatasetLocation) -> Dataset:
     """DATA_DIR/{train,test}_32x32.mat. Raises DataError if a file is missing, damaged or not the published one."""
     from torchvision.datasets import SVHN
 
     md5 = {SVHN.split_list[part][1]: SVHN.split_list[part][2] for part in _PARTS}
-    train, test = _open(config.name, place, md5, lambda root, part, download: SVHN(root, part, download=download))
+    train, test = _open(config.name, location, md5, lambda root, part, download: SVHN(root, part, download=download))
     class_names = tuple(str(digit) for digit in range(10))
     return Dataset(_image_set(train.data, train.labels), _image_set(test.data, test.labels), class_names)
 
 
-def read_cifar10(config: DatasetConfig, place: DatasetLocation) -> Dataset:
+def read_cifar10(config: DatasetConfig, location: DatasetLocation) -> Dataset:
     """DATA_DIR/cifar-10-batches-py. Raises DataError if a file is missing, damaged or not the published one."""
     from torchvision.datasets import CIFAR10
 
-    return _read_cifar(config.name, place, CIFAR10)
+    return _read_cifar(config.name, location, CIFAR10)
 
 
-def read_cifar100(config: DatasetConfig, place: DatasetLocation) -> Dataset:
+def read_cifar100(config: DatasetConfig, location: DatasetLocation) -> Dataset:
     """DATA_DIR/cifar-100-python. Raises DataError if a file is missing, damaged or not the published one."""
     from torchvision.datasets import CIFAR100
 
-    return _read_cifar(config.name, place, CIFAR100)
+    return _read_cifar(config.name, location, CIFAR100)
 
 
-def _read_cifar(name: str, place: DatasetLocation, torchvision_set: Any) -> Dataset:
+def _read_cifar(name: str, location: DatasetLocation, torchvision_set: Any) -> Dataset:
     files = [*torchvision_set.train_list, *torchvision_set.test_list]
     files.append((torchvision_set.meta["filename"], torchvision_set.meta["md5"]))
     md5 = {f"{torchvision_set.base_folder}/{file}": checksum for file, checksum in files}
@@ -49,7 +49,7 @@ def _read_cifar(name: str, place: DatasetLocation, torchvision_set: Any) -> Data
     def open_set(root: Path, part: str, download: bool) -> Any:
         return torchvision_set(root, train=part == "train", download=download)
 
-    parts = _open(name, place, md5, open_set)
+    parts = _open(name, location, md5, open_set)
     train, test = (_image_set(part.data.transpose(0, 3, 1, 2), part.targets) for part in parts)
     return Dataset(train, test, tuple(parts[0].classes))
 
@@ -58,7 +58,7 @@ def _image_set(images: Any, labels: Any) -> ImageSet:
     return ImageSet(ArrayImages(np.ascontiguousarray(images)), np.asarray(labels, np.int64))
 
 
-def _open(name: str, place: DatasetLocation, md5: Mapping[str, str], open_set: OpenSet) -> tuple[Any, Any]:
+def _open(name: str, location: DatasetLocation, md5: Mapping[str, str], open_set: OpenSet) -> tuple[Any, Any]:
     """Opens torchvision's train and test sets.
 
     Args:
@@ -66,12 +66,12 @@ def _open(name: str, place: DatasetLocation, md5: Mapping[str, str], open_set: O
     """
     from torchvision.datasets.utils import check_integrity
 
-    root = place.data_dir
-    if place.download and _missing(root, md5):
+    root = location.data_dir
+    if location.download and _missing(root, md5):
         fetch(name, lambda folder: [open_set(folder, part, True) for part in _PARTS], md5, root)
     missing = _missing(root, md5)
     if missing:
-        raise DataError(f"{name}: {missing[0]}: no such file; {place.remedy}")
+        raise DataError(f"{name}: {missing[0]}: no such file; {location.remedy}")
     try:
         # torchvision compares checksums too, but its error does not name the file.
         wrong = [root / file for file, checksum in md5.items() if not check_integrity(root / file, checksum)]

@@ -8,7 +8,7 @@ from autodo.augment import geometry
 from autodo.augment.apply_draws import apply_draws
 from autodo.augment.operations import BLENDING, MOVING, NAMES, OPERATIONS
 from autodo.augment.policies import Draws
-from tests import pil_policy
+from autodo.testing import pil_policy
 
 # At least the ends of every range that a policy has, numbers that cut to something else, and both signs.
 VALUES = {

@@ -24,7 +24,7 @@ from autodo.config.policy import (
     TrivialAugment,
     UniformAugment,
 )
-from tests import pil_policy
+from autodo.testing import pil_policy
 
 MANY = 20_000
 # Five standard deviations of a share of MANY.

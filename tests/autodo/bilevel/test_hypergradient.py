@@ -12,7 +12,7 @@ from autodo.config.bilevel import LossName, Part, PointsConfig
 from autodo.config.run import AugmentationConfig
 from autodo.losses import LOSSES
 from autodo.points.model import PointModel
-from tests.oracles import dense_hessian, double_backward, plain_loss, solve_inner, tiny_encoder
+from autodo.testing.oracles import dense_hessian, double_backward, plain_loss, solve_inner, tiny_encoder
 
 CLASSES, FEATURES, POINTS, VAL = 4, 5, 12, 10
 DAMPING = 0.05

@@ -11,9 +11,9 @@ from autodo.config.run import SplitName
 from autodo.data import load, prepare
 from autodo.data.batches import epoch_batches
 from autodo.points.table import PointTable
+from autodo.testing.memory import peak_bytes
+from autodo.testing.oracles import dense_hessian, double_backward, outer_pass_by_autograd, plain_loss
 from autodo.training.trainer import Trainer
-from benchmarks.outer_phase import oracle_pass, peak_bytes
-from tests.oracles import dense_hessian, double_backward, plain_loss
 
 SETTINGS = {
     "dataset.subsample": 60,
@@ -195,21 +195,21 @@ def test_the_gradient_of_the_shared_row_is_a_sum_over_the_batch(monkeypatch):
     assert all(gradient.abs().max() > 0 for gradient in given)
 
 
-def test_the_oracle_of_the_benchmark_updates_lambda_like_the_pass():
+def test_the_pass_by_autograd_updates_lambda_like_the_pass():
     fast, slow = training_of("autodo-aws"), training_of("autodo-aws")
     assert fast.outer is not None
     val = fast.evaluator.evaluate(fast.loaders.val)
     before = fast.points.table.values.clone()
     assert fast.config.outer is not None
     fast.outer.outer_pass.run(val, fast.config.outer.lr, torch.Generator().manual_seed(7))
-    oracle_pass(slow, torch.Generator().manual_seed(7))
+    outer_pass_by_autograd(slow, torch.Generator().manual_seed(7))
     # Compare the squares too, because the first step of RMSprop depends only on the signs of gradients.
     torch.testing.assert_close(fast.points.table.square_average, slow.points.table.square_average, rtol=1e-9, atol=0)
     torch.testing.assert_close(fast.points.table.values, slow.points.table.values, rtol=0, atol=1e-9)
     assert (fast.points.table.values != before).any(1).all()
 
 
-def test_the_peak_of_the_benchmark_is_memory_held_at_once():
+def test_peak_bytes_is_memory_held_at_once():
     def three_but_two_at_once() -> None:
         for _ in range(3):
             first = torch.empty(1000, 1000)

@@ -5,7 +5,7 @@ import torch
 
 from autodo.data.batches import epoch_batches, ordered_batches, shuffled_batches
 from autodo.distributed.process_group import SINGLE_PROCESS
-from tests.workers import FakeGroup
+from autodo.testing.process_groups import FakeGroup
 
 
 def generator(seed: int = 0) -> torch.Generator:

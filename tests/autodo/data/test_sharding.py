@@ -11,7 +11,7 @@ from autodo.data.sharding import shard_by_class, training_shard
 from autodo.distributed.process_group import SINGLE_PROCESS
 from autodo.errors import ConfigError
 from autodo.seeds import numpy_generator
-from tests.workers import FakeGroup
+from autodo.testing.process_groups import FakeGroup
 
 
 def shards(train, trusted, size, seed=0):

@@ -1,4 +1,4 @@
-"""Several real processes that train one run, against one process that does."""
+"""Several processes that train one run, against a single process."""
 
 import io
 import itertools
@@ -17,7 +17,7 @@ from autodo.data import load
 from autodo.distributed.batch_norm import WholeBatchNorm2d
 from autodo.seeds import derive
 from autodo.training import checkpoint as checkpoints
-from tests.autodo.distributed import jobs_of_workers as jobs
+from tests.autodo.distributed import group_jobs as jobs
 
 TIMINGS = {"seconds", "inner_seconds", "outer_seconds", "eval_seconds", "images_per_second", "peak_memory_bytes"}
 # 45 train and 11 val points: of two workers the one has 23 and 6, the other 22 and 5.
@@ -35,7 +35,7 @@ SHORT = {
     "outer.start_share": 0.3,
     "outer.every": 1,
 }
-# A batch of everything and nothing random: how the points are dealt makes no difference.
+# One batch of all points and nothing random, so the sharding makes no difference.
 FULL_BATCH = {
     **SHORT,
     "training.batch_size": 1000,
@@ -79,7 +79,7 @@ REST = [case for case in itertools.product(METHODS, ("paper", "union"), (2, 3)) 
     ("method", "split", "size"),
     [*FEW, *(pytest.param(*case, marks=[pytest.mark.slow, pytest.mark.long]) for case in REST)],
 )
-def test_workers_take_the_steps_of_one_process_with_the_same_batches(pool, method, split, size):
+def test_workers_take_the_same_steps_as_one_process(pool, method, split, size):
     config = config_of(method, UNEVEN, split)
     ours, recordings = zip(*pool.each(size, jobs.one_epoch, config), strict=True)
     alone, replayed = jobs.one_epoch(config, replay=list(recordings))
@@ -104,7 +104,7 @@ def test_workers_take_the_steps_of_one_process_with_the_same_batches(pool, metho
 
 
 @pytest.mark.parametrize("sizes", [[3, 2], [1, 4]])
-def test_batch_norm_of_parts_is_that_of_the_whole_batch(pool, sizes):
+def test_distributed_batch_norm_equals_batch_norm_of_the_whole_batch(pool, sizes):
     generator = torch.Generator().manual_seed(0)
     images = 100 + torch.randn(5, 3, 4, 6, generator=generator, dtype=torch.float64)
     images = images.to(memory_format=torch.channels_last)
@@ -128,15 +128,15 @@ def test_batch_norm_of_parts_is_that_of_the_whole_batch(pool, sizes):
         torch.testing.assert_close(torch.cat([part["evaluated"] for part in parts]), norm.eval()(images), **close)
 
 
-def test_batch_norm_does_not_lose_a_small_variance_beside_a_large_mean():
-    """In float32 the mean square of these images, less their squared mean, has no right digit."""
+def test_batch_norm_keeps_a_small_variance_beside_a_large_mean():
+    """In float32 the mean square of these images minus their squared mean has no correct digit."""
     images = 1000 + torch.randn(8, 2, 5, 5, generator=torch.Generator().manual_seed(0))
     plain, ours = torch.nn.BatchNorm2d(2), WholeBatchNorm2d(torch.nn.BatchNorm2d(2), lambda tensor: tensor)
     torch.testing.assert_close(ours(images), plain(images), rtol=1e-2, atol=1e-2)
     torch.testing.assert_close(ours.running_var, plain.running_var, rtol=1e-3, atol=0)
 
 
-def test_batch_norm_of_images_in_16_bits_has_its_statistics_in_32():
+def test_batch_norm_statistics_of_16_bit_images_have_32_bits():
     generator = torch.Generator().manual_seed(0)
     images = (1 + torch.randn(16, 3, 8, 8, generator=generator)).bfloat16().to(memory_format=torch.channels_last)
     weights, found = torch.randn(images.shape, generator=generator), []
@@ -158,7 +158,7 @@ def test_batch_norm_of_images_in_16_bits_has_its_statistics_in_32():
     ],
     ids=["bf16", "compiled"],
 )
-def test_two_workers_in_16_bits_or_compiled_end_near_one_that_is_neither(pool, changes, job):
+def test_two_workers_in_16_bits_or_compiled_end_near_a_plain_run(pool, changes, job):
     first, second = pool.each(2, job, config_of("baseline", {**FULL_BATCH, **changes}))
     alone = jobs.run(config_of("baseline", FULL_BATCH))
     for mine, others, whole in zip(first["history"], second["history"], alone["history"], strict=True):
@@ -186,7 +186,7 @@ LIKE_ONE_TOO = [
     ("method", "split"),
     [*LIKE_ONE, *(pytest.param(*case, marks=[pytest.mark.slow, pytest.mark.long]) for case in LIKE_ONE_TOO)],
 )
-def test_a_run_of_two_workers_ends_as_that_of_one_where_nothing_is_random(pool, method, split):
+def test_two_workers_end_like_one_process_where_nothing_is_random(pool, method, split):
     config = config_of(method, FULL_BATCH, split)
     first, second = pool.each(2, jobs.run, config)
     alone = jobs.run(config)
@@ -208,7 +208,7 @@ def test_a_run_of_two_workers_ends_as_that_of_one_where_nothing_is_random(pool, 
     assert predictions.label.tolist() == expected.label.tolist()
     assert (predictions.prediction == expected.prediction).mean() > 0.97
     trained_on = second["positions"][second["positions"] < len(points)]
-    # Train points that no one trains on are dealt in turn.
+    # Train points that are not trained on are sharded round-robin.
     assert len(second["tables"]["points"]) == (len(points) // 2 if method == "val-only" else len(trained_on))
     assert "embeddings" not in second["tables"]
     kept = first["tables"]["embeddings"].to_pandas()
@@ -222,7 +222,7 @@ def test_a_run_of_two_workers_ends_as_that_of_one_where_nothing_is_random(pool, 
 
 
 def check_thumbnails(points: pd.DataFrame, config: RunConfig) -> None:
-    """The points that are suspicious among all, whichever worker had them, have the picture of their own image."""
+    """Exactly the suspicious points, of both workers, have the thumbnail of their image."""
     trust = [-points.loss]
     if points.weight.notna().all():
         trust += [points.weight, pd.Series([soft[y] for soft, y in zip(points.soft_label, points.label, strict=True)])]
@@ -236,7 +236,7 @@ def check_thumbnails(points: pd.DataFrame, config: RunConfig) -> None:
 
 
 @pytest.mark.parametrize("method", ["autodo-shared", "autodo-aws", "autodo-exact-aws", "sop"])
-def test_a_cut_run_of_two_workers_ends_bit_for_bit_as_if_it_had_not(pool, method, tmp_path):
+def test_an_interrupted_run_of_two_workers_resumes_bit_for_bit(pool, method, tmp_path):
     config = config_of(method, SHORT, "union")
     whole = pool.each(2, jobs.run, config)
     path = tmp_path / "checkpoint.pt"
@@ -258,7 +258,7 @@ def test_a_cut_run_of_two_workers_ends_bit_for_bit_as_if_it_had_not(pool, method
 
 
 def table_of(states: list[dict], shared: bool) -> dict[str, torch.Tensor]:
-    """The table of all workers in order of the points."""
+    """Rows of all workers in order of the points."""
     if shared:
         assert all(torch.equal(states[0][name], state[name]) for state in states for name in jobs.TABLE)
         return {name: states[0][name] for name in jobs.TABLE}
@@ -277,7 +277,7 @@ def table_of(states: list[dict], shared: bool) -> dict[str, torch.Tensor]:
         pytest.param("autodo-shared", 3, 2, marks=[pytest.mark.slow, pytest.mark.long]),
     ],
 )
-def test_other_workers_go_on_from_a_checkpoint(pool, method, before, after, tmp_path):
+def test_another_number_of_workers_continues_from_a_checkpoint(pool, method, before, after, tmp_path):
     config = config_of(method, FULL_BATCH, "union")
     shared = method == "autodo-shared"
     path = tmp_path / "checkpoint.pt"
@@ -297,7 +297,7 @@ def test_other_workers_go_on_from_a_checkpoint(pool, method, before, after, tmp_
     assert len(checkpoints.files(path)) == (1 if shared or after == 1 else 1 + after), "no part of an older one is left"
 
 
-def test_a_checkpoint_that_one_worker_cannot_read_is_read_by_none(pool, tmp_path):
+def test_a_checkpoint_that_one_worker_cannot_read_is_used_by_none(pool, tmp_path):
     config = config_of("baseline", FULL_BATCH)
     path = tmp_path / "checkpoint.pt"
     pool.each(2, jobs.run, config, path, 1)
@@ -312,14 +312,14 @@ def test_a_checkpoint_that_one_worker_cannot_read_is_read_by_none(pool, tmp_path
         ("autodo-aws", {"outer.lr": 1e38}, "sum of lambda is not finite in epoch 1; there is no checkpoint"),
     ],
 )
-def test_what_diverges_ends_all_workers_with_one_message(pool, method, overrides, what):
+def test_divergence_ends_all_workers_with_one_message(pool, method, overrides, what):
     config = config_of(method, {**FULL_BATCH, "training.warmup_epochs": 0, **overrides})
     first, second = pool.each(2, jobs.diverge, config)
     assert first == second
     assert what in first
 
 
-def test_no_two_workers_draw_the_same_and_one_alone_draws_what_it_always_drew(pool):
+def test_every_worker_has_its_own_random_streams(pool):
     config = config_of("baseline", SHORT)
     assert jobs.seeds(config) == [derive(0, "inner", 3), derive(0, "outer", 3)]
     assert len({*jobs.seeds(config), *(seed for seeds in pool.each(2, jobs.seeds, config) for seed in seeds)}) == 6

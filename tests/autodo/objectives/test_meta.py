@@ -6,8 +6,8 @@ from torch.func import functional_call
 
 from autodo.errors import ConfigError
 from autodo.objectives.base import cross_entropies
+from autodo.testing.process_groups import FakeGroup
 from tests.autodo.objectives.problem import network_of, objective_of, setting_of, step_of
-from tests.workers import FakeGroup
 
 
 def fresh(step, seed=4):

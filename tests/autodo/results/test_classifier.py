@@ -35,7 +35,7 @@ def test_images_of_another_kind_are_refused(training):
 
 
 @pytest.mark.parametrize("content", [b"", b"not a file of torch", None])
-def test_a_file_that_is_no_classifier_is_named(content, tmp_path):
+def test_a_file_that_is_not_a_classifier_is_named(content, tmp_path):
     path = tmp_path / "model.pt"
     if content is not None:
         path.write_bytes(content)

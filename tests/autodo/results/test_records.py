@@ -9,7 +9,7 @@ ROWS = [
 ]
 
 
-def test_a_table_survives_the_disk(tmp_path):
+def test_a_table_is_read_as_it_was_written(tmp_path):
     table = records.table("predictions", ROWS)
     records.write("predictions", table, tmp_path / "predictions" / "r.parquet")
     assert pq.read_table(tmp_path / "predictions" / "r.parquet").to_pylist() == ROWS

@@ -1,4 +1,4 @@
-"""Which points have a picture, against plain sorting; and what the pictures show."""
+"""The choice of points with a thumbnail, against plain sorting, and the pictures."""
 
 import io
 
@@ -15,7 +15,7 @@ CLASSES = 5
 
 
 def table(count: int, **columns: object) -> pa.Table:
-    """Points of random values; a column that is None is null."""
+    """Points with random values; a column that is None is null."""
     generator = np.random.default_rng(0)
     soft = generator.dirichlet(np.ones(CLASSES), count)
     values = {
@@ -54,7 +54,7 @@ def test_the_first_64_of_each_signal_are_suspicious():
     assert suspicious_rows(points).tolist() == sorted(expected)
 
 
-def test_what_is_not_learned_or_the_same_for_all_names_no_point():
+def test_constant_or_missing_signals_select_no_point():
     losses = [-row["loss"] for row in table(300).to_pylist()]
     assert suspicious_rows(table(300, weight=None, soft_label=None)).tolist() == sorted(lowest(losses))
     same = table(300, weight=np.ones(300), soft_label=[np.full(CLASSES, 0.2)] * 300)
@@ -62,13 +62,13 @@ def test_what_is_not_learned_or_the_same_for_all_names_no_point():
     assert suspicious_rows(table(300, loss=np.zeros(300), weight=None, soft_label=None)).tolist() == []
 
 
-def test_of_equal_points_the_first_are_taken_and_of_few_points_all():
+def test_ties_select_the_first_points_and_few_points_are_all_selected():
     losses = np.repeat([1.0, 2.0], 100)
     assert suspicious_rows(table(200, loss=losses, weight=None, soft_label=None)).tolist() == list(range(100, 164))
     assert suspicious_rows(table(10)).tolist() == list(range(10))
 
 
-def test_only_suspicious_points_have_a_picture_and_it_is_theirs():
+def test_only_suspicious_points_have_a_thumbnail():
     points = table(500, weight=None, soft_label=None)
     images = np.random.default_rng(1).integers(0, 256, (500, 3, 8, 8), np.uint8)
     found = with_thumbnails(points, ArrayImages(images))
@@ -82,14 +82,14 @@ def test_only_suspicious_points_have_a_picture_and_it_is_theirs():
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [(8, 8), (64, 64), (33, 64)])
-def test_an_image_of_up_to_64_pixels_is_kept_as_it_is(channels, size):
+def test_an_image_of_up_to_64_pixels_keeps_its_size(channels, size):
     image = np.random.default_rng(2).integers(0, 256, (channels, *size), np.uint8)
     expected = image[0] if channels == 1 else image.transpose(1, 2, 0)
     assert np.array_equal(picture(thumbnail(image)), expected)
 
 
 @pytest.mark.parametrize(("size", "small"), [((128, 128), (64, 64)), ((200, 100), (64, 32)), ((96, 224), (27, 64))])
-def test_a_larger_one_is_shrunk_in_its_proportions(size, small):
+def test_a_larger_image_keeps_its_proportions(size, small):
     down = np.linspace(0, 200, size[0])[:, None] * np.ones(size)
     image = np.stack([down, np.full(size, 50), np.full(size, 255)]).astype(np.uint8)
     shrunk = picture(thumbnail(image)).astype(float)
@@ -99,6 +99,6 @@ def test_a_larger_one_is_shrunk_in_its_proportions(size, small):
     assert (shrunk[..., 1:] == [50, 255]).all()
 
 
-def test_of_neither_gray_nor_rgb_the_first_channel_is_shown():
+def test_other_numbers_of_channels_show_the_first_one():
     image = np.random.default_rng(3).integers(0, 256, (4, 8, 8), np.uint8)
     assert np.array_equal(picture(thumbnail(image)), image[0])

@@ -14,7 +14,7 @@ from autodo.search.differentiable_operations import (
     differentiable,
     discrete,
 )
-from tests import pil_policy
+from autodo.testing import pil_policy
 from tests.autodo.augment.test_operations import VALUES, all_of
 
 BOTH = pytest.mark.parametrize("implementation", ["own", "kornia"])

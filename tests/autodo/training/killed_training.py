@@ -1,4 +1,4 @@
-"""A training in a process of its own that ends itself with SIGKILL; importable, so that a process can be told to."""
+"""A training that kills its own process with SIGKILL; a module, so that another process can import it."""
 
 import itertools
 import os
@@ -26,7 +26,7 @@ def die() -> None:
 
 
 def train_until(moment: str, config: RunConfig, path: Path, folder: Path) -> None:
-    """Trains with lambda in a file, and dies at that moment of the epoch after the first outer pass."""
+    """Trains with lambda in a file, and dies at this moment of the epoch after the first outer pass."""
     training = Trainer(
         config, prepare(load(config.dataset), config), checkpoint=path, storage=TableStorage("file", folder)
     )
@@ -64,7 +64,7 @@ def train_until(moment: str, config: RunConfig, path: Path, folder: Path) -> Non
 
 
 def train_until_step(step: int, config: RunConfig, path: Path, steps: int, meeting: Path, rank: int, size: int) -> None:
-    """Trains with a checkpoint every so many `steps`, and dies just before that step, counted over all epochs."""
+    """Trains with a checkpoint every `steps` steps, and dies just before step `step`, counted over all epochs."""
     torch.set_num_threads(1)
     if size > 1:
         dist.init_process_group("gloo", init_method=meeting.as_uri(), rank=rank, world_size=size)

@@ -1,12 +1,12 @@
-"""A checkpoint of several files, whatever moment the writers are killed at."""
+"""A checkpoint of several files, also after kills."""
 
 import contextlib
 
 import pytest
 import torch
 
+from autodo.testing.process_groups import FakeGroup
 from autodo.training import checkpoint
-from tests.workers import FakeGroup
 
 RUN = "digits_x"
 POSITIONS = [torch.tensor([0, 2, 5]), torch.tensor([1, 3, 4])]
@@ -17,7 +17,7 @@ def rows(rank: int, epoch: int) -> dict:
 
 
 def save(path, epoch: int, died_before: str | None = None) -> None:
-    """What two workers do, the second one first; `died_before` a step all is over."""
+    """Saves as two processes do, the second one first, up to the step `died_before`."""
     with contextlib.suppress(KeyboardInterrupt), pytest.MonkeyPatch.context() as patch:
         checkpoint.save(path, RUN, {"epoch": epoch}, rows(1, epoch), POSITIONS[1], FakeGroup(1, 2))
         if died_before == "the other part":
@@ -69,7 +69,7 @@ def test_any_rows_can_be_read_and_one_process_writes_one_file(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "of another epoch", "of another run"])
-def test_a_part_that_does_not_fit_makes_the_checkpoint_unusable(damage, tmp_path, caplog):
+def test_a_wrong_part_makes_the_checkpoint_unusable(damage, tmp_path, caplog):
     path = tmp_path / "checkpoint.pt"
     save(path, 3)
     file = tmp_path / "checkpoint.part-3-1-of-2.pt"
@@ -86,7 +86,7 @@ def test_a_part_that_does_not_fit_makes_the_checkpoint_unusable(damage, tmp_path
     assert str(path) in caplog.text
 
 
-def test_points_that_no_part_has_are_missed(tmp_path, caplog):
+def test_missing_points_make_the_checkpoint_unusable(tmp_path, caplog):
     path = tmp_path / "checkpoint.pt"
     save(path, 3)
     assert checkpoint.load(path, RUN, torch.arange(7)) is None

@@ -10,7 +10,7 @@ from autodo.fit import fit
 
 @pytest.mark.usefixtures("fashion_mnist")
 def test_autodo_learns_on_imbalanced_and_noisy_clothes():
-    """That it beats the baseline is for benchmarks to say: of runs this short the one or the other is ahead."""
+    """Runs this short do not show whether it beats the baseline; benchmarks do."""
     overrides = {"dataset.subsample": 1000, "training.epochs": 4, "training.batch_size": 25, "outer.start_share": 0.3}
     run = build_run(
         "fashion-mnist", "autodo-exact-ws", distortion=DistortionConfig.parse("10-0.1"), overrides=overrides

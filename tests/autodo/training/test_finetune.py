@@ -1,4 +1,4 @@
-"""The last epochs that train the head alone."""
+"""Epochs in which only the head is trained."""
 
 import pytest
 import torch
@@ -41,7 +41,7 @@ def test_only_the_head_moves_and_only_in_the_last_epochs(method):
         encoder, head = copied(training.model.encoder), copied(training.model.head)
 
 
-def test_the_first_epochs_are_a_shorter_run_and_the_phase_has_a_cosine_of_its_own():
+def test_the_first_epochs_are_a_shorter_run_and_finetuning_has_its_own_cosine():
     rows = list(start(finetune__lr=0.02))
     config = build_run("digits", "baseline", overrides={**SHORT, "training.epochs": 4})
     shorter = list(Trainer(config, prepare(load(config.dataset), config)))
@@ -83,16 +83,16 @@ def test_class_balanced_draws_every_class_equally_often():
     assert len(set(drawn[labels[drawn] == 0].tolist())) > 300, "all over the class"
 
 
-def test_a_phase_that_leaves_no_epoch_after_the_warm_up_is_refused():
+def test_a_finetune_that_leaves_no_epoch_after_the_warm_up_is_refused():
     with pytest.raises(ConfigError, match=r"finetune.share \(0.9\) leaves 1 epochs before .*warmup_epochs \(1\)"):
         start(finetune__share=0.9)
 
 
-def test_its_optimizer_is_part_of_the_state():
+def test_the_optimizer_of_the_head_can_be_restored():
     training = start()
     list(training)
     fresh = start().finetune
-    fresh.optimizer.load_state_dict(training.finetune.optimizer.state_dict())
+    fresh.model.optimizer.load_state_dict(training.finetune.optimizer.state_dict())
     ours, theirs = (tune.optimizer.state_dict()["state"] for tune in (fresh, training.finetune))
     assert ours.keys() == theirs.keys() == {0, 1}, "the head's weight and bias"
     assert all(torch.equal(ours[i]["momentum_buffer"], theirs[i]["momentum_buffer"]) for i in ours)

@@ -14,7 +14,7 @@ from autodo.points.row_store import StagedStore
 from autodo.points.storage import TableStorage
 from autodo.training import checkpoint as checkpoints
 from autodo.training.trainer import Trainer
-from tests.autodo.distributed import jobs_of_workers as jobs
+from tests.autodo.distributed import group_jobs as jobs
 from tests.autodo.training.killed_training import MOMENTS, train_until
 
 SHORT = {
@@ -77,7 +77,7 @@ def test_staged_rows_change_no_bit_of_the_result():
     table = there.points.table
     table._store = StagedStore(table._store.columns, {}, "cpu")
     assert tables(there) == tables(start(config))
-    assert there.points.table.values.shape == (there.train_size, 25)
+    assert there.points.table.values.shape == (there.loaders.train_size, 25)
 
 
 @pytest.mark.parametrize(

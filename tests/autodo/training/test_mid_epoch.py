@@ -1,4 +1,4 @@
-"""Runs that are cut within an epoch end bit for bit as if they had not been."""
+"""Runs that are interrupted within an epoch resume bit for bit."""
 
 import multiprocessing
 import signal
@@ -13,11 +13,11 @@ from autodo.config.run import RunConfig
 from autodo.data import load, prepare
 from autodo.errors import TrainingDiverged
 from autodo.points.storage import TableStorage
+from autodo.testing.process_groups import WorkerPool
 from autodo.training import checkpoint as checkpoints
 from autodo.training.trainer import Trainer
-from tests.autodo.distributed import jobs_of_workers as jobs
+from tests.autodo.distributed import group_jobs as jobs
 from tests.autodo.training.killed_training import train_until_step
-from tests.workers import WorkerPool
 
 # 240 train points: 8 steps an epoch, with a checkpoint after 3, 6 and 8.
 STEPS, EVERY = 8, 3
@@ -47,14 +47,14 @@ def untimed(table):
 
 
 def tables(training: Trainer) -> dict:
-    """Of a training that is taken to its end, without what clocks say."""
+    """Tables of a training at its end, without measured times."""
     list(training)
     outcome = training.outcome()
     return {kind: untimed(getattr(outcome, kind)) for kind in ("results", "epochs", "predictions", "points")}
 
 
 def kill_before(step: int, config: RunConfig, path: Path, workers: int = 1) -> None:
-    """SIGKILL of every worker at that step, counted over all epochs."""
+    """Kills every worker at a step, counted over all epochs."""
     context = multiprocessing.get_context("spawn")
     arguments = [(step, config, path, EVERY, path.with_name("meeting"), rank, workers) for rank in range(workers)]
     processes = [context.Process(target=train_until_step, args=given) for given in arguments]
@@ -83,20 +83,20 @@ CUTS = [
     ("method", "step", "epoch", "kept"),
     [*CUTS[:2], *(pytest.param(*cut, marks=pytest.mark.long) for cut in CUTS[2:])],
 )
-def test_a_run_killed_within_an_epoch_ends_bit_for_bit_as_if_it_had_not(method, step, epoch, kept, tmp_path):
+def test_a_run_killed_within_an_epoch_resumes_bit_for_bit(method, step, epoch, kept, tmp_path):
     config, path = short_run(method), tmp_path / "run" / "checkpoint.pt"
     kill_before(step, config, path)
-    goes_on_as_if_it_had_not_stopped(config, path, epoch, kept)
+    assert_resumes_bit_for_bit(config, path, epoch, kept)
 
 
 @pytest.mark.parametrize(("method", "step", "epoch", "kept"), CUTS)
-def test_a_run_cut_within_an_epoch_ends_bit_for_bit_as_if_it_had_not(method, step, epoch, kept, tmp_path):
+def test_a_run_interrupted_within_an_epoch_resumes_bit_for_bit(method, step, epoch, kept, tmp_path):
     config, path = short_run(method), tmp_path / "checkpoint.pt"
     cut_before(step, start(config, path, checkpoint_steps=EVERY))
-    goes_on_as_if_it_had_not_stopped(config, path, epoch, kept)
+    assert_resumes_bit_for_bit(config, path, epoch, kept)
 
 
-def goes_on_as_if_it_had_not_stopped(config: RunConfig, path: Path, epoch: int, kept: int) -> None:
+def assert_resumes_bit_for_bit(config: RunConfig, path: Path, epoch: int, kept: int) -> None:
     continued = start(config, path, checkpoint_steps=EVERY)
     assert continued.state.epoch == epoch
     assert (continued.state.mid_epoch.step if continued.state.mid_epoch else 0) == kept
@@ -106,7 +106,7 @@ def goes_on_as_if_it_had_not_stopped(config: RunConfig, path: Path, epoch: int, 
 
 
 def count_steps(training: Trainer) -> list[None]:
-    """A list that grows by one with each step of theta."""
+    """A list that gets an entry with each step of theta."""
     take_step, steps = training.model.optimizer.step, []
 
     def counted() -> None:
@@ -126,7 +126,7 @@ def count_steps(training: Trainer) -> list[None]:
         pytest.param("mixup", "device", marks=pytest.mark.long),
     ],
 )
-def test_workers_killed_within_an_epoch_go_on_from_there(method, storage, tmp_path):
+def test_workers_killed_within_an_epoch_resume_bit_for_bit(method, storage, tmp_path):
     config, path = short_run(method), tmp_path / "run" / "checkpoint.pt"
     path.parent.mkdir()
     kill_before(2 * STEPS + 5, config, path, workers=2)
@@ -148,11 +148,11 @@ def test_workers_killed_within_an_epoch_go_on_from_there(method, storage, tmp_pa
 
 
 class Cut(Exception):
-    """In place of a kill, where another process would only take time."""
+    """Stands in for a kill, without the cost of another process."""
 
 
 def cut_before(step: int, training: Trainer) -> None:
-    """Trains until just before that step, counted from here."""
+    """Trains until just before a step, counted from here."""
     take_step, steps = training.model.optimizer.step, iter(range(1, step))
 
     def dies() -> None:
@@ -165,7 +165,7 @@ def cut_before(step: int, training: Trainer) -> None:
         list(training)
 
 
-def test_an_outer_pass_that_is_cut_begins_anew_and_the_steps_before_it_are_kept(tmp_path):
+def test_an_interrupted_outer_pass_starts_again_and_keeps_the_steps_before_it(tmp_path):
     config, path = short_run("autodo-exact-aws"), tmp_path / "checkpoint.pt"
     training = start(config, path, checkpoint_steps=EVERY)
     take_step, moved = training.points.table.rmsprop_step, []
@@ -188,7 +188,7 @@ def test_an_outer_pass_that_is_cut_begins_anew_and_the_steps_before_it_are_kept(
     assert len(steps) == (config.training.epochs - config.outer_start - 1) * STEPS
 
 
-def test_checkpoints_within_epochs_change_nothing_and_are_told(tmp_path):
+def test_checkpoints_within_epochs_are_reported_and_change_nothing(tmp_path):
     config, told = short_run("autodo-exact-ws"), []
     path = tmp_path / "checkpoint.pt"
 
@@ -202,7 +202,7 @@ def test_checkpoints_within_epochs_change_nothing_and_are_told(tmp_path):
     assert (state["epoch"], state["step"], state["midway"]) == (4, 0, None)
 
 
-def test_the_seconds_of_an_epoch_are_those_of_both_attempts(tmp_path):
+def test_the_seconds_of_an_epoch_add_up_over_attempts(tmp_path):
     config, path = short_run("baseline"), tmp_path / "checkpoint.pt"
     cut_before(6, start(config, path, checkpoint_steps=EVERY))
     content = torch.load(path, weights_only=True)
@@ -214,7 +214,7 @@ def test_the_seconds_of_an_epoch_are_those_of_both_attempts(tmp_path):
 
 
 @pytest.mark.slow
-def test_another_number_of_workers_takes_up_the_rest_of_the_epoch(tmp_path):
+def test_another_number_of_workers_continues_within_the_epoch(tmp_path):
     config, path = short_run("autodo-exact-ws"), tmp_path / "checkpoint.pt"
     cut_before(2 * STEPS + 5, start(config, path, checkpoint_steps=EVERY))
     pool = WorkerPool(2)
@@ -227,7 +227,7 @@ def test_another_number_of_workers_takes_up_the_rest_of_the_epoch(tmp_path):
         pool.close()
 
 
-def test_weights_that_are_not_finite_are_not_kept(tmp_path):
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     config, path = short_run("baseline"), tmp_path / "checkpoint.pt"
     training = start(config, path, checkpoint_steps=EVERY)
     next(iter(training))

@@ -1,4 +1,4 @@
-"""training.precision and training.compile: the same training, computed otherwise."""
+"""training.precision and training.compile."""
 
 import os
 import subprocess
@@ -47,7 +47,7 @@ def encoder_of(name: str) -> nn.Module:
 
 @pytest.mark.parametrize("name", ["small-cnn", "wrn-10-1", "resnet-18"])
 @pytest.mark.parametrize("kind", ["train", "eval", "frozen"])
-def test_an_encoder_in_16_bits_gives_what_one_in_32_does_within_their_precision(name, kind):
+def test_an_encoder_in_16_bits_agrees_with_one_in_32_bits(name, kind):
     encoder = encoder_of(name)
     encoder.train(kind == "train")
     images, found = torch.randn(32, 3, 16, 16), []
@@ -65,7 +65,7 @@ def test_an_encoder_in_16_bits_gives_what_one_in_32_does_within_their_precision(
 
 
 def test_a_frozen_copy_in_16_bits_passes_16_bits_on():
-    """An affine map that went to 32 bits would have the next convolution turn all of its images back."""
+    """If an affine map returned 32 bits, the next convolution would have to convert all images back."""
     encoder, passed = encoder_of("wrn-10-1"), []
     encoder.bf16 = True
     copy = frozen_copy(encoder)
@@ -89,7 +89,7 @@ def test_weights_statistics_and_lambda_stay_in_32_bits():
     assert all(value.isfinite().all() for value in kept.values())
 
 
-def test_the_hypergradient_in_16_bits_points_where_that_in_32_does():
+def test_the_hypergradient_in_16_bits_has_the_direction_of_that_in_32_bits():
     moved = []
     for bf16 in (False, True):
         training = start(run_of())
@@ -116,7 +116,7 @@ def test_the_hypergradient_in_16_bits_points_where_that_in_32_does():
     ],
     ids=str,
 )
-def test_trains_nearly_as_without_and_continues_and_is_saved(method, changes, tmp_path):
+def test_bf16_and_compiled_runs_train_resume_and_are_saved(method, changes, tmp_path):
     plain, whole = start(run_of(method)), start(run_of(method, **changes))
     losses = [[row["val_loss"] for row in training] for training in (plain, whole)]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
@@ -143,8 +143,8 @@ def test_trains_nearly_as_without_and_continues_and_is_saved(method, changes, tm
 
 
 @pytest.mark.parametrize("slow", [True, False])
-def test_a_processor_that_only_emulates_bf16_is_told_of(slow, monkeypatch, caplog):
-    monkeypatch.setattr("autodo.training.trainer.computes_in_bf16", lambda device: not slow)
+def test_emulated_bf16_is_warned_of(slow, monkeypatch, caplog):
+    monkeypatch.setattr("autodo.training.task_model.computes_in_bf16", lambda device: not slow)
     start(run_of())
     assert not caplog.records
     start(run_of(**BF16))
@@ -155,21 +155,21 @@ def test_a_processor_that_only_emulates_bf16_is_told_of(slow, monkeypatch, caplo
 
 @pytest.mark.parametrize("method", ["l2rw", "meta-weight-net"])
 @pytest.mark.parametrize("changes", [BF16, COMPILE], ids=["bf16", "compiled"])
-def test_what_differentiates_forwards_is_refused(method, changes):
+def test_forward_mode_objectives_are_refused(method, changes):
     with pytest.raises(
         ConfigError, match=rf"objective '{method}' uses forward-mode derivatives, .*training\.compile=false"
     ):
         run_of(method, **changes)
 
 
-def test_a_precision_that_there_is_not():
+def test_an_unknown_precision_is_refused():
     with pytest.raises(ConfigError, match=r"training\.precision: input should be 'fp32' or 'bf16', not 'fp16'"):
         run_of(**{"training.precision": "fp16"})
 
 
 @pytest.mark.slow
-def test_without_a_compiler_one_line_says_so(tmp_path):
-    """In a process of its own with an empty cache, where nothing that was compiled before is found."""
+def test_a_missing_compiler_is_one_line(tmp_path):
+    """Runs in another process with an empty compilation cache."""
     environment = {**os.environ, "CXX": "no-such-compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     options = ["--dataset", "digits", "--method", "baseline", "--set", "training.compile=true", "--store"]
     told = subprocess.run(

@@ -5,7 +5,7 @@ import pytest
 from autodo.training.schedule import learning_rate_factor, restarted_factor
 
 
-def test_warms_up_linearly_then_falls_as_a_cosine():
+def test_linear_warm_up_then_cosine():
     assert learning_rate_factor(0, 200, 5) == 0
     assert learning_rate_factor(2.5, 200, 5) == 0.5
     assert learning_rate_factor(5, 200, 5) == 1
@@ -13,7 +13,7 @@ def test_warms_up_linearly_then_falls_as_a_cosine():
     assert math.isclose(learning_rate_factor(200, 200, 5), 0, abs_tol=1e-15)
 
 
-def test_no_warmup_starts_at_full_rate():
+def test_without_warm_up_the_first_factor_is_one():
     assert learning_rate_factor(0, 10, 0) == 1
 
 

@@ -1,4 +1,4 @@
-"""SGD is torch's, step by step and in its state."""
+"""SGD against torch's, in its steps and in its state."""
 
 import copy
 import subprocess
@@ -29,7 +29,7 @@ def steps(optimizer, parameters: list[nn.Parameter], lr: float, seed: int) -> No
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("weight_decay", [0.0, 5e-4])
-def test_is_bit_for_bit_that_of_torch_and_goes_on_from_its_state(momentum: float, weight_decay: float) -> None:
+def test_steps_and_state_equal_those_of_torch_bit_for_bit(momentum: float, weight_decay: float) -> None:
     mine = [nn.Parameter(torch.randn(3, 5)), nn.Parameter(torch.randn(7))]
     torchs = copy.deepcopy(mine)
     known = torch.optim.SGD(torchs, lr=0.1, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0)

@@ -1,4 +1,4 @@
-"""The estimate before training: what it scales, and that the run is the same with and without it."""
+"""The estimate before training: its scaling, and that it does not change the run."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def test_the_run_is_the_same_after_its_steps_were_timed(method, monkeypatch):
     time_steps(config, data)
     after = Trainer(config, data)
     assert [row["val_loss"] for row in rows_before] == [row["val_loss"] for row in after]
-    first, second = before.state_dict(), after.state_dict()
+    first, second = before.state.state_dict(), after.state.state_dict()
     for part in ("encoder", "head", "points"):
         assert first[part].keys() == second[part].keys()
         for name, value in first[part].items():
@@ -53,7 +53,7 @@ def test_all_parts_that_a_method_has_are_timed(method):
 
 
 class Slow:
-    """In place of a training: a point of the inner problem takes two seconds, one that is evaluated half of one."""
+    """Fake trainer: a point of the inner problem takes two seconds, an evaluated one half a second."""
 
     batch_sizes: list[int]
     shapes: list[tuple[int, ...]]
@@ -99,7 +99,7 @@ def test_seconds_are_scaled_by_the_number_of_images(slow, split):
     assert durations.left(config) == pytest.approx(3 * (durations.inner + durations.evaluation) + passes * 3 * inner)
 
 
-def test_the_epochs_of_the_head_alone_count_as_such(slow):
+def test_finetune_epochs_are_timed_apart(slow):
     config, data = run_of("finetune-head-on-val", **{"training.epochs": 10})
     durations = time_steps(config, data)
     assert durations.finetune == pytest.approx(0.25 * len(data.val))
@@ -109,7 +109,7 @@ def test_the_epochs_of_the_head_alone_count_as_such(slow):
     )
 
 
-def test_as_many_images_are_timed_as_there_is_time_for(slow, monkeypatch):
+def test_the_time_budget_limits_the_timed_images(slow, monkeypatch):
     config, data = run_of("baseline")
     monkeypatch.setattr(step_timing, "BUDGET_SECONDS", 60.0)
     time_steps(config, data)
@@ -129,14 +129,14 @@ def test_a_short_run_is_timed_once(monkeypatch, slow):
 
 
 @pytest.mark.parametrize("size", [4, 13])
-def test_the_same_images_serve_for_another_size(slow, tmp_path, size):
+def test_images_are_resized_for_timing(slow, tmp_path, size):
     config, data = run_of("baseline")
     folder = config.dataset.model_copy(update={"name": "folder", "path": str(tmp_path), "image_size": size})
     time_steps(config.model_copy(update={"dataset": folder}), data)
     assert slow.shapes == [(8, 1, size, size)]
 
 
-def test_what_is_left_counts_from_an_epoch_on():
+def test_remaining_seconds_count_from_an_epoch():
     config, _ = run_of("autodo-exact-ws", **{"training.epochs": 8, "outer.start_share": 0.5, "outer.every": 1})
     durations = Durations(inner=10.0, evaluation=1.0, outer=5.0, finetune=0.0)
     assert [durations.left(config, epoch) for epoch in (0, 3, 7, 8)] == [108, 75, 16, 0]

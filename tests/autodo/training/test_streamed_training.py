@@ -1,4 +1,4 @@
-"""Runs on images that stay in their files, against runs on the same images in memory."""
+"""Runs on streamed images, against runs on the same images in memory."""
 
 import contextlib
 import multiprocessing
@@ -26,10 +26,10 @@ from autodo.data.stream.pool import WORKERS_VARIABLE, close_pools
 from autodo.data.stream.streamed_images import StreamedImages
 from autodo.errors import DataError, ImageLost
 from autodo.search.search_data import search_subset
+from autodo.testing.process_groups import WorkerPool
 from autodo.training.trainer import Trainer
-from tests.autodo.distributed import jobs_of_workers as jobs
+from tests.autodo.distributed import group_jobs as jobs
 from tests.autodo.training.killed_training import train_until_step
-from tests.workers import WorkerPool
 
 SIDE, CLASSES, EACH = 16, 3, 40
 TIMINGS = {"seconds", "inner_seconds", "outer_seconds", "eval_seconds", "images_per_second", "peak_memory_bytes"}
@@ -50,7 +50,7 @@ def write_images(root: Path, width: int, height: int, suffix: str, each: int = E
 
 @pytest.fixture(scope="module")
 def exact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """PNG files of the very size that the network sees."""
+    """PNG files of the size of the network's input."""
     return write_images(tmp_path_factory.mktemp("exact"), SIDE, SIDE, ".png")
 
 
@@ -61,7 +61,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Images are decoded by nobody else unless a test says so; the index of files is kept apart."""
+    """No loader workers unless a test asks for them; a separate cache for the index of files."""
     monkeypatch.setenv(WORKERS_VARIABLE, "0")
     monkeypatch.setenv("AUTODO_CACHE", str(tmp_path / "cache"))
     yield
@@ -89,7 +89,7 @@ def start(config: RunConfig, **options: Any) -> Trainer:
 
 
 def tables(training: Trainer) -> dict[str, Any]:
-    """Of a training that is taken to its end, without what clocks say and what names its config."""
+    """Tables of a training at its end, without measured times and columns that name its config."""
     list(training)
     outcome = training.outcome(keep_embeddings=True)
     kept = {kind: getattr(outcome, kind) for kind in ("results", "epochs", "predictions", "points", "embeddings")}
@@ -114,7 +114,7 @@ def tables(training: Trainer) -> dict[str, Any]:
     ],
     ids=str,
 )
-def test_streamed_images_of_the_right_size_train_to_the_bit_as_those_in_memory(exact, method, overrides):
+def test_streamed_images_train_bit_for_bit_as_images_in_memory(exact, method, overrides):
     split = overrides.pop("split", "paper") if "split" in overrides else "paper"
     streamed = run_on(exact, method, **overrides).model_copy(update={"split": split})
     in_arrays = streamed.model_copy(update={"dataset": streamed.dataset.model_copy(update={"stream": False})})
@@ -127,7 +127,7 @@ def test_streamed_images_of_the_right_size_train_to_the_bit_as_those_in_memory(e
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["autodo-exact-aws", pytest.param("autodo-exact-ws", marks=pytest.mark.long)])
-def test_the_number_of_processes_that_decode_changes_no_bit_of_the_result(photos, method, monkeypatch):
+def test_the_number_of_loader_workers_changes_no_bit_of_the_result(photos, method, monkeypatch):
     config = run_on(photos, method, **CROPS)
     found = []
     for count in ("0", "1", "2"):
@@ -169,7 +169,7 @@ def test_crops_do_not_depend_on_the_number_of_training_processes(photos):
 
 
 def pixels_of_inner_phases(config: RunConfig) -> dict[tuple[int, int], int]:
-    """By epoch and number of a train point, a checksum of its pixels as they come to this worker."""
+    """Checksum of the pixels of each train point of this worker, by epoch and position."""
     training = jobs.start(config)
     found, batches = {}, training.loaders.train.images.batches
 
@@ -188,7 +188,7 @@ def pixels_of_inner_phases(config: RunConfig) -> dict[tuple[int, int], int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["autodo-exact-ws", "elr"])
-def test_a_streamed_run_killed_within_an_epoch_ends_bit_for_bit_as_if_it_had_not(photos, method, tmp_path, monkeypatch):
+def test_a_streamed_run_killed_within_an_epoch_resumes_bit_for_bit(photos, method, tmp_path, monkeypatch):
     monkeypatch.setenv(WORKERS_VARIABLE, "1")
     config, path = run_on(photos, method, **CROPS), tmp_path / "run" / "checkpoint.pt"
     arguments = (4 + 4, config, path, 2, tmp_path / "meeting", 0, 1)
@@ -204,7 +204,7 @@ def test_a_streamed_run_killed_within_an_epoch_ends_bit_for_bit_as_if_it_had_not
 
 
 @pytest.mark.parametrize("lost", [True, False])
-def test_a_run_does_not_go_on_with_other_images_than_it_began_with(lost, tmp_path, monkeypatch):
+def test_a_checkpoint_of_other_images_is_refused(lost, tmp_path, monkeypatch):
     photos = write_images(tmp_path / "photos", 20, 20, ".jpg")
     config = run_on(photos, "autodo-exact-ws", **{"dataset.damaged_limit": 0.1})
     next(iter(start(config, checkpoint=tmp_path / "checkpoint.pt")))
@@ -272,7 +272,7 @@ def test_a_run_that_loses_an_image_names_its_resume_point_and_resumes_there(
     assert tables(start(config, checkpoint=path)) == undisturbed
 
 
-def test_a_run_without_a_checkpoint_that_loses_an_image_begins_anew(tmp_path):
+def test_a_lost_image_without_a_checkpoint_says_so(tmp_path):
     photos = write_images(tmp_path / "photos", 20, 20, ".jpg")
     training = start(run_on(photos, "baseline"))
     (photos / training.context.data.train.sources[5]).unlink()
@@ -292,7 +292,7 @@ def test_nodes_with_different_images_are_an_error(tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_that_lose_an_image_name_their_node(tmp_path):
+def test_a_lost_image_names_the_node_of_a_worker(tmp_path):
     photos = write_images(tmp_path / "photos", 20, 20, ".jpg")
     with contextlib.closing(WorkerPool(2)) as pool:
         answers = pool.run(2, jobs.start_and_lose_the_images, run_on(photos, "baseline"), photos)
@@ -301,7 +301,7 @@ def test_workers_that_lose_an_image_name_their_node(tmp_path):
         assert str(answer).startswith(f"node {socket.gethostname()}: {photos}")
 
 
-def test_channel_statistics_are_of_one_sample_whatever_the_method(photos, monkeypatch):
+def test_channel_statistics_use_the_same_sample_for_every_method(photos, monkeypatch):
     monkeypatch.setattr(streamed_images, "STATISTICS_IMAGES", 20)
     one, other = (start(run_on(photos, method)) for method in ("baseline", "autodo-exact-aws"))
     assert torch.equal(one.model.pipeline.mean, other.model.pipeline.mean)
@@ -315,7 +315,7 @@ def test_channel_statistics_are_of_one_sample_whatever_the_method(photos, monkey
     assert torch.equal(one.model.pipeline.std.flatten(), std)
 
 
-def test_a_search_has_its_images_in_memory_and_no_others(photos):
+def test_a_search_reads_only_its_images_into_memory(photos):
     config = run_on(photos, "baseline")
     data = prepare(load(config.dataset), config)
     images, labels = search_subset(data, 12, seed=0)
@@ -328,7 +328,7 @@ def test_a_search_has_its_images_in_memory_and_no_others(photos):
     assert np.array_equal(everything, whole)
 
 
-def test_images_are_read_by_their_place_in_a_part_of_a_set(photos):
+def test_images_of_a_subset_are_read_by_position(photos):
     config = run_on(photos, "baseline")
     data = prepare(load(config.dataset), config)
     whole = data.train.images.read()
@@ -348,7 +348,7 @@ def test_images_are_read_by_their_place_in_a_part_of_a_set(photos):
 
 @pytest.mark.slow
 def test_memory_does_not_grow_from_epoch_to_epoch(tmp_path, monkeypatch):
-    """Of this process and those that decode. What is read in an epoch takes 4.5 MB."""
+    """Memory of this process and of the loader workers; the images of an epoch take 4.5 MB."""
     monkeypatch.setenv(WORKERS_VARIABLE, "1")
     config = run_on(
         write_images(tmp_path / "images", 64, 48, ".jpg", each=300),

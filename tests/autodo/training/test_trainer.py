@@ -51,13 +51,13 @@ def untimed(table):
     return table.drop_columns([name for name in table.column_names if name in TIMINGS | {"finished_at"}])
 
 
-def test_a_policy_that_a_method_has_no_use_for_is_refused():
+def test_a_policy_for_a_method_without_operations_is_refused():
     found = PolicyFile.model_validate({"sub_policies": [[["Rotate", 0.5, 0.4]]]})
     with pytest.raises(ConfigError, match="'baseline' draws no operations"):
         fit(short_run("baseline"), policy=found)
 
 
-def test_the_warp_of_the_setting_is_trained_with():
+def test_the_configured_warp_is_used():
     lam = affine.initial_row(0.5).expand(8, -1)
     made = {}
     for name in affine.WARPS:
@@ -73,8 +73,8 @@ POLICY = PolicyFile.model_validate({"sub_policies": [[["Rotate", 0.5, 0.4], ["Co
 
 
 @pytest.mark.parametrize("method", method_names())
-def test_every_method_takes_steps_in_all_that_it_learns(method):
-    """One short epoch, with an outer pass if there are any; of each family one method learns below."""
+def test_every_method_moves_everything_that_it_learns(method):
+    """One short epoch, with an outer pass if there are any; below, one method of each family learns."""
     overrides = {
         "training.epochs": 3,
         "training.warmup_epochs": 0,
@@ -125,7 +125,7 @@ def test_every_method_learns(method):
 
 
 @pytest.mark.parametrize("method", ["autodo-aws", "autodo-exact-aws", "autodo-shared"])
-def test_a_run_cut_inside_an_outer_pass_ends_bit_for_bit_as_if_it_had_not(method, tmp_path):
+def test_a_run_interrupted_in_an_outer_pass_resumes_bit_for_bit(method, tmp_path):
     config = short_run(method, overrides={"dataset.subsample": 200, "training.batch_size": 16})
     whole = start(config)
     list(whole)
@@ -162,7 +162,7 @@ def cut_inside_an_outer_pass(config: RunConfig, steps_before_the_cut: int, path:
     assert steps == steps_before_the_cut
 
 
-def test_checkpoint_every_so_many_epochs(tmp_path):
+def test_checkpoint_every_few_epochs(tmp_path):
     path = tmp_path / "checkpoint.pt"
     training = start(short_run("baseline"), checkpoint=path, checkpoint_every=4)
     kept = []
@@ -172,7 +172,7 @@ def test_checkpoint_every_so_many_epochs(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "other run", "other format"])
-def test_an_unusable_checkpoint_is_named_and_the_run_starts_anew(damage, tmp_path, caplog):
+def test_an_unusable_checkpoint_is_named_and_the_run_starts_again(damage, tmp_path, caplog):
     path = tmp_path / "checkpoint.pt"
     config = short_run("baseline")
     next(iter(start(config, checkpoint=path)))
@@ -197,7 +197,7 @@ def test_a_checkpoint_cannot_run_code(tmp_path, caplog):
     assert not (tmp_path / "owned").exists()
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_after_the_last_good_checkpoint(tmp_path):
     path = tmp_path / "checkpoint.pt"
     training = start(short_run("baseline"), checkpoint=path)
     epochs = iter(training)
@@ -212,13 +212,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
 
 
 def test_the_last_step_of_an_epoch_is_checked_too():
-    """One batch an epoch: its loss is finite, and the weights after its step are not."""
+    """With one batch per epoch, its loss is finite, but not the weights after its step."""
     overrides = {"training.epochs": 2, "training.warmup_epochs": 0, "training.batch_size": 5000, "training.lr": 1e30}
     with pytest.raises(TrainingDiverged, match=r"val loss is not finite in epoch 0; there is no checkpoint"):
         list(start(short_run("baseline", overrides=overrides)))
 
 
-def test_hyperparameters_that_are_not_finite_stop_the_run_before_they_are_kept(tmp_path):
+def test_lambda_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path):
     path = tmp_path / "checkpoint.pt"
     config = short_run("autodo-aws", overrides={"outer.lr": 1e38})
     with pytest.raises(TrainingDiverged, match=r"lambda is not finite.*lower outer\.lr") as caught:
@@ -241,7 +241,7 @@ def test_methods_of_a_seed_share_the_split_the_wrong_labels_and_the_first_weight
 @pytest.mark.parametrize(
     "method", ["baseline", "autodo-aws", "autodo-exact-ws", "randaugment", "meta-weight-net", "sop"]
 )
-def test_nothing_keeps_a_training_that_is_done(method):
+def test_a_finished_trainer_is_freed_without_the_cycle_collector(method):
     training = start(short_run(method, overrides={"training.epochs": 2, "dataset.subsample": 150}))
     gc.collect()
     gc.disable()  # which alone frees what refers to itself, and which a full GPU does not call
@@ -261,7 +261,7 @@ def test_the_global_generator_is_left_alone():
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_union_trains_on_val_and_leaves_its_hyperparameters_alone():
+def test_union_trains_on_val_and_keeps_its_lambda():
     config = short_run("autodo-exact-aws", split="union")
     training = start(config)
     train_points, val_points = len(training.context.data.train.labels), len(training.context.data.val.labels)
@@ -281,7 +281,7 @@ def test_union_trains_on_val_and_leaves_its_hyperparameters_alone():
 
 
 @pytest.mark.parametrize("method", ["train+val", "val-only"])
-def test_images_of_a_method_decide_what_is_trained_on(method):
+def test_anchor_methods_choose_the_images_to_train_on(method):
     training = start(short_run(method))
     data = training.context.data
     trained = everything(training)
@@ -302,7 +302,7 @@ def test_images_of_a_method_decide_what_is_trained_on(method):
     assert (points.prediction.to_numpy() == logits.argmax(1).numpy()).all()
 
 
-def test_theta_stands_still_in_an_outer_pass_and_lam_in_an_inner_one():
+def test_the_outer_pass_moves_only_lambda_and_the_inner_loop_only_theta():
     training = start(short_run("autodo-aws"))
     lam = training.points.table.values.clone()
     weights = {name: value.clone() for name, value in training.model.encoder.state_dict().items()}
@@ -318,12 +318,12 @@ def test_theta_stands_still_in_an_outer_pass_and_lam_in_an_inner_one():
     assert all(parameter.requires_grad for parameter in training.model.encoder.parameters())
 
 
-def test_outer_phase_starts_at_its_share_of_the_epochs():
+def test_outer_passes_start_at_their_share_of_the_epochs():
     config = short_run(overrides={"training.epochs": 8, "outer.start_share": 0.5})
     assert [row["outer_phase"] for row in start(config)] == [False] * 4 + [True] * 4
 
 
-def test_outer_passes_can_be_apart():
+def test_outer_passes_every_few_epochs():
     training = start(short_run(overrides={"training.epochs": 10, "outer.start_share": 0.3, "outer.every": 3}))
     passes, steps = [], []
     for row in training:
@@ -334,7 +334,7 @@ def test_outer_passes_can_be_apart():
     assert steps == [0] * 3 + [of_one] * 3 + [2 * of_one] * 4
 
 
-def test_the_steps_of_passes_that_are_apart_are_longer():
+def test_outer_passes_every_few_epochs_take_longer_steps():
     trainings = [start(short_run(overrides={"outer.every": every})) for every in (1, 3)]
     distances = []
     for training in trainings:
@@ -344,7 +344,7 @@ def test_the_steps_of_passes_that_are_apart_are_longer():
     torch.testing.assert_close(distances[1], 3 * distances[0], rtol=1e-4, atol=1e-6)
 
 
-def test_epsilon_of_the_outer_optimizer_is_that_of_the_config():
+def test_the_outer_optimizer_uses_the_configured_epsilon():
     moved = []
     for eps in (1e-8, 1e8):
         training = start(short_run(overrides={"training.epochs": 2, "outer.start_share": 0, "outer.eps": eps}))
@@ -373,7 +373,7 @@ def test_a_late_start_has_short_steps_with_the_shared_schedule_only(schedule, la
     assert (max(used) < 0.01) == last_is_small
 
 
-def test_embeddings_are_those_of_the_test_images_at_the_epoch_of_lowest_val_error():
+def test_embeddings_are_of_the_test_images_at_the_best_epoch():
     training = start(short_run("baseline"))
     list(training)
     with torch.no_grad():
@@ -401,7 +401,7 @@ def test_keeping_embeddings_changes_nothing_else():
         assert untimed(getattr(without, kind)).equals(untimed(getattr(with_them, kind)))
 
 
-def test_points_that_were_kept_without_the_younger_columns_are_still_ranked():
+def test_points_tables_of_older_versions_are_ranked():
     training = start(short_run("baseline"))
     list(training)
     outcome = training.outcome()
@@ -409,7 +409,7 @@ def test_points_that_were_kept_without_the_younger_columns_are_still_ranked():
     assert dataclasses.replace(outcome, points=older).suspicious_points().equals(outcome.suspicious_points())
 
 
-def test_with_the_test_images_as_val_both_are_scored_alike_and_none_is_trained_on():
+def test_test_as_val_scores_val_and_test_alike_and_trains_on_neither():
     config = short_run("autodo-exact-ws", split="test-as-val")
     training, paper = start(config), start(short_run("autodo-exact-ws"))
     assert np.array_equal(everything(training), everything(paper))
@@ -427,7 +427,7 @@ def test_with_the_test_images_as_val_both_are_scored_alike_and_none_is_trained_o
     assert ours[-1] != theirs[-1], "lambda is learned from other images"
 
 
-def test_outcome_holds_what_was_measured():
+def test_the_outcome_agrees_with_the_epochs_and_the_model():
     config = short_run()
     training = start(config)
     rows = list(training)

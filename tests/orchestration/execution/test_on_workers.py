@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from autodo.config.run import RunConfig
+from autodo.testing.process_groups import WorkerPool
 from orchestration.planning.run_queue import RunQueue
 from orchestration.store.run_state import Cause
 from orchestration.store.store import Store
-from tests.autodo.distributed import jobs_of_workers as jobs
+from tests.autodo.distributed import group_jobs as jobs
 from tests.orchestration.execution.two_workers import MARKS, Launch, check_results, ray_with, small
-from tests.workers import WorkerPool
 
 pytestmark = MARKS
 TRIAL = ("with_resources.<locals>.ResourceTrainable", "ALIVE")  # what Ray calls the actor of a trial

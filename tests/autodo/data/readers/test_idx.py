@@ -45,11 +45,11 @@ def test_folder_of_the_four_files(gz, tmp_path, write_idx):
 
 
 def test_system_dir_is_tried_last(tmp_path, write_idx):
-    place = DatasetLocation(tmp_path / "data", system_dir=tmp_path / "system")
+    location = DatasetLocation(tmp_path / "data", system_dir=tmp_path / "system")
     system = write_idx(tmp_path / "system", gz=True, dataset="fashion-mnist")
-    assert_holds(read_fashion_mnist(FASHION, place), system)
+    assert_holds(read_fashion_mnist(FASHION, location), system)
     own = write_idx(tmp_path / "data", gz=True, dataset="fashion-mnist")
-    assert_holds(read_fashion_mnist(FASHION, place), own)
+    assert_holds(read_fashion_mnist(FASHION, location), own)
 
 
 @pytest.fixture
@@ -87,9 +87,9 @@ def test_the_real_fashion_mnist(fashion_mnist):
 
 
 def test_nothing_there(tmp_path):
-    place = DatasetLocation(tmp_path, system_dir=tmp_path / "system", package="dataset-fashion-mnist")
+    location = DatasetLocation(tmp_path, system_dir=tmp_path / "system", package="dataset-fashion-mnist")
     with pytest.raises(DataError) as error:
-        read_fashion_mnist(FASHION, place)
+        read_fashion_mnist(FASHION, location)
     text = str(error.value)
     for part in (str(tmp_path / "FashionMNIST" / "raw"), str(tmp_path / "system"), "--data-dir", "--download"):
         assert part in text

@@ -1,9 +1,16 @@
 """Slow, obviously correct versions of fast functions."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from autodo.bilevel.inverse_hessian import build_solver
+from autodo.data.batches import epoch_batches
+from autodo.points.model import PointView
+from autodo.training.trainer import Trainer
 
 Objective = Callable[[Tensor], Tensor]
 
@@ -70,3 +77,46 @@ def tiny_encoder(seed: int = 0, channels: int = 1, features: int = 5) -> nn.Modu
             nn.Flatten(),
         ).double()
     return network.eval().requires_grad_(False)
+
+
+def outer_pass_by_autograd(training: Trainer, generator: torch.Generator) -> None:
+    """The paper's outer pass by plain autograd through the whole network; it draws in the same order as `OuterPass`."""
+    config, encoder, head, points = training.config, training.model.encoder, training.model.head, training.points
+    assert config.outer is not None
+    encoder.eval()
+    weight = head.weight
+    everything = torch.arange(len(training.loaders.train.images), device=training.context.device)
+    val = torch.arange(len(training.loaders.val.images), device=training.context.device)
+    val_batches: list[Tensor] = []
+    for batch in epoch_batches(everything, config.training.batch_size, generator):
+        if not val_batches:
+            val_batches = list(epoch_batches(val, config.training.batch_size, generator))
+        chosen = val_batches.pop()
+        logits = head(encoder(training.model.pipeline.test_view(training.loaders.val.images[chosen])))
+        (gradient,) = torch.autograd.grad(F.cross_entropy(logits, training.loaders.val.labels[chosen]), weight)
+
+        rows = points.table.rows(batch).requires_grad_()
+        view = points.view(batch, rows)
+        features = encoder(
+            training.model.pipeline.train_view(training.loaders.train.images[batch], generator, view.augment)
+        )
+
+        inner = partial(_inner_loss, training, view, features)
+        (slope,) = torch.autograd.grad(inner(weight), weight, create_graph=True)
+        product = partial(_hessian_product, slope, weight)
+        u = build_solver(config.outer, size=weight.numel())(product, gradient)
+        points.table.rmsprop_step(batch, double_backward(inner, weight, rows, u), config.outer.lr)
+
+
+def _inner_loss(training: Trainer, view: PointView, features: Tensor, weight: Tensor) -> Tensor:
+    """Mean loss of a batch and weight decay, as functions of the last layer's weight."""
+    config = training.config
+    assert config.outer is not None
+    losses = plain_loss(config.method.loss, features @ weight.T + training.model.head.bias, view.log_targets.exp())
+    decay = config.outer.damping + config.training.weight_decay
+    return (view.weights * losses).mean() + decay * weight.square().sum() / 2
+
+
+def _hessian_product(slope: Tensor, weight: Tensor, direction: Tensor) -> Tensor:
+    """Hessian times direction of a loss with this gradient in the weight; the graph is kept."""
+    return torch.autograd.grad(slope, weight, direction, retain_graph=True)[0]

@@ -22,7 +22,7 @@ class FakeGroup(ProcessGroup):
 
 
 class WorkerPool:
-    """Up to `most` processes; `run` makes the first of them one process group, for the length of one call."""
+    """Up to `most` processes; `run` joins the first of them to a process group for one call."""
 
     def __init__(self, most: int) -> None:
         self._folder = tempfile.TemporaryDirectory()
@@ -39,7 +39,7 @@ class WorkerPool:
             self._processes.append(process)
 
     def run(self, size: int, job: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """What `job(*arguments)` returned on each of `size` workers, or the exception that it raised there."""
+        """Results of `job(*arguments)` on each of `size` workers, or the exceptions that it raised."""
         self._calls += 1
         meeting = Path(self._folder.name) / f"group-{self._calls}"
         for rank, connection in enumerate(self._connections[:size]):
@@ -51,7 +51,7 @@ class WorkerPool:
         return results
 
     def each(self, size: int, job: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """`run`, where no worker may raise anything."""
+        """`run`, but raises the exception of a worker."""
         results = self.run(size, job, *arguments)
         for result in results:
             if isinstance(result, BaseException):
@@ -81,6 +81,6 @@ def _serve(connection: Connection) -> None:
         except BaseException as error:
             error.add_note("".join(traceback.format_exception(error)))
             result = error
-        # Before the group ends: a worker that fails alone must not leave another waiting for its answer.
+        # Before the group is destroyed, which may block if another worker failed.
         connection.send(result)
         dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""What the workers of test_workers.py do: importable, so that a process can be told to."""
+"""Functions that test_process_group.py runs in several processes, which import them from here."""
 
 import dataclasses
 import warnings
@@ -53,10 +53,10 @@ Recording = list[list[tuple[list[int], int]]]
 
 
 def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple[dict[str, Tensor], Recording]:
-    """An inner and an outer phase in float64, with one fixed warp for each point; and which points each batch had.
+    """An inner loop and an outer pass in float64, with one fixed warp per point; returns also the points of each batch.
 
     Args:
-        replay: what each worker recorded; the batches are then what theirs were together.
+        replay: the recordings of all workers, whose batches are joined and used again.
     """
     training = start(config)
     shard, group, data = training.loaders.shard, training.context.group, training.context.data
@@ -163,7 +163,7 @@ def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple
 
 
 def normalise(images: Tensor, weights: Tensor, sizes: list[int]) -> dict[str, Tensor]:
-    """This worker's part of `images` through the shared batch norm, and the gradients of sum(weights * result)."""
+    """Results of the shared batch norm for this worker's `images`, and gradients of sum(weights * result)."""
     group = current_process_group()
     norm = WholeBatchNorm2d(scaled_norm(images), group.all_reduce)
     mine = images.split(sizes)[group.rank].clone().requires_grad_()
@@ -192,7 +192,7 @@ TABLE = ("values", "square_average", "last_touched")
 def run(
     config: RunConfig, checkpoint: Path | None = None, epochs: int | None = None, storage: TableStorage = ON_DEVICE
 ) -> dict[str, Any]:
-    """Trains to the end, or until so many epochs are done, and says all that a worker then has."""
+    """State of a worker after training to the end, or for `epochs` epochs."""
     training = start(config, checkpoint=checkpoint, storage=storage)
     began = training.state.epoch
     for row in training:
@@ -217,7 +217,7 @@ def run_compiled(config: RunConfig) -> dict[str, Any]:
 
 
 def restored(config: RunConfig, checkpoint: Path, storage: TableStorage = ON_DEVICE) -> dict[str, Any]:
-    """What a worker has that begins from a checkpoint."""
+    """State of a worker that starts from a checkpoint."""
     return state_of(start(config, checkpoint=checkpoint, storage=storage))
 
 
@@ -255,5 +255,5 @@ def refused(config: RunConfig) -> str:
 
 
 def restored_at(config: RunConfig, checkpoints: list[Path]) -> int:
-    """The epoch at which this worker begins, given each worker's own path."""
+    """Epoch at which this worker starts, given the path for each worker."""
     return start(config, checkpoint=checkpoints[current_process_group().rank]).state.epoch

@@ -5,17 +5,10 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
-from scipy.stats import ttest_rel
 
-from autodo.config.recipes import build_run
-from autodo.data import load, prepare
-from autodo.training.trainer import Trainer
 from benchmarks.__main__ import BENCHMARKS, ON_DEVICE, measured
 from benchmarks.neumann_scale import cut_classes
-from benchmarks.outer_schedule import STUDIES, cells, config_of, pooled_change
-from benchmarks.outer_variants import BEFORE, DEFAULT, PRESENT, SHARED, VARIANTS
 from benchmarks.sharded_table import BATCH, measure_network, measure_whole
 from benchmarks.table import ROWS, Row, markdown, number, tell, told
 
@@ -71,37 +64,13 @@ def test_number(value: float, text: str) -> None:
 def test_every_benchmark_is_there() -> None:
     assert set(BENCHMARKS) >= ON_DEVICE
     for name in BENCHMARKS:
-        assert (Path(__file__).parents[1] / "benchmarks" / f"{name}.py").exists()
+        assert Path(__file__).with_name(f"{name}.py").exists()
 
 
 def test_an_unknown_name_is_answered_with_those_there_are() -> None:
     done = subprocess.run([sys.executable, "-m", "benchmarks", "nothing"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "unknown benchmark 'nothing'; known: orchestration, augmentation" in done.stderr
-
-
-@pytest.mark.parametrize("name", [name for name, variant in VARIANTS.items() if variant.alter is not None])
-def test_a_variant_of_the_outer_phase_trains(name: str) -> None:
-    variant = VARIANTS[name]
-    short = {"training.epochs": 4, "training.batch_size": 64, "dataset.subsample": 250}
-    overrides = {**short, **BEFORE, **variant.settings}
-    config = build_run("digits", "autodo-exact-ws", split=variant.split, overrides=overrides)
-    training = Trainer(config, prepare(load(config.dataset), config))
-    assert variant.alter is not None
-    variant.alter(training)
-    for _ in training:
-        pass
-    assert training.points.table.steps > 0
-
-
-def test_the_studies_of_the_presets_compare_schedules_and_nothing_else() -> None:
-    for study in (STUDIES["restart-12000"], STUDIES["restart-5000"]):
-        shared = [cell for cell in cells(study) if cell.variant == SHARED]
-        assert len(shared) == 2 * 5, "methods and seeds"
-        for cell in shared:
-            one, other = (config_of(study, cell._replace(variant=name)).model_dump() for name in PRESENT)
-            assert (one["outer"].pop("schedule"), other["outer"].pop("schedule")) == ("shared", "restart")
-            assert one == other
 
 
 def test_shards_take_the_steps_of_one_table() -> None:
@@ -123,21 +92,6 @@ def test_what_crosses_the_network_is_sums_of_the_network_and_of_the_solve() -> N
     # The gradient of the val loss, 20 products and the first worker's solution.
     assert counted.sent["solve"] == counted.passes * 22 * 4 * classes * width
     assert counted.sent["else"] < 100
-
-
-def test_changes_are_pooled_over_the_pairs_that_both_variants_have() -> None:
-    before, after = [20.0, 21.0, 5.0, 6.5], [21.0, 21.5, 5.5, 8.5]
-    cells = [("10-0.1", 0), ("10-0.1", 1), ("1-0.0", 0), ("1-0.0", 1)]
-    rows = [
-        {"method": "m", "variant": variant, "distortion": distortion, "seed": seed, "error": error}
-        for variant, errors in ((DEFAULT, before), ("other", after))
-        for (distortion, seed), error in zip(cells, errors, strict=True)
-    ]
-    alone = {"method": "m", "variant": "other", "distortion": "1-0.0", "seed": 9, "error": 99.0}
-    p = ttest_rel(after, before).pvalue
-    # Changes 1, 0.5, 0.5, 2: mean 1, squared deviations 0, 0.25, 0.25, 1, so a standard error of sqrt(0.5 / 4).
-    assert pooled_change(pd.DataFrame([*rows, alone]), "other") == f"+1.00 ± 0.35, p = {p:.2g}"
-    assert pooled_change(pd.DataFrame(rows), DEFAULT) == ""
 
 
 def test_classes_are_cut_into_equal_parts() -> None:

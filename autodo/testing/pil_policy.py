@@ -62,7 +62,7 @@ PIL_OPERATIONS: dict[str, Callable[[Picture, float, Centre], Picture]] = {
     "AutoContrast": lambda image, value, centre: ImageOps.autocontrast(image),
     "Invert": lambda image, value, centre: ImageOps.invert(image),
     "Equalize": lambda image, value, centre: ImageOps.equalize(image),
-    "Solarize": lambda image, value, centre: ImageOps.solarize(image, value),
+    "Solarize": lambda image, value, centre: ImageOps.solarize(image, value),  # type: ignore[arg-type]  # PIL compares, and takes any number
     "Posterize": lambda image, value, centre: ImageOps.posterize(image, int(value)),
     "Contrast": enhance(ImageEnhance.Contrast),
     "Color": enhance(ImageEnhance.Color),
