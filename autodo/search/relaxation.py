@@ -20,14 +20,15 @@ def uniform(shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype
 
 
 def perturbed(logits: Tensor, noise: Tensor) -> Tensor:
-    """z with argmax z ~ softmax(logits). Shape: logits [..., K], noise [..., K] -> [..., K]."""
+    """Draws z with argmax z ~ softmax(logits). Shape: logits [..., K], noise [..., K] -> [..., K]."""
     return logits.log_softmax(-1) - torch.log(-torch.log(noise))
 
 
 def perturbed_given(logits: Tensor, chosen: Tensor, noise: Tensor) -> Tensor:
-    """z as `perturbed` would give it, among those whose argmax is `chosen`.
+    """Draws z from the distribution of `perturbed`, given that its argmax is `chosen`.
 
-    The largest of the K values is standard Gumbel whichever it is; the others are Gumbels cut off there.
+    The largest of the K values has a standard Gumbel distribution for every choice; the others are Gumbels truncated
+    there.
 
     Shape:
         logits [..., K], chosen [...] int64, noise [..., K] -> [..., K].
@@ -40,12 +41,12 @@ def perturbed_given(logits: Tensor, chosen: Tensor, noise: Tensor) -> Tensor:
 
 
 def gate_perturbed(logit: Tensor, noise: Tensor) -> Tensor:
-    """z with z > 0 of probability sigmoid(logit). Shape: all the same."""
+    """Draws z with z > 0 of probability sigmoid(logit). Shape: all the same."""
     return logit + torch.logit(noise)
 
 
 def gate_perturbed_given(logit: Tensor, is_open: Tensor, noise: Tensor) -> Tensor:
-    """z as `gate_perturbed` would give it, among those whose sign is that of `is_open`. Shape: all the same."""
+    """Draws z from the distribution of `gate_perturbed`, given the sign that `is_open` says. Shape: all the same."""
     closed_share = torch.sigmoid(-logit)
     eps = torch.finfo(noise.dtype).eps
     conditional = torch.where(is_open, closed_share + noise * (1 - closed_share), noise * closed_share)
@@ -80,11 +81,11 @@ def hard_gate(logit: Tensor, noise: Tensor, temperature: float) -> Tensor:
 
 
 def relax(reward: Tensor, log_probability: Tensor, control: Tensor, control_given: Tensor, parameter: Tensor) -> Tensor:
-    """Unbiased estimates of d E[reward] / d parameter, one of each draw, with the graph to the control variate.
+    """Unbiased estimates of d E[reward] / d parameter, one per draw, with the graph to the control variate.
 
         g = (f(b) - c(z~)) d log p(b) + d c(z) - d c(z~),   b = H(z),   z~ from p(z | b)
 
-    for any control variate c; c's own parameters are learned by the gradient of the mean of g^2, whose mean is fixed.
+    for any control variate c. The gradient of the mean of g^2 trains c's parameters, because the mean of g is fixed.
 
     Args:
         reward: f(b), without a graph.

@@ -1,12 +1,12 @@
-"""The gradient of the val loss after one step of training, in what the train loss depends on (DARTS).
+"""The gradient of the val loss after one train step, in the parameters of the train loss other than theta (DARTS).
 
 With theta' = theta - lr grad_theta L_train(theta, phi) and v = grad L_val(theta'),
 
     d L_val(theta') / d phi = -lr d/dphi <v, grad_theta L_train(theta, phi)>
                             = -lr |v| d/dphi (L_train(theta + r u, phi) - L_train(theta - r u, phi)) / 2r + O(r^2),
 
-u = v / |v|. The first equality is exact, v being held fixed on its right; the second takes a central difference in
-place of a derivative of second order. Of a train loss that is a mean over images it is one number for each image.
+u = v / |v|. The first equality is exact, with v held fixed on its right; the second replaces a derivative of second
+order by a central difference. If the train loss is a mean over images, there is one number for each image.
 Reference: Liu et al., ICLR 2019, eq. (7) and (8), where epsilon = r / |v| with r = 0.01.
 """
 
@@ -21,7 +21,7 @@ RADIUS = 0.01
 
 
 class Direction(NamedTuple):
-    """v as its unit vector and its length, and the val loss L_val(theta')."""
+    """The unit vector and the length of v, and the val loss L_val(theta')."""
 
     unit: dict[str, Tensor]
     length: Tensor
@@ -31,7 +31,7 @@ class Direction(NamedTuple):
 def val_direction(
     parameters: Parameters, gradient: Parameters, lr: float, val_loss: Callable[[Parameters], Tensor]
 ) -> Direction:
-    """v = grad L_val at theta' = theta - lr gradient; `parameters` stay as they are."""
+    """v = grad L_val at theta' = theta - lr gradient; does not change `parameters`."""
     moved = _moved(parameters, gradient, -lr)
     for value in moved.values():
         value.requires_grad_()

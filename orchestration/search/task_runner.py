@@ -30,10 +30,8 @@ class TaskRunner:
         data_dir: path or URI of the files of a named dataset.
     """
 
-    def __init__(
-        self, store: Store, *, data_dir: StrPath | None = None, download: bool = False, device: str = "cpu"
-    ) -> None:
-        self._store, self._data_dir, self._download, self._device = store, data_dir, download, device
+    def __init__(self, store: Store, *, data_dir: StrPath | None = None, device: str = "cpu") -> None:
+        self._store, self._data_dir, self._device = store, data_dir, device
         self._workers: dict[str, Worker] = {}
 
     def perform(self, config: RunConfig, task: Task, report: Report = lambda _: None) -> Json:
@@ -69,7 +67,7 @@ class TaskRunner:
         if search_id not in self._workers:
             while len(self._workers) >= _WORKERS_KEPT:
                 self._workers.pop(next(iter(self._workers)))
-            splits = data.prepare(load_on_node(config.dataset, self._data_dir, self._download), config)
+            splits = data.prepare(load_on_node(config.dataset, self._data_dir, download=False), config)
             context = TaskContext(config, splits, self._device, self._store.paths.search(search_id))
             self._workers[search_id] = algorithm_of(config).worker(context)
         return self._workers[search_id]
@@ -85,7 +83,6 @@ def search_in_store(
     store: Store,
     *,
     data_dir: StrPath | None = None,
-    download: bool = False,
     device: str = "cpu",
     report: Report = lambda _: None,
 ) -> PolicyFile:
@@ -97,7 +94,7 @@ def search_in_store(
     search_id = _id(config)
     if search_id in store.policies.names():
         return store.policies.read(search_id)
-    runner = TaskRunner(store, data_dir=data_dir, download=download, device=device)
+    runner = TaskRunner(store, data_dir=data_dir, device=device)
     with store.search_attempt(search_id) as attempt, logging_to(attempt.log):
         if search_id in store.policies.names():
             return store.policies.read(search_id)
@@ -128,7 +125,7 @@ def write_log(attempt: Attempt, search_id: str, line: str) -> None:
 
 @contextlib.contextmanager
 def _patient_attempt(store: Store, search_id: str, task: str) -> Iterator[Attempt]:
-    """An attempt at a task, once no other process is at work on it."""
+    """Starts an attempt at a task as soon as no other process is at work on it."""
     seconds = busy_seconds(store.root)
     with contextlib.ExitStack() as stack:
         yield retry(

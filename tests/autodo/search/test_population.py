@@ -53,7 +53,7 @@ def test_a_larger_number_is_more_likely_and_for_warps_stronger():
     assert {level for _, _, level in strong} == {1.0}
 
 
-def test_exploring_draws_anew_or_moves_by_up_to_three():
+def test_exploring_resamples_or_moves_by_up_to_three():
     generator = np.random.default_rng(0)
     middle = [5] * len(SIZES)
     changed = np.array([explore(middle, 0.0, generator) for _ in range(500)])
@@ -62,8 +62,8 @@ def test_exploring_draws_anew_or_moves_by_up_to_three():
     assert np.mean(moves == 0) == pytest.approx(1 / 4, abs=0.02)  # 0 is one of four equally likely moves
     assert np.mean(moves == 3) == pytest.approx(1 / 8, abs=0.02)
 
-    anew = np.array([explore([0] * len(SIZES), 1.0, generator) for _ in range(500)])
-    assert np.mean(anew[:, ::2] == 10) == pytest.approx(1 / 11, abs=0.02)
+    resampled = np.array([explore([0] * len(SIZES), 1.0, generator) for _ in range(500)])
+    assert np.mean(resampled[:, ::2] == 10) == pytest.approx(1 / 11, abs=0.02)
 
     edges = np.array([explore([10, 9] * 30, 0.2, generator) for _ in range(500)])
     assert edges[:, ::2].max() == 10

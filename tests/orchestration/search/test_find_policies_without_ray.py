@@ -52,13 +52,13 @@ def test_a_search_is_shared_by_its_runs_and_one_that_fails_takes_its_own_with_it
     assert second.search_id == RUN.search_id
     out = io.StringIO()
     progress = launch_here([bad, RUN, second, baseline], store, out)
-    told = out.getvalue()
+    output = out.getvalue()
     assert store.status.done() == {run.run_id for run in (RUN, second, baseline)}
     assert pool.done.count("fold-0") == pool.done.count("fold-1") == 1
     policy = store.policies.read(SEARCH_ID)
     assert (policy.sub_policies, policy.provenance["rewards"]) == (found.sub_policies, found.provenance["rewards"])
-    assert "search failed: fast-autoaugment on digits 1-0.0 seed 0: the search has 10 images of 10 classes" in told
-    assert told.count("search found: fast-autoaugment on digits 1-0.0 seed 0") == 1
+    assert "search failed: fast-autoaugment on digits 1-0.0 seed 0: the search has 10 images of 10 classes" in output
+    assert output.count("search found: fast-autoaugment on digits 1-0.0 seed 0") == 1
     failure = store.status.failures()[bad.run_id]
     assert (failure.cause, failure.kind) == (Cause.ERROR, "DataError")
     assert failure.last_line.startswith("the search of its policy failed, see ")
@@ -154,7 +154,7 @@ def test_a_launch_without_any_time_searches_nothing(launch_here: Launch, pool: A
     assert "the time budget is over: the searches stop, and the same command continues them" in out.getvalue()
 
 
-def test_searches_that_wait_for_room_are_told_of_once(
+def test_searches_that_wait_for_room_are_reported_once(
     launch_here: Launch, pool: Any, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from orchestration.search import find_policies
@@ -163,7 +163,7 @@ def test_searches_that_wait_for_room_are_told_of_once(
     out = io.StringIO()
 
     class Once(io.StringIO):
-        """There is room when it has been told that there is none."""
+        """There is room when a message says that there is none."""
 
         def write(self, text: str) -> int:
             pool.room = pool.room or "no node has had room for a search" in text
