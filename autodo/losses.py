@@ -80,10 +80,11 @@ class SymmetricKL:
 
     @staticmethod
     def residual(log_p: Tensor, log_q: Tensor) -> Tensor:
-        p = log_p.exp()
+        # Two exponentials: with one, autograd sums the gradients in another order, and results change in the last bit.
+        p, forward_p = log_p.exp(), log_p.exp()
         c = log_p - log_q
         reverse = p * (c - (p * c).sum(1, keepdim=True))
-        return (p - log_q.exp() + reverse) / 2
+        return (forward_p - log_q.exp() + reverse) / 2
 
     @staticmethod
     def hessian_product(log_p: Tensor, log_q: Tensor, tangent: Tensor) -> Tensor:
