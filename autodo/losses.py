@@ -80,11 +80,12 @@ class SymmetricKL:
 
     @staticmethod
     def residual(log_p: Tensor, log_q: Tensor) -> Tensor:
-        # Two exponentials: with one, autograd sums the gradients in another order, and results change in the last bit.
-        p, forward_p = log_p.exp(), log_p.exp()
+        forward = log_p.exp() - log_q.exp()
+        # Not the exponential above: autograd would sum the gradients in another order, and change the last bit of results.
+        p = log_p.exp()
         c = log_p - log_q
         reverse = p * (c - (p * c).sum(1, keepdim=True))
-        return (forward_p - log_q.exp() + reverse) / 2
+        return (forward + reverse) / 2
 
     @staticmethod
     def hessian_product(log_p: Tensor, log_q: Tensor, tangent: Tensor) -> Tensor:
