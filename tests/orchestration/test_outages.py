@@ -148,7 +148,7 @@ def test_a_folder_that_is_gone_for_a_while_loses_no_result(store: Store, run: Ru
 def test_a_failure_that_cannot_be_kept_is_given_up_soon(
     store: Store, run: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestration.store import store as module
+    from autodo.io import retry as module
     from orchestration.store.failures import record_failure
 
     now = [0.0]

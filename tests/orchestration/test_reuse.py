@@ -93,11 +93,8 @@ def given(run: RunConfig, store: Store) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         "run": run.model_dump(mode="json"),
-        "resources": {"cpus": 1},
+        "options": {"launch": ["a-launch", 1]},
         "store": store.uri,
-        "data_dir": None,
-        "keep": [],
-        "launch": ["a-launch", 1],
     }
 
 

@@ -24,7 +24,7 @@ GRID = GridConfig.model_validate(
 )
 DRIVER = """
 import sys
-from orchestration import lease
+from orchestration.store import lease
 lease.SETTLE_SECONDS = 0.3
 from orchestration.execution.execute import execute
 from orchestration.grid.grid import expand
