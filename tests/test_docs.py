@@ -279,3 +279,21 @@ def test_commands_within_sentences_have_the_options_that_they_name() -> None:
             command = command.commands[words[0]]
         options = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in words if word.startswith("--")} <= options, f"{page.name}: autodo {text}"
+
+
+def test_paths_in_pages_exist() -> None:
+    """Code spans with a path from the root, also with `::test` behind it, and links."""
+    roots = "autodo|orchestration|reports|benchmarks|configs|tests|docs"
+    missing = []
+    for page in pages():
+        text = page.read_text()
+        named = re.findall(rf"`((?:{roots})/[\w./-]+)(?:::[^`]*)?`", text)
+        linked = [page.parent / target for target in re.findall(r"\]\((?!https?:)([^)#]+)", text)]
+        missing += [f"{page.name}: {path}" for path in [*(ROOT / name for name in named), *linked] if not path.exists()]
+    assert missing == []
+
+
+def test_tests_named_in_pages_exist() -> None:
+    tests = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    named = {(page.name, file) for page in pages() for file in re.findall(r"\btest_\w+\.py", page.read_text())}
+    assert {(page, file) for page, file in named if file not in tests} == set()

@@ -1,4 +1,4 @@
-"""Rankings of the train points of a run by suspicion. docs/how-to/find-label-errors.md compares them."""
+"""Rankings of the train points of a run by suspicion. docs/results/label-errors.md compares them."""
 
 import dataclasses
 import functools
@@ -112,7 +112,7 @@ RANKINGS: Mapping[str, Ranking] = {
 """`loss` gives the same order as cleanlab's self-confidence, the probability of the given label."""
 
 DEFAULT = "loss"
-"""The best of all, for every method: docs/how-to/find-label-errors.md."""
+"""The best of all, for every method: docs/results/label-errors.md."""
 
 
 def keys_of(signals: Signals, names: Collection[str] = tuple(RANKINGS)) -> tuple[dict[str, Floats], dict[str, str]]:

@@ -121,7 +121,7 @@ def _columns(batch: pa.RecordBatch, classes: int) -> dict[str, Any]:
         "loss": _required("loss", _numbers(batch, "loss")),
         "weight": _numbers(batch, "weight"),
         "soft_label": None if soft is None else soft[rows, given].astype(np.float64),
-        # Measured better than the highest class of the soft label (docs/how-to/find-label-errors.md).
+        # Measured better than the highest class of the soft label (docs/results/label-errors.md).
         "proposed": top_classes[rows, others.argmax(1)],
         "top_classes": top_classes,
         "top_probabilities": top_probabilities,

@@ -15,7 +15,7 @@ import yaml
 from orchestration.cli.app import app
 
 ROOT = Path(__file__).parents[3]
-DOC = ROOT / "docs" / "cluster.md"
+DOC = ROOT / "docs" / "how-to" / "cluster.md"
 CLUSTERS = ROOT / "configs" / "clusters"
 TEXTS = [DOC, *sorted(CLUSTERS.iterdir())]
 
