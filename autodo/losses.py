@@ -81,9 +81,7 @@ class SymmetricKL:
     @staticmethod
     def residual(log_p: Tensor, log_q: Tensor) -> Tensor:
         p = log_p.exp()
-        c = log_p - log_q
-        reverse = p * (c - (p * c).sum(1, keepdim=True))
-        return (p - log_q.exp() + reverse) / 2
+        return (p - log_q.exp() + _reverse_residual(log_p, log_q)) / 2
 
     @staticmethod
     def hessian_product(log_p: Tensor, log_q: Tensor, tangent: Tensor) -> Tensor:
@@ -93,6 +91,13 @@ class SymmetricKL:
         m = p * (c - k)
         forward = softmax_curvature(p, tangent)
         return (forward * (2 + c - k) - p * (m * tangent).sum(1, keepdim=True)) / 2
+
+
+def _reverse_residual(log_p: Tensor, log_q: Tensor) -> Tensor:
+    # With an exponential of its own: autograd sums the gradients in another order if both terms share one.
+    p = log_p.exp()
+    c = log_p - log_q
+    return p * (c - (p * c).sum(1, keepdim=True))
 
 
 LOSSES: dict[LossName, type[Loss]] = {
