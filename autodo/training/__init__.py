@@ -1,2 +1,2 @@
-"""Algorithm 1. Start with `trainer`; it builds `context` and `task_model`, and runs `inner_loop`, `evaluator` and
-`outer_loop` in each epoch. `state` is what a checkpoint holds, `checkpointer` says when, `checkpoint` writes the files."""
+"""Algorithm 1. Start with `trainer`: it builds `context` and `task_model`, and in each epoch runs `inner_loop`,
+`evaluator` and `outer_loop`. `state` is the content of a checkpoint, which `checkpointer` saves to `checkpoint` files."""
