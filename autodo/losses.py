@@ -81,9 +81,7 @@ class SymmetricKL:
     @staticmethod
     def residual(log_p: Tensor, log_q: Tensor) -> Tensor:
         p = log_p.exp()
-        c = log_p - log_q
-        reverse = p * (c - (p * c).sum(1, keepdim=True))
-        return (p - log_q.exp() + reverse) / 2
+        return (p - log_q.exp() + _reverse_residual(log_p, log_q)) / 2
 
     @staticmethod
     def hessian_product(log_p: Tensor, log_q: Tensor, tangent: Tensor) -> Tensor:
@@ -100,3 +98,9 @@ LOSSES: dict[LossName, type[Loss]] = {
     "kl": KL,
     "symmetric-kl": SymmetricKL,
 }
+
+
+def _reverse_residual(log_p: Tensor, log_q: Tensor) -> Tensor:
+    p = log_p.exp()  # not shared with the caller: gradients would be summed in another order, and round differently
+    c = log_p - log_q
+    return p * (c - (p * c).sum(1, keepdim=True))
