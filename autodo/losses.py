@@ -93,6 +93,13 @@ class SymmetricKL:
         return (forward * (2 + c - k) - p * (m * tangent).sum(1, keepdim=True)) / 2
 
 
+def _reverse_residual(log_p: Tensor, log_q: Tensor) -> Tensor:
+    # With an exponential of its own: autograd sums the gradients in another order if both terms share one.
+    p = log_p.exp()
+    c = log_p - log_q
+    return p * (c - (p * c).sum(1, keepdim=True))
+
+
 LOSSES: dict[LossName, type[Loss]] = {
     "cross-entropy": CrossEntropy,
     "kl": KL,

@@ -1,5 +1,7 @@
 """Lines 3 to 9 of Algorithm 1: one pass over the train points, in which theta moves."""
 
+from dataclasses import dataclass
+
 import torch
 
 from autodo.data.batches import shuffled_batches
@@ -12,6 +14,7 @@ from autodo.training.schedule import inner_factor
 from autodo.training.task_model import TaskModel
 
 
+@dataclass(eq=False)
 class InnerLoop:
     """Trains the task model with the objective of the run; lambda stands still.
 
@@ -20,23 +23,13 @@ class InnerLoop:
         checkpointer: saves within an epoch, and has the state of one that was interrupted.
     """
 
-    def __init__(
-        self,
-        context: RunContext,
-        train: LabelledImages,
-        model: TaskModel,
-        points: PointModel,
-        objective: Objective,
-        checkpointer: Checkpointer,
-        progress: ProgressReporter,
-    ) -> None:
-        self.context = context
-        self.train = train
-        self.model = model
-        self.points = points
-        self.objective = objective
-        self.checkpointer = checkpointer
-        self.progress = progress
+    context: RunContext
+    train: LabelledImages
+    model: TaskModel
+    points: PointModel
+    objective: Objective
+    checkpointer: Checkpointer
+    progress: ProgressReporter
 
     def run(self, epoch: int) -> PhaseResult:
         """Trains for one epoch, or for the rest of one that was interrupted."""

@@ -1,5 +1,7 @@
 """The tables and the classifier of a finished run, collected from all processes."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pyarrow as pa
 
@@ -17,14 +19,14 @@ EVALUATION_CHUNK_SIZE = 2**17
 """Train points whose features and logits are in memory at a time."""
 
 
+@dataclass(eq=False)
 class ResultsBuilder:
     """Evaluates the train points, and if asked the test images, and builds the tables."""
 
-    def __init__(self, context: RunContext, loaders: Loaders, points: PointModel, evaluator: Evaluator) -> None:
-        self.context = context
-        self.loaders = loaders
-        self.points = points
-        self.evaluator = evaluator
+    context: RunContext
+    loaders: Loaders
+    points: PointModel
+    evaluator: Evaluator
 
     def outcome(self, history: list[Row], best: BestEpoch, *, keep_embeddings: bool) -> Outcome:
         """See `Trainer.outcome`."""

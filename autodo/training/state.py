@@ -1,7 +1,7 @@
 """Everything that changes while a run trains, and its form in a checkpoint."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
@@ -57,6 +57,7 @@ class MidEpochState:
             loss_sum.copy_(torch.stack(self.loss_sums).sum())
 
 
+@dataclass(eq=False)
 class TrainState:
     """Epochs that are done and their figures, and the parts of the run that learn.
 
@@ -64,25 +65,16 @@ class TrainState:
         fingerprint: of the images; a checkpoint of other images cannot be used.
     """
 
-    def __init__(
-        self,
-        fingerprint: str,
-        model: TaskModel,
-        points: PointModel,
-        objective: Objective,
-        finetune: HeadFinetune | None,
-        progress: ProgressReporter,
-    ) -> None:
-        self.fingerprint = fingerprint
-        self.model = model
-        self.points = points
-        self.objective = objective
-        self.finetune = finetune
-        self.progress = progress
-        self.epoch = 0
-        self.mid_epoch: MidEpochState | None = None
-        self.history: list[Row] = []
-        self.best: BestEpoch | None = None
+    fingerprint: str
+    model: TaskModel
+    points: PointModel
+    objective: Objective
+    finetune: HeadFinetune | None
+    progress: ProgressReporter
+    epoch: int = 0
+    mid_epoch: MidEpochState | None = None
+    history: list[Row] = field(default_factory=list)
+    best: BestEpoch | None = None
 
     @property
     def step(self) -> int:

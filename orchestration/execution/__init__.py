@@ -1,1 +1,6 @@
-"""One run: in this process, as a trial of Ray Tune, or by several workers of Ray Train."""
+"""Execution of runs.
+
+execute.py trains one run in this process; trial.py is an actor of Ray Tune that calls it, on_workers.py does the same
+by several processes of Ray Train. supervisor.py decides what follows from the events of a launch, and tune_adapters.py
+connects it to Tune. options.py is what travels from the command line to all of them.
+"""

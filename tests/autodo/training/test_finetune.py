@@ -92,7 +92,7 @@ def test_the_optimizer_of_the_head_can_be_restored():
     training = start()
     list(training)
     fresh = start().finetune
-    fresh.model.optimizer.load_state_dict(training.finetune.optimizer.state_dict())
+    fresh.optimizer.load_state_dict(training.finetune.optimizer.state_dict())
     ours, theirs = (tune.optimizer.state_dict()["state"] for tune in (fresh, training.finetune))
     assert ours.keys() == theirs.keys() == {0, 1}, "the head's weight and bias"
     assert all(torch.equal(ours[i]["momentum_buffer"], theirs[i]["momentum_buffer"]) for i in ours)
