@@ -105,9 +105,3 @@ LOSSES: dict[LossName, type[Loss]] = {
     "kl": KL,
     "symmetric-kl": SymmetricKL,
 }
-
-
-def _reverse_residual(log_p: Tensor, log_q: Tensor) -> Tensor:
-    p = log_p.exp()  # not shared with the caller: gradients would be summed in another order, and round differently
-    c = log_p - log_q
-    return p * (c - (p * c).sum(1, keepdim=True))
