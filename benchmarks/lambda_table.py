@@ -21,7 +21,7 @@ from rich.table import Table
 
 from autodo.config.bilevel import LambdaStorage, PointsConfig
 from autodo.points.model import PointModel
-from autodo.points.storage import TableStorage
+from autodo.points.table_storage import TableStorage
 from benchmarks.table import Row, machine, tell
 
 BATCH = 256

@@ -35,8 +35,8 @@ from autodo.data.batches import shuffled_batches
 from autodo.data.sharding import shard_by_class
 from autodo.distributed.process_group import TorchProcessGroup
 from autodo.points.model import PointModel
-from autodo.points.storage import TableStorage
 from autodo.points.table import PointTable
+from autodo.points.table_storage import TableStorage
 from autodo.seeds import numpy_generator, torch_generator
 from autodo.testing.process_groups import FakeGroup, WorkerPool
 from autodo.training import checkpoint

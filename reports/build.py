@@ -21,7 +21,7 @@ from reports.figures.clusters import cluster_figures
 from reports.figures.confusion import confusion_figures
 from reports.figures.cost import cost_figures
 from reports.figures.hyperparameters import hyperparameter_figures
-from reports.figures.learning import curve_figures
+from reports.figures.learning_curves import curve_figures
 from reports.figures.palette import Style, styles
 from reports.figures.ranks import rank_figure
 from reports.keys import key

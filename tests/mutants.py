@@ -52,7 +52,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "autodo/bilevel/inverse_hessian.py": ("tests/autodo/bilevel/test_inverse_hessian.py", *_BILEVEL),
     "autodo/bilevel/outer_pass.py": ("tests/autodo/bilevel/test_outer_pass.py", *_BILEVEL),
     "autodo/points/model.py": _POINTS,
-    "autodo/points/storage.py": _POINTS,
+    "autodo/points/table_storage.py": _POINTS,
     "autodo/points/reweight.py": ("tests/autodo/points", "tests/autodo/bilevel", "tests/autodo/test_losses.py"),
     "autodo/points/rounding.py": _POINTS,
     "autodo/points/row_store.py": _POINTS,

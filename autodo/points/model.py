@@ -12,8 +12,8 @@ from autodo.config.bilevel import Part, PointsConfig
 from autodo.data.batches import Batch
 from autodo.losses import one_hot
 from autodo.points import reweight, soft_labels
-from autodo.points.storage import ON_DEVICE, TableStorage
 from autodo.points.table import PointTable
+from autodo.points.table_storage import ON_DEVICE, TableStorage
 
 ROW_CHUNK_SIZE = 2**14
 """Points whose rows are on the device at a time when all are read."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from autodo.points.storage import TableStorage
+from autodo.points.table_storage import TableStorage
 
 Shapes = Mapping[str, tuple[Sequence[int], torch.dtype]]
 MAX_PENDING_WRITES = 2

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from autodo.points.rounding import round_stochastically
 from autodo.points.row_store import build_store
-from autodo.points.storage import ON_DEVICE, TableStorage
+from autodo.points.table_storage import ON_DEVICE, TableStorage
 
 _READ = ("values", "last_touched")
 _UPDATE = ("values", "last_touched", "square_average")

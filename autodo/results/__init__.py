@@ -1,1 +1,1 @@
-"""Results of a finished run: Parquet schema, outcome, classifier."""
+"""Results of a finished run: Parquet schema (`records`), `outcome`, `classifier`, thumbnails and provenance."""

@@ -19,7 +19,7 @@ from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from autodo.errors import DataError
 from autodo.io.atomic import save_torch
 from autodo.io.storage import StrPath
-from autodo.points.storage import ON_DEVICE
+from autodo.points.table_storage import ON_DEVICE
 
 FORMAT = 3
 ROW_CHUNK_SIZE = 2**16

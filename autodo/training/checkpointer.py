@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from autodo.errors import ImageLost, TrainingDiverged
-from autodo.points.storage import TableStorage
+from autodo.points.table_storage import TableStorage
 from autodo.training import checkpoint
 from autodo.training.context import Loaders, RunContext
 from autodo.training.state import MidEpochState, TrainState

@@ -14,7 +14,7 @@ from autodo.evaluation import per_class_accuracy
 from autodo.io.storage import StrPath
 from autodo.objectives import Objective, ObjectiveContext, build_objective
 from autodo.points.model import PointModel
-from autodo.points.storage import ON_DEVICE, TableStorage
+from autodo.points.table_storage import ON_DEVICE, TableStorage
 from autodo.progress import Durations, Progress, ProgressReporter
 from autodo.results.outcome import Outcome
 from autodo.results.provenance import peak_memory_bytes

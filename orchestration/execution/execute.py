@@ -62,7 +62,7 @@ def execute(
         # Here, because torch takes seconds to import.
         from autodo import data
         from autodo.distributed.process_group import SINGLE_PROCESS
-        from autodo.points.storage import TableStorage
+        from autodo.points.table_storage import TableStorage
 
         group = group or SINGLE_PROCESS
         if group.is_first:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from autodo.data.files.reading import one_line
+from autodo.data.files.read_errors import one_line
 from autodo.data.images.crop import CropParameters
 from autodo.data.images.image_set import Pixels
 from autodo.errors import DataError

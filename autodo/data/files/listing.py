@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 from autodo.config.validation import hint
-from autodo.data.files.reading import reading
+from autodo.data.files.read_errors import reading
 from autodo.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")

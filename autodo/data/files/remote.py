@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from autodo.data.files.listing import csv_paths
-from autodo.data.files.reading import one_line
+from autodo.data.files.read_errors import one_line
 from autodo.errors import DataError, StoreError
 from autodo.io.file_lock import file_lock
 from autodo.io.storage import LocalLocation, StrPath, locate

@@ -8,7 +8,7 @@ from pathlib import Path
 from autodo.config.dataset import DatasetConfig
 from autodo.data.files.decode import damaged_images
 from autodo.data.files.listing import Listing, WrongFolders, list_images, root_of
-from autodo.data.files.reading import one_line
+from autodo.data.files.read_errors import one_line
 from autodo.data.files.remote import local_copy
 from autodo.data.images.image_set import Dataset
 from autodo.data.readers.location import DatasetLocation

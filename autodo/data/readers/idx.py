@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from autodo.config.dataset import DatasetConfig
-from autodo.data.files.reading import one_line
+from autodo.data.files.read_errors import one_line
 from autodo.data.images.image_set import ArrayImages, Dataset, ImageSet
 from autodo.data.readers.location import DatasetLocation, fetch, unreadable
 from autodo.errors import DataError

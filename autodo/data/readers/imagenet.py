@@ -2,7 +2,7 @@
 
 from autodo.config.dataset import DatasetConfig
 from autodo.data.files.listing import FileList, list_classes
-from autodo.data.files.reading import reading
+from autodo.data.files.read_errors import reading
 from autodo.data.images.image_set import Dataset
 from autodo.data.readers.location import DatasetLocation
 from autodo.data.readers.sources import FileSource, ImageSource, ShardSource, list_shards

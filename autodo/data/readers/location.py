@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from autodo.data.files.reading import one_line
+from autodo.data.files.read_errors import one_line
 from autodo.errors import DataError
 
 

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from autodo.data.files.listing import SET_NAMES, Listing, SetName, list_images, root_of
-from autodo.data.files.reading import reading
+from autodo.data.files.read_errors import reading
 from autodo.data.images.image_set import Integers
 from autodo.data.readers.labelled_files import LabelledFiles
 from autodo.data.stream.check import check_images, check_shards, label_members

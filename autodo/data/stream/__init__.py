@@ -1,1 +1,5 @@
-"""Images that are read from their files when they are needed: finding them, checking them, decoding them in workers."""
+"""Images that stay in their files, or in tar shards, and are read when they are needed.
+
+`check` finds damaged files and the images in shards, `index` keeps that for the next run, `image_files` reads the bytes,
+`pool` decodes them in worker processes, and `streamed_images` is the set that a run trains on.
+"""

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from autodo.data.files.decode import decode, reason
 from autodo.data.files.listing import SUFFIXES
-from autodo.data.files.reading import one_line
+from autodo.data.files.read_errors import one_line
 from autodo.data.stream.image_files import RetriesFailed, read_with_retries
 from autodo.data.stream.index import CheckResult, Member
 

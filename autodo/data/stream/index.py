@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from autodo.data.files.reading import one_line
+from autodo.data.files.read_errors import one_line
 from autodo.data.files.remote import cache_dir
 from autodo.data.images.image_set import Integers
 from autodo.data.stream.pool import loader_workers, pool_for

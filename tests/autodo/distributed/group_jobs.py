@@ -20,8 +20,8 @@ from autodo.distributed.batch_norm import WholeBatchNorm2d
 from autodo.distributed.process_group import current_process_group
 from autodo.errors import ConfigError, TrainingDiverged
 from autodo.points.model import PointView
-from autodo.points.storage import ON_DEVICE, TableStorage
 from autodo.points.table import PointTable
+from autodo.points.table_storage import ON_DEVICE, TableStorage
 from autodo.results import records
 from autodo.training import inner_loop
 from autodo.training.trainer import Trainer

@@ -6,7 +6,7 @@ from autodo.config.bilevel import PointsConfig
 from autodo.points import soft_labels
 from autodo.points.model import PointModel
 from autodo.points.row_store import build_store
-from autodo.points.storage import TableStorage
+from autodo.points.table_storage import TableStorage
 
 LABELS = torch.tensor([0, 3, 2, 2, 1])
 CLASSES = 4

@@ -12,8 +12,8 @@ from autodo.config.bilevel import PointsConfig
 from autodo.data.batches import Batch
 from autodo.points.model import PointModel
 from autodo.points.row_store import RowStore, StagedStore, build_store
-from autodo.points.storage import ON_DEVICE, TableStorage
 from autodo.points.table import PointTable
+from autodo.points.table_storage import ON_DEVICE, TableStorage
 
 
 def columns() -> dict[str, Tensor]:

@@ -9,8 +9,8 @@ import torch
 from autodo.errors import ConfigError
 from autodo.points.rounding import round_stochastically
 from autodo.points.row_store import MAX_PENDING_WRITES, StagedStore, _page_ranges
-from autodo.points.storage import TableStorage
 from autodo.points.table import PointTable
+from autodo.points.table_storage import TableStorage
 
 STORAGES = ["device", "host", "file"]
 

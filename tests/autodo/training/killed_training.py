@@ -14,7 +14,7 @@ from autodo.config.run import RunConfig
 from autodo.data import load, prepare
 from autodo.distributed.process_group import current_process_group
 from autodo.points.row_store import RowStore
-from autodo.points.storage import TableStorage
+from autodo.points.table_storage import TableStorage
 from autodo.training import checkpoint as checkpoints
 from autodo.training.trainer import Trainer
 

@@ -9,7 +9,7 @@ import torch
 from autodo.config.recipes import build_run
 from autodo.distributed.process_group import SINGLE_PROCESS
 from autodo.errors import ImageLost, TrainingDiverged
-from autodo.points.storage import ON_DEVICE
+from autodo.points.table_storage import ON_DEVICE
 from autodo.training import checkpoint
 from autodo.training.checkpointer import Checkpointer
 from autodo.training.context import RunContext

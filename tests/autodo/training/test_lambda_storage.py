@@ -11,7 +11,7 @@ from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.data import load, prepare
 from autodo.points.row_store import StagedStore
-from autodo.points.storage import TableStorage
+from autodo.points.table_storage import TableStorage
 from autodo.training import checkpoint as checkpoints
 from autodo.training.trainer import Trainer
 from tests.autodo.distributed import group_jobs as jobs

@@ -12,7 +12,7 @@ from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.data import load, prepare
 from autodo.errors import TrainingDiverged
-from autodo.points.storage import TableStorage
+from autodo.points.table_storage import TableStorage
 from autodo.testing.process_groups import WorkerPool
 from autodo.training import checkpoint as checkpoints
 from autodo.training.trainer import Trainer

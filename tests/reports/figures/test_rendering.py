@@ -22,7 +22,7 @@ from reports.figures.clusters import cluster_figures
 from reports.figures.confusion import confusion_figures
 from reports.figures.cost import cost_figures
 from reports.figures.hyperparameters import hyperparameter_figures
-from reports.figures.learning import curve_figures
+from reports.figures.learning_curves import curve_figures
 from reports.figures.palette import styles
 from reports.figures.rendering import PAGE_BYTES, render, save
 from reports.readers.load import load_epochs

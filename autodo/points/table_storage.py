@@ -1,4 +1,4 @@
-"""Place of a table of points: on the training device, in host memory, or in a memory-mapped file."""
+"""Storage of a table of points: on the training device, in host memory, or in a memory-mapped file."""
 
 import math
 import mmap

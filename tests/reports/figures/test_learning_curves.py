@@ -4,7 +4,7 @@ from matplotlib.axes import Axes
 from reports.analysis.curves import COLUMNS, learning_curves
 from reports.document import Curve
 from reports.figures.choices import choose
-from reports.figures.learning import curve_figures, draw_curves
+from reports.figures.learning_curves import curve_figures, draw_curves
 from reports.figures.palette import styles
 from reports.readers.load import load_epochs
 from tests.reports.figures.stores import Store
