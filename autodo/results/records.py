@@ -144,9 +144,6 @@ SCHEMAS: dict[Kind, pa.Schema] = {
 CONDITIONS = ("launch_id", "host", "host_cpus", "slots", "load_average", "resumed")
 """Columns of results that describe the conditions of the time measurements."""
 
-LATER_COLUMNS = ("minority_classes", *CONDITIONS)
-"""Columns that older stores lack; readers accept nulls there."""
-
 _identity_names = {name for name, _ in _IDENTITY}
 EPOCH_SCALARS = tuple(
     field.name
