@@ -1,4 +1,4 @@
-"""An extension of griffe: a section of a docstring that follows another without a blank line is a section, too."""
+"""A griffe extension that accepts docstring sections without a blank line between them."""
 
 import re
 from typing import Any

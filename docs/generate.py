@@ -1,4 +1,4 @@
-"""A hook of MkDocs that writes those parts of the reference that follow from the code.
+"""A MkDocs hook that generates parts of the reference from the code.
 
 A line `<!-- generated: NAME -->` in a page is replaced by the result of `GENERATED[NAME]`. A link to a file of the
 repository outside of docs/ becomes the name of that file, because the site holds no copy of it.
@@ -131,7 +131,7 @@ def _descriptions() -> dict[tuple[str, str], str]:
 
 
 def columns() -> str:
-    """Tables of the columns of each Parquet file; their meanings are the comments of `autodo/results/records.py`."""
+    """Tables of the columns of each Parquet file; the meanings are the comments of `autodo/results/records.py`."""
     meanings = _comments((ROOT / "autodo/results/records.py").read_text())
     parts = []
     for kind, schema in records.SCHEMAS.items():
@@ -142,7 +142,7 @@ def columns() -> str:
 
 
 def _comments(source: str) -> dict[tuple[str, str], str]:
-    """The comment behind each (name, type) of SCHEMAS, by table and column; those of the shared columns in each."""
+    """Comment after each (name, type) of SCHEMAS, by table and column; shared columns are in each table."""
     comments = {
         token.start[0]: token.string.lstrip("# ")
         for token in tokenize.generate_tokens(io.StringIO(source).readline)

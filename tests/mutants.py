@@ -46,10 +46,15 @@ _POINTS = (
     "tests/autodo/bilevel/test_outer_pass.py",
 )
 _BILEVEL = ("tests/autodo/bilevel", "tests/autodo/training/test_no_waiting.py")
+_STORE = (
+    *("tests/orchestration/store/test_store.py", "tests/orchestration/planning/test_required_policies.py"),
+    *("tests/orchestration/search/test_task_runner.py", "tests/orchestration/store/test_hostile_store.py"),
+)
 TESTS: dict[str, tuple[str, ...]] = {
     "autodo/bilevel/frozen.py": ("tests/autodo/bilevel/test_frozen.py", *_BILEVEL),
     "autodo/bilevel/hypergradient.py": ("tests/autodo/bilevel/test_hypergradient.py", *_BILEVEL),
     "autodo/bilevel/inverse_hessian.py": ("tests/autodo/bilevel/test_inverse_hessian.py", *_BILEVEL),
+    "autodo/bilevel/last_layer.py": ("tests/autodo/bilevel/test_outer_pass.py", *_BILEVEL),
     "autodo/bilevel/outer_pass.py": ("tests/autodo/bilevel/test_outer_pass.py", *_BILEVEL),
     "autodo/points/model.py": _POINTS,
     "autodo/points/table_storage.py": _POINTS,
@@ -60,14 +65,13 @@ TESTS: dict[str, tuple[str, ...]] = {
     "autodo/points/table.py": _POINTS,
     "autodo/losses.py": ("tests/autodo/test_losses.py", "tests/autodo/objectives/test_formulas.py"),
     "autodo/data/distort.py": ("tests/autodo/data/test_distort.py", "tests/autodo/data/test_prepare.py"),
-    "autodo/data/images/split.py": ("tests/autodo/data/test_split.py", "tests/autodo/data/test_prepare.py"),
+    "autodo/data/images/split.py": ("tests/autodo/data/images/test_split.py", "tests/autodo/data/test_prepare.py"),
     "autodo/data/sharding.py": ("tests/autodo/data/test_sharding.py",),
     "autodo/augment/affine.py": ("tests/autodo/augment/test_affine.py", "tests/autodo/points/test_model.py"),
     "orchestration/planning/run_queue.py": ("tests/orchestration/planning/test_run_queue.py",),
-    "orchestration/store/store.py": (
-        *("tests/orchestration/store/test_store.py", "tests/orchestration/planning/test_required_policies.py"),
-        *("tests/orchestration/search/test_task_runner.py", "tests/orchestration/store/test_hostile_store.py"),
-    ),
+    "orchestration/store/paths.py": _STORE,
+    "orchestration/store/status.py": _STORE,
+    "orchestration/store/store.py": _STORE,
     "orchestration/store/lease.py": (
         "tests/orchestration/store/test_lease.py",
         "tests/orchestration/store/test_store.py",

@@ -1,8 +1,8 @@
-"""The code of README and docs: Python and YAML are run as they are printed, on tiny data; shell lines as far as can be.
+"""Runs the code of README and docs: Python and YAML as printed, on tiny data; shell lines as far as possible.
 
-The names that the pages use (STORE, PATH, DIR, …) are files and folders of the working directory; `WORDS` replaces the
-few that cannot be. Every `autodo` line is read by the real command line. What then runs is the real thing, too, but for
-`launch`, which expands its grid and starts no Ray, and trainings on data that is not here, which are only configured.
+Names on the pages (STORE, PATH, DIR, …) are files and folders of the working directory; `stand_ins` replaces others.
+The real command line parses every `autodo` line and then runs it. Exceptions: `launch` only expands its grid, without
+Ray, and trainings on data that is not available are only configured.
 """
 
 import dataclasses
@@ -36,23 +36,23 @@ from orchestration.store.store import Store
 
 ROOT = Path(__file__).parents[1]
 LANGUAGES = ("sh", "python", "yaml", "json", "dockerfile", "text")
-TINY = {"training.epochs": 1, "training.warmup_epochs": 0, "model.name": "small-cnn", "dataset.image_size": 8}
-"""What `build_run` is given beside the overrides of a page."""
-GIVEN = {"docs/tutorial/own-images.md": {"images": "torch.zeros(2, 1, 8, 8, dtype=torch.uint8)"}}
-"""Names that the Python of a page takes for granted."""
+TINY_OVERRIDES = {"training.epochs": 1, "training.warmup_epochs": 0, "model.name": "small-cnn", "dataset.image_size": 8}
+"""Overrides for `build_run` in addition to those of a page."""
+ASSUMED_NAMES = {"docs/tutorial/own-images.md": {"images": "torch.zeros(2, 1, 8, 8, dtype=torch.uint8)"}}
+"""Names that the Python code of a page assumes."""
 NOT_RUN = {
     "chmod": "changes the reader's files",
     "export": "sets the reader's environment",
     "kubectl": "needs Kubernetes",
-    "make": "sets up an environment; that there is such a target is checked",
-    "python": "trains for hours; that the module has these options is checked",
-    "ray": "needs a cluster; the `autodo` line that a job runs is checked",
+    "make": "sets up an environment; the test checks that the target exists",
+    "python": "trains for hours; the test checks that the module has these options",
+    "ray": "needs a cluster; the test checks the `autodo` line of a job",
     "sbatch": "needs Slurm",
     "ssh": "needs another machine",
 }
-"""Commands of shell blocks, and why they are not run. The files that they name must be there."""
-HERE = ("digits", "folder")
-"""Datasets that are trained on."""
+"""Commands of shell blocks, and why they are not run. Files that they name must exist."""
+AVAILABLE = ("digits", "folder")
+"""Datasets on which the test trains."""
 
 
 class Block(NamedTuple):
@@ -80,13 +80,13 @@ def blocks() -> Iterator[Block]:
 BLOCKS = list(blocks())
 
 
-def of(*languages: str) -> pytest.MarkDecorator:
+def blocks_in(*languages: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("block", [block for block in BLOCKS if block.language in languages], ids=str)
 
 
 @pytest.fixture(scope="module")
 def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with all that pages name; its store has two small real runs, and a policy."""
+    """A folder with everything that pages name; its store has two small real runs and a policy."""
     folder = tmp_path_factory.mktemp("docs")
     generator = np.random.default_rng(0)
     for place in ("PATH", "photos"):
@@ -130,7 +130,7 @@ def policy_id(folder: Path) -> str:
     return f"file-{fingerprint(read_policy(folder / 'policy.json'))}"
 
 
-def a_run(folder: Path) -> str:
+def a_run_id(folder: Path) -> str:
     return min(Store(folder / "STORE").status.done())
 
 
@@ -142,11 +142,11 @@ def place(_made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return _made
 
 
-def words_of(place: Path) -> dict[str, str]:
-    """What cannot be the name of a file: patterns of words, and what stands for them."""
+def stand_ins(place: Path) -> dict[str, str]:
+    """Patterns of words that cannot be file names, and their replacements."""
     return {
         r"GRID": "quickstart",
-        r"RUN": a_run(place),
+        r"RUN": a_run_id(place),
         r"ID": policy_id(place),
         r"N": "10",
         r"DATA": "data",
@@ -155,40 +155,40 @@ def words_of(place: Path) -> dict[str, str]:
     }
 
 
-def test_every_block_says_what_it_is() -> None:
+def test_every_block_has_a_language() -> None:
     assert [str(block) for block in BLOCKS if block.language not in LANGUAGES] == []
     assert sum(page.read_text().count("\n```") for page in pages()) == 2 * len(BLOCKS)
 
 
-@of("python")
+@blocks_in("python")
 def test_python_runs(block: Block, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = recipes.build_run
 
     def tiny(*names: str, overrides: dict[str, Any], **more: Any) -> Any:
-        return real(*names, overrides=overrides | TINY, **more)
+        return real(*names, overrides=overrides | TINY_OVERRIDES, **more)
 
     monkeypatch.setattr(recipes, "build_run", tiny)
     import torch
 
-    given = {name: eval(code, {"torch": torch}) for name, code in GIVEN.get(block.page, {}).items()}
-    code = compile("\n" * block.line + block.text.replace("RUN_ID", a_run(place)), block.page, "exec")
+    given = {name: eval(code, {"torch": torch}) for name, code in ASSUMED_NAMES.get(block.page, {}).items()}
+    code = compile("\n" * block.line + block.text.replace("RUN_ID", a_run_id(place)), block.page, "exec")
     exec(code, given)
 
 
-@of("yaml")
+@blocks_in("yaml")
 def test_a_grid_can_be_planned(block: Block, place: Path, autodo: Callable[[Sequence[str]], None]) -> None:
     autodo(["plan", f"{yaml.safe_load(block.text)['name']}.yaml"])
 
 
-@of("json")
+@blocks_in("json")
 def test_a_policy_can_be_read(block: Block, place: Path) -> None:
     (place / "block.json").write_text(block.text)
     assert read_policy(place / "block.json").sub_policies
     assert json.loads(block.text)["source"]
 
 
-@of("dockerfile")
-def test_what_an_image_copies_is_there(block: Block) -> None:
+@blocks_in("dockerfile")
+def test_files_copied_into_an_image_exist(block: Block) -> None:
     named = re.findall(r"/home/ray/autodo/(\S+)", block.text)
     assert named == ["constraints.txt"]
     assert all((ROOT / file).exists() for file in named)
@@ -198,7 +198,7 @@ def test_what_an_image_copies_is_there(block: Block) -> None:
 def autodo(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[Sequence[str]], None]:
-    """Runs `autodo WORDS`, which must succeed."""
+    """Runs `autodo WORDS` and asserts that it succeeds."""
 
     def launch_grid(_: Console, grid: GridOptions, options: LaunchOptions) -> int:
         config = load_grid(grid.grid).override(parse_overrides(grid.overrides))
@@ -209,8 +209,8 @@ def autodo(
     real = train.train_run
 
     def train_run(console: Console, options: TrainOptions) -> int:
-        if options.dataset in HERE and "searched" not in options.method:
-            tiny = [*options.overrides, *(f"{key}={value}" for key, value in TINY.items())]
+        if options.dataset in AVAILABLE and "searched" not in options.method:
+            tiny = [*options.overrides, *(f"{key}={value}" for key, value in TINY_OVERRIDES.items())]
             return real(console, dataclasses.replace(options, overrides=tiny))
         overrides = parse_overrides(options.overrides)
         build_run(options.dataset, options.method, preset=options.preset, overrides=overrides)
@@ -231,27 +231,24 @@ def autodo(
 
 
 def shell_lines(block: Block) -> list[list[str]]:
-    """The words of each line, without comments; a line that ends in a backslash goes on."""
+    """The words of each line, without comments; a backslash at its end joins a line to the next."""
     lines = (shlex.split(line, comments=True) for line in block.text.replace("\\\n", " ").splitlines())
     return [words for words in lines if words]
 
 
-@of("sh")
-def test_shell_lines_are_what_the_programs_take(block: Block, place: Path, autodo) -> None:
-    stand_ins = words_of(place)
+@blocks_in("sh")
+def test_shell_lines_run_or_are_valid(block: Block, place: Path, autodo) -> None:
+    replaced = stand_ins(place)
     for words in shell_lines(block):
         if words[0] != "autodo":
             assert words[0] in NOT_RUN, f"{block}: {words[0]} is neither run nor in NOT_RUN"
             _check_names(block, words)
         if "autodo" in words:
             called = words[words.index("autodo") + 1 :]
-            for pattern, stand_in in stand_ins.items():
+            for pattern, stand_in in replaced.items():
                 called = [stand_in if re.fullmatch(pattern, word) else word for word in called]
             if called[0] == "report" and "--format" not in called:
-                called += [
-                    "--format",
-                    "csv",
-                ]  # the page and its figures take seconds; one line of docs/explanation/report.md has them
+                called += ["--format", "csv"]  # fast; docs/how-to/read-a-report.md writes the page
             autodo(called)
 
 
@@ -267,7 +264,7 @@ def _check_names(block: Block, words: list[str]) -> None:
             assert f'"{option}"' in source, f"{block}: {option}"
 
 
-def test_commands_within_sentences_have_the_options_that_they_name() -> None:
+def test_commands_within_sentences_are_valid() -> None:
     group: Any = typer.main.get_command(app.app)
     found = [(page, text) for page in pages() for text in re.findall(r"`autodo ([a-z][^`]*)`", page.read_text())]
     assert len(found) > 30

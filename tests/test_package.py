@@ -98,3 +98,10 @@ def test_every_dependency_is_imported() -> None:
     used = {DISTRIBUTIONS.get(name, name).lower() for _, name in imports()}
     used.add("scikit-learn")  # whose file of digits is read
     assert {name_of(requirement) for requirement in PROJECT["dependencies"]} - used == set()
+
+
+def test_paths_in_programs_of_the_checkout_exist() -> None:
+    """A file that moves must not fall out of what CI or the mutation tests run."""
+    for program in (".ci/run", ".ci/portable", "Makefile", "tests/mutants.py"):
+        named = re.findall(r"(?:tests|autodo|orchestration|reports)/[\w/]+(?:\.py)?", (ROOT / program).read_text())
+        assert [path for path in named if not (ROOT / path).exists()] == [], program
