@@ -65,6 +65,38 @@ def hessian_matvec(
     return matvec
 
 
+def fisher_matvec(
+    loss: type[Loss],
+    logits: Tensor,
+    features: Tensor,
+    weights: Tensor,
+    log_targets: Tensor,
+    *,
+    damping: float,
+    count: int | None = None,
+    group: ProcessGroup = SINGLE_PROCESS,
+) -> MatVec:
+    """Function V -> I V, where I = mean_i s_i s_i' + damping is the damped empirical Fisher information of W.
+
+    The score of a point is s_i = -d(w_i loss_i)/dW = -w_i r_i z_i', so I has the square of the weights, where the
+    Hessian has the weights. Costs as much as a product with the Hessian; no matrix is built.
+
+    Args:
+        count: number of points on all processes; None: as given.
+    Shape:
+        logits, log_targets [B, C], features [B, D], weights [B]; V [C, D] -> [C, D].
+    Reference: Gudovskiy et al. 2021, section 3.3.
+    """
+    scores = weights[:, None] * loss.residual(logits.log_softmax(1), log_targets)
+    size = count or len(weights)
+
+    def matvec(direction: Tensor) -> Tensor:
+        lengths = (scores * (features @ direction.T)).sum(1, keepdim=True)
+        return group.all_reduce((scores * lengths).T @ features) / size + damping * direction
+
+    return matvec
+
+
 def implicit_objective(
     loss: type[Loss],
     logits: Tensor,

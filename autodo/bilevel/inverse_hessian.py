@@ -15,6 +15,7 @@ from autodo.errors import ConfigError
 
 MatVec = Callable[[Tensor], Tensor]
 Solver = Callable[[MatVec, Tensor], Tensor]
+Curvature = Literal["hessian", "gauss-newton", "fisher"]
 # Largest dense matrix that `exact` builds: 800 MB in float64.
 EXACT_LIMIT = 10_000
 
@@ -67,6 +68,48 @@ def conjugate_gradient(matvec: MatVec, b: Tensor, *, iterations: int) -> Tensor:
     return x
 
 
+def quasi_newton(matvec: MatVec, b: Tensor, *, iterations: int) -> Tensor:
+    """x = B b, where B is the L-BFGS inverse of H from at most `iterations` pairs (s, H s).
+
+    The pairs are those of minimizing <x, H x> / 2 - <b, x> with exact line searches. B maps each H s to its s, and is
+    symmetric and positive definite for any H, so x never points away from b: the pair of a direction without positive
+    curvature is left out. With as many pairs as H has distinct eigenvalues, all positive, B b = H^-1 b.
+    There is no stopping test, so the host never waits for the device.
+    Reference: Nocedal and Wright, Numerical Optimization, algorithms 7.4 and 7.5.
+    """
+    tiny = torch.finfo(b.dtype).eps
+    residual = b
+    floor = (b * b).sum() * tiny**2
+    pairs: list[_Pair] = []
+    scale = torch.ones_like(floor)
+    for _ in range(iterations):
+        direction = _apply_inverse(pairs, scale, residual)
+        product = matvec(direction)
+        curvature = (direction * product).sum()
+        squares = (direction * direction).sum() * (product * product).sum()
+        usable = ((residual * residual).sum() > floor) & (curvature > tiny * squares.sqrt())
+        residual = residual - torch.where(usable, (direction * residual).sum() / curvature, 0.0) * product
+        scale = torch.where(usable, curvature / (product * product).sum(), scale)
+        pairs.append((direction, product, torch.where(usable, 1 / curvature, 0.0)))
+    return _apply_inverse(pairs, scale, b)
+
+
+_Pair = tuple[Tensor, Tensor, Tensor]
+"""s, y = H s, and 1 / <s, y>, or 0 for a pair that is left out."""
+
+
+def _apply_inverse(pairs: list[_Pair], scale: Tensor, vector: Tensor) -> Tensor:
+    """Product of a vector with the L-BFGS inverse that starts from `scale` times the identity."""
+    coefficients = []
+    for s, y, inverse in reversed(pairs):
+        coefficients.append(inverse * (s * vector).sum())
+        vector = vector - coefficients[-1] * y
+    vector = scale * vector
+    for (s, y, inverse), coefficient in zip(pairs, reversed(coefficients), strict=True):
+        vector = vector + (coefficient - inverse * (y * vector).sum()) * s
+    return vector
+
+
 def exact(matvec: MatVec, b: Tensor) -> Tensor:
     """x = H^-1 b from the dense matrix; for small problems, as an oracle."""
     size = b.numel()
@@ -82,10 +125,13 @@ SOLVERS: dict[SolverName, Callable[[OuterConfig], Solver]] = {
         neumann, iterations=config.iterations, step=config.step or 0.0, scale=config.neumann_scale
     ),
     "conjugate-gradient": lambda config: partial(conjugate_gradient, iterations=config.iterations),
+    "quasi-newton": lambda config: partial(quasi_newton, iterations=config.iterations),
+    "fisher": lambda config: partial(conjugate_gradient, iterations=config.iterations),
     "exact": lambda config: exact,
 }
-NEEDS_POSITIVE_DEFINITE: frozenset[SolverName] = frozenset({"conjugate-gradient"})
-"""Solvers that get the Gauss-Newton part of the Hessian, because the symmetric KL can make it indefinite."""
+CURVATURES: dict[SolverName, Curvature] = {"conjugate-gradient": "gauss-newton", "fisher": "fisher"}
+"""Matrix that a solver gets in place of the Hessian. Conjugate gradients need a positive definite one, and the symmetric
+KL can make the Hessian indefinite."""
 
 
 def build_solver(config: OuterConfig, size: int) -> Solver:

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from autodo.bilevel.hypergradient import hessian_matvec, implicit_objective
-from autodo.bilevel.inverse_hessian import NEEDS_POSITIVE_DEFINITE, build_solver
+from autodo.bilevel.hypergradient import fisher_matvec, hessian_matvec, implicit_objective
+from autodo.bilevel.inverse_hessian import CURVATURES, MatVec, build_solver
 from autodo.config.bilevel import OuterConfig
 from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from autodo.losses import Loss
@@ -34,8 +34,9 @@ class LastLayer:
         self.damping = config.damping + weight_decay
         self.group = group
         self.solver = build_solver(config, size=head.weight.numel())
-        self.gauss_newton = config.solver in NEEDS_POSITIVE_DEFINITE
-        """Whether the solver gets only the Gauss-Newton part of the Hessian."""
+        self.curvature = CURVATURES.get(config.solver, "hessian")
+        self.needs_targets = self.curvature != "gauss-newton"
+        """Whether the matrix of the solver depends on the targets."""
 
     def solve(
         self, features: Tensor, weights: Tensor, log_targets: Tensor | None, count: int, gradient: Tensor
@@ -43,22 +44,24 @@ class LastLayer:
         """u = H^-1 gradient; every process solves the same equation, and all use the solution of the first.
 
         Args:
-            log_targets: may be None if `gauss_newton`, which does not use them.
+            log_targets: may be None unless `needs_targets`.
             count: number of points on all processes.
         Shape:
             features [B, D], weights [B], log_targets [B, C], gradient [C, D] -> [C, D].
         """
-        matvec = hessian_matvec(
-            self.loss,
-            self.head(features),
-            features,
-            weights,
-            None if self.gauss_newton else log_targets,
-            damping=self.damping,
-            count=count,
-            group=self.group,
-        )
+        matvec = self._matvec(features, weights, log_targets if self.needs_targets else None, count)
         return self.group.broadcast(self.solver(matvec, gradient))
+
+    def _matvec(self, features: Tensor, weights: Tensor, log_targets: Tensor | None, count: int) -> MatVec:
+        logits = self.head(features)
+        if self.curvature == "fisher":
+            assert log_targets is not None
+            return fisher_matvec(
+                self.loss, logits, features, weights, log_targets, damping=self.damping, count=count, group=self.group
+            )
+        return hessian_matvec(
+            self.loss, logits, features, weights, log_targets, damping=self.damping, count=count, group=self.group
+        )
 
     def hypergradient(self, rows: Tensor, view: PointView, features: Tensor, u: Tensor, count: int) -> Tensor:
         """Gradient of the val loss with respect to the rows of lam behind a view and its features.

@@ -110,7 +110,7 @@ class OuterPass:
             view = self.points.view(batch.points, rows)
             features = self._features(images, view.augment, generator)
             with torch.no_grad():
-                targets = None if self.last_layer.gauss_newton else view.log_targets
+                targets = view.log_targets if self.last_layer.needs_targets else None
                 u = self.last_layer.solve(features, view.weights, targets, batch.size, gradient)
             self._update(batch, rows, view, features, u, lr)
 
@@ -126,7 +126,7 @@ class OuterPass:
             else:
                 features = self._all_features(points, self.total, generator, crops)
                 sample_features = features if sample is points else features[sample]
-            targets = None if self.last_layer.gauss_newton else self.points.view(sample).log_targets
+            targets = self.points.view(sample).log_targets if self.last_layer.needs_targets else None
             u = self.last_layer.solve(sample_features, self.points.weights(sample), targets, sample_total, gradient)
         # A shared row learns from all points.
         learnable, total = (

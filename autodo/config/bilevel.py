@@ -2,13 +2,21 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from autodo.config.validation import Count, Frozen, Share
 
 Part = Literal["augment", "weight", "soft-label"]
 LossName = Literal["cross-entropy", "kl", "symmetric-kl"]
-SolverName = Literal["identity", "neumann", "conjugate-gradient", "exact"]
+SolverName = Literal["identity", "neumann", "conjugate-gradient", "quasi-newton", "fisher", "exact"]
 WarpName = Literal["fused", "kornia"]
 LambdaStorage = Literal["device", "host", "file"]
 """Where lambda is kept during training. Not part of a RunConfig, because it changes no result."""
@@ -62,8 +70,12 @@ class OuterConfig(Frozen):
     eps: PositiveFloat = 1e-8
     """epsilon of RMSprop. Gradients far below 10 eps give tiny steps, such as those of soft labels of 1,000 classes."""
     solver: SolverName
-    iterations: Count = 20
-    """Terms of the Neumann series, or steps of conjugate gradients."""
+    """How u = H^-1 v is computed. `identity`: u = v, as in DARTS. `neumann`: a truncated series (the paper).
+    `conjugate-gradient`: with the Gauss-Newton part of H. `quasi-newton`: the L-BFGS inverse of H. `fisher`: conjugate
+    gradients with the empirical Fisher information in place of H. `exact`: a dense solve, for small layers."""
+    iterations: NonNegativeInt = 20
+    """Terms of the Neumann series after the first (T in the paper; 0 is the identity), or steps of conjugate gradients
+    or L-BFGS."""
     step: PositiveFloat | None = None
     """Step of the Neumann series; required by `neumann`, and None for other solvers."""
     neumann_scale: Literal["sum", "step"] = "step"
@@ -87,6 +99,17 @@ class OuterConfig(Frozen):
             raise ValueError(
                 f"hessian_points ({self.hessian_points}) needs val_gradient 'full'; with {self.val_gradient!r} "
                 "each step uses the Hessian of its batch"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _solver_can_start(self) -> Self:
+        if self.iterations == 0 and self.solver != "neumann":
+            raise ValueError(f"iterations (0) is only for solver 'neumann'; {self.solver!r} needs at least 1")
+        if self.solver == "fisher" and self.damping == 0:
+            raise ValueError(
+                "solver 'fisher' needs a damping above 0, such as outer.damping=0.01: the empirical Fisher information "
+                "has no more directions than points"
             )
         return self
 

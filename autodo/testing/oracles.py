@@ -45,6 +45,42 @@ def dense_hessian(inner: Objective, weight: Tensor) -> Tensor:
     return hessian.reshape(size, size)
 
 
+def dense_fisher(losses: Objective, weight: Tensor) -> Tensor:
+    """Empirical Fisher information in W as a matrix: the mean of the outer products of the points' scores.
+
+    Args:
+        losses: W -> the (weighted) loss of each point, [B].
+    Shape:
+        weight [C, D] -> [C*D, C*D].
+    """
+    scores = torch.autograd.functional.jacobian(losses, weight)
+    assert isinstance(scores, Tensor)
+    scores = scores.flatten(1)
+    return scores.T @ scores / len(scores)
+
+
+def equation_7(losses: Callable[[Tensor, Tensor], Tensor], weight: Tensor, lam: Tensor, u: Tensor) -> Tensor:
+    """The paper's equation (7) for row i of lam: 1/B <u, s_i> dlog p_i/dlam_i, where s_i is the score of point i.
+
+    It differs from the solver `fisher`, which only replaces H: (7) also replaces the mixed derivative d2L/(dtheta dlam)
+    by the mean of the outer products s_i (dlog p_i/dlam_i)'. The two are equal in expectation over labels drawn
+    from the model, for parameters of the distribution p(y | x; theta, lam). A loss weight is no such parameter: for
+    lam^W the result is w_i loss_i times that of the solver. Soft labels are none either.
+
+    Args:
+        losses: (W, lam) -> the weighted loss -log p_i of each point, [B], through the whole network.
+        u: I^-1 times the mean score of the val points, which is I^-1 (-dL_v/dW).
+    Shape:
+        weight, u [C, D], lam [B, K] -> [B, K]: the gradient of the val loss.
+    """
+    scores = -torch.autograd.functional.jacobian(lambda w: losses(w, lam), weight)
+    points = range(len(lam))
+    # The loss of a point depends on its own row only.
+    gradients = torch.autograd.functional.jacobian(lambda rows: losses(weight, rows), lam)
+    rows = torch.stack([-gradients[i, i] for i in points])
+    return (scores * u).flatten(1).sum(1)[:, None] * rows / len(lam)
+
+
 def solve_inner(inner: Objective, start: Tensor, tolerance: float = 1e-11) -> Tensor:
     """Minimum of a (locally) convex inner loss in W, by damped Newton steps."""
     weight = start.clone()

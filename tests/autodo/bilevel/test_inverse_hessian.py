@@ -1,7 +1,15 @@
 import pytest
 import torch
 
-from autodo.bilevel.inverse_hessian import SOLVERS, build_solver, conjugate_gradient, exact, identity, neumann
+from autodo.bilevel.inverse_hessian import (
+    SOLVERS,
+    build_solver,
+    conjugate_gradient,
+    exact,
+    identity,
+    neumann,
+    quasi_newton,
+)
 from autodo.config.bilevel import OuterConfig, SolverName
 from autodo.errors import ConfigError
 
@@ -50,7 +58,7 @@ def test_conjugate_gradient_stays_at_the_solution():
     assert conjugate_gradient(matvec, torch.zeros_like(B), iterations=5).eq(0).all()
 
 
-@pytest.mark.parametrize("iterations", [1, 5, 9])
+@pytest.mark.parametrize("iterations", [0, 1, 5, 9])
 def test_neumann_equals_its_finite_sum(iterations):
     step = 0.3
     damped = torch.eye(12, dtype=torch.float64) - step * MATRIX
@@ -64,6 +72,38 @@ def test_neumann_equals_its_finite_sum(iterations):
 def test_neumann_converges_to_exact():
     step = 1 / torch.linalg.eigvalsh(MATRIX)[-1].item()
     torch.testing.assert_close(neumann(matvec, B, iterations=2000, step=step), SOLUTION, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("iterations", [1, 3, 6])
+def test_quasi_newton_equals_dense_bfgs_updates_on_conjugate_directions(iterations):
+    eye = torch.eye(12, dtype=torch.float64)
+    r = d = B.reshape(-1)
+    pairs = []
+    for _ in range(iterations):
+        y = MATRIX @ d
+        pairs.append((d, y))
+        r_next = r - (r @ r) / (d @ y) * y
+        d, r = r_next + (r_next @ r_next) / (r @ r) * d, r_next
+    d, y = pairs[-1]
+    inverse = (d @ y) / (y @ y) * eye
+    for d, y in pairs:
+        left = eye - torch.outer(d, y) / (d @ y)
+        inverse = left @ inverse @ left.T + torch.outer(d, d) / (d @ y)
+    expected = (inverse @ B.reshape(-1)).view_as(B)
+    torch.testing.assert_close(quasi_newton(matvec, B, iterations=iterations), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_quasi_newton_reaches_the_solution_and_stays_there():
+    for iterations in (12, 60):
+        torch.testing.assert_close(quasi_newton(matvec, B, iterations=iterations), SOLUTION, rtol=1e-8, atol=0)
+    assert quasi_newton(matvec, torch.zeros_like(B), iterations=5).eq(0).all()
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5, 2.0, 100.0])
+def test_quasi_newton_never_points_away_from_b(shift):
+    shifted = [(quasi_newton(lambda x: matvec(x) - shift * x, B, iterations=n) * B).sum() for n in range(1, 9)]
+    assert min(shifted) > 0
+    assert max(shifted) < float("inf")
 
 
 def test_identity():

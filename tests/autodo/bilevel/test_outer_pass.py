@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from autodo.augment import affine
+from autodo.bilevel.last_layer import LastLayer
 from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
 from autodo.config.run import SplitName
@@ -12,7 +13,7 @@ from autodo.data import load, prepare
 from autodo.data.batches import epoch_batches
 from autodo.points.table import PointTable
 from autodo.testing.memory import peak_bytes
-from autodo.testing.oracles import dense_hessian, double_backward, outer_pass_by_autograd, plain_loss
+from autodo.testing.oracles import dense_fisher, dense_hessian, double_backward, outer_pass_by_autograd, plain_loss
 from autodo.training.trainer import Trainer
 
 SETTINGS = {
@@ -24,9 +25,12 @@ SETTINGS = {
 }
 
 
-def training_of(method: str, split: SplitName = "paper", hessian_points: int | None = None) -> Trainer:
+def training_of(
+    method: str, split: SplitName = "paper", hessian_points: int | None = None, **outer: str | float | None
+) -> Trainer:
     """48 train and 12 val points in float64, with random lam."""
     settings = SETTINGS | ({} if hessian_points is None else {"outer.hessian_points": hessian_points})
+    settings |= {f"outer.{key}": value for key, value in outer.items()}
     config = build_run("digits", method, distortion=DistortionConfig(noise_ratio=0.3), split=split, overrides=settings)
     training = Trainer(config, prepare(load(config.dataset), config))
     training.inner.run(0)
@@ -181,6 +185,42 @@ def test_a_pass_reads_few_rows_at_a_time(monkeypatch):
     assert training.outer is not None
     training.outer.outer_pass.run(val, 0.1, torch.Generator().manual_seed(7))
     assert asked == [20, 20, 8, 16, 16, 16], "chunks of weights for the solve, then one step per batch"
+
+
+@pytest.mark.parametrize("val_gradient", ["batch", "full"])
+@pytest.mark.parametrize("solver", ["fisher", "quasi-newton"])
+def test_a_pass_with_another_solver_solves_its_own_equation(solver, val_gradient, monkeypatch):
+    training = training_of("autodo-aws", solver=solver, step=None, damping=0.1, val_gradient=val_gradient)
+    assert training.outer is not None
+    layer = training.outer.outer_pass.last_layer
+    errors = []
+
+    def solve(features, weights, log_targets, count, gradient) -> Tensor:
+        u = LastLayer.solve(layer, features, weights, log_targets, count, gradient)
+        head, targets = training.model.head, log_targets.exp().clamp(min=1e-300)
+
+        def losses(w: Tensor) -> Tensor:
+            return weights * plain_loss("symmetric-kl", features @ w.T + head.bias, targets)
+
+        with torch.enable_grad():
+            weight = head.weight.detach()
+            matrix = (
+                dense_fisher(losses, weight)
+                if solver == "fisher"
+                else dense_hessian(lambda w: losses(w).mean(), weight)
+            )
+        solved = matrix @ u.reshape(-1) + (0.1 + 0.02) * u.reshape(-1)
+        errors.append(float((solved - gradient.reshape(-1)).norm() / gradient.norm()))
+        return u
+
+    monkeypatch.setattr(layer, "solve", solve)
+    before = training.points.table.values.clone()
+    training.outer.outer_pass.run(
+        training.evaluator.evaluate(training.loaders.val), 0.1, torch.Generator().manual_seed(7)
+    )
+    assert len(errors) == {"batch": 3, "full": 1}[val_gradient]
+    assert max(errors) < 0.01, errors
+    assert (training.points.table.values != before).any(1).all()
 
 
 def test_the_gradient_of_the_shared_row_is_a_sum_over_the_batch(monkeypatch):

@@ -166,6 +166,9 @@ def test_parts_have_a_fixed_order():
         (PointsConfig, {"learn": ()}, "at least 1"),
         (OuterConfig, {"solver": "neumann"}, "needs a step"),
         (OuterConfig, {"solver": "exact", "step": 0.1}, "set outer.step=null"),
+        (OuterConfig, {"solver": "fisher"}, "needs a damping above 0, such as outer.damping=0.01"),
+        (OuterConfig, {"solver": "quasi-newton", "iterations": 0}, "'quasi-newton' needs at least 1"),
+        (OuterConfig, {"solver": "neumann", "step": 0.1, "iterations": -1}, "greater than or equal to 0"),
     ],
 )
 def test_contradicting_settings(model, fields, message):
