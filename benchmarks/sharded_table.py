@@ -3,9 +3,9 @@
     python -m benchmarks.sharded_table [--quick] [--workers 64] [--points 1000000000]
 
 A worker keeps the rows of its own points, so the cost of its step is measured on one shard, really allocated. A check
-on fewer points shows that the shards together are the table: every worker steps its rows, one table without workers takes
-the same steps, and all bits must agree, also after another number of workers has read the checkpoint. The bytes that
-cross the network are counted in a real training by several processes.
+on fewer points shows that the shards together are the table: every worker steps its rows, one table without workers
+takes the same steps, and all bits must agree, also after another number of workers has read the checkpoint. The bytes
+that cross the network are counted in a real training by several processes.
 docs/explanation/scaling.md builds on these figures.
 
 Times are this thread's. Parts run in processes of their own.
