@@ -15,7 +15,7 @@ from autodo.errors import ConfigError, StoreError
 from autodo.fit import fit
 from autodo.io.storage import locate
 from autodo.search.algorithms import search_in_process
-from autodo.search.fast_autoaugment import FastAutoAugmentDriver, SubPolicies, Trial, propose, select
+from autodo.search.fast_autoaugment import FastAutoAugmentDriver, PolicyTrial, SubPolicies, propose, select
 from autodo.search.fold_worker import FoldWorker
 from autodo.search.tasks import Task, TaskContext
 
@@ -203,8 +203,8 @@ def step(operation: str, probability: float = 0.5, level: float = 0.5):
     return operation, probability, level
 
 
-def trial(sub_policies: SubPolicies, reward: float) -> Trial:
-    return Trial(sub_policies=sub_policies, reward=reward, seconds=1.0, device="cpu")
+def trial(sub_policies: SubPolicies, reward: float) -> PolicyTrial:
+    return PolicyTrial(sub_policies=sub_policies, reward=reward, seconds=1.0, device="cpu")
 
 
 def test_the_best_trials_are_put_together_without_repeats():
@@ -244,7 +244,7 @@ def test_tpe_finds_better_policies_than_chance(seed):
     def reward(candidate) -> float:
         return sum(level * (operation == "Rotate") for steps in candidate for operation, _, level in steps) / 4
 
-    trials: list[Trial] = []
+    trials: list[PolicyTrial] = []
     while len(trials) < search.trials:
         trials += [trial(candidate, reward(candidate)) for candidate in propose(search, trials, seed)]
     by_chance = 1 / 15 * 1 / 2
