@@ -26,7 +26,7 @@ from autodo.search.tasks import Json, Task, provenance, search_config
 from autodo.seeds import derive
 
 SubPolicies = tuple[SubPolicy, ...]
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class TrainedNetwork(Frozen):
@@ -158,7 +158,7 @@ class FastAutoAugmentDriver:
         try:
             self._file(number).write_text(self._folds[number].progress.model_dump_json())
         except StoreError as error:
-            log.warning("the trials of fold %d were not kept: %s", number, error)
+            logger.warning("the trials of fold %d were not kept: %s", number, error)
 
     def _read(self, number: int) -> FoldProgress:
         """The kept progress of a fold; that of a new fold if there is none, or it is damaged."""
@@ -173,7 +173,7 @@ class FastAutoAugmentDriver:
         except FileNotFoundError:
             return FoldProgress()
         except ValueError as error:
-            log.warning("%s cannot be used, the fold starts again: %s", self._file(number), error)
+            logger.warning("%s cannot be used, the fold starts again: %s", self._file(number), error)
             return FoldProgress()
         return progress
 
