@@ -188,10 +188,10 @@ def measure_sharding(count: int, workers: int) -> tuple[float, int]:
     import tracemalloc
 
     labels = np.random.default_rng(0).integers(CLASSES, size=count)
-    worker, generator = FakeGroup(1, workers), numpy_generator(0, "shards")
+    group, generator = FakeGroup(1, workers), numpy_generator(0, "shards")
     tracemalloc.start()
     begun = time.thread_time()
-    shard_by_class(labels, labels[:0], worker, generator)
+    shard_by_class(labels, labels[:0], group, generator)
     return time.thread_time() - begun, tracemalloc.get_traced_memory()[1]
 
 
@@ -257,8 +257,8 @@ def _through_checkpoint(
         path = Path(folder) / "checkpoint.pt"
         # The file that names the parts is the first worker's, and comes last.
         for rank in reversed(range(len(tables))):
-            worker, positions = FakeGroup(rank, len(tables)), torch.from_numpy(shards[rank])
-            assert checkpoint.save(path, "run", {"epoch": 0}, tables[rank].state_dict(), positions, worker)
+            group, positions = FakeGroup(rank, len(tables)), torch.from_numpy(shards[rank])
+            assert checkpoint.save(path, "run", {"epoch": 0}, tables[rank].state_dict(), positions, group)
         for rank in range(other):
             positions = torch.from_numpy(_shard(labels, rank, other))
             begun = time.thread_time()
@@ -274,12 +274,12 @@ def _shard(labels: Any, rank: int, size: int) -> Any:
 
 
 def _batches(rank: int, workers: int, each: int) -> list[Tensor]:
-    worker, points = FakeGroup(rank, workers), torch.arange(each)
+    group, points = FakeGroup(rank, workers), torch.arange(each)
     return [
         batch.points
         for number in range(PASSES)
         for batch in shuffled_batches(
-            points, workers * each, workers * BATCH, torch_generator(0, "outer", number, rank), worker
+            points, workers * each, workers * BATCH, torch_generator(0, "outer", number, rank), group
         )
     ]
 
