@@ -1,4 +1,4 @@
-"""The toy of the paper's Figure 1: one augmentation policy for all points, or one per point, before a linear classifier.
+"""The toy of the paper's Figure 1: one augmentation policy for all points, or one per point, for a linear classifier.
 
     python -m benchmarks.figure_1 [--out docs/images/figure-1.png]
 
@@ -91,7 +91,7 @@ def learn(toy: Toy, rows: int) -> tuple[Tensor, Tensor]:
             matvec = hessian_matvec(CrossEntropy, logits, features, ones, targets, damping=DECAY)
             u = exact(matvec, validation_gradient(val @ weight.T, val, toy.val_labels))
         optimizer.zero_grad()
-        implicit_objective(CrossEntropy, logits, features, ones, targets, u).backward()  # type: ignore[no-untyped-call]
+        implicit_objective(CrossEntropy, logits, features, ones, targets, u).backward()
         optimizer.step()
     return lam.detach(), fit_classifier(toy.augmented(lam.detach()), labels, weight)
 
@@ -106,25 +106,23 @@ def panel(ax: Axes, toy: Toy, title: str, augmented: Tensor | None, weight: Tens
     shown = [("test", toy.test, toy.test_labels, "#c0392b", "-"), ("train", toy.train, toy.labels, "#2c5f9e", "-")]
     if augmented is not None:
         shown.append(("augmented", augmented, toy.labels.repeat_interleave(COPIES), "#2c5f9e", "--"))
-    ax.scatter(*toy.train.T, s=3, color="#2c5f9e", alpha=0.5, linewidths=0)
+    ax.scatter(toy.train[:, 0], toy.train[:, 1], s=3, color="#2c5f9e", alpha=0.5, linewidths=0)
     for name, points, labels, colour, line in shown:
         for label in range(2):
             mine = points[labels == label]
-            width, height = (4 * mine.std(0)).tolist()
+            (x, y), (width, height) = mine.mean(0).tolist(), (4 * mine.std(0)).tolist()
             ax.add_patch(
                 Ellipse(
-                    mine.mean(0).tolist(), width, height, fill=False, edgecolor=colour, linestyle=line, linewidth=1.3,
+                    (x, y), width, height, fill=False, edgecolor=colour, linestyle=line, linewidth=1.3,
                     label=name if label == 0 else None,
                 )
             )  # fmt: skip
-    for boundary, colour, name in ((best, "#c0392b", "best boundary"), (weight, "black", "learned boundary")):
+    for boundary, colour, name in ((best, "#c0392b", "boundary fitted to test"), (weight, "black", "learned boundary")):
         a, b, c = (boundary[1] - boundary[0]).tolist()
-        x = np.linspace(-4, 4, 2)
-        ax.plot(
-            x, -(a * x + c) / b, color=colour, linewidth=1.2, label=name, linestyle=":" if colour != "black" else "-"
-        )
-    for label, (x_centre, y_centre) in enumerate(CENTRES):
-        ax.text(x_centre, y_centre, NAMES[label], fontsize=13, ha="center", va="center", weight="bold")
+        line = "-" if boundary is weight else ":"
+        ax.plot((-4, 4), ((4 * a - c) / b, (-4 * a - c) / b), color=colour, linewidth=1.2, label=name, linestyle=line)
+    for digit, (x, y) in zip(NAMES, CENTRES, strict=True):
+        ax.text(x, y, digit, fontsize=13, ha="center", va="center", weight="bold")
     ax.set(xlim=(-3.6, 2.6), ylim=(-2.2, 2.2), aspect="equal", xticks=[], yticks=[])
     ax.set_title(title, fontsize=9)
 

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.__main__ import BENCHMARKS, ON_DEVICE, measured
 from benchmarks.neumann_scale import cut_classes
 from benchmarks.sharded_table import BATCH, measure_network, measure_whole
+from benchmarks.solvers import measure as measure_solvers
 from benchmarks.table import ROWS, Row, markdown, number, read_rows, record_rows
 
 RECORD = "from benchmarks.table import Row, record_rows; record_rows(Row('a step', {value}, 'ms', at_most=2.0)); {then}"
@@ -101,3 +102,12 @@ def test_classes_are_cut_into_equal_parts() -> None:
         cut = cut_classes(images, labels, parts)
         assert (cut // parts == labels).all()
         assert (np.bincount(cut) == 200 // parts).all()
+
+
+def test_the_solvers_of_the_outer_problem_compare_as_the_docs_say() -> None:
+    gradient = {name: cosine for name, (_, cosine, _) in measure_solvers(0).items()}
+    assert gradient["exact"] == pytest.approx(1)
+    assert gradient["neumann, T = 5, step 0.01"] == pytest.approx(gradient["identity"], abs=0.01)
+    assert gradient["identity"] < gradient["equation 7"] < gradient["fisher, damping 0.01"] < 0.95
+    assert gradient["conjugate-gradient, 20 steps"] > 0.99
+    assert gradient["quasi-newton, 20 pairs"] > 0.99

@@ -130,8 +130,8 @@ SOLVERS: dict[SolverName, Callable[[OuterConfig], Solver]] = {
     "exact": lambda config: exact,
 }
 CURVATURES: dict[SolverName, Curvature] = {"conjugate-gradient": "gauss-newton", "fisher": "fisher"}
-"""Matrix that a solver gets in place of the Hessian. Conjugate gradients need a positive definite one, and the Hessian of
-the symmetric KL can be indefinite."""
+"""Matrix that a solver gets in place of the Hessian. Conjugate gradients need a positive definite one, and the Hessian
+of the symmetric KL can be indefinite."""
 
 
 def build_solver(config: OuterConfig, size: int) -> Solver:
