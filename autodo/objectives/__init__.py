@@ -6,6 +6,7 @@ from typing import Any
 from autodo.objectives.base import Objective, ObjectiveContext, TrainStep
 from autodo.objectives.early_learning import EarlyLearning
 from autodo.objectives.imbalance import ClassBalanced, LogitAdjustment, Margins
+from autodo.objectives.learned_labels import JointOptimization, Pencil
 from autodo.objectives.meta import LearnedReweighting, MetaWeightNet
 from autodo.objectives.mixing import CutMix, Mixup
 from autodo.objectives.plain import LabelSmoothing, Plain
@@ -22,6 +23,8 @@ OBJECTIVES: dict[str, Callable[[Any, ObjectiveContext], Objective]] = {
     "gce": GeneralisedCrossEntropy,
     "elr": EarlyLearning,
     "sop": SparseNoise,
+    "pencil": Pencil,
+    "joint-optimization": JointOptimization,
     "meta-weight-net": MetaWeightNet,
     "l2rw": LearnedReweighting,
 }
