@@ -11,7 +11,7 @@ PAPER_EPOCHS = 320  # of a run in both papers (section 4)
 MIN_MEAN = 1e-8  # smallest mean prediction of a class, so that its logarithm and its gradient are finite
 
 
-class Pencil(Objective):
+class PencilLoss(Objective):
     """Label distributions y = softmax(z), with z a parameter of each point that starts at K onehot(observed label).
 
     Stage 1 trains theta with the cross-entropy of the observed labels. In stage 2, theta and z descend `pencil_losses`
@@ -45,7 +45,7 @@ class Pencil(Objective):
         return {"label_logits": self.label_logits}
 
 
-class JointOptimization(Objective):
+class JointOptimizationLoss(Objective):
     """Soft labels y that are the mean of a point's own predictions in recent epochs; observed labels at first.
 
     In step 1 theta descends the cross-entropy of y, plus alpha KL(class shares || mean of p over the batch) and beta

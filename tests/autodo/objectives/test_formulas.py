@@ -16,7 +16,7 @@ from autodo.objectives import OBJECTIVES
 from autodo.objectives.early_learning import early_learning_losses
 from autodo.objectives.imbalance import effective_number_weights, label_aware_margins, with_margins
 from autodo.objectives.robust import generalised_cross_entropies
-from tests.autodo.objectives.problem import CLASSES, network_of, objective_of, probabilities, setting_of, step_of
+from tests.autodo.objectives.problem import CLASSES, context_of, network_of, objective_of, probabilities, step_of
 
 
 def losses_of(method: str, step, network, **options) -> list[float]:
@@ -81,7 +81,7 @@ def test_effective_numbers():
 @pytest.mark.parametrize("split", ["paper", "union"])
 def test_class_balanced(oracle, split):
     options = {"overrides": {"objective.oracle": oracle}, "split": split}
-    data = setting_of("class-balanced", **options).data
+    data = context_of("class-balanced", **options).data
     labels = data.train.clean_labels if oracle else data.train.labels
     counts = counts_of(np.concatenate([labels, data.val.labels]) if split == "union" else labels)
     inverse = [(1 - 0.9999) / (1 - 0.9999**n) for n in counts]
@@ -92,16 +92,16 @@ def test_class_balanced(oracle, split):
 
 
 def test_observed_and_clean_counts_differ_and_val_only_counts_val():
-    setting = setting_of("class-balanced")
-    observed, clean = (setting.class_counts(oracle=oracle).tolist() for oracle in (False, True))
-    assert observed == counts_of(setting.data.train.labels)
-    assert clean == counts_of(setting.data.train.clean_labels) != observed
-    val = setting_of("val-only+class-balanced")
+    context = context_of("class-balanced")
+    observed, clean = (context.class_counts(oracle=oracle).tolist() for oracle in (False, True))
+    assert observed == counts_of(context.data.train.labels)
+    assert clean == counts_of(context.data.train.clean_labels) != observed
+    val = context_of("val-only+class-balanced")
     assert val.class_counts(oracle=False).tolist() == counts_of(val.data.val.labels)
 
 
 def test_logit_adjustment():
-    counts = counts_of(setting_of("logit-adjustment").data.train.labels)
+    counts = counts_of(context_of("logit-adjustment").data.train.labels)
     network, step = network_of(), step_of()
     p = probabilities(network, step.pixels)
     # exp(f + log share) is proportional to p * share.
@@ -121,7 +121,7 @@ def test_ldam_drw(epoch, reweighted):
     step = step_of(40, epoch=epoch)
     encoder, head = network
     features, rows = encoder(step.pixels).detach().numpy(), head.weight.detach().numpy()
-    counts = counts_of(setting_of("ldam-drw").data.train.labels)
+    counts = counts_of(context_of("ldam-drw").data.train.labels)
     margins = [0.5 * (min(counts) / n) ** 0.25 for n in counts]
     inverse = [(1 - 0.9999) / (1 - 0.9999**n) for n in counts]
     mean_weight = sum(n * w for n, w in zip(counts, inverse, strict=True)) / sum(counts)
@@ -255,7 +255,7 @@ def entropy(p: torch.Tensor) -> torch.Tensor:
 def test_pencil_follows_its_equations_in_each_stage():
     """Compare losses, the gradient of theta and the learned labels with autograd through the batch's mean loss."""
     network, objective = network_of(), with_stages("pencil", alpha=0.3, beta=0.7, lr_labels=2, scale=2)
-    expected = 2 * F.one_hot(torch.from_numpy(setting_of("pencil").data.train.labels), CLASSES).double()
+    expected = 2 * F.one_hot(torch.from_numpy(context_of("pencil").data.train.labels), CLASSES).double()
     assert torch.equal(objective.label_logits, expected)
     for epoch in (1, 2, 5, 6, 9):
         step = step_of(first=5, seed=epoch, epoch=epoch)
@@ -297,7 +297,7 @@ def test_pencil_corrects_a_label_that_contradicts_a_sure_prediction():
 def test_joint_optimization_follows_its_equations_in_each_stage():
     """Compare with a list of all predictions of a point, over 8 epochs with a window of 3."""
     objective = with_stages("joint-optimization", alpha=0.9, beta=0.4, window=0.3)
-    counts = counts_of(setting_of("joint-optimization").data.train.labels)
+    counts = counts_of(context_of("joint-optimization").data.train.labels)
     past, labels = [], step_of().labels
     for epoch in range(8):
         network, step = network_of(epoch), step_of(first=5, seed=epoch, epoch=epoch)._replace(labels=labels)
@@ -340,4 +340,4 @@ def test_joint_optimization_takes_the_mean_prediction_over_all_workers():
 @pytest.mark.parametrize("method", ["pencil", "joint-optimization"])
 def test_labels_are_learned_before_they_are_kept(method):
     with pytest.raises(ConfigError, match=r"objective.*label_start \(0\.7\) must be below last_start \(0\.625\)"):
-        setting_of(method, overrides={"objective.label_start": 0.7})
+        context_of(method, overrides={"objective.label_start": 0.7})
