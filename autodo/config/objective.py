@@ -1,8 +1,8 @@
 """Settings of the train losses for imbalance and label noise, and of the last phase on val."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from autodo.config.validation import Count, Frozen, Share
 
@@ -20,6 +20,14 @@ class _Objective(Frozen):
         """Whether a step takes forward-mode derivatives of the network."""
         return False
 
+    @property
+    def lr_stages(self) -> tuple[float, float] | None:
+        """Share of the epochs after which the last stage starts, and the factor of the learning rate until then.
+
+        None for methods that follow the learning rate of the run.
+        """
+        return None
+
 
 class _UsesValGradient(_Objective):
     @property
@@ -30,6 +38,25 @@ class _UsesValGradient(_Objective):
 class _UsesClassCounts(_Objective):
     oracle: bool = False
     """Count the clean labels, which no user has, instead of the observed ones; for study."""
+
+
+class _LearnsLabels(_Objective):
+    label_start: Share = 70 / 320
+    """Share of the epochs after which labels are learned: 70 of 320 in both papers (section 4)."""
+    last_start: Share = 200 / 320
+    """Share of the epochs after which labels are kept: 200 of 320 in both papers (section 4)."""
+    early_lr: PositiveFloat
+    """Learning rate before the last stage, as a factor of `training.lr`, which is that of the last stage."""
+
+    @property
+    def lr_stages(self) -> tuple[float, float] | None:
+        return self.last_start, self.early_lr
+
+    @model_validator(mode="after")
+    def _stages_follow_each_other(self) -> Self:
+        if self.label_start >= self.last_start:
+            raise ValueError(f"label_start ({self.label_start}) must be below last_start ({self.last_start})")
+        return self
 
 
 class LabelSmoothing(_Objective):
@@ -112,6 +139,36 @@ class SOP(_Objective):
     """Standard deviation of the initial u and v."""
 
 
+class Pencil(_LearnsLabels):
+    """Label distributions as parameters, which descend the train loss by backpropagation (Yi and Wu, 2019)."""
+
+    kind: Literal["pencil"] = "pencil"
+    # Section 4, CIFAR-10 with 30% symmetric noise: learning rates 0.03 and 0.2, alpha 0.1, beta 0.8, lambda 300.
+    early_lr: PositiveFloat = 0.15
+    alpha: NonNegativeFloat = 0.1
+    """Factor of the compatibility loss, the cross-entropy of the observed label and the learned one."""
+    beta: NonNegativeFloat = 0.8
+    """Factor of the entropy of the predictions."""
+    lr_labels: PositiveFloat = 300.0
+    """Learning rate of the labels, lambda in the paper, for 320 epochs; shorter runs multiply it by 320/epochs."""
+    scale: PositiveFloat = 10.0
+    """Initial logit of the observed label, K in the paper (section 3)."""
+
+
+class JointOptimization(_UsesClassCounts, _LearnsLabels):
+    """Soft labels that are mean predictions of recent epochs, then a new training with them (Tanaka et al., 2018)."""
+
+    kind: Literal["joint-optimization"] = "joint-optimization"
+    # Section 4, CIFAR-10 with symmetric noise: learning rates 0.08 (70% noise) and 0.2, alpha 1.2, beta 0.8.
+    early_lr: PositiveFloat = 0.4
+    alpha: NonNegativeFloat = 1.2
+    """Factor of the divergence between the class shares and the mean prediction."""
+    beta: NonNegativeFloat = 0.8
+    """Factor of the entropy of the predictions."""
+    window: Share = 10 / 320
+    """Share of the epochs whose predictions are averaged, at least one epoch: 10 of 320 (section 4)."""
+
+
 class MetaWeightNet(_UsesValGradient):
     """A small network that maps the loss of a point to its weight, learned from val (Shu et al., 2019)."""
 
@@ -129,7 +186,19 @@ class L2RW(_UsesValGradient):
 
 
 ObjectiveConfig = Annotated[
-    LabelSmoothing | Mixup | CutMix | ClassBalanced | LDAM | LogitAdjustment | GCE | ELR | SOP | MetaWeightNet | L2RW,
+    LabelSmoothing
+    | Mixup
+    | CutMix
+    | ClassBalanced
+    | LDAM
+    | LogitAdjustment
+    | GCE
+    | ELR
+    | SOP
+    | Pencil
+    | JointOptimization
+    | MetaWeightNet
+    | L2RW,
     Field(discriminator="kind"),
 ]
 

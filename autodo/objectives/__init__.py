@@ -6,6 +6,7 @@ from typing import Any
 from autodo.objectives.base import Objective, ObjectiveContext, TrainStep
 from autodo.objectives.early_learning import EarlyLearningLoss
 from autodo.objectives.imbalance import ClassBalancedLoss, LogitAdjustmentLoss, MarginLoss
+from autodo.objectives.learned_labels import JointOptimizationLoss, PencilLoss
 from autodo.objectives.meta import LearnedReweightingLoss, MetaWeightNetLoss
 from autodo.objectives.mixing import CutMixLoss, MixupLoss
 from autodo.objectives.plain import LabelSmoothingLoss, PlainLoss
@@ -22,6 +23,8 @@ OBJECTIVES: dict[str, Callable[[Any, ObjectiveContext], Objective]] = {
     "gce": GeneralisedCrossEntropy,
     "elr": EarlyLearningLoss,
     "sop": SparseNoiseLoss,
+    "pencil": PencilLoss,
+    "joint-optimization": JointOptimizationLoss,
     "meta-weight-net": MetaWeightNetLoss,
     "l2rw": LearnedReweightingLoss,
 }

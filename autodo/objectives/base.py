@@ -89,6 +89,10 @@ class Objective:
         """
         raise NotImplementedError
 
+    def restarts_network(self, epoch: int) -> bool:
+        """Whether the epoch begins with the initial weights of the run."""
+        return False
+
     def rows(self) -> dict[str, Tensor]:
         """State with a row for each point on this process."""
         return {}

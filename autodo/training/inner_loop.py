@@ -44,6 +44,8 @@ class InnerLoop:
         if interrupted is not None:
             done, started = interrupted.step, started - interrupted.seconds
             interrupted.restore(generator, loss_sum, group)
+        elif self.objective.restarts_network(epoch):
+            model.restart(context)
         model.network.train()
         left = batches[done:]
         images_of_batches = self.train.images.batches([batch.points for batch in left], context.crops("inner", epoch))

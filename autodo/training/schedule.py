@@ -10,7 +10,12 @@ WARMUP_SHARE = 1 / 5
 
 def inner_factor(config: RunConfig, progress: float) -> float:
     """Learning-rate factor of the inner loop after `progress` epochs, a fraction within an epoch."""
-    return learning_rate_factor(progress, config.finetune_start, config.training.warmup_epochs)
+    epochs, warmup_epochs = config.finetune_start, config.training.warmup_epochs
+    stages = None if config.objective is None else config.objective.lr_stages
+    if stages is None:
+        return learning_rate_factor(progress, epochs, warmup_epochs)
+    share, early = stages
+    return staged_factor(progress, start=round(share * epochs), epochs=epochs, warmup_epochs=warmup_epochs, early=early)
 
 
 def outer_factor(config: RunConfig, epoch: int) -> float:
@@ -36,6 +41,20 @@ def learning_rate_factor(progress: float, epochs: int, warmup_epochs: float) -> 
     if progress < warmup_epochs:
         return progress / warmup_epochs
     return (1 + math.cos(math.pi * (progress - warmup_epochs) / (epochs - warmup_epochs))) / 2
+
+
+def staged_factor(progress: float, *, start: int, epochs: int, warmup_epochs: float, early: float) -> float:
+    """Linear warm-up from 0 to `early`, which stays until `start`; then 1, 1/10 and 1/100 for a third of the rest each.
+
+    Args:
+        progress: epochs that have passed, in (0, epochs]; the step that ends an epoch belongs to it.
+        start: first epoch of the last stage.
+    Reference: Tanaka et al. 2018 and Yi and Wu 2019, section 4, whose stages have no warm-up.
+    """
+    if progress <= start:
+        return early * min(1.0, progress / warmup_epochs if warmup_epochs else 1.0)
+    third = math.ceil(3 * (progress - start) / (epochs - start))
+    return 10.0 ** (1 - third)
 
 
 def restarted_factor(epoch: int, *, start: int, epochs: int, warmup_epochs: int, every: int = 1) -> float:

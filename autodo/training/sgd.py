@@ -28,6 +28,10 @@ class SGD:
             "momentum": momentum, "weight_decay": weight_decay, "nesterov": momentum > 0
         }  # fmt: skip
 
+    def reset(self) -> None:
+        """Discards the momenta."""
+        self._momenta = [None] * len(self._parameters)
+
     def zero_grad(self) -> None:
         """Discards the gradients."""
         for parameter in self._parameters:

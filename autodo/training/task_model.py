@@ -51,6 +51,12 @@ class TaskModel:
             weight_decay=config.training.weight_decay,
         )
 
+    def restart(self, context: RunContext) -> None:
+        """Return to the initial weights, with an optimizer that has no momentum yet."""
+        for module, initial in zip((self.encoder, self.head), initial_model(context, context.device), strict=True):
+            module.load_state_dict(initial.state_dict())
+        self.optimizer.reset()
+
 
 def initial_model(context: RunContext, device: torch.device) -> tuple[Encoder, nn.Linear]:
     """Encoder and head with the initial weights of the run's seed."""

@@ -44,7 +44,10 @@ FULL_BATCH = {
     "augmentation.flip": False,
     "augmentation.erase_probability": 0,
 }
-OBJECTIVES_WITHOUT_CHANCE = ["class-balanced", "ldam-drw", "elr", "sop", "finetune-head-on-val", "val-only"]
+OBJECTIVES_WITHOUT_CHANCE = [
+    *("class-balanced", "ldam-drw", "elr", "sop", "pencil", "joint-optimization"),
+    *("finetune-head-on-val", "val-only"),
+]
 
 
 def config_of(method: str, overrides: dict, split: str = "paper") -> RunConfig:
@@ -172,6 +175,8 @@ LIKE_ONE = [
     ("ldam-drw", "union"),
     ("sop", "paper"),
     ("elr", "union"),
+    ("pencil", "paper"),
+    ("joint-optimization", "union"),
     ("finetune-head-on-val", "paper"),
     ("val-only", "paper"),
 ]
@@ -235,7 +240,9 @@ def check_thumbnails(points: pd.DataFrame, config: RunConfig) -> None:
             assert (np.asarray(picture) == original[points["index"][row]][0]).all()
 
 
-@pytest.mark.parametrize("method", ["autodo-shared", "autodo-aws", "autodo-exact-aws", "sop"])
+@pytest.mark.parametrize(
+    "method", ["autodo-shared", "autodo-aws", "autodo-exact-aws", "sop", "pencil", "joint-optimization"]
+)
 def test_an_interrupted_run_of_two_workers_resumes_bit_for_bit(pool, method, tmp_path):
     config = config_of(method, SHORT, "union")
     whole = pool.each(2, jobs.run, config)

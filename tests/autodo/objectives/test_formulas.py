@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from autodo.config.objective import ObjectiveConfig
+from autodo.errors import ConfigError
 from autodo.losses import LOSSES
 from autodo.models.cosine_head import CosineHead
 from autodo.objectives import OBJECTIVES
@@ -229,3 +230,114 @@ def test_sop_learns_the_noise_of_a_wrong_label():
     assert objective.v[0].square().round(decimals=2).tolist() == [0, 0, 0, 1, 0, 0, 0, 0, 0, 0]
     assert objective.u[1].abs() < 1e-3
     assert objective.v[1].abs().max() < 1e-3
+
+
+def with_stages(method: str, **settings):
+    """Objective of a run of 10 epochs, whose stages begin at epochs 0, 2 and 6, with tables in float64."""
+    overrides = {f"objective.{name}": value for name, value in settings.items()}
+    objective = objective_of(method, overrides=overrides)
+    for name, table in objective.rows().items():
+        setattr(objective, name, table.double())
+    assert (objective.label_start, objective.last_start) == (2, 6)
+    return objective
+
+
+def gradients(losses: torch.Tensor, network: nn.Module) -> torch.Tensor:
+    """Gradient of the mean loss in all parameters, flat."""
+    found = torch.autograd.grad(losses.mean(), list(network.parameters()), retain_graph=True)
+    return torch.cat([gradient.flatten() for gradient in found])
+
+
+def entropy(p: torch.Tensor) -> torch.Tensor:
+    return -sum(value * value.log() for value in p)
+
+
+def test_pencil_follows_its_equations_in_each_stage():
+    """Compare losses, the gradient of theta and the learned labels with autograd through the batch's mean loss."""
+    network, objective = network_of(), with_stages("pencil", alpha=0.3, beta=0.7, lr_labels=2, scale=2)
+    expected = 2 * F.one_hot(torch.from_numpy(context_of("pencil").data.train.labels), CLASSES).double()
+    assert torch.equal(objective.label_logits, expected)
+    for epoch in (1, 2, 5, 6, 9):
+        step = step_of(first=5, seed=epoch, epoch=epoch)
+        rows = expected[5:17].clone().requires_grad_()
+        p, y = network(step.pixels).softmax(1), rows.softmax(1)
+        written = []
+        for i, label in enumerate(step.labels.tolist()):
+            loss = sum(p[i, c] * (p[i, c] / y[i, c]).log() for c in range(CLASSES)) / CLASSES
+            if 2 <= epoch < 6:
+                loss = loss - 0.3 * y[i, label].log() + 0.7 / CLASSES * entropy(p[i])
+            written.append(-p[i, label].log() if epoch < 2 else loss)
+        mean = torch.stack(written).mean()
+        losses = objective.losses(network, step)
+        torch.testing.assert_close(losses, torch.stack(written))
+        torch.testing.assert_close(gradients(losses, network), gradients(mean, network))
+        if 2 <= epoch < 6:
+            (slope,) = torch.autograd.grad(mean, rows)
+            expected[5:17] -= 2 * 320 / 10 * slope
+        torch.testing.assert_close(objective.label_logits, expected)
+
+
+def test_pencil_corrects_a_label_that_contradicts_a_sure_prediction():
+    """Where alpha is small, y moves from the observed label to the prediction; a label that agrees stays."""
+    objective = with_stages("pencil", alpha=0.01)
+    step = step_of(2, epoch=3)._replace(labels=torch.tensor([0, 3]), size=128)
+    objective.label_logits[:2] = 10 * F.one_hot(step.labels, CLASSES)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES)).double()
+    with torch.no_grad():
+        network[1].weight.zero_()
+        network[1].bias.copy_(8 * F.one_hot(torch.tensor(3), CLASSES))
+    for _ in range(20):
+        objective.losses(network, step)
+    y = objective.label_logits[:2].softmax(1)
+    assert y.argmax(1).tolist() == [3, 3]
+    assert y[0, 3] > 0.85
+    assert y[1, 3] > 0.95
+
+
+def test_joint_optimization_follows_its_equations_in_each_stage():
+    """Compare with a list of all predictions of a point, over 8 epochs with a window of 3."""
+    objective = with_stages("joint-optimization", alpha=0.9, beta=0.4, window=0.3)
+    counts = counts_of(context_of("joint-optimization").data.train.labels)
+    past, labels = [], step_of().labels
+    for epoch in range(8):
+        network, step = network_of(epoch), step_of(first=5, seed=epoch, epoch=epoch)._replace(labels=labels)
+        p = network(step.pixels).softmax(1)
+        seen = past[:6][-3:]
+        targets = F.one_hot(labels, CLASSES).double() if epoch < 2 else torch.stack(seen).mean(0)
+        written = -(targets * p.log()).sum() / 12
+        if epoch < 6:
+            shares = [n / sum(counts) for n in counts]
+            written = written + 0.4 * sum(entropy(row) for row in p) / 12
+            written = written + 0.9 * sum(q * (q / p[:, c].mean()).log() for c, q in enumerate(shares))
+        losses = objective.losses(network, step)
+        assert losses.mean().item() == pytest.approx(written.item(), rel=1e-6)
+        torch.testing.assert_close(gradients(losses, network), gradients(written, network), rtol=1e-5, atol=1e-9)
+        past.append(p.detach())
+    assert [epoch for epoch in range(10) if objective.restarts_network(epoch)] == [6]
+
+
+def test_joint_optimization_takes_the_mean_prediction_over_all_workers():
+    """Two shards, with the sum over both, have the losses and the gradient of the whole batch."""
+    whole, step = objective_of("joint-optimization"), step_of()
+    flat, bias = nn.Flatten(), nn.Linear(64, CLASSES).double()  # no batch norm, so that shards are independent
+    network = nn.Sequential(flat, bias)
+    losses = whole.losses(network, step)
+
+    class Summed:
+        def all_reduce(self, tensor):
+            return network(step.pixels).softmax(1).sum(0).detach()
+
+    parts = []
+    for shard in (slice(0, 12, 2), slice(1, 12, 2)):
+        one = objective_of("joint-optimization")
+        one.group = Summed()
+        fields = {name: getattr(step, name)[shard] for name in ("points", "pixels", "labels")}
+        parts.append(one.losses(network, step._replace(**fields)))
+    torch.testing.assert_close(torch.cat(parts).sum(), losses.sum())
+    torch.testing.assert_close(gradients(torch.cat(parts), network), gradients(losses, network))
+
+
+@pytest.mark.parametrize("method", ["pencil", "joint-optimization"])
+def test_labels_are_learned_before_they_are_kept(method):
+    with pytest.raises(ConfigError, match=r"objective.*label_start \(0\.7\) must be below last_start \(0\.625\)"):
+        context_of(method, overrides={"objective.label_start": 0.7})

@@ -72,6 +72,9 @@ CUTS = [
     ("autodo-shared", 2 * STEPS + 7, 2, 6),
     ("elr", STEPS + 5, 1, 3),
     ("sop", STEPS + 5, 1, 3),
+    ("pencil", STEPS + 5, 1, 3),
+    ("joint-optimization", STEPS + 5, 1, 3),
+    ("joint-optimization", 2 * STEPS + 5, 2, 3),  # after it began anew
     ("meta-weight-net", STEPS + 5, 1, 3),
     ("mixup", STEPS + 5, 1, 3),
     ("randaugment", STEPS + 5, 1, 3),

@@ -162,6 +162,8 @@ METHODS = [
     "ldam-drw",
     "elr",
     "sop",
+    "pencil",
+    "joint-optimization",
     "meta-weight-net",
     "finetune-head-on-val",
 ]

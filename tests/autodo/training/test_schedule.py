@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from autodo.training.schedule import learning_rate_factor, restarted_factor
+from autodo.config.recipes import build_run
+from autodo.training.schedule import inner_factor, learning_rate_factor, restarted_factor, staged_factor
 
 
 def test_linear_warm_up_then_cosine():
@@ -39,3 +40,13 @@ def test_a_pass_for_several_epochs_has_the_factor_in_their_middle():
     assert passes == [learning_rate_factor(middle, 15, 1) for middle in (1, 3, 5, 7, 9, 11, 13)]
     # The last pass stands for the two epochs that are left, not for four.
     assert restarted_factor(18, every=4, **options) == learning_rate_factor(14, 15, 1) > 0
+
+
+def test_a_staged_schedule_is_that_of_the_papers():
+    """Tanaka et al. and Yi and Wu: constant for 200 epochs, then another rate, divided by 10 after 40 and 80 of 120."""
+    stages = {"start": 200, "epochs": 320, "early": 0.4}
+    ends = {0.5: 0.4, 200: 0.4, 200.01: 1, 240: 1, 240.01: 0.1, 280: 0.1, 280.01: 0.01, 320: 0.01}
+    assert [staged_factor(end, warmup_epochs=0, **stages) for end in ends] == pytest.approx([*ends.values()])
+    assert staged_factor(1, warmup_epochs=4, **stages) == pytest.approx(0.1)
+    config = build_run("digits", "joint-optimization", overrides={"training.epochs": 32, "training.warmup_epochs": 1})
+    assert [inner_factor(config, end) for end in (0.5, 20, 20.5, 32)] == pytest.approx([0.2, 0.4, 1, 0.01])
