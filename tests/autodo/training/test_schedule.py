@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from autodo.training.schedule import learning_rate_factor, restarted_factor
+from autodo.training.schedule import learning_rate_factor, published_factor, restarted_factor
 
 
 def test_linear_warm_up_then_cosine():
@@ -39,3 +39,23 @@ def test_a_pass_for_several_epochs_has_the_factor_in_their_middle():
     assert passes == [learning_rate_factor(middle, 15, 1) for middle in (1, 3, 5, 7, 9, 11, 13)]
     # The last pass stands for the two epochs that are left, not for four.
     assert restarted_factor(18, every=4, **options) == learning_rate_factor(14, 15, 1) > 0
+
+
+def test_the_published_schedule_is_a_cosine_with_another_beginning():
+    assert published_factor(0, 200, 5) == 0.1
+    assert published_factor(2.5, 200, 5) == pytest.approx(0.55)
+    assert published_factor(0, 200, 0) == 1
+    for progress in (5, 60, 120, 199.5):
+        cosine = math.cos(math.pi * progress / 400) ** 2
+        assert published_factor(progress, 200, 5) == pytest.approx(0.001 + 0.999 * cosine)
+    assert published_factor(200, 200, 5) == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize(
+    # Sums of the factors of all passes of the published code.
+    ("start", "total"),
+    [(10, 93), (50, 73), (100, 48), (150, 23), (190, 3.7)],
+)
+def test_the_published_outer_schedule_restarts(start, total):
+    options = {"start": start, "epochs": 200, "warmup_epochs": 5, "schedule": "published"}
+    assert sum(restarted_factor(epoch, **options) for epoch in range(start, 200)) == pytest.approx(total, rel=0.02)

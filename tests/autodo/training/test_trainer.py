@@ -97,6 +97,15 @@ def test_every_method_moves_everything_that_it_learns(method):
     assert (training.points.table.values != lam).any(0).all(), "every column"
 
 
+def test_points_that_do_not_fill_a_batch_are_left_out_of_both_loops():
+    overrides = {"outer.start_share": 0.0, "outer.batch_size": 50, "dataset.subsample": 500}
+    training = start(short_run("autodo-published-aw", overrides=overrides))
+    row = next(iter(training))
+    total, size = len(training.loaders.train.images), training.config.training.batch_size
+    assert round(row["images_per_second"] * row["inner_seconds"]) == total // size * size < total
+    assert int((training.points.table.last_touched > 0).sum()) == total // 50 * 50 < total
+
+
 FAMILIES = ["autodo-aws", "autodo-exact-aws", "autodo-shared", "randaugment"]
 
 
