@@ -71,8 +71,8 @@ def batch_sizes(total: int, batch_size: int, *, drop_last: bool = False) -> list
     """Sizes of ceil(total / batch_size) batches that differ by at most one.
 
     Args:
-        drop_last: full batches only, with fewer than `batch_size` points left over; a single batch of all points if they
-            do not fill one.
+        drop_last: full batches only, with fewer than `batch_size` points left over; if the points do not fill a batch,
+            one batch of all of them.
     """
     if drop_last:
         return [min(batch_size, total)] * max(1, total // batch_size)
