@@ -1,4 +1,4 @@
-"""What lies outside an image: zeros, or the nearest pixel of the image (`augmentation.border`)."""
+"""Borders of an image: zeros, or the nearest pixel of the image (`augmentation.border`)."""
 
 import torch
 from torch import Tensor

@@ -92,8 +92,8 @@ class TrainingConfig(Frozen):
     `warmup_epochs` are replaced by a linear warm-up from lr/10 to lr."""
     last_batch: Literal["even", "drop"] = "even"
     """`even`: batches whose sizes differ by at most one. `drop` (the published code): batches of exactly `batch_size`;
-    the remaining points of each epoch, other ones each time, are left out of it, in both loops and in the val batches of
-    an outer pass. Points that do not fill a batch are one batch."""
+    the remaining points of each epoch, other ones each time, are left out of it, in both loops and in val batches of
+    outer passes. Points that do not fill a batch are one batch."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Precision of the encoder in training, evaluation and outer passes. With `bf16`, weights, statistics, features,
     losses and lambda stay float32."""
