@@ -29,7 +29,7 @@ from autodo.testing import pil_policy
 from autodo.training.trainer import Trainer
 
 FACTOR = 4
-Warp = Callable[[Tensor, Tensor], Tensor]
+Warp = Callable[..., Tensor]
 
 
 def sampled(images: Tensor, magnitude: Tensor, mode: str) -> Tensor:
@@ -39,13 +39,13 @@ def sampled(images: Tensor, magnitude: Tensor, mode: str) -> Tensor:
     return F.grid_sample(images, grid, mode=mode, padding_mode="zeros", align_corners=False)
 
 
-def bicubic(images: Tensor, magnitude: Tensor) -> Tensor:
-    """Shape: as `sampled`."""
+def bicubic(images: Tensor, magnitude: Tensor, border: str = "zeros") -> Tensor:
+    """Shape: as `sampled`; zeros move in."""
     return sampled(images, magnitude, "bicubic").clamp(0, 1)
 
 
-def upscaled(images: Tensor, magnitude: Tensor) -> Tensor:
-    """Four times as large, warped, and back. Shape: as `sampled`."""
+def upscaled(images: Tensor, magnitude: Tensor, border: str = "zeros") -> Tensor:
+    """Four times as large, warped, and back; zeros move in. Shape: as `sampled`."""
     large = F.interpolate(images, scale_factor=FACTOR, mode="bilinear", align_corners=False)
     return F.avg_pool2d(sampled(large, magnitude, "bilinear"), FACTOR)
 

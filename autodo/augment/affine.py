@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from autodo.augment.borders import PADDING_MODES
 from autodo.config.bilevel import WarpName
+from autodo.config.run import BorderName
 
 # Operation -> largest standard deviation of its magnitude, in order of a row's columns.
 # Angles in radians, translations in shares of the side, scales as logarithms, shears as slopes.
@@ -29,8 +31,6 @@ WARP_OPERATIONS = {
     "shear-y": 0.3,
 }
 COLUMNS = 2 * len(WARP_OPERATIONS)
-# Temperature of the relaxed gate, whose derivative the straight-through estimator uses (ours; not in the paper).
-GATE_TEMPERATURE = 0.5
 
 
 class WarpNoise(NamedTuple):
@@ -72,37 +72,40 @@ def draw_noise(batch: int, generator: torch.Generator, dtype: torch.dtype = torc
     return WarpNoise(normal, torch.logit(uniform, eps=eps))
 
 
-def magnitudes(lam: Tensor, noise: WarpNoise) -> Tensor:
+def magnitudes(lam: Tensor, noise: WarpNoise, temperature: float = 0.5) -> Tensor:
     """Gated magnitude of each operation; exactly 0 where the gate is closed.
 
     The gate is open (1) if its logit plus logistic noise is positive: a Bernoulli draw of probability sigmoid(logit).
     Its derivative is that of the relaxed gate sigmoid((logit + noise) / temperature) (straight-through).
 
+    Args:
+        temperature: of the relaxed gate; it does not change the magnitudes, only their derivative.
     Shape:
         lam [B, 14] -> [B, 7].
     """
-    relaxed = torch.sigmoid((lam[:, len(WARP_OPERATIONS) :] + noise.logistic) / GATE_TEMPERATURE)
+    relaxed = torch.sigmoid((lam[:, len(WARP_OPERATIONS) :] + noise.logistic) / temperature)
     hard = (relaxed > 0.5).to(relaxed.dtype)
     gate = hard + relaxed - relaxed.detach()
     return gate * magnitude_deviation(lam) * noise.normal
 
 
-def warp(images: Tensor, magnitude: Tensor) -> Tensor:
+def warp(images: Tensor, magnitude: Tensor, border: BorderName = "zeros") -> Tensor:
     """Warps images about their centre by translate(rotate(shear(scale(x)))), as one bilinear sampling.
 
     A point at pixel offset v from the centre moves to R Sx Sy S v + t: counter-clockwise rotation by an angle in
     radians, slopes of shear, scale factors exp(magnitude) (the paper's 1 + m to first order, and always positive),
-    then a translation in shares of the side, x to the right and y down. Zeros move in.
+    then a translation in shares of the side, x to the right and y down. What moves in is zeros or the nearest
+    pixel of the image, by `border`.
 
     Shape:
         images [B, C, H, W] float, magnitude [B, 7] -> [B, C, H, W].
     """
     height, width = images.shape[-2:]
     grid = sampling_grid(sampling_maps(magnitude, height, width), height, width)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode=PADDING_MODES[border], align_corners=False)
 
 
-def warp_with_kornia(images: Tensor, magnitude: Tensor) -> Tensor:
+def warp_with_kornia(images: Tensor, magnitude: Tensor, border: BorderName = "zeros") -> Tensor:
     """The same warp, composed of kornia's matrices and sampled by kornia's `warp_affine`.
 
     kornia works in pixels, where the first one's centre is (0, 0). It turns counter-clockwise by degrees and shears by
@@ -134,10 +137,11 @@ def warp_with_kornia(images: Tensor, magnitude: Tensor) -> Tensor:
         @ get_shear_matrix2d(middle, sy=-torch.atan(shear_y))
         @ convert_affinematrix_to_homography(enlarge)
     )
-    return warp_affine(images, matrix[:, :2], (height, width), padding_mode="zeros", align_corners=False)
+    padding_mode = PADDING_MODES[border]
+    return warp_affine(images, matrix[:, :2], (height, width), padding_mode=padding_mode, align_corners=False)
 
 
-WARPS: dict[WarpName, Callable[[Tensor, Tensor], Tensor]] = {"fused": warp, "kornia": warp_with_kornia}
+WARPS: dict[WarpName, Callable[[Tensor, Tensor, BorderName], Tensor]] = {"fused": warp, "kornia": warp_with_kornia}
 """Implementations of the warp, by the setting `points.warp`."""
 
 

@@ -7,26 +7,29 @@ from autodo.augment import colour, geometry
 from autodo.augment.geometry import counting
 from autodo.augment.operations import BLENDING, MOVING, NAMES, OPERATIONS, affine_coefficients, to_float, to_levels
 from autodo.augment.policies import Draws
+from autodo.config.run import BorderName
 
 
-def apply_draws(images: Tensor, draws: Draws) -> Tensor:
+def apply_draws(images: Tensor, draws: Draws, border: BorderName = "zeros") -> Tensor:
     """Applies to each image its operations, grouped by operation at each step.
 
     Computed on whole levels 0..255, as PIL does; uint8 images save the conversion. Images on a GPU may have draws in
     host memory; then the host need not wait for the GPU.
 
+    Args:
+        border: what geometric operations move in: zeros, as PIL does, or the nearest pixel of the image.
     Shape:
         images [B, C, H, W] uint8, or float in [0, 1], C = 1 or 3 -> the same.
     """
     if images.dtype != torch.uint8:
-        return to_float(apply_draws(to_levels(images), draws), images.dtype)
+        return to_float(apply_draws(to_levels(images), draws, border), images.dtype)
     # No derivatives are needed, and the many small calls are a tenth faster if torch does not prepare for them.
     with torch.inference_mode():
-        images, place = _apply_sorted(images, draws)
+        images, place = _apply_sorted(images, draws, border)
     return images.index_select(0, place)
 
 
-def _apply_sorted(images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+def _apply_sorted(images: Tensor, draws: Draws, border: BorderName) -> tuple[Tensor, Tensor]:
     """The images after their operations in another order, and the position of each image of the batch in it."""
     # Each step has the batch sorted by operation, so that groups are slices.
     operation, order = draws.operation.T.contiguous().sort(1)
@@ -43,7 +46,7 @@ def _apply_sorted(images: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
     )
     for step, move in enumerate(moves):
         images = images.index_select(0, move)
-        _one_step(images, starts[step], operation[step], value[step], centre[step])
+        _one_step(images, starts[step], operation[step], value[step], centre[step], border)
     return images, place[-1]
 
 
@@ -52,7 +55,9 @@ def _sent(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor if tensor.device == device else tensor.pin_memory().to(device, non_blocking=True)
 
 
-def _one_step(images: Tensor, starts: list[int], operation: Tensor, value: Tensor, centre: Tensor) -> None:
+def _one_step(
+    images: Tensor, starts: list[int], operation: Tensor, value: Tensor, centre: Tensor, border: BorderName
+) -> None:
     """Applies one operation to each image, in place.
 
     Shape:
@@ -64,7 +69,7 @@ def _one_step(images: Tensor, starts: list[int], operation: Tensor, value: Tenso
     if moved.stop > moved.start:
         affine = affine_coefficients(MOVING, *images.shape[-2:], images.device)
         affine = affine.index_select(0, operation[moved] - MOVING.start)
-        geometry.sample(images[moved], geometry.matrices(affine, value[moved]))
+        geometry.sample(images[moved], geometry.matrices(affine, value[moved]), border)
     first, end = starts[BLENDING.start], starts[BLENDING.stop]
     if end > first:
         bases = [

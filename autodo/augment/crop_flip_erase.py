@@ -4,12 +4,21 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from autodo.augment.borders import pad
+from autodo.config.run import BorderName
+
+SMALLEST_ERASED = 0.02
+"""Smallest share of an image that is erased."""
 
 
-def crop_and_flip(images: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Shifts each image by up to `padding` pixels (zeros move in) and, if `flip`, mirrors it with probability 1/2.
+def crop_and_flip(
+    images: Tensor, padding: int, flip: bool, generator: torch.Generator, border: BorderName = "zeros"
+) -> Tensor:
+    """Shifts each image by up to `padding` pixels and, if `flip`, mirrors it with probability 1/2.
 
+    Args:
+        border: pixels that move in: zeros, or the nearest pixel of the image.
     Shape:
         images [B, C, H, W] of any dtype -> the same.
     """
@@ -23,7 +32,7 @@ def crop_and_flip(images: Tensor, padding: int, flip: bool, generator: torch.Gen
         mirrored = torch.rand(batch, 1, generator=generator, device=device) < 0.5
         columns = torch.where(mirrored, width - 1 - columns, columns)
     columns = left + columns
-    padded = F.pad(images, (padding, padding, padding, padding))
+    padded = pad(images, padding, border)
     plane = padded.shape[-2] * padded.shape[-1]
     first = torch.arange(0, padded.numel(), channels * plane, device=device)[:, None, None]
     position = (first + rows[:, :, None] * padded.shape[-1] + columns[:, None, :]).int().view(-1)
@@ -39,7 +48,7 @@ def erase(
     images: Tensor,
     probability: float,
     generator: torch.Generator,
-    area: tuple[float, float] = (0.02, 0.4),
+    area: tuple[float, float] = (SMALLEST_ERASED, 0.4),
     aspect: tuple[float, float] = (0.3, 1 / 0.3),
 ) -> Tensor:
     """Sets a random rectangle of each image to zero, with the given probability.

@@ -1,7 +1,8 @@
 """Geometric operations: each is an affine map from an output pixel to the position that it is read from.
 
 A row [a, b, c, d, e, f] of `matrix` sends the centre (x, y) of an output pixel to (a x + b y + c, d x + e y + f) in the
-source; pixel (0, 0) covers [0, 1) x [0, 1), y points down, and zeros move in. This is PIL's `Image.transform(AFFINE)`.
+source; pixel (0, 0) covers [0, 1) x [0, 1), y points down, and zeros move in unless `sample` is given another border.
+This is PIL's `Image.transform(AFFINE)`.
 """
 
 import functools
@@ -11,6 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from autodo.augment.borders import pad
+from autodo.config.run import BorderName
 
 FIXED_POINT_BITS = 16  # PIL's nearest sampling computes in 16.16 fixed point
 
@@ -68,9 +72,11 @@ def matrices(affine: Tensor, value: Tensor) -> Tensor:
     return (parts[:, None] @ affine)[:, 0]
 
 
-def sample(images: Tensor, matrix: Tensor) -> None:
-    """Reads each pixel from the one that its centre falls into, in place; equal to PIL bit for bit.
+def sample(images: Tensor, matrix: Tensor, border: BorderName = "zeros") -> None:
+    """Reads each pixel from the one that its centre falls into, in place; with zeros equal to PIL bit for bit.
 
+    Args:
+        border: what pixels outside are: zeros, or the nearest pixel of the image.
     Shape:
         images [b, C, H, W] of any dtype, matrix [b, 6].
     """
@@ -81,8 +87,8 @@ def sample(images: Tensor, matrix: Tensor) -> None:
     y = counting(height, torch.int32, images.device)[:, None]
     source = ((start + per_y * y) + per_x * x).bitwise_right_shift_(FIXED_POINT_BITS)
     column, row = source[0].clamp_(-1, width), source[1].clamp_(-1, height)
-    # Positions outside are read from a border of zeros.
-    padded = F.pad(images, (1, 1, 1, 1))
+    # Positions outside are read from a border around the image.
+    padded = pad(images, 1, border)
     plane = (height + 2) * (width + 2)
     size = channels * plane
     first = torch.arange(width + 3, width + 3 + batch * size, size, dtype=torch.int32, device=images.device)

@@ -45,6 +45,8 @@ PAPER: MagnitudeRanges = {
     "TranslateX": MagnitudeRange(0, 0.45, mirror=0),
     "TranslateY": MagnitudeRange(0, 0.45, mirror=0),
 }
+# As in its published code: levels of Color and Sharpness are those of `operations`, so that 0.5 does nothing.
+FROM_A_TENTH: MagnitudeRanges = {name: PUBLISHED[name] if PAPER[name] == _FACTOR else PAPER[name] for name in PAPER}
 # Those that move no pixel, for runs whose affine part is learned.
 COLOUR: MagnitudeRanges = {name: PAPER[name] for name in PAPER if OPERATIONS[name].matrix is None}
 

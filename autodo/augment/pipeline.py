@@ -7,7 +7,7 @@ from torch import Tensor
 
 from autodo.augment import affine
 from autodo.augment.apply_draws import apply_draws
-from autodo.augment.crop_flip_erase import crop_and_flip, erase
+from autodo.augment.crop_flip_erase import SMALLEST_ERASED, crop_and_flip, erase
 from autodo.augment.policies import Policy
 from autodo.config.bilevel import WarpName
 from autodo.config.run import AugmentationConfig
@@ -17,10 +17,13 @@ from autodo.seeds import host_generator
 class Pipeline:
     """Crop and flip, a policy's operations, the per-point affine warp, normalisation, erasing; on the images' device.
 
+    `AugmentationConfig.order` may put the operations first and the warp last.
+
     Args:
         mean, std: of each channel over the train images, in [0, 1]. Shape: [C].
         policy: None for standard augmentation only; may be replaced between epochs.
         warp: implementation of the per-point warp; a key of `affine.WARPS`.
+        gate_temperature: see `affine.magnitudes`.
     """
 
     def __init__(
@@ -30,10 +33,12 @@ class Pipeline:
         std: Tensor,
         policy: Policy | None = None,
         warp: WarpName = "fused",
+        gate_temperature: float = 0.5,
     ) -> None:
         self.config = config
         self.policy = policy
-        self._warp = affine.WARPS[warp]
+        self._warp_function = affine.WARPS[warp]
+        self._gate_temperature = gate_temperature
         self.mean = mean.view(1, -1, 1, 1)
         self.std = std.view(1, -1, 1, 1)
 
@@ -43,22 +48,38 @@ class Pipeline:
         Shape:
             images [B, C, H, W] uint8, lam [B, 14] (`affine`) -> [B, C, H, W] float.
         """
-        config = self.config
-        images = crop_and_flip(images, config.crop_padding, config.flip, generator)
-        if self.policy is not None:
-            images = apply_draws(images, self.policy.draw(len(images), host_generator(generator)))
-        pixels = self._to_float(images)
-        if lam is not None:
-            noise = affine.draw_noise(len(images), generator, lam.dtype)
-            pixels = self._warp(pixels, affine.magnitudes(lam, noise))
-        pixels = pixels.sub_(self.mean).div_(self.std)
-        if config.erase_probability:
-            pixels = erase(pixels, config.erase_probability, generator)
-        return pixels
+        if self.config.order == "warp-last":
+            images = self._crop_and_flip(self._apply_policy(images, generator), generator)
+            return self._warp(self._erase(self.test_view(images), generator), generator, lam)
+        images = self._apply_policy(self._crop_and_flip(images, generator), generator)
+        pixels = self._warp(self._to_float(images), generator, lam)
+        return self._erase(pixels.sub_(self.mean).div_(self.std), generator)
 
     def test_view(self, images: Tensor) -> Tensor:
         """The images, normalised. Shape: [B, C, H, W] uint8 -> float."""
         return self._to_float(images).sub_(self.mean).div_(self.std)
+
+    def _crop_and_flip(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        config = self.config
+        return crop_and_flip(images, config.crop_padding, config.flip, generator, config.border)
+
+    def _apply_policy(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        if self.policy is None:
+            return images
+        return apply_draws(images, self.policy.draw(len(images), host_generator(generator)), self.config.border)
+
+    def _warp(self, pixels: Tensor, generator: torch.Generator, lam: Tensor | None) -> Tensor:
+        if lam is None:
+            return pixels
+        noise = affine.draw_noise(len(pixels), generator, lam.dtype)
+        magnitudes = affine.magnitudes(lam, noise, self._gate_temperature)
+        return self._warp_function(pixels, magnitudes, self.config.border)
+
+    def _erase(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        config = self.config
+        if not config.erase_probability:
+            return pixels
+        return erase(pixels, config.erase_probability, generator, (SMALLEST_ERASED, config.erase_area))
 
     def _to_float(self, images: Tensor) -> Tensor:
         return images.to(self.mean.dtype).div_(255)

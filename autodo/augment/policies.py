@@ -10,6 +10,7 @@ from torch import Tensor
 from autodo.augment.magnitude_ranges import (
     AUTOAUGMENT,
     COLOUR,
+    FROM_A_TENTH,
     ORIGINAL,
     PAPER,
     PUBLISHED,
@@ -19,7 +20,7 @@ from autodo.augment.magnitude_ranges import (
 )
 from autodo.augment.operations import NAMES
 from autodo.augment.policy_file import PolicyFile, ScheduleStage
-from autodo.config.policy import OperationSet, PolicyConfig
+from autodo.config.policy import Factors, OperationSet, PolicyConfig
 
 IDENTITY = NAMES.index("Identity")
 Steps = Sequence[tuple[str, float, float]]
@@ -231,7 +232,15 @@ class UniformAugmentPolicy(Policy):
         )
 
 
-_OPERATION_SETS: dict[OperationSet, MagnitudeRanges] = {"paper": PAPER, "original": ORIGINAL}
+_FACTORS: dict[Factors, MagnitudeRanges] = {"around-1": PAPER, "from-0.1": FROM_A_TENTH}
+
+
+def _ranges(operations: OperationSet, factors: Factors) -> MagnitudeRanges:
+    return ORIGINAL if operations == "original" else _FACTORS[factors]
+
+
+def _colour_ranges(factors: Factors) -> MagnitudeRanges:
+    return {name: _FACTORS[factors][name] for name in COLOUR}
 
 
 def _from_data(found: PolicyFile | None) -> Policy:
@@ -240,8 +249,8 @@ def _from_data(found: PolicyFile | None) -> Policy:
 
 
 _BUILDERS: Mapping[str, Callable[[Any, PolicyFile | None], Policy]] = {
-    "randaugment": lambda c, _: RandAugmentPolicy(_OPERATION_SETS[c.operations], c.draws, c.magnitude, c.fixed),
-    "colour": lambda c, _: RandAugmentPolicy(COLOUR, c.draws, c.magnitude, fixed=False),
+    "randaugment": lambda c, _: RandAugmentPolicy(_ranges(c.operations, c.factors), c.draws, c.magnitude, c.fixed),
+    "colour": lambda c, _: RandAugmentPolicy(_colour_ranges(c.factors), c.draws, c.magnitude, fixed=False),
     "autoaugment": lambda c, _: autoaugment(c.table),
     "trivialaugment": lambda c, _: TrivialAugmentPolicy(),
     "uniformaugment": lambda c, _: UniformAugmentPolicy(c.draws),

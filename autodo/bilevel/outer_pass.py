@@ -32,6 +32,7 @@ class OuterPass:
         totals: number of points and of learnable points on all processes; None: as given.
         weight_decay: weight decay of the inner problem, which is part of the Hessian.
         batch_size: size of the batches on all processes together.
+        drop_last: leave the points of an incomplete batch out of a pass.
     Raises:
         ConfigError: if the solver does not support a problem of this size.
     """
@@ -49,6 +50,7 @@ class OuterPass:
         learnable: int,
         weight_decay: float,
         batch_size: int,
+        drop_last: bool = False,
         totals: tuple[int, int] | None = None,
         group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
@@ -60,6 +62,7 @@ class OuterPass:
         self.images = images
         self.learnable = learnable
         self.batch_size = batch_size
+        self.drop_last = drop_last
         self.total, self.total_learnable = totals or (len(images), learnable)
         self.group = group
         self._watch: TrackSteps = untracked
@@ -99,10 +102,10 @@ class OuterPass:
         """Pass of the paper: each step has a val batch and a solve with the Hessian of the train batch."""
         val_points = torch.arange(len(val.labels), device=self.points.labels.device)
         val_batches: list[Batch] = []
-        batches = shuffled_batches(self._points(), self.total, self.batch_size, generator, self.group)
+        batches = self._shuffled(self._points(), self.total, generator)
         for batch, images in self._with_images(batches, crops, for_update=True):
             if not val_batches:
-                val_batches = list(shuffled_batches(val_points, val.total, self.batch_size, generator, self.group))
+                val_batches = list(self._shuffled(val_points, val.total, generator))
             chosen, size = val_batches.pop()
             batch_val = val.logits[chosen], val.features[chosen], val.labels[chosen]
             gradient = validation_gradient(*batch_val, count=size, group=self.group)
@@ -133,7 +136,7 @@ class OuterPass:
             (points, self.total) if self.points.shared else (points[: self.learnable], self.total_learnable)
         )
         if self.points.learns_augmentation:
-            batches = shuffled_batches(learnable, total, self.batch_size, generator, self.group)
+            batches = self._shuffled(learnable, total, generator)
             for batch, images in self._with_images(batches, crops, for_update=True):
                 rows = self._leaf(batch.points)
                 view = self.points.view(batch.points, rows)
@@ -181,6 +184,9 @@ class OuterPass:
         return self._watch(
             zip(self.points.prefetch(batches, for_update=for_update), reading, strict=True), total=len(batches)
         )
+
+    def _shuffled(self, points: Tensor, total: int, generator: torch.Generator) -> Iterator[Batch]:
+        return shuffled_batches(points, total, self.batch_size, generator, self.group, drop_last=self.drop_last)
 
     def _points(self) -> Tensor:
         return torch.arange(len(self.images), device=self.points.labels.device)

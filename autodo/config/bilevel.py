@@ -32,6 +32,8 @@ class PointsConfig(Frozen):
     """Smoothing of the initial soft labels; 0.1 in the paper, 0.05 in its published code."""
     gate_probability: Share = 0.25
     """Initial probability of each augmentation operation; 0.25 in the paper, 0.2 in its published code."""
+    gate_temperature: PositiveFloat = 0.5
+    """Temperature of the relaxed gate, which gives its derivative; 1 in the published code, not stated in the paper."""
     warp: WarpName = "fused"
     """Implementation of the learned augmentation: `fused` (one matrix product and one sampling) or `kornia`
     (kornia.geometry, slower). They agree up to rounding errors."""
@@ -81,6 +83,9 @@ class OuterConfig(Frozen):
     neumann_scale: Literal["sum", "step"] = "step"
     """`sum`: u is the sum of the terms of the Neumann series, as in the published code. `step`: the sum times `step`,
     which tends to H^-1 v. Always `step` for other solvers, which ignore it."""
+    batch_size: Count | None = None
+    """Size of the train and val batches of an outer pass; None: `training.batch_size`. The published code has 128 for
+    ImageNet."""
     damping: NonNegativeFloat = 0.0
     """Added to the diagonal of the Hessian, in addition to the weight decay of the inner problem."""
     val_gradient: Literal["batch", "full"] = "batch"

@@ -24,6 +24,10 @@ class DatasetConfig(Frozen):
     """Path or URI of a directory of class folders, or of a CSV of path,label; only for `folder`."""
     image_size: Count | None = None
     """Side in pixels to which images are resized; only for `folder` and `imagenet`."""
+    resize: Count | None = None
+    """Length in pixels to which the shorter side of a streamed image is resized before the centre crop of `image_size`,
+    in evaluation and, without `augmentation.resized_crop`, in training; None: `image_size`. The published code has 256
+    for ImageNet."""
     stream: bool = False
     """Read the images of a `folder` from their files during training instead of loading them into memory; `imagenet`
     always does."""
@@ -57,6 +61,13 @@ class DatasetConfig(Frozen):
         elif (self.image_size is not None) != (self.name in ALWAYS_STREAMED):
             problem = f"is for 'folder' and 'imagenet', not for {self.name!r}" if self.image_size else "is required"
             raise ValueError(f"image_size {problem}: the side in pixels to which images are resized")
+        if self.resize is not None and not self.streams:
+            raise ValueError(
+                f"resize ({self.resize}) needs streamed images, and {self.name!r} is not streamed "
+                "(dataset.stream=true streams a 'folder')"
+            )
+        if self.resize is not None and self.image_size is not None and self.resize < self.image_size:
+            raise ValueError(f"resize ({self.resize}) must not be below image_size ({self.image_size})")
         return self
 
     @property

@@ -13,16 +13,19 @@ Importing this module imports nothing.
 from typing import Any
 
 ADDED: dict[str, Any] = {
-    "dataset": {"stream": False, "damaged_limit": 0.001},
+    "dataset": {"stream": False, "damaged_limit": 0.001, "resize": None},
     "distortion": {"minority": "class"},
-    "augmentation": {"resized_crop": None},
+    "augmentation": {"resized_crop": None, "order": "erase-last", "border": "zeros", "erase_area": 0.4},
     "policy": None,
     "objective": None,
     "finetune": None,
-    "method": {"images": "train"},
-    "outer": {"hessian_points": None, "every": 1, "schedule": "shared", "neumann_scale": "step", "eps": 1e-8},
-    "points": {"precision": "fp32", "square_average": "element", "warp": "fused"},
-    "training": {"precision": "fp32", "compile": False},
+    "method": {"images": "train", "undistorted_loss": None},
+    "outer": {
+        **{"hessian_points": None, "every": 1, "schedule": "shared", "neumann_scale": "step", "eps": 1e-8},
+        "batch_size": None,
+    },
+    "points": {"precision": "fp32", "square_average": "element", "warp": "fused", "gate_temperature": 0.5},
+    "training": {"precision": "fp32", "compile": False, "schedule": "to-zero", "last_batch": "even"},
 }
 """Value before the setting existed, by section and key."""
 
@@ -31,6 +34,13 @@ PAPER: dict[str, Any] = {
     "outer": {"schedule": "restart", "neumann_scale": "sum"},
 }
 """Value in the paper, or in its published code where the text is silent, if it differs from `ADDED`."""
+
+METHOD_KEYS: dict[str, set[str]] = {
+    "augmentation": {"order", "border", "erase_area"},
+    "training": {"schedule", "last_batch"},
+}
+"""Settings outside a method's sections that a preset may choose; they belong to the method, not to the recipe that a
+comparison holds fixed."""
 
 PROTOCOL = 2
 """Version of today's defaults and presets; a store's grid records the version it was launched under."""

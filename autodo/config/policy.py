@@ -11,6 +11,10 @@ Implementation = Annotated[Literal["own", "kornia"], Field(exclude_if=lambda giv
 """Implementation of the differentiable operations of a search. The presets have `kornia`; `own` is that of earlier
 searches, whose ids stay valid. They agree to half a level of 255."""
 
+Factors = Annotated[Literal["around-1", "from-0.1"], Field(exclude_if=lambda given: given == "around-1")]
+"""Factors of Color and Sharpness at a level in [0, 1]; 1 is the unchanged image. `around-1` (the paper): 1 + 0.9 level
+or 1 - 0.9 level. `from-0.1` (the published code): 0.1 + 1.8 level."""
+
 
 class RandAugment(Frozen):
     """Operations drawn uniformly with replacement, with one magnitude scale for all (Cubuk et al., 2020)."""
@@ -24,6 +28,13 @@ class RandAugment(Frozen):
     """M, in thirtieths of the range of an operation."""
     fixed: bool = False
     """True: every magnitude is M/30 (the original). False: it is U(0, 1) M/30 (AutoDO's appendix)."""
+    factors: Factors = "around-1"
+
+    @model_validator(mode="after")
+    def _factors_are_of_the_paper(self) -> "RandAugment":
+        if self.operations == "original" and self.factors != "around-1":
+            raise ValueError(f"factors {self.factors!r} needs operations 'paper', not 'original'")
+        return self
 
 
 class Colour(Frozen):
@@ -32,6 +43,7 @@ class Colour(Frozen):
     kind: Literal["colour"] = "colour"
     draws: Count
     magnitude: Annotated[float, Field(ge=0, le=30)]
+    factors: Factors = "around-1"
 
 
 class AutoAugment(Frozen):

@@ -12,12 +12,14 @@ from pydantic_core import from_json
 
 from autodo.config.bilevel import LossName, OuterConfig, PointsConfig
 from autodo.config.dataset import DatasetConfig, DistortionConfig, plain_number
-from autodo.config.defaults import with_added, without_added
+from autodo.config.defaults import METHOD_KEYS, with_added, without_added
 from autodo.config.objective import FinetuneConfig, InnerImages, ObjectiveConfig
 from autodo.config.policy import PolicyConfig, SearchedPolicy
 from autodo.config.validation import Count, Frozen
 
 SplitName = Literal["paper", "union", "test-as-val"]
+ScheduleName = Literal["to-zero", "published"]
+BorderName = Literal["zeros", "edge"]
 
 
 class MethodConfig(Frozen):
@@ -26,6 +28,9 @@ class MethodConfig(Frozen):
     name: str
     loss: LossName = "cross-entropy"
     """Loss between prediction and per-point target; for methods that learn lambda."""
+    undistorted_loss: LossName | None = None
+    """Loss if the distortion is 1-0.0; None: `loss`. The published code has the symmetric KL only for distorted data,
+    and otherwise `kl`."""
     images: InnerImages = "train"
     """Images of the inner problem; `train+val` means the union split, whatever `split` is."""
 
@@ -44,13 +49,21 @@ class ModelConfig(Frozen):
 class AugmentationConfig(Frozen):
     """Standard augmentation: crop, flip, erase."""
 
+    order: Literal["erase-last", "warp-last"] = "erase-last"
+    """`erase-last`: crop, flip, policy, learned warp, normalise, erase. `warp-last` (the published code): policy, crop,
+    flip, normalise, erase, learned warp."""
+    border: BorderName = "zeros"
+    """Pixels that move in from outside in crops, operations of policies and the learned warp: `zeros`, or `edge`, the
+    nearest pixel of the image (the published code). The differentiable operations of a search always move in zeros."""
     resized_crop: tuple[float, float] | None = None
     """Smallest and largest share of the image area that a random crop of a streamed image takes before resizing; None:
     the centre crop of evaluation."""
     crop_padding: NonNegativeInt = 4
-    """Zero pixels added on each side before a random crop back to the original size."""
+    """Pixels added on each side, by `border`, before a random crop back to the original size."""
     flip: bool = True
     erase_probability: Annotated[float, Field(ge=0, le=1)] = 0.5
+    erase_area: Annotated[float, Field(gt=0.02, le=1)] = 0.4
+    """Largest share of the image that is erased; the smallest is 0.02. The published code has 0.33."""
 
     @field_validator("resized_crop", mode="before")
     @classmethod
@@ -73,6 +86,14 @@ class TrainingConfig(Frozen):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: NonNegativeFloat = 1e-4
     warmup_epochs: NonNegativeInt = 5
+    schedule: ScheduleName = "to-zero"
+    """Schedule of the learning rate; also of the outer one. `to-zero`: linear warm-up from 0, then half a cosine to 0
+    over the remaining epochs. `published` (the published code): half a cosine to lr/1000 over all epochs, whose first
+    `warmup_epochs` are replaced by a linear warm-up from lr/10 to lr."""
+    last_batch: Literal["even", "drop"] = "even"
+    """`even`: batches whose sizes differ by at most one. `drop` (the published code): batches of exactly `batch_size`;
+    the remaining points of each epoch, other ones each time, are left out of it, in both loops and in val batches of
+    outer passes. Points that do not fill a batch are one batch."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Precision of the encoder in training, evaluation and outer passes. With `bf16`, weights, statistics, features,
     losses and lambda stay float32."""
@@ -134,8 +155,10 @@ class RunConfig(Frozen):
         if (self.points is None) != (self.outer is None):
             raise ValueError("points and outer must be set together: a method that learns lambda needs both")
         soft = self.points is not None and "soft-label" in self.points.learn
-        if self.method.loss != "cross-entropy" and not soft:
-            raise ValueError(f"method.loss {self.method.loss!r} needs 'soft-label' in points.learn")
+        for key in ("loss", "undistorted_loss"):
+            loss = getattr(self.method, key)
+            if loss not in ("cross-entropy", None) and not soft:
+                raise ValueError(f"method.{key} {loss!r} needs 'soft-label' in points.learn")
         if self.points is not None:
             for name in ("objective", "finetune"):
                 if getattr(self, name) is not None:
@@ -157,6 +180,12 @@ class RunConfig(Frozen):
                 f"training.warmup_epochs ({self.training.warmup_epochs}) must be below that"
             )
         return self
+
+    @property
+    def loss(self) -> LossName:
+        """Loss between prediction and per-point target, which may depend on the distortion."""
+        undistorted = self.distortion.imbalance_ratio == 1 and self.distortion.noise_ratio == 0
+        return self.method.undistorted_loss or self.method.loss if undistorted else self.method.loss
 
     @property
     def cosine_scale(self) -> float | None:
@@ -214,12 +243,13 @@ class RunConfig(Frozen):
     @property
     def recipe_id(self) -> str:
         """Hash of everything a fair comparison holds fixed: all but distortion, split, method and seed."""
-        return fingerprint(self, exclude={"split", "distortion", "seed", *_METHOD_SECTIONS})
+        others = dict.fromkeys(("split", "distortion", "seed", *_METHOD_SECTIONS), True)
+        return fingerprint(self, exclude={**others, **METHOD_KEYS})
 
     @property
     def variant_id(self) -> str:
         """Hash of the settings of the method, which distinguishes it from the same method with overrides."""
-        return fingerprint(self, include=_METHOD_SECTIONS)
+        return fingerprint(self, include={**dict.fromkeys(_METHOD_SECTIONS, True), **METHOD_KEYS})
 
     @property
     def identity(self) -> dict[str, str | int | float]:
@@ -241,5 +271,7 @@ class RunConfig(Frozen):
 def fingerprint(config: BaseModel, **fields: Any) -> str:
     """First 8 hex digits of the SHA-256 of the canonical JSON (sorted keys, no spaces)."""
     content = without_added(config.model_dump(mode="json", **fields))
+    # Of a section only settings that came later may be included; it is left out if they have their earlier values.
+    content = {section: value for section, value in content.items() if value != {}}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:8]

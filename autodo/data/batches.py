@@ -36,17 +36,25 @@ def epoch_batches(points: Tensor, batch_size: int, generator: torch.Generator) -
 
 
 def shuffled_batches(
-    points: Tensor, total: int, batch_size: int, generator: torch.Generator, group: ProcessGroup
+    points: Tensor,
+    total: int,
+    batch_size: int,
+    generator: torch.Generator,
+    group: ProcessGroup,
+    *,
+    drop_last: bool = False,
 ) -> Iterator[Batch]:
     """`epoch_batches` over all processes: each shuffles its own points and splits them into its parts of the batches.
 
     Args:
         total: number of points over all processes.
+        drop_last: see `batch_sizes`.
     Shape:
         points [n] int64: this process's shard of `total` points.
     """
     order = points[torch.randperm(len(points), generator=generator, device=generator.device)]
-    return _parts(order, even_sizes(total, batch_size), group)
+    sizes = batch_sizes(total, batch_size, drop_last=drop_last)
+    return _parts(order[: group.shard_size(sum(sizes))], sizes, group)
 
 
 def ordered_batches(points: Tensor, total: int, batch_size: int, group: ProcessGroup) -> Iterator[Batch]:
@@ -59,8 +67,15 @@ def ordered_batches(points: Tensor, total: int, batch_size: int, group: ProcessG
     return _parts(points, [batch_size] * full + [rest] * (rest > 0), group)
 
 
-def even_sizes(total: int, batch_size: int) -> list[int]:
-    """Sizes of ceil(total / batch_size) batches that differ by at most one."""
+def batch_sizes(total: int, batch_size: int, *, drop_last: bool = False) -> list[int]:
+    """Sizes of ceil(total / batch_size) batches that differ by at most one.
+
+    Args:
+        drop_last: full batches only, with fewer than `batch_size` points left over; if the points do not fill a batch,
+            one batch of all of them.
+    """
+    if drop_last:
+        return [min(batch_size, total)] * max(1, total // batch_size)
     count = math.ceil(total / batch_size)
     return [total // count + (step < total % count) for step in range(count)]
 

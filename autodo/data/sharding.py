@@ -1,11 +1,11 @@
 """Shards: the points that each process trains on, and whose hyperparameters it keeps, for the whole run."""
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 
 from autodo.config.run import RunConfig
+from autodo.data.batches import batch_sizes
 from autodo.data.images.image_set import Images, Integers
 from autodo.data.prepare import DataSplits
 from autodo.distributed.process_group import ProcessGroup
@@ -55,8 +55,9 @@ def training_shard(data: DataSplits, config: RunConfig, group: ProcessGroup) -> 
     train = data.train.labels if config.trains_on_train else data.train.labels[:0]
     trusted = data.val.labels if config.trains_on_val else data.val.labels[:0]
     train_total, total = len(train), len(train) + len(trusted)
+    drop_last = config.training.last_batch == "drop"
     for what, count in (("train points", train_total or total), ("points", total)):
-        smallest = count // math.ceil(count / config.training.batch_size)
+        smallest = min(batch_sizes(count, config.training.batch_size, drop_last=drop_last))
         _check(group, smallest, f"a batch has {smallest} of the {count} {what}; raise training.batch_size")
     for what, images in (("val", data.val), ("test", data.test)):
         _check(group, len(images), f"there are {len(images)} {what} images")

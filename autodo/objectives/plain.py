@@ -11,7 +11,7 @@ class PlainLoss(Objective):
     """w_i loss(q_i, p_i): inner loss of AutoDO; w = 1 and q is the observed label unless lam is learned."""
 
     def __init__(self, context: ObjectiveContext) -> None:
-        self.loss = LOSSES[context.config.method.loss]
+        self.loss = LOSSES[context.config.loss]
 
     def losses(self, network: nn.Module, step: TrainStep) -> Tensor:
         log_p = network(step.pixels).log_softmax(1)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autodo.augment.crop_flip_erase import crop_and_flip, erase
+from autodo.augment.crop_flip_erase import SMALLEST_ERASED, crop_and_flip, erase
 from autodo.augment.pipeline import Pipeline, channel_statistics
 from autodo.config.run import RunConfig
 from autodo.data.images.image_set import ArrayImages, Integers, Pixels
@@ -50,14 +50,17 @@ class SearchData:
 
     def cropped(self, points: Tensor, generator: torch.Generator) -> Tensor:
         """Images cropped and flipped, ready for operations. Shape: points [B] -> [B, C, H, W] float in [0, 1]."""
-        padding, flip = self._augmentation.crop_padding, self._augmentation.flip
-        return crop_and_flip(self.images[points], padding, flip, generator).float() / 255
+        config = self._augmentation
+        cropped = crop_and_flip(self.images[points], config.crop_padding, config.flip, generator, config.border)
+        return cropped.float() / 255
 
     def train_view(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """Network inputs of images after their operations: normalised, then erased. Shape: as given."""
         normalised = (pixels - self._pipeline.mean) / self._pipeline.std
-        probability = self._augmentation.erase_probability
-        return erase(normalised, probability, generator) if probability else normalised
+        config = self._augmentation
+        if not config.erase_probability:
+            return normalised
+        return erase(normalised, config.erase_probability, generator, (SMALLEST_ERASED, config.erase_area))
 
     def test_view(self, points: Tensor) -> Tensor:
         """Images as they are, normalised. Shape: points [B] -> [B, C, H, W]."""

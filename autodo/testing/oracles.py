@@ -148,7 +148,7 @@ def _inner_loss(training: Trainer, view: PointView, features: Tensor, weight: Te
     """Mean loss of a batch and weight decay, as functions of the last layer's weight."""
     config = training.config
     assert config.outer is not None
-    losses = plain_loss(config.method.loss, features @ weight.T + training.model.head.bias, view.log_targets.exp())
+    losses = plain_loss(config.loss, features @ weight.T + training.model.head.bias, view.log_targets.exp())
     decay = config.outer.damping + config.training.weight_decay
     return (view.weights * losses).mean() + decay * weight.square().sum() / 2
 

@@ -34,10 +34,15 @@ class InnerLoop:
     def run(self, epoch: int) -> PhaseResult:
         """Trains for one epoch, or for the rest of one that was interrupted."""
         context, config, group = self.context, self.context.config, self.context.group
-        model, total = self.model, self.train.total
+        model, drop_last = self.model, config.training.last_batch == "drop"
         generator = context.generator("inner", epoch)
         points = torch.arange(len(self.train.images), device=context.device)
-        batches = list(shuffled_batches(points, total, config.training.batch_size, generator, group))
+        batches = list(
+            shuffled_batches(
+                points, self.train.total, config.training.batch_size, generator, group, drop_last=drop_last
+            )
+        )
+        total, count = sum(batch.size for batch in batches), sum(len(batch.points) for batch in batches)
         loss_sum = torch.zeros((), device=context.device)
         done, started = 0, context.clock()
         interrupted = self.checkpointer.state.pop_mid_epoch()
@@ -55,7 +60,7 @@ class InnerLoop:
             epoch,
             total=len(batches),
             done=done,
-            mean_loss=lambda share: float(loss_sum) / (share * len(self.train.images)),
+            mean_loss=lambda share: float(loss_sum) / (share * count),
         )
         for step, ((batch, size), images) in enumerate(steps, start=done + 1):
             lr = config.training.lr * inner_factor(config, epoch + step / len(batches))

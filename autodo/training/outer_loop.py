@@ -34,7 +34,7 @@ class OuterLoop:
         self.points = points
         self.outer_pass = OuterPass(
             config.outer,
-            LOSSES[config.method.loss],
+            LOSSES[config.loss],
             model.encoder,
             model.head,
             model.pipeline,
@@ -43,7 +43,8 @@ class OuterLoop:
             learnable=loaders.train_size,
             totals=(loaders.train.total, len(context.data.train)),
             weight_decay=config.training.weight_decay,
-            batch_size=config.training.batch_size,
+            batch_size=config.outer.batch_size or config.training.batch_size,
+            drop_last=config.training.last_batch == "drop",
             group=context.group,
         )
 

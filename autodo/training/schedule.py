@@ -1,11 +1,15 @@
 """Learning-rate schedules of the inner loop and of the outer passes."""
 
 import math
+from collections.abc import Callable
 
-from autodo.config.run import RunConfig
+from autodo.config.run import RunConfig, ScheduleName
 
 WARMUP_SHARE = 1 / 5
 """Longest warm-up of the restarted outer schedule, as a share of the epochs from the outer start on."""
+WARMUP_FROM = 1 / 10
+COSINE_TO = 1 / 1000
+"""First and last factor of the published schedule."""
 
 
 def inner_factor(config: RunConfig, progress: float) -> float:
@@ -13,7 +17,7 @@ def inner_factor(config: RunConfig, progress: float) -> float:
     epochs, warmup_epochs = config.finetune_start, config.training.warmup_epochs
     stages = None if config.objective is None else config.objective.lr_stages
     if stages is None:
-        return learning_rate_factor(progress, epochs, warmup_epochs)
+        return SCHEDULES[config.training.schedule](progress, epochs, warmup_epochs)
     share, early = stages
     return staged_factor(progress, start=round(share * epochs), epochs=epochs, warmup_epochs=warmup_epochs, early=early)
 
@@ -29,6 +33,7 @@ def outer_factor(config: RunConfig, epoch: int) -> float:
         epochs=config.finetune_start,
         warmup_epochs=config.training.warmup_epochs,
         every=config.outer.every,
+        schedule=config.training.schedule,
     )
 
 
@@ -57,8 +62,29 @@ def staged_factor(progress: float, *, start: int, epochs: int, warmup_epochs: fl
     return 10.0 ** (1 - third)
 
 
-def restarted_factor(epoch: int, *, start: int, epochs: int, warmup_epochs: int, every: int = 1) -> float:
-    """Learning-rate factor of an outer pass whose schedule restarts at the outer start: warm-up, then a cosine to 0.
+def published_factor(progress: float, epochs: int, warmup_epochs: float) -> float:
+    """Half a cosine from 1 to 1/1000 over all epochs, replaced by a linear warm-up from 1/10 to 1 in the first ones.
+
+    Args:
+        progress: as of `learning_rate_factor`.
+    Reference: published code of Gudovskiy et al. 2021.
+    """
+    if progress < warmup_epochs:
+        return WARMUP_FROM + (1 - WARMUP_FROM) * progress / warmup_epochs
+    return COSINE_TO + (1 - COSINE_TO) * (1 + math.cos(math.pi * progress / epochs)) / 2
+
+
+SCHEDULES: dict[ScheduleName, Callable[[float, int, float], float]] = {
+    "to-zero": learning_rate_factor,
+    "published": published_factor,
+}
+"""Factor of the learning rate as a function of (progress, epochs, warmup_epochs), by `training.schedule`."""
+
+
+def restarted_factor(
+    epoch: int, *, start: int, epochs: int, warmup_epochs: int, every: int = 1, schedule: ScheduleName = "to-zero"
+) -> float:
+    """Learning-rate factor of an outer pass whose schedule restarts at the outer start.
 
     A pass has the factor in the middle of the epochs that it covers, so that neither the first nor the last pass has
     a factor of zero.
@@ -66,10 +92,12 @@ def restarted_factor(epoch: int, *, start: int, epochs: int, warmup_epochs: int,
     Args:
         epoch: the epoch before the pass, counted from 0; start <= epoch < epochs.
         start: first epoch that an outer pass follows.
-        warmup_epochs: of the inner schedule; the warm-up is no longer than a fifth of the epochs that are left.
+        warmup_epochs: of the inner schedule; with `to-zero`, the warm-up is no longer than a fifth of the epochs that
+            are left.
         every: epochs that a pass covers.
-    Reference: published code of Gudovskiy et al. 2021, whose warm-up begins at 1/10 and whose cosine ends at 1/1000.
+    Reference: published code of Gudovskiy et al. 2021.
     """
     left = epochs - start
     middle = (epoch + min(epoch + every, epochs)) / 2 - start
-    return learning_rate_factor(middle, left, min(warmup_epochs, WARMUP_SHARE * left))
+    warmup = warmup_epochs if schedule == "published" else min(warmup_epochs, WARMUP_SHARE * left)
+    return SCHEDULES[schedule](middle, left, warmup)

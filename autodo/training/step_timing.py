@@ -76,6 +76,7 @@ def _two_epochs(config: RunConfig, batch_size: int) -> RunConfig:
             "batch_size": batch_size,
             "lr": TINY_LR,
             "compile": False,
+            "last_batch": "even",
         }
     )
     outer = config.outer and config.outer.model_copy(update={"start_share": 0.0, "every": 1, "lr": TINY_LR})

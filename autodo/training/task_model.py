@@ -34,8 +34,8 @@ class TaskModel:
     def __init__(self, context: RunContext, policy: Policy | None = None) -> None:
         config, device = context.config, context.device
         mean, std = channel_statistics(context.data.train.images.statistics_sample())
-        warp = "fused" if config.points is None else config.points.warp
-        self.pipeline = Pipeline(config.augmentation, mean.to(device), std.to(device), policy, warp)
+        warp = () if config.points is None else (config.points.warp, config.points.gate_temperature)
+        self.pipeline = Pipeline(config.augmentation, mean.to(device), std.to(device), policy, *warp)
         self.encoder, self.head = initial_model(context, device)
         self.encoder.bf16 = config.training.precision == "bf16"
         if self.encoder.bf16 and not computes_in_bf16(device):

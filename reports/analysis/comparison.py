@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from autodo.config.defaults import METHOD_KEYS, with_added
 from autodo.config.nested import flatten
 from autodo.text import printable
 from reports.analysis.classes import with_minority
@@ -131,7 +132,9 @@ def _differing_keys(settings: Collection[Mapping[str, Any]]) -> list[str]:
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a method by dotted key, of which variant_id is the hash."""
-    return flatten({part: config.get(part) for part in _METHOD})
+    full = with_added(dict(config))
+    chosen = {part: {key: full[part][key] for key in keys if key in full[part]} for part, keys in METHOD_KEYS.items()}
+    return flatten({**{part: config.get(part) for part in _METHOD}, **chosen})
 
 
 def _describe(recipes: Mapping[str, Mapping[str, Any]], recipe: str) -> str:
@@ -150,4 +153,6 @@ def _describe(recipes: Mapping[str, Mapping[str, Any]], recipe: str) -> str:
 
 def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a comparison keeps fixed, by dotted key, of which recipe_id is the hash."""
-    return flatten({part: value for part, value in config.items() if part not in _AXES})
+    settings = flatten({part: value for part, value in config.items() if part not in _AXES})
+    of_method = {f"{part}.{key}" for part, keys in METHOD_KEYS.items() for key in keys}
+    return {key: value for key, value in settings.items() if key not in of_method}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from autodo.data.files.read_errors import one_line
-from autodo.data.images.crop import CropParameters
+from autodo.data.images.crop import Crop
 from autodo.data.images.image_set import Pixels
 from autodo.errors import DataError
 
@@ -101,7 +101,7 @@ def decode(file: Path | BinaryIO, image_size: int) -> Pixels:
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def pixels_of(content: bytes, image_size: int, crops: CropParameters | None, index: int) -> Pixels:
+def pixels_of(content: bytes, image_size: int, crops: Crop | None, index: int) -> Pixels:
     """Pixels of an image file: its crop resized, or without `crops` as `decode` gives them.
 
     Raises PIL's exceptions. Shape: [3, S, S], or [1, S, S] for a gray image.
@@ -113,7 +113,7 @@ def pixels_of(content: bytes, image_size: int, crops: CropParameters | None, ind
         return decode(file, image_size) if crops is None else _decode_crop(file, image_size, crops, index)
 
 
-def _decode_crop(file: io.BytesIO, image_size: int, crops: CropParameters, index: int) -> Pixels:
+def _decode_crop(file: io.BytesIO, image_size: int, crops: Crop, index: int) -> Pixels:
     from PIL import Image, ImageOps
 
     with Image.open(file) as opened:

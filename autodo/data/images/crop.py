@@ -1,8 +1,8 @@
-"""Crop boxes of RandomResizedCrop."""
+"""Parts of images that are resized: those of RandomResizedCrop, and a square in the middle."""
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,6 +16,30 @@ class Box(NamedTuple):
     top: int
     width: int
     height: int
+
+
+class Crop(Protocol):
+    """A part of each image."""
+
+    def box(self, index: int, width: int, height: int) -> Box:
+        """The part of the image with this index and size."""
+
+
+@dataclass(frozen=True)
+class CentreCrop:
+    """The square in the middle of an image.
+
+    Args:
+        share: side of the square as a share of the shorter side: 224 / 256 is the part that remains if the shorter side
+            is resized to 256 and then 224 x 224 pixels are cut out.
+    """
+
+    share: float
+
+    def box(self, index: int, width: int, height: int) -> Box:
+        """The square of an image of this size."""
+        side = max(1, round(self.share * min(width, height)))
+        return Box((width - side) // 2, (height - side) // 2, side, side)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 from autodo.config.dataset import DatasetConfig
 from autodo.data.files.decode import decode_images
 from autodo.data.files.listing import SetName
+from autodo.data.images.crop import CentreCrop
 from autodo.data.images.image_set import ArrayImages, Dataset, Images, ImageSet, Integers
 from autodo.data.images.split import fixed_test_split, require_images
 from autodo.data.stream.image_files import ImageFiles
@@ -55,8 +56,7 @@ class LabelledFiles:
         warnings = (*self.warnings, *self._missing_classes(sets, labels, class_names))
 
         order = np.concatenate(list(sets.values()))
-        assert config.image_size is not None
-        images = self._images(order, config.image_size, config.streams)
+        images = self._images(order, config)
         parts: dict[SetName, ImageSet] = {}
         start = 0
         for name, numbers in sets.items():
@@ -67,9 +67,12 @@ class LabelledFiles:
         val = parts["val"] if len(sets["val"]) else None
         return Dataset(parts["train"], parts["test"], class_names, val=val, warnings=warnings)
 
-    def _images(self, order: Integers, image_size: int, streams: bool) -> Images:
-        if streams:
-            return StreamedImages(self.files, image_size, order)
+    def _images(self, order: Integers, config: DatasetConfig) -> Images:
+        image_size = config.image_size
+        assert image_size is not None
+        if config.streams:
+            centre = None if config.resize is None else CentreCrop(image_size / config.resize)
+            return StreamedImages(self.files, image_size, order, centre)
         paths = [Path(self.files[i].path) for i in order]
         return ArrayImages(decode_images(paths, image_size, root=Path(self.where)))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from autodo.data.files.decode import pixels_of, reason
-from autodo.data.images.crop import CropParameters
+from autodo.data.images.crop import Crop
 from autodo.data.images.image_set import Integers, Pixels
 from autodo.errors import ImageLost
 from autodo.io.retry import retry
@@ -82,7 +82,7 @@ class ImageFiles:
         return ImageFile(number, name, path, int(offset[number]), int(length[number]))
 
 
-def read_into(out: Pixels, images: Sequence[ImageFile], crops: CropParameters | None) -> list[str]:
+def read_into(out: Pixels, images: Sequence[ImageFile], crops: Crop | None) -> list[str]:
     """Fills `out` with the images' pixels, gray ones as RGB; returns a line for each file that needed a retry.
 
     Shape:

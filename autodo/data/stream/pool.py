@@ -20,7 +20,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from autodo.data.images.crop import CropParameters
+from autodo.data.images.crop import Crop
 from autodo.data.images.image_set import Pixels
 from autodo.data.stream.image_files import ImageFile, read_into
 from autodo.errors import ConfigError, ImageLost
@@ -96,7 +96,7 @@ class DecoderPool:
             yield from self._executor.map(function, items)
 
     def decode(
-        self, chunks: Iterable[Sequence[ImageFile]], image_size: int, crops: CropParameters | None, ahead: int
+        self, chunks: Iterable[Sequence[ImageFile]], image_size: int, crops: Crop | None, ahead: int
     ) -> Generator[tuple[Pixels, list[str]], None, None]:
         """Decodes chunks of at most `chunk_images` images in the workers, in order, `ahead` chunks before their use.
 
@@ -199,7 +199,7 @@ def _end_with_parent(parent: int) -> None:
     os._exit(1)
 
 
-def _decode_into(slot: int, images: Sequence[ImageFile], image_size: int, crops: CropParameters | None) -> DecodeResult:
+def _decode_into(slot: int, images: Sequence[ImageFile], image_size: int, crops: Crop | None) -> DecodeResult:
     if slot not in _mapped:
         memory, stride = _shared
         _mapped[slot] = mmap.mmap(memory, stride, offset=slot * stride)

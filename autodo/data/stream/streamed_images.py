@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from autodo.data.images.crop import CropParameters
+from autodo.data.images.crop import CentreCrop, Crop, CropParameters
 from autodo.data.images.image_set import Integers, Pixels
 from autodo.data.images.split import FIXED_SEED
 from autodo.data.stream.image_files import ImageFile, ImageFiles, read_into
@@ -34,6 +34,7 @@ class StreamedImages:
 
     Args:
         image_size: S, in pixels.
+        centre: part of each image where no random crops are given; None: the largest square in the middle.
     Shape:
         index [N] int64: number of each image in the dataset's listing, whatever the subset, the epoch or the process.
     """
@@ -41,6 +42,7 @@ class StreamedImages:
     files: ImageFiles
     image_size: int
     index: Integers
+    centre: CentreCrop | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -76,7 +78,7 @@ class StreamedImages:
         wanted = np.arange(len(self)) if positions is None else positions
         chunks = _chunks(wanted)
         if len(chunks) == 1:
-            return next(self._decode_here(chunks, None)).numpy()
+            return next(self._decode_here(chunks, self.centre)).numpy()
         pixels = np.empty((len(wanted), *self.shape[1:]), np.uint8)
         filled = 0
         for batch in self.batches(chunks):
@@ -110,20 +112,18 @@ class StreamedImages:
             ImageLost: if a file can no longer be read, even after retries.
             RuntimeError: if a worker was killed.
         """
-        workers = loader_workers()
+        workers, parts = loader_workers(), crops or self.centre
         if workers == 0:
-            return self._decode_here(batches, crops)
-        return self._decode_ahead(batches, crops, pool_for(workers, self.image_size))
+            return self._decode_here(batches, parts)
+        return self._decode_ahead(batches, parts, pool_for(workers, self.image_size))
 
-    def _decode_here(self, batches: Sequence[Integers], crops: CropParameters | None) -> Iterator["Tensor"]:
+    def _decode_here(self, batches: Sequence[Integers], crops: Crop | None) -> Iterator["Tensor"]:
         for positions in batches:
             pixels = self._empty_batch(len(positions))
             _warn(read_into(pixels.numpy(), self._files_at(positions), crops))
             yield pixels
 
-    def _decode_ahead(
-        self, batches: Sequence[Integers], crops: CropParameters | None, pool: DecoderPool
-    ) -> Iterator["Tensor"]:
+    def _decode_ahead(self, batches: Sequence[Integers], crops: Crop | None, pool: DecoderPool) -> Iterator["Tensor"]:
         size = chunk_images(self.image_size)
         largest = max(map(len, batches), default=0)
         chunks = (self._files_at(chunk) for positions in batches for chunk in _chunks(positions, size))

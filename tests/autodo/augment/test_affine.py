@@ -84,6 +84,21 @@ def test_each_image_has_its_own_warp():
 
 
 @pytest.mark.parametrize("name", list(affine.WARPS))
+def test_the_edge_moves_in_as_if_the_image_went_on(name):
+    """Equals the middle of a warped larger image whose margin repeats the edge."""
+    reach, side = 24, 16
+    image = torch.rand(3, 2, side, side, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    drawn = 0.15 * torch.randn(3, 7, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    large = F.pad(image, (reach,) * 4, mode="replicate")
+    shares = torch.ones(7, dtype=torch.float64)
+    shares[3:5] = side / (side + 2 * reach)  # translations are shares of the side
+    expected = affine.warp(large, drawn * shares)[:, :, reach:-reach, reach:-reach]
+    warp = affine.WARPS[name]
+    torch.testing.assert_close(warp(image, drawn, "edge"), expected, rtol=0, atol=1e-9)
+    assert (warp(image, drawn, "edge") - warp(image, drawn, "zeros")).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("name", list(affine.WARPS))
 def test_warp_is_differentiable_in_the_magnitudes(name):
     generator = torch.Generator().manual_seed(4)
     drawn = (0.2 * torch.randn(2, 7, generator=generator, dtype=torch.float64)).requires_grad_()
@@ -101,15 +116,18 @@ def test_gates_open_with_their_probability_and_closed_gates_do_nothing():
     torch.testing.assert_close(deviation, expected, rtol=0.05, atol=0)
 
 
-def test_gate_gradient_is_the_relaxed_gates():
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+def test_gate_gradient_is_the_relaxed_gates(temperature):
     lam = affine.initial_row(0.4).double().repeat(3, 1).requires_grad_()
     noise = affine.draw_noise(3, torch.Generator().manual_seed(1), torch.float64)
-    affine.magnitudes(lam, noise).sum().backward()
+    drawn = affine.magnitudes(lam, noise, temperature)
+    assert torch.equal(drawn, affine.magnitudes(lam, noise)), "only the derivative depends on the temperature"
+    drawn.sum().backward()
     logit = lam.detach()[:, 7:]
-    relaxed = torch.sigmoid((logit + noise.logistic) / affine.GATE_TEMPERATURE)
+    relaxed = torch.sigmoid((logit + noise.logistic) / temperature)
     size = affine.magnitude_deviation(lam.detach()) * noise.normal
     assert lam.grad is not None
-    torch.testing.assert_close(lam.grad[:, 7:], size * relaxed * (1 - relaxed) / affine.GATE_TEMPERATURE)
+    torch.testing.assert_close(lam.grad[:, 7:], size * relaxed * (1 - relaxed) / temperature)
 
 
 def test_sampling_grid_and_its_gradient_are_those_of_affine_grid():
@@ -122,12 +140,11 @@ def test_sampling_grid_and_its_gradient_are_those_of_affine_grid():
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-12, atol=1e-14)
 
 
-def test_ranges_are_the_papers_and_the_temperature_is_ours():
+def test_ranges_are_the_papers():
     names = ["rotate", "scale-x", "scale-y", "translate-x", "translate-y", "shear-x", "shear-y"]
     assert list(affine.WARP_OPERATIONS) == names
     assert list(affine.WARP_OPERATIONS.values()) == pytest.approx([math.pi / 6, 0.5, 0.5, 0.45, 0.45, 0.3, 0.3])
     assert affine.COLUMNS == 14
-    assert affine.GATE_TEMPERATURE == 0.5
 
 
 def test_a_row_is_magnitudes_and_then_gates():

@@ -1,8 +1,12 @@
+import numpy as np
 import pytest
 import torch
 
+from autodo.augment import affine
 from autodo.augment.crop_flip_erase import crop_and_flip, erase
+from autodo.augment.operations import NAMES
 from autodo.augment.pipeline import Pipeline, channel_statistics
+from autodo.augment.policies import Draws, Policy
 from autodo.config.run import AugmentationConfig
 
 
@@ -20,13 +24,14 @@ def test_every_crop_is_a_window_of_the_padded_image_and_all_windows_occur():
 
 @pytest.mark.parametrize("shape", [(1, 7, 5), (3, 6, 9)])
 @pytest.mark.parametrize("flip", [False, True])
-def test_crops_are_those_of_image_by_image(shape, flip):
+@pytest.mark.parametrize(("border", "mode"), [("zeros", "constant"), ("edge", "edge")])
+def test_crops_are_those_of_image_by_image(shape, flip, border, mode):
     images, padding = torch.randint(256, (40, *shape), generator=generator(3)).to(torch.uint8), 2
     same = generator(9)
-    cropped = crop_and_flip(images, padding, flip, generator(9))
+    cropped = crop_and_flip(images, padding, flip, generator(9), border)
     tops, lefts = (torch.randint(2 * padding + 1, (40, 1), generator=same) for _ in range(2))
     mirrored = torch.rand(40, 1, generator=same) < 0.5 if flip else torch.zeros(40, 1, dtype=torch.bool)
-    padded = torch.nn.functional.pad(images, (padding,) * 4)
+    padded = torch.from_numpy(np.pad(images.numpy(), [(0, 0)] * 2 + [(padding, padding)] * 2, mode))
     for each, image, top, left, mirror in zip(cropped, padded, tops, lefts, mirrored, strict=True):
         window = image[:, top : top + shape[1], left : left + shape[2]]
         assert torch.equal(each, window.flip(2) if mirror else window)
@@ -46,6 +51,8 @@ def test_erasing_hits_its_share_of_images_with_rectangles_of_its_size():
     erased = erase(images, 0.5, generator()) == 0
     hit = erased.flatten(1).any(1)
     assert 0.45 < hit.double().mean() < 0.55
+    smaller = erase(images, 1.0, generator(), (0.02, 0.33)) == 0
+    assert 0.3 < smaller.double().mean((1, 2, 3)).max() <= 0.36
     area = erased[hit].double().mean((1, 2, 3))
     assert area.max() <= 0.45
     assert abs(area.mean() - 0.21) < 0.02, "uniform in [0.02, 0.4]"
@@ -62,6 +69,37 @@ def test_views_depend_only_on_the_generator():
     before = torch.random.get_rng_state()
     pipeline.train_view(images, generator(7))
     assert torch.equal(before, torch.random.get_rng_state()), "nothing draws from the global generator"
+
+
+class Doubled(Policy):
+    """Twice each level, on every image."""
+
+    def draw(self, batch, generator):
+        shape = batch, 1
+        brightness = torch.full(shape, NAMES.index("Brightness"))
+        return Draws(brightness, torch.full(shape, 2.0), torch.zeros(*shape, 2))
+
+
+@pytest.mark.parametrize("order", ["erase-last", "warp-last"])
+@pytest.mark.parametrize("border", ["zeros", "edge"])
+def test_the_order_is_that_of_the_setting(order, border):
+    images = torch.randint(1, 120, (64, 3, 16, 16), generator=generator(1)).to(torch.uint8)
+    config = AugmentationConfig(order=order, border=border, erase_probability=1.0, erase_area=0.33)
+    pipeline = Pipeline(config, torch.full((3,), 0.4), torch.full((3,), 0.3), Doubled(), gate_temperature=1.0)
+    lam = affine.initial_row(0.9).expand(64, -1)
+    found = pipeline.train_view(images, generator(3), lam)
+    draws = generator(3)
+
+    def warped(pixels):
+        return affine.warp(pixels, affine.magnitudes(lam, affine.draw_noise(64, draws)), border)
+
+    if order == "warp-last":
+        pixels = crop_and_flip(2 * images, 4, True, draws, border).float().div(255).sub(0.4).div(0.3)
+        expected = warped(erase(pixels, 1.0, draws, (0.02, 0.33)))
+    else:
+        pixels = (2 * crop_and_flip(images, 4, True, draws, border)).float().div(255)
+        expected = erase(warped(pixels).sub(0.4).div(0.3), 1.0, draws, (0.02, 0.33))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 def test_test_view_is_normalised_and_untouched():

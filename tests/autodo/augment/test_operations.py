@@ -93,3 +93,15 @@ def test_a_row_of_the_matrix_says_where_a_pixel_is_read_from() -> None:
     expected = torch.tensor([[0, 0, 0, 0], [1, 2, 3, 0], [5, 6, 7, 0], [9, 10, 11, 0]], dtype=torch.uint8)
     geometry.sample(images, matrix)
     assert torch.equal(images[0, 0], expected)
+
+
+def test_the_edge_moves_in_where_the_setting_says_so():
+    """A shift by whole pixels reads the nearest pixel, as indexing with clipped positions does."""
+    images = torch.arange(2 * 3 * 7 * 9, dtype=torch.uint8).view(2, 3, 7, 9)
+    for name, axis in (("TranslateXPixels", 3), ("TranslateYPixels", 2)):
+        value = torch.tensor([[3.0], [-2.0]])
+        draws = Draws(torch.full((2, 1), NAMES.index(name)), value, torch.zeros(2, 1, 2))
+        size = images.shape[axis]
+        for image, found, shift in zip(images, apply_draws(images, draws, "edge"), (3, -2), strict=True):
+            position = (torch.arange(size) + shift).clamp(0, size - 1)
+            assert torch.equal(found, image.index_select(axis - 1, position))

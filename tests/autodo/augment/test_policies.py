@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 from torchvision import transforms
 
@@ -150,6 +151,21 @@ def test_randaugments_magnitudes(fixed: bool) -> None:
             assert strength.abs().max() > 0.99
             assert abs(strength.abs().mean() - 0.5) < 4 * BOUND
     assert drawn(RandAugment(draws=1, magnitude=0, fixed=True)).value.unique().tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("config", [RandAugment, Colour])
+def test_the_published_factors_begin_at_a_tenth(config: type[RandAugment | Colour]) -> None:
+    draws = drawn(config(draws=2, magnitude=15, factors="from-0.1"))
+    for name in ("Color", "Sharpness"):
+        factors = values_of(draws, name)
+        assert factors.min() >= 0.1
+        assert factors.max() <= 1.0 + 1e-6
+        assert abs(factors.mean() - 0.55) < 4 * BOUND
+    if config is RandAugment:
+        assert values_of(draws, "Rotate").abs().max() > 14, "other operations keep their ranges"
+        with pytest.raises(ValidationError, match=r"factors 'from-0\.1' needs operations 'paper', not 'original'"):
+            RandAugment(operations="original", draws=1, magnitude=1, factors="from-0.1")
+    assert "factors" not in config(draws=2, magnitude=15).model_dump(), "earlier ids stay valid"
 
 
 def test_randaugments_original_is_torchvisions() -> None:

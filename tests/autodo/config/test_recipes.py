@@ -87,6 +87,15 @@ def test_every_method_is_described():
         ("nothing.at.all=3", "nothing: unknown key"),
         ("seed=-1", "seed: .*not -1"),
         ("method.loss=kl", "needs 'soft-label' in points.learn"),
+        ("method.undistorted_loss=kl", r"method.undistorted_loss 'kl' needs 'soft-label' in points.learn"),
+        ("augmentation.order=first", "order: .*'erase-last' or 'warp-last', not 'first'"),
+        ("augmentation.border=mirror", "border: .*'zeros' or 'edge', not 'mirror'"),
+        ("augmentation.erase_area=0.01", r"erase_area: .*greater than 0\.02, not 0\.01"),
+        ("training.schedule=step", "schedule: .*'to-zero' or 'published', not 'step'"),
+        ("training.last_batch=keep", "last_batch: .*'even' or 'drop', not 'keep'"),
+        ("points.gate_temperature=0", "gate_temperature: .*greater than 0, not 0"),
+        ("outer.batch_size=0", "batch_size: .*greater than or equal to 1, not 0"),
+        ("dataset.resize=256", r"resize \(256\) needs streamed images, and 'cifar10' is not streamed"),
         ("policy.kind=wild", r"baseline: policy.kind: unknown kind 'wild'; known: randaugment, colour"),
         ("objective.kind=mixupp", r"objective.kind: unknown kind 'mixupp'; did you mean 'mixup'\?; known: .*ldam-drw"),
         ("policy.frob=1", r"policy.kind: is required with frob; known: randaugment"),
@@ -224,7 +233,14 @@ def test_settings_added_later_do_not_change_ids():
     assert content["method"].pop("images") == "train"
     assert content["dataset"].pop("stream") is False
     assert content["dataset"].pop("damaged_limit") == 0.001
+    assert content["dataset"].pop("resize") is None
+    assert content["method"].pop("undistorted_loss") is None
     assert content["augmentation"].pop("resized_crop") is None
+    assert content["augmentation"].pop("order") == "erase-last"
+    assert content["augmentation"].pop("border") == "zeros"
+    assert content["augmentation"].pop("erase_area") == 0.4
+    assert content["training"].pop("schedule") == "to-zero"
+    assert content["training"].pop("last_batch") == "even"
     assert content["training"].pop("precision") == "fp32"
     assert content["training"].pop("compile") is False
     assert content["distortion"].pop("minority") == "class"
@@ -266,3 +282,39 @@ def test_a_dataset_preset_combines_with_every_method():
     assert build_run("folder", "baseline", overrides={"dataset.path": "photos"}).model.name == "resnet-18"
     with pytest.raises(ConfigError, match="preset 'gpu': dataset 'folder' has no such preset; its recipe has cpu"):
         build_run("folder", "baseline", preset="gpu", overrides={"dataset.path": "photos"})
+
+
+@pytest.mark.parametrize(
+    ("distortion", "loss"), [("1-0.0", "kl"), ("10-0.0", "symmetric-kl"), ("1-0.1", "symmetric-kl")]
+)
+def test_the_published_loss_depends_on_the_distortion(distortion, loss):
+    assert build_run("digits", "autodo-published-aws", distortion=DistortionConfig.parse(distortion)).loss == loss
+    assert build_run("digits", "autodo-aws", distortion=DistortionConfig.parse(distortion)).loss == "symmetric-kl"
+
+
+@pytest.mark.parametrize("part", ["shared", "a", "aw", "aws"])
+def test_published_methods_are_compared_with_the_others(part):
+    published, papers = (build_run("svhn", f"autodo-{kind}{part}") for kind in ("published-", ""))
+    assert published.recipe_id == papers.recipe_id
+    assert published.variant_id != papers.variant_id
+    same = {"learn", "shared"}
+    assert published.points.model_dump(include=same) == papers.points.model_dump(include=same)
+    assert published.outer == papers.outer
+    assert published.points.model_dump(include={"label_smoothing", "gate_probability", "gate_temperature"}) == {
+        "label_smoothing": 0.05, "gate_probability": 0.2, "gate_temperature": 1.0
+    }  # fmt: skip
+
+
+def test_a_setting_of_the_published_code_makes_a_variant_of_a_method():
+    plain = build_run("svhn", "baseline")
+    for key, value in {"augmentation.border": "edge", "training.last_batch": "drop"}.items():
+        changed = build_run("svhn", "baseline", overrides={key: value})
+        assert (changed.recipe_id, changed.variant_id == plain.variant_id) == (plain.recipe_id, False)
+
+
+def test_the_published_preset_of_imagenet():
+    run = build_run("imagenet", "autodo-published-a", preset="published")
+    assert (run.dataset.resize, run.dataset.image_size, run.outer.batch_size) == (256, 224, 128)
+    assert run.augmentation.erase_probability == 0
+    with pytest.raises(ConfigError, match=r"resize \(200\) must not be below image_size \(224\)"):
+        build_run("imagenet", "baseline", overrides={"dataset.resize": 200})

@@ -46,3 +46,23 @@ def test_sizes_differ_by_at_most_one_and_order_is_random():
     assert torch.equal(order, torch.cat(list(epoch_batches(torch.arange(100), 16, generator()))))
     in_order = [batch.points.tolist() for batch in ordered_batches(torch.arange(5), 5, 2, SINGLE_PROCESS)]
     assert in_order == [[0, 1], [2, 3], [4]]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_dropping_leaves_out_what_does_not_fill_a_batch(size):
+    everything = torch.arange(45)
+    workers = [FakeGroup(rank, size) for rank in range(size)]
+    parts = [
+        list(shuffled_batches(everything[rank::size], 45, 10, generator(rank), worker, drop_last=True))
+        for rank, worker in enumerate(workers)
+    ]
+    together = [torch.cat([part.points for part in step]) for step in zip(*parts, strict=True)]
+    assert [len(batch) for batch in together] == [10, 10, 10, 10]
+    assert {part.size for worker in parts for part in worker} == {10}
+    assert len(torch.cat(together).unique()) == 40
+    other = torch.cat(
+        [b.points for b in shuffled_batches(everything, 45, 10, generator(9), FakeGroup(0, 1), drop_last=True)]
+    )
+    assert set(other.tolist()) != set(torch.cat(together).tolist()), "other points in each epoch"
+    few = list(shuffled_batches(torch.arange(7), 7, 10, generator(), FakeGroup(0, 1), drop_last=True))
+    assert [len(batch.points) for batch in few] == [7], "a set that does not fill a batch is one"

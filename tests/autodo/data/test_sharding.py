@@ -107,6 +107,11 @@ def test_val_points_alone_can_be_all_there_is():
     [
         ({}, 13, "at most 12 can train this run: there are 12 val images"),
         ({"training.batch_size": 4}, 5, "at most 4 can train this run: a batch has 4 of the 48 train points"),
+        (
+            {"training.batch_size": 9, "training.last_batch": "drop"},
+            10,
+            "at most 9 can train this run: a batch has 9 of the 48 train points",
+        ),
         # 48 points in batches of 9 or less: 8 each.
         ({"training.batch_size": 9}, 9, "at most 8 can train this run: a batch has 8 of the 48 train points"),
     ],

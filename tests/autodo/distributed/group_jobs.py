@@ -98,10 +98,10 @@ def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple
     recording: Recording = []
     current: list[Tensor] = []
 
-    def shuffled(points: Tensor, total: int, *rest: Any) -> Iterator[Batch]:
+    def shuffled(points: Tensor, total: int, *rest: Any, **options: Any) -> Iterator[Batch]:
         is_val = total == len(data.val)
         if replay is None:
-            batches = list(shuffled_batches(points, total, *rest))
+            batches = list(shuffled_batches(points, total, *rest, **options))
         else:
             together = [worker[len(recording)] for worker in replay]
             batches = [

@@ -3,7 +3,13 @@ import math
 import pytest
 
 from autodo.config.recipes import build_run
-from autodo.training.schedule import inner_factor, learning_rate_factor, restarted_factor, staged_factor
+from autodo.training.schedule import (
+    inner_factor,
+    learning_rate_factor,
+    published_factor,
+    restarted_factor,
+    staged_factor,
+)
 
 
 def test_linear_warm_up_then_cosine():
@@ -50,3 +56,23 @@ def test_a_staged_schedule_is_that_of_the_papers():
     assert staged_factor(1, warmup_epochs=4, **stages) == pytest.approx(0.1)
     config = build_run("digits", "joint-optimization", overrides={"training.epochs": 32, "training.warmup_epochs": 1})
     assert [inner_factor(config, end) for end in (0.5, 20, 20.5, 32)] == pytest.approx([0.2, 0.4, 1, 0.01])
+
+
+def test_the_published_schedule_is_a_cosine_with_another_beginning():
+    assert published_factor(0, 200, 5) == 0.1
+    assert published_factor(2.5, 200, 5) == pytest.approx(0.55)
+    assert published_factor(0, 200, 0) == 1
+    for progress in (5, 60, 120, 199.5):
+        cosine = math.cos(math.pi * progress / 400) ** 2
+        assert published_factor(progress, 200, 5) == pytest.approx(0.001 + 0.999 * cosine)
+    assert published_factor(200, 200, 5) == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize(
+    # Sums of the factors of all passes of the published code.
+    ("start", "total"),
+    [(10, 93), (50, 73), (100, 48), (150, 23), (190, 3.7)],
+)
+def test_the_published_outer_schedule_restarts(start, total):
+    options = {"start": start, "epochs": 200, "warmup_epochs": 5, "schedule": "published"}
+    assert sum(restarted_factor(epoch, **options) for epoch in range(start, 200)) == pytest.approx(total, rel=0.02)

@@ -16,6 +16,7 @@ from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.config.shipped import method_names
 from autodo.data import load, prepare
+from autodo.data.batches import batch_sizes
 from autodo.errors import ConfigError, TrainingDiverged
 from autodo.fit import fit
 from autodo.points.table import PointTable
@@ -91,10 +92,21 @@ def test_every_method_moves_everything_that_it_learns(method):
     lam = training.points.table.values.clone()
     row = next(iter(training))
     assert all(np.isfinite([row[name] for name in ("train_loss", "val_loss", "test_loss")]))
-    assert row["images_per_second"] * row["inner_seconds"] == pytest.approx(training.loaders.shard.total)
+    drop_last = run.training.last_batch == "drop"
+    trained = sum(batch_sizes(training.loaders.shard.total, run.training.batch_size, drop_last=drop_last))
+    assert row["images_per_second"] * row["inner_seconds"] == pytest.approx(trained)
     assert all((new.isfinite() & (new != old)).any() for old, new in zip(weights, parameters, strict=True))
     assert row["outer_phase"] == bool(training.points.learned)
     assert (training.points.table.values != lam).any(0).all(), "every column"
+
+
+def test_points_that_do_not_fill_a_batch_are_left_out_of_both_loops():
+    overrides = {"outer.start_share": 0.0, "outer.batch_size": 50, "dataset.subsample": 500}
+    training = start(short_run("autodo-published-aw", overrides=overrides))
+    row = next(iter(training))
+    total, size = len(training.loaders.train.images), training.config.training.batch_size
+    assert round(row["images_per_second"] * row["inner_seconds"]) == total // size * size < total
+    assert int((training.points.table.last_touched > 0).sum()) == total // 50 * 50 < total
 
 
 FAMILIES = ["autodo-aws", "autodo-exact-aws", "autodo-shared", "randaugment"]

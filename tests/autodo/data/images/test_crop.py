@@ -11,7 +11,7 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as F
 
 from autodo.data.files.decode import decode, pixels_of
-from autodo.data.images.crop import CropParameters
+from autodo.data.images.crop import CentreCrop, CropParameters
 from tests.autodo.data.conftest import picture
 
 
@@ -122,3 +122,21 @@ def test_without_crops_it_is_the_decoding_of_images_in_memory(tmp_path):
     content = encoded(picture(9, (90, 130)), quality=80)
     (tmp_path / "a.jpg").write_bytes(content)
     np.testing.assert_array_equal(pixels_of(content, 32, None, 0), decode(tmp_path / "a.jpg", 32))
+
+
+@pytest.mark.parametrize("size", [(320, 256), (256, 384)])
+def test_the_centre_crop_is_that_of_resizing_and_cutting(size):
+    content = encoded(picture(1, size), "PNG")
+    image = Image.open(io.BytesIO(content)).convert("RGB")
+    expected = np.asarray(F.center_crop(F.resize(image, 64), [56, 56])).transpose(2, 0, 1).astype(int)
+    found = pixels_of(content, 56, CentreCrop(56 / 64), 0).astype(int)
+    assert found.shape == expected.shape
+    whole = pixels_of(content, 56, None, 0).astype(int)
+    # Only pixels at the border differ, which do not read beyond the crop.
+    assert np.abs(found - expected).mean() < 0.1 * np.abs(whole - expected).mean()
+    assert CentreCrop(1.0).box(0, *size) == (
+        (size[0] - min(size)) // 2,
+        (size[1] - min(size)) // 2,
+        min(size),
+        min(size),
+    )

@@ -1,5 +1,6 @@
 """Reading images from their files: the same pixels in any process, and lost files, killed workers and parents."""
 
+import dataclasses
 import itertools
 import os
 import signal
@@ -13,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from autodo.data.images.crop import CropParameters
+from autodo.data.images.crop import CentreCrop, CropParameters
 from autodo.data.stream import pool
 from autodo.data.stream.pool import WORKERS_VARIABLE, loader_workers
 from autodo.errors import ConfigError, ImageLost
@@ -37,6 +38,15 @@ def test_pixels_are_those_of_the_dataset_in_memory(tree, stream, pixels_of):
         assert ours.labels.tolist() == theirs.labels.tolist()
         np.testing.assert_array_equal(pixels_of(ours.images), theirs.images.read())
         np.testing.assert_array_equal(ours.images.read(np.array([2, 0])), theirs.images.read(np.array([2, 0])))
+
+
+def test_resize_cuts_the_centre_out_and_leaves_random_crops_alone(tree, stream, pixels_of):
+    images = stream(tree).train.images
+    centred = dataclasses.replace(images, centre=CentreCrop(0.5))
+    whole, half = images.read(), centred.read()
+    assert not np.array_equal(whole, half)
+    np.testing.assert_array_equal(pixels_of(centred), half)
+    np.testing.assert_array_equal(pixels_of(centred, CROPS), pixels_of(images, CROPS))
 
 
 def test_gray_images_become_rgb(tmp_path, write_image, stream):
