@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def measured(commands: dict[str, list[str]], seconds: float) -> Iterator[tuple[str, Row | str]]:
-    """What each check told, its duration, and how it ended if that was badly.
+    """Rows of each check, its duration, and its error if there is one.
 
     Args:
         seconds: after which no check goes on, and none begins.

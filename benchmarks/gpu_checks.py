@@ -47,7 +47,7 @@ TINY = Network("cpu", 1, 12, 3, 16, 4)
 
 
 class Setting(NamedTuple):
-    """Where the checks run, and whether only to try them."""
+    """Device of the checks, their size and the folder of Fashion-MNIST."""
 
     name: str
     small: bool = False
@@ -192,7 +192,7 @@ def gradients(setting: Setting) -> None:
 def _hypergradient(
     networks: tuple[nn.Module, nn.Linear], pixels: Tensor, where: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """Of an arbitrary val gradient in the pixels and weights, with Gauss-Newton and conjugate gradients."""
+    """Hypergradient of an arbitrary val gradient in the pixels and weights, with Gauss-Newton and conjugate gradients."""
     encoder = frozen_copy(copy.deepcopy(networks[0]).to(where, dtype))
     head = copy.deepcopy(networks[1]).to(where, dtype)
     given = pixels.to(where, dtype).requires_grad_()
