@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 
-from benchmarks.table import ROWS, Row, markdown, told
+from benchmarks.table import ROWS, Row, markdown, read_rows
 
 # Name of a check in `gpu_checks` -> the most seconds that it may take.
 CHECKS: dict[str, int] = {
@@ -104,7 +104,7 @@ def measured(commands: dict[str, list[str]], seconds: float) -> Iterator[tuple[s
                 print(done.stderr, file=sys.stderr, end="")
             except subprocess.TimeoutExpired:
                 why = f"stopped after {limit:.0f} s"
-            for row in told(path):
+            for row in read_rows(path):
                 yield name, row
             yield name, Row("seconds of this check", time.monotonic() - begun, "s")
             if why is not None:

@@ -39,11 +39,11 @@ from autodo.objectives.meta import losses_along
 from autodo.points.table_storage import TableStorage
 from autodo.results.provenance import device_name
 from autodo.training.trainer import Trainer
-from benchmarks.outer_phase import METHODS, NETWORKS, Network, elapsed, made_up, outer_pass
-from benchmarks.table import Row, tell
+from benchmarks.outer_phase import METHODS, NETWORKS, MeasuredNetwork, elapsed, made_up, outer_pass
+from benchmarks.table import Row, record_rows
 
 IMAGES_A_SECOND_GOAL = 8_000
-TINY = Network("cpu", 1, 12, 3, 16, 4)
+TINY = MeasuredNetwork("cpu", 1, 12, 3, 16, 4)
 
 
 class Setting(NamedTuple):
@@ -61,7 +61,7 @@ class Setting(NamedTuple):
     def is_cuda(self) -> bool:
         return self.device.type == "cuda"
 
-    def network(self, name: str) -> tuple[str, Network]:
+    def network(self, name: str) -> tuple[str, MeasuredNetwork]:
         """The network and its images, or small ones in its place."""
         return ("small-cnn", TINY) if self.small else (name, NETWORKS[name])
 
@@ -81,13 +81,13 @@ def device(setting: Setting) -> None:
     about = f"{device_name(where)}, torch {torch.__version__}, CUDA {torch.version.cuda}"
     if setting.is_cuda:
         about += f", cuDNN {torch.backends.cudnn.version()}"
-    tell(Row(about, _gigabytes(setting), "GB"))
+    record_rows(Row(about, _gigabytes(setting), "GB"))
     for what, each in zip(("convolutions", "products"), _precisions(), strict=True):
-        tell(Row(f"TF32 in {what} (1: yes)", float(each.fp32_precision == "tf32"), ""))
+        record_rows(Row(f"TF32 in {what} (1: yes)", float(each.fp32_precision == "tf32"), ""))
     for method in ("baseline", "autodo-aws", "autodo-exact-ws", "meta-weight-net", "l2rw", "sop", "cutmix"):
         training = trainer_of(method, "small-cnn", TINY, setting)
         losses = [row["train_loss"] for row in training]
-        tell(Row(f"{method}: epochs without a finite loss", float(np.sum(~np.isfinite(losses))), "", at_most=0))
+        record_rows(Row(f"{method}: epochs without a finite loss", float(np.sum(~np.isfinite(losses))), "", at_most=0))
 
 
 def _gigabytes(setting: Setting) -> float:
@@ -102,7 +102,7 @@ def cuda_tests(setting: Setting) -> None:
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "on_a_gpu", *files]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False)
     print(done.stdout[-2000:])
-    tell(Row("tests that need a GPU: exit code of pytest", float(done.returncode), "", at_most=0))
+    record_rows(Row("tests that need a GPU: exit code of pytest", float(done.returncode), "", at_most=0))
 
 
 # ----- numbers
@@ -129,7 +129,7 @@ def policies(setting: Setting) -> None:
                 different += int((ours != pil_policy.apply(images, draws)).flatten(1).any(1).sum())
                 seen |= set(draws.operation.flatten().tolist())
             what = f"policy engine, {name}, {channels} channels: images unlike PIL's ({len(seen)} operations)"
-            tell(Row(what, float(different), "", at_most=0))
+            record_rows(Row(what, float(different), "", at_most=0))
 
 
 def _in_files() -> list[Any]:
@@ -159,11 +159,11 @@ def batch_norm(setting: Setting) -> None:
             found.append((result.float(), leaf.grad.float()))
             norms.append((norm, leaf))
         for what, plain, ours in zip(("result", "gradient"), *found, strict=True):
-            tell(Row(f"batch norm over all, {dtype}: {what} off by", relative(ours, plain), "", at_most=most))
+            record_rows(Row(f"batch norm over all, {dtype}: {what} off by", relative(ours, plain), "", at_most=most))
         seconds = [
             middle_seconds(partial(_there_and_back, norm, leaf, weights), setting.device) for norm, leaf in norms
         ]
-        tell(Row(f"batch norm over all, {dtype}: time over torch's", seconds[1] / seconds[0], "x"))
+        record_rows(Row(f"batch norm over all, {dtype}: time over torch's", seconds[1] / seconds[0], "x"))
 
 
 def _there_and_back(norm: nn.Module, leaf: Tensor, weights: Tensor) -> None:
@@ -186,13 +186,13 @@ def gradients(setting: Setting) -> None:
                 found = _hypergradient(networks, pixels, *here), _along(networks, pixels, labels, *here)
             kind = "fp32" if strict else "TF32 allowed"
             for what, ours, right in zip(("hypergradient", "forward mode"), found, exact, strict=True):
-                tell(Row(f"{what}, {name}, {kind}: off by", relative(ours, right), "", at_most=most))
+                record_rows(Row(f"{what}, {name}, {kind}: off by", relative(ours, right), "", at_most=most))
 
 
 def _hypergradient(
     networks: tuple[nn.Module, nn.Linear], pixels: Tensor, where: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    """Hypergradient of an arbitrary val gradient in the pixels and weights, with Gauss-Newton and conjugate gradients."""
+    """Hypergradient of an arbitrary val gradient in pixels and weights, by Gauss-Newton and conjugate gradients."""
     encoder = frozen_copy(copy.deepcopy(networks[0]).to(where, dtype))
     head = copy.deepcopy(networks[1]).to(where, dtype)
     given = pixels.to(where, dtype).requires_grad_()
@@ -239,7 +239,7 @@ def waits(setting: Setting) -> None:
             counts.append({phase: _waits(function, setting) for phase, function in phases.items()})
         for phase, few in counts[0].items():
             what = f"{method}, {phase}: waits more with 4 times the steps ({few} waits)"
-            tell(Row(what, counts[1][phase] - few, "", at_most=0))
+            record_rows(Row(what, counts[1][phase] - few, "", at_most=0))
 
 
 def _waits(function: Callable[[], object], setting: Setting) -> int:
@@ -270,10 +270,10 @@ def storage(setting: Setting) -> None:
             training = trainer_of("autodo-exact-ws", name, network, setting, options={"storage": place})
             seconds = elapsed(partial(collections.deque, training, 0), setting.device)
             rows[kind] = torch.as_tensor(training.points.table.values).cpu().clone()
-            tell(Row(f"lambda kept on {kind}: two epochs", seconds, "s"))
+            record_rows(Row(f"lambda kept on {kind}: two epochs", seconds, "s"))
             if kind != "device":
                 off = float((rows[kind] - rows["device"]).abs().max())
-                tell(Row(f"lambda kept on {kind}: rows off by", off, "", at_most=1e-4))
+                record_rows(Row(f"lambda kept on {kind}: rows off by", off, "", at_most=1e-4))
             del training
 
 
@@ -296,7 +296,7 @@ def repeat(setting: Setting) -> None:
             else:
                 raise AssertionError("no checkpoint within the epoch")
         for what, other in (("the same run again", runs[1]), ("cut within an epoch and continued", cut)):
-            tell(Row(f"{method}: {what}: weights off by", _apart(runs[0], other), "", at_most=0))
+            record_rows(Row(f"{method}: {what}: weights off by", _apart(runs[0], other), "", at_most=0))
 
 
 class _Cut(Exception):
@@ -345,14 +345,14 @@ def _check_group(group: TorchProcessGroup, setting: Setting) -> None:
         "gather": lambda: len(group.gather(big)) == 1,
     }
     for name, check in checks.items():
-        tell(Row(f"process group, {name}: wrong", float(not check()), "", at_most=0))
+        record_rows(Row(f"process group, {name}: wrong", float(not check()), "", at_most=0))
     if setting.is_cuda:
         torch.cuda.reset_peak_memory_stats(setting.device)
         before = torch.cuda.memory_allocated(setting.device)
         group.broadcast_object(big)
         group.gather(big)
         held = (torch.cuda.max_memory_allocated(setting.device) - before) / 1e6
-        tell(Row("objects of 100 MB through the group: memory of the GPU", held, "MB", at_most=1))
+        record_rows(Row("objects of 100 MB through the group: memory of the GPU", held, "MB", at_most=1))
     _check_ddp(group, setting)
     name, network = setting.network("wrn-28-10")
     if not setting.small:
@@ -360,7 +360,7 @@ def _check_group(group: TorchProcessGroup, setting: Setting) -> None:
     plain = trainer_of("autodo-exact-ws", name, network, setting)
     together = trainer_of("autodo-exact-ws", name, network, setting, options={"group": group})
     seconds = [elapsed(partial(collections.deque, training, 0), setting.device) for training in (plain, together)]
-    tell(Row("a run in a group of one: time over a plain one", seconds[1] / seconds[0], "x"))
+    record_rows(Row("a run in a group of one: time over a plain one", seconds[1] / seconds[0], "x"))
 
 
 def _check_ddp(group: TorchProcessGroup, setting: Setting) -> None:
@@ -374,7 +374,9 @@ def _check_ddp(group: TorchProcessGroup, setting: Setting) -> None:
         for network in (plain, wrapped):
             F.cross_entropy(network(images), labels).backward()
     found = [torch.cat([_gradient(value).flatten() for value in net.parameters()]) for net in (plain, wrapped)]
-    tell(Row("gradient through DDP and batch norm over all: off by", relative(found[1], found[0]), "", at_most=1e-3))
+    record_rows(
+        Row("gradient through DDP and batch norm over all: off by", relative(found[1], found[0]), "", at_most=1e-3)
+    )
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:
@@ -409,7 +411,7 @@ def compiled(setting: Setting) -> None:
     if setting.is_cuda:
         changes["training.precision"] = "bf16"
     training = trainer_of("baseline", name, network, setting, changes, fewer=3)
-    tell(Row("the first compiled epoch", elapsed(partial(training.inner.run, 0), setting.device), "s"))
+    record_rows(Row("the first compiled epoch", elapsed(partial(training.inner.run, 0), setting.device), "s"))
     _speed_of(training, f"{name}, bf16, compiled", setting, None)
 
 
@@ -418,20 +420,20 @@ def _speed_of(training: Trainer, what: str, setting: Setting, goal: float | None
     if setting.is_cuda:
         torch.cuda.reset_peak_memory_stats(setting.device)
     seconds = middle_seconds(partial(training.inner.run, 1), setting.device, 3)
-    tell(Row(f"{what}: images a second", training.loaders.train.total / seconds, "", at_least=goal))
+    record_rows(Row(f"{what}: images a second", training.loaders.train.total / seconds, "", at_least=goal))
     if setting.is_cuda:
-        tell(Row(f"{what}: peak memory", torch.cuda.max_memory_allocated(setting.device) / 1e9, "GB"))
+        record_rows(Row(f"{what}: peak memory", torch.cuda.max_memory_allocated(setting.device) / 1e9, "GB"))
 
 
-def _profile(training: Trainer, network: Network, what: str) -> None:
+def _profile(training: Trainer, network: MeasuredNetwork, what: str) -> None:
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as profiled:
         seconds = elapsed(partial(training.inner.run, 1), training.context.device)
     averages = profiled.key_averages()
     busy = sum(event.self_device_time_total for event in averages if event.device_type.name == "CUDA") / 1e6
     launches = sum(event.count for event in averages if "LaunchKernel" in event.key)
-    tell(Row(f"{what}: device busy, profiled", busy / seconds, "of the time", at_least=0.95))
-    tell(Row(f"{what}: launches a step", launches / network.batches, ""))
+    record_rows(Row(f"{what}: device busy, profiled", busy / seconds, "of the time", at_least=0.95))
+    record_rows(Row(f"{what}: launches a step", launches / network.batches, ""))
 
 
 def outer(setting: Setting) -> None:
@@ -450,7 +452,7 @@ def outer(setting: Setting) -> None:
             one_pass = partial(outer_pass, training, val)
             one_pass()
             ratio = middle_seconds(one_pass, setting.device, 3) / plain
-            tell(
+            record_rows(
                 Row(
                     f"{wanted}, {method}: outer step over a plain one",
                     ratio,
@@ -460,7 +462,7 @@ def outer(setting: Setting) -> None:
             )
             if plain_peak:
                 peak = _peak(one_pass, setting) / plain_peak
-                tell(Row(f"{wanted}, {method}: peak memory over a plain step's", peak, "x"))
+                record_rows(Row(f"{wanted}, {method}: peak memory over a plain step's", peak, "x"))
             del training
 
 
@@ -495,14 +497,14 @@ def real_run(setting: Setting) -> None:
     )
     began = time.perf_counter()
     data = prepare(load(config.dataset, data_dir=setting.data_dir), config)
-    tell(Row("Fashion-MNIST: reading", time.perf_counter() - began, "s"))
+    record_rows(Row("Fashion-MNIST: reading", time.perf_counter() - began, "s"))
     training = Trainer(config, data, device=setting.name)
     what = f"Fashion-MNIST, {config.model.name}, {config.training.epochs} epochs, {config.method.name}"
     began, rows = time.perf_counter(), []
     for row in training:
         rows.append(row)
         print(f"epoch {row['epoch'] + 1}: val error {row['val_error']:.4f}", flush=True)
-    tell(
+    record_rows(
         Row(f"{what}: the run", time.perf_counter() - began, "s"),
         Row(f"{what}: images a second, median epoch", statistics.median(r["images_per_second"] for r in rows), ""),
         Row(f"{what}: test error", 100 * rows[-1]["test_error"], "%", at_most=None if setting.small else 15),
@@ -517,7 +519,7 @@ def real_run(setting: Setting) -> None:
 def trainer_of(
     method: str,
     name: str,
-    network: Network,
+    network: MeasuredNetwork,
     setting: Setting,
     changes: Mapping[str, object] = {},
     *,

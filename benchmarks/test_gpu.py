@@ -11,10 +11,10 @@ import torch
 from autodo.data import DATASETS
 from benchmarks import gpu, gpu_checks
 from benchmarks.gpu_checks import Setting
-from benchmarks.table import ROWS, Row, told
+from benchmarks.table import ROWS, Row, read_rows
 from tests.conftest import require_or_skip
 
-TELL = "from benchmarks.table import Row, tell; tell(Row('a', 1.0, 'x')); {then}"
+TELL = "from benchmarks.table import Row, record_rows; record_rows(Row('a', 1.0, 'x')); {then}"
 SMALL = Setting("cpu", small=True)
 # The other checks train, and take more than a second each.
 FAST = ("batch_norm", "gradients", "storage", "nccl", "speed")
@@ -31,7 +31,7 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def assert_met(path: Path) -> list[Row]:
-    found = told(path)
+    found = read_rows(path)
     assert found
     assert [row for row in found if row.met is False] == []
     return found
