@@ -3,7 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: setup demo test test-slow test-portable check docs mutants bench clean
+.PHONY: setup demo test test-slow test-portable check docs mutants bench gpu-check clean
 
 setup: .venv/ready
 
@@ -49,6 +49,12 @@ mutants: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks
+
+# Needs a GPU and eight minutes: `make gpu-check DATA=FOLDER` with the folder of Fashion-MNIST.
+DATA ?= /usr/share/datasets/fashion-mnist
+
+gpu-check: setup
+	$(BIN)/python -m benchmarks.gpu --data-dir $(DATA)
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -42,7 +42,7 @@ def _apply_sorted(images: Tensor, draws: Draws, border: BorderName) -> tuple[Ten
     each = counting(len(NAMES) + 1, torch.int64, order.device).repeat(len(order), 1)
     starts = torch.searchsorted(operation, each).tolist()  # the host waits here if the draws are on a GPU
     moves, place, operation, value, centre = (
-        _sent(tensor, images.device) for tensor in (moves, place, operation, value, centre)
+        sent(tensor, images.device) for tensor in (moves, place, operation, value, centre)
     )
     for step, move in enumerate(moves):
         images = images.index_select(0, move)
@@ -50,7 +50,7 @@ def _apply_sorted(images: Tensor, draws: Draws, border: BorderName) -> tuple[Ten
     return images, place[-1]
 
 
-def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """Copies a tensor to the device without waiting for the device's queue."""
     return tensor if tensor.device == device else tensor.pin_memory().to(device, non_blocking=True)
 

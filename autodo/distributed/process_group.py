@@ -98,7 +98,8 @@ class ProcessGroup:
 class TorchProcessGroup(ProcessGroup):
     """The default process group of torch.distributed: gloo on CPUs, NCCL on GPUs.
 
-    With NCCL each process has a GPU of its own, set by torch.cuda.set_device.
+    On GPUs initialise it with the backend `cpu:gloo,cuda:nccl`: with `nccl` alone objects are pickled into memory of
+    the GPU. Each process has a GPU of its own, set by torch.cuda.set_device.
     """
 
     def __init__(self) -> None:

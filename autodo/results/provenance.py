@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -46,10 +47,16 @@ def versions() -> dict[str, str]:
 
 
 def device_name(device: torch.device, workers: int = 1) -> str:
-    """Name of the GPU, or `cpu: <machine type>, <n> threads`, with the number of workers if there are several."""
+    """Name of the GPU, or `cpu: <machine type>, <n> threads`, with the number of workers if there are several.
+
+    After that of a GPU, which fp32 operations use TF32, as in `NVIDIA H100, TF32 convolutions`.
+    """
     together = f", {workers} workers" if workers > 1 else ""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device) + together
+        backends: Any = torch.backends
+        settings = {"convolutions": backends.cudnn.conv, "products": backends.cuda.matmul}
+        rounded = [name for name, setting in settings.items() if setting.fp32_precision == "tf32"]
+        return torch.cuda.get_device_name(device) + "".join(f", TF32 {name}" for name in rounded) + together
     return f"cpu: {platform.machine()}, {count_of(torch.get_num_threads(), 'thread')}{together}"
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from autodo.augment import colour, geometry
+from autodo.augment.apply_draws import sent
 from autodo.augment.magnitude_ranges import PUBLISHED, OperationSampler
 from autodo.augment.operations import NAMES, OPERATIONS, affine_coefficients, to_float, to_levels
 from autodo.augment.policy_file import OPERATION_NAMES, OperationName
@@ -72,6 +73,11 @@ def discrete(name: OperationName, images: Tensor, value: Tensor, centre: Tensor)
         return to_float(levels, images.dtype)
 
 
+def on_host(tensor: Tensor) -> Tensor:
+    """A copy in host memory, for which the host waits."""
+    return tensor.detach().cpu()
+
+
 class DifferentiableOperations:
     """The searched operations by one implementation, and the values of their levels.
 
@@ -129,15 +135,17 @@ class DifferentiableOperations:
             images [B, C, H, W] float in [0, 1]; operation [B, L] int64; level, gate [B, L] -> like images.
         """
         value = self.draw_values(operation, level, generator)
+        # All choices at once, so that the host waits for the device once; -1 is left out.
+        chosen = on_host(operation if closed_too else operation.where(gate > 0, -1))
         for step in range(operation.shape[1]):
             centre = random_centres(len(images), generator)
-            wanted = torch.ones_like(gate[:, step], dtype=torch.bool) if closed_too else gate[:, step] > 0
             rows: list[Tensor] = []
             results: list[Tensor] = []
             for number, name in enumerate(SEARCHED):
-                group = ((operation[:, step] == number) & wanted).nonzero().squeeze(1)
+                group = (chosen[:, step] == number).nonzero().squeeze(1)
                 if len(group) == 0:
                     continue
+                group = sent(group, images.device)
                 before = images[group]
                 after = self.apply(name, before, level[group, step], value[group, step], centre[group])
                 rows.append(group)

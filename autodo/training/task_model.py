@@ -1,6 +1,7 @@
 """The task model of a run, and the classifier that is built from its best epoch."""
 
 import logging
+from typing import Any
 
 import torch
 from torch import nn
@@ -92,6 +93,13 @@ def computes_in_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def set_fp32_precision() -> None:
+    """Lets convolutions in fp32 on a GPU use TF32, and no matrix product: torch's defaults, set so that they stay."""
+    backends: Any = torch.backends
+    backends.cudnn.conv.fp32_precision = "tf32"
+    backends.cuda.matmul.fp32_precision = "ieee"
 
 
 def compiled(network: nn.Module, device: torch.device) -> nn.Module:

@@ -26,7 +26,7 @@ from autodo.training.inner_loop import InnerLoop
 from autodo.training.outer_loop import OuterLoop
 from autodo.training.results_builder import ResultsBuilder
 from autodo.training.state import EpochRow, TrainState
-from autodo.training.task_model import TaskModel
+from autodo.training.task_model import TaskModel, set_fp32_precision
 
 
 class Trainer:
@@ -80,6 +80,7 @@ class Trainer:
         if context.device.type == "cuda":
             torch.cuda.init()  # which a device with a number does not do by itself here
             torch.cuda.reset_peak_memory_stats(context.device)
+            set_fp32_precision()
         self.loaders = Loaders(context)
         sizes = self.loaders.train.total, len(data.val) + len(data.test)
         progress = ProgressReporter(config, on_progress, sizes=sizes, expected=expected)

@@ -220,7 +220,15 @@ def _device(name: str) -> str:
         return default_device()
     if name != "cpu":
         _check_gpu(name)
+        _make_current(name)
     return name
+
+
+def _make_current(name: str) -> None:
+    """Let memory, streams and kernels that name no GPU use this one, and not the first."""
+    import torch
+
+    torch.cuda.set_device(int(name.partition(":")[2] or 0))
 
 
 def _check_gpu(name: str) -> None:

@@ -72,7 +72,7 @@ def execute_on_workers(config: RunConfig, store: Store, options: ExecutionOption
                 "options": options.model_dump(mode="json"),
                 "store": store.uri,
             },
-            torch_config=TorchConfig(backend="nccl" if options.gpus else "gloo"),
+            torch_config=TorchConfig(backend=backend(options.gpus)),
             scaling_config=ScalingConfig(
                 num_workers=options.workers, use_gpu=options.gpus > 0, resources_per_worker=options.per_worker
             ),
@@ -98,6 +98,11 @@ def execute_on_workers(config: RunConfig, store: Store, options: ExecutionOption
             raise
         finally:
             ray.kill(mailbox)
+
+
+def backend(gpus: float) -> str:
+    """Backend of torch.distributed: tensors on GPUs go through NCCL, and pickled objects stay in host memory."""
+    return "cpu:gloo,cuda:nccl" if gpus else "gloo"
 
 
 def _messages(mailbox: Any, training: "Future[Any]") -> Iterator[Message]:

@@ -2,9 +2,11 @@
 
 import contextlib
 import functools
+import gc
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -81,8 +83,18 @@ def logging_to(stream: Any) -> Iterator[None]:
 
 
 def prepare_process(store: Store, options: ExecutionOptions) -> None:
-    """Prepare a process of Ray for a run: check that its node sees the store, and set the number of torch's threads."""
+    """Prepare a process of Ray for a run: check that its node sees the store, and set how much torch does at a time."""
+    # torch reads it once, and would start up to 32 processes that compile, in each process that trains.
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", str(options.cpus))
     import torch
 
     store.check_on_node()
     torch.set_num_threads(options.cpus)
+
+
+def free_gpu_memory() -> None:
+    """Give the memory of a finished run back to its GPU, which other processes may share."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        gc.collect()  # a compiled network is part of a cycle
+        torch.cuda.empty_cache()

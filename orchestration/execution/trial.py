@@ -11,7 +11,7 @@ from autodo.results import records
 from orchestration.execution.execute import execute
 from orchestration.execution.mailbox import Message
 from orchestration.execution.options import ExecutionOptions
-from orchestration.execution.process import prepare_process
+from orchestration.execution.process import free_gpu_memory, prepare_process
 from orchestration.store.failures import record_failure
 from orchestration.store.run_state import RunBusy
 from orchestration.store.store import Store
@@ -83,6 +83,7 @@ class RunTrial(tune.Trainable):
         epochs, self._epochs = self._epochs, None
         if epochs is not None:
             epochs.close()
+        free_gpu_memory()
 
 
 def running(metrics: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from autodo.augment import affine
 from autodo.augment.pipeline import Pipeline
+from autodo.bilevel import hypergradient
 from autodo.bilevel.hypergradient import hessian_matvec, implicit_objective, validation_gradient
 from autodo.bilevel.inverse_hessian import conjugate_gradient, exact
 from autodo.config.bilevel import LossName, Part, PointsConfig
@@ -166,3 +167,18 @@ def test_gauss_newton_part_is_positive_definite_if_the_hessian_is_not():
         eigenvalues[gauss_newton] = float(torch.linalg.eigvalsh(matrix)[0])
     assert eigenvalues[False] < -1e-5
     assert eigenvalues[True] > -1e-12
+
+
+@pytest.mark.parametrize("gauss_newton", [False, True])
+def test_products_with_the_hessian_in_parts_are_those_at_once(
+    gauss_newton: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = torch.Generator().manual_seed(0)
+    logits, targets = (torch.randn(7, CLASSES, generator=draw, dtype=torch.float64) for _ in range(2))
+    features = torch.randn(7, FEATURES, generator=draw, dtype=torch.float64)
+    direction = torch.randn(CLASSES, FEATURES, generator=draw, dtype=torch.float64)
+    log_targets = None if gauss_newton else targets.log_softmax(1)
+    given = LOSSES["symmetric-kl"], logits, features, features[:, 0].exp(), log_targets
+    at_once = hessian_matvec(*given, damping=DAMPING)(direction)
+    monkeypatch.setattr(hypergradient, "POINTS_AT_ONCE", 3)
+    torch.testing.assert_close(hessian_matvec(*given, damping=DAMPING)(direction), at_once, rtol=1e-12, atol=1e-12)

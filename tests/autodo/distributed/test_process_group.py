@@ -9,12 +9,13 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.data import load
-from autodo.distributed.batch_norm import WholeBatchNorm2d
+from autodo.distributed.batch_norm import WholeBatchNorm2d, share_statistics
 from autodo.seeds import derive
 from autodo.training import checkpoint as checkpoints
 from tests.autodo.distributed import group_jobs as jobs
@@ -129,6 +130,13 @@ def test_distributed_batch_norm_equals_batch_norm_of_the_whole_batch(pool, sizes
             torch.testing.assert_close(part[name], value, **close)
     with torch.no_grad():
         torch.testing.assert_close(torch.cat([part["evaluated"] for part in parts]), norm.eval()(images), **close)
+
+
+def test_no_layer_on_a_gpu_is_torchs_own_whose_host_waits():
+    with FakeTensorMode():
+        network = torch.nn.Sequential(*(layer(2, device="cuda") for layer in (torch.nn.BatchNorm2d, torch.nn.PReLU)))
+        shared = share_statistics(network, lambda tensor: tensor)
+    assert [type(layer) for layer in shared] == [WholeBatchNorm2d, torch.nn.PReLU]
 
 
 def test_batch_norm_keeps_a_small_variance_beside_a_large_mean():

@@ -1,5 +1,7 @@
 """Derivatives of operations: exact where there is one, straight through where there is none."""
 
+from unittest import mock
+
 import pytest
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from autodo.search.differentiable_operations import (
     DifferentiableOperations,
     differentiable,
     discrete,
+    on_host,
 )
 from autodo.testing import pil_policy
 from tests.autodo.augment.test_operations import VALUES, all_of
@@ -193,3 +196,19 @@ def test_a_closed_gate_has_a_derivative_if_asked_for() -> None:
     assert torch.equal(found, pixels)
     (by_gate,) = torch.autograd.grad(found.sum(), gate)
     assert torch.allclose(by_gate[:, 0], (1 - 2 * pixels).sum((1, 2, 3)), rtol=1e-4)
+
+
+def test_the_host_waits_once_for_all_steps() -> None:
+    """Groups are formed from one copy of the choices, and are those of each step by itself."""
+    draw = torch.Generator().manual_seed(0)
+    pixels = images()
+    operation = torch.randint(len(SEARCHED), (4, 3), generator=draw)
+    gate = (torch.rand(4, 3, generator=draw) > 0.3).double()
+    level = torch.full((4, 3), 0.5, dtype=torch.float64)
+    module = "autodo.search.differentiable_operations.on_host"
+    with mock.patch(module, side_effect=on_host) as copied:
+        DifferentiableOperations("own").apply_each(pixels, operation, level, gate, draw)
+    assert copied.call_count == 1
+    (chosen,) = copied.call_args.args
+    assert torch.equal(chosen >= 0, gate > 0)
+    assert torch.equal(chosen[gate > 0], operation[gate > 0])

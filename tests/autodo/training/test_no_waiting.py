@@ -110,7 +110,7 @@ def waits_of(phase: Callable[[], object], on_host: Iterable[Tensor] = ()) -> Cou
     with ExitStack() as stack:
         for module in (pipeline, mixing):
             stack.enter_context(mock.patch.object(module, "host_generator", waits.host_generator))
-        stack.enter_context(mock.patch.object(apply_draws, "_sent", waits.sent))
+        stack.enter_context(mock.patch.object(apply_draws, "sent", waits.sent))
         stack.enter_context(waits)
         stack.enter_context(Copies(waits))
         phase()

@@ -16,6 +16,8 @@ from autodo.data import load, prepare
 from autodo.errors import ConfigError
 from autodo.models import build
 from autodo.results.classifier import Classifier
+from autodo.results.provenance import device_name
+from autodo.training.task_model import set_fp32_precision
 from autodo.training.trainer import Trainer
 
 SHORT = {"training.epochs": 4, "training.warmup_epochs": 1, "outer.start_share": 0.25, "dataset.subsample": 500}
@@ -184,3 +186,17 @@ def test_a_missing_compiler_is_one_line(tmp_path):
     assert "training.compile: torch cannot compile here: " in told.stderr
     assert "no-such-compiler" in told.stderr
     assert "Traceback" not in told.stderr
+
+
+def test_tf32_is_set_and_recorded_with_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "H100")
+    settings = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    before = [setting.fp32_precision for setting in settings]
+    try:
+        settings[0].fp32_precision, settings[1].fp32_precision = "ieee", "tf32"
+        assert device_name(torch.device("cuda")) == "H100, TF32 products"
+        set_fp32_precision()
+        assert device_name(torch.device("cuda"), 2) == "H100, TF32 convolutions, 2 workers"
+    finally:
+        for setting, value in zip(settings, before, strict=True):
+            setting.fp32_precision = value
