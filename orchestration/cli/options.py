@@ -124,8 +124,8 @@ class TrainOptions:
     split: Annotated[
         SplitName,
         typer.Option(
-            help="`union` also trains on the val images. `test-as-val` uses the test images as val, so its errors "
-            "are optimistic."
+            help="`union` also trains on the val images. `oversplit` takes train and val from all train images. "
+            "`test-as-val` uses the test images as val, so its errors are optimistic."
         ),
     ] = "paper"
     store: Annotated[str, typer.Option(help="Directory or URI of the results.")] = "outputs/single"
