@@ -13,7 +13,7 @@ from autodo.errors import ConfigError
 from autodo.io.storage import StrPath
 from autodo.progress import Progress
 from autodo.results.outcome import Outcome
-from autodo.training.state import Row
+from autodo.training.state import EpochRow
 from autodo.training.trainer import Trainer
 
 
@@ -27,7 +27,7 @@ def fit(
     *,
     data_dir: StrPath | None = None,
     device: str | None = None,
-    on_epoch: Callable[[Row], None] | None = None,
+    on_epoch: Callable[[EpochRow], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_search: Callable[[str], None] | None = None,
     policy: PolicyFile | None = None,

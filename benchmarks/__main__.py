@@ -2,7 +2,7 @@
 
     make bench            # or: python -m benchmarks [--full] [--device cuda] [--out TABLE.md] [NAME ...]
 
-The table is Markdown. A benchmark that fails leaves its line in it, and the figures that it had told by then. Without
+The table is Markdown. A benchmark that fails has a line in it, after the figures that it recorded before. Without
 --full those that would take long measure less, so that all together take about half an hour on 2 cores.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.table import ROWS, Row, machine, markdown, told
+from benchmarks.table import ROWS, Row, machine, markdown, read_rows
 
 # Name of the module -> options for a shorter run. One that takes --device is in ON_DEVICE too.
 BENCHMARKS: dict[str, tuple[str, ...]] = {
@@ -74,13 +74,13 @@ def main() -> None:
 
 
 def measured(commands: dict[str, Sequence[str]]) -> Iterator[tuple[str, Row | str]]:
-    """What each command told, under its name; and, after that, how it ended if that was badly."""
+    """Yield the rows of each command under its name, followed by its exit code if it failed."""
     with tempfile.TemporaryDirectory() as folder:
         for name, command in commands.items():
             path = Path(folder) / name
             print(f"\n{name}: {' '.join(command[1:])}", flush=True)
             code = subprocess.run(command, env={**os.environ, ROWS: str(path)}, check=False).returncode
-            for row in told(path):
+            for row in read_rows(path):
                 yield name, row
             if code:
                 yield name, f"failed with exit code {code}"

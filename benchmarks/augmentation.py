@@ -28,7 +28,7 @@ from autodo.augment.policies import add_centres, build_policy
 from autodo.config.policy import AutoAugment, PolicyConfig, RandAugment, TrivialAugment, UniformAugment
 from autodo.seeds import host_generator
 from autodo.testing import pil_policy
-from benchmarks.table import Row, tell
+from benchmarks.table import Row, record_rows
 
 BATCH = 256
 GOAL = 10.0
@@ -104,7 +104,7 @@ def policy_table(title: str, images: Tensor, device: torch.device, repeat: int) 
         ratios = {key: f"{ratio(seconds, turns['engine']):.1f}" for key, seconds in turns.items()}
         for other in [key for key in turns if key != "engine"]:
             what = f"{name}, {title}: {other}'s time over the engine's"
-            tell(Row(what, ratio(turns[other], turns["engine"]), "x", at_least=GOAL if other == "PIL" else None))
+            record_rows(Row(what, ratio(turns[other], turns["engine"]), "x", at_least=GOAL if other == "PIL" else None))
         table.add_row(
             name,
             rate["engine"],

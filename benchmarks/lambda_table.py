@@ -1,8 +1,8 @@
-"""What a step of lambda costs: time against the number of points and against dense RMSprop, and memory.
+"""Cost of a step of lambda: time against the number of points and against dense RMSprop, and memory.
 
     python -m benchmarks.lambda_table [--device cuda] [--repeat 20] [--most 100000000] [--quick]
 
-Every figure is of a process of its own. A step gathers the rows of a batch and writes what RMSprop makes of them.
+Each figure is measured in its own process. A step reads the rows of a batch, updates them by RMSprop and writes them.
 Times are this thread's on a CPU, on the wall beside a GPU; medians.
 """
 
@@ -22,7 +22,7 @@ from rich.table import Table
 from autodo.config.bilevel import LambdaStorage, PointsConfig
 from autodo.points.model import PointModel
 from autodo.points.table_storage import TableStorage
-from benchmarks.table import Row, machine, tell
+from benchmarks.table import Row, machine, record_rows
 
 BATCH = 256
 IMAGENET, IMAGENET_CLASSES = 1_281_167, 1000
@@ -31,8 +31,8 @@ SMALL = 24
 """Columns that a set of 10 classes has, but for the weight: 14 and 10."""
 
 
-class Asked(NamedTuple):
-    """A table and what is measured of it."""
+class TableSpec(NamedTuple):
+    """A table to measure."""
 
     points: int
     classes: int
@@ -45,7 +45,7 @@ class Asked(NamedTuple):
     """Write all rows, as a pass does, before the memory is measured."""
 
 
-class Measured(NamedTuple):
+class StepCost(NamedTuple):
     """Seconds of a step on rows never touched, of one on the same rows again, of dense RMSprop; and bytes."""
 
     first: float
@@ -97,26 +97,26 @@ def _row(
         if count > given.most or (storage == "file" and size > shutil.disk_usage(tempfile.gettempdir()).free / 2):
             table.add_row(*head, "not measured: no room")
             continue
-        measured = _alone(Asked(count, classes, storage, given.repeat, given.device))
+        measured = _alone(TableSpec(count, classes, storage, given.repeat, given.device))
         table.add_row(*head, f"{1e3 * measured.first:.2f}", f"{1e3 * measured.step:.2f}")
-        tell(Row(f"step of {count:,} x {columns}, {storage}", 1e3 * measured.step, "ms"))
+        record_rows(Row(f"step of {count:,} x {columns}, {storage}", 1e3 * measured.step, "ms"))
 
 
 def against_dense(given: argparse.Namespace) -> Table:
     """The row-sparse step and torch's on the whole table with a dense gradient, in turns."""
     table = _table("against torch.optim.RMSprop", "points", "columns", "ms a step", "ms dense", "ratio")
     for count in (CIFAR, IMAGENET):
-        asked = Asked(count, SMALL - 14, "device", given.repeat if count == CIFAR else 7, given.device, dense=True)
-        measured = _alone(asked)
+        spec = TableSpec(count, SMALL - 14, "device", given.repeat if count == CIFAR else 7, given.device, dense=True)
+        measured = _alone(spec)
         assert measured.dense is not None
         ms = f"{1e3 * measured.step:.2f}", f"{1e3 * measured.dense:.1f}"
         table.add_row(f"{count:,}", str(SMALL), *ms, f"{measured.dense / measured.step:,.0f}")
-        tell(Row(f"dense RMSprop over a step of {count:,} x {SMALL}", measured.dense / measured.step, "x"))
+        record_rows(Row(f"dense RMSprop over a step of {count:,} x {SMALL}", measured.dense / measured.step, "x"))
     return table
 
 
 def memory(given: argparse.Namespace) -> Table:
-    """What a table of soft labels and augmentation of ImageNet takes when every row has moved."""
+    """Memory of a table of soft labels and augmentation for ImageNet after every row has moved."""
     table = _table(
         f"memory of {IMAGENET:,} x {14 + IMAGENET_CLASSES}; on the host when every row has moved",
         "kept in", "precision", "square_average", "own memory", "of files", "on the device", "ms a step",
@@ -133,51 +133,51 @@ def memory(given: argparse.Namespace) -> Table:
         head = storage, options["precision"], options.get("square_average", "element")
         bytes_of = IMAGENET * (14 + IMAGENET_CLASSES) * (2 if "fp16" in options.values() else 4)
         bytes_of *= 1 if "part" in options.values() else 2
-        if storage == "host" and bytes_of > 0.7 * _available():
+        if storage == "host" and bytes_of > 0.7 * available_memory():
             table.add_row(*head, "not measured: no room")
             continue
         # To write 10 GB to a disk says nothing about memory.
         fill = storage == "host"
-        asked = Asked(IMAGENET, IMAGENET_CLASSES, storage, given.repeat, given.device, options, fill=fill)
-        measured = _alone(asked)
+        spec = TableSpec(IMAGENET, IMAGENET_CLASSES, storage, given.repeat, given.device, options, fill=fill)
+        measured = _alone(spec)
         on_device = "-" if measured.device_memory is None else _gigabytes(measured.device_memory)
         table.add_row(
             *head, _gigabytes(measured.own_memory), _gigabytes(measured.file_memory), on_device,
             f"{1e3 * measured.step:.2f}",
         )  # fmt: skip
         what = f"{IMAGENET:,} x {14 + IMAGENET_CLASSES}, {', '.join(head)}"
-        tell(Row(f"step of {what}", 1e3 * measured.step, "ms", at_most=3.0))
-        tell(Row(f"own memory of {what}", measured.own_memory / 1e9, "GB"))
+        record_rows(Row(f"step of {what}", 1e3 * measured.step, "ms", at_most=3.0))
+        record_rows(Row(f"own memory of {what}", measured.own_memory / 1e9, "GB"))
     return table
 
 
 # ----- in a process of its own
 
 
-def _alone(asked: Asked) -> Measured:
+def _alone(spec: TableSpec) -> StepCost:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(measure, (asked,))
+        return pool.apply(measure, (spec,))
 
 
-def measure(asked: Asked) -> Measured:
-    """What a table costs, in this process."""
+def measure(spec: TableSpec) -> StepCost:
+    """Measure a table in this process."""
     torch.set_num_threads(1)
-    device = torch.device(asked.device)
+    device = torch.device(spec.device)
     generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(asked.classes, (asked.points,), generator=generator).to(device)
-    _model(Asked(BATCH, asked.classes, "device", 0, asked.device, asked.options))  # what is loaded at first use
-    before = _resident()
+    labels = torch.randint(spec.classes, (spec.points,), generator=generator).to(device)
+    _model(TableSpec(BATCH, spec.classes, "device", 0, spec.device, spec.options))  # loads what the first use loads
+    before = resident_memory()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     on_device = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
-    table = _model(asked, labels).table
-    gradient = torch.randn(BATCH, 14 + asked.classes, generator=generator).to(device)
-    if asked.fill:
-        for part in torch.arange(asked.points, device=device).split(BATCH):
+    table = _model(spec, labels).table
+    gradient = torch.randn(BATCH, 14 + spec.classes, generator=generator).to(device)
+    if spec.fill:
+        for part in torch.arange(spec.points, device=device).split(BATCH):
             table.rows(part)
             table.rmsprop_step(part, gradient[: len(part)], 0.05)
     # Anywhere in the table, so that each row is as far away as any.
-    order = torch.randint(asked.points, (asked.repeat + 5, 2 * BATCH), generator=generator)
+    order = torch.randint(spec.points, (spec.repeat + 5, 2 * BATCH), generator=generator)
     batches = [part.unique()[torch.randperm(len(part.unique()), generator=generator)][:BATCH] for part in order]
     steps = iter([batch.to(device) for batch in batches * 2])
 
@@ -186,15 +186,15 @@ def measure(asked: Asked) -> Measured:
         table.rows(index)
         table.rmsprop_step(index, gradient, 0.05)
 
-    dense = _dense_step(asked, device) if asked.dense else None
+    dense = _dense_step(spec, device) if spec.dense else None
     seconds: dict[str, list[float]] = {"step": [], "dense": []}
     for turn in range(2 * len(batches)):
         seconds["step"].append(_seconds(step, device))
-        if dense is not None and turn < asked.repeat:
+        if dense is not None and turn < spec.repeat:
             seconds["dense"].append(_seconds(dense, device))
-    table.state_dict()  # what is on its way back is there
-    after = _resident()
-    return Measured(
+    table.state_dict()  # waits for pending writes
+    after = resident_memory()
+    return StepCost(
         statistics.median(seconds["step"][5 : len(batches)]),
         statistics.median(seconds["step"][len(batches) :]),
         statistics.median(seconds["dense"][1:]) if dense else None,
@@ -204,23 +204,23 @@ def measure(asked: Asked) -> Measured:
     )
 
 
-def _model(asked: Asked, labels: torch.Tensor | None = None) -> PointModel:
-    labels = torch.zeros(asked.points, dtype=torch.int64, device=asked.device) if labels is None else labels
-    config = PointsConfig(learn=("augment", "soft-label"), **asked.options)
-    storage, device = TableStorage(asked.storage), torch.device(asked.device)
+def _model(spec: TableSpec, labels: torch.Tensor | None = None) -> PointModel:
+    labels = torch.zeros(spec.points, dtype=torch.int64, device=spec.device) if labels is None else labels
+    config = PointsConfig(learn=("augment", "soft-label"), **spec.options)
+    storage, device = TableStorage(spec.storage), torch.device(spec.device)
     return PointModel(
-        config, labels, asked.classes, storage=storage, rounding=lambda step: torch.Generator(device).manual_seed(step)
+        config, labels, spec.classes, storage=storage, rounding=lambda step: torch.Generator(device).manual_seed(step)
     )
 
 
-def _dense_step(asked: Asked, device: torch.device) -> Callable[[], None]:
-    """What a parameter [N, K] costs: its batch's gradient among zeros, and torch's optimizer."""
-    parameter = torch.zeros(asked.points, 14 + asked.classes, device=device, requires_grad=True)
+def _dense_step(spec: TableSpec, device: torch.device) -> Callable[[], None]:
+    """A step of torch's RMSprop on a parameter [N, K] with a dense gradient, zero outside the batch."""
+    parameter = torch.zeros(spec.points, 14 + spec.classes, device=device, requires_grad=True)
     optimizer = torch.optim.RMSprop([parameter], lr=0.05)
     generator = torch.Generator().manual_seed(1)
 
     def step() -> None:
-        index = torch.randint(asked.points, (BATCH,), generator=generator).to(device)
+        index = torch.randint(spec.points, (BATCH,), generator=generator).to(device)
         optimizer.zero_grad(set_to_none=True)
         parameter[index].square().sum().backward()
         optimizer.step()
@@ -237,15 +237,16 @@ def _seconds(function: Callable[[], None], device: torch.device) -> float:
     return clock() - started
 
 
-def _resident() -> tuple[int, int]:
-    """Bytes of this process in memory: its own, and of files."""
+def resident_memory() -> tuple[int, int]:
+    """Resident bytes of this process: anonymous memory, and pages of files."""
     with open("/proc/self/status") as file:  # noqa: PTH123
         lines = dict(line.split(":", 1) for line in file)
     own, of_files, shared = (int(lines[name].split()[0]) * 1024 for name in ("RssAnon", "RssFile", "RssShmem"))
     return own, of_files + shared
 
 
-def _available() -> int:
+def available_memory() -> int:
+    """Bytes of memory that this machine can still give to processes."""
     with open("/proc/meminfo") as file:  # noqa: PTH123
         lines = dict(line.split(":", 1) for line in file)
     return int(lines["MemAvailable"].split()[0]) * 1024

@@ -1,4 +1,4 @@
-"""What the orchestration costs: planning a large grid, and Ray's share of many short runs.
+"""Cost of the orchestration: planning a large grid, and Ray's share of many short runs.
 
     make bench            # or: python -m benchmarks.orchestration --runs 1000
     python -m benchmarks.orchestration --parts --before CHECKOUT
@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from autodo.config.run import RunConfig
-from benchmarks.table import Row, tell
+from benchmarks.table import Row, record_rows
 from orchestration.execution.execute import execute
 from orchestration.grid.grid import GridConfig, expand, load_grid
 from orchestration.planning.plan import jobs_left, make_plan
@@ -52,7 +52,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             for row in launch_parts(given.repeat, given.before, Path(folder)):
                 console.print(f"{row.what}: {row.value:.2f} {row.unit}", highlight=False)
-                tell(row)
+                record_rows(row)
         return
     table = Table(title=f"orchestration, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", title_justify="left")
     table.add_column("what")
@@ -70,14 +70,16 @@ def main() -> None:
         for name, measure in rows.items():
             figure = Row(name, median(measure, given.repeat), "s", at_most=2.0)
             table.add_row(name, f"{figure.value:.2f} s", "2 s")
-            tell(figure)
+            record_rows(figure)
         bare, launched = [], []
         for turn in range(given.repeat):
             runs = trivial_runs(given.runs)
             bare.append(seconds(lambda: train_bare(runs[:50], Path(folder) / f"bare{turn}")) / 50)  # noqa: B023
             launched.append(seconds(lambda: launch(runs, Path(folder) / f"launched{turn}")))  # noqa: B023
         slots = os.cpu_count() or 1
-        tell(Row("launch of 1,000 trivial runs", statistics.median(launched) * 1000 / given.runs, "s", at_most=120.0))
+        record_rows(
+            Row("launch of 1,000 trivial runs", statistics.median(launched) * 1000 / given.runs, "s", at_most=120.0)
+        )
         table.add_row(f"launch {given.runs} trivial runs", f"{statistics.median(launched):.0f} s", "120 s per 1,000")
         table.add_row("a bare trivial run, in this process", f"{1000 * statistics.median(bare):.0f} ms", "")
         ratios = [wall * slots / given.runs / one for wall, one in zip(launched, bare, strict=True)]
@@ -87,12 +89,12 @@ def main() -> None:
             *launch_parts(given.repeat, given.before, Path(folder)),
         ]:
             table.add_row(row.what, f"{row.value:.2f} {row.unit}", "" if row.at_most is None else f"{row.at_most:g}")
-            tell(row)
+            record_rows(row)
     console.print(table)
 
 
 def ray_share(repeat: int, epochs: int | None, folder: Path) -> list[Row]:
-    """Of 16 short runs, and what of it any launch pays once."""
+    """Ray's share of the time of 16 short runs, and the part that any launch pays once."""
     slots = os.cpu_count() or 1
     grid = load_grid("quickstart")
     if epochs is not None:
@@ -129,7 +131,7 @@ class Parts(NamedTuple):
 
 
 def launch_parts(repeat: int, before: Path | None, folder: Path) -> list[Row]:
-    """The parts of the command with two trivial runs; with an earlier version, what they are beside its parts."""
+    """Durations of the parts of a launch of two trivial runs; with an earlier version, also the ratios to its parts."""
     here = Path(__file__).parents[1]
     ours, theirs = [], []
     for turn in range(repeat):

@@ -1,4 +1,4 @@
-"""What the outer phase costs: time and memory of its steps beside plain train steps, and of whole runs.
+"""Cost of the outer phase: time and memory of its steps beside plain train steps, and of whole runs.
 
     make bench            # or: python -m benchmarks.outer_phase --device cuda [NETWORK ...]
 
@@ -35,13 +35,13 @@ from autodo.evaluation import Evaluation
 from autodo.testing.memory import peak_bytes
 from autodo.testing.oracles import outer_pass_by_autograd
 from autodo.training.trainer import Trainer
-from benchmarks.table import Row, machine, tell
+from benchmarks.table import Row, machine, record_rows
 
 FULL = 48_000
 
 
-class Network(NamedTuple):
-    """A network, the images that it sees, and how many of them are train points here."""
+class MeasuredNetwork(NamedTuple):
+    """A network, the shape of its images, and the number of train points to measure with."""
 
     device: str
     channels: int
@@ -52,10 +52,10 @@ class Network(NamedTuple):
 
 
 NETWORKS = {
-    "small-cnn": Network("cpu", 1, 28, 10, 128, 20),
-    "wrn-16-2": Network("cpu", 3, 32, 10, 128, 4),
-    "wrn-28-10": Network("cuda", 3, 32, 10, 256, 10),
-    "resnet-18": Network("cuda", 3, 224, 100, 128, 10),
+    "small-cnn": MeasuredNetwork("cpu", 1, 28, 10, 128, 20),
+    "wrn-16-2": MeasuredNetwork("cpu", 3, 32, 10, 128, 4),
+    "wrn-28-10": MeasuredNetwork("cuda", 3, 32, 10, 256, 10),
+    "resnet-18": MeasuredNetwork("cuda", 3, 224, 100, 128, 10),
 }
 # Method -> what is measured, and the most that its outer step and its run with outer passes in half of the epochs may
 # cost, over the plain ones.
@@ -68,7 +68,7 @@ MEMORY = 1.10
 
 
 def main() -> None:
-    """Prints a table for each network."""
+    """Print a table for each network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(NETWORKS)}; all of the device")
     parser.add_argument("--repeat", type=int, default=7, help="turns")
@@ -86,32 +86,32 @@ def main() -> None:
     console.print(f"load {os.getloadavg()[0]:.1f} at the end")
 
 
-def table(name: str, network: Network, device: torch.device, repeat: int) -> Table:
-    """Of one network."""
+def table(name: str, network: MeasuredNetwork, device: torch.device, repeat: int) -> Table:
+    """Table of one network."""
     points = network.batches * network.batch_size
     data = made_up(network, points)
     configs = {method: config_of(method, name, network, points) for method in ("baseline", *METHODS)}
-    trainings = {method: Trainer(config, data, device=str(device)) for method, config in configs.items()}
-    for training in trainings.values():
-        training.inner.run(0)
-    evaluations = {method: training.evaluator.evaluate(training.loaders.val) for method, training in trainings.items()}
+    trainers = {method: Trainer(config, data, device=str(device)) for method, config in configs.items()}
+    for trainer in trainers.values():
+        trainer.inner.run(0)
+    evaluations = {method: trainer.evaluator.evaluate(trainer.loaders.val) for method, trainer in trainers.items()}
 
     phases: dict[str, Callable[[], object]] = {
-        "baseline": partial(trainings["baseline"].inner.run, 1),
-        "oracle": partial(outer_pass_by_autograd, trainings["autodo-aws"], torch.Generator(device).manual_seed(0)),
-        "inner": partial(trainings["autodo-aws"].inner.run, 1),
+        "baseline": partial(trainers["baseline"].inner.run, 1),
+        "oracle": partial(outer_pass_by_autograd, trainers["autodo-aws"], torch.Generator(device).manual_seed(0)),
+        "inner": partial(trainers["autodo-aws"].inner.run, 1),
     }
     for key, backward in (("forward", False), ("both", True)):
-        phases[key] = partial(floor_pass, trainings["baseline"], backward=backward)
+        phases[key] = partial(floor_pass, trainers["baseline"], backward=backward)
     for method in METHODS:
-        phases[method] = partial(outer_pass, trainings[method], evaluations[method])
+        phases[method] = partial(outer_pass, trainers[method], evaluations[method])
     seconds: dict[str, list[float]] = {key: [] for key in [*phases, *(f"run of {method}" for method in configs)]}
     for turn in range(repeat + 1):
         for key, phase in phases.items():
             keep(seconds[key], turn, elapsed(phase, device))
         for method, config in configs.items():
-            training = Trainer(config, data, device=str(device))
-            keep(seconds[f"run of {method}"], turn, elapsed(partial(collections.deque, training, 0), device))
+            trainer = Trainer(config, data, device=str(device))
+            keep(seconds[f"run of {method}"], turn, elapsed(partial(collections.deque, trainer, 0), device))
     peaks = {key: peak_bytes(phase, device) for key, phase in phases.items()}
 
     shown = Table(
@@ -153,15 +153,19 @@ def table(name: str, network: Network, device: torch.device, repeat: int) -> Tab
             "" if run_most is None else f"{run_most:.2f}",
         )
         if key != "baseline":
-            tell(Row(f"{name}, {text}: time over a plain step's", middle(seconds[key], seconds["baseline"]), "x", most))
+            record_rows(
+                Row(f"{name}, {text}: time over a plain step's", middle(seconds[key], seconds["baseline"]), "x", most)
+            )
         if key in METHODS:
-            tell(Row(f"{name}, {text}: peak over a plain step's", peaks[key] / peaks["baseline"], "x", MEMORY))
+            record_rows(Row(f"{name}, {text}: peak over a plain step's", peaks[key] / peaks["baseline"], "x", MEMORY))
         if run is not None and key in METHODS:
-            tell(Row(f"{name}, {text}: run over a plain one", middle(run, seconds["run of baseline"]), "x", run_most))
+            record_rows(
+                Row(f"{name}, {text}: run over a plain one", middle(run, seconds["run of baseline"]), "x", run_most)
+            )
     return shown
 
 
-def made_up(network: Network, points: int) -> DataSplits:
+def made_up(network: MeasuredNetwork, points: int) -> DataSplits:
     """Noise with random labels; val and test as large, beside train, as Fashion-MNIST's."""
     generator = np.random.default_rng(0)
 
@@ -178,7 +182,7 @@ def made_up(network: Network, points: int) -> DataSplits:
     return DataSplits(train, val, test, tuple(str(label) for label in range(network.classes)))
 
 
-def config_of(method: str, name: str, network: Network, points: int) -> RunConfig:
+def config_of(method: str, name: str, network: MeasuredNetwork, points: int) -> RunConfig:
     """The recipe of Fashion-MNIST, in which no method draws operations, for two epochs."""
     given = {
         "model.name": name,
@@ -195,25 +199,25 @@ def config_of(method: str, name: str, network: Network, points: int) -> RunConfi
     return build_run("fashion-mnist", method, overrides={**given, **half})
 
 
-def outer_pass(training: Trainer, val: Evaluation) -> None:
-    """As after an epoch."""
-    assert training.outer is not None
-    training.outer.run(1, val)
+def outer_pass(trainer: Trainer, val: Evaluation) -> None:
+    """Run the outer pass that follows epoch 1."""
+    assert trainer.outer is not None
+    trainer.outer.run(1, val)
 
 
-def floor_pass(training: Trainer, *, backward: bool) -> None:
-    """What an outer pass does at least: the encoder once for each point, and back to the images if g_A is learned."""
-    encoder = frozen_copy(training.model.encoder).requires_grad_(False)
-    for images in training.loaders.train.images.in_order(training.config.training.batch_size):
-        pixels = training.model.pipeline.test_view(images).requires_grad_(backward)
+def floor_pass(trainer: Trainer, *, backward: bool) -> None:
+    """Lower bound of an outer pass: the encoder on each point, and backward to the images if g_A is learned."""
+    encoder = frozen_copy(trainer.model.encoder).requires_grad_(False)
+    for images in trainer.loaders.train.images.in_order(trainer.config.training.batch_size):
+        pixels = trainer.model.pipeline.test_view(images).requires_grad_(backward)
         features = encoder(pixels)
         if backward:
             torch.autograd.grad(features.sum(), pixels)
-    training.model.encoder.requires_grad_(True)  # the frozen copy has the same weights
+    trainer.model.encoder.requires_grad_(True)  # the frozen copy has the same weights
 
 
 def elapsed(function: Callable[[], object], device: torch.device) -> float:
-    """Seconds."""
+    """Seconds of one call, after all work of the device."""
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -225,13 +229,13 @@ def elapsed(function: Callable[[], object], device: torch.device) -> float:
 
 
 def keep(seconds: list[float], turn: int, value: float) -> None:
-    """Of all turns but the first, which warms up."""
+    """Keep the value of each turn but the first, which warms up."""
     if turn:
         seconds.append(value)
 
 
 def ratios(slow: list[float], fast: list[float]) -> tuple[str, str]:
-    """Median and quartiles over the turns."""
+    """Median and quartiles of the ratios in a turn."""
     each = np.array(slow) / np.array(fast)
     low, middle, high = np.quantile(each, [0.25, 0.5, 0.75])
     return f"{middle:.2f}", f"{low:.2f}-{high:.2f}"

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.table import Row, tell
+from benchmarks.table import Row, record_rows
 from orchestration.testing.synthetic_store import ALL, LIGHT, paper_grids, runs_of, write_store
 
 FORMATS = ("html", "md", "latex", "csv")
@@ -87,7 +87,7 @@ def add_rows(table: Table, store: Path, out: Path) -> None:
             Row(f"{what}, {runs:,} runs", done.wall, "s", most_seconds),
             Row(f"{what}, {runs:,} runs: peak memory", done.peak_bytes / 1e9, "GB", most_memory),
         )
-        tell(*figures)
+        record_rows(*figures)
         wall, memory = (f"{figure.value:.1f} {figure.unit}" for figure in figures)
         most = [f"{figure.at_most:g} {figure.unit}" if figure.at_most else "" for figure in figures]
         table.add_row(what, f"{runs:,}", wall, most[0], f"{done.used:.1f} s", memory, most[1])

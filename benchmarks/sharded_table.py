@@ -2,10 +2,10 @@
 
     python -m benchmarks.sharded_table [--quick] [--workers 64] [--points 1000000000]
 
-A worker keeps the rows of its own points, so what a step costs it is measured on one shard, really allocated. That the
-shards together are the table is checked on fewer points: every worker steps its rows, and one table without workers
-takes the same steps; all bits must agree, also after the parts of a checkpoint were dealt to another number of workers.
-What crosses the network is counted in a real training by several processes.
+A worker keeps the rows of its own points, so the cost of its step is measured on one shard, really allocated. A check
+on fewer points shows that the shards together are the table: every worker steps its rows, one table without workers
+takes the same steps, and all bits must agree, also after another number of workers has read the checkpoint. The bytes
+that cross the network are counted in a real training by several processes.
 docs/explanation/scaling.md builds on these figures.
 
 Times are this thread's. Parts run in processes of their own.
@@ -41,21 +41,21 @@ from autodo.seeds import numpy_generator, torch_generator
 from autodo.testing.process_groups import FakeGroup, WorkerPool
 from autodo.training import checkpoint
 from autodo.training.trainer import Trainer
-from benchmarks.lambda_table import _available, _resident
-from benchmarks.outer_phase import Network, config_of, made_up
-from benchmarks.table import Row, machine, tell
+from benchmarks.lambda_table import available_memory, resident_memory
+from benchmarks.outer_phase import MeasuredNetwork, config_of, made_up
+from benchmarks.table import Row, machine, record_rows
 
 CLASSES = 10
 COLUMNS = 14 + CLASSES
 BATCH = 256
-"""Of a worker."""
+"""Points of a batch on one worker."""
 PASSES = 2
 LR = 0.05
 T = TypeVar("T")
 
 
 def main() -> None:
-    """Prints what was measured, and fails if the shards are not the table."""
+    """Print the measurements; fail if the shards differ from one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=64)
     parser.add_argument("--points", type=int, default=10**9, help="of the table whose shard is measured")
@@ -66,12 +66,12 @@ def main() -> None:
 
     def add(row: Row, text: str) -> None:
         console.print(f"{row.what}: {text}", highlight=False)
-        tell(row)
+        record_rows(row)
 
     shard = given.points // given.workers
     storages: tuple[LambdaStorage, ...] = ("host",) if given.quick else ("host", "file")
     for storage in storages:
-        if storage == "host" and shard * (8 * COLUMNS + 4) > 0.7 * _available():
+        if storage == "host" and shard * (8 * COLUMNS + 4) > 0.7 * available_memory():
             console.print(f"a shard of {shard:,} x {COLUMNS}, {storage}: not measured, no room")
             continue
         own = _alone(measure_shard, shard, storage)
@@ -84,11 +84,11 @@ def main() -> None:
         text = f"{own.part.size / 1e9:.2f} GB in {own.part.saved:.1f} s, read in {own.part.loaded:.1f} s"
         add(Row(f"checkpoint part of {what}, written", own.part.saved, "s"), text)
 
-    dealt = 10**7 if given.quick else 10**8
-    seconds, peak = _alone(measure_dealing, dealt, given.workers)
-    what = f"dealing {dealt:,} points to {given.workers} workers, on each"
+    count = 10**7 if given.quick else 10**8
+    seconds, peak = _alone(measure_sharding, count, given.workers)
+    what = f"sharding {count:,} points to {given.workers} workers, on each"
     add(Row(what, seconds, "s"), f"{seconds:.2f} s")
-    add(Row(f"{what}: peak besides the labels", peak / dealt, "bytes/point"), f"{peak / dealt:.1f} bytes/point")
+    add(Row(f"{what}: peak besides the labels", peak / count, "bytes/point"), f"{peak / count:.1f} bytes/point")
 
     # In whole vectors of the processor: torch's pow gives the elements that are left over another last bit.
     each, other = (20 if given.quick else 80) * BATCH, given.workers * 3 // 4
@@ -114,9 +114,9 @@ def main() -> None:
         counted = measure_network(size)
         console.print(network_table(counted))
         what = f"bytes a worker gives, {size} workers"
-        tell(Row(f"{what}: of lambda", counted.sent["lambda"], "bytes", at_most=0))
-        tell(Row(f"{what}: gradients, a train step", counted.sent["gradients"] / counted.steps, "bytes"))
-        tell(Row(f"{what}: solve, an outer pass", counted.sent["solve"] / counted.passes, "bytes"))
+        record_rows(Row(f"{what}: of lambda", counted.sent["lambda"], "bytes", at_most=0))
+        record_rows(Row(f"{what}: gradients, a train step", counted.sent["gradients"] / counted.steps, "bytes"))
+        record_rows(Row(f"{what}: solve, an outer pass", counted.sent["solve"] / counted.passes, "bytes"))
     assert (whole.different, whole.unowned, whole.different_read) == (0, 0, 0), whole
     assert uneven.far < 1e-5, uneven
 
@@ -124,32 +124,32 @@ def main() -> None:
 # ----- one worker's shard
 
 
-class Part(NamedTuple):
-    """Of a checkpoint: bytes, and seconds to write it and to take it over."""
+class CheckpointCost(NamedTuple):
+    """Bytes of a checkpoint, and seconds to write and to read it."""
 
     size: int
     saved: float
     loaded: float
 
 
-class Own(NamedTuple):
-    """Seconds of a step; bytes of the process when every row has moved, and of a checkpoint, where they all have."""
+class ShardCost(NamedTuple):
+    """Seconds of a step; resident bytes and the checkpoint after every row has moved."""
 
     first: float
     again: float
     resident: int
-    part: Part | None
+    part: CheckpointCost | None
 
 
-def measure_shard(count: int, storage: LambdaStorage) -> Own:
-    """Steps on rows that were never touched, of all of them on the host, and then on some that were.
+def measure_shard(count: int, storage: LambdaStorage) -> ShardCost:
+    """Step on rows that were never touched, all of them on the host, and then again on some of them.
 
-    To write all of a file says nothing but how fast the disk is.
+    Writing all rows of a file would only measure the disk.
     """
     kept = TableStorage(storage)
     labels = torch.arange(count) % CLASSES
     _model(labels[:BATCH], kept).table.state_dict()
-    before = sum(_resident())
+    before = sum(resident_memory())
     table = _model(labels, kept).table
     generator = torch.Generator().manual_seed(0)
     gradient = torch.randn(BATCH, COLUMNS, generator=generator)
@@ -164,12 +164,12 @@ def measure_shard(count: int, storage: LambdaStorage) -> Own:
             table.rows(index)
             table.rmsprop_step(index, gradient[: len(index)], LR)
             seconds[-1].append(time.thread_time() - begun)
-    resident = sum(_resident()) - before
+    resident = sum(resident_memory()) - before
     part = _checkpoint(table, kept) if storage == "host" else None
-    return Own(statistics.median(seconds[0]), statistics.median(seconds[1]), resident, part)
+    return ShardCost(statistics.median(seconds[0]), statistics.median(seconds[1]), resident, part)
 
 
-def _checkpoint(table: PointTable, storage: TableStorage) -> Part:
+def _checkpoint(table: PointTable, storage: TableStorage) -> CheckpointCost:
     with tempfile.TemporaryDirectory() as folder:
         path, positions = Path(folder) / "checkpoint.pt", torch.arange(len(table))
         begun = time.perf_counter()
@@ -180,26 +180,26 @@ def _checkpoint(table: PointTable, storage: TableStorage) -> Part:
         state = checkpoint.load(path, "run", positions, allocate=storage.allocate_on_host)
         assert state is not None
         table.load_state_dict(state["points"])
-        return Part(size, saved, time.perf_counter() - begun)
+        return CheckpointCost(size, saved, time.perf_counter() - begun)
 
 
-def measure_dealing(count: int, workers: int) -> tuple[float, int]:
-    """Seconds, and the most bytes that it holds at one time."""
+def measure_sharding(count: int, workers: int) -> tuple[float, int]:
+    """Seconds of sharding the points, and its peak memory in bytes."""
     import tracemalloc
 
     labels = np.random.default_rng(0).integers(CLASSES, size=count)
-    worker, generator = FakeGroup(1, workers), numpy_generator(0, "shards")
+    group, generator = FakeGroup(1, workers), numpy_generator(0, "shards")
     tracemalloc.start()
     begun = time.thread_time()
-    shard_by_class(labels, labels[:0], worker, generator)
+    shard_by_class(labels, labels[:0], group, generator)
     return time.thread_time() - begun, tracemalloc.get_traced_memory()[1]
 
 
 # ----- all shards of a smaller table
 
 
-class Whole(NamedTuple):
-    """What should be 0, 0, 0, at most 1 and 0; and the seconds that a worker takes for its rows of a checkpoint."""
+class ShardComparison(NamedTuple):
+    """Differences between the shards and one table, and the seconds to read the rows of one worker."""
 
     different: int
     far: float
@@ -210,12 +210,12 @@ class Whole(NamedTuple):
     read_seconds: float
 
 
-def measure_whole(workers: int, each: int, other: int) -> Whole:
+def measure_whole(workers: int, each: int, other: int) -> ShardComparison:
     """The shards step one after another; then one table takes the same steps, of all workers' batches together."""
     total = workers * each
     labels = np.random.default_rng(0).integers(CLASSES, size=total)
     slopes = torch.randn(total, COLUMNS, generator=torch.Generator().manual_seed(1))
-    shards = [_dealt(labels, rank, workers) for rank in range(workers)]
+    shards = [_shard(labels, rank, workers) for rank in range(workers)]
     owners = np.bincount(np.concatenate(shards), minlength=total)
     counts = np.array([np.bincount(labels[shard], minlength=CLASSES) for shard in shards])
     tables = []
@@ -241,7 +241,7 @@ def measure_whole(workers: int, each: int, other: int) -> Whole:
     )
     different_read, seconds = _through_checkpoint(tables, shards, whole, labels, other)
     spread = int(np.ptp(counts, axis=0).max())
-    return Whole(different, far, int((owners != 1).sum()), spread, different_read, statistics.median(seconds))
+    return ShardComparison(different, far, int((owners != 1).sum()), spread, different_read, statistics.median(seconds))
 
 
 def _far(values: Tensor, others: Tensor) -> float:
@@ -257,10 +257,10 @@ def _through_checkpoint(
         path = Path(folder) / "checkpoint.pt"
         # The file that names the parts is the first worker's, and comes last.
         for rank in reversed(range(len(tables))):
-            worker, positions = FakeGroup(rank, len(tables)), torch.from_numpy(shards[rank])
-            assert checkpoint.save(path, "run", {"epoch": 0}, tables[rank].state_dict(), positions, worker)
+            group, positions = FakeGroup(rank, len(tables)), torch.from_numpy(shards[rank])
+            assert checkpoint.save(path, "run", {"epoch": 0}, tables[rank].state_dict(), positions, group)
         for rank in range(other):
-            positions = torch.from_numpy(_dealt(labels, rank, other))
+            positions = torch.from_numpy(_shard(labels, rank, other))
             begun = time.thread_time()
             state = checkpoint.load(path, "run", positions, FakeGroup(rank, other))
             seconds.append(time.thread_time() - begun)
@@ -269,17 +269,17 @@ def _through_checkpoint(
     return different, seconds
 
 
-def _dealt(labels: Any, rank: int, size: int) -> Any:
+def _shard(labels: Any, rank: int, size: int) -> Any:
     return shard_by_class(labels, labels[:0], FakeGroup(rank, size), numpy_generator(0, "shards", size))[0]
 
 
 def _batches(rank: int, workers: int, each: int) -> list[Tensor]:
-    worker, points = FakeGroup(rank, workers), torch.arange(each)
+    group, points = FakeGroup(rank, workers), torch.arange(each)
     return [
         batch.points
         for number in range(PASSES)
         for batch in shuffled_batches(
-            points, workers * each, workers * BATCH, torch_generator(0, "outer", number, rank), worker
+            points, workers * each, workers * BATCH, torch_generator(0, "outer", number, rank), group
         )
     ]
 
@@ -290,7 +290,7 @@ def _step(table: PointTable, index: Tensor, slopes: Tensor) -> None:
 
 
 def _different(state: dict[str, Any], whole: PointTable, positions: Tensor) -> int:
-    """Rows of which any bit differs."""
+    """Number of rows that differ in any bit."""
     assert state["steps"] == whole.steps
     wrong = torch.zeros(len(positions), dtype=torch.bool)
     for name, column in whole.state_dict().items():
@@ -306,8 +306,8 @@ def _model(labels: Tensor, storage: TableStorage) -> PointModel:
 # ----- what crosses the network
 
 
-class Counted(NamedTuple):
-    """Bytes that each worker gives to collectives, by what they are; a ring of W sends 2 (W - 1) / W of a sum's."""
+class Traffic(NamedTuple):
+    """Bytes that each worker passes to collectives, by kind; a ring of W sends 2 (W - 1) / W of those of a sum."""
 
     size: int
     sent: dict[str, int]
@@ -318,8 +318,8 @@ class Counted(NamedTuple):
     shape: tuple[int, int]
 
 
-class Counting(TorchProcessGroup):
-    """A worker that counts what it gives.
+class CountingGroup(TorchProcessGroup):
+    """A process group that counts the bytes passed to its collectives.
 
     Args:
         shape: of theta, [C, D].
@@ -342,9 +342,9 @@ class Counting(TorchProcessGroup):
         self._count(self._kind(tensor), tensor.nbytes)
         return super().broadcast(tensor)
 
-    def all_gather(self, dealt: Tensor, total: int) -> Tensor:
-        self._count("scores", dealt.nbytes)
-        return super().all_gather(dealt, total)
+    def all_gather(self, shard: Tensor, total: int) -> Tensor:
+        self._count("scores", shard.nbytes)
+        return super().all_gather(shard, total)
 
     def gather(self, thing: T) -> Sequence[T]:
         self._count("points table", len(pickle.dumps(thing)))
@@ -370,7 +370,7 @@ class Counting(TorchProcessGroup):
         self.calls[kind] += 1
 
 
-def measure_network(size: int) -> Counted:
+def measure_network(size: int) -> Traffic:
     """A training of two epochs, with an outer pass after the second, by `size` processes."""
     pool = WorkerPool(size)
     try:
@@ -379,26 +379,26 @@ def measure_network(size: int) -> Counted:
         pool.close()
 
 
-def count_network() -> Counted:
-    """In one of the processes."""
-    network = Network("cpu", 1, 28, CLASSES, 64, 4)
+def count_network() -> Traffic:
+    """Train in one of the processes, and count what it sends."""
+    network = MeasuredNetwork("cpu", 1, 28, CLASSES, 64, 4)
     points = network.batches * network.batch_size
     data, config = made_up(network, points), config_of("autodo-exact-aws", "small-cnn", network, points)
     probe = Trainer(config, data)
     shape = (probe.model.head.weight.shape[0], probe.model.head.weight.shape[1])
-    group = Counting(shape, probe.points.table.values.shape[1])
-    training = Trainer(config, data, group=group)
-    collections.deque(training, maxlen=0)
-    training.outcome()
-    parameters = sum(one.numel() for one in [*training.model.encoder.parameters(), *training.model.head.parameters()])
-    passes = sum(row["outer_phase"] for row in training.state.history)
-    return Counted(
-        group.size, group.sent, group.calls, network.batches * len(training.state.history), passes, parameters, shape
+    group = CountingGroup(shape, probe.points.table.values.shape[1])
+    trainer = Trainer(config, data, group=group)
+    collections.deque(trainer, maxlen=0)
+    trainer.outcome()
+    parameters = sum(one.numel() for one in [*trainer.model.encoder.parameters(), *trainer.model.head.parameters()])
+    passes = sum(row["outer_phase"] for row in trainer.state.history)
+    return Traffic(
+        group.size, group.sent, group.calls, network.batches * len(trainer.state.history), passes, parameters, shape
     )
 
 
-def network_table(counted: Counted) -> Table:
-    """By kind."""
+def network_table(counted: Traffic) -> Table:
+    """Table of the bytes by their kind."""
     table = Table("what", "bytes", "calls", "is", title=f"given to collectives by each of {counted.size} workers")
     classes, width = counted.shape
     texts = {

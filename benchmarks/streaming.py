@@ -35,7 +35,7 @@ from autodo.data.stream.pool import WORKERS_VARIABLE
 from autodo.data.stream.streamed_images import StreamedImages
 from autodo.testing.image_files import scene, write_shards, write_tree
 from autodo.testing.memory import resident_mb
-from benchmarks.table import Row, machine, tell
+from benchmarks.table import Row, machine, record_rows
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -82,10 +82,10 @@ def main() -> None:
     console.print(memory_table(memory))
     console.print(decoding_table(own))
     for name, ratio in ratios(rates).items():
-        tell(Row(f"{name}: images a second over those of {PLAIN}", ratio, "x", at_least=1.0))
+        record_rows(Row(f"{name}: images a second over those of {PLAIN}", ratio, "x", at_least=1.0))
     for (kilobytes, what), milliseconds in own.items():
-        tell(Row(f"pixels of a JPEG of {kilobytes} kB for {what}, one processor", milliseconds, "ms"))
-    tell(Row("memory after the last epoch over that after the first", memory[-1] / memory[0], "x", at_most=1.05))
+        record_rows(Row(f"pixels of a JPEG of {kilobytes} kB for {what}, one processor", milliseconds, "ms"))
+    record_rows(Row("memory after the last epoch over that after the first", memory[-1] / memory[0], "x", at_most=1.05))
 
 
 def memory_of(epoch: Epoch, rounds: int, device: str | None) -> list[float]:

@@ -1,7 +1,7 @@
-"""The one table in which `python -m benchmarks` gathers what every benchmark tells.
+"""The one table in which `python -m benchmarks` gathers the figures of every benchmark.
 
-A benchmark joins by calling `tell` with its figures as soon as it has them, and by an entry in `BENCHMARKS`
-(`benchmarks/__main__.py`). By itself it prints what it likes, and `tell` does nothing.
+A benchmark joins by calling `record_rows` with its figures as soon as it has them, and by an entry in `BENCHMARKS`
+(`benchmarks/__main__.py`). Started alone it prints its own table, and `record_rows` does nothing.
 """
 
 import json
@@ -16,7 +16,7 @@ ROWS = "AUTODO_BENCHMARK_ROWS"
 
 
 class Row(NamedTuple):
-    """A figure.
+    """A measured figure.
 
     Args:
         unit: of `value` and of its goal; `x` for a ratio of things that were measured in turns.
@@ -37,8 +37,8 @@ class Row(NamedTuple):
         return None if self.at_least is None else self.value >= self.at_least
 
 
-def tell(*rows: Row) -> None:
-    """Adds the rows to the table of all benchmarks, if this process is part of such a run."""
+def record_rows(*rows: Row) -> None:
+    """Add rows to the table of all benchmarks, if this process is part of such a run."""
     path = os.environ.get(ROWS)
     if path is None:
         return
@@ -46,8 +46,8 @@ def tell(*rows: Row) -> None:
         file.writelines(json.dumps(row._asdict()) + "\n" for row in rows)
 
 
-def told(path: Path) -> list[Row]:
-    """The rows of a file that `tell` wrote, or did not."""
+def read_rows(path: Path) -> list[Row]:
+    """Rows of a file that `record_rows` wrote; none if there is no such file."""
     return [Row(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
 
 

@@ -10,13 +10,13 @@ import pytest
 from benchmarks.__main__ import BENCHMARKS, ON_DEVICE, measured
 from benchmarks.neumann_scale import cut_classes
 from benchmarks.sharded_table import BATCH, measure_network, measure_whole
-from benchmarks.table import ROWS, Row, markdown, number, tell, told
+from benchmarks.table import ROWS, Row, markdown, number, read_rows, record_rows
 
-TELL = "from benchmarks.table import Row, tell; tell(Row('a step', {value}, 'ms', at_most=2.0)); {then}"
+RECORD = "from benchmarks.table import Row, record_rows; record_rows(Row('a step', {value}, 'ms', at_most=2.0)); {then}"
 
 
 def _command(value: float, then: str = "") -> list[str]:
-    return [sys.executable, "-c", TELL.format(value=value, then=then)]
+    return [sys.executable, "-c", RECORD.format(value=value, then=then)]
 
 
 def test_a_failing_benchmark_loses_no_rows(capfd: pytest.CaptureFixture[str]) -> None:
@@ -29,10 +29,10 @@ def test_a_failing_benchmark_loses_no_rows(capfd: pytest.CaptureFixture[str]) ->
     capfd.readouterr()
 
 
-def test_a_benchmark_by_itself_tells_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_benchmark_by_itself_records_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ROWS, raising=False)
-    tell(Row("a step", 1.0, "ms"))
-    assert told(tmp_path / "rows") == []
+    record_rows(Row("a step", 1.0, "ms"))
+    assert read_rows(tmp_path / "rows") == []
 
 
 def test_markdown_says_what_is_met() -> None:

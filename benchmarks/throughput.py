@@ -1,4 +1,4 @@
-"""How fast plain training is, beside an ordinary pipeline: PIL image by image in a DataLoader with two workers.
+"""Throughput of plain training, beside an ordinary pipeline: PIL image by image in a DataLoader with two workers.
 
     make bench            # or: python -m benchmarks.throughput --device cuda
 
@@ -41,7 +41,7 @@ from autodo.models import build
 from autodo.training.task_model import computes_in_bf16
 from autodo.training.trainer import Trainer
 from benchmarks.outer_phase import ratios
-from benchmarks.table import Row, machine, tell
+from benchmarks.table import Row, machine, record_rows
 
 BATCH = 128
 SHAPES = {"3x32x32, as CIFAR": (3, 32, True), "1x28x28, as Fashion-MNIST": (1, 28, True)}
@@ -173,7 +173,7 @@ def data_table(count: int, device: torch.device, repeat: int) -> Table:
             rate = {key: f"{count / statistics.median(values) / 1000:.1f}" for key, values in seconds.items()}
             ratio = ratios(seconds["ordinary"], seconds["ours"])
             table.add_row(title, name, rate["ours"], rate["ordinary"], *ratio, f"{DATA_GOAL:.0f}")
-            tell(Row(f"data path beside PIL, {title}, policy: {name}", float(ratio[0]), "x", at_least=DATA_GOAL))
+            record_rows(Row(f"data path beside PIL, {title}, policy: {name}", float(ratio[0]), "x", at_least=DATA_GOAL))
     return table
 
 
@@ -239,7 +239,7 @@ def training_table(load: Load, device: torch.device, repeat: int, *, compiled: b
         table.add_row(name, f"{load.images / statistics.median(seconds[name]):.0f}", *speed, *part)
     fastest = seconds[f"ours, {ours}"]
     share = float(ratios(seconds["data"], fastest)[0])
-    tell(
+    record_rows(
         Row(
             f"{load.model}, {ours}, beside ordinary",
             float(ratios(seconds["ordinary"], fastest)[0]),
@@ -250,7 +250,7 @@ def training_table(load: Load, device: torch.device, repeat: int, *, compiled: b
     )
     if device.type == "cuda":
         rate = load.images / statistics.median(fastest)
-        tell(Row(f"{load.model}, {ours}", rate, "images/s", at_least=IMAGES_A_SECOND_GOAL))
+        record_rows(Row(f"{load.model}, {ours}", rate, "images/s", at_least=IMAGES_A_SECOND_GOAL))
     return table
 
 

@@ -122,7 +122,7 @@ def timed(images: Tensor, warps: Mapping[str, Warp], repeat: int) -> dict[str, l
 
 
 def magnitudes(kind: str, size: float) -> Tensor:
-    """Of 128 images: one operation, in both directions if it has two. Shape: -> [128, 7]."""
+    """Magnitudes for 128 images: one operation, in both directions if it has two. Shape: -> [128, 7]."""
     columns = [place for place, name in enumerate(affine.WARP_OPERATIONS) if name.startswith(kind)]
     drawn = torch.randn(128, len(columns), generator=torch.Generator().manual_seed(1))
     result = torch.zeros(128, len(affine.WARP_OPERATIONS))

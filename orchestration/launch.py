@@ -17,7 +17,7 @@ from autodo.errors import StoreError
 from autodo.io.uri import absolute
 from orchestration.display.grid_display import GridDisplay
 from orchestration.display.grid_progress import GridProgress
-from orchestration.execution.options import ExecutionOptions, Launch, LaunchSettings
+from orchestration.execution.options import ExecutionOptions, LaunchInfo, LaunchSettings
 from orchestration.execution.supervisor import Supervisor
 from orchestration.execution.trial import RunTrial, placement
 from orchestration.execution.tune_adapters import AttemptEvents, NoPrinting, QueueSearch, StoppingScheduler
@@ -97,7 +97,7 @@ def launch(
         execution = ExecutionOptions(
             data_dir=absolute(options.data_dir) if options.data_dir else None,
             keep=options.keep,
-            launch=Launch(uuid.uuid4().hex[:12], slots),
+            launch=LaunchInfo(uuid.uuid4().hex[:12], slots),
         )
         supervisor = Supervisor(queue, progress, store, GridDisplay(progress, console), trackers, _smaller_preset(jobs))
         # Tune starts any of the trials that wait for room in a small cluster; so it knows of no more than it needs.

@@ -9,7 +9,7 @@ from torch import Tensor
 from autodo.augment.operations import NAMES, OPERATIONS
 
 
-class Range(NamedTuple):
+class MagnitudeRange(NamedTuple):
     """value = low + level (high - low), mirrored to 2 mirror - value with probability 1/2 unless `mirror` is None."""
 
     low: float = 0.0
@@ -17,41 +17,41 @@ class Range(NamedTuple):
     mirror: float | None = None
 
 
-Ranges = Mapping[str, Range]
+MagnitudeRanges = Mapping[str, MagnitudeRange]
 
 # Fast AutoAugment's, used by every searched policy; see `operations`.
-PUBLISHED: Ranges = {
-    name: Range(operation.low, operation.high, 0.0 if operation.signed else None)
+PUBLISHED: MagnitudeRanges = {
+    name: MagnitudeRange(operation.low, operation.high, 0.0 if operation.signed else None)
     for name, operation in OPERATIONS.items()
     if name not in ("Identity", "TranslateXPixels", "TranslateYPixels")
 }
 
 # Level 0 does nothing, and a sign is drawn: signed magnitudes of [-high, high], and factors of 1 - high .. 1 + high.
-_SLOPE = Range(0, 0.3, mirror=0)
-_ANGLE = Range(0, 30, mirror=0)
-_FACTOR = Range(1, 1.9, mirror=1)
+_SLOPE = MagnitudeRange(0, 0.3, mirror=0)
+_ANGLE = MagnitudeRange(0, 30, mirror=0)
+_FACTOR = MagnitudeRange(1, 1.9, mirror=1)
 
 # AutoDO's 11, in its format [mean, range] (section 4.1 and 5.1); Color and Sharpness have mean 1.
-PAPER: Ranges = {
-    "Identity": Range(),
-    "AutoContrast": Range(),
-    "Equalize": Range(),
-    "Invert": Range(),
+PAPER: MagnitudeRanges = {
+    "Identity": MagnitudeRange(),
+    "AutoContrast": MagnitudeRange(),
+    "Equalize": MagnitudeRange(),
+    "Invert": MagnitudeRange(),
     "Color": _FACTOR,
     "Sharpness": _FACTOR,
     "Rotate": _ANGLE,
     "ShearX": _SLOPE,
     "ShearY": _SLOPE,
-    "TranslateX": Range(0, 0.45, mirror=0),
-    "TranslateY": Range(0, 0.45, mirror=0),
+    "TranslateX": MagnitudeRange(0, 0.45, mirror=0),
+    "TranslateY": MagnitudeRange(0, 0.45, mirror=0),
 }
 # Those that move no pixel, for runs whose affine part is learned.
-COLOUR: Ranges = {name: PAPER[name] for name in PAPER if OPERATIONS[name].matrix is None}
+COLOUR: MagnitudeRanges = {name: PAPER[name] for name in PAPER if OPERATIONS[name].matrix is None}
 
 # torchvision.transforms.AutoAugment and RandAugment: 150 of the 331 pixels of the ImageNet images of the original.
-_SHIFT = Range(0, 150 / 331, mirror=0)
-ORIGINAL: Ranges = {
-    "Identity": Range(),
+_SHIFT = MagnitudeRange(0, 150 / 331, mirror=0)
+ORIGINAL: MagnitudeRanges = {
+    "Identity": MagnitudeRange(),
     "ShearX": _SLOPE,
     "ShearY": _SLOPE,
     "TranslateX": _SHIFT,
@@ -62,38 +62,38 @@ ORIGINAL: Ranges = {
     "Contrast": _FACTOR,
     "Sharpness": _FACTOR,
     # Half a bit more than 8..4, because the operation cuts the fraction off and torchvision rounds.
-    "Posterize": Range(8.5, 4.5),
-    "Solarize": Range(255, 0),
-    "AutoContrast": Range(),
-    "Equalize": Range(),
+    "Posterize": MagnitudeRange(8.5, 4.5),
+    "Solarize": MagnitudeRange(255, 0),
+    "AutoContrast": MagnitudeRange(),
+    "Equalize": MagnitudeRange(),
 }
 # AutoAugment's tables use one operation more.
-AUTOAUGMENT: Ranges = {**ORIGINAL, "Invert": Range()}
+AUTOAUGMENT: MagnitudeRanges = {**ORIGINAL, "Invert": MagnitudeRange()}
 
-_WIDE_FACTOR = Range(1, 1.99, mirror=1)
+_WIDE_FACTOR = MagnitudeRange(1, 1.99, mirror=1)
 # torchvision.transforms.TrivialAugmentWide.
-WIDE: Ranges = {
-    "Identity": Range(),
-    "ShearX": Range(0, 0.99, mirror=0),
-    "ShearY": Range(0, 0.99, mirror=0),
-    "TranslateXPixels": Range(0, 32, mirror=0),
-    "TranslateYPixels": Range(0, 32, mirror=0),
-    "Rotate": Range(0, 135, mirror=0),
+WIDE: MagnitudeRanges = {
+    "Identity": MagnitudeRange(),
+    "ShearX": MagnitudeRange(0, 0.99, mirror=0),
+    "ShearY": MagnitudeRange(0, 0.99, mirror=0),
+    "TranslateXPixels": MagnitudeRange(0, 32, mirror=0),
+    "TranslateYPixels": MagnitudeRange(0, 32, mirror=0),
+    "Rotate": MagnitudeRange(0, 135, mirror=0),
     "Brightness": _WIDE_FACTOR,
     "Color": _WIDE_FACTOR,
     "Contrast": _WIDE_FACTOR,
     "Sharpness": _WIDE_FACTOR,
-    "Posterize": Range(8.5, 2.5),
-    "Solarize": Range(255, 0),
-    "AutoContrast": Range(),
-    "Equalize": Range(),
+    "Posterize": MagnitudeRange(8.5, 2.5),
+    "Solarize": MagnitudeRange(255, 0),
+    "AutoContrast": MagnitudeRange(),
+    "Equalize": MagnitudeRange(),
 }
 
 
 class OperationSampler:
     """Draws operations of a table of ranges, and the values of their levels."""
 
-    def __init__(self, ranges: Ranges) -> None:
+    def __init__(self, ranges: MagnitudeRanges) -> None:
         rows = torch.zeros(len(NAMES), 4)
         for name, (low, high, mirror) in ranges.items():
             # A mirrored value is slope * value + offset.

@@ -14,8 +14,8 @@ from autodo.augment.magnitude_ranges import (
     PAPER,
     PUBLISHED,
     WIDE,
+    MagnitudeRanges,
     OperationSampler,
-    Ranges,
 )
 from autodo.augment.operations import NAMES
 from autodo.augment.policy_file import PolicyFile, ScheduleStage
@@ -89,7 +89,7 @@ class SubPolicies(Policy):
     Reference: Lim et al. 2019, section 3.1; Cubuk et al. 2019, section 3.
     """
 
-    def __init__(self, sub_policies: Sequence[Steps], ranges: Ranges = PUBLISHED) -> None:
+    def __init__(self, sub_policies: Sequence[Steps], ranges: MagnitudeRanges = PUBLISHED) -> None:
         self._table = StepTable(sub_policies)
         self._sampler = OperationSampler(ranges)
 
@@ -116,7 +116,7 @@ def autoaugment(table: str) -> SubPolicies:
     return SubPolicies(sub_policies, AUTOAUGMENT)
 
 
-class Shuffled(Policy):
+class ShuffledPolicy(Policy):
     """A stage of a schedule: its operations in random order, each tried with its probability, until k were applied.
 
     P(k = 0, 1, 2) = 0.2, 0.3, 0.5.
@@ -145,7 +145,7 @@ class Shuffled(Policy):
         return add_centres(chosen, self._sampler.draw_values(chosen, level[first], generator), generator)
 
 
-class Schedule(Policy):
+class PolicySchedule(Policy):
     """A policy for each share of the training.
 
     Args:
@@ -154,9 +154,9 @@ class Schedule(Policy):
     """
 
     def __init__(self, stages: Sequence[ScheduleStage]) -> None:
-        self._stages = [(stage.start, Shuffled(stage.operations)) for stage in stages]
+        self._stages = [(stage.start, ShuffledPolicy(stage.operations)) for stage in stages]
 
-    def at(self, progress: float) -> Shuffled:
+    def at(self, progress: float) -> ShuffledPolicy:
         """The last stage that has begun."""
         return [policy for start, policy in self._stages if start <= progress][-1]
 
@@ -165,7 +165,7 @@ class Schedule(Policy):
         return self.at(0.0).draw(batch, generator)
 
 
-class RandAugment(Policy):
+class RandAugmentPolicy(Policy):
     """`draws` operations, uniformly with replacement, of level u M/30 with u = 1 or u ~ U(0, 1).
 
     Args:
@@ -176,7 +176,7 @@ class RandAugment(Policy):
     Reference: Cubuk et al. 2020, section 3.1; Gudovskiy et al. 2021, section 5.1.
     """
 
-    def __init__(self, ranges: Ranges, draws: int, magnitude: float, fixed: bool) -> None:
+    def __init__(self, ranges: MagnitudeRanges, draws: int, magnitude: float, fixed: bool) -> None:
         self._sampler = OperationSampler(ranges)
         self._draws = draws
         self._level = magnitude / LARGEST_MAGNITUDE
@@ -189,7 +189,7 @@ class RandAugment(Policy):
         return add_centres(operation, self._sampler.draw_values(operation, level * self._level, generator), generator)
 
 
-class TrivialAugment(Policy):
+class TrivialAugmentPolicy(Policy):
     """One operation of the wide ranges, drawn uniformly, of level i/30 with i drawn uniformly from 0..30.
 
     Shape:
@@ -208,7 +208,7 @@ class TrivialAugment(Policy):
         )
 
 
-class UniformAugment(Policy):
+class UniformAugmentPolicy(Policy):
     """`draws` of the 15 operations, uniformly with replacement, each applied with a probability p ~ U(0, 1).
 
     Levels are U(0, 1) too.
@@ -231,20 +231,20 @@ class UniformAugment(Policy):
         )
 
 
-_OPERATION_SETS: dict[OperationSet, Ranges] = {"paper": PAPER, "original": ORIGINAL}
+_OPERATION_SETS: dict[OperationSet, MagnitudeRanges] = {"paper": PAPER, "original": ORIGINAL}
 
 
 def _from_data(found: PolicyFile | None) -> Policy:
     assert found is not None, "the policy must be read or searched before the training"
-    return Schedule(found.schedule) if found.schedule else SubPolicies(found.sub_policies)
+    return PolicySchedule(found.schedule) if found.schedule else SubPolicies(found.sub_policies)
 
 
 _BUILDERS: Mapping[str, Callable[[Any, PolicyFile | None], Policy]] = {
-    "randaugment": lambda c, _: RandAugment(_OPERATION_SETS[c.operations], c.draws, c.magnitude, c.fixed),
-    "colour": lambda c, _: RandAugment(COLOUR, c.draws, c.magnitude, fixed=False),
+    "randaugment": lambda c, _: RandAugmentPolicy(_OPERATION_SETS[c.operations], c.draws, c.magnitude, c.fixed),
+    "colour": lambda c, _: RandAugmentPolicy(COLOUR, c.draws, c.magnitude, fixed=False),
     "autoaugment": lambda c, _: autoaugment(c.table),
-    "trivialaugment": lambda c, _: TrivialAugment(),
-    "uniformaugment": lambda c, _: UniformAugment(c.draws),
+    "trivialaugment": lambda c, _: TrivialAugmentPolicy(),
+    "uniformaugment": lambda c, _: UniformAugmentPolicy(c.draws),
     "file": lambda c, found: _from_data(found),
     "searched": lambda c, found: _from_data(found),
 }

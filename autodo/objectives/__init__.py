@@ -4,26 +4,26 @@ from collections.abc import Callable
 from typing import Any
 
 from autodo.objectives.base import Objective, ObjectiveContext, TrainStep
-from autodo.objectives.early_learning import EarlyLearning
-from autodo.objectives.imbalance import ClassBalanced, LogitAdjustment, Margins
-from autodo.objectives.meta import LearnedReweighting, MetaWeightNet
-from autodo.objectives.mixing import CutMix, Mixup
-from autodo.objectives.plain import LabelSmoothing, Plain
+from autodo.objectives.early_learning import EarlyLearningLoss
+from autodo.objectives.imbalance import ClassBalancedLoss, LogitAdjustmentLoss, MarginLoss
+from autodo.objectives.meta import LearnedReweightingLoss, MetaWeightNetLoss
+from autodo.objectives.mixing import CutMixLoss, MixupLoss
+from autodo.objectives.plain import LabelSmoothingLoss, PlainLoss
 from autodo.objectives.robust import GeneralisedCrossEntropy
-from autodo.objectives.sparse_noise import SparseNoise
+from autodo.objectives.sparse_noise import SparseNoiseLoss
 
 OBJECTIVES: dict[str, Callable[[Any, ObjectiveContext], Objective]] = {
-    "label-smoothing": LabelSmoothing,
-    "mixup": Mixup,
-    "cutmix": CutMix,
-    "class-balanced": ClassBalanced,
-    "ldam-drw": Margins,
-    "logit-adjustment": LogitAdjustment,
+    "label-smoothing": LabelSmoothingLoss,
+    "mixup": MixupLoss,
+    "cutmix": CutMixLoss,
+    "class-balanced": ClassBalancedLoss,
+    "ldam-drw": MarginLoss,
+    "logit-adjustment": LogitAdjustmentLoss,
     "gce": GeneralisedCrossEntropy,
-    "elr": EarlyLearning,
-    "sop": SparseNoise,
-    "meta-weight-net": MetaWeightNet,
-    "l2rw": LearnedReweighting,
+    "elr": EarlyLearningLoss,
+    "sop": SparseNoiseLoss,
+    "meta-weight-net": MetaWeightNetLoss,
+    "l2rw": LearnedReweightingLoss,
 }
 
 __all__ = ["OBJECTIVES", "Objective", "ObjectiveContext", "TrainStep", "build_objective"]
@@ -36,4 +36,4 @@ def build_objective(context: ObjectiveContext) -> Objective:
         ConfigError: if it does not support several processes, and there are several.
     """
     config = context.config.objective
-    return Plain(context) if config is None else OBJECTIVES[config.kind](config, context)
+    return PlainLoss(context) if config is None else OBJECTIVES[config.kind](config, context)

@@ -9,7 +9,7 @@ from autodo.objectives.base import Objective, ObjectiveContext, TrainStep
 MIN_PROBABILITY = 1e-4  # as in the published code, which clamps to [1e-4, 1 - 1e-4]
 
 
-class EarlyLearning(Objective):
+class EarlyLearningLoss(Objective):
     """-log p_y + lambda log(1 - <p, t>), where t is the running prediction of the point: t <- beta t + (1 - beta) p.
 
     t starts at 0 and is updated before its use. The gradient of the second term pulls p towards t.

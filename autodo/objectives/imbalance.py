@@ -7,7 +7,7 @@ from autodo.config import objective
 from autodo.objectives.base import Objective, ObjectiveContext, TrainStep, cross_entropies
 
 
-class ClassBalanced(Objective):
+class ClassBalancedLoss(Objective):
     """w_y * cross-entropy, with the weights of `effective_number_weights`.
 
     Reference: Cui et al. 2019, section 4.
@@ -21,7 +21,7 @@ class ClassBalanced(Objective):
         return self.weights[step.labels] * cross_entropies(network(step.pixels), step.labels)
 
 
-class LogitAdjustment(Objective):
+class LogitAdjustmentLoss(Objective):
     """Cross-entropy of the logits f + tau log(share of the class); predictions are those of f.
 
     Reference: Menon et al. 2021, eq. (10).
@@ -35,7 +35,7 @@ class LogitAdjustment(Objective):
         return cross_entropies(network(step.pixels) + self.shift, step.labels)
 
 
-class Margins(Objective):
+class MarginLoss(Objective):
     """Cross-entropy of the logits s (cos_c - m_y [c = y]), with the margins of `label_aware_margins`: LDAM-DRW.
 
     The logits s cos_c are scaled cosines between the features and the weights of each class (`CosineHead`), in

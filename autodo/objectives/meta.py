@@ -24,7 +24,7 @@ from autodo.seeds import initial_weights
 Parameters = dict[str, Tensor]
 
 
-class _UsesValGradient(Objective):
+class _ValGradientLoss(Objective):
     """Draws val batches and differentiates along their gradient."""
 
     def __init__(self, context: ObjectiveContext) -> None:
@@ -48,7 +48,7 @@ class _UsesValGradient(Objective):
         return dict(zip(leaves, gradient, strict=True))
 
 
-class MetaWeightNet(_UsesValGradient):
+class MetaWeightNetLoss(_ValGradientLoss):
     """V(l_i) l_i: a network V, 1 -> 100 -> 1 with a sigmoid, maps the loss of a point to its weight.
 
     Before each step of theta, V takes one step of Adam on the val loss of theta' = theta - lr / B sum_i V(l_i) d l_i:
@@ -105,7 +105,7 @@ class MetaWeightNet(_UsesValGradient):
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-class LearnedReweighting(_UsesValGradient):
+class LearnedReweightingLoss(_ValGradientLoss):
     """B w_i l_i with w_i = max(0, <d L_val, d l_i>), scaled to sum to 1; all zero if no point agrees with val.
 
     The weights of the paper are the negative gradient of the val loss after a virtual step, in the weights

@@ -26,7 +26,7 @@ class Mixed(NamedTuple):
     share: float
 
 
-class Mixup(Objective):
+class MixupLoss(Objective):
     """x = s x_i + (1 - s) x_j, loss s l(y_i) + (1 - s) l(y_j); s ~ Beta(alpha, alpha), one per batch.
 
     This is the cross-entropy of the mixed label, because cross-entropy is linear in the label.
@@ -50,7 +50,7 @@ class Mixup(Objective):
         return Mixed(share * images + (1 - share) * others, share)
 
 
-class CutMix(Mixup):
+class CutMixLoss(MixupLoss):
     """A box of (1 - s) of the area, around a random centre and clipped to the image, shows the other image.
 
     The labels are mixed by the area of the clipped box. One box per batch, as published.

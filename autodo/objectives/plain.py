@@ -7,7 +7,7 @@ from autodo.losses import LOSSES
 from autodo.objectives.base import Objective, ObjectiveContext, TrainStep
 
 
-class Plain(Objective):
+class PlainLoss(Objective):
     """w_i loss(q_i, p_i): inner loss of AutoDO; w = 1 and q is the observed label unless lam is learned."""
 
     def __init__(self, context: ObjectiveContext) -> None:
@@ -18,7 +18,7 @@ class Plain(Objective):
         return step.view.weights * self.loss.value(log_p, step.view.log_targets)
 
 
-class LabelSmoothing(Objective):
+class LabelSmoothingLoss(Objective):
     """-sum_c q_c log p_c with q = (1 - a) onehot(y) + a / C.
 
     Reference: Szegedy et al. 2016, section 7.

@@ -10,7 +10,7 @@ from autodo.objectives.base import Objective, ObjectiveContext, TrainStep
 MIN_PROBABILITY = 1e-4  # as in the published code
 
 
-class SparseNoise(Objective):
+class SparseNoiseLoss(Objective):
     """Label noise s = u^2 onehot(y) - v^2 (1 - onehot(y)) of each point, with u and v in [-1, 1].
 
     theta and u descend the cross-entropy of y and max(p + s, 1e-4), normalised;

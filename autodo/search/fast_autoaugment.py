@@ -26,7 +26,7 @@ from autodo.search.tasks import Json, Task, provenance, search_config
 from autodo.seeds import derive
 
 SubPolicies = tuple[SubPolicy, ...]
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class TrainedNetwork(Frozen):
@@ -37,7 +37,7 @@ class TrainedNetwork(Frozen):
     device: str
 
 
-class Trial(Frozen):
+class PolicyTrial(Frozen):
     """A candidate and its reward."""
 
     sub_policies: SubPolicies
@@ -51,7 +51,7 @@ class FoldProgress(Frozen):
     """The part of a fold's state that is kept in the folder of the search, in fold-<number>.json."""
 
     trained: TrainedNetwork | None = None
-    trials: tuple[Trial, ...] = ()
+    trials: tuple[PolicyTrial, ...] = ()
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Fold:
 
     progress: FoldProgress = field(default_factory=FoldProgress)
     candidates: list[SubPolicies] = field(default_factory=list)
-    results: dict[int, Trial] = field(default_factory=dict)
+    results: dict[int, PolicyTrial] = field(default_factory=dict)
     """Results of some of the candidates, by position."""
     given_out: set[str] = field(default_factory=set)
     """Names of tasks."""
@@ -115,7 +115,7 @@ class FastAutoAugmentDriver:
             self._write(number)
         elif fold.candidates:
             position = task.given["trial"] - len(trials)
-            fold.results[position] = Trial(sub_policies=fold.candidates[position], **result)
+            fold.results[position] = PolicyTrial(sub_policies=fold.candidates[position], **result)
             if len(fold.results) == len(fold.candidates):
                 new = (fold.results[position] for position in range(len(fold.candidates)))
                 fold.progress = FoldProgress(trained=fold.progress.trained, trials=(*trials, *new))
@@ -158,7 +158,7 @@ class FastAutoAugmentDriver:
         try:
             self._file(number).write_text(self._folds[number].progress.model_dump_json())
         except StoreError as error:
-            log.warning("the trials of fold %d were not kept: %s", number, error)
+            logger.warning("the trials of fold %d were not kept: %s", number, error)
 
     def _read(self, number: int) -> FoldProgress:
         """The kept progress of a fold; that of a new fold if there is none, or it is damaged."""
@@ -173,12 +173,12 @@ class FastAutoAugmentDriver:
         except FileNotFoundError:
             return FoldProgress()
         except ValueError as error:
-            log.warning("%s cannot be used, the fold starts again: %s", self._file(number), error)
+            logger.warning("%s cannot be used, the fold starts again: %s", self._file(number), error)
             return FoldProgress()
         return progress
 
 
-def select(trials: Sequence[Trial], keep: int) -> SubPolicies:
+def select(trials: Sequence[PolicyTrial], keep: int) -> SubPolicies:
     """The sub-policies of the best trials of a fold, the best first; of equal ones the earlier.
 
     If a trial has several sub-policies of the same operations in the same order, only the first is taken, as in the
@@ -195,7 +195,7 @@ def _without_repeats(sub_policies: SubPolicies) -> Iterator[SubPolicy]:
     yield from first.values()
 
 
-def propose(search: FastAutoAugmentSearch, trials: Sequence[Trial], seed: int) -> list[SubPolicies]:
+def propose(search: FastAutoAugmentSearch, trials: Sequence[PolicyTrial], seed: int) -> list[SubPolicies]:
     """The next `at_once` candidates of a fold by TPE, a pure function of the trials so far, in their order.
 
     Args:

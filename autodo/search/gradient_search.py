@@ -22,7 +22,7 @@ from autodo.search.search_data import SearchData
 from autodo.search.tasks import Algorithm, Json, Report, Task, TaskContext, provenance, search_config
 from autodo.training import checkpoint as checkpoints
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class FoundPolicy(NamedTuple):
@@ -127,7 +127,7 @@ def _continued(
             part.load_state_dict(kept["search"][name])
         history: list[dict[str, float]] = kept["history"]
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        log.warning("%s cannot be used, the search starts again: %s: %s", checkpoint, type(error).__name__, error)
+        logger.warning("%s cannot be used, the search starts again: %s: %s", checkpoint, type(error).__name__, error)
         return build(), []
     return search, history
 

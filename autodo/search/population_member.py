@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from autodo.augment.policies import Schedule
+from autodo.augment.policies import PolicySchedule
 from autodo.config.policy import PopulationSearch
 from autodo.config.run import RunConfig
 from autodo.data.prepare import DataSplits
@@ -61,7 +61,7 @@ class PopulationMember:
         """Trains one epoch with this genome's policy. Returns the accuracy after it."""
         if not self.history or self.history[-1][1] != genome:
             self.history.append((self.epoch, list(genome)))
-        self._trainer.policy = Schedule(as_schedule([(0, genome)], epochs=1).schedule)
+        self._trainer.policy = PolicySchedule(as_schedule([(0, genome)], epochs=1).schedule)
         next(self._epochs)
         return self.accuracy
 

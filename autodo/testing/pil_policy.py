@@ -73,7 +73,7 @@ PIL_OPERATIONS: dict[str, Callable[[Picture, float, Centre], Picture]] = {
 
 
 def apply(images: Tensor, draws: Draws) -> Tensor:
-    """What the engine should give. Shape: images [B, C, H, W] uint8 -> the same."""
+    """Expected images of the engine. Shape: images [B, C, H, W] uint8 -> the same."""
     result = []
     steps = zip(draws.operation.tolist(), draws.value.tolist(), draws.centre.tolist(), strict=True)
     for image, sequence in zip(images, steps, strict=True):

@@ -26,7 +26,7 @@ ROW_CHUNK_SIZE = 2**16
 """Rows that are in memory at a time."""
 Allocate = Callable[[Sequence[int], torch.dtype], Tensor]
 _PART_NAME = r"\.part-\d+(?:\.\d+)?-\d+-of-\d+"
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class UnusableCheckpoint(RuntimeError):
@@ -141,7 +141,7 @@ def load(
             raise
         except Exception as error:
             # torch.load raises many kinds of error on damaged files.
-            log.warning("%s cannot be used, the run starts from the beginning: %s", path, error)
+            logger.warning("%s cannot be used, the run starts from the beginning: %s", path, error)
             state = None
     # If one process cannot read the file, none may continue from it.
     return state if group.all_true(state is not None) else None
@@ -151,7 +151,7 @@ def _write(path: Path, run_id: str, state: dict[str, Any]) -> bool:
     try:
         save_torch({"format": FORMAT, "run_id": run_id, "state": state}, path)
     except OSError as error:
-        log.warning("%s cannot be written, the next epoch tries again: %s", path, error.strerror or error)
+        logger.warning("%s cannot be written, the next epoch tries again: %s", path, error.strerror or error)
         return False
     return True
 

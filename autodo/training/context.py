@@ -1,4 +1,4 @@
-"""A run on one process: what it trains on, where, and its random streams."""
+"""Context of a run on one process: settings, data, device, process group and random streams."""
 
 import time
 from dataclasses import dataclass

@@ -12,7 +12,7 @@ from autodo.results.provenance import device_name
 from autodo.results.thumbnails import with_thumbnails
 from autodo.training.context import LabelledImages, Loaders, RunContext
 from autodo.training.evaluator import Evaluator
-from autodo.training.state import Row
+from autodo.training.state import EpochRow
 from autodo.training.task_model import best_classifier, best_model
 
 EVALUATION_CHUNK_SIZE = 2**17
@@ -28,7 +28,7 @@ class ResultsBuilder:
     points: PointModel
     evaluator: Evaluator
 
-    def outcome(self, history: list[Row], best: BestEpoch, *, keep_embeddings: bool) -> Outcome:
+    def outcome(self, history: list[EpochRow], best: BestEpoch, *, keep_embeddings: bool) -> Outcome:
         """See `Trainer.outcome`."""
         config, data, group = self.context.config, self.context.data, self.context.group
         shard = self._points_of_shard()

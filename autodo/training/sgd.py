@@ -1,4 +1,4 @@
-"""SGD with momentum whose first use takes no second: torch.optim.SGD imports torch's compiler (about 1.3 s, 150 MB)."""
+"""SGD with momentum without torch.optim.SGD, whose first use imports torch's compiler (about 1.3 s, 150 MB)."""
 
 from collections.abc import Iterable
 from typing import Any

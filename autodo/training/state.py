@@ -16,7 +16,8 @@ from autodo.results.outcome import BestEpoch
 from autodo.training.finetune import HeadFinetune
 from autodo.training.task_model import TaskModel
 
-Row = dict[str, Any]
+EpochRow = dict[str, Any]
+"""A row of `records.SCHEMAS["epochs"]`."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class TrainState:
     progress: ProgressReporter
     epoch: int = 0
     mid_epoch: MidEpochState | None = None
-    history: list[Row] = field(default_factory=list)
+    history: list[EpochRow] = field(default_factory=list)
     best: BestEpoch | None = None
 
     @property
@@ -91,7 +92,7 @@ class TrainState:
         if self.best is None or (val.error, val.loss) < (self.best.val_error, self.best.val_loss):
             self.best = BestEpoch.copy_of(epoch, val, test, self.model.encoder, self.model.head)
 
-    def advance(self, row: Row) -> None:
+    def advance(self, row: EpochRow) -> None:
         """Counts an epoch as done."""
         self.history.append(row)
         self.progress.epoch_ended(row)

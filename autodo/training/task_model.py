@@ -1,4 +1,4 @@
-"""The task model of a run: as it is trained, and as it is given away."""
+"""The task model of a run, and the classifier that is built from its best epoch."""
 
 import logging
 

@@ -25,12 +25,12 @@ from autodo.training.finetune import HeadFinetune
 from autodo.training.inner_loop import InnerLoop
 from autodo.training.outer_loop import OuterLoop
 from autodo.training.results_builder import ResultsBuilder
-from autodo.training.state import Row, TrainState
+from autodo.training.state import EpochRow, TrainState
 from autodo.training.task_model import TaskModel
 
 
 class Trainer:
-    """One run. Iterating trains it, and yields each epoch's row of `records.SCHEMAS["epochs"]`.
+    """Training of one run. Iterating trains it, and yields each epoch's row of `records.SCHEMAS["epochs"]`.
 
     Every random stream derives from (seed, phase, epoch), so a run that continues from its checkpoint takes the same
     course as one that was never interrupted.
@@ -106,7 +106,7 @@ class Trainer:
         self.inner = InnerLoop(context, train, model, self.points, objective, self.checkpointer, progress)
         self.checkpointer.restore()
 
-    def __iter__(self) -> Iterator[Row]:
+    def __iter__(self) -> Iterator[EpochRow]:
         while self.state.epoch < self.config.training.epochs:
             with self.checkpointer.resume_hint():
                 row = self.train_epoch(self.state.epoch)
@@ -114,7 +114,7 @@ class Trainer:
             self.checkpointer.epoch_ended()
             yield row
 
-    def train_epoch(self, epoch: int) -> Row:
+    def train_epoch(self, epoch: int) -> EpochRow:
         """Inner loop, evaluation and outer pass of an epoch; returns its row of the epochs table."""
         config, group, clock = self.config, self.context.group, self.context.clock
         self.model.pipeline.policy = self.policy and self.policy.at(epoch / config.training.epochs)

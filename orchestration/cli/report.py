@@ -125,7 +125,7 @@ def _write(
     warnings: list[str],
     made_from: str,
 ) -> list[Location]:
-    """Write the report of a store and the hash of its results; return the files for people."""
+    """Write the report of a store and the hash of its results; return its HTML and Markdown files."""
     from reports.write import write_report
 
     with console.status("writing the report"):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from autodo.results import records
-from orchestration.execution.options import Launch
+from orchestration.execution.options import LaunchInfo
 
 
 class Conditions(NamedTuple):
@@ -21,7 +21,7 @@ class Conditions(NamedTuple):
     resumed: bool
 
     @classmethod
-    def now(cls, launch: Launch | None, *, resumed: bool) -> "Conditions":
+    def now(cls, launch: LaunchInfo | None, *, resumed: bool) -> "Conditions":
         """Conditions of this moment on this host.
 
         Args:

@@ -1,13 +1,13 @@
-"""One run by several processes: a Tune trial that holds next to nothing and runs Ray Train.
+"""Execution of one run by several processes: a Tune trial reserves next to nothing and runs Ray Train.
 
 The workers have a placement group of their own, all of it or none, so that runs cannot wait for each other in a circle.
 Resources held by the trial itself would be missing for the workers of some run; so it asks for a little memory and no
 CPU (see `trial.placement`).
 
-Nothing is retried here: Ray Train restarts workers in less time than a new trial needs, but then a run would have two
-budgets of retries, and the store would not record the failures that Train forgave. A worker that fails or dies ends
-the attempt; the launch decides whether there is another one, as for every run, and that one continues from the
-checkpoint in the store. Ray Train's own checkpoints and reports are not used.
+Nothing is retried here. Ray Train restarts workers in less time than a new trial needs, but then a run would have two
+budgets of retries, and the store would not record the failures after which Ray Train restarts a worker. A worker that
+fails or dies ends the attempt; the launch decides whether there is another one, as for every run, and that one
+continues from the checkpoint in the store. Ray Train's own checkpoints and reports are not used.
 
 While there is no room for all workers, Ray Train asks for it again and again. Between two requests it asks the trial
 whether to go on: at that moment nothing is reserved for the run, so that a run that is given up leaves nothing behind.
@@ -143,7 +143,7 @@ class _AskTrial(ControllerCallback):
 
     def before_controller_execute_resize_decision(self, resize_decision: object) -> None:
         """Called before each attempt to start the workers; the resources of the last attempt are released by then."""
-        # An error that is not one of Ray Train's own makes it shut down in good order.
+        # An error that is not one of Ray Train's own makes it shut down cleanly.
         if not self._first_attempt and not ray.get(self._mailbox.send.remote("waiting")):
             raise _GivenUp
         self._first_attempt = False

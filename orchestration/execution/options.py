@@ -12,7 +12,7 @@ from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.run_queue import RETRIES
 
 
-class Launch(NamedTuple):
+class LaunchInfo(NamedTuple):
     """The launch that a run belongs to.
 
     Args:
@@ -39,7 +39,7 @@ class ExecutionOptions(ResourcesConfig):
     """Epochs between checkpoints."""
     keep: tuple[Keep, ...] = ()
     """Things that the run leaves in the store besides its tables."""
-    launch: Launch | None = None
+    launch: LaunchInfo | None = None
     """Named in the results; None for a run outside of a launch."""
 
     def with_resources(self, resources: ResourcesConfig) -> Self:

@@ -25,7 +25,7 @@ LOOK_SECONDS = 5.0
 
 
 class Supervisor:
-    """Hands the events of attempts to the queue, the display and the trackers and, deaths of processes, to the store.
+    """Passes the events of attempts to the queue, the display and the trackers, and deaths of processes to the store.
 
     Args:
         trackers: deliveries to the user's trackers.
@@ -51,7 +51,7 @@ class Supervisor:
         self._earlier_lines: dict[str, str] = {}
 
     def on_stop_signal(self, *_: object) -> None:
-        """Stop in good order; the second time, at once."""
+        """Stop each run at the end of its epoch; at the second signal, at once."""
         if self._progress.stop_reason == "interrupted":
             raise KeyboardInterrupt
         self._queue.stop()

@@ -27,7 +27,7 @@ Integers = NDArray[np.int64]
 
 
 @dataclasses.dataclass(frozen=True)
-class Images:
+class SyntheticDataset:
     """Sizes of a dataset, and the baseline's test error on clean, balanced labels."""
 
     classes: int
@@ -56,11 +56,11 @@ class Behaviour:
 
 
 IMAGES = {
-    "svhn": Images(10, 73257, 26032, 0.04),
-    "cifar10": Images(10, 50000, 10000, 0.06),
-    "cifar100": Images(100, 50000, 10000, 0.25),
-    "fashion-mnist": Images(10, 60000, 10000, 0.06),
-    "digits": Images(10, 1437, 360, 0.02),
+    "svhn": SyntheticDataset(10, 73257, 26032, 0.04),
+    "cifar10": SyntheticDataset(10, 50000, 10000, 0.06),
+    "cifar100": SyntheticDataset(100, 50000, 10000, 0.25),
+    "fashion-mnist": SyntheticDataset(10, 60000, 10000, 0.06),
+    "digits": SyntheticDataset(10, 1437, 360, 0.02),
 }
 BEHAVIOURS = {
     "baseline": Behaviour(1.0, 1.0, 1.0),
@@ -305,7 +305,7 @@ def _table(kind: records.Kind, count: int, values: dict[str, Any]) -> pa.Table:
 
 
 @functools.cache
-def _test_labels(images: Images) -> Integers:
+def _test_labels(images: SyntheticDataset) -> Integers:
     """Labels of the test set, which all runs of a dataset share."""
     generator = np.random.default_rng(images.test)
     return generator.permutation(np.arange(images.test) % images.classes)
@@ -313,7 +313,7 @@ def _test_labels(images: Images) -> Integers:
 
 @functools.lru_cache(maxsize=8)
 def _train_labels(
-    images: Images, val_points: int, distortion: DistortionConfig, seed: int
+    images: SyntheticDataset, val_points: int, distortion: DistortionConfig, seed: int
 ) -> tuple[Integers, Integers, Integers]:
     """The `labels` of a run, which all methods of a seed share."""
     from autodo.data.distort import flip_labels, imbalance

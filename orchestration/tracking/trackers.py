@@ -31,7 +31,7 @@ class Tracker(Protocol):
         """End open runs as `interrupted`."""
 
 
-def identity(run: RunConfig) -> dict[str, str | int | float]:
+def run_labels(run: RunConfig) -> dict[str, str | int | float]:
     """Values that distinguish runs, under the names of the Parquet columns."""
     return {
         "dataset": run.dataset.label,
@@ -91,7 +91,7 @@ class TensorBoardTracker:
             file = self._x.event_file_writer.EventsWriter(str(folder / "events"), number)
             log = self._x.proto.event_pb2.SessionLog(status=self._x.proto.event_pb2.SessionLog.START)
             file.write_event(self._event(wall_time=time.time(), step=epoch, session_log=log))
-            for summary in self._x.summary.hparams(identity(run), {"val_error": 0.0, "test_error": 0.0}):
+            for summary in self._x.summary.hparams(run_labels(run), {"val_error": 0.0, "test_error": 0.0}):
                 self._write(file, summary, 0)
             self._open[run_id] = file, epoch
         return self._open[run_id][0]
@@ -164,7 +164,7 @@ class MlflowTracker:
         else:
             tags = {"autodo.run_id": run_id}
             own_id, last = self._client.create_run(self._experiment, tags=tags, run_name=run_id).info.run_id, -1
-        values = {name: str(value) for name, value in identity(run).items()}
+        values = {name: str(value) for name, value in run_labels(run).items()}
         self._client.log_batch(
             own_id,
             params=[self._entities.Param(name, value) for name, value in values.items()],
@@ -219,7 +219,7 @@ class WandbTracker:
                 group=self._group,
                 id=run_id,
                 name=run_id,
-                config=identity(run),
+                config=run_labels(run),
                 resume="allow",
                 reinit="create_new",
                 settings=settings,

@@ -1,1 +1,1 @@
-"""Names, groups, statistics and findings of runs; no formatting. `paper` has the figures that the paper printed."""
+"""Names, groups, statistics and findings of runs; no formatting. `paper_results` are those of the paper."""

@@ -23,7 +23,7 @@ class UnusableFile(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Range:
+class AllowedRange:
     """Numbers from `low` to `high`; in a column of lists, of each element.
 
     Args:
@@ -35,14 +35,14 @@ class Range:
     essential: bool = False
 
 
-_SHARE, _AMOUNT, _FREE = Range(0, 1), Range(0, _FINITE), Range(-_FINITE, _FINITE)
-_NEEDED_SHARE, _NEEDED_AMOUNT = Range(0, 1, essential=True), Range(0, _FINITE, essential=True)
-_PROBABILITY = Range(0, 1 + 1e-4)  # float32 rounding
-_EPOCH = Range(0, 10**6)  # trainings have 200 to 10,000
+_SHARE, _AMOUNT, _FREE = AllowedRange(0, 1), AllowedRange(0, _FINITE), AllowedRange(-_FINITE, _FINITE)
+_NEEDED_SHARE, _NEEDED_AMOUNT = AllowedRange(0, 1, essential=True), AllowedRange(0, _FINITE, essential=True)
+_PROBABILITY = AllowedRange(0, 1 + 1e-4)  # float32 rounding
+_EPOCH = AllowedRange(0, 10**6)  # trainings have 200 to 10,000
 
-RANGES: dict[str, dict[str, Range]] = {
+RANGES: dict[str, dict[str, AllowedRange]] = {
     "results": {
-        "imbalance_ratio": Range(1, _FINITE, essential=True),
+        "imbalance_ratio": AllowedRange(1, _FINITE, essential=True),
         "noise_ratio": _NEEDED_SHARE,
         "seed": _NEEDED_AMOUNT,
         **dict.fromkeys(("error_best_val", "error_last", "error_best_test"), _NEEDED_SHARE),
@@ -103,7 +103,7 @@ def labels_of(table: pa.Table, names: Sequence[str], classes: int) -> list[NDArr
     return [column.astype(np.int64) for column in columns]
 
 
-def out_of_range(column: pa.ChunkedArray, allowed: Range) -> Rows:
+def out_of_range(column: pa.ChunkedArray, allowed: AllowedRange) -> Rows:
     """Rows with a number, or a list with a number, outside the allowed range; NaN always is.
 
     Null is allowed unless the range is essential; as an element of a list it always is.
@@ -138,7 +138,7 @@ def with_nulls(table: pa.Table, name: str, rows: Rows) -> pa.Table:
     return table.set_column(place, field, pc.if_else(pa.array(rows), pa.scalar(None, field.type), table[name]))
 
 
-def fault(name: str, value: Any, allowed: Range) -> str:
+def fault(name: str, value: Any, allowed: AllowedRange) -> str:
     """Error text for a value out of range, such as `error_last is 1.2, more than 1`."""
     if isinstance(value, list):
         return f"{name} holds a number that is not from {allowed.low:g} to {allowed.high:g}"

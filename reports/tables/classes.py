@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 
 from reports.analysis.classes import as_list, class_accuracies, class_names, minority, minority_notes, worst_class
-from reports.analysis.paper import paper_accuracies
+from reports.analysis.paper_results import paper_accuracies
 from reports.document import Column, Reference, Table
 from reports.tables import cells
 
-# Quantity of `reports.analysis.paper.paper_accuracies` -> column.
+# Quantity of `reports.analysis.paper_results.paper_accuracies` -> column.
 _COLUMNS = {
     "all": Column("all classes", "%", better="higher"),
     "majority": Column("majority", "%", better="higher"),

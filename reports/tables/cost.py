@@ -7,7 +7,7 @@ import math
 import pandas as pd
 
 from reports.analysis.cost import condition_notes, relative_costs
-from reports.analysis.paper import paper_hours, paper_outer_hours
+from reports.analysis.paper_results import paper_hours, paper_outer_hours
 from reports.document import Column, Reference, Table
 from reports.tables import cells
 

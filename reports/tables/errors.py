@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from reports.analysis.classes import minority_notes
-from reports.analysis.paper import LIKE_FOR_LIKE, SEARCHED, paper_error
+from reports.analysis.paper_results import LIKE_FOR_LIKE, SEARCHED, paper_error
 from reports.document import Column, Reference, Table
 from reports.keys import key
 from reports.tables import cells

@@ -232,12 +232,12 @@ def test_at_the_end_of_the_time_budget_runs_end_their_epoch(
         assert "stopped; the next attempt continues" in store.paths.log(run.run_id).read_text()
 
 
-def test_resources_that_no_machine_has_are_told_at_once(launch: Launch, store: Store) -> None:
+def test_resources_that_no_machine_has_are_refused_at_once(launch: Launch, store: Store) -> None:
     with pytest.raises(ConfigError, match="a run needs 64 CPUs and 0 GPUs, and the nodes have 2 CPUs and 0 GPUs"):
         launch([small()], store, resources=ResourcesConfig(cpus=64))
 
 
-def test_runs_that_wait_for_a_node_with_room_are_told_of(
+def test_runs_that_wait_for_a_node_with_room_are_reported(
     launch: Launch, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from orchestration.execution import supervisor
@@ -254,7 +254,7 @@ def test_runs_that_wait_for_a_node_with_room_are_told_of(
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:10001", "head", "127.0.0.1:99999"])
-def test_an_address_where_nothing_answers_is_told_at_once(address: str) -> None:
+def test_an_address_where_nothing_answers_is_refused_at_once(address: str) -> None:
     with pytest.raises(ConfigError, match=f"--address '{address}'"):
         check_address(address)
 

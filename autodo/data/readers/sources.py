@@ -61,7 +61,7 @@ def list_shards(root: Path, *, among_others: bool = False) -> dict[SetName, list
         return {}
     packed = next((shard for shard in shards if not shard.endswith(".tar")), None)
     if packed is not None:
-        raise DataError(f"{root / packed}: a compressed shard, of which no part can be read by itself; unpack it")
+        raise DataError(f"{root / packed}: a compressed shard, whose images cannot be read one by one; unpack it")
     if not named:
         return {name: shards if name == "train" else [] for name in SET_NAMES}
     if len(named) < len(shards):

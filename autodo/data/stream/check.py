@@ -14,7 +14,7 @@ from autodo.data.files.decode import decode, reason
 from autodo.data.files.listing import SUFFIXES
 from autodo.data.files.read_errors import one_line
 from autodo.data.stream.image_files import RetriesFailed, read_with_retries
-from autodo.data.stream.index import CheckResult, Member
+from autodo.data.stream.index import CheckResult, TarMember
 
 _END_BYTES = 1024
 """Zeros after the last file of a tar file."""
@@ -64,7 +64,7 @@ def damage(content: bytes) -> str | None:
 
 
 def _shard(path: Path) -> CheckResult:
-    members: list[Member] = []
+    members: list[TarMember] = []
     with path.open("rb") as file:
         try:
             for part in _parts_of(file):
@@ -74,15 +74,15 @@ def _shard(path: Path) -> CheckResult:
     return CheckResult(None, members)
 
 
-def _member(file: BinaryIO, part: tarfile.TarInfo) -> Member:
+def _member(file: BinaryIO, part: tarfile.TarInfo) -> TarMember:
     """An image, or a text that may give an image's class."""
     if not part.isreg():
-        return Member(part.name, part.offset_data, 0, "", "a link; put the file in its place")
+        return TarMember(part.name, part.offset_data, 0, "", "a link; put the file in its place")
     file.seek(part.offset_data)
     content = file.read(part.size)
     if _is_image(part.name):
-        return Member(part.name, part.offset_data, part.size, "", damage(content))
-    return Member(part.name, part.offset_data, part.size, content.decode(errors="replace"), None)
+        return TarMember(part.name, part.offset_data, part.size, "", damage(content))
+    return TarMember(part.name, part.offset_data, part.size, content.decode(errors="replace"), None)
 
 
 def _parts_of(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
@@ -113,7 +113,7 @@ def label_members(shard: CheckResult) -> CheckResult:
     from webdataset.tariterators import group_by_keys
 
     parts = [{"fname": member.name, "data": member, "__url__": ""} for member in shard.members or ()]
-    images: list[Member] = []
+    images: list[TarMember] = []
     try:
         for sample in group_by_keys(parts):
             image = next((part for suffix, part in sample.items() if f".{suffix}" in SUFFIXES), None)
@@ -122,7 +122,7 @@ def label_members(shard: CheckResult) -> CheckResult:
                 problem = image.damage or (None if label else "no .cls or .json that gives its class")
                 images.append(image._replace(label=label, damage=problem))
             else:
-                others = (part for part in sample.values() if isinstance(part, Member) and _is_image(part.name))
+                others = (part for part in sample.values() if isinstance(part, TarMember) and _is_image(part.name))
                 images += [part._replace(damage=part.damage or _TWO_DOTS) for part in others]
     except ValueError as error:
         twice = str(error.args[0]).partition(": duplicate")[0]

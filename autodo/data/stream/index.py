@@ -53,7 +53,7 @@ _SAVE_SECONDS = 60.0
 _STAT_THREADS = 16
 
 
-class Member(NamedTuple):
+class TarMember(NamedTuple):
     """An image in a shard, `length` bytes from `offset` on."""
 
     name: str
@@ -67,7 +67,7 @@ class CheckResult(NamedTuple):
     """Damage of a file, if any, and for a shard its images."""
 
     damage: str | None
-    members: list[Member] | None = None
+    members: list[TarMember] | None = None
     read: bool = True
     """False if the file could not be read, even after retries, so that nothing is known about it."""
 

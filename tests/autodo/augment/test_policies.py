@@ -9,7 +9,7 @@ from torchvision import transforms
 
 from autodo.augment import policies
 from autodo.augment.apply_draws import apply_draws
-from autodo.augment.magnitude_ranges import AUTOAUGMENT, COLOUR, ORIGINAL, PAPER, PUBLISHED, WIDE, Range
+from autodo.augment.magnitude_ranges import AUTOAUGMENT, COLOUR, ORIGINAL, PAPER, PUBLISHED, WIDE, MagnitudeRange
 from autodo.augment.operations import NAMES, OPERATIONS
 from autodo.augment.policies import Draws, build_policy
 from autodo.augment.policy_file import PolicyFile
@@ -124,7 +124,7 @@ def test_draws_are_the_generators_alone(name: str) -> None:
         (TrivialAugment(), WIDE),
     ],
 )
-def test_operations_are_drawn_uniformly(config: PolicyConfig, ranges: dict[str, Range]) -> None:
+def test_operations_are_drawn_uniformly(config: PolicyConfig, ranges: dict[str, MagnitudeRange]) -> None:
     found = shares(drawn(config))
     assert set(found) == set(ranges)
     assert all(abs(share - 1 / len(ranges)) < BOUND for share in found.values())

@@ -113,3 +113,12 @@ def test_no_noise_changes_nothing_and_the_input_is_never_written(generator):
     assert (flip_labels(labels, 10, 0.0, generator) == LABELS).all()
     assert (flip_labels(labels, 10, 0.5, generator) != LABELS).any()
     assert (labels == LABELS).all()
+
+
+def test_a_single_image_has_the_share_of_its_class(caplog):
+    """In proportion, 4 of 1 + 10 images are 0.36 and 3.6: the small class would be empty."""
+    labels = np.repeat(np.arange(4), [20, 20, 1, 10])
+    with caplog.at_level(logging.WARNING, logger="autodo"):
+        kept = imbalance(labels, 4, 10, np.random.default_rng(0), "total-proportional")
+    assert np.bincount(labels[kept]).tolist() == [20, 20, 1, 3]
+    assert caplog.messages == ["imbalance ratio 10 would leave 1 of the 2 minority classes empty; each keeps one image"]

@@ -30,7 +30,7 @@ def test_observed_imbalance_and_noise(digits):
     assert len(prepared.val) == round(0.2 * len(digits.train))
 
 
-def test_index_tells_the_original_image_and_clean_label(digits):
+def test_index_leads_to_the_original_image_and_clean_label(digits):
     prepared = prepare(digits, run())
     train, val = prepared.train, prepared.val
     assert (digits.train.images.read(train.index) == train.images.read()).all()

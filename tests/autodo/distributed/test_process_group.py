@@ -327,9 +327,9 @@ def test_every_worker_has_its_own_random_streams(pool):
 
 def test_too_many_workers_are_refused_by_all(pool):
     few = config_of("baseline", {"dataset.subsample": 50, "dataset.val_share": 0.2, "training.batch_size": 2})
-    told = pool.each(3, jobs.refused, few)
+    errors = pool.each(3, jobs.refused, few)
     assert (
-        told
+        errors
         == [
             "workers: 3 are too many, at most 2 can train this run: a batch has 2 of the 40 train points; "
             "raise training.batch_size"

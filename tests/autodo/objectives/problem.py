@@ -17,7 +17,7 @@ DISTORTION = DistortionConfig(imbalance_ratio=10, noise_ratio=0.3)
 SMALL = {"dataset.subsample": 200, "training.batch_size": 32, "training.epochs": 10, "training.warmup_epochs": 1}
 
 
-def setting_of(
+def context_of(
     method: str, overrides: dict | None = None, group: ProcessGroup = SINGLE_PROCESS, split: str = "paper"
 ) -> ObjectiveContext:
     """Context of an objective of a run on a few digits, with images and statistics in float64."""
@@ -38,7 +38,7 @@ def setting_of(
 
 
 def objective_of(method: str, **options) -> Objective:
-    return build_objective(setting_of(method, **options))
+    return build_objective(context_of(method, **options))
 
 
 def step_of(size: int = 12, *, seed: int = 1, epoch: int = 0, first: int = 0) -> TrainStep:

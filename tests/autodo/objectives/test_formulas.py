@@ -15,7 +15,7 @@ from autodo.objectives import OBJECTIVES
 from autodo.objectives.early_learning import early_learning_losses
 from autodo.objectives.imbalance import effective_number_weights, label_aware_margins, with_margins
 from autodo.objectives.robust import generalised_cross_entropies
-from tests.autodo.objectives.problem import CLASSES, network_of, objective_of, probabilities, setting_of, step_of
+from tests.autodo.objectives.problem import CLASSES, context_of, network_of, objective_of, probabilities, step_of
 
 
 def losses_of(method: str, step, network, **options) -> list[float]:
@@ -80,7 +80,7 @@ def test_effective_numbers():
 @pytest.mark.parametrize("split", ["paper", "union"])
 def test_class_balanced(oracle, split):
     options = {"overrides": {"objective.oracle": oracle}, "split": split}
-    data = setting_of("class-balanced", **options).data
+    data = context_of("class-balanced", **options).data
     labels = data.train.clean_labels if oracle else data.train.labels
     counts = counts_of(np.concatenate([labels, data.val.labels]) if split == "union" else labels)
     inverse = [(1 - 0.9999) / (1 - 0.9999**n) for n in counts]
@@ -91,16 +91,16 @@ def test_class_balanced(oracle, split):
 
 
 def test_observed_and_clean_counts_differ_and_val_only_counts_val():
-    setting = setting_of("class-balanced")
-    observed, clean = (setting.class_counts(oracle=oracle).tolist() for oracle in (False, True))
-    assert observed == counts_of(setting.data.train.labels)
-    assert clean == counts_of(setting.data.train.clean_labels) != observed
-    val = setting_of("val-only+class-balanced")
+    context = context_of("class-balanced")
+    observed, clean = (context.class_counts(oracle=oracle).tolist() for oracle in (False, True))
+    assert observed == counts_of(context.data.train.labels)
+    assert clean == counts_of(context.data.train.clean_labels) != observed
+    val = context_of("val-only+class-balanced")
     assert val.class_counts(oracle=False).tolist() == counts_of(val.data.val.labels)
 
 
 def test_logit_adjustment():
-    counts = counts_of(setting_of("logit-adjustment").data.train.labels)
+    counts = counts_of(context_of("logit-adjustment").data.train.labels)
     network, step = network_of(), step_of()
     p = probabilities(network, step.pixels)
     # exp(f + log share) is proportional to p * share.
@@ -120,7 +120,7 @@ def test_ldam_drw(epoch, reweighted):
     step = step_of(40, epoch=epoch)
     encoder, head = network
     features, rows = encoder(step.pixels).detach().numpy(), head.weight.detach().numpy()
-    counts = counts_of(setting_of("ldam-drw").data.train.labels)
+    counts = counts_of(context_of("ldam-drw").data.train.labels)
     margins = [0.5 * (min(counts) / n) ** 0.25 for n in counts]
     inverse = [(1 - 0.9999) / (1 - 0.9999**n) for n in counts]
     mean_weight = sum(n * w for n, w in zip(counts, inverse, strict=True)) / sum(counts)

@@ -7,7 +7,7 @@ from torch.func import functional_call
 from autodo.errors import ConfigError
 from autodo.objectives.base import cross_entropies
 from autodo.testing.process_groups import FakeGroup
-from tests.autodo.objectives.problem import network_of, objective_of, setting_of, step_of
+from tests.autodo.objectives.problem import context_of, network_of, objective_of, step_of
 
 
 def fresh(step, seed=4):
@@ -122,4 +122,4 @@ def test_initial_weights_derive_from_the_seed_without_the_global_generator():
     one, other = (objective_of("meta-weight-net").weight_network.state_dict() for _ in range(2))
     assert all(torch.equal(value, other[name]) for name, value in one.items())
     assert torch.equal(before, torch.random.get_rng_state())
-    assert setting_of("meta-weight-net").config.objective.hidden == 100
+    assert context_of("meta-weight-net").config.objective.hidden == 100

@@ -15,7 +15,7 @@ from autodo.errors import ConfigError, StoreError
 from autodo.fit import fit
 from autodo.io.storage import locate
 from autodo.search.algorithms import search_in_process
-from autodo.search.fast_autoaugment import FastAutoAugmentDriver, SubPolicies, Trial, propose, select
+from autodo.search.fast_autoaugment import FastAutoAugmentDriver, PolicyTrial, SubPolicies, propose, select
 from autodo.search.fold_worker import FoldWorker
 from autodo.search.tasks import Task, TaskContext
 
@@ -68,7 +68,7 @@ def test_fit_searches_what_it_needs(found):
     assert fit(searched_run(), device="cpu", policy=found).error == outcome.error, "the search is the same each time"
 
 
-class SearchBench:
+class SearchHarness:
     """A driver and workers on one folder, with tasks done in an order of the test's choice."""
 
     def __init__(self, folder, data, config=None):
@@ -93,8 +93,8 @@ class SearchBench:
 
 @pytest.mark.parametrize("tasks", [1, 2, 5, 9])
 def test_a_search_that_is_cut_ends_as_one_that_is_not(tasks, tmp_path, data, found):
-    assert SearchBench(tmp_path, data).continue_(tasks) is None
-    policy = SearchBench(tmp_path, data).continue_()
+    assert SearchHarness(tmp_path, data).continue_(tasks) is None
+    policy = SearchHarness(tmp_path, data).continue_()
     assert policy.sub_policies == found.sub_policies
     assert policy.provenance["rewards"] == found.provenance["rewards"]
 
@@ -105,7 +105,7 @@ def test_the_order_in_which_tasks_end_changes_nothing(tmp_path, data, found):
     def shuffled(tasks_left):
         return [tasks_left[n] for n in generator.permutation(len(tasks_left))]
 
-    assert SearchBench(tmp_path, data).continue_(order=shuffled).sub_policies == found.sub_policies
+    assert SearchHarness(tmp_path, data).continue_(order=shuffled).sub_policies == found.sub_policies
 
 
 TRIAL = {"sub_policies": [[["Rotate", 0.1, 0.2]] * 2] * 5, "reward": 0.5, "seconds": 1, "device": "cpu"}
@@ -133,9 +133,9 @@ def kept(trained=None, **changes) -> bytes:
     ],
 )
 def test_damaged_progress_is_named_and_done_again(content, tmp_path, data, found, caplog):
-    SearchBench(tmp_path, data).continue_(9)
+    SearchHarness(tmp_path, data).continue_(9)
     (tmp_path / "fold-0.json").write_bytes(content)
-    policy = SearchBench(tmp_path, data).continue_()
+    policy = SearchHarness(tmp_path, data).continue_()
     assert policy.sub_policies == found.sub_policies
     assert "fold-0.json cannot be used" in caplog.text
 
@@ -144,12 +144,12 @@ def test_progress_that_cannot_be_kept_costs_nothing_but_itself(tmp_path, data, f
     def full(*_):
         raise StoreError("no space left")
 
-    bench = SearchBench(tmp_path, data)
+    harness = SearchHarness(tmp_path, data)
     with monkeypatch.context() as patch:
-        patch.setattr(type(bench.files), "write_text", full)
-        bench.continue_(7)
+        patch.setattr(type(harness.files), "write_text", full)
+        harness.continue_(7)
     assert "were not kept: no space left" in caplog.text
-    assert bench.continue_().sub_policies == found.sub_policies
+    assert harness.continue_().sub_policies == found.sub_policies
 
 
 class Payload:
@@ -166,7 +166,7 @@ class Payload:
 def test_a_network_that_is_gone_is_trained_again(damage, tmp_path, data, found):
     import torch
 
-    SearchBench(tmp_path, data).continue_(6)
+    SearchHarness(tmp_path, data).continue_(6)
     file = tmp_path / "fold-0" / "model.pt"
     if damage == "cut":
         file.write_bytes(file.read_bytes()[:1000])
@@ -176,7 +176,7 @@ def test_a_network_that_is_gone_is_trained_again(damage, tmp_path, data, found):
         torch.save({"encoder": Payload(tmp_path / "executed")}, file)
     else:
         torch.save({"encoder": {}, "head": {}}, file)
-    assert SearchBench(tmp_path, data).continue_().sub_policies == found.sub_policies
+    assert SearchHarness(tmp_path, data).continue_().sub_policies == found.sub_policies
     assert not (tmp_path / "executed").exists()
 
 
@@ -203,8 +203,8 @@ def step(operation: str, probability: float = 0.5, level: float = 0.5):
     return operation, probability, level
 
 
-def trial(sub_policies: SubPolicies, reward: float) -> Trial:
-    return Trial(sub_policies=sub_policies, reward=reward, seconds=1.0, device="cpu")
+def trial(sub_policies: SubPolicies, reward: float) -> PolicyTrial:
+    return PolicyTrial(sub_policies=sub_policies, reward=reward, seconds=1.0, device="cpu")
 
 
 def test_the_best_trials_are_put_together_without_repeats():
@@ -221,7 +221,7 @@ def test_the_best_trials_are_put_together_without_repeats():
     assert select(trials, 1) == (turned, a_again)
 
 
-def test_candidates_are_within_the_space_and_follow_from_what_was_told():
+def test_candidates_are_within_the_space_and_follow_from_the_trials():
     search = FastAutoAugmentSearch(trials=30)
     trials = [trial(candidate, n / 10) for n, candidate in enumerate(propose(search, [], 1))]
     assert len(trials) == 4
@@ -244,7 +244,7 @@ def test_tpe_finds_better_policies_than_chance(seed):
     def reward(candidate) -> float:
         return sum(level * (operation == "Rotate") for steps in candidate for operation, _, level in steps) / 4
 
-    trials: list[Trial] = []
+    trials: list[PolicyTrial] = []
     while len(trials) < search.trials:
         trials += [trial(candidate, reward(candidate)) for candidate in propose(search, trials, seed)]
     by_chance = 1 / 15 * 1 / 2

@@ -30,7 +30,7 @@ def test_a_class_of_one_image_is_trained_on_and_not_held_out():
 
 
 @pytest.mark.parametrize("labels", [[0], [0, 1, 2, 3], [0, 0, 0, 1, 2]])
-def test_too_few_images_are_told_with_the_remedy(labels):
+def test_too_few_images_are_an_error_with_a_remedy(labels):
     with pytest.raises(DataError, match=r"fewer than two classes have two of them.*raise policy\.search\.images"):
         split_held_out(np.array(labels), 0.4, generator())
 

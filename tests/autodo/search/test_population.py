@@ -102,7 +102,7 @@ def test_a_member_learns_and_its_heir_goes_on_where_it_stopped(digits):
 # ----- the search
 
 
-class PopulationBench:
+class PopulationHarness:
     """A driver and a worker on one folder."""
 
     def __init__(self, folder, digits):
@@ -124,7 +124,7 @@ class PopulationBench:
 
 @pytest.fixture(scope="module")
 def found(digits, tmp_path_factory):
-    return PopulationBench(tmp_path_factory.mktemp("whole"), digits).run()
+    return PopulationHarness(tmp_path_factory.mktemp("whole"), digits).run()
 
 
 def test_the_best_members_schedule_is_found(found, tmp_path, digits):
@@ -133,24 +133,24 @@ def test_the_best_members_schedule_is_found(found, tmp_path, digits):
     accuracies = found.provenance["accuracies"]
     assert len(accuracies) == 4
     assert found.provenance["accuracy"] == accuracies[0] == max(accuracies) > 0.3
-    backwards = PopulationBench(tmp_path, digits).run(order=lambda tasks: tasks[::-1])
+    backwards = PopulationHarness(tmp_path, digits).run(order=lambda tasks: tasks[::-1])
     assert backwards.schedule == found.schedule, "the order of tasks changes nothing"
 
 
 @pytest.mark.parametrize("tasks", [2, 5, 11])
 def test_a_search_that_is_cut_continues_from_the_last_perturbation(tasks, tmp_path, digits, found):
-    assert PopulationBench(tmp_path, digits).run(tasks) is None
-    bench = PopulationBench(tmp_path, digits)
-    assert bench.driver.status_line().startswith(f"epoch {2 * (tasks // 4)} of 6")
-    assert bench.run().schedule == found.schedule
+    assert PopulationHarness(tmp_path, digits).run(tasks) is None
+    harness = PopulationHarness(tmp_path, digits)
+    assert harness.driver.status_line().startswith(f"epoch {2 * (tasks // 4)} of 6")
+    assert harness.run().schedule == found.schedule
 
 
 def test_a_damaged_member_is_trained_again(tmp_path, digits, found):
-    bench = PopulationBench(tmp_path, digits)
-    bench.run(8)
+    harness = PopulationHarness(tmp_path, digits)
+    harness.run(8)
     (tmp_path / "member-2-epoch-4.pt").write_bytes(b"damaged")
-    assert PopulationBench(tmp_path, digits).driver.status_line().startswith("epoch 2 of 6")
-    assert bench.run().schedule == found.schedule
+    assert PopulationHarness(tmp_path, digits).driver.status_line().startswith("epoch 2 of 6")
+    assert harness.run().schedule == found.schedule
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {f"member-{number}-epoch-{epoch}.pt" for number in range(4) for epoch in (4, 6)}
 

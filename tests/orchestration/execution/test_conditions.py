@@ -9,7 +9,7 @@ from autodo.config.run import RunConfig
 from autodo.results import records
 from orchestration.execution.conditions import Conditions
 from orchestration.execution.execute import execute
-from orchestration.execution.options import ExecutionOptions, Launch
+from orchestration.execution.options import ExecutionOptions, LaunchInfo
 from orchestration.store.store import Store
 from tests.runs import outcome
 
@@ -17,7 +17,7 @@ from tests.runs import outcome
 def test_conditions_are_columns_of_the_results(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getloadavg", lambda: (1.5, 9.0, 9.0))
     before = outcome(run, error_best_val=0.25).results
-    results = Conditions.now(Launch("abc", 4), resumed=True).add_to(before)
+    results = Conditions.now(LaunchInfo("abc", 4), resumed=True).add_to(before)
     assert results.schema.equals(records.SCHEMAS["results"])
     row = results.to_pylist()[0]
     assert {name: row.pop(name) for name in records.CONDITIONS} == {
@@ -32,10 +32,10 @@ def test_conditions_are_columns_of_the_results(run: RunConfig, monkeypatch: pyte
 
 
 def test_a_resumed_run_is_marked(store: Store, run: RunConfig) -> None:
-    epochs = execute(run, store, ExecutionOptions(launch=Launch("first", 1)))
+    epochs = execute(run, store, ExecutionOptions(launch=LaunchInfo("first", 1)))
     next(epochs)
     epochs.close()
-    list(execute(run, store, ExecutionOptions(launch=Launch("second", 2))))
+    list(execute(run, store, ExecutionOptions(launch=LaunchInfo("second", 2))))
     row = store.paths.table("results", run.run_id).read_parquet().to_pylist()[0]
     assert (row["launch_id"], row["slots"], row["resumed"]) == ("second", 2, True)
     other = run.model_copy(update={"seed": 1})

@@ -128,7 +128,7 @@ def test_a_killed_trial_leaves_nothing_that_the_next_attempt_waits_for(launch: L
 
 
 @pytest.mark.long
-def test_a_killed_worker_is_told_as_what_it_is(launch: Launch, store: Store) -> None:
+def test_a_killed_worker_is_reported_as_dead(launch: Launch, store: Store) -> None:
     run = small(**{"training.epochs": 1000})
     killer = Killer(store, run.run_id, ranks=[1])
     killer.start()

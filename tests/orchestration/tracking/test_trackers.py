@@ -21,7 +21,7 @@ from orchestration.store.store import Store
 from orchestration.tracking import settings, trackers
 from orchestration.tracking.delivery import Delivery, delivering
 from orchestration.tracking.settings import Tracking
-from orchestration.tracking.trackers import MlflowTracker, TensorBoardTracker, identity
+from orchestration.tracking.trackers import MlflowTracker, TensorBoardTracker, run_labels
 from tests.orchestration.conftest import Launch
 
 ROOT = Path(__file__).parents[3]
@@ -238,7 +238,7 @@ def test_attempts_at_a_run_are_one_curve_in_tensorboard(tmp_path: Path) -> None:
     ]
     assert start.hparams["method"].string_value == "baseline"
     assert start.hparams["seed"].number_value == 3
-    assert set(start.hparams) == set(identity(RUN))
+    assert set(start.hparams) == set(run_labels(RUN))
     first.close()
 
 
@@ -312,7 +312,7 @@ def test_attempts_at_a_run_are_one_run_in_mlflow(mlflow_uri: str) -> None:
     done, interrupted = found()[RUN.run_id], found()[other.run_id]
     assert (done.info.status, done.data.tags["state"], done.data.tags["failure"]) == ("FINISHED", "done", "")
     assert (interrupted.info.status, interrupted.data.tags["state"]) == ("KILLED", "interrupted")
-    assert done.data.params == {name: str(value) for name, value in identity(RUN).items()}
+    assert done.data.params == {name: str(value) for name, value in run_labels(RUN).items()}
     history = client.get_metric_history(done.info.run_id, "val_error")
     assert [(point.step, point.value) for point in sorted(history, key=lambda point: point.step)] == [
         (epoch, pytest.approx(0.5 - epoch / 10)) for epoch in range(5)

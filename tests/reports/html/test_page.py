@@ -291,7 +291,7 @@ def test_the_paper_grid_fits_into_five_megabytes_with_pictures_of_its_embeddings
 
 def test_duplicate_anchors_are_refused() -> None:
     table = reports.cost()
-    with pytest.raises(AssertionError, match=r"stand twice: \['cost'\]"):
+    with pytest.raises(AssertionError, match=r"occur twice: \['cost'\]"):
         render(Section("s", "s", tables=(table, table)))
 
 

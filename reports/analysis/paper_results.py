@@ -1,4 +1,4 @@
-"""Figures of the paper for runs with the same dataset, model and protocol."""
+"""Results that the paper reports, for runs with the same dataset, model and protocol."""
 
 import csv
 import functools

@@ -7,7 +7,7 @@ import pytest
 
 from autodo.config.defaults import ADDED, PAPER
 from orchestration.grid.grid import expand, load_grid
-from reports.analysis.paper import (
+from reports.analysis.paper_results import (
     _METHODS,
     follows_protocol,
     paper_accuracies,
