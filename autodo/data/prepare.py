@@ -78,8 +78,8 @@ def prepare(dataset: Dataset, config: RunConfig) -> DataSplits:
     if config.split == "oversplit":
         if dataset.val is not None:
             raise DataError(
-                f"{config.dataset.path or config.dataset.name}: split 'oversplit' would take val from the train images, "
-                "but this dataset has a val set of its own; use 'paper' or 'union'"
+                f"{config.dataset.path or config.dataset.name}: split 'oversplit' takes val from the train images, but "
+                "this dataset has a val set of its own; use 'paper' or 'union'"
             )
         rest, val = np.arange(len(labels)), dataset.train
     elif dataset.val is None:

@@ -29,7 +29,9 @@ DataDir = Annotated[str | None, typer.Option(help="Directory or URI of the datas
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Directory or URI of the results.")]
 Only = Annotated[
     str | None,
-    typer.Option(metavar="KEY=VALUE,…", help="Part of the grid: method=…, dataset=…, distortion=…, split=…, seed=…"),
+    typer.Option(
+        metavar="KEY=VALUE,…", help="Part of the grid: method=…, dataset=…, distortion=…, split=…, seed=…, variant=…"
+    ),
 ]
 Retries = Annotated[int, typer.Option(min=0, help="Further attempts of a run that fails.")]
 

@@ -52,7 +52,11 @@ def show_plan(
     plan = make_plan(runs if only is None else select(runs, only, variants), store, retries)
     if list_runs:
         for run_id, state in plan.states.items():
-            parts = [Text(f"{state:8}", style=STYLES[state]), Text(run_id), Text(variants.get(run_id, ""), style="cyan")]
+            parts = [
+                Text(f"{state:8}", style=STYLES[state]),
+                Text(run_id),
+                Text(variants.get(run_id, ""), style="cyan"),
+            ]
             console.print(*(part for part in parts if part), soft_wrap=True)
         return
     groups: dict[tuple[str, str], collections.Counter[State]] = collections.defaultdict(collections.Counter)

@@ -152,7 +152,9 @@ def _made_from(results: "Results", rows: list[dict[str, Any]], warnings: list[st
     parts = [
         version("autodo"),
         results.frame.sort_values("run_id").to_json(orient="records", date_format="iso", default_handler=str),
-        json.dumps([sorted(f"{row['run_id']} {row['variant']}".rstrip() for row in rows), warnings, list(results.warnings)]),
+        json.dumps(
+            [sorted(f"{row['run_id']} {row['variant']}".rstrip() for row in rows), warnings, list(results.warnings)]
+        ),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

@@ -96,7 +96,10 @@ def _status(store: Store, at_most: int = LINES_AT_WORK) -> tuple[list[Renderable
     parts += _failure_lines(store, None)
     if at_work:
         parts.append(Text(f"{count_of(len(at_work), 'run')} at work:"))
-        lines = (f"  {_named(run_id, variants)}: {store.status.last_log_line(run_id) or 'starting'}" for run_id in at_work[:at_most])
+        lines = (
+            f"  {_named(run_id, variants)}: {store.status.last_log_line(run_id) or 'starting'}"
+            for run_id in at_work[:at_most]
+        )
         parts += [Text(line, style="cyan") for line in lines]
     if len(at_work) > at_most:
         parts.append(Text(f"  and {len(at_work) - at_most} more", style="dim"))

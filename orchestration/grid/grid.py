@@ -92,7 +92,7 @@ def _check_axes(overrides: Mapping[str, Any], where: str = "") -> None:
 def _check_variant_keys(variants: Mapping[str, Mapping[str, Any]]) -> None:
     for name, overrides in variants.items():
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._=+-]*", name):
-            raise ConfigError(f"{name!r}: a name has letters, digits, and after the first of them also any of . _ = + -")
+            raise ConfigError(f"{name!r}: a name has letters, digits, and after the first of these any of . _ = + -")
         _check_axes(overrides, f"{name}: ")
         for key in overrides:
             if key in _NO_VARIANTS:

@@ -144,7 +144,7 @@ def expected_rows(runs: Iterable[RunConfig], variants: Mapping[str, str] | None 
         variants: name of the variant of some runs, by run id.
     """
     rows = [{**run.identity, "config": run.model_dump_json()} for run in runs]
-    return [{**row, "variant": (variants or {}).get(row["run_id"], "")} for row in rows]
+    return [{**row, "variant": (variants or {}).get(str(row["run_id"]), "")} for row in rows]
 
 
 def expected_in_store(store: Store) -> tuple[list[dict[str, Any]], list[str]]:

@@ -83,7 +83,7 @@ def named(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = ()) -> 
             ]
             frame.loc[runs.index, "name"] = [printable(name) for name in _method_names(runs, of_group)]
     of_grids = ["", *dict.fromkeys(row["variant"] for row in expected if row.get("variant"))]
-    order = {
+    order: dict[str, Any] = {
         "other": ~frame["name"].str.startswith("baseline").astype(bool),
         "method_name": [n.removesuffix(f" {v}") for n, v in zip(frame["name"], frame["variant"], strict=True)],
         "place": frame["variant"].map(of_grids.index),

@@ -90,7 +90,7 @@ def test_a_run_of_several_variants_has_all_names(tmp_path: Path) -> None:
     [
         ("[E10]", "variants: input should be a valid dictionary, not ['E10']"),
         ("{E10: 5}", "variants.E10: input should be a valid dictionary, not 5"),
-        ("{a b: {}}", "variants: 'a b': a name has letters, digits, and after the first of them also any of . _ = + -"),
+        ("{a b: {}}", "variants: 'a b': a name has letters, digits, and after the first of these any of . _ = + -"),
         ("{a: {seed: 3}}", "variants: a: seed: is spanned by the grid; change its seeds instead"),
         ("{a: {policy.path: x}}", "variants: a: policy.path: must be the same for all variants; give it in set"),
         ("{a: {training.epoch: 3}}", "variants.a: digits x baseline: training.epoch: unknown key"),

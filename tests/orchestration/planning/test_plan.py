@@ -116,7 +116,7 @@ def test_runs_are_selected_by_the_variants_of_their_grid() -> None:
     chosen = select(runs, "variant=E10", names)
     assert {(run.method.name, run.outer and run.outer.start_share) for run in chosen} == {("autodo-aws", 0.25)}
     assert {row["variant"] for row in expected_rows(chosen, names)} == {"E10"}
-    with pytest.raises(ConfigError, match="--only.*E10, E20"):
+    with pytest.raises(ConfigError, match=r"--only.*E10, E20"):
         select(runs, "variant=E11", names)
     with pytest.raises(ConfigError, match="variant"):
         select(runs, "variant=E10")
