@@ -17,7 +17,7 @@ from autodo.config.objective import FinetuneConfig, InnerImages, ObjectiveConfig
 from autodo.config.policy import PolicyConfig, SearchedPolicy
 from autodo.config.validation import Count, Frozen
 
-SplitName = Literal["paper", "union", "test-as-val"]
+SplitName = Literal["paper", "union", "oversplit", "test-as-val"]
 ScheduleName = Literal["to-zero", "published"]
 BorderName = Literal["zeros", "edge"]
 
@@ -115,9 +115,10 @@ class RunConfig(Frozen):
 
     dataset: DatasetConfig
     split: SplitName = "paper"
-    """`paper`: train on the distorted train points. `union`: also on the clean val points. `test-as-val`: as `paper`,
-    with the test images as val, so that lambda and the best epoch are chosen on them; optimistic, to study what a
-    better val set would give (table 5 of the paper)."""
+    """`paper`: train on the distorted train points. `union`: also on the clean val points. `oversplit`: train and val
+    are both all train images, so that lambda is learned for all from batches of all; only at distortion 1-0.0 (table 6
+    of the paper). `test-as-val`: as `paper`, with the test images as val, so that lambda and the best epoch are chosen
+    on them; optimistic, to study what a better val set would give (table 5)."""
     distortion: DistortionConfig = DistortionConfig()
     method: MethodConfig
     model: ModelConfig
@@ -171,9 +172,12 @@ class RunConfig(Frozen):
                 f"objective {self.objective.kind!r} uses forward-mode derivatives, which need "
                 "training.precision=fp32 and training.compile=false"
             )
-        if self.split == "test-as-val" and (self.method.images != "train" or self.finetune is not None):
+        if self.split == "oversplit":
+            check_oversplit(self.distortion)
+        val_is = {"test-as-val": "the test images", "oversplit": "all train images"}.get(self.split)
+        if val_is is not None and (self.method.images != "train" or self.finetune is not None):
             cause = "finetune" if self.finetune is not None else f"method.images {self.method.images!r}"
-            raise ValueError(f"{cause} trains on val, which with split 'test-as-val' is the test images")
+            raise ValueError(f"{cause} trains on val, which with split {self.split!r} is {val_is}")
         if self.finetune is not None and self.training.warmup_epochs >= self.finetune_start:
             raise ValueError(
                 f"finetune.share ({self.finetune.share}) leaves {self.finetune_start} epochs before the last phase; "
@@ -266,6 +270,15 @@ class RunConfig(Frozen):
             "recipe_id": self.recipe_id,
             "variant_id": self.variant_id,
         }
+
+
+def check_oversplit(distortion: DistortionConfig) -> None:
+    """Raise ValueError unless the train images, which are also val with split `oversplit`, have no distortion."""
+    if (distortion.imbalance_ratio, distortion.noise_ratio) != (1, 0):
+        raise ValueError(
+            f"split 'oversplit' takes val from the train images, which are clean only at distortion 1-0.0, not at "
+            f"{distortion}; 'union' trains on a clean val set too"
+        )
 
 
 def fingerprint(config: BaseModel, **fields: Any) -> str:

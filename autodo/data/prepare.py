@@ -11,6 +11,7 @@ from autodo.data.distort import flip_labels, imbalance
 from autodo.data.images.image_set import Dataset, Images, ImageSet, Integers
 from autodo.data.images.split import stratified_split
 from autodo.data.minority import minority_classes
+from autodo.errors import DataError
 from autodo.seeds import numpy_generator
 
 
@@ -64,15 +65,24 @@ def prepare(dataset: Dataset, config: RunConfig) -> DataSplits:
 
     The result depends on (dataset, val share, distortion, seed) only: all methods see the same split and the same wrong
     labels, and all distortions with one seed the same split. With split `test-as-val` val is the test set, and the
-    images that were split off are unused, so that the train points are those of split `paper`.
+    images that were split off are unused, so that the train points are those of split `paper`. With split `oversplit`
+    nothing is split off: train and val are both the whole train set.
 
     Raises:
-        DataError: if a class has too few images for the split.
+        DataError: if a class has too few images for the split, or a dataset with a val set of its own should be
+            oversplit.
     """
     generator = functools.partial(numpy_generator, config.seed)
     classes = len(dataset.class_names)
     labels = dataset.train.labels
-    if dataset.val is None:
+    if config.split == "oversplit":
+        if dataset.val is not None:
+            raise DataError(
+                f"{config.dataset.path or config.dataset.name}: split 'oversplit' takes val from the train images, but "
+                "this dataset has a val set of its own; use 'paper' or 'union'"
+            )
+        rest, val = np.arange(len(labels)), dataset.train
+    elif dataset.val is None:
         rest, held = stratified_split(
             labels,
             config.dataset.val_share,

@@ -13,7 +13,7 @@ from orchestration.cli.console import say, warn
 from orchestration.cli.options import GridOptions, LaunchOptions, with_options
 from orchestration.cli.plan import load_pinned_grid
 from orchestration.cli.run_jobs import LaunchRequest, run_jobs
-from orchestration.grid.grid import expand
+from orchestration.grid.grid import expand, variant_names
 from orchestration.grid.keep import parse_keep
 from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.plan import continued, launched_grids, select
@@ -41,7 +41,9 @@ def launch_grid(console: Console, grid: GridOptions, options: LaunchOptions) -> 
             save_policies(policies, store)
 
         runs = {run.run_id: run for run in expand(config)}
-        request = LaunchRequest(store, runs, dict.fromkeys(runs, resources), keep, config.name)
+        request = LaunchRequest(
+            store, runs, dict.fromkeys(runs, resources), keep, config.name, variants=variant_names(config)
+        )
         return run_jobs(console, options, request, prepare)
 
 
@@ -74,7 +76,7 @@ def retry_runs(console: Console, root: StrPath, options: LaunchOptions, *, run_i
         return 0
     runs = [launched.runs.get(run_id) or store.status.config(run_id) for run_id in chosen]
     if options.only is not None:
-        runs = select(runs, options.only)
+        runs = select(runs, options.only, launched.variants)
     by_id = {run.run_id: run for run in runs}
     # A run of no grid has the default resources.
     default = with_options(ResourcesConfig(), options.resources, options.trainer)
@@ -85,7 +87,15 @@ def retry_runs(console: Console, root: StrPath, options: LaunchOptions, *, run_i
         for run_id in by_id:
             store.forget_failures(run_id)
 
-    request = LaunchRequest(store, by_id, resources, launched.keep, "failed runs", retried=frozenset(by_id))
+    request = LaunchRequest(
+        store,
+        by_id,
+        resources,
+        launched.keep,
+        "failed runs",
+        retried=frozenset(by_id),
+        variants={run_id: name for run_id, name in launched.variants.items() if run_id in by_id},
+    )
     return run_jobs(console, dataclasses.replace(options, only=None), request, forget)
 
 
@@ -96,9 +106,12 @@ def _launched(console: Console, store: Store, options: LaunchOptions) -> LaunchR
         warn(console, str(error))
     runs: dict[str, RunConfig] = {}
     resources: dict[str, ResourcesConfig] = {}
+    variants: dict[str, str] = {}
     for grid, expanded in grids.values():
         by_id = {run.run_id: run for run in expanded}
         runs |= by_id
+        variants |= variant_names(grid)
         resources |= dict.fromkeys(by_id, with_options(grid.resources, options.resources, options.trainer))
     keep = parse_keep([*options.keep, *(name for grid, _ in grids.values() for name in grid.keep)])
-    return LaunchRequest(store, runs, resources, keep, title=", ".join(grid.name for grid, _ in grids.values()))
+    title = ", ".join(grid.name for grid, _ in grids.values())
+    return LaunchRequest(store, runs, resources, keep, title, variants=variants)

@@ -29,7 +29,9 @@ DataDir = Annotated[str | None, typer.Option(help="Directory or URI of the datas
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Directory or URI of the results.")]
 Only = Annotated[
     str | None,
-    typer.Option(metavar="KEY=VALUE,…", help="Part of the grid: method=…, dataset=…, distortion=…, split=…, seed=…"),
+    typer.Option(
+        metavar="KEY=VALUE,…", help="Part of the grid: method=…, dataset=…, distortion=…, split=…, seed=…, variant=…"
+    ),
 ]
 Retries = Annotated[int, typer.Option(min=0, help="Further attempts of a run that fails.")]
 
@@ -124,8 +126,8 @@ class TrainOptions:
     split: Annotated[
         SplitName,
         typer.Option(
-            help="`union` also trains on the val images. `test-as-val` uses the test images as val, so its errors "
-            "are optimistic."
+            help="`union` also trains on the val images. `oversplit` takes train and val from all train images. "
+            "`test-as-val` uses the test images as val, so its errors are optimistic."
         ),
     ] = "paper"
     store: Annotated[str, typer.Option(help="Directory or URI of the results.")] = "outputs/single"

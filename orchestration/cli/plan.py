@@ -13,7 +13,7 @@ from autodo.text import count_of
 from orchestration.cli.console import say
 from orchestration.cli.options import GridOptions, ResourceOptions, with_options
 from orchestration.display.text import duration
-from orchestration.grid.grid import GridConfig, expand, load_grid, pin_content
+from orchestration.grid.grid import GridConfig, expand, load_grid, pin_content, variant_names
 from orchestration.planning.estimate import CostEstimate, wall_seconds
 from orchestration.planning.launch_times import LaunchKind, Overhead, expected_overhead
 from orchestration.planning.plan import continued, jobs_left, local_slots, make_plan, select
@@ -48,15 +48,21 @@ def show_plan(
     if remark and not list_runs:
         say(console, remark)
     resources = with_options(grid.resources, resource_options)
-    runs = expand(grid)
-    plan = make_plan(runs if only is None else select(runs, only), store, retries)
+    runs, variants = expand(grid), variant_names(grid)
+    plan = make_plan(runs if only is None else select(runs, only, variants), store, retries)
     if list_runs:
         for run_id, state in plan.states.items():
-            console.print(Text(f"{state:8}", style=STYLES[state]), Text(run_id), soft_wrap=True)
+            parts = [
+                Text(f"{state:8}", style=STYLES[state]),
+                Text(run_id),
+                Text(variants.get(run_id, ""), style="cyan"),
+            ]
+            console.print(*(part for part in parts if part), soft_wrap=True)
         return
     groups: dict[tuple[str, str], collections.Counter[State]] = collections.defaultdict(collections.Counter)
     for run_id, run in plan.runs.items():
-        groups[run.dataset.label, run.method.name][plan.states[run_id]] += 1
+        method = f"{run.method.name} {variants.get(run_id, '')}".rstrip()
+        groups[run.dataset.label, method][plan.states[run_id]] += 1
     table = state_table(f"{grid.name}: {len(plan.runs)} runs, store {store}", "dataset", "method")
     for (dataset, method), counts in groups.items():
         table.add_row(dataset, method, *state_cells(counts))

@@ -99,15 +99,16 @@ def show_comparison(console: Console, plan: Plan, store: Store, *, ran: bool = T
     from reports.tables.errors import error_tables
 
     results = load_results(console, store)
+    rows, warnings = expected_in_store(store)
     mine = results.frame[results.frame["run_id"].isin(list(plan.states))]
-    runs = named(mine, expected_rows(plan.runs.values()))
+    # The names of the store's grids, also for a part of them.
+    runs = named(mine, [*(row for row in rows if row["run_id"] in plan.states), *expected_rows(plan.runs.values())])
     for table in error_tables(runs):
         console.print(TerminalTable(table))
     for note in run_notes(runs):
         say(console, f"note: {note}")
     _note_optimistic_split(console, plan.runs.values())
     say(console, f"Parquet: {store.paths.results}/*.parquet; epochs/, predictions/, points/ beside it")
-    rows, warnings = expected_in_store(store)
     made_from = _made_from(results, rows, warnings)
     present = [] if ran else _present_report(store, made_from)
     for path in present or _write(console, store, results, rows, warnings, made_from):
@@ -151,7 +152,9 @@ def _made_from(results: "Results", rows: list[dict[str, Any]], warnings: list[st
     parts = [
         version("autodo"),
         results.frame.sort_values("run_id").to_json(orient="records", date_format="iso", default_handler=str),
-        json.dumps([sorted(row["run_id"] for row in rows), warnings, list(results.warnings)]),
+        json.dumps(
+            [sorted(f"{row['run_id']} {row['variant']}".rstrip() for row in rows), warnings, list(results.warnings)]
+        ),
     ]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

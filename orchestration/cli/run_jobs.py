@@ -40,6 +40,7 @@ class LaunchRequest:
         keep: what the runs leave in the store besides their tables.
         title: for the terminal and trackers.
         retried: ids of runs that are tried again although they were given up.
+        variants: name of the variant of some runs, by run id.
     """
 
     store: Store
@@ -48,6 +49,7 @@ class LaunchRequest:
     keep: tuple[Keep, ...]
     title: str
     retried: frozenset[str] = frozenset()
+    variants: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def run_jobs(console: Console, options: LaunchOptions, request: LaunchRequest, prepare: Callable[[], object]) -> int:
@@ -60,7 +62,7 @@ def run_jobs(console: Console, options: LaunchOptions, request: LaunchRequest, p
     check_outlasts_job(store)
     seconds = None if options.time_budget is None else parse_duration(options.time_budget)
     tracking = _checked_tracking(options)
-    part = runs if options.only is None else select(runs, options.only)
+    part = runs if options.only is None else select(runs, options.only, request.variants)
     plan = make_plan(part, store, options.retries, request.retried)
     done = [run_id for run_id, state in plan.states.items() if state is State.DONE]
     for name, count in store.status.not_kept(done, request.keep).items():
@@ -85,7 +87,7 @@ def run_jobs(console: Console, options: LaunchOptions, request: LaunchRequest, p
     say(console, f"{request.title}: {len(plan.left)} runs to do, {len(done)} done; store {store}")
     if searches:
         say(console, searches)
-    jobs = jobs_left(plan, store, request.resources)
+    jobs = jobs_left(plan, store, request.resources, request.variants)
     kind = launch_times.LaunchKind(any(job.resources.workers > 1 for job in jobs), options.address is not None)
     with contextlib.ExitStack() as stack:
         with console.status("starting Ray"):

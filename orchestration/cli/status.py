@@ -2,7 +2,7 @@
 
 import collections
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -12,6 +12,7 @@ from autodo.errors import StoreError
 from autodo.io.storage import StrPath
 from autodo.text import count_of
 from orchestration.cli.plan import cost_line, given_up_line, searches_line, state_cells, state_table
+from orchestration.grid.grid import variant_names
 from orchestration.planning.plan import jobs_left, launched_grids, make_plan
 from orchestration.planning.run_queue import Job
 from orchestration.store.run_state import State
@@ -60,14 +61,21 @@ def _status(store: Store, at_most: int = LINES_AT_WORK) -> tuple[list[Renderable
     known: dict[str, State] = {}
     left: dict[str, Job] = {}
     given_up: set[str] = set()
+    variants: dict[str, str] = {}
     grids, errors = launched_grids(store)
     parts += [Text(f"warning: {error}", style="yellow") for error in errors]
     for name, (grid, runs) in grids.items():
         plan = make_plan(runs, store)
         known |= plan.states
+        of_variant: dict[str, collections.Counter[State]] = collections.defaultdict(collections.Counter)
+        for run_id, variant in variant_names(grid).items():
+            of_variant[variant][plan.states[run_id]] += 1
+            variants[run_id] = variant
         given_up |= plan.given_up
         left |= {job.run_id: job for job in jobs_left(plan, store, dict.fromkeys(plan.runs, grid.resources))}
         table.add_row(name, *state_cells(plan.counts()))
+        for variant, counts in of_variant.items():
+            table.add_row(f"  {variant}", *state_cells(counts))
     others = store.status.states(store.status.run_ids() - known.keys())
     if others:
         table.add_row("other runs", *state_cells(collections.Counter(others.values())))
@@ -88,11 +96,19 @@ def _status(store: Store, at_most: int = LINES_AT_WORK) -> tuple[list[Renderable
     parts += _failure_lines(store, None)
     if at_work:
         parts.append(Text(f"{count_of(len(at_work), 'run')} at work:"))
-        lines = (f"  {run_id}: {store.status.last_log_line(run_id) or 'starting'}" for run_id in at_work[:at_most])
+        lines = (
+            f"  {_named(run_id, variants)}: {store.status.last_log_line(run_id) or 'starting'}"
+            for run_id in at_work[:at_most]
+        )
         parts += [Text(line, style="cyan") for line in lines]
     if len(at_work) > at_most:
         parts.append(Text(f"  and {len(at_work) - at_most} more", style="dim"))
     return parts, bool(left or at_work)
+
+
+def _named(run_id: str, variants: Mapping[str, str]) -> str:
+    """`<run id>`, or `<run id> (E10)` for a run of a variant."""
+    return f"{run_id} ({variants[run_id]})" if run_id in variants else run_id
 
 
 def print_failures(console: Console, store: Store, run_ids: set[str]) -> None:

@@ -50,7 +50,7 @@ class GridDisplay(LiveDisplay):
         for row in shown:
             epochs = row.run.training.epochs
             rows.add_row(
-                Text("  " + label(row.run), style="cyan", no_wrap=True, overflow="ellipsis"),
+                Text("  " + label(row.run, row.variant), style="cyan", no_wrap=True, overflow="ellipsis"),
                 ProgressBar(total=epochs, completed=epochs - row.epochs_left, width=16),
                 Text("waiting for room" if row.waits else "starting", style="dim")
                 if row.epochs_done is None

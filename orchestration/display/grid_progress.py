@@ -9,6 +9,7 @@ from typing import Literal
 from autodo.config.run import RunConfig
 from autodo.progress import Progress
 from autodo.text import count_of
+from orchestration.display.text import label
 from orchestration.planning.run_queue import Job
 
 EndState = Literal["done", "failed", "again", "busy", "stopped"]
@@ -21,6 +22,7 @@ class Running:
     """A run that has started."""
 
     run: RunConfig
+    variant: str = ""
     epochs_done: int | None = None  # None until the first epoch ends: a resumed run starts anywhere
     val_error: float | None = None
     waits: bool = False  # its workers have no room
@@ -78,12 +80,16 @@ class GridProgress:
         """One of the launch's runs."""
         return self._jobs[run_id].run
 
+    def label(self, run_id: str) -> str:
+        """Readable name of one of the launch's runs."""
+        return label(self.run(run_id), self._jobs[run_id].variant)
+
     def started(self, run_id: str) -> None:
         """A worker took the run."""
         self._begun = True
         self._waiting.pop(run_id, None)
         self.busy.discard(run_id)
-        self.running[run_id] = Running(self.run(run_id))
+        self.running[run_id] = Running(self.run(run_id), self._jobs[run_id].variant)
 
     def waits(self, run_id: str) -> None:
         """A run that has started finds no room for its workers; when it does, it has `started` again."""

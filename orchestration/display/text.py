@@ -6,10 +6,11 @@ from autodo.config.run import RunConfig
 from autodo.progress import Phase, Progress
 
 
-def label(run: RunConfig) -> str:
-    """Readable name of a run: `digits 10-0.1 autodo-aws seed 0`."""
+def label(run: RunConfig, variant: str = "") -> str:
+    """Readable name of a run: `digits 10-0.1 autodo-aws seed 0`, or with its variant `... autodo-aws E10 seed 0`."""
     split = "" if run.split == "paper" else f" ({run.split})"
-    return f"{run.dataset.label} {run.distortion} {run.method.name}{split} seed {run.seed}"
+    variant = f" {variant}" if variant else ""
+    return f"{run.dataset.label} {run.distortion} {run.method.name}{split}{variant} seed {run.seed}"
 
 
 def search_label(run: RunConfig) -> str:

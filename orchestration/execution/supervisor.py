@@ -8,7 +8,7 @@ from typing import Any
 from autodo.errors import StoreError
 from orchestration.display.grid_display import GridDisplay
 from orchestration.display.grid_progress import GridProgress
-from orchestration.display.text import label, parse_log_line, rough_duration
+from orchestration.display.text import parse_log_line, rough_duration
 from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.estimate import LONG_SECONDS
 from orchestration.planning.run_queue import RunQueue
@@ -108,7 +108,7 @@ class Supervisor:
         else:
             self._progress.ended(run_id, "again" if again else "failed", failure.last_line)
             then = "; it is tried again" if again else ""
-        self.display.say(f"failed: {label(self._progress.run(run_id))}: {failure.last_line}{then}")
+        self.display.say(f"failed: {self._progress.label(run_id)}: {failure.last_line}{then}")
 
     def _track_end(self, run_id: str, state: str, message: str | None = None) -> None:
         self._tracked.discard(run_id)

@@ -2,6 +2,7 @@
 
 import difflib
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
@@ -13,12 +14,13 @@ from pydantic import (
     ConfigDict,
     Field,
     field_validator,
+    model_validator,
 )
 
 from autodo.config.dataset import DistortionConfig
 from autodo.config.defaults import PROTOCOL, defaults_before
 from autodo.config.recipes import build_run
-from autodo.config.run import RunConfig, SplitName
+from autodo.config.run import RunConfig, SplitName, check_oversplit
 from autodo.config.shipped import (
     canonical_method,
     dataset_names,
@@ -42,6 +44,8 @@ _AXES = {
     "method.name": "methods",
 }
 _NO_AXES = ("distortion.minority",)
+# The report tells runs apart by their method and recipe, and a launch pins files per dataset and method.
+_NO_VARIANTS = ("distortion.minority", "dataset.path", "dataset.content", "policy.path", "policy.content")
 FIRST_PROTOCOL = 1
 """Protocol of stored grids that name none, because they are older than the key."""
 
@@ -78,11 +82,21 @@ def _not_empty(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-def _check_axes(overrides: Mapping[str, Any]) -> None:
+def _check_axes(overrides: Mapping[str, Any], where: str = "") -> None:
     for key in overrides:
         for axis, field in _AXES.items():
             if key not in _NO_AXES and (key == axis or key.startswith(f"{axis}.")):
-                raise ConfigError(f"{key}: is spanned by the grid; change its {field} instead")
+                raise ConfigError(f"{where}{key}: is spanned by the grid; change its {field} instead")
+
+
+def _check_variant_keys(variants: Mapping[str, Mapping[str, Any]]) -> None:
+    for name, overrides in variants.items():
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._=+-]*", name):
+            raise ConfigError(f"{name!r}: a name has letters, digits, and after the first of these any of . _ = + -")
+        _check_axes(overrides, f"{name}: ")
+        for key in overrides:
+            if key in _NO_VARIANTS:
+                raise ConfigError(f"{name}: {key}: must be the same for all variants; give it in set")
 
 
 DatasetName = Annotated[str, AfterValidator(_known_dataset)]
@@ -93,7 +107,7 @@ NotEmpty = AfterValidator(_not_empty)
 
 
 class GridConfig(BaseModel):
-    """A set of runs: every combination of datasets, distortions, methods, splits and seeds."""
+    """A set of runs: every combination of datasets, distortions, methods, variants, splits and seeds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -103,12 +117,17 @@ class GridConfig(BaseModel):
     """The paper's notation: `100-0.1` is imbalance ratio 100 and noise ratio 0.1."""
     methods: Annotated[tuple[MethodName, ...], NotEmpty]
     splits: Annotated[tuple[SplitName, ...], NotEmpty] = ("paper",)
-    """Data of val, and whether it is trained on: see RunConfig.split; `test-as-val` is optimistic."""
+    """Data of val, and whether it is trained on: see RunConfig.split; `test-as-val` is optimistic, `oversplit` needs
+    distortion 1-0.0."""
     seeds: Annotated[tuple[Seed, ...], BeforeValidator(_seed_list), NotEmpty]
     """A count n, which means 0..n-1, or a list."""
     set: Annotated[dict[str, Any], Field(default_factory=dict)]
     """Overrides of every run by dotted key, such as `training.epochs: 5`. In a file, `preset: cpu` adds those of the
     dataset's preset, with lower priority."""
+    variants: Annotated[dict[str, dict[str, Any]], Field(default_factory=dict)]
+    """Overrides by name, on top of `set`, such as `{E10: {outer.start_share: 0.05}, E50: {outer.start_share: 0.25}}`.
+    Each method has runs for each variant, or one for all if it reads none of their settings. Tables and figures call
+    them `autodo-aws E10`."""
     policies: Annotated[dict[str, str], Field(default_factory=dict)]
     """Content id of the policy file of each `<dataset> <method>`, as a launch has found it."""
     protocol: Annotated[int, Field(ge=1, le=PROTOCOL)] = PROTOCOL
@@ -123,6 +142,19 @@ class GridConfig(BaseModel):
     def _axes_stay(cls, overrides: dict[str, Any]) -> dict[str, Any]:
         _check_axes(overrides)
         return overrides
+
+    @field_validator("variants")
+    @classmethod
+    def _variants_stay(cls, variants: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        _check_variant_keys(variants)
+        return variants
+
+    @model_validator(mode="after")
+    def _oversplit_is_clean(self) -> Self:
+        if "oversplit" in self.splits:
+            for text in self.distortions:
+                check_oversplit(DistortionConfig.parse(text))
+        return self
 
     @property
     def store_path(self) -> str:
@@ -141,8 +173,13 @@ class GridConfig(BaseModel):
             _check_axes(overrides)
         except ConfigError as error:
             raise ConfigError(f"--set {error}") from None
+        for name, own in self.variants.items():
+            for key in overrides.keys() & own.keys():
+                raise ConfigError(f"--set {key}: is set by the variant {name} of the grid; change it there")
         grid = self.model_copy(update={"set": {**self.set, **overrides}})
         _check_overrides(grid, "--set", grid.splits)
+        for name in grid.variants:
+            _check_overrides(grid, f"--set, variant {name}", grid.splits, name)
         return grid
 
 
@@ -181,6 +218,9 @@ def load_grid(name_or_path: str) -> GridConfig:
     grid = _with_preset(load_yaml(path), where)
     _check_overrides(grid, f"{where}: set", ["paper"])
     _check_overrides(grid, f"{where}: splits", grid.splits)
+    for name in grid.variants:
+        _check_overrides(grid, f"{where}: variants.{name}", grid.splits, name)
+    _check_variants_differ(grid, where)
     return grid
 
 
@@ -231,12 +271,12 @@ def pin_content(grid: GridConfig) -> GridConfig:
     return grid.override({"dataset.content": data.pin_content(dataset).content})
 
 
-def cell_overrides(grid: GridConfig, dataset: str, method: str) -> dict[str, Any]:
-    """Overrides of the runs of one dataset and method.
+def cell_overrides(grid: GridConfig, dataset: str, method: str, variant: str = "") -> dict[str, Any]:
+    """Overrides of the runs of one dataset, method and variant; without a variant, what all variants share.
 
     `{dataset}` and `{method}` in `policy.path` stand for their names, so that each may have a file of its own.
     """
-    overrides = dict(grid.set)
+    overrides = {**grid.set, **grid.variants.get(variant, {})}
     path = overrides.get("policy.path")
     content = grid.policies.get(f"{dataset} {method}")
     if isinstance(path, str):
@@ -248,29 +288,69 @@ def cell_overrides(grid: GridConfig, dataset: str, method: str) -> dict[str, Any
 
 def expand(grid: GridConfig) -> list[RunConfig]:
     """Runs of a grid without duplicates; seeds vary slowest, so that every cell soon has one result."""
+    return [run for run, _ in _expanded(grid).values()]
+
+
+def variant_names(grid: GridConfig) -> dict[str, str]:
+    """Variant of each run by run id; runs whose method reads none of the variants' settings are left out.
+
+    A run that several variants share has the names of all, such as `E50/default`.
+    """
+    return {run_id: variant for run_id, (_, variant) in _expanded(grid).items() if variant} if grid.variants else {}
+
+
+def _expanded(grid: GridConfig) -> dict[str, tuple[RunConfig, str]]:
+    """Runs of a grid, each with the name of its variant, by run id."""
     minority = {**defaults_before(grid.protocol), **grid.set}.get("distortion.minority")
     distortions = [DistortionConfig.parse(text, minority) for text in grid.distortions]
-    # Distortion and seed are checked by GridConfig and independent of the rest, so that each (dataset, method, split)
-    # is validated once and copied: 10,000 runs in less than a second.
+    # Distortion and seed are checked by GridConfig and independent of the rest, so that each (dataset, method, split,
+    # variant) is validated once and copied: 10,000 runs in less than a second.
     templates = {
-        (dataset, method, split): build_run(
-            dataset, method, split=split, overrides=cell_overrides(grid, dataset, method), protocol=grid.protocol
-        )
+        (dataset, method, split): _templates(grid, dataset, method, split)
         for dataset, method, split in itertools.product(grid.datasets, grid.methods, grid.splits)
     }
     axes = itertools.product(grid.seeds, grid.datasets, grid.splits, distortions, grid.methods)
     runs = (
-        templates[dataset, method, split].model_copy(update={"distortion": distortion, "seed": seed})
+        (template.model_copy(update={"distortion": distortion, "seed": seed}), variant)
         for seed, dataset, split, distortion, method in axes
+        for variant, template in templates[dataset, method, split].items()
     )
-    return list({run.run_id: run for run in runs}.values())
+    return {run.run_id: (run, variant) for run, variant in runs}
 
 
-def _check_overrides(grid: GridConfig, where: str, splits: Sequence[SplitName]) -> None:
+def _templates(grid: GridConfig, dataset: str, method: str, split: SplitName) -> dict[str, RunConfig]:
+    """Different runs of one seed and distortion by the name of their variant; `""` if no variant changes the method."""
+
+    def build(variant: str = "") -> RunConfig:
+        overrides = cell_overrides(grid, dataset, method, variant)
+        return build_run(dataset, method, split=split, overrides=overrides, protocol=grid.protocol)
+
+    without = build()
+    built = {variant: build(variant) for variant in grid.variants}
+    if all(run == without for run in built.values()):
+        return {"": without}
+    names: dict[str, list[str]] = {}
+    for variant, run in built.items():
+        names.setdefault(run.run_id, []).append(variant)
+    return {"/".join(same): built[same[0]] for same in names.values()}
+
+
+def _check_variants_differ(grid: GridConfig, where: str) -> None:
+    """Raise ConfigError if two variants have the same runs for every method, so that one of them is a slip."""
+    for one, other in itertools.combinations(grid.variants, 2):
+        if all(
+            build_run(dataset, method, overrides=cell_overrides(grid, dataset, method, one))
+            == build_run(dataset, method, overrides=cell_overrides(grid, dataset, method, other))
+            for dataset, method in itertools.product(grid.datasets, grid.methods)
+        ):
+            raise ConfigError(f"{where}: variants.{other}: has the same runs as {one}, for all methods of the grid")
+
+
+def _check_overrides(grid: GridConfig, where: str, splits: Sequence[SplitName], variant: str = "") -> None:
     problems: list[str] = []
     for dataset, method, split in itertools.product(grid.datasets, grid.methods, splits):
         try:
-            build_run(dataset, method, split=split, overrides=cell_overrides(grid, dataset, method))
+            build_run(dataset, method, split=split, overrides=cell_overrides(grid, dataset, method, variant))
         except ConfigError as error:
             problems += str(error).splitlines()
     if problems:

@@ -11,7 +11,7 @@ from autodo.config.defaults import defaults_before
 from autodo.config.run import RunConfig
 from autodo.config.validation import parse_selection
 from autodo.errors import ConfigError
-from orchestration.grid.grid import GridConfig, expand
+from orchestration.grid.grid import GridConfig, expand, variant_names
 from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.estimate import measure, rough_cost
 from orchestration.planning.run_queue import RETRIES, Job
@@ -93,28 +93,43 @@ def launched_grids(store: Store) -> tuple[dict[str, tuple[GridConfig, list[RunCo
     return grids, errors
 
 
-def jobs_left(plan: Plan, store: Store, resources: Mapping[str, ResourcesConfig]) -> list[Job]:
+def jobs_left(
+    plan: Plan, store: Store, resources: Mapping[str, ResourcesConfig], variants: Mapping[str, str] | None = None
+) -> list[Job]:
     """Jobs for the runs that are left, with their expected times.
 
     Args:
         resources: of each run, by run id.
+        variants: name of the variant of some runs, by run id.
     """
     estimates = measure(store, plan.left.values())
     return [
-        Job(run_id, run, resources[run_id], estimates.seconds(run), rough_cost(run))
+        Job(
+            run_id,
+            run,
+            resources[run_id],
+            expected_seconds=estimates.seconds(run),
+            rough_cost=rough_cost(run),
+            variant=(variants or {}).get(run_id, ""),
+        )
         for run_id, run in plan.left.items()
     ]
 
 
-def select(runs: Sequence[RunConfig], text: str) -> list[RunConfig]:
+def select(runs: Sequence[RunConfig], text: str, variants: Mapping[str, str] | None = None) -> list[RunConfig]:
     """The runs that fit `method=a,method=b,seed=0`: any of the values of a key, and every key.
 
+    Args:
+        variants: name of the variant of some runs, by run id; with them `variant` is a key.
     Raises:
         ConfigError: if a key is unknown or no run has the value.
     """
-    present = {key: lambda of=of: {of(run) for run in runs} for key, of in _SELECTORS.items()}
+    of_key = dict(_SELECTORS)
+    if variants:
+        of_key["variant"] = lambda run: variants.get(run.run_id, "")
+    present = {key: lambda of=of: {of(run) for run in runs} - {""} for key, of in of_key.items()}
     wanted = parse_selection("--only", text, present)
-    return [run for run in runs if all(_SELECTORS[key](run) in values for key, values in wanted.items())]
+    return [run for run in runs if all(of_key[key](run) in values for key, values in wanted.items())]
 
 
 def local_slots(resources: ResourcesConfig) -> int:
@@ -122,13 +137,18 @@ def local_slots(resources: ResourcesConfig) -> int:
     return 0 if resources.gpus else (os.cpu_count() or 1) // (resources.cpus * resources.workers)
 
 
-def expected_rows(runs: Iterable[RunConfig]) -> list[dict[str, Any]]:
-    """Identity columns of runs, from which a report knows what is missing."""
-    return [{**run.identity, "config": run.model_dump_json()} for run in runs]
+def expected_rows(runs: Iterable[RunConfig], variants: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """Identity columns of runs, from which a report knows what is missing, and their variants.
+
+    Args:
+        variants: name of the variant of some runs, by run id.
+    """
+    rows = [{**run.identity, "config": run.model_dump_json()} for run in runs]
+    return [{**row, "variant": (variants or {}).get(str(row["run_id"]), "")} for row in rows]
 
 
 def expected_in_store(store: Store) -> tuple[list[dict[str, Any]], list[str]]:
     """`expected_rows` of all grids that were launched on a store, and warnings for grids that cannot be read."""
     grids, errors = launched_grids(store)
-    rows = [row for _, runs in grids.values() for row in expected_rows(runs)]
+    rows = [row for grid, runs in grids.values() for row in expected_rows(runs, variant_names(grid))]
     return rows, [f"{error}; its missing runs are unknown" for error in errors]

@@ -27,6 +27,8 @@ class Job:
     """From earlier runs of its kind; None without such runs."""
     rough_cost: float = 1.0
     """Orders the runs of unknown length, the costliest first; see `estimate.rough_cost`."""
+    variant: str = ""
+    """Name of the settings of its method in the grid; empty if they have none."""
 
 
 class RunQueue:

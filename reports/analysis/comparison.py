@@ -1,5 +1,6 @@
 """Groups of runs that can be compared, and names of methods and distortions, for tables, curves and figures."""
 
+import collections
 import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -34,18 +35,27 @@ def named(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = ()) -> 
 
     Args:
         results: the frame of `load_results`.
-        expected: IDENTITY columns of runs that should be there; the other columns of added rows are null.
+        expected: IDENTITY columns of runs that should be there; the other columns of added rows are null. A key
+            `variant` names the settings of the run's method, as in the grid that was launched.
     Returns:
-        `results` in order of group, distortion, name (baselines first) and seed, with the columns
+        `results` in order of group, distortion, name (baselines first, variants as in their grid) and seed, with the
+        columns
         `group`: such as `svhn (wrn-28-10, 200 epochs)`; only runs of one group can be compared.
-        `name`: the method, with the split and the settings that differ from other runs of that method.
+        `name`: the method, with the split and the variant, or the settings that differ from other runs of that method.
+        `variant`: name of these settings in a grid; empty if they have none.
         `distortion`: IR-NR in the paper's notation, such as `100-0.1`; `100-0.1 (class)` with how minority classes were
         reduced, if runs differ in it.
         `minority`: how they were reduced (`distortion.minority`); empty at imbalance ratio 1.
         `is_expected`: whether the run is among the expected ones.
         `minority_labels`: labels of the minority classes, from `with_minority`.
     """
+    expected = list(expected)
     wanted = {row["run_id"]: {key: row[key] for key in IDENTITY} for row in expected}
+    variants: dict[tuple[str, str], dict[tuple[str, str], str]] = {}
+    for row in expected:
+        if row.get("variant"):
+            of_group = variants.setdefault((row["dataset"], row["recipe_id"]), {})
+            of_group.setdefault((row["method"], row["variant_id"]), row["variant"])
     there = set(results["run_id"])
     missing = [row for run_id, row in wanted.items() if run_id not in there]
     frame = results
@@ -59,6 +69,7 @@ def named(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = ()) -> 
     frame = frame.assign(
         group="",
         name="",
+        variant="",
         distortion=[f"{distortion_name(*pair)}{suffix}" for pair, suffix in zip(ratios, suffixes, strict=True)],
         minority=kinds,
         is_expected=frame["run_id"].isin(list(wanted)),
@@ -67,13 +78,20 @@ def named(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = ()) -> 
         recipes = {str(r): _recipe(json.loads(g["config"].iloc[0])) for r, g in of_dataset.groupby("recipe_id")}
         for recipe, runs in of_dataset.groupby("recipe_id", sort=True):
             frame.loc[runs.index, "group"] = printable(f"{dataset} ({_describe(recipes, str(recipe))})")
-            frame.loc[runs.index, "name"] = [printable(name) for name in _method_names(runs)]
-    order = (
-        with_minority(frame)
-        .assign(other=~frame["name"].str.startswith("baseline").astype(bool))
-        .sort_values(["group", "imbalance_ratio", "noise_ratio", "minority", "other", "name", "seed"])
-    )
-    return order.drop(columns="other").reset_index(drop=True)
+            of_group = _unique(variants.get((str(dataset), str(recipe)), {}))
+            frame.loc[runs.index, "variant"] = [
+                of_group.get(key, "") for key in zip(runs["method"], runs["variant_id"], strict=True)
+            ]
+            frame.loc[runs.index, "name"] = [printable(name) for name in _method_names(runs, of_group)]
+    of_grids = ["", *dict.fromkeys(row["variant"] for row in expected if row.get("variant"))]
+    order: dict[str, Any] = {
+        "other": ~frame["name"].str.startswith("baseline").astype(bool),
+        "method_name": [n.removesuffix(f" {v}") for n, v in zip(frame["name"], frame["variant"], strict=True)],
+        "place": frame["variant"].map(of_grids.index),
+    }
+    cell = ["group", "imbalance_ratio", "noise_ratio", "minority"]
+    ordered = with_minority(frame).assign(**order).sort_values([*cell, *order, "name", "seed"])
+    return ordered.drop(columns=list(order)).reset_index(drop=True)
 
 
 def without_test_as_val(runs: pd.DataFrame) -> pd.DataFrame:
@@ -99,16 +117,24 @@ def name_with_split(method: str, split: str) -> str:
 def baseline_among(names: Iterable[str]) -> str | None:
     """The baseline among names of methods, preferably of the split `paper`; None if there is none."""
     known = set(names)
-    candidates = [name_with_split(BASELINE, split) for split in ("paper", "union", "test-as-val")]
+    candidates = [name_with_split(BASELINE, split) for split in ("paper", "union", "oversplit", "test-as-val")]
     return next((name for name in candidates if name in known), None)
 
 
-def _method_names(runs: pd.DataFrame) -> list[str]:
+def _unique(variants: Mapping[tuple[str, str], str]) -> dict[tuple[str, str], str]:
+    """The variants by (method, variant_id), without names that two grids gave to different settings of a method."""
+    count = collections.Counter((method, name) for (method, _), name in variants.items())
+    return {key: name for key, name in variants.items() if count[key[0], name] == 1}
+
+
+def _method_names(runs: pd.DataFrame, variants: Mapping[tuple[str, str], str]) -> list[str]:
+    """Name of each run: `autodo-aws (union) E10`, or `autodo-aws, outer.lr=0.1` if no grid names its settings."""
     differences: dict[Any, str] = {}
     for method, of_method in runs.groupby("method"):
         configs = {variant: json.loads(g["config"].iloc[0]) for variant, g in of_method.groupby("variant_id")}
         for variant, words in _differences({variant: _settings(c) for variant, c in configs.items()}).items():
-            differences[method, variant] = "".join(f", {word}" for word in words)
+            name = variants.get((str(method), str(variant)))
+            differences[method, variant] = f" {name}" if name else "".join(f", {word}" for word in words)
     names = []
     for method, split, variant in zip(runs["method"], runs["split"], runs["variant_id"], strict=True):
         names.append(f"{name_with_split(method, split)}{differences[method, variant]}")

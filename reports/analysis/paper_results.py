@@ -117,7 +117,7 @@ _AXES = ("dataset.name", "method.name", "split", "seed", "distortion.imbalance_r
 _FILE = ("policy.path", "policy.content")
 _SAME = ("policy.search.implementation",)  # computes the same operations
 
-_SPLITS = {"paper": "train_i", "union": "train_all", "test-as-val": "test_as_val"}
+_SPLITS = {"paper": "train_i", "oversplit": "train_all", "test-as-val": "test_as_val"}
 
 LIKE_FOR_LIKE = (
     "The paper took the best epoch on the test set, as its published code does: error_best_test is the like-for-like "

@@ -44,7 +44,7 @@ def choose(runs: pd.DataFrame) -> list[Choice]:
     """The most distorted cell of each group (highest imbalance, then most noise), preferably one with two methods.
 
     Draws the baseline and the best method of each family, AutoDO's first. A family is the first word of a name;
-    methods that learn augmentation are a family of their own.
+    methods that learn augmentation are a family of their own, and so is each variant of a grid.
 
     Args:
         runs: the frame of `named`; runs without a result are ignored.
@@ -56,7 +56,8 @@ def choose(runs: pd.DataFrame) -> list[Choice]:
         most = max(size[size >= min(2, size.max())].index)
         cell = of_group[of_group["distortion"] == most[2]]
         error = cell.groupby("name")["error_best_val"].mean().sort_values(kind="stable")
-        families = {str(name): _family(str(name), config) for name, config in _configs(cell).items()}
+        variants = dict(zip(cell["name"], cell["variant"], strict=True))
+        families = {str(name): _family(str(name), config, variants[name]) for name, config in _configs(cell).items()}
         chosen = _best_of_families(error, families)
         remark = _remark(of_group["distortion"].nunique(), most != max(size.index), len(error) - len(chosen))
         kept = cell[cell["name"].isin(chosen)]
@@ -83,10 +84,10 @@ def _configs(runs: pd.DataFrame) -> dict[str, Mapping[str, Any]]:
     return {str(name): json.loads(config) for name, config in zip(first["name"], first["config"], strict=True)}
 
 
-def _family(name: str, config: Mapping[str, Any]) -> str:
+def _family(name: str, config: Mapping[str, Any], variant: str) -> str:
     """The first word of a name; methods that learn augmentation are a family, since only they have such figures."""
     learned = (config.get("points") or {}).get("learn") or ()
-    return re.split(r"[-,( ]", name, maxsplit=1)[0] + (" augment" if "augment" in learned else "")
+    return re.split(r"[-,( ]", name, maxsplit=1)[0] + (" augment" if "augment" in learned else "") + f" {variant}"
 
 
 def _remark(cells: int, further: bool, left_out: int) -> str:

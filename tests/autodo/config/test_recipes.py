@@ -83,7 +83,7 @@ def test_every_method_is_described():
         ("model.name=wrn-27-1", "unknown model 'wrn-27-1'; known: small-cnn"),
         ("dataset.path=x", "'folder' only, not for 'cifar10'"),
         ("dataset.name=digits", "cannot be overridden"),
-        ("split=onion", "'paper', 'union' or 'test-as-val', not 'onion'"),
+        ("split=onion", "'paper', 'union', 'oversplit' or 'test-as-val', not 'onion'"),
         ("nothing.at.all=3", "nothing: unknown key"),
         ("seed=-1", "seed: .*not -1"),
         ("method.loss=kl", "needs 'soft-label' in points.learn"),

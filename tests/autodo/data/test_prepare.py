@@ -94,6 +94,17 @@ def test_with_the_test_images_as_val_the_train_points_are_those_of_the_paper_spl
     assert (ours.train.images.read() == paper.train.images.read()).all()
 
 
+def test_oversplit_trains_and_validates_on_all_train_images(digits):
+    config = build_run("digits", "baseline", split="oversplit")
+    prepared = prepare(digits, config)
+    assert (prepared.train.index == np.arange(len(digits.train))).all()
+    assert (prepared.train.labels == digits.train.labels).all()
+    assert prepared.val is digits.train
+    assert prepared.test is digits.test
+    with pytest.raises(DataError, match=r"^digits: split 'oversplit' .*has a val set of its own"):
+        prepare(dataclasses.replace(digits, val=digits.test), config)
+
+
 def test_trusted_val_set_is_used_as_it_is(digits):
     val = ImageSet(digits.test.images[:7], digits.test.labels[:7])
     prepared = prepare(dataclasses.replace(digits, val=val), run(ir=1.0))

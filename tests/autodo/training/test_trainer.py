@@ -58,6 +58,18 @@ def test_a_policy_for_a_method_without_operations_is_refused():
         fit(short_run("baseline"), policy=found)
 
 
+def test_oversplit_learns_lambda_of_all_train_images():
+    overrides = {"training.epochs": 2, "outer.start_share": 0.0, "training.warmup_epochs": 0}
+    config = short_run("autodo-aws", split="oversplit", distortion=DistortionConfig(), overrides=overrides)
+    training = start(config)
+    before = training.points.table.rows(torch.arange(500)).clone()
+    list(training)
+    moved = (training.points.table.rows(torch.arange(500)) != before).any(dim=1)
+    assert moved.all()
+    assert training.loaders.val.total == training.loaders.train_size == 500
+    assert sorted(training.outcome().points["index"].to_pylist()) == sorted(training.context.data.val.index.tolist())
+
+
 def test_the_configured_warp_is_used():
     lam = affine.initial_row(0.5).expand(8, -1)
     made = {}

@@ -9,7 +9,7 @@ from autodo.config.shipped import dataset_preset, grid_names, method_names
 from autodo.config.validation import parse_overrides
 from autodo.errors import ConfigError
 from orchestration.cli.options import ResourceOptions, TrainerOptions, with_options
-from orchestration.grid.grid import GridConfig, expand, load_grid
+from orchestration.grid.grid import GridConfig, expand, load_grid, variant_names
 from orchestration.grid.resources import ResourcesConfig
 
 GRID = """
@@ -56,6 +56,67 @@ def test_a_grid_cannot_train_on_the_test_images(tmp_path: Path) -> None:
     grid = load_grid(write(tmp_path, GRID + "splits: [test-as-val]\n"))
     with pytest.raises(ConfigError, match=r"^--set: digits x baseline: method\.images 'val' trains on val"):
         grid.override({"method.images": "val"})
+
+
+VARIANTS = """
+variants:
+  E10: {outer.start_share: 0.05}
+  E50: {outer.start_share: 0.25}
+"""
+
+
+def test_variants_are_runs_of_the_methods_that_read_their_settings(tmp_path: Path) -> None:
+    grid = load_grid(write(tmp_path, GRID + VARIANTS))
+    runs, names = {run.run_id: run for run in expand(grid)}, variant_names(grid)
+    starts = {(run.method.name, names.get(run_id)): run.outer and run.outer.start_share for run_id, run in runs.items()}
+    assert starts == {("baseline", None): None, ("autodo-aws", "E10"): 0.05, ("autodo-aws", "E50"): 0.25}
+    assert len(runs) == 4 + 2 * 4
+    # Ids are those of the settings: 0.25 is the default.
+    assert {run.run_id for run in expand(load_grid(write(tmp_path, GRID)))} < runs.keys()
+
+
+def test_a_run_of_several_variants_has_all_names(tmp_path: Path) -> None:
+    text = GRID.replace("baseline", "autodo-exact-ws")  # it has 20 iterations anyway
+    variants = "variants: {a: {}, b: {outer.iterations: 20}, c: {outer.lr: 0.1}}\n"
+    grid = load_grid(write(tmp_path, text + variants))
+    names = {(run.method.name, variant_names(grid)[run.run_id]) for run in expand(grid)}
+    assert names == {*((f"autodo-{m}", "c") for m in ("exact-ws", "aws")), ("autodo-exact-ws", "a/b")} | {
+        ("autodo-aws", "a"), ("autodo-aws", "b")
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("variants", "message"),
+    [
+        ("[E10]", "variants: input should be a valid dictionary, not ['E10']"),
+        ("{E10: 5}", "variants.E10: input should be a valid dictionary, not 5"),
+        ("{a b: {}}", "variants: 'a b': a name has letters, digits, and after the first of these any of . _ = + -"),
+        ("{a: {seed: 3}}", "variants: a: seed: is spanned by the grid; change its seeds instead"),
+        ("{a: {policy.path: x}}", "variants: a: policy.path: must be the same for all variants; give it in set"),
+        ("{a: {training.epoch: 3}}", "variants.a: digits x baseline: training.epoch: unknown key"),
+        ("{a: {}, b: {outer.start_share: 0.25}}", "variants.b: has the same runs as a, for all methods of the grid"),
+    ],
+)
+def test_errors_of_variants_are_one_line(tmp_path: Path, variants: str, message: str) -> None:
+    (error,) = errors(write(tmp_path, f"{GRID}variants: {variants}\n"))
+    assert error.startswith(message)
+
+
+def test_an_override_of_all_runs_cannot_replace_that_of_a_variant(tmp_path: Path) -> None:
+    grid = load_grid(write(tmp_path, GRID + VARIANTS))
+    with pytest.raises(ConfigError, match=r"^--set outer\.start_share: is set by the variant E10 of the grid"):
+        grid.override({"outer.start_share": 0.5})
+    assert all(run.training.epochs == 6 for run in expand(grid.override({"training.epochs": 6})))
+
+
+def test_oversplit_is_for_undistorted_data(tmp_path: Path) -> None:
+    (error,) = errors(write(tmp_path, GRID + "splits: [paper, oversplit]\n"))
+    assert error.startswith("split 'oversplit' takes val from the train images, which are clean only at distortion 1-0")
+    assert "not at 10-0.1" in error
+    clean = GRID.replace(', "10-0.1"', "")
+    assert {run.split for run in expand(load_grid(write(tmp_path, clean + "splits: [oversplit]\n")))} == {"oversplit"}
+    (error,) = errors(write(tmp_path, clean.replace("baseline", "train+val") + "splits: [oversplit]\n"))
+    assert error.endswith("trains on val, which with split 'oversplit' is all train images")
 
 
 def test_a_run_of_a_grid_is_the_run_that_train_builds(tmp_path: Path) -> None:

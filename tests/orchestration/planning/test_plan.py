@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from autodo.errors import ConfigError
-from orchestration.grid.grid import GridConfig, expand
+from orchestration.grid.grid import GridConfig, expand, variant_names
 from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.plan import (
     continued,
@@ -105,9 +105,21 @@ def test_expected_rows_are_the_identity_of_the_results() -> None:
     (run, *_) = expand(grid())
     (expected, *_) = expected_rows([run])
     row = result_row(run)
-    assert {key: row[key] for key in expected if key != "config"} == {
-        key: value for key, value in expected.items() if key != "config"
-    }
+    rest = {key: value for key, value in expected.items() if key not in ("config", "variant")}
+    assert rest == {key: row[key] for key in rest}
+
+
+def test_runs_are_selected_by_the_variants_of_their_grid() -> None:
+    variants = {"E10": {"outer.start_share": 0.25}, "E20": {"outer.start_share": 0.5}}
+    given = grid(methods=["baseline", "autodo-aws"], variants=variants)
+    runs, names = expand(given), variant_names(given)
+    chosen = select(runs, "variant=E10", names)
+    assert {(run.method.name, run.outer and run.outer.start_share) for run in chosen} == {("autodo-aws", 0.25)}
+    assert {row["variant"] for row in expected_rows(chosen, names)} == {"E10"}
+    with pytest.raises(ConfigError, match=r"--only.*E10, E20"):
+        select(runs, "variant=E11", names)
+    with pytest.raises(ConfigError, match="variant"):
+        select(runs, "variant=E10")
 
 
 def test_a_grid_that_was_launched_before_defaults_changed_means_the_same_runs(store: Store) -> None:

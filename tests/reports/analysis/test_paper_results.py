@@ -19,7 +19,7 @@ from reports.document import Reference
 from tests.reports.synthetic import run
 
 REFERENCE = Path(__file__).parents[3] / "reports" / "reference"
-SPLITS = {"train_i": "paper", "train_all": "union", "test_as_val": "test-as-val"}
+SPLITS = {"train_i": "paper", "train_all": "oversplit", "test_as_val": "test-as-val"}
 FILES = {"policy.path": "policy.json"}
 DATASETS = ("svhn", "cifar10", "cifar100", "imagenet")
 GRIDS = [f"paper-{dataset}{kind}" for dataset in DATASETS for kind in ("", "-published")]
