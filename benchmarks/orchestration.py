@@ -197,6 +197,7 @@ def large_grid() -> GridConfig:
         seeds=tuple(range(34)),
         set={},
         policies={},
+        variants={},
     )
 
 
@@ -212,6 +213,7 @@ def trivial_runs(count: int) -> list[RunConfig]:
         GridConfig(
             name="trivial",
             policies={},
+            variants={},
             datasets=("digits",),
             distortions=("1-0.0",),
             methods=("baseline",),
