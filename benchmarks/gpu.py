@@ -3,7 +3,7 @@
     make gpu-check        # or: python -m benchmarks.gpu [--data-dir FOLDER] [--out gpu.md] [NAME ...]
 
 Each check runs in a process of its own with a limit of time, the most informative first, so that neither a crash nor a
-hang costs the others. The table is written anew after each check. --data-dir is the folder of Fashion-MNIST, without
+hang costs the others. The table is written again after each check. --data-dir is the folder of Fashion-MNIST, without
 which no real run is trained. `--device cpu --small` does the same on a CPU within minutes, with other figures.
 Needs of this project's dependencies only those that `autodo` imports for training; a check says what it lacks.
 """

@@ -291,6 +291,6 @@ def test_paths_in_pages_exist() -> None:
 
 
 def test_tests_named_in_pages_exist() -> None:
-    tests = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    tests = {path.name for folder in ("tests", "benchmarks") for path in (ROOT / folder).rglob("test_*.py")}
     named = {(page.name, file) for page in pages() for file in re.findall(r"\btest_\w+\.py", page.read_text())}
     assert {(page, file) for page, file in named if file not in tests} == set()
