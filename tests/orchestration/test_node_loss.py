@@ -152,8 +152,8 @@ def test_a_run_whose_node_is_lost_continues_on_another(
     assert check_no_epoch_was_lost(log.read_text()) == 2
     for other in others:
         assert check_no_epoch_was_lost(Path(store.paths.log(other.run_id)).read_text()) == 1
-    # Ray's own words about the death stay in failure.json. Only here may the agent of a killed node outlive its raylet for
-    # a moment and report that: a machine that crashes takes both.
+    # Ray's own words about the death stay in failure.json. Only here may the agent of a killed node outlive its raylet
+    # for a moment and report that: a machine that crashes takes both.
     printed = re.sub(r"\(raylet\)\S* Raylet is terminated.*", "", "".join(capsys.readouterr()), flags=re.DOTALL)
     assert "raylet" not in printed
     undisturbed = alone([run, *others], tmp_path / "undisturbed")
