@@ -83,15 +83,23 @@ def named(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = ()) -> 
                 of_group.get(key, "") for key in zip(runs["method"], runs["variant_id"], strict=True)
             ]
             frame.loc[runs.index, "name"] = [printable(name) for name in _method_names(runs, of_group)]
-    of_grids = ["", *dict.fromkeys(row["variant"] for row in expected if row.get("variant"))]
-    order: dict[str, Any] = {
-        "other": ~frame["name"].str.startswith("baseline").astype(bool),
-        "method_name": [n.removesuffix(f" {v}") for n, v in zip(frame["name"], frame["variant"], strict=True)],
-        "place": frame["variant"].map(of_grids.index),
-    }
+    in_grids = [row["variant"] for row in expected if row.get("variant")]
+    places = {name: place for place, name in enumerate(names_in_order(frame, in_grids))}
     cell = ["group", "imbalance_ratio", "noise_ratio", "minority"]
-    ordered = with_minority(frame).assign(**order).sort_values([*cell, *order, "name", "seed"])
-    return ordered.drop(columns=list(order)).reset_index(drop=True)
+    ordered = with_minority(frame).assign(place=frame["name"].map(places)).sort_values([*cell, "place", "seed"])
+    return ordered.drop(columns="place").reset_index(drop=True)
+
+
+def names_in_order(runs: pd.DataFrame, variants: Iterable[str]) -> list[str]:
+    """Names of runs: baselines first, then in alphabetical order, but the variants of a method in the given order."""
+    places = {variant: place for place, variant in enumerate(dict.fromkeys(["", *variants]))}
+    variant_of = dict(zip(map(str, runs["name"]), runs["variant"], strict=True))
+
+    def key(name: str) -> tuple[bool, str, int, str]:
+        variant = variant_of[name]
+        return not name.startswith("baseline"), name.removesuffix(f" {variant}"), places[variant], name
+
+    return sorted(variant_of, key=key)
 
 
 def without_test_as_val(runs: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import pandas as pd
 
 from reports.analysis.classes import with_metric
-from reports.analysis.comparison import TEST_AS_VAL
+from reports.analysis.comparison import TEST_AS_VAL, names_in_order
 from reports.analysis.stats import SIGNIFICANT, Sample, differences, mean_std, paired_t_tests
 from reports.document import Cell, Column, Reference, Row, Table
 from reports.keys import key
@@ -39,8 +39,8 @@ def grid(runs: pd.DataFrame, column: str, values: str) -> Grid:
 
 
 def names(runs: pd.DataFrame) -> list[str]:
-    """Names of the rows of a table: baselines first, then in alphabetical order."""
-    return sorted(map(str, runs["name"].unique()), key=lambda name: (not name.startswith("baseline"), name))
+    """Names of the rows of a table, in the order of `named`: the variants of a method are as in their grid."""
+    return names_in_order(runs, runs["variant"])
 
 
 def distortions(runs: pd.DataFrame) -> list[str]:

@@ -15,7 +15,7 @@ LOWER, HIGHER = Column("a", better="lower"), Column("a", better="higher")
 
 def runs(*rows: tuple[str, str, str, int, float]) -> pd.DataFrame:
     """Name, group, distortion, seed and error of each."""
-    return pd.DataFrame(list(rows), columns=["name", "group", "distortion", "seed", "error"])
+    return pd.DataFrame(list(rows), columns=["name", "group", "distortion", "seed", "error"]).assign(variant="")
 
 
 def marks(
@@ -42,6 +42,12 @@ def test_names_begin_with_baselines_and_distortions_are_in_order() -> None:
     frame = runs(*rows, ("baseline a", "g", "1-0.0", 0, 0.0))
     assert cells.names(frame) == ["baseline a", "baseline b", "a", "z"]
     assert cells.distortions(frame) == ["1-0.0", "10-0.1"]
+
+
+def test_variants_of_a_method_are_in_the_order_of_the_runs() -> None:
+    variants = ["", "E2", "E10", "E2"]
+    frame = runs(*((name, "g", "1", 0, 0.0) for name in ("baseline", "m E2", "m E10", "k E2"))).assign(variant=variants)
+    assert cells.names(frame) == ["baseline", "k E2", "m E2", "m E10"]
 
 
 def test_groups_are_sorted_and_distortions_within_them_are_not() -> None:
