@@ -56,6 +56,7 @@ def hessian_matvec(
     # Without targets p is all that is needed, and log p, which is as large, is not kept.
     prediction = logits.log_softmax(1) if log_targets is not None else logits.log_softmax(1).exp()
     scale = (weights / (count or len(weights)))[:, None]
+    parts = [slice(start, start + POINTS_AT_ONCE) for start in range(0, max(1, len(features)), POINTS_AT_ONCE)]
 
     def of_points(part: slice, direction: Tensor) -> Tensor:
         tangent = features[part] @ direction.T
@@ -66,7 +67,6 @@ def hessian_matvec(
         return (scale[part] * curved).T @ features[part]
 
     def matvec(direction: Tensor) -> Tensor:
-        parts = [slice(start, start + POINTS_AT_ONCE) for start in range(0, max(1, len(features)), POINTS_AT_ONCE)]
         product = of_points(parts[0], direction)
         for part in parts[1:]:
             product += of_points(part, direction)
