@@ -20,9 +20,8 @@ class _Objective(Frozen):
         """Whether a step takes forward-mode derivatives of the network."""
         return False
 
-    @property
-    def lr_stages(self) -> tuple[float, float] | None:
-        """Share of the epochs after which the last stage starts, and the factor of the learning rate until then.
+    def early_stages(self, epochs: int) -> tuple[int, float] | None:
+        """First epoch of the last stage, counted from 0, and the factor of the learning rate until then.
 
         None for methods that follow the learning rate of the run.
         """
@@ -48,9 +47,12 @@ class _LearnsLabels(_Objective):
     early_lr: PositiveFloat
     """Learning rate before the last stage, as a factor of `training.lr`, which is that of the last stage."""
 
-    @property
-    def lr_stages(self) -> tuple[float, float] | None:
-        return self.last_start, self.early_lr
+    def stage_starts(self, epochs: int) -> tuple[int, int]:
+        """First epochs, counted from 0, in which labels are learned, and in which they are kept."""
+        return round(self.label_start * epochs), round(self.last_start * epochs)
+
+    def early_stages(self, epochs: int) -> tuple[int, float] | None:
+        return self.stage_starts(epochs)[1], self.early_lr
 
     @model_validator(mode="after")
     def _stages_follow_each_other(self) -> Self:

@@ -25,7 +25,7 @@ class PencilLoss(Objective):
         self.alpha, self.beta = config.alpha, config.beta
         # A point takes a step in each epoch of stage 2: with fewer epochs it takes longer ones, and moves as far.
         self.lr = config.lr_labels * PAPER_EPOCHS / context.config.finetune_start
-        self.label_start, self.last_start = stage_starts(config, context)
+        self.label_start, self.last_start = config.stage_starts(context.config.finetune_start)
         self.label_logits = config.scale * one_hot(context.labels, context.classes, torch.float32)
 
     def losses(self, network: nn.Module, step: TrainStep) -> Tensor:
@@ -58,7 +58,7 @@ class JointOptimizationLoss(Objective):
 
     def __init__(self, config: objective.JointOptimization, context: ObjectiveContext) -> None:
         self.alpha, self.beta, self.group = config.alpha, config.beta, context.group
-        label_start, self.last_start = stage_starts(config, context)
+        label_start, self.last_start = config.stage_starts(context.config.finetune_start)
         self.label_start = max(label_start, 1)
         counts = context.class_counts(oracle=config.oracle)
         self.prior = (counts / counts.sum()).float()
@@ -88,12 +88,6 @@ class JointOptimizationLoss(Objective):
 
     def rows(self) -> dict[str, Tensor]:
         return {"predictions": self.predictions}
-
-
-def stage_starts(config: objective.Pencil | objective.JointOptimization, context: ObjectiveContext) -> tuple[int, int]:
-    """First epochs, counted from 0, in which labels are learned, and in which they are kept."""
-    epochs = context.config.finetune_start
-    return round(config.label_start * epochs), round(config.last_start * epochs)
 
 
 def entropies(log_p: Tensor) -> Tensor:

@@ -15,11 +15,11 @@ COSINE_TO = 1 / 1000
 def inner_factor(config: RunConfig, progress: float) -> float:
     """Learning-rate factor of the inner loop after `progress` epochs, a fraction within an epoch."""
     epochs, warmup_epochs = config.finetune_start, config.training.warmup_epochs
-    stages = None if config.objective is None else config.objective.lr_stages
+    stages = None if config.objective is None else config.objective.early_stages(epochs)
     if stages is None:
         return SCHEDULES[config.training.schedule](progress, epochs, warmup_epochs)
-    share, early = stages
-    return staged_factor(progress, start=round(share * epochs), epochs=epochs, warmup_epochs=warmup_epochs, early=early)
+    start, early = stages
+    return staged_factor(progress, start=start, epochs=epochs, warmup_epochs=warmup_epochs, early=early)
 
 
 def outer_factor(config: RunConfig, epoch: int) -> float:
