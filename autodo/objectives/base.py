@@ -1,5 +1,6 @@
 """Interface of a train loss: its context, its batch, and its result."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from autodo.config.run import RunConfig
 from autodo.data import DataSplits
 from autodo.data.images.device_loader import DeviceLoader
 from autodo.distributed.process_group import ProcessGroup
+from autodo.evaluation import Evaluation
 from autodo.points.model import PointView
 
 
@@ -21,6 +23,7 @@ class ObjectiveContext:
 
     Args:
         labels: observed labels of the points on this process.
+        train_size: number of train points among them; trusted val points come after them.
         val_images, val_labels: share of the clean val set on this process; only for methods that read val.
         generator: generator of the initial state of the objective.
     Shape:
@@ -30,6 +33,7 @@ class ObjectiveContext:
     config: RunConfig
     data: DataSplits
     labels: Tensor
+    train_size: int
     val_images: DeviceLoader
     val_labels: Tensor
     pipeline: Pipeline
@@ -92,6 +96,18 @@ class Objective:
     def restarts_network(self, epoch: int) -> bool:
         """Whether the epoch begins with the initial weights of the run."""
         return False
+
+    def prepares(self, epoch: int) -> bool:
+        """Whether the epoch belongs to a first training, on the train points alone, that yields no classifier."""
+        return False
+
+    def epoch_ended(self, epoch: int, val: Evaluation, train: Callable[[], Iterable[Evaluation]]) -> None:
+        """Learn from the outputs of the network after the epoch, without augmentation; val is for methods that read it.
+
+        Args:
+            val: outputs for this process's val images.
+            train: evaluates this process's train points, in chunks.
+        """
 
     def rows(self) -> dict[str, Tensor]:
         """State with a row for each point on this process."""

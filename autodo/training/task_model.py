@@ -9,12 +9,11 @@ from torch import nn
 from autodo.augment.pipeline import Pipeline, channel_statistics
 from autodo.augment.policies import Policy
 from autodo.errors import ConfigError
-from autodo.models import build
 from autodo.models.encoder import Encoder
+from autodo.models.initial import initial_model
 from autodo.results.classifier import Classifier
 from autodo.results.outcome import BestEpoch
 from autodo.results.provenance import device_name
-from autodo.seeds import derive, initial_weights
 from autodo.training.context import RunContext
 from autodo.training.sgd import SGD
 
@@ -37,7 +36,7 @@ class TaskModel:
         mean, std = channel_statistics(context.data.train.images.statistics_sample())
         warp = () if config.points is None else (config.points.warp, config.points.gate_temperature)
         self.pipeline = Pipeline(config.augmentation, mean.to(device), std.to(device), policy, *warp)
-        self.encoder, self.head = initial_model(context, device)
+        self.encoder, self.head = initial_model(config, context.data, device)
         self.encoder.bf16 = config.training.precision == "bf16"
         if self.encoder.bf16 and not computes_in_bf16(device):
             logger.warning(
@@ -54,28 +53,15 @@ class TaskModel:
 
     def restart(self, context: RunContext) -> None:
         """Return to the initial weights, with an optimizer that has no momentum yet."""
-        for module, initial in zip((self.encoder, self.head), initial_model(context, context.device), strict=True):
+        fresh = initial_model(context.config, context.data, context.device)
+        for module, initial in zip((self.encoder, self.head), fresh, strict=True):
             module.load_state_dict(initial.state_dict())
         self.optimizer.reset()
 
 
-def initial_model(context: RunContext, device: torch.device) -> tuple[Encoder, nn.Linear]:
-    """Encoder and head with the initial weights of the run's seed."""
-    config, images = context.config, context.data.train.images
-    with initial_weights(derive(config.seed, "network")):
-        encoder, head = build(
-            config.model.name,
-            in_channels=images.shape[1],
-            image_size=images.shape[-1],
-            classes=len(context.data.class_names),
-            cosine_scale=config.cosine_scale,
-        )
-    return encoder.to(device), head.to(device)
-
-
 def best_model(best: BestEpoch, context: RunContext, device: torch.device) -> tuple[Encoder, nn.Linear]:
     """Encoder and head of the epoch with the lowest val error."""
-    encoder, head = initial_model(context, device)
+    encoder, head = initial_model(context.config, context.data, device)
     encoder.load_state_dict(best.encoder)
     head.load_state_dict(best.head)
     return encoder, head

@@ -10,7 +10,7 @@ from autodo.augment.policy_file import PolicyFile
 from autodo.config.run import RunConfig
 from autodo.data import DataSplits
 from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from autodo.evaluation import per_class_accuracy
+from autodo.evaluation import Evaluation, per_class_accuracy
 from autodo.io.storage import StrPath
 from autodo.objectives import Objective, ObjectiveContext, build_objective
 from autodo.points.model import PointModel
@@ -103,8 +103,8 @@ class Trainer:
             steps=checkpoint_steps,
             on_checkpoint=on_checkpoint,
         )
-        train = self.loaders.train
-        self.inner = InnerLoop(context, train, model, self.points, objective, self.checkpointer, progress)
+        train, untrusted = self.loaders.train, (self.loaders.train_size, self.loaders.shard.train_total)
+        self.inner = InnerLoop(context, train, untrusted, model, self.points, objective, self.checkpointer, progress)
         self.checkpointer.restore()
 
     def __iter__(self) -> Iterator[EpochRow]:
@@ -129,7 +129,10 @@ class Trainer:
         self.checkpointer.require_finite("train loss", train.loss)
         # Unlike the train loss, the val loss depends on the last step too.
         self.checkpointer.require_finite("val loss", val.loss)
-        self.state.keep_best(epoch, val, test)
+        objective = self.state.objective
+        if not objective.prepares(epoch):
+            self.state.keep_best(epoch, val, test)
+        objective.epoch_ended(epoch, val_outputs, self._train_outputs)
 
         evaluation_done = clock()
         outer_phase = config.has_outer_pass(epoch)
@@ -171,6 +174,10 @@ class Trainer:
         with self.checkpointer.resume_hint():
             return builder.outcome(state.history, state.best, keep_embeddings=keep_embeddings)
 
+    def _train_outputs(self) -> Iterator[Evaluation]:
+        """Outputs for this process's train points, in chunks."""
+        return (outputs for _, outputs in self.evaluator.chunks(self.loaders.train, self.loaders.train_size))
+
     def _build_points(self, storage: TableStorage) -> PointModel:
         """Lambda of this process's points."""
         config, context = self.config, self.context
@@ -196,6 +203,7 @@ class Trainer:
                 self.config,
                 context.data,
                 loaders.train.labels,
+                loaders.train_size,
                 loaders.val.images,
                 loaders.val.labels,
                 self.model.pipeline,

@@ -46,7 +46,7 @@ FULL_BATCH = {
     "augmentation.erase_probability": 0,
 }
 OBJECTIVES_WITHOUT_CHANCE = [
-    *("class-balanced", "ldam-drw", "elr", "sop", "pencil", "joint-optimization"),
+    *("class-balanced", "ldam-drw", "elr", "sop", "pencil", "joint-optimization", "glc", "forward-correction"),
     *("finetune-head-on-val", "val-only"),
 ]
 
@@ -185,6 +185,7 @@ LIKE_ONE = [
     ("elr", "union"),
     ("pencil", "paper"),
     ("joint-optimization", "union"),
+    ("forward-correction", "union"),
     ("finetune-head-on-val", "paper"),
     ("val-only", "paper"),
 ]
@@ -249,7 +250,8 @@ def check_thumbnails(points: pd.DataFrame, config: RunConfig) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", ["autodo-shared", "autodo-aws", "autodo-exact-aws", "sop", "pencil", "joint-optimization"]
+    "method",
+    ["autodo-shared", "autodo-aws", "autodo-exact-aws", "sop", "pencil", "joint-optimization", "glc", "co-teaching"],
 )
 def test_an_interrupted_run_of_two_workers_resumes_bit_for_bit(pool, method, tmp_path):
     config = config_of(method, SHORT, "union")

@@ -10,6 +10,7 @@ IDS = {
     "fashion-mnist": (16, "36867d45bba152ea"),
     "fashion-mnist-label-errors": (32, "c1e92457c7c37fd1"),
     "fashion-mnist-methods": (232, "34f43f8f1ef58547"),
+    "fashion-mnist-rivals": (24, "d9c60c163e8e0a23"),
     "fashion-mnist-searches": (16, "cdd7ce61369d2183"),
     "fashion-mnist-small": (16, "138180cdbfc2d9ff"),
     "outer-start": (10, "08453b85c32f08ef"),
