@@ -30,7 +30,7 @@ class _Objective(Frozen):
     def first_training(self, epochs: int) -> int:
         """Epochs of a first training, on the train points alone, whose network is not the classifier.
 
-        The network then starts anew; each of the two trainings has the whole schedule of the learning rate.
+        The network then begins again; each of the two trainings has the whole schedule of the learning rate.
         """
         return 0
 
