@@ -82,7 +82,8 @@ class _OldNumpyPickler(pickle.Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, np.dtype):
-            function, (code, align, copy), state = value.__reduce__()  # type: ignore[misc]
+            reduced: Any = value.__reduce__()
+            function, (code, align, copy), state = reduced
             return function, (code, int(align), int(copy)), state
         return NotImplemented
 
