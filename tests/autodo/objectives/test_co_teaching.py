@@ -67,28 +67,28 @@ def test_the_rate_is_by_default_the_share_of_wrong_labels():
 
 def training_of(**overrides) -> Trainer:
     distortion = DistortionConfig(noise_ratio=0.4)
-    values = {"training.epochs": 12, "training.warmup_epochs": 1, "training.batch_size": 32, **overrides}
+    values = {"training.epochs": 8, "training.warmup_epochs": 1, "training.batch_size": 32, **overrides}
     config = build_run("digits", "co-teaching", distortion=distortion, overrides=values)
     return Trainer(config, prepare(load(config.dataset), config))
 
 
 def test_selected_points_have_right_labels_more_often_than_the_data():
     """Label precision in the last epoch (Han et al. 2018, section 4) of both networks."""
-    training = training_of()
+    training = training_of(**{"dataset.subsample": 800})
     objective, train = training.inner.objective, training.context.data.train
     right = torch.from_numpy(train.labels == train.clean_labels)
     losses, chosen = objective.losses, []
 
     def watched(network, step):
         result = losses(network, step)
-        if step.epoch == 11:
+        if step.epoch == 7:
             chosen.append(right[step.points[result > 0]])
         return result
 
     objective.losses = watched
     list(training)
     assert right.float().mean() < 0.65
-    assert torch.cat(chosen).float().mean() > 0.85
+    assert torch.cat(chosen).float().mean() > 0.85  # seeds 0 to 2: at least 0.93
 
 
 def test_the_saved_classifier_is_the_first_network(tmp_path):

@@ -190,20 +190,19 @@ def test_the_first_training_sees_train_points_only_and_yields_no_classifier():
     assert lrs[1] == lrs[3] == pytest.approx(0, abs=1e-12), "each training has the whole schedule"
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_corrected_training_learns_clean_classes_though_most_labels_are_wrong(method):
+def test_corrected_training_learns_clean_classes_though_most_labels_are_wrong():
     """60% of the labels of each class are those of the next one: a plain classifier predicts the next class."""
     errors = {}
-    for name, oracle in (("baseline", False), (method, True), (method, False)):
-        config = build_run("digits", name, overrides={**SHORT, "training.epochs": 20, "objective.oracle": oracle})
+    for name, oracle in (("baseline", False), ("glc", True), ("glc", False), ("forward-correction", False)):
+        config = build_run("digits", name, overrides={**SHORT, "training.epochs": 12, "objective.oracle": oracle})
         data = prepare(load(config.dataset), config)
         moved = np.random.default_rng(0).random(len(data.train)) < 0.6
         wrong = dataclasses.replace(data.train, labels=(data.train.clean_labels + moved) % CLASSES)
         training = Trainer(config, dataclasses.replace(data, train=wrong))
         errors[name, oracle] = list(training)[-1]["test_error"]
-    assert errors["baseline", False] > 0.5
-    assert errors[method, True] < 0.3
-    assert errors[method, False] < 0.3
+    # Seeds 0 to 2: at least 0.59 for baseline, at most 0.07 for the others.
+    assert errors.pop(("baseline", False)) > 0.5
+    assert max(errors.values()) < 0.3
 
 
 def test_settings_that_leave_no_first_training_are_refused():
