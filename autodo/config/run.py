@@ -99,6 +99,9 @@ class TrainingConfig(Frozen):
     losses and lambda stay float32."""
     compile: bool = False
     """Train with torch.compile; evaluation and outer passes use the network uncompiled."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay per step of an exponential moving average of the weights, such as 0.999; null: no average. Evaluation, the
+    choice of the epoch and the saved classifier use the averaged weights; training and outer passes do not."""
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> Self:

@@ -74,6 +74,7 @@ class InnerLoop:
             model.optimizer.zero_grad()
             loss.backward()
             model.optimizer.step()
+            model.weights_moved()
             loss_sum += loss.detach() * shard_size
             self.checkpointer.step_ended(step, len(batches), started, generator, loss_sum)
         mean_loss = float(group.all_reduce(loss_sum)) / total
