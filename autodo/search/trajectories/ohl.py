@@ -108,7 +108,7 @@ class OhlDriver:
         return f"round {self._round} of {self._rounds}{best}"
 
     def _stage(self, done: int) -> int:
-        """Stage of the schedule to which the distribution belongs after so many rounds."""
+        """Stage of the schedule for the distribution after `done` rounds."""
         return done * self._stages // self._rounds
 
     def _finish_if_done(self) -> None:
