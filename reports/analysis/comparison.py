@@ -89,7 +89,7 @@ def named(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = ()) -> 
     in_grids = [row["variant"] for row in expected if row.get("variant")]
     places = {name: place for place, name in enumerate(names_in_order(frame, in_grids))}
     frame = with_minority(frame).assign(
-        kind=[(*_prefixes(kind), kind.minority) for kind in kinds], place=frame["name"].map(places)
+        kind=[" ".join((*_prefixes(kind), kind.minority)) for kind in kinds], place=frame["name"].map(places)
     )
     ordered = frame.sort_values(["group", "imbalance_ratio", "noise_ratio", "kind", "place", "seed"])
     return ordered.drop(columns=["kind", "place"]).reset_index(drop=True)
