@@ -14,7 +14,7 @@ from typing import Any
 
 ADDED: dict[str, Any] = {
     "dataset": {"stream": False, "damaged_limit": 0.001, "resize": None},
-    "distortion": {"minority": "class"},
+    "distortion": {"minority": "class", "imbalance": "step", "noise": "uniform"},
     "augmentation": {"resized_crop": None, "order": "erase-last", "border": "zeros", "erase_area": 0.4},
     "policy": None,
     "objective": None,

@@ -249,6 +249,8 @@ def test_settings_added_later_do_not_change_ids():
     assert content["training"].pop("compile") is False
     assert content["training"].pop("ema") is None
     assert content["distortion"].pop("minority") == "class"
+    assert content["distortion"].pop("imbalance") == "step"
+    assert content["distortion"].pop("noise") == "uniform"
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     assert run.run_id.endswith(hashlib.sha256(canonical.encode()).hexdigest()[:8])
 
