@@ -7,6 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from autodo.augment.adversarial.adversarial_policy import AdversarialPolicy
 from autodo.distributed.process_group import ProcessGroup
 from autodo.evaluation import Scores
 from autodo.objectives import Objective
@@ -64,6 +65,7 @@ class TrainState:
 
     Args:
         fingerprint: of the images; a checkpoint of other images cannot be used.
+        online_policy: policy that learns within the run, if it has one.
     """
 
     fingerprint: str
@@ -72,6 +74,7 @@ class TrainState:
     objective: Objective
     finetune: HeadFinetune | None
     progress: ProgressReporter
+    online_policy: AdversarialPolicy | None = None
     epoch: int = 0
     mid_epoch: MidEpochState | None = None
     history: list[EpochRow] = field(default_factory=list)
@@ -90,7 +93,7 @@ class TrainState:
     def keep_best(self, epoch: int, val: Scores, test: Scores) -> None:
         """Keeps the epoch with the lowest val error, its weights and predictions; ties go to the lower val loss."""
         if self.best is None or (val.error, val.loss) < (self.best.val_error, self.best.val_loss):
-            self.best = BestEpoch.copy_of(epoch, val, test, self.model.encoder, self.model.head)
+            self.best = BestEpoch.copy_of(epoch, val, test, *self.model.evaluated)
 
     def advance(self, row: EpochRow) -> None:
         """Counts an epoch as done."""
@@ -108,10 +111,12 @@ class TrainState:
             "encoder": self.model.encoder.state_dict(),
             "head": self.model.head.state_dict(),
             "optimizer": self.model.optimizer.state_dict(),
+            "average": None if self.model.average is None else self.model.average.state_dict(),
             "history": self.history,
             "best": None if self.best is None else self.best._asdict(),
             "objective": self.objective.state_dict(),
             "finetune": {} if self.finetune is None else self.finetune.optimizer.state_dict(),
+            "policy": {} if self.online_policy is None else self.online_policy.state_dict(),
             "points": {**self.points.table.state_dict(), **self.objective.rows()},
         }
 
@@ -120,10 +125,14 @@ class TrainState:
         self.model.encoder.load_state_dict(state["encoder"])
         self.model.head.load_state_dict(state["head"])
         self.model.optimizer.load_state_dict(state["optimizer"])
+        if self.model.average is not None:
+            self.model.average.load_state_dict(state["average"])
         self.points.table.load_state_dict(state["points"])
         self.objective.load(state["points"], state["objective"])
         if self.finetune is not None:
             self.finetune.optimizer.load_state_dict(state["finetune"])
+        if self.online_policy is not None:
+            self.online_policy.load_state_dict(state["policy"])
         self.history = list(state["history"])
         for row in self.history:
             self.progress.epoch_ended(row)

@@ -79,6 +79,7 @@ CUTS = [
     ("forward-correction", 2 * STEPS + 5, 2, 3),  # in its second training
     ("co-teaching", STEPS + 5, 1, 3),
     ("mixup", STEPS + 5, 1, 3),
+    ("adversarial-autoaugment", STEPS + 5, 1, 3),
     ("randaugment", STEPS + 5, 1, 3),
 ]
 
@@ -129,6 +130,7 @@ def count_steps(training: Trainer) -> list[None]:
         ("autodo-exact-ws", "file"),
         pytest.param("elr", "device", marks=pytest.mark.long),
         pytest.param("mixup", "device", marks=pytest.mark.long),
+        pytest.param("adversarial-autoaugment", "device", marks=pytest.mark.long),
     ],
 )
 def test_workers_killed_within_an_epoch_resume_bit_for_bit(method, storage, tmp_path):
