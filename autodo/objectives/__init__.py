@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from autodo.objectives.base import Objective, ObjectiveContext, TrainStep
+from autodo.objectives.base import Objective, ObjectiveContext, TrainableNetwork, TrainStep
 from autodo.objectives.co_teaching import CoTeachingLoss
 from autodo.objectives.early_learning import EarlyLearningLoss
 from autodo.objectives.imbalance import ClassBalancedLoss, LogitAdjustmentLoss, MarginLoss
@@ -34,7 +34,7 @@ OBJECTIVES: dict[str, Callable[[Any, ObjectiveContext], Objective]] = {
     "l2rw": LearnedReweightingLoss,
 }
 
-__all__ = ["OBJECTIVES", "Objective", "ObjectiveContext", "TrainStep", "build_objective"]
+__all__ = ["OBJECTIVES", "Objective", "ObjectiveContext", "TrainStep", "TrainableNetwork", "build_objective"]
 
 
 def build_objective(context: ObjectiveContext) -> Objective:

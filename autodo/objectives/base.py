@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -14,7 +14,38 @@ from autodo.data import DataSplits
 from autodo.data.images.device_loader import DeviceLoader
 from autodo.distributed.process_group import ProcessGroup
 from autodo.evaluation import Evaluation
+from autodo.models.encoder import Encoder
 from autodo.points.model import PointView
+
+
+class Optimizer(Protocol):
+    """An optimizer that descends the gradients of its parameters."""
+
+    lr: float
+
+    def reset(self) -> None:
+        """Discard the momenta."""
+
+    def zero_grad(self) -> None:
+        """Discard the gradients."""
+
+    def step(self) -> None:
+        """Update the parameters."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """State that `load_state_dict` continues from."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from such a state."""
+
+
+class TrainableNetwork(NamedTuple):
+    """Encoder and head, `network` of both as it is trained, and its optimizer."""
+
+    encoder: Encoder
+    head: nn.Linear
+    network: nn.Module
+    optimizer: Optimizer
 
 
 @dataclass(frozen=True)
@@ -26,6 +57,7 @@ class ObjectiveContext:
         train_size: number of train points among them; trusted val points come after them.
         val_images, val_labels: share of the clean val set on this process; only for methods that read val.
         generator: generator of the initial state of the objective.
+        second_network: builds another network like that of the run, with other initial weights.
     Shape:
         labels [n] int64, val_labels [m] int64; both on the training device.
     """
@@ -39,6 +71,7 @@ class ObjectiveContext:
     pipeline: Pipeline
     group: ProcessGroup
     generator: torch.Generator
+    second_network: Callable[[], TrainableNetwork]
 
     @property
     def classes(self) -> int:

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from autodo.config import objective
-from autodo.models.initial import initial_model
 from autodo.objectives.base import Objective, ObjectiveContext, TrainStep, cross_entropies
-from autodo.training.sgd import SGD
 
 
 class CoTeachingLoss(Objective):
@@ -23,21 +21,12 @@ class CoTeachingLoss(Objective):
     """
 
     def __init__(self, config: objective.CoTeaching, context: ObjectiveContext) -> None:
-        run, data = context.config, context.data
-        self.train_size, self.group = context.train_size, context.group
-        wrong = float((data.train.labels != data.train.clean_labels).mean())
+        self.train_size, self.group, train = context.train_size, context.group, context.data.train
+        wrong = float((train.labels != train.clean_labels).mean())
         self.forget_rate = wrong if config.forget_rate is None else config.forget_rate
-        self.rise = max(1, round(config.gradual * run.finetune_start))
-        self.encoder, self.head = initial_model(run, data, context.labels.device, stream="peer network")
-        self.encoder.bf16 = run.training.precision == "bf16"
-        self.peer = context.group.wrap_ddp(self.encoder, self.head).train()
-        training = run.training
-        self.optimizer = SGD(
-            [*self.encoder.parameters(), *self.head.parameters()],
-            lr=training.lr,
-            momentum=training.momentum,
-            weight_decay=training.weight_decay,
-        )
+        self.rise = max(1, round(config.gradual * context.config.finetune_start))
+        self.encoder, self.head, self.peer, self.optimizer = context.second_network()
+        self.peer.train()
 
     def losses(self, network: nn.Module, step: TrainStep) -> Tensor:
         own, others = (cross_entropies(model(step.pixels), step.labels) for model in (network, self.peer))

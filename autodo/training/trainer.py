@@ -1,5 +1,6 @@
 """Algorithm 1: train the task model, and from the outer start on move lambda once after every epoch."""
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from autodo.training.inner_loop import InnerLoop
 from autodo.training.outer_loop import OuterLoop
 from autodo.training.results_builder import ResultsBuilder
 from autodo.training.state import EpochRow, TrainState
-from autodo.training.task_model import TaskModel, set_fp32_precision
+from autodo.training.task_model import TaskModel, new_network, set_fp32_precision
 
 
 class Trainer:
@@ -230,5 +231,6 @@ class Trainer:
                 self.model.pipeline,
                 context.group,
                 context.generator("objective", 0),
+                functools.partial(new_network, context, "second network"),
             )
         )
