@@ -231,6 +231,6 @@ class Trainer:
                 self.model.pipeline,
                 context.group,
                 context.generator("objective", 0),
-                functools.partial(new_network, context, "second network"),
+                functools.partial(new_network, context, "peer network"),
             )
         )

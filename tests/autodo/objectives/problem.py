@@ -39,7 +39,7 @@ def context_of(
         Pipeline(config.augmentation, mean, mean),
         group,
         torch.Generator().manual_seed(0),
-        partial(new_network, RunContext(config, data, torch.device("cpu"), group), "second network"),
+        partial(new_network, RunContext(config, data, torch.device("cpu"), group), "peer network"),
     )
 
 
