@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from reports.analysis.classes import minority_notes
-from reports.analysis.paper_results import LIKE_FOR_LIKE, SEARCHED, paper_error
+from reports.analysis.paper_results import LIKE_FOR_LIKE, SEARCHED, TWO_READINGS, paper_error
 from reports.document import Column, Reference, Table
 from reports.keys import key
 from reports.tables import cells
@@ -119,4 +119,5 @@ def paper_notes(papers: Iterable[tuple[str, str]], metric: str) -> list[str]:
     return [
         *([LIKE_FOR_LIKE] if shown and metric != "error_best_test" else []),
         *([SEARCHED] if any("-searched" in name for name in shown) else []),
+        *([TWO_READINGS] if any(name.startswith("autodo-published") for name in shown) else []),
     ]
