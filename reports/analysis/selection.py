@@ -18,8 +18,9 @@ def select(runs: pd.DataFrame, text: str) -> pd.DataFrame:
     Raises:
         ConfigError: if a key is unknown or no run has the value; it names the known ones.
     """
-    texts = runs[[key for key in KEYS if key != "variant" or runs[key].any()]].astype(str)
-    known = {key: functools.partial(set, texts.loc[texts[key] != "", key]) for key in texts}
+    keys = [key for key in KEYS if key != "variant" or runs[key].any()]
+    texts = runs[keys].astype(str)
+    known = {key: functools.partial(set, texts[key][texts[key] != ""]) for key in keys}
     wanted = parse_selection("--select", text, known)
     fits = pd.Series(True, index=runs.index)
     for key, values in wanted.items():
