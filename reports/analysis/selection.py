@@ -20,9 +20,13 @@ def select(runs: pd.DataFrame, text: str) -> pd.DataFrame:
     """
     keys = [key for key in KEYS if key != "variant" or runs[key].any()]
     texts = runs[keys].astype(str)
-    known = {key: functools.partial(set, texts[key][texts[key] != ""]) for key in keys}
+    known = {key: functools.partial(_values, texts[key]) for key in keys}
     wanted = parse_selection("--select", text, known)
     fits = pd.Series(True, index=runs.index)
     for key, values in wanted.items():
         fits &= texts[key].isin(values)
     return runs[fits].reset_index(drop=True)
+
+
+def _values(column: "pd.Series[str]") -> set[str]:
+    return {value for value in column if value}
