@@ -7,13 +7,13 @@ from autodo.augment.policy_file import PolicyFile
 from autodo.config.run import RunConfig
 from autodo.data.prepare import DataSplits
 from autodo.io.storage import locate
-from autodo.search.dada import Dada
-from autodo.search.fast_autoaugment import FastAutoAugmentDriver
-from autodo.search.faster_autoaugment import FasterAutoAugment
-from autodo.search.fold_worker import FoldWorker
-from autodo.search.gradient_search import gradient_search
-from autodo.search.population import PopulationDriver
-from autodo.search.population_member import PopulationWorker
+from autodo.search.folds.fast_autoaugment import FastAutoAugmentDriver
+from autodo.search.folds.fold_worker import FoldWorker
+from autodo.search.gradient.dada import Dada
+from autodo.search.gradient.faster_autoaugment import FasterAutoAugment
+from autodo.search.gradient.gradient_search import gradient_search
+from autodo.search.population.population import PopulationDriver
+from autodo.search.population.population_member import PopulationWorker
 from autodo.search.tasks import Algorithm, Report, TaskContext, search_config
 
 ALGORITHMS: dict[str, Algorithm] = {

@@ -10,8 +10,8 @@ from autodo.config.policy import PopulationSearch
 from autodo.config.run import RunConfig
 from autodo.data.prepare import DataSplits
 from autodo.results.provenance import device_name
-from autodo.search.genome import SIZES, Genome, as_schedule
-from autodo.search.population import member_file, read_member, write_member
+from autodo.search.population.genome import SIZES, Genome, as_schedule
+from autodo.search.population.population import member_file, read_member, write_member
 from autodo.search.proxy_task import proxy_data, proxy_run, split_held_out
 from autodo.search.search_data import search_subset
 from autodo.search.tasks import Json, Report, Task, TaskContext, search_config

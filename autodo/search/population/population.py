@@ -22,7 +22,7 @@ from autodo.config.run import RunConfig
 from autodo.errors import StoreError
 from autodo.io.atomic import save_torch
 from autodo.io.storage import Location
-from autodo.search.genome import Genome, as_schedule, explore, random_genome
+from autodo.search.population.genome import Genome, as_schedule, explore, random_genome
 from autodo.search.tasks import Json, Task, provenance, search_config
 from autodo.seeds import numpy_generator
 

@@ -9,9 +9,9 @@ from autodo.config.policy import PopulationSearch
 from autodo.config.recipes import build_run
 from autodo.data import load, prepare
 from autodo.io.storage import locate
-from autodo.search.genome import LARGEST_MOVE, SIZES, as_schedule, explore, operations, random_genome
-from autodo.search.population import PopulationDriver, Trained, perturb
-from autodo.search.population_member import PopulationMember, PopulationWorker
+from autodo.search.population.genome import LARGEST_MOVE, SIZES, as_schedule, explore, operations, random_genome
+from autodo.search.population.population import PopulationDriver, Trained, perturb
+from autodo.search.population.population_member import PopulationMember, PopulationWorker
 from autodo.search.tasks import TaskContext
 
 SMALL = {
