@@ -1,4 +1,4 @@
-"""What the paper claims, from these runs: the lead over the best prior method, and the gain of minority classes."""
+"""The paper's claims, from these runs: the lead over the best prior method, and the gain of minority classes."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +23,9 @@ Samples = Mapping[tuple[str, str], Floats]
 _PAPERS = "Prior methods are those of the paper: {names}."
 _OTHERS = "Compared with all methods but AutoDO's; those that train their network on val are left out."
 _CHOSEN = "The best of each column, by its mean over seeds, which favours it: {names}."
-_OF_TABLES = "The paper's figures are differences within its tables."
+_OF_TABLES = (
+    "The paper's figures are differences within its tables; the largest of each column is the gain in its section 5.2."
+)
 _NOT_RUN = "The paper chooses the best of {all}; some columns here lack complete runs of {lacking}."
 _ONE_MODEL = "The paper's figures of section 5.3 are of one model each, at the best epoch on the test set."
 _GAIN = "Gain is the accuracy of the minority classes minus that of {baseline}, seed by seed."

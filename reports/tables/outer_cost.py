@@ -20,7 +20,7 @@ from reports.tables import cells
 _COUNT = (
     "A pass is one forward or one backward of all N train images through the network. An epoch of training takes 2 N. "
     "The paper counts (5 + T) N for an outer pass, where T is the number of terms of the Neumann series. A run whose "
-    "outer phase starts at the share E of its epochs then costs 1 + (1 - E) (5 + T) / 2 trainings: 3.5 for T = 5 and "
+    "outer phase starts at the share E of its epochs then costs 1 + (1 − E) (5 + T) / 2 trainings: 3.5 for T = 5 and "
     "E = 0.5, 2.25 for T = 0 (DARTS), and 4.75 for the E = 50 of 200 epochs of the paper's experiments."
 )
 _UNCOUNTED = (
@@ -76,16 +76,17 @@ def _table(group: str, runs: pd.DataFrame, relative: "pd.Series[float]", epochs:
     run = 1 + outer_pass * passes / (2 * runs["epochs"].to_numpy(np.float64))
     measured = np.divide(inner + outer, inner, out=np.full_like(inner, np.nan), where=inner > 0)
     figures = paper_pass, outer_pass, paper_run, run, measured, relative.reindex(runs.index).to_numpy(np.float64)
-    columns = (*_COUNTED, *_MEASURED)
     values = pd.DataFrame({"name": runs["name"], "seed": runs["seed"]})
-    for column, of_column in zip(columns, figures, strict=True):
+    for column, of_column in zip((*_COUNTED, *_MEASURED), figures, strict=True):
         values[column.name] = of_column
+    columns = tuple(column for column in (*_COUNTED, *_MEASURED) if values[column.name].notna().any())
     melted = values.melt(["name", "seed"], [column.name for column in columns], "column", "figure").dropna()
     grid = cells.grid(melted, "column", "figure")
     rows = []
     for row in cells.rows(cells.names(runs), columns, grid, known=False, marked=False):
-        counted = [dataclasses.replace(cell, std=None) for cell in row.cells[: len(_COUNTED)]]
-        rows.append(Row(row.name, (*counted, *row.cells[len(_COUNTED) :])))
+        shown = zip(row.cells, columns, strict=True)
+        made = tuple(dataclasses.replace(cell, std=None) if column in _COUNTED else cell for cell, column in shown)
+        rows.append(Row(row.name, made))
     return Table(
         key=key("claims", "cost", group),
         title=f"{group}: cost of the outer phase",
