@@ -120,6 +120,9 @@ def _strengths(drawn: tuple[int, int], colour: tuple[int, int], search: tuple[in
     }
 
 
+PRIOR = tuple(dict.fromkeys(name for name, settings in _METHODS.values() if "points.learn" not in settings))
+"""The paper's names of the methods that it compares AutoDO with."""
+
 # Settings that a kind of policy takes from the recipe of a dataset, by dataset.
 _STRENGTHS = {
     "svhn": _strengths((3, 7), (3, 7), (1000, 0.01)),
@@ -189,6 +192,34 @@ def paper_error(config: str, tables: tuple[int, ...] = (1, 2, 3, 4, 6, 5)) -> Re
     cell = _cell(run)
     found = (_errors().get((table, *cell)) for table in tables)
     return next((reference for reference in found if reference), None)
+
+
+def paper_name(method: str) -> str | None:
+    """The paper's name of a method; None if it is not in the paper."""
+    return _METHODS[method][0] if method in _METHODS else None
+
+
+def paper_lead(config: str) -> Reference | None:
+    """The paper's lead of AutoDO over the best prior method in percentage points, as `paper_error`.
+
+    The figures of section 5.2 are those of autodo-aws.
+
+    Args:
+        config: of a run of AutoDO.
+    """
+    run = json.loads(config)
+    if not follows_protocol(run):
+        return None
+    dataset, model, method, imbalance, noise, split = _cell(run)
+    for table in (1, 2, 3, 4, 6):
+        of_table = {
+            name: _errors().get((table, dataset, model, name, imbalance, noise, split)) for name in (method, *PRIOR)
+        }
+        ours = of_table[method]
+        if ours is not None and method not in PRIOR:
+            prior = [reference.mean for name in PRIOR if (reference := of_table[name]) is not None]
+            return Reference(round(min(prior) - ours.mean, 2))
+    return None
 
 
 def paper_accuracies(config: str) -> dict[str, Reference]:

@@ -13,6 +13,7 @@ from reports.analysis.paper_results import (
     paper_accuracies,
     paper_error,
     paper_hours,
+    paper_lead,
     paper_outer_hours,
 )
 from reports.document import Reference
@@ -170,6 +171,35 @@ def test_runs_of_the_first_protocol_have_no_figure(dataset: str, method: str, di
             {},
             None,
         )
+
+
+# Section 5.2: "compared to the best prior methods".
+CLAIMS = {
+    "1-0.0": {"svhn": 0.2, "cifar10": 0.1},
+    "100-0.0": {"svhn": 5.6},
+    "10-0.0": {"cifar10": 1.5, "cifar100": 3.3, "imagenet": 1.2},
+    "1-0.1": {"svhn": 0.8, "cifar10": 2.0, "cifar100": 4.1},
+    "100-0.1": {"svhn": 7.3},
+    "10-0.1": {"cifar10": 4.3, "cifar100": 9.3, "imagenet": 0.6},
+}
+
+
+def test_leads_are_the_claims_of_section_5_2() -> None:
+    for distortion, leads in CLAIMS.items():
+        for dataset, lead in leads.items():
+            assert paper_lead(config(dataset, "autodo-aws", distortion)) == Reference(lead), (dataset, distortion)
+    assert paper_lead(config("cifar100", "autodo-aw")) == Reference(0.5), "the claim at 1-0.0 is not of autodo-aws"
+    assert paper_lead(config("svhn", "autodo-published-aws", "100-0.1")) == Reference(7.3)
+    assert paper_lead(of_split(config("cifar10", "autodo-aws"), "oversplit")) == Reference(-0.19), "table 6"
+    for other in (
+        config("svhn", "randaugment"),
+        config("svhn", "autodo-exact-aws"),
+        config("svhn", "autodo-aws", "10-0.1"),
+        config("svhn", "autodo-aws", training__epochs=30),
+        config("fashion-mnist", "autodo-aws"),
+        of_split(config("svhn", "autodo-aws"), "test-as-val"),
+    ):
+        assert paper_lead(other) is None
 
 
 def test_on_imagenet_the_published_code_is_its_preset_too() -> None:
