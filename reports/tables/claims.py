@@ -1,14 +1,21 @@
 """The paper's claims, from these runs: the lead over the best prior method, and the gain of minority classes."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from reports.analysis.classes import minority_notes, spread_over_classes
 from reports.analysis.comparison import BASELINE, baseline_among, without_test_as_val
-from reports.analysis.paper_results import PRIOR, paper_accuracies, paper_error, paper_lead, paper_name
+from reports.analysis.paper_results import (
+    PRIOR,
+    departure_notes,
+    paper_accuracies,
+    paper_error,
+    paper_lead,
+    paper_name,
+)
 from reports.analysis.roles import roles
 from reports.analysis.stats import FEWEST, Floats, bootstrap_intervals, differences, mean_std
 from reports.document import Cell, Column, Reference, Row, Table
@@ -32,27 +39,27 @@ _GAIN = "Gain is the accuracy of the minority classes minus that of {baseline}, 
 _SPREAD = "Spread is the standard deviation of the accuracy over all classes (ddof = 0)."
 
 
-def claim_tables(runs: pd.DataFrame, metric: str = "error_best_val") -> list[Table]:
+def claim_tables(runs: pd.DataFrame, metric: str = "error_best_val", despite: Collection[str] = ()) -> list[Table]:
     """Tables beside the paper's claims, for each group and split; those without a figure are left out.
 
     Methods that learn hyperparameters of points are compared with the best of the others: of those in the paper and, if
     there are more, of all.
 
     Args:
-        runs, metric: as for `error_tables`.
+        runs, metric, despite: as for `error_tables`.
     """
     tables: list[Table] = []
     for group, of_group in cells.by_group(without_test_as_val(runs)):
         for split, of_split in of_group.groupby("split", sort=False):
-            tables += _lead_tables(group, str(split), cells.in_percent(of_split, metric), metric)
-            tables += _class_tables(group, str(split), of_split)
+            tables += _lead_tables(group, str(split), cells.in_percent(of_split, metric), metric, despite)
+            tables += _class_tables(group, str(split), of_split, despite)
     return [table for table in tables if any(cell.mean is not None for row in table.rows for cell in row.cells)]
 
 
 # ----- lead over the best prior method
 
 
-def _lead_tables(group: str, split: str, runs: pd.DataFrame, metric: str) -> Iterator[Table]:
+def _lead_tables(group: str, split: str, runs: pd.DataFrame, metric: str, despite: Collection[str]) -> Iterator[Table]:
     """Leads over the best of the paper's prior methods and, if there are others, over the best of all."""
     names, role_of = cells.names(runs), roles(runs)
     ours = [name for name in names if role_of[name] == "autodo"]
@@ -62,7 +69,7 @@ def _lead_tables(group: str, split: str, runs: pd.DataFrame, metric: str) -> Ite
     if not ours:
         return
     if any(method_of[name] != BASELINE for name in of_paper):  # else it is the table of differences from the baseline
-        yield _lead_table(group, split, runs, metric, ours, of_paper, in_paper=True)
+        yield _lead_table(group, split, runs, metric, ours, of_paper, in_paper=True, despite=despite)
     if len(prior) > len(of_paper):
         yield _lead_table(group, split, runs, metric, ours, prior, in_paper=False)
 
@@ -76,6 +83,7 @@ def _lead_table(
     prior: Sequence[str],
     *,
     in_paper: bool,
+    despite: Collection[str] = (),
 ) -> Table:
     grid, known = cells.grid(runs, "distortion", "percent"), cells.has_expected(runs)
     best = {column: _best(grid, prior, column, known) for column in cells.distortions(runs)}
@@ -83,11 +91,11 @@ def _lead_table(
         (name, column): differences(grid.get((best[column] or "", column), {}), grid.get((name, column), {}))
         for name, column in itertools.product(ours, best)
     }
-    papers = _paper_leads(runs, ours, best) if in_paper and metric != "minority_error" else {}
+    papers = _paper_leads(runs, ours, best, despite) if in_paper and metric != "minority_error" else {}
     against = "the best prior method" if in_paper else "the best of all other methods"
     chosen = "; ".join(f"{column}: {name}" for column, name in best.items() if name)
     return Table(
-        key=key("claims", "lead", "paper" if in_paper else "all", metric.replace("_", "-"), split, group),
+        key=key("claims", "lead", "paper" if in_paper else "all", *_other(split), group),
         title=_title(group, split, f"lead over {against}"),
         caption=f"lead of AutoDO over {against} (above 0 if it is better), {METRICS[metric]}, mean over seeds",
         heading="method / IR-NR",
@@ -99,7 +107,7 @@ def _lead_table(
             *_reasons(ours, leads, grid, best),
             *([OPTIMISTIC] if metric == "error_best_test" else []),
             *(_paper_lead_notes(runs, grid, prior, papers, known=known) if papers else []),
-            *paper_notes(papers, metric),
+            *paper_notes(papers, metric, runs, "distortion"),
             *_care(leads),
         ),
         group=group,
@@ -139,14 +147,14 @@ def _reason(sample: Mapping[int, float] | None, best: str | None) -> str:
 
 
 def _paper_leads(
-    runs: pd.DataFrame, names: Sequence[str], best: Mapping[str, str | None]
+    runs: pd.DataFrame, names: Sequence[str], best: Mapping[str, str | None], despite: Collection[str]
 ) -> dict[tuple[str, str], Reference]:
     """The paper's leads by (name, distortion), where AutoDO's runs and the prior method's follow its protocol."""
     config = {(name, column): str(of["config"].iloc[0]) for (name, column), of in runs.groupby(["name", "distortion"])}
     found = {}
     for name, column in itertools.product(names, best):
         ours, theirs = config.get((name, column)), config.get((best[column] or "", column))
-        lead = paper_lead(ours) if ours and theirs and paper_error(theirs) else None
+        lead = paper_lead(ours, despite) if ours and theirs and paper_error(theirs, despite=despite) else None
         if lead is not None:
             found[name, column] = lead
     return found
@@ -170,7 +178,7 @@ def _paper_lead_notes(
 # ----- minority and spread over classes
 
 
-def _class_tables(group: str, split: str, runs: pd.DataFrame) -> Iterator[Table]:
+def _class_tables(group: str, split: str, runs: pd.DataFrame, despite: Collection[str]) -> Iterator[Table]:
     """Gain of the minority over the baseline, and spread over classes, where the imbalance was made."""
     imbalanced = runs[(runs["imbalance_ratio"] > 1) & runs["minority_labels"].map(bool)]
     names, role_of = cells.names(imbalanced), roles(imbalanced)
@@ -190,7 +198,9 @@ def _class_tables(group: str, split: str, runs: pd.DataFrame) -> Iterator[Table]
         for name, distortion in itertools.product(ours, distortions)
     }
     gains |= {(baseline, distortion): np.empty(0) for distortion in distortions}
-    papers = _paper_classes(imbalanced, baseline)
+    papers = _paper_classes(imbalanced, baseline, despite)
+    stated = papers["gain"].keys() | papers["spread"].keys()
+    beside = [place in stated for place in zip(imbalanced["name"], imbalanced["distortion"], strict=True)]
     shown = [baseline, *ours]
     of_gain = _rows(shown, distortions, gains, accuracy, papers["gain"], known=known, reference=baseline)
     columns = [
@@ -209,7 +219,7 @@ def _class_tables(group: str, split: str, runs: pd.DataFrame) -> Iterator[Table]
         ]
         rows.append(Row(row.name, tuple(itertools.chain(*zip(row.cells, spreads, strict=True)))))
     yield Table(
-        key=key("claims", "classes", split, group),
+        key=key("claims", "classes", *_other(split), group),
         title=_title(group, split, "minority classes"),
         caption="gain in accuracy of the minority over the baseline, and spread over classes, at the epoch of lowest "
         "val error, mean over seeds",
@@ -221,16 +231,19 @@ def _class_tables(group: str, split: str, runs: pd.DataFrame) -> Iterator[Table]
             _SPREAD,
             *dict.fromkeys(note for _, _, of_cell in cells.by_cell(imbalanced) for note in minority_notes(of_cell)),
             *([_ONE_MODEL] if any(papers.values()) else []),
+            *departure_notes(imbalanced.loc[beside, "config"].astype(str)),
             *_care(gains),
         ),
         group=group,
     )
 
 
-def _paper_classes(runs: pd.DataFrame, baseline: str) -> dict[str, dict[tuple[str, str], Reference]]:
+def _paper_classes(
+    runs: pd.DataFrame, baseline: str, despite: Collection[str]
+) -> dict[str, dict[tuple[str, str], Reference]]:
     """The paper's `gain` of the minority and `spread`, by (name, distortion)."""
     stated = {
-        (str(name), str(distortion)): paper_accuracies(str(of_cell["config"].iloc[0]))
+        (str(name), str(distortion)): paper_accuracies(str(of_cell["config"].iloc[0]), despite)
         for (name, distortion), of_cell in runs.groupby(["name", "distortion"])
     }
     spreads = {place: figures["spread"] for place, figures in stated.items() if "spread" in figures}
@@ -277,4 +290,9 @@ def _care(samples: Samples) -> list[str]:
 
 
 def _title(group: str, split: str, what: str) -> str:
-    return f"{group}{'' if split == 'paper' else f', {split}'}: {what}"
+    return f"{', '.join((group, *_other(split)))}: {what}"
+
+
+def _other(split: str) -> tuple[str, ...]:
+    """The split, if it is another than the paper's."""
+    return () if split == "paper" else (split,)
