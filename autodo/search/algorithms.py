@@ -15,12 +15,15 @@ from autodo.search.gradient.gradient_search import gradient_search
 from autodo.search.population.population import PopulationDriver
 from autodo.search.population.population_member import PopulationWorker
 from autodo.search.tasks import Algorithm, Report, TaskContext, search_config
+from autodo.search.trajectories.ohl import OhlDriver
+from autodo.search.trajectories.trajectory import TrajectoryWorker
 
 ALGORITHMS: dict[str, Algorithm] = {
     "fast-autoaugment": Algorithm(FastAutoAugmentDriver, FoldWorker),
     "dada": gradient_search(Dada),
     "faster-autoaugment": gradient_search(FasterAutoAugment),
     "pba": Algorithm(PopulationDriver, PopulationWorker),
+    "ohl": Algorithm(OhlDriver, TrajectoryWorker),
 }
 
 
