@@ -39,6 +39,7 @@ def run_labels(run: RunConfig, variants: Variants = MappingProxyType({})) -> dic
     variant = variants.get(run.run_id)
     return {
         "dataset": run.dataset.label,
+        "distortion": str(run.distortion),
         "imbalance_ratio": run.distortion.imbalance_ratio,
         "noise_ratio": run.distortion.noise_ratio,
         "method": run.method.name,
