@@ -19,7 +19,7 @@ from autodo.training.trainer import Trainer
 ANCHORS = ["val-only", "train+val", "finetune-head-on-val", "class-balanced-finetune-on-val"]
 LEARN_LABELS = ["pencil", "joint-optimization"]
 KEEP_STATE = [
-    *("elr", "sop", *LEARN_LABELS, "meta-weight-net"),
+    *("elr", "sop", *LEARN_LABELS, "meta-weight-net", "autodo"),
     *("class-balanced-finetune-on-val", "elr+finetune-head-on-val", "joint-optimization+finetune-head-on-val"),
 ]
 SHORT = {"training.epochs": 6, "training.warmup_epochs": 1, "dataset.subsample": 500}
@@ -37,7 +37,7 @@ def start(config: RunConfig, **options) -> Trainer:
 
 
 FAMILIES = ["label-smoothing", "ldam-drw", "sop", "meta-weight-net", "val-only", "finetune-head-on-val"]
-OTHERS = [method for method in (*OBJECTIVES, *ANCHORS) if method not in (*FAMILIES, *LEARN_LABELS)]
+OTHERS = [method for method in (*OBJECTIVES, *ANCHORS) if method not in (*FAMILIES, *LEARN_LABELS, "label-posterior")]
 
 
 @pytest.mark.parametrize(
