@@ -9,7 +9,7 @@ from autodo.config import objective
 from autodo.losses import one_hot
 from autodo.objectives.base import Objective, ObjectiveContext, TrainStep
 from autodo.objectives.imbalance import label_aware_margins
-from autodo.points.posterior import class_sums, confusion, label_joint, label_posterior
+from autodo.points.posterior import Confusion, class_sums, label_joint, label_posterior
 
 
 class LabelPosteriorLoss(Objective):
@@ -64,7 +64,7 @@ class LabelPosteriorLoss(Objective):
         predictions = self.predictions / self.predictions.sum(1, keepdim=True).clamp(min=1e-12)
         train, val = predictions[: self.train_size], predictions[self.train_size :]
         labels, trusted = self.labels[: self.train_size], self.labels[self.train_size :]
-        self.joint = label_joint(train, labels, confusion(val, trusted, self.group), self.group)
+        self.joint = label_joint(train, labels, Confusion.of(val, trusted, self.group), self.group)
         self.estimated_before = epoch
         targets = self.targets(torch.arange(len(self.labels), device=self.labels.device))
         self.sizes = class_sums(targets, self.labels, self.group).sum(0).clamp(min=1)

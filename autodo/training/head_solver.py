@@ -10,7 +10,7 @@ from autodo.config.head import HeadConfig
 from autodo.evaluation import Evaluation
 from autodo.losses import one_hot
 from autodo.points.model import PointModel
-from autodo.points.posterior import class_sums, confusion, label_joint, label_posterior
+from autodo.points.posterior import Confusion, class_sums, label_joint, label_posterior
 from autodo.training.context import Loaders, RunContext
 from autodo.training.evaluator import Evaluator
 
@@ -90,5 +90,5 @@ class HeadSolver:
         with torch.no_grad():
             train, trusted = head(inner.features[:train_size]).softmax(1), head(val.features).softmax(1)
         labels = inner.labels[:train_size]
-        joint = label_joint(train, labels, confusion(trusted, val.labels, group), group)
+        joint = label_joint(train, labels, Confusion.of(trusted, val.labels, group), group)
         return label_posterior(train, joint, labels)
