@@ -23,7 +23,7 @@ class HeadProblem(NamedTuple):
     weights: Tensor
     shift: Tensor
     weight_decay: float
-    count: int
+    total: int
     """Number of points on all processes."""
 
     def value_and_gradient(self, theta: Tensor, group: ProcessGroup = SINGLE_PROCESS) -> tuple[Tensor, Tensor]:
@@ -42,7 +42,7 @@ class HeadProblem(NamedTuple):
             slope = w[:, None] * (log_p.exp() - q)
             gradient[:, :-1] += slope.T @ z
             gradient[:, -1] += slope.sum(0)
-        sums = group.all_reduce(torch.cat([loss.reshape(1), gradient.flatten()])) / self.count
+        sums = group.all_reduce(torch.cat([loss.reshape(1), gradient.flatten()])) / self.total
         value, gradient = sums[0], sums[1:].view_as(theta)
         value = value + self.weight_decay / 2 * weight.square().sum()
         gradient[:, :-1] += self.weight_decay * weight

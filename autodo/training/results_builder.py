@@ -66,7 +66,7 @@ class ResultsBuilder:
             last = first + len(chunk)
             loaded = LabelledImages(images.images.rows(first, last), images.labels[first:last], len(chunk))
             view = self.points.view_on_host(range(self.loaders.train_size)[first:last])
-            model = None if solved is None else (self.evaluator.model.encoder, solved.head)
+            model = None if solved is None else (self.evaluator.model.evaluated[0], solved.head)
             posterior = None if solved is None or solved.posterior is None else solved.posterior[first:last]
             evaluation = self.evaluator.evaluate(loaded, model)
             parts.append((chunk, points_table(config, train, chunk, evaluation, self.points, view, posterior)))

@@ -62,7 +62,7 @@ class OtherShard(ProcessGroup):
 
     def __init__(self, problem: HeadProblem, theta: torch.Tensor) -> None:
         value, gradient = problem._replace(weight_decay=0.0).value_and_gradient(theta)
-        self.sums = torch.cat([value.reshape(1), gradient.flatten()]) * problem.count
+        self.sums = torch.cat([value.reshape(1), gradient.flatten()]) * problem.total
 
     def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor + self.sums
