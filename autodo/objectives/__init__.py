@@ -7,6 +7,7 @@ from autodo.objectives.base import Objective, ObjectiveContext, TrainableNetwork
 from autodo.objectives.co_teaching import CoTeachingLoss
 from autodo.objectives.early_learning import EarlyLearningLoss
 from autodo.objectives.imbalance import ClassBalancedLoss, LogitAdjustmentLoss, MarginLoss
+from autodo.objectives.label_posterior import LabelPosteriorLoss
 from autodo.objectives.learned_labels import JointOptimizationLoss, PencilLoss
 from autodo.objectives.loss_correction import ForwardCorrectionLoss, GoldLossCorrection
 from autodo.objectives.meta import LearnedReweightingLoss, MetaWeightNetLoss
@@ -21,6 +22,7 @@ OBJECTIVES: dict[str, Callable[[Any, ObjectiveContext], Objective]] = {
     "cutmix": CutMixLoss,
     "class-balanced": ClassBalancedLoss,
     "ldam-drw": MarginLoss,
+    "label-posterior": LabelPosteriorLoss,
     "logit-adjustment": LogitAdjustmentLoss,
     "gce": GeneralisedCrossEntropy,
     "elr": EarlyLearningLoss,

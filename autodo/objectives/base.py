@@ -54,7 +54,7 @@ class ObjectiveContext:
 
     Args:
         labels: observed labels of the points on this process.
-        train_size: number of train points among them; trusted val points come after them.
+        train_size: number of train points among them; trusted val points, if any, come after them.
         val_images, val_labels: share of the clean val set on this process; only for methods that read val.
         generator: generator of the initial state of the objective.
         second_network: builds another network like that of the run, with other initial weights.

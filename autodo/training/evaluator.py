@@ -34,10 +34,12 @@ class Evaluator:
         features = torch.cat([encoder(view) for view in views])
         return Evaluation(features, head(features), given.labels, given.total)
 
-    def chunks(self, given: LabelledImages, count: int) -> Iterator[tuple[range, Evaluation]]:
+    def chunks(
+        self, given: LabelledImages, count: int, model: tuple[nn.Module, nn.Module] | None = None
+    ) -> Iterator[tuple[range, Evaluation]]:
         """Positions and outputs of the first `count` images, in chunks, so that memory does not grow with them."""
         size = max(1, CHUNK_SIZE // self.batch_size) * self.batch_size
         for first in range(0, count, size):
             rows = range(first, min(first + size, count))
             chunk = given.images.rows(rows.start, rows.stop), given.labels[rows.start : rows.stop]
-            yield rows, self.evaluate(LabelledImages(*chunk, len(rows)))
+            yield rows, self.evaluate(LabelledImages(*chunk, len(rows)), model)
