@@ -9,6 +9,8 @@ from orchestration.grid.grid import expand, load_grid
 IDS = {
     "fashion-mnist": (16, "36867d45bba152ea"),
     "fashion-mnist-label-errors": (32, "c1e92457c7c37fd1"),
+    "fashion-mnist-memorising": (350, "96861d04b58a51a9"),
+    "fashion-mnist-memorising-searches": (20, "96b53ee433150182"),
     "fashion-mnist-methods": (232, "34f43f8f1ef58547"),
     "fashion-mnist-searches": (16, "cdd7ce61369d2183"),
     "fashion-mnist-small": (16, "138180cdbfc2d9ff"),
