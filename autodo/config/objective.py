@@ -23,6 +23,11 @@ class _Objective(Frozen):
         """Whether a step takes forward-mode derivatives of the network."""
         return False
 
+    @property
+    def estimates_labels(self) -> bool:
+        """Whether the posterior of clean labels is estimated in training, with the predictions of train and val."""
+        return False
+
     def early_stages(self, epochs: int) -> tuple[int, float] | None:
         """First epoch of the last stage, counted from 0, and the factor of the learning rate until then.
 
@@ -116,6 +121,31 @@ class LDAM(_UsesClassCounts):
         return self.scale
 
 
+class LabelPosterior(_Objective):
+    """Margins and late weights of LDAM-DRW for the posterior of the clean label, which is estimated with val."""
+
+    kind: Literal["label-posterior"] = "label-posterior"
+    max_margin: PositiveFloat = 0.5
+    scale: PositiveFloat = 30.0
+    """Scale of the cosine head's logits; margin and scale are those of LDAM."""
+    deferred_share: Share = 0.2
+    """Last share of the epochs, which is weighted by the inverse class sizes: 40 of 200 in LDAM-DRW."""
+    start_epoch: Count = 1
+    """First epoch, counted from 0, with the posterior; observed labels before."""
+    beta: Share = 0.7
+    """Decay of the running predictions, as in ELR."""
+    temperature: PositiveFloat = 3.0
+    """Divisor of the logits in the running predictions."""
+
+    @property
+    def cosine_scale(self) -> float | None:
+        return self.scale
+
+    @property
+    def estimates_labels(self) -> bool:
+        return True
+
+
 class LogitAdjustment(_UsesClassCounts):
     """Cross-entropy of the logits plus tau log(class share) (Menon et al., 2021)."""
 
@@ -204,6 +234,7 @@ ObjectiveConfig = Annotated[
     | CutMix
     | ClassBalanced
     | LDAM
+    | LabelPosterior
     | LogitAdjustment
     | GCE
     | ELR

@@ -6,6 +6,7 @@ from typing import Any
 from autodo.objectives.base import Objective, ObjectiveContext, TrainStep
 from autodo.objectives.early_learning import EarlyLearningLoss
 from autodo.objectives.imbalance import ClassBalancedLoss, LogitAdjustmentLoss, MarginLoss
+from autodo.objectives.label_posterior import LabelPosteriorLoss
 from autodo.objectives.learned_labels import JointOptimizationLoss, PencilLoss
 from autodo.objectives.meta import LearnedReweightingLoss, MetaWeightNetLoss
 from autodo.objectives.mixing import CutMixLoss, MixupLoss
@@ -19,6 +20,7 @@ OBJECTIVES: dict[str, Callable[[Any, ObjectiveContext], Objective]] = {
     "cutmix": CutMixLoss,
     "class-balanced": ClassBalancedLoss,
     "ldam-drw": MarginLoss,
+    "label-posterior": LabelPosteriorLoss,
     "logit-adjustment": LogitAdjustmentLoss,
     "gce": GeneralisedCrossEntropy,
     "elr": EarlyLearningLoss,

@@ -21,6 +21,7 @@ class ObjectiveContext:
 
     Args:
         labels: observed labels of the points on this process.
+        train_size: number of train points among them; trusted val points, if any, come after them.
         val_images, val_labels: share of the clean val set on this process; only for methods that read val.
         generator: generator of the initial state of the objective.
     Shape:
@@ -30,6 +31,7 @@ class ObjectiveContext:
     config: RunConfig
     data: DataSplits
     labels: Tensor
+    train_size: int
     val_images: DeviceLoader
     val_labels: Tensor
     pipeline: Pipeline

@@ -12,6 +12,7 @@ from autodo.results.provenance import device_name
 from autodo.results.thumbnails import with_thumbnails
 from autodo.training.context import LabelledImages, Loaders, RunContext
 from autodo.training.evaluator import Evaluator
+from autodo.training.head_solver import SolvedHead
 from autodo.training.state import EpochRow
 from autodo.training.task_model import best_classifier, best_model
 
@@ -28,19 +29,26 @@ class ResultsBuilder:
     points: PointModel
     evaluator: Evaluator
 
-    def outcome(self, history: list[EpochRow], best: BestEpoch, *, keep_embeddings: bool) -> Outcome:
-        """See `Trainer.outcome`."""
+    def outcome(
+        self, history: list[EpochRow], best: BestEpoch, solved: SolvedHead | None = None, *, keep_embeddings: bool
+    ) -> Outcome:
+        """See `Trainer.outcome`.
+
+        Args:
+            solved: the head of `best`, if it was solved; the points table is then about it.
+        """
         config, data, group = self.context.config, self.context.data, self.context.group
-        shard = self._points_of_shard()
+        shard = self._points_of_shard(solved)
         points = merged(group.gather(shard) or [shard])
         if group.is_first:
             points = with_thumbnails(points, data.train.images)
         embeddings = self._embeddings(best) if keep_embeddings else None
         device = device_name(self.context.device, group.size)
         classifier = best_classifier(best, self.context, self.evaluator.model.pipeline)
-        return build_outcome(config, data, history, best, points, embeddings, device, classifier)
+        seconds = 0.0 if solved is None else solved.seconds
+        return build_outcome(config, data, history, best, points, embeddings, device, classifier, seconds)
 
-    def _points_of_shard(self) -> tuple[Integers, pa.Table]:
+    def _points_of_shard(self, solved: SolvedHead | None) -> tuple[Integers, pa.Table]:
         """Positions of this process's train points and their rows of the points table.
 
         Works in chunks, so that memory does not grow with the number of points.
@@ -58,8 +66,10 @@ class ResultsBuilder:
             last = first + len(chunk)
             loaded = LabelledImages(images.images.rows(first, last), images.labels[first:last], len(chunk))
             view = self.points.view_on_host(range(self.loaders.train_size)[first:last])
-            evaluation = self.evaluator.evaluate(loaded)
-            parts.append((chunk, points_table(config, train, chunk, evaluation, self.points, view)))
+            model = None if solved is None else (self.evaluator.model.evaluated[0], solved.head)
+            posterior = None if solved is None or solved.posterior is None else solved.posterior[first:last]
+            evaluation = self.evaluator.evaluate(loaded, model)
+            parts.append((chunk, points_table(config, train, chunk, evaluation, self.points, view, posterior)))
         return positions, merged(parts)
 
     def _embeddings(self, best: BestEpoch) -> pa.Table | None:

@@ -75,8 +75,12 @@ class TaskModel:
             self.average.restart()
 
 
-def initial_model(context: RunContext, device: torch.device) -> tuple[Encoder, nn.Linear]:
-    """Encoder and head with the initial weights of the run's seed."""
+def initial_model(context: RunContext, device: torch.device, *, solved_head: bool = False) -> tuple[Encoder, nn.Linear]:
+    """Encoder and head with the initial weights of the run's seed.
+
+    Args:
+        solved_head: a plain linear head, whatever the head is that is trained.
+    """
     config, images = context.config, context.data.train.images
     with initial_weights(derive(config.seed, "network")):
         encoder, head = build(
@@ -84,14 +88,14 @@ def initial_model(context: RunContext, device: torch.device) -> tuple[Encoder, n
             in_channels=images.shape[1],
             image_size=images.shape[-1],
             classes=len(context.data.class_names),
-            cosine_scale=config.cosine_scale,
+            cosine_scale=None if solved_head else config.cosine_scale,
         )
     return encoder.to(device), head.to(device)
 
 
 def best_model(best: BestEpoch, context: RunContext, device: torch.device) -> tuple[Encoder, nn.Linear]:
     """Encoder and head of the epoch with the lowest val error."""
-    encoder, head = initial_model(context, device)
+    encoder, head = initial_model(context, device, solved_head=context.config.head is not None)
     encoder.load_state_dict(best.encoder)
     head.load_state_dict(best.head)
     return encoder, head

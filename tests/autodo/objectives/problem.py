@@ -29,6 +29,7 @@ def context_of(
         config,
         data,
         torch.from_numpy(data.train.labels),
+        len(data.train.labels),
         data.val.images.loader("cpu"),
         torch.from_numpy(data.val.labels),
         Pipeline(config.augmentation, mean, mean),

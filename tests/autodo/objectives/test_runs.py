@@ -19,7 +19,7 @@ from autodo.training.trainer import Trainer
 ANCHORS = ["val-only", "train+val", "finetune-head-on-val", "class-balanced-finetune-on-val"]
 LEARN_LABELS = ["pencil", "joint-optimization"]
 KEEP_STATE = [
-    *("elr", "sop", *LEARN_LABELS, "meta-weight-net"),
+    *("elr", "sop", *LEARN_LABELS, "meta-weight-net", "autodo"),
     *("class-balanced-finetune-on-val", "elr+finetune-head-on-val", "joint-optimization+finetune-head-on-val"),
 ]
 SHORT = {"training.epochs": 6, "training.warmup_epochs": 1, "dataset.subsample": 500}
@@ -37,7 +37,10 @@ def start(config: RunConfig, **options) -> Trainer:
 
 
 FAMILIES = ["label-smoothing", "ldam-drw", "sop", "meta-weight-net", "val-only", "finetune-head-on-val"]
-OTHERS = [method for method in (*OBJECTIVES, *ANCHORS) if method not in (*FAMILIES, *LEARN_LABELS)]
+LOSSES = [
+    kind for kind in OBJECTIVES if kind != "label-posterior"
+]  # the methods of their names; it is that of `autodo`
+OTHERS = [method for method in (*LOSSES, *ANCHORS) if method not in (*FAMILIES, *LEARN_LABELS)]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +99,7 @@ def test_lost_state_would_change_the_run(method, tmp_path):
     assert not torch.equal(whole.model.head.weight, continued.model.head.weight)
 
 
-@pytest.mark.parametrize("method", [*OBJECTIVES, *ANCHORS])
+@pytest.mark.parametrize("method", [*LOSSES, *ANCHORS, "autodo"])
 def test_objectives_combine_with_augmentation(method):
     short = {"training__epochs": 3, "dataset__subsample": 150}
     runs = [run_of(f"{policy}+{method}", **short) for policy in ("randaugment", "uniformaugment")]
