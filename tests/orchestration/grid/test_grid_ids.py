@@ -21,6 +21,7 @@ IDS = {
     "paper-cifar100": (96, "044d3337e745492d"),
     "paper-cifar100-published": (32, "f520279aa808533b"),
     "paper-figure6": (2, "082e4f1bb15caa9d"),
+    "paper-figure6-published": (1, "f0908cf6a4802d24"),
     "paper-figure7": (20, "3d3c60990dc04b04"),
     "paper-imagenet": (6, "b758bf0270b0be28"),
     "paper-imagenet-published": (4, "1829646940baa86c"),
