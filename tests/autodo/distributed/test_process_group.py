@@ -74,6 +74,8 @@ FEW = [
     ("autodo-exact-ws", "paper", 3),
     ("autodo-exact-aws", "union", 3),
     ("autodo-exact-aws", "paper", 2),
+    ("autodo-aws+class-balanced", "paper", 2),
+    ("autodo-exact-ws+logit-adjustment", "union", 3),
 ]
 METHODS = ["baseline", "ldam-drw", "autodo-shared", "autodo-aws", "autodo-exact-ws", "autodo-exact-aws"]
 REST = [case for case in itertools.product(METHODS, ("paper", "union"), (2, 3)) if case not in FEW]
@@ -257,6 +259,7 @@ def check_thumbnails(points: pd.DataFrame, config: RunConfig) -> None:
             for name in ("autodo-shared", "autodo-aws", "autodo-exact-aws", "sop", "pencil", "glc", "co-teaching")
         ),
         *((name, {"training.ema": 0.9}) for name in ("autodo-exact-ws", "joint-optimization")),
+        ("autodo-exact-ws+logit-adjustment", {}),
     ],
 )
 def test_an_interrupted_run_of_two_workers_resumes_bit_for_bit(pool, method, changes, tmp_path):
