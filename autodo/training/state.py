@@ -113,6 +113,7 @@ class TrainState:
             "objective": self.objective.state_dict(),
             "finetune": {} if self.finetune is None else self.finetune.optimizer.state_dict(),
             "points": {**self.points.table.state_dict(), **self.objective.rows()},
+            "shared_rows": {} if self.points.shared_table is None else self.points.shared_table.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -121,6 +122,8 @@ class TrainState:
         self.model.head.load_state_dict(state["head"])
         self.model.optimizer.load_state_dict(state["optimizer"])
         self.points.table.load_state_dict(state["points"])
+        if self.points.shared_table is not None:
+            self.points.shared_table.load_state_dict(state["shared_rows"])
         self.objective.load(state["points"], state["objective"])
         if self.finetune is not None:
             self.finetune.optimizer.load_state_dict(state["finetune"])
