@@ -19,7 +19,7 @@ from torch import Tensor
 from autodo.augment.operations import OPERATIONS
 from autodo.augment.policy_file import OperationName
 from autodo.config.policy import Implementation
-from autodo.search.differentiable_operations import SEARCHED, DifferentiableOperations, differentiable
+from autodo.search.gradient.differentiable_operations import SEARCHED, DifferentiableOperations, differentiable
 from autodo.testing import pil_policy
 
 BATCH = 64

@@ -1,7 +1,7 @@
 """Build a store's report: load the runs, and put its sections together."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,6 +13,7 @@ from reports.analysis.comparison import named, without_test_as_val
 from reports.analysis.curves import COLUMNS as CURVE_COLUMNS
 from reports.analysis.curves import learning_curves
 from reports.analysis.label_repair import REPAIR_COLUMNS, label_repair
+from reports.analysis.paper_results import check_departures
 from reports.analysis.selection import select as selected
 from reports.document import Report, Section
 from reports.figures.accuracy import accuracy_figures
@@ -55,6 +56,7 @@ def build_report(
     select: str | None = None,
     results: Results | None = None,
     warnings: Sequence[str] = (),
+    despite: Collection[str] = (),
 ) -> Report:
     """Build the report from a store's Parquet files.
 
@@ -65,9 +67,12 @@ def build_report(
         select: report only a part of the runs, as in `selection.select`.
         results: of the store, if they are loaded already.
         warnings: shown before the report's own, such as of grids whose expected runs are unknown.
+        despite: settings by dotted key in which runs may differ from the paper's protocol and still have its figures
+            beside them; notes name the values.
     Raises:
-        StoreError: if there is no store. ConfigError: if `select` fits no run.
+        StoreError: if there is no store. ConfigError: if `select` fits no run, or `despite` names an unknown setting.
     """
+    check_departures(despite)
     store = as_location(root)
     results = load_results(store) if results is None else results
     frame, asked = results.frame, list(expected)
@@ -75,14 +80,17 @@ def build_report(
         ids = set(selected(named(frame, asked), select)["run_id"])
         frame = frame[frame["run_id"].isin(ids)].reset_index(drop=True)
         asked = [row for row in asked if row["run_id"] in ids]
-    return _Builder(store, frame, asked, metric).report((*warnings, *results.warnings), select)
+    return _Builder(store, frame, asked, metric, despite).report((*warnings, *results.warnings), select)
 
 
 class _Builder:
     """Data that several sections need, loaded once, and a method for each section."""
 
-    def __init__(self, store: Location, frame: pd.DataFrame, expected: Expected, metric: str) -> None:
+    def __init__(
+        self, store: Location, frame: pd.DataFrame, expected: Expected, metric: str, despite: Collection[str]
+    ) -> None:
         self.store = store
+        self.despite = despite
         self.frame = frame
         self.metric = metric
         self.runs = named(frame, expected)
@@ -101,9 +109,9 @@ class _Builder:
         found = ranks(runs, metric)
         comparison = (*rank_tables(runs, metric), *difference_tables(runs, metric))
         other_metrics = [name for name in METRICS if name not in (metric, "minority_error")]
-        other_errors = tuple(table for name in other_metrics for table in error_tables(runs, name))
+        other_errors = tuple(table for name in other_metrics for table in error_tables(runs, name, self.despite))
         sections = [
-            Section("errors", "Test error", tables=tuple(error_tables(runs, metric))),
+            Section("errors", "Test error", tables=tuple(error_tables(runs, metric, self.despite))),
             Section(
                 "comparison",
                 "Differences and ranks",
@@ -118,11 +126,11 @@ class _Builder:
                 "Embeddings of test images",
                 figures=tuple(self._with_warnings(cluster_figures(self.store, self.choices))),
             ),
-            Section("splits", "Splits", tables=tuple(split_tables(runs, metric))),
+            Section("splits", "Splits", tables=tuple(split_tables(runs, metric, self.despite))),
             Section(
                 "cost",
                 "Cost",
-                tables=tuple(cost_tables(runs, self.epochs)),
+                tables=tuple(cost_tables(runs, self.epochs, self.despite)),
                 figures=tuple(cost_figures(self.choices, self.styles)),
             ),
             self._learned(),
@@ -159,7 +167,7 @@ class _Builder:
     def _classes(self) -> Section:
         figures = [*accuracy_figures(self.choices, self.styles)]
         figures += self._with_warnings(confusion_figures(self.store, self.choices))
-        tables = class_tables(self.runs)
+        tables = class_tables(self.runs, self.despite)
         return Section("classes", "Classes", tables=tuple(tables), figures=tuple(figures))
 
     def _learned(self) -> Section:

@@ -97,6 +97,15 @@ def affine_coefficients(moving: range, height: int, width: int, device: torch.de
     return torch.tensor([matrix(height, width) for matrix in of_size if matrix], dtype=torch.float64, device=device)
 
 
+def level_of(name: str, strength: float) -> float:
+    """Level of an operation at a strength in [0, 1].
+
+    Level 1/2 of a signed operation does nothing: its strengths 0..1 are the levels 0.5..1, so that a larger one is
+    always a stronger warp.
+    """
+    return 0.5 + strength / 2 if OPERATIONS[name].signed else strength
+
+
 def to_levels(images: Tensor) -> Tensor:
     """Converts float images in [0, 1] to whole levels 0..255. Shape: any -> uint8."""
     return (images * 255).round_().to(torch.uint8)

@@ -76,6 +76,9 @@ class StepTable:
         self.operation = torch.tensor([[NAMES.index(name) for name, _, _ in steps] for steps in padded])
         self.number = torch.tensor([[step[1:] for step in steps] for steps in padded])
 
+    def __len__(self) -> int:
+        return len(self.operation)
+
     def on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Operation, probability, level, copied to the device once. Shape: -> [lists, L] each."""
         self.operation, self.number = self.operation.to(device), self.number.to(device)
@@ -83,20 +86,34 @@ class StepTable:
 
 
 class SubPolicies(Policy):
-    """Draws one sub-policy uniformly per image; its operations follow one another, each with its probability.
+    """Draws one sub-policy per image; its operations follow one another, each with its probability.
 
+    Args:
+        weights: relative probabilities of the sub-policies; None: they are equal. Shape: [sub-policies].
     Shape:
         draw -> [B, L] with L the longest sub-policy.
     Reference: Lim et al. 2019, section 3.1; Cubuk et al. 2019, section 3.
     """
 
-    def __init__(self, sub_policies: Sequence[Steps], ranges: MagnitudeRanges = PUBLISHED) -> None:
+    def __init__(
+        self, sub_policies: Sequence[Steps], ranges: MagnitudeRanges = PUBLISHED, weights: Tensor | None = None
+    ) -> None:
         self._table = StepTable(sub_policies)
         self._sampler = OperationSampler(ranges)
+        self._ends = None if weights is None else weights.double().cumsum(0)
+
+    def choose(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Draws the number of a sub-policy for each image. Shape: -> [batch] int64."""
+        device = generator.device
+        if self._ends is None:
+            return torch.randint(len(self._table), (batch,), generator=generator, device=device)
+        self._ends = self._ends.to(device)
+        place = torch.rand(batch, generator=generator, device=device, dtype=torch.float64) * self._ends[-1]
+        return torch.searchsorted(self._ends, place, right=True).clamp(max=len(self._table) - 1)
 
     def draw(self, batch: int, generator: torch.Generator) -> Draws:
         operation, probability, level = self._table.on(generator.device)
-        chosen = torch.randint(len(operation), (batch,), generator=generator, device=generator.device)
+        chosen = self.choose(batch, generator)
         operation = operation[chosen]
         applied = uniform((batch, operation.shape[1]), generator) < probability[chosen]
         operation = torch.where(applied, operation, IDENTITY)
@@ -151,19 +168,26 @@ class PolicySchedule(Policy):
 
     Args:
         stages: by ascending start, the first at 0.
+        sub_policies: those that the weights of the stages belong to.
     Reference: Ho et al. 2019, section 3.
     """
 
-    def __init__(self, stages: Sequence[ScheduleStage]) -> None:
-        self._stages = [(stage.start, ShuffledPolicy(stage.operations)) for stage in stages]
+    def __init__(self, stages: Sequence[ScheduleStage], sub_policies: Sequence[Steps] = ()) -> None:
+        self._stages = [(stage.start, _policy_of(stage, sub_policies)) for stage in stages]
 
-    def at(self, progress: float) -> ShuffledPolicy:
+    def at(self, progress: float) -> Policy:
         """The last stage that has begun."""
         return [policy for start, policy in self._stages if start <= progress][-1]
 
     def draw(self, batch: int, generator: torch.Generator) -> Draws:
         """Draws from the first stage."""
         return self.at(0.0).draw(batch, generator)
+
+
+def _policy_of(stage: ScheduleStage, sub_policies: Sequence[Steps]) -> Policy:
+    if stage.weights:
+        return SubPolicies(sub_policies, weights=torch.tensor(stage.weights))
+    return ShuffledPolicy(stage.operations)
 
 
 class RandAugmentPolicy(Policy):
@@ -245,7 +269,9 @@ def _colour_ranges(factors: Factors) -> MagnitudeRanges:
 
 def _from_data(found: PolicyFile | None) -> Policy:
     assert found is not None, "the policy must be read or searched before the training"
-    return PolicySchedule(found.schedule) if found.schedule else SubPolicies(found.sub_policies)
+    if found.schedule:
+        return PolicySchedule(found.schedule, found.sub_policies)
+    return SubPolicies(found.sub_policies)
 
 
 _BUILDERS: Mapping[str, Callable[[Any, PolicyFile | None], Policy]] = {

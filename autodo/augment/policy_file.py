@@ -7,14 +7,18 @@ policy for each share of the training:
 
     {"source": "...", "schedule": [{"from": 0.0, "operations": [["Rotate", 0.9, 0.3], ...]}, ...]}
 
-0, 1 or 2 operations of a stage are drawn per image (population-based augmentation).
+0, 1 or 2 operations of a stage are drawn per image (population-based augmentation). With sub-policies beside it, a
+schedule has their weights instead, which their probabilities are proportional to (OHL-Auto-Aug):
+
+    {"source": "...", "sub_policies": [...], "schedule": [{"from": 0.0, "weights": [1.0, 0.5, ...]}, ...]}
 """
 
 import hashlib
 import json
+import math
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, model_validator
 
 from autodo.config.validation import Frozen
 
@@ -43,14 +47,24 @@ SubPolicy = Annotated[tuple[OperationStep, ...], Field(min_length=1)]
 
 
 class ScheduleStage(Frozen):
-    """Operations that a schedule draws from, beginning at a share of the training."""
+    """Operations that a schedule draws from, or weights of sub-policies, beginning at a share of the training."""
 
     start: Annotated[float, Field(ge=0, lt=1, alias="from")]
-    operations: Annotated[tuple[OperationStep, ...], Field(min_length=1)]
+    operations: Annotated[tuple[OperationStep, ...], Field(exclude_if=lambda given: not given)] = ()
+    weights: Annotated[tuple[NonNegativeFloat, ...], Field(exclude_if=lambda given: not given)] = ()
+    """Relative probability of each sub-policy of the policy."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if bool(self.operations) == bool(self.weights):
+            raise ValueError("has either operations or weights")
+        if self.weights and not 0 < sum(self.weights) < math.inf:
+            raise ValueError("weights: must be finite, and not all 0")
+        return self
 
 
 class PolicyFile(Frozen):
-    """A policy: either `sub_policies` or a `schedule`."""
+    """A policy: either `sub_policies` or a `schedule`; or both, if the schedule has weights of the sub-policies."""
 
     source: str = ""
     """Origin of the policy, for people."""
@@ -61,7 +75,12 @@ class PolicyFile(Frozen):
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
-        if bool(self.sub_policies) == bool(self.schedule):
+        weighted = [bool(stage.weights) for stage in self.schedule]
+        if any(weighted):
+            count = len(self.sub_policies)
+            if any(len(stage.weights) != count for stage in self.schedule):
+                raise ValueError(f"schedule: needs a weight for each of the {count} sub_policies in every stage")
+        elif bool(self.sub_policies) == bool(self.schedule):
             raise ValueError("is either a list of sub_policies or a schedule, and not empty")
         starts = [stage.start for stage in self.schedule]
         if starts and (starts[0] != 0 or starts != sorted(set(starts))):

@@ -109,7 +109,7 @@ def _checked(tree: dict[str, Any], where: str) -> PolicyFile:
     if isinstance(stages, list):
         tree["schedule"] = [
             {**stage, "operations": _sub_policy(stage.get("operations"), f"{where}: schedule[{n}].operations")}
-            if isinstance(stage, dict)
+            if isinstance(stage, dict) and "weights" not in stage
             else stage
             for n, stage in enumerate(stages)
         ]

@@ -1,6 +1,6 @@
 """Settings of the train losses for imbalance and label noise, and of the last phase on val."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
@@ -10,6 +10,9 @@ InnerImages = Literal["train", "val", "train+val"]
 
 
 class _Objective(Frozen):
+    takes_copies: ClassVar[bool] = True
+    """Whether several copies of an image may be in a batch."""
+
     @property
     def cosine_scale(self) -> float | None:
         """Scale of a cosine head's logits; None for the plain linear head."""
@@ -29,6 +32,8 @@ class _Objective(Frozen):
 
 
 class _UsesValGradient(_Objective):
+    takes_copies: ClassVar[bool] = False
+
     @property
     def differentiates_forwards(self) -> bool:
         return True
@@ -40,6 +45,8 @@ class _UsesClassCounts(_Objective):
 
 
 class _LearnsLabels(_Objective):
+    takes_copies: ClassVar[bool] = False
+
     label_start: Share = 70 / 320
     """Share of the epochs after which labels are learned: 70 of 320 in both papers (section 4)."""
     last_start: Share = 200 / 320
@@ -71,6 +78,7 @@ class LabelSmoothing(_Objective):
 class Mixup(_Objective):
     """Convex combinations of two images and their labels (Zhang et al., 2018)."""
 
+    takes_copies: ClassVar[bool] = False
     kind: Literal["mixup"] = "mixup"
     alpha: PositiveFloat = 0.2
     """Parameter of Beta(alpha, alpha). The paper has 0.2 for ImageNet, where above 0.4 underfits, and 1 for CIFAR."""
@@ -79,6 +87,7 @@ class Mixup(_Objective):
 class CutMix(_Objective):
     """A rectangle pasted from another image, with labels mixed by area (Yun et al., 2019)."""
 
+    takes_copies: ClassVar[bool] = False
     kind: Literal["cutmix"] = "cutmix"
     alpha: PositiveFloat = 1.0
     """Parameter of Beta(alpha, alpha), from which the share of the image that stays is drawn."""
@@ -124,6 +133,7 @@ class GCE(_Objective):
 class ELR(_Objective):
     """Early-learning regularisation towards a running prediction for each point (Liu et al., 2020)."""
 
+    takes_copies: ClassVar[bool] = False
     kind: Literal["elr"] = "elr"
     strength: PositiveFloat = 3.0
     """lambda in the paper: 3 for CIFAR-10."""
@@ -134,6 +144,7 @@ class ELR(_Objective):
 class SOP(_Objective):
     """Sparse over-parameterisation: label noise of each point as u*u - v*v (Liu et al., 2022)."""
 
+    takes_copies: ClassVar[bool] = False
     kind: Literal["sop"] = "sop"
     lr_u: PositiveFloat = 10.0
     lr_v: PositiveFloat = 10.0
@@ -203,6 +214,12 @@ ObjectiveConfig = Annotated[
     | L2RW,
     Field(discriminator="kind"),
 ]
+
+
+def kinds_with_copies() -> list[str]:
+    """Train losses that `policy.kind` adversarial combines with."""
+    members = get_args(get_args(ObjectiveConfig)[0])
+    return [member.model_fields["kind"].default for member in members if member.takes_copies]
 
 
 class FinetuneConfig(Frozen):

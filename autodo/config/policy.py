@@ -1,4 +1,4 @@
-"""Settings of augmentation policies: fixed ones, ones from a file, and ones that are searched before a run."""
+"""Settings of augmentation policies: fixed, from a file, searched before a run, or learned within it."""
 
 from typing import Annotated, Literal
 
@@ -64,6 +64,18 @@ class UniformAugment(Frozen):
 
     kind: Literal["uniformaugment"] = "uniformaugment"
     draws: Count = 2
+
+
+class AdversarialAutoAugment(Frozen):
+    """Policies drawn by a controller that learns within the run to raise the train loss (Zhang et al., 2020)."""
+
+    kind: Literal["adversarial"] = "adversarial"
+    copies: Annotated[int, Field(ge=2)] = 8
+    """M, copies of each image in a batch, each augmented by another policy."""
+    lr: PositiveFloat = 3.5e-4
+    """Learning rate of the controller, which takes a step after every epoch."""
+    entropy: NonNegativeFloat = 1e-5
+    """Factor of the entropy of the controller, which it raises besides the train loss."""
 
 
 class FilePolicy(Frozen):
@@ -166,8 +178,28 @@ class PopulationSearch(Frozen):
     """Probability of drawing a new value instead of moving the old one by 0 to 3."""
 
 
+class OhlSearch(Frozen):
+    """OHL-Auto-Aug (Lin et al., 2019): a distribution over pairs of operations, learned by REINFORCE."""
+
+    algorithm: Literal["ohl"] = "ohl"
+    images: Count = 4000
+    held_share: Share = 0.2
+    model: str = "wrn-40-2"
+    epochs: Count = 200
+    batch_size: Count = 128
+    lr: PositiveFloat = 0.1
+    trajectories: Annotated[int, Field(ge=2)] = 8
+    """Networks that are trained side by side."""
+    update_every: Count = 1
+    """Epochs between updates of the distribution, after which all continue from the best network."""
+    policy_lr: PositiveFloat = 0.05
+    stages: Count = 20
+    """Most stages of the schedule; a stage has the mean of the distributions in its part of the search."""
+
+
 SearchConfig = Annotated[
-    FastAutoAugmentSearch | DadaSearch | FasterAutoAugmentSearch | PopulationSearch, Field(discriminator="algorithm")
+    FastAutoAugmentSearch | DadaSearch | FasterAutoAugmentSearch | PopulationSearch | OhlSearch,
+    Field(discriminator="algorithm"),
 ]
 
 
@@ -179,6 +211,13 @@ class SearchedPolicy(Frozen):
 
 
 PolicyConfig = Annotated[
-    RandAugment | Colour | AutoAugment | TrivialAugment | UniformAugment | FilePolicy | SearchedPolicy,
+    RandAugment
+    | Colour
+    | AutoAugment
+    | TrivialAugment
+    | UniformAugment
+    | AdversarialAutoAugment
+    | FilePolicy
+    | SearchedPolicy,
     Field(discriminator="kind"),
 ]

@@ -13,8 +13,8 @@ from pydantic_core import from_json
 from autodo.config.bilevel import LossName, OuterConfig, PointsConfig
 from autodo.config.dataset import DatasetConfig, DistortionConfig, plain_number
 from autodo.config.defaults import METHOD_KEYS, with_added, without_added
-from autodo.config.objective import FinetuneConfig, InnerImages, ObjectiveConfig
-from autodo.config.policy import PolicyConfig, SearchedPolicy
+from autodo.config.objective import FinetuneConfig, InnerImages, ObjectiveConfig, kinds_with_copies
+from autodo.config.policy import AdversarialAutoAugment, PolicyConfig, SearchedPolicy
 from autodo.config.validation import Count, Frozen
 
 SplitName = Literal["paper", "union", "oversplit", "test-as-val"]
@@ -182,6 +182,19 @@ class RunConfig(Frozen):
             raise ValueError(
                 f"finetune.share ({self.finetune.share}) leaves {self.finetune_start} epochs before the last phase; "
                 f"training.warmup_epochs ({self.training.warmup_epochs}) must be below that"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _copies_fit(self) -> Self:
+        if not isinstance(self.policy, AdversarialAutoAugment):
+            return self
+        if self.points is not None:
+            raise ValueError("policy.kind 'adversarial' cannot be combined with points.learn")
+        if self.objective is not None and not self.objective.takes_copies:
+            raise ValueError(
+                f"policy.kind 'adversarial' trains on copies of each image, which objective {self.objective.kind!r} "
+                f"cannot; it combines with: {', '.join(kinds_with_copies())}"
             )
         return self
 

@@ -7,20 +7,23 @@ from autodo.augment.policy_file import PolicyFile
 from autodo.config.run import RunConfig
 from autodo.data.prepare import DataSplits
 from autodo.io.storage import locate
-from autodo.search.dada import Dada
-from autodo.search.fast_autoaugment import FastAutoAugmentDriver
-from autodo.search.faster_autoaugment import FasterAutoAugment
-from autodo.search.fold_worker import FoldWorker
-from autodo.search.gradient_search import gradient_search
-from autodo.search.population import PopulationDriver
-from autodo.search.population_member import PopulationWorker
+from autodo.search.folds.fast_autoaugment import FastAutoAugmentDriver
+from autodo.search.folds.fold_worker import FoldWorker
+from autodo.search.gradient.dada import Dada
+from autodo.search.gradient.faster_autoaugment import FasterAutoAugment
+from autodo.search.gradient.gradient_search import gradient_search
+from autodo.search.population.population import PopulationDriver
+from autodo.search.population.population_member import PopulationWorker
 from autodo.search.tasks import Algorithm, Report, TaskContext, search_config
+from autodo.search.trajectories.ohl import OhlDriver
+from autodo.search.trajectories.trajectory import TrajectoryWorker
 
 ALGORITHMS: dict[str, Algorithm] = {
     "fast-autoaugment": Algorithm(FastAutoAugmentDriver, FoldWorker),
     "dada": gradient_search(Dada),
     "faster-autoaugment": gradient_search(FasterAutoAugment),
     "pba": Algorithm(PopulationDriver, PopulationWorker),
+    "ohl": Algorithm(OhlDriver, TrajectoryWorker),
 }
 
 

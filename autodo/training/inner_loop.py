@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
+from autodo.augment.adversarial.adversarial_policy import AdversarialPolicy
 from autodo.data.batches import shuffled_batches
 from autodo.objectives import Objective, TrainStep
 from autodo.points.model import PointModel
@@ -21,6 +23,7 @@ class InnerLoop:
     Args:
         train: this process's points of the inner problem.
         checkpointer: saves within an epoch, and has the state of one that was interrupted.
+        online_policy: policy that learns from the train loss; batches then have copies of each image.
     """
 
     context: RunContext
@@ -30,10 +33,12 @@ class InnerLoop:
     objective: Objective
     checkpointer: Checkpointer
     progress: ProgressReporter
+    online_policy: AdversarialPolicy | None = None
 
     def run(self, epoch: int) -> PhaseResult:
         """Trains for one epoch, or for the rest of one that was interrupted."""
         context, config, group = self.context, self.context.config, self.context.group
+        copies = 1 if self.online_policy is None else self.online_policy.copies
         model, drop_last = self.model, config.training.last_batch == "drop"
         generator = context.generator("inner", epoch)
         points = torch.arange(len(self.train.images), device=context.device)
@@ -65,16 +70,27 @@ class InnerLoop:
         for step, ((batch, size), images) in enumerate(steps, start=done + 1):
             lr = config.training.lr * inner_factor(config, epoch + step / len(batches))
             model.optimizer.lr = lr
-            view = self.points.view(batch)
-            pixels = model.pipeline.train_view(images, generator, view.augment)
-            train_step = TrainStep(batch, size, pixels, self.train.labels[batch], view, epoch, lr, generator)
+            rows = repeated(batch, copies)
+            view = self.points.view(rows)
+            pixels = model.pipeline.train_view(repeated(images, copies), generator, view.augment)
+            train_step = TrainStep(rows, size * copies, pixels, self.train.labels[rows], view, epoch, lr, generator)
             # Gradients are averaged over the processes: divided by the mean shard size, that is the whole batch's mean.
             shard_size = size / group.size
-            loss = self.objective.losses(model.network, train_step).sum() / shard_size
+            losses = self.objective.losses(model.network, train_step)
+            loss = losses.sum() / (shard_size * copies)
             model.optimizer.zero_grad()
             loss.backward()
             model.optimizer.step()
             loss_sum += loss.detach() * shard_size
+            if self.online_policy is not None:
+                self.online_policy.record(losses, size)
             self.checkpointer.step_ended(step, len(batches), started, generator, loss_sum)
+        if self.online_policy is not None:
+            self.online_policy.end_epoch()
         mean_loss = float(group.all_reduce(loss_sum)) / total
         return PhaseResult(mean_loss, model.optimizer.lr, total, context.clock() - started)
+
+
+def repeated(rows: Tensor, copies: int) -> Tensor:
+    """Rows with their copies next to one another. Shape: [b, ...] -> [b copies, ...]."""
+    return rows if copies == 1 else rows.repeat_interleave(copies, 0)

@@ -7,6 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from autodo.augment.adversarial.adversarial_policy import AdversarialPolicy
 from autodo.distributed.process_group import ProcessGroup
 from autodo.evaluation import Scores
 from autodo.objectives import Objective
@@ -64,6 +65,7 @@ class TrainState:
 
     Args:
         fingerprint: of the images; a checkpoint of other images cannot be used.
+        online_policy: policy that learns within the run, if it has one.
     """
 
     fingerprint: str
@@ -72,6 +74,7 @@ class TrainState:
     objective: Objective
     finetune: HeadFinetune | None
     progress: ProgressReporter
+    online_policy: AdversarialPolicy | None = None
     epoch: int = 0
     mid_epoch: MidEpochState | None = None
     history: list[EpochRow] = field(default_factory=list)
@@ -112,6 +115,7 @@ class TrainState:
             "best": None if self.best is None else self.best._asdict(),
             "objective": self.objective.state_dict(),
             "finetune": {} if self.finetune is None else self.finetune.optimizer.state_dict(),
+            "policy": {} if self.online_policy is None else self.online_policy.state_dict(),
             "points": {**self.points.table.state_dict(), **self.objective.rows()},
             "shared_rows": {} if self.points.shared_table is None else self.points.shared_table.state_dict(),
         }
@@ -127,6 +131,8 @@ class TrainState:
         self.objective.load(state["points"], state["objective"])
         if self.finetune is not None:
             self.finetune.optimizer.load_state_dict(state["finetune"])
+        if self.online_policy is not None:
+            self.online_policy.load_state_dict(state["policy"])
         self.history = list(state["history"])
         for row in self.history:
             self.progress.epoch_ended(row)

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import torch
 
-from autodo.augment.policies import build_policy
+from autodo.augment.adversarial.adversarial_policy import AdversarialPolicy
+from autodo.augment.policies import Policy, build_policy
 from autodo.augment.policy_file import PolicyFile
+from autodo.config.policy import AdversarialAutoAugment
 from autodo.config.run import RunConfig
 from autodo.data import DataSplits
 from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
@@ -84,7 +86,10 @@ class Trainer:
         self.loaders = Loaders(context)
         sizes = self.loaders.train.total, len(data.val) + len(data.test)
         progress = ProgressReporter(config, on_progress, sizes=sizes, expected=expected)
-        self.policy = None if config.policy is None else build_policy(config.policy, policy)
+        self.online_policy = self._build_online_policy()
+        self.policy: Policy | None = self.online_policy
+        if config.policy is not None and self.online_policy is None:
+            self.policy = build_policy(config.policy, policy)
         self.model = model = TaskModel(context, self.policy)
         self.points = self._build_points(storage)
         self.outer = None if config.outer is None else OuterLoop(context, self.loaders, model, self.points, progress)
@@ -92,7 +97,9 @@ class Trainer:
         val = self.loaders.val
         self.finetune = None if config.finetune is None else HeadFinetune(context, val, model, progress)
         self.evaluator = Evaluator(context, model)
-        self.state = TrainState(data.fingerprint, model, self.points, objective, self.finetune, progress)
+        self.state = TrainState(
+            data.fingerprint, model, self.points, objective, self.finetune, progress, self.online_policy
+        )
         self.checkpointer = Checkpointer(
             context,
             self.state,
@@ -104,7 +111,9 @@ class Trainer:
             on_checkpoint=on_checkpoint,
         )
         train = self.loaders.train
-        self.inner = InnerLoop(context, train, model, self.points, objective, self.checkpointer, progress)
+        self.inner = InnerLoop(
+            context, train, model, self.points, objective, self.checkpointer, progress, self.online_policy
+        )
         self.checkpointer.restore()
 
     def __iter__(self) -> Iterator[EpochRow]:
@@ -118,6 +127,8 @@ class Trainer:
     def train_epoch(self, epoch: int) -> EpochRow:
         """Inner loop, evaluation and outer pass of an epoch; returns its row of the epochs table."""
         config, group, clock = self.config, self.context.group, self.context.clock
+        if self.online_policy is not None:
+            self.online_policy.begin_epoch(epoch)
         self.model.pipeline.policy = self.policy and self.policy.at(epoch / config.training.epochs)
         steps = self.finetune if self.finetune is not None and epoch >= config.finetune_start else self.inner
         train = steps.run(epoch)
@@ -170,6 +181,13 @@ class Trainer:
         builder = ResultsBuilder(self.context, self.loaders, self.points, self.evaluator)
         with self.checkpointer.resume_hint():
             return builder.outcome(state.history, state.best, keep_embeddings=keep_embeddings)
+
+    def _build_online_policy(self) -> AdversarialPolicy | None:
+        """The policy that learns within the run; None if its policy stays as it is."""
+        settings, context = self.config.policy, self.context
+        if not isinstance(settings, AdversarialAutoAugment):
+            return None
+        return AdversarialPolicy(settings, seed=self.config.seed, group=context.group, device=context.device)
 
     def _build_points(self, storage: TableStorage) -> PointModel:
         """Lambda of this process's points."""

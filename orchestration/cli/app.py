@@ -130,11 +130,19 @@ def report(
     metric: Annotated[
         str, typer.Option(help="error_best_val, error_last, minority_error, or the optimistic error_best_test.")
     ] = "error_best_val",
+    despite: Annotated[
+        str | None,
+        typer.Option(
+            "--paper-despite",
+            metavar="KEY,…",
+            help="Show the paper's figures also beside runs that differ from its protocol in these settings.",
+        ),
+    ] = None,
 ) -> None:
     """Show the tables of a store and write its report: one page, Markdown, LaTeX, CSV; run nothing."""
     from orchestration.cli.report import write_store_report
 
-    write_store_report(console, store, out=out, formats=formats, selection=selection, metric=metric)
+    write_store_report(console, store, out=out, formats=formats, selection=selection, metric=metric, despite=despite)
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """`autodo policy import` and `autodo policy show`."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from autodo.augment.policy_file import OperationStep, PolicyFile, fingerprint
+from autodo.augment.policy_file import OperationStep, PolicyFile, ScheduleStage, SubPolicy, fingerprint
 from autodo.augment.read_policy import import_policy, read_policy
 from autodo.config.validation import hint
 from autodo.errors import ConfigError
@@ -19,6 +19,9 @@ from autodo.text import printable
 from orchestration.cli.console import say
 from orchestration.display.text import duration
 from orchestration.store.store import Store
+
+SHOWN_SUB_POLICIES = 3
+"""Sub-policies shown of each stage of a schedule with weights."""
 
 
 def import_to_json(console: Console, source: StrPath, target: StrPath, name: str | None) -> None:
@@ -63,15 +66,34 @@ def _print(console: Console, source: str, policy: PolicyFile) -> None:
     for key, value in policy.provenance.items():
         say(console, f"{printable(key[:200])}: {printable(_value(key, value)[:2000])}")
     table = Table(title="operations: probability, level", title_justify="left", show_header=False)
-    for number, steps in enumerate(policy.sub_policies):
-        table.add_row(str(number), *(_step(step) for step in steps))
+    if not policy.schedule:
+        for number, steps in enumerate(policy.sub_policies):
+            table.add_row(str(number), *(_step(step) for step in steps))
     for stage in policy.schedule:
-        drawn = (f"{operation} {p:.2f} {level:.2f}" for operation, p, level in stage.operations if p)
-        table.add_row(f"from {100 * stage.start:.0f}%", ", ".join(drawn) or "nothing")
+        table.add_row(f"from {100 * stage.start:.0f}%", _stage(stage, policy.sub_policies))
     console.print(table)
+    if policy.schedule and policy.sub_policies:
+        say(console, f"shown: the {SHOWN_SUB_POLICIES} most frequent of {len(policy.sub_policies)} sub-policies")
+        return
     counts = Counter(step[0] for steps in policy.sub_policies for step in steps)
     if counts:
         say(console, f"used: {_list(f'{operation} {n}' for operation, n in counts.most_common())}")
+
+
+def _stage(stage: ScheduleStage, sub_policies: Sequence[SubPolicy]) -> str:
+    if not stage.weights:
+        return ", ".join(_words(step) for step in stage.operations if step[1]) or "nothing"
+    total = sum(stage.weights)
+    order = sorted(range(len(sub_policies)), key=lambda number: -stage.weights[number])
+    return "\n".join(
+        f"{stage.weights[number] / total:7.3%}  " + ", ".join(_words(step) for step in sub_policies[number])
+        for number in order[:SHOWN_SUB_POLICIES]
+    )
+
+
+def _words(step: OperationStep) -> str:
+    operation, probability, level = step
+    return f"{operation} {probability:.2f} {level:.2f}"
 
 
 def _step(step: OperationStep) -> Text:
@@ -81,7 +103,8 @@ def _step(step: OperationStep) -> Text:
 
 def _size(policy: PolicyFile) -> str:
     if policy.schedule:
-        return f"a schedule of {len(policy.schedule)} stages"
+        of = f" with {len(policy.sub_policies)} sub-policies" if policy.sub_policies else ""
+        return f"a schedule of {len(policy.schedule)} stages{of}"
     return f"{len(policy.sub_policies)} sub-policies"
 
 

@@ -60,26 +60,36 @@ def _minority(row: Mapping[Any, Any]) -> str:
 
 
 def write_store_report(
-    console: Console, root: StrPath, *, out: str | None, formats: str, selection: str | None, metric: str
+    console: Console,
+    root: StrPath,
+    *,
+    out: str | None,
+    formats: str,
+    selection: str | None,
+    metric: str,
+    despite: str | None = None,
 ) -> None:
     """Print the first section of a store's report, and write the report.
 
     Raises:
-        ConfigError: if a format or metric is unknown, or the selection fits no run.
+        ConfigError: if a format, metric or setting is unknown, or the selection fits no run.
     """
+    from reports.analysis.paper_results import check_departures
     from reports.build import build_report
     from reports.formats.terminal import report_terminal
     from reports.write import check_metric, parse_formats, write_files
 
     names = parse_formats(formats)
     check_metric(metric)
+    keys = [key.strip() for key in despite.split(",")] if despite is not None else []
+    check_departures(keys)
     store = Store(root).open()
     folder = store.paths.report if out is None else locate(out)
     folder.make_folder()  # fails here if it cannot be written, before anything is computed
     (folder / _MADE_FROM).delete()
     rows, warnings = expected_in_store(store)
     with console.status("reading the store"):
-        report = build_report(store.root, rows, metric=metric, select=selection, warnings=warnings)
+        report = build_report(store.root, rows, metric=metric, select=selection, warnings=warnings, despite=keys)
     console.print(report_terminal(dataclasses.replace(report, sections=report.sections[:1])))
     with console.status("writing the report"):
         files = write_files(report, folder, names)

@@ -3,12 +3,13 @@
 import csv
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from importlib import resources
 from typing import Any
 
 from autodo.config.defaults import ADDED, PAPER, with_added
 from autodo.config.nested import flatten
+from autodo.config.validation import check_name
 from reports.document import Reference
 
 # The protocol of tables 1 to 3 (appendix A; section 5.1), as settings of a run by dotted key. Every setting of a run
@@ -128,12 +129,25 @@ SEARCHED = (
 )
 
 
-def follows_protocol(config: Mapping[str, Any]) -> bool:
-    """Whether a configuration equals the paper's in all settings but seed, split and distortion."""
+def follows_protocol(config: Mapping[str, Any], despite: Collection[str] = ()) -> bool:
+    """Whether a configuration equals the paper's in all settings but seed, split and distortion.
+
+    Args:
+        despite: further settings by dotted key in which it may differ.
+    """
+    departures = departures_from_protocol(config)
+    return departures is not None and departures.keys() <= set(despite)
+
+
+def departures_from_protocol(config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]] | None:
+    """Settings in which a configuration differs from the paper's: (the paper's value, its own) by dotted key.
+
+    None if the paper has no such dataset or method.
+    """
     found = flatten(with_added(dict(config)))
     dataset, method = found.get("dataset.name"), found.get("method.name")
     if dataset not in _DATASETS or method not in _METHODS:
-        return False
+        return None
     settings = _METHODS[method][1]
     strengths = _STRENGTHS[dataset].get(settings.get("policy.kind", ""), {})
     outer = _OUTER.get(dataset, {}) if "outer.lr" in settings else {}
@@ -144,41 +158,71 @@ def follows_protocol(config: Mapping[str, Any]) -> bool:
     if found.get("distortion.imbalance_ratio") == 1:
         ignored.add("distortion.minority")  # nothing is removed
     keys = (wanted.keys() | found.keys()) - ignored
-    return all(wanted.get(key) == found.get(key) for key in keys)
+    return {key: (wanted.get(key), found.get(key)) for key in sorted(keys) if wanted.get(key) != found.get(key)}
 
 
-def paper_error(config: str, tables: tuple[int, ...] = (1, 2, 3, 4, 6, 5)) -> Reference | None:
+def check_departures(keys: Iterable[str]) -> None:
+    """Raise ConfigError, with the nearest one, unless each dotted key is a setting of the paper's protocol."""
+    strengths = (settings for kinds in _STRENGTHS.values() for settings in kinds.values())
+    parts = [_ALL, *_DATASETS.values(), *_OUTER.values(), *(own for _, own in _METHODS.values()), *strengths]
+    known = sorted({key for part in (*parts, flatten(ADDED), flatten(PAPER)) for key in part})
+    for key in keys:
+        check_name(key, known, "setting")
+
+
+def departure_notes(configs: Iterable[str]) -> list[str]:
+    """A note on the settings in which runs beside the paper's figures differ from its protocol; none if they do not.
+
+    Args:
+        configs: of these runs, as JSON.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for config in dict.fromkeys(configs):
+        for key, (papers, ours) in (departures_from_protocol(json.loads(config)) or {}).items():
+            found.setdefault(key, {})[f"{_shown(ours)} (the paper: {_shown(papers)})"] = None
+    listed = "; ".join(f"{key} = {', '.join(values)}" for key, values in sorted(found.items()))
+    return [f"The paper's figures are shown although these runs do not follow its protocol: {listed}."] if found else []
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def paper_error(
+    config: str, tables: tuple[int, ...] = (1, 2, 3, 4, 6, 5), despite: Collection[str] = ()
+) -> Reference | None:
     """The paper's test error in percent for runs of a configuration; None unless they follow its protocol.
 
     Args:
         config: of any of the runs, as JSON.
         tables: of the paper, in order of preference: some cells are in two, rounded differently.
+        despite: settings by dotted key in which the runs may differ from the protocol.
     """
     run = json.loads(config)
-    if not follows_protocol(run):
+    if not follows_protocol(run, despite):
         return None
     cell = _cell(run)
     found = (_errors().get((table, *cell)) for table in tables)
     return next((reference for reference in found if reference), None)
 
 
-def paper_accuracies(config: str) -> dict[str, Reference]:
+def paper_accuracies(config: str, despite: Collection[str] = ()) -> dict[str, Reference]:
     """The paper's accuracies in percent, as `paper_error`: `all`, `minority` and `spread` (std over classes)."""
     run = json.loads(config)
-    return dict(_accuracies().get(_cell(run), {})) if follows_protocol(run) else {}
+    return dict(_accuracies().get(_cell(run), {})) if follows_protocol(run, despite) else {}
 
 
-def paper_outer_hours(config: str) -> Reference | None:
+def paper_outer_hours(config: str, despite: Collection[str] = ()) -> Reference | None:
     """The paper's GPU hours of AutoDO's epochs from E on, on undistorted data, for the E of this run."""
     run = json.loads(config)
     settings = flatten(run)
-    share, epochs = settings.get("outer.start_share"), settings.get("training.epochs")
+    share = settings.get("outer.start_share")
     undistorted = settings.get("distortion.imbalance_ratio") == 1 and settings.get("distortion.noise_ratio") == 0
     if share is None or settings.get("method.name") != "autodo-aws" or run.get("split") != "paper" or not undistorted:
         return None
-    if not follows_protocol({**run, "outer": {**run["outer"], "start_share": _AUTODO["outer.start_share"]}}):
+    if not follows_protocol({**run, "outer": {**run["outer"], "start_share": _AUTODO["outer.start_share"]}}, despite):
         return None
-    hours = paper_hours(str(settings["dataset.name"])).get(f"AutoDO, E={round(share * epochs)}")
+    hours = paper_hours(str(settings["dataset.name"])).get(f"AutoDO, E={round(share * _ALL['training.epochs'])}")
     return None if hours is None else Reference(hours)
 
 
@@ -196,7 +240,7 @@ def _cell(run: Mapping[str, Any]) -> _Cell:
     settings = flatten(run)
     return (
         str(settings["dataset.name"]),
-        str(settings["model.name"]),
+        str({**_ALL, **_DATASETS[settings["dataset.name"]]}["model.name"]),
         _METHODS[settings["method.name"]][0],
         float(settings["distortion.imbalance_ratio"]),
         float(settings["distortion.noise_ratio"]),

@@ -152,6 +152,11 @@ def rows_of_test_as_val(runs: pd.DataFrame) -> tuple[frozenset[str], tuple[str, 
     return names, (READ_TEST,) if names else ()
 
 
+def configs_of_rows(runs: pd.DataFrame, cells: Iterable[tuple[str, str]]) -> list[str]:
+    """Configurations, as JSON, of the runs in the rows of these (row, column)."""
+    return [str(config) for config in runs.loc[runs["name"].isin({row for row, _ in cells}), "config"]]
+
+
 def best_of(cells: Mapping[str, Cell], better: str) -> list[str]:
     """Names of the best complete cells; none if all are equal.
 

@@ -1,12 +1,12 @@
 """Accuracy of minority, majority and worst class, and spread over classes (section 5.3 of the paper)."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
 
 from reports.analysis.classes import as_list, class_accuracies, class_names, minority, minority_notes, worst_class
-from reports.analysis.paper_results import paper_accuracies
+from reports.analysis.paper_results import departure_notes, paper_accuracies
 from reports.document import Column, Reference, Table
 from reports.tables import cells
 
@@ -25,11 +25,11 @@ _ONE_MODEL = "The paper's figures of section 5.3 are of one model each, at the b
 _NO_IMAGES = "Classes without test images are left out: {classes}."
 
 
-def class_tables(runs: pd.DataFrame) -> list[Table]:
+def class_tables(runs: pd.DataFrame, despite: Collection[str] = ()) -> list[Table]:
     """Accuracy of parts of the classes at the epoch of lowest val error: one table for each group and distortion.
 
     Args:
-        runs: as for `error_tables`.
+        runs, despite: as for `error_tables`.
     """
     tables = []
     for group, distortion, of_cell in cells.by_cell(runs):
@@ -39,7 +39,7 @@ def class_tables(runs: pd.DataFrame) -> list[Table]:
         values = pd.concat([of_cell[["name", "seed", "config"]], _accuracies(of_cell, worst)], axis=1)
         melted = values.melt(["name", "seed", "config"], quantities, "quantity", "percent")
         melted["column"] = [_COLUMNS[quantity].name for quantity in melted["quantity"]]
-        papers = _papers(values)
+        papers = _papers(values, despite)
         not_compared, not_compared_notes = cells.rows_of_test_as_val(of_cell)
         rows = cells.rows(
             cells.names(of_cell),
@@ -65,6 +65,7 @@ def class_tables(runs: pd.DataFrame) -> list[Table]:
                     *cells.mark_notes(rows, columns),
                     *not_compared_notes,
                     *([_ONE_MODEL] if papers else []),
+                    *departure_notes(cells.configs_of_rows(of_cell, papers)),
                 ),
             )
         )
@@ -120,9 +121,9 @@ def _notes_on_missing_classes(runs: pd.DataFrame) -> list[str]:
     return [_NO_IMAGES.format(classes=", ".join(missing))] if missing else []
 
 
-def _papers(values: pd.DataFrame) -> dict[tuple[str, str], Reference]:
+def _papers(values: pd.DataFrame, despite: Collection[str]) -> dict[tuple[str, str], Reference]:
     found = {}
     for name, of_name in values.groupby("name", sort=False):
-        for quantity, reference in paper_accuracies(str(of_name["config"].iloc[0])).items():
+        for quantity, reference in paper_accuracies(str(of_name["config"].iloc[0]), despite).items():
             found[str(name), _COLUMNS[quantity].name] = reference
     return found

@@ -3,11 +3,12 @@
 import dataclasses
 import json
 import math
+from collections.abc import Collection
 
 import pandas as pd
 
 from reports.analysis.cost import condition_notes, relative_costs
-from reports.analysis.paper_results import paper_hours, paper_outer_hours
+from reports.analysis.paper_results import departure_notes, paper_hours, paper_outer_hours
 from reports.document import Column, Reference, Table
 from reports.tables import cells
 
@@ -42,20 +43,20 @@ _ESTIMATED = (
 )
 
 
-def cost_tables(runs: pd.DataFrame, epochs: pd.DataFrame | None = None) -> list[Table]:
+def cost_tables(runs: pd.DataFrame, epochs: pd.DataFrame | None = None, despite: Collection[str] = ()) -> list[Table]:
     """Time and memory of the methods' runs: one table for each group and distortion, which decide the train images.
 
     Nothing is marked as best: the cheapest method is the one that does least.
 
     Args:
-        runs: as for `error_tables`.
+        runs, despite: as for `error_tables`.
         epochs: EPOCH_COLUMNS of the runs' epochs; without it, the columns that need them are left out.
     """
     outer = pd.DataFrame(columns=["seconds", "hours"]) if epochs is None else _outer_phases(epochs)
     tables = []
     for group, distortion, of_cell in cells.by_cell(runs):
         values = pd.concat([of_cell[["name", "seed", "config"]], _costs(of_cell, outer)], axis=1)
-        papers = _papers(values) if epochs is not None else {}
+        papers = _papers(values, despite) if epochs is not None else {}
         left_out = [*(_OF_EPOCHS if epochs is None else ()), *([_COST] if values[_COST.name].isna().all() else [])]
         with_paper = {name for _, name in papers}
         columns = [
@@ -78,6 +79,7 @@ def cost_tables(runs: pd.DataFrame, epochs: pd.DataFrame | None = None) -> list[
                     _MEANING,
                     *_device_notes(of_cell),
                     *_paper_notes(of_cell, bool(papers)),
+                    *departure_notes(cells.configs_of_rows(of_cell, papers)),
                 ),
             )
         )
@@ -156,10 +158,10 @@ def _asked(grid: cells.Grid, runs: pd.DataFrame) -> cells.Grid:
     return asked
 
 
-def _papers(runs: pd.DataFrame) -> dict[tuple[str, str], Reference]:
+def _papers(runs: pd.DataFrame, despite: Collection[str]) -> dict[tuple[str, str], Reference]:
     found = {}
     for name, of_name in runs.groupby("name", sort=False):
-        reference = paper_outer_hours(str(of_name["config"].iloc[0]))
+        reference = paper_outer_hours(str(of_name["config"].iloc[0]), despite)
         if reference is not None:
             found[str(name), _OUTER_PHASE.name] = reference
     return found

@@ -1,11 +1,11 @@
 """Tables 1 to 4 of the paper: test error of methods on distortions."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 import pandas as pd
 
 from reports.analysis.classes import minority_notes
-from reports.analysis.paper_results import LIKE_FOR_LIKE, SEARCHED, paper_error
+from reports.analysis.paper_results import LIKE_FOR_LIKE, SEARCHED, departure_notes, paper_error
 from reports.document import Column, Reference, Table
 from reports.keys import key
 from reports.tables import cells
@@ -28,17 +28,18 @@ OPTIMISTIC = (
 )
 
 
-def error_tables(runs: pd.DataFrame, metric: str = "error_best_val") -> list[Table]:
+def error_tables(runs: pd.DataFrame, metric: str = "error_best_val", despite: Collection[str] = ()) -> list[Table]:
     """Mean ± std over seeds of one error: one table for each group, since only runs of one group can be compared.
 
     Args:
         runs: from `reports.analysis.comparison.named`; expected runs without a result are holes.
         metric: a key of METRICS.
+        despite: settings in which runs may differ from the paper's protocol and still have its figures beside them.
     """
     tables = []
     for group, of_group in cells.by_group(cells.in_percent(runs, metric)):
         columns = [Column(name, "%", better="lower") for name in cells.distortions(of_group)]
-        papers = {} if metric == "minority_error" else paper_errors(of_group, "distortion")
+        papers = {} if metric == "minority_error" else paper_errors(of_group, "distortion", despite=despite)
         not_compared, not_compared_notes = cells.rows_of_test_as_val(of_group)
         rows = cells.rows(
             cells.names(of_group),
@@ -62,7 +63,7 @@ def error_tables(runs: pd.DataFrame, metric: str = "error_best_val") -> list[Tab
                     *cells.mark_notes(rows, columns),
                     *not_compared_notes,
                     *reduction_notes(of_group),
-                    *paper_notes(papers, metric),
+                    *paper_notes(papers, metric, of_group, "distortion"),
                 ),
                 group=group,
             )
@@ -79,16 +80,16 @@ def _minority_notes(runs: pd.DataFrame) -> list[str]:
 
 
 def paper_errors(
-    runs: pd.DataFrame, column: str, tables: tuple[int, ...] = (1, 2, 3, 6, 5)
+    runs: pd.DataFrame, column: str, tables: tuple[int, ...] = (1, 2, 3, 4, 6, 5), despite: Collection[str] = ()
 ) -> dict[tuple[str, str], Reference]:
     """Errors in the paper for runs of one group, by (name, value of the column).
 
     Args:
-        tables: of the paper, as for `paper_error`.
+        tables, despite: as for `paper_error`.
     """
     found = {}
     for (name, place), of_cell in runs.groupby(["name", column], sort=False):
-        reference = paper_error(str(of_cell["config"].iloc[0]), tables)
+        reference = paper_error(str(of_cell["config"].iloc[0]), tables, despite)
         if reference is not None:
             found[str(name), str(place)] = reference
     return found
@@ -109,14 +110,17 @@ def reduction_notes(runs: pd.DataFrame) -> list[str]:
     ]
 
 
-def paper_notes(papers: Iterable[tuple[str, str]], metric: str) -> list[str]:
+def paper_notes(papers: Collection[tuple[str, str]], metric: str, runs: pd.DataFrame, column: str) -> list[str]:
     """Notes needed to compare a table with the paper; none if it shows none of the paper's figures.
 
     Args:
         papers: the (row, column) of the cells with figures of the paper.
+        runs, column: as for `paper_errors`.
     """
     shown = [name for name, _ in papers]
+    beside = [cell in papers for cell in zip(runs["name"], runs[column], strict=True)]
     return [
         *([LIKE_FOR_LIKE] if shown and metric != "error_best_test" else []),
         *([SEARCHED] if any("-searched" in name for name in shown) else []),
+        *departure_notes(runs.loc[beside, "config"].astype(str)),
     ]

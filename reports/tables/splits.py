@@ -1,5 +1,7 @@
 """Tables 5 and 6 of the paper: other splits than `paper`."""
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 
@@ -30,13 +32,13 @@ _SPLITS = {
 _DIFFERENCE = "difference"
 
 
-def split_tables(runs: pd.DataFrame, metric: str = "error_best_val") -> list[Table]:
+def split_tables(runs: pd.DataFrame, metric: str = "error_best_val", despite: Collection[str] = ()) -> list[Table]:
     """Errors with the paper's split beside another split, and their differences by seed.
 
     One table for each group, distortion and other split; methods without runs of that split are left out.
 
     Args:
-        runs, metric: as for `error_tables`.
+        runs, metric, despite: as for `error_tables`.
     """
     tables = []
     in_percent = cells.in_percent(runs, metric)
@@ -46,7 +48,7 @@ def split_tables(runs: pd.DataFrame, metric: str = "error_best_val") -> list[Tab
             of_both = of_cell[of_cell["name"].isin(methods) & of_cell["split"].isin(("paper", split))]
             if not methods:
                 continue
-            papers = paper_errors(of_both, "split", tables_of_paper)
+            papers = paper_errors(of_both, "split", tables_of_paper, despite)
             grid = cells.grid(of_both, "split", "percent")
             columns = [Column(name, "%", better="lower") for name in ("paper", split)]
             with_difference = [*columns, Column(_DIFFERENCE, "%")]
@@ -69,7 +71,7 @@ def split_tables(runs: pd.DataFrame, metric: str = "error_best_val") -> list[Tab
                         caution,
                         *([OPTIMISTIC] if metric == "error_best_test" else []),
                         *cells.mark_notes(rows, columns),
-                        *paper_notes(papers, metric),
+                        *paper_notes(papers, metric, of_both, "split"),
                     ),
                 )
             )

@@ -19,6 +19,7 @@ from autodo.config.policy import (
     Colour,
     FastAutoAugmentSearch,
     FilePolicy,
+    OhlSearch,
     PolicyConfig,
     RandAugment,
     SearchedPolicy,
@@ -46,6 +47,12 @@ SCHEDULE = PolicyFile.model_validate(
         ]
     }
 )
+WEIGHTED = PolicyFile.model_validate(
+    {
+        "sub_policies": MADE_UP.sub_policies,
+        "schedule": [{"from": 0.0, "weights": [1.0, 0.0, 3.0]}, {"from": 0.5, "weights": [0.0, 1.0, 0.0]}],
+    }
+)
 POLICIES: dict[str, tuple[PolicyConfig, PolicyFile | None]] = {
     "paper": (RandAugment(draws=3, magnitude=15), None),
     "original": (RandAugment(operations="original", draws=2, magnitude=9, fixed=True), None),
@@ -55,6 +62,7 @@ POLICIES: dict[str, tuple[PolicyConfig, PolicyFile | None]] = {
     "uniformaugment": (UniformAugment(), None),
     "sub-policies": (FilePolicy(path="some.json"), MADE_UP),
     "schedule": (SearchedPolicy(search=FastAutoAugmentSearch()), SCHEDULE),
+    "weights": (SearchedPolicy(search=OhlSearch()), WEIGHTED),
 }
 
 
@@ -113,7 +121,7 @@ def test_draws_are_the_generators_alone(name: str) -> None:
     assert first.operation.dtype == torch.int64
     assert (first.centre >= 0).all()
     assert (first.centre < 1).all()
-    assert policy.at(0.9) is policy or name == "schedule"
+    assert policy.at(0.9) is policy or name in ("schedule", "weights")
 
 
 @pytest.mark.parametrize(
@@ -303,6 +311,15 @@ def test_a_schedules_stages() -> None:
     assert stages[0].at(0.9) is stages[0]
     first, of_stage = schedule.draw(50, generator()), stages[0].draw(50, generator())
     assert torch.equal(first.operation, of_stage.operation)
+
+
+def test_sub_policies_are_drawn_by_the_weights_of_a_stage() -> None:
+    schedule = build_policy(*POLICIES["weights"])
+    first = schedule.draw(MANY, generator()).operation[:, 0]
+    share = (first == NAMES.index("Rotate")).double().mean()
+    assert abs(share - 1 / 4) < BOUND
+    assert set(first.tolist()) == {NAMES.index("Rotate"), NAMES.index("ShearX")}
+    assert not schedule.at(0.5).draw(50, generator()).operation.any(), "Color has the probability 0"
 
 
 @pytest.mark.parametrize("config", [POLICIES["sub-policies"][0], POLICIES["schedule"][0]])

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from autodo.augment.policy_file import PolicyFile
+from autodo.augment.policy_file import PolicyFile, fingerprint
 from autodo.augment.read_policy import LIMIT_BYTES, import_policy, read_policy
 from autodo.errors import ConfigError
 
@@ -137,6 +137,17 @@ def test_a_schedule_is_read_too(tmp_path):
     assert [stage.start for stage in read_policy(tmp_path / "a.json").schedule] == [0, 0.5]
 
 
+def test_weights_of_sub_policies_are_read_and_change_the_content(tmp_path):
+    policies = []
+    for weights in ([1, 0.5], [1, 0]):
+        content = {"sub_policies": [PAIR, PAIR[:1]], "schedule": [{"from": 0, "weights": weights}]}
+        (tmp_path / "a.json").write_text(json.dumps(content))
+        policies.append(read_policy(tmp_path / "a.json"))
+        assert policies[-1].schedule[0].weights == tuple(weights)
+        assert PolicyFile.model_validate_json(policies[-1].model_dump_json(by_alias=True)) == policies[-1]
+    assert len({fingerprint(policy) for policy in policies}) == 2
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -157,6 +168,9 @@ def test_a_schedule_is_read_too(tmp_path):
         ('[[["Rotate", 1, 1e999]]]', "not inf"),
         ('[[["Rotate", true, 1]]]', "not True"),
         ('{"schedule": [{"from": 0.5, "operations": [["Rotate", 1, 1]]}]}', "begins at 0"),
+        ('{"schedule": [{"from": 0, "weights": [1]}]}', "needs a weight for each of the 0 sub_policies in every stage"),
+        ('{"sub_policies": [[["Rotate", 1, 1]]], "schedule": [{"from": 0, "weights": [0]}]}', "finite, and not all 0"),
+        ('{"sub_policies": [[["Rotate", 1, 1]]], "schedule": [{"from": 0, "weights": [-1]}]}', "greater than or equal"),
         ('{"schedule": [3]}', "schedule"),
         ('{"schedule": 3}', "schedule"),
         ('{"schedule": [{"from": 0}]}', r"schedule\[0\].operations: is a list"),

@@ -3,18 +3,13 @@
 import csv
 import gzip
 import hashlib
-import io
-import pickle
 import struct
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
-import scipy.io
-import torchvision.datasets
 from PIL import Image
 
 from autodo.config.dataset import DatasetConfig
@@ -24,6 +19,8 @@ from autodo.data.readers import idx
 from autodo.data.stream import image_files
 from autodo.data.stream.pool import WORKERS_VARIABLE, close_pools
 from autodo.io import retry
+from autodo.testing import dataset_files
+from autodo.testing.dataset_files import expected_checksums
 
 
 @pytest.fixture
@@ -66,79 +63,32 @@ def write_idx(generator, monkeypatch) -> Callable[..., SimpleNamespace]:
     return write
 
 
-def md5(path: Path) -> str:
-    return hashlib.md5(path.read_bytes()).hexdigest()
+def expect(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let torchvision take the files under a folder for the published ones."""
+    for reader, name, value in expected_checksums(root):
+        monkeypatch.setattr(reader, name, value)
 
 
 @pytest.fixture
 def write_svhn(generator, monkeypatch) -> Callable[[Path], SimpleNamespace]:
-    """Writes train and test .mat and lets torchvision expect their checksums; labels run from 1 to 10, 10 is '0'."""
+    """Writes 30 train and 10 test images, and lets torchvision expect their checksums."""
 
     def write(folder: Path) -> SimpleNamespace:
-        held = {}
-        published = dict(torchvision.datasets.SVHN.split_list)
-        for part, n in (("train", 30), ("test", 10)):
-            images = generator.integers(256, size=(32, 32, 3, n), dtype=np.uint8)
-            labels = (np.arange(n) % 10 + 1).astype(np.uint8)
-            path = folder / f"{part}_32x32.mat"
-            scipy.io.savemat(path, {"X": images, "y": labels[:, None]}, do_compression=True)
-            published[part] = [published[part][0], path.name, md5(path)]
-            held[part] = SimpleNamespace(images=images, labels=labels)
-        monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", published)
+        held = dataset_files.write_svhn(folder, np.arange(30) % 10, np.arange(10), generator)
+        expect(folder, monkeypatch)
         return SimpleNamespace(**held)
 
     return write
 
 
-class OldNumpyPickler(pickle.Pickler):
-    """Pickles dtypes as the published files, of an old numpy, have them: with integers for booleans."""
-
-    def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, np.dtype):
-            function, (code, align, copy), state = value.__reduce__()
-            return function, (code, int(align), int(copy)), state
-        return NotImplemented
-
-
-def dump(path: Path, content: dict[str, Any]) -> None:
-    buffer = io.BytesIO()
-    OldNumpyPickler(buffer, protocol=2).dump(content)
-    path.write_bytes(buffer.getvalue())
-
-
 @pytest.fixture
 def write_cifar(generator, monkeypatch) -> Callable[[Path, int], SimpleNamespace]:
-    """Writes the batches of CIFAR-10 or CIFAR-100 and lets torchvision expect their checksums."""
+    """Writes the batches of CIFAR-10 or CIFAR-100, and lets torchvision expect their checksums."""
 
     def write(root: Path, classes: int) -> SimpleNamespace:
-        reader = {10: torchvision.datasets.CIFAR10, 100: torchvision.datasets.CIFAR100}[classes]
-        folder = root / reader.base_folder
-        folder.mkdir(parents=True)
-        key = {10: "labels", 100: "fine_labels"}[classes]
-        held: dict[str, list[Any]] = {"train": [], "test": []}
-        for part, files in (("train", reader.train_list), ("test", reader.test_list)):
-            published = []
-            for name, _ in files:
-                images = generator.integers(256, size=(classes, 3072), dtype=np.uint8)
-                labels = generator.permutation(classes).tolist()
-                dump(folder / name, {"data": images, key: labels, "filenames": [f"{i}.png" for i in range(classes)]})
-                published.append([name, md5(folder / name)])
-                held[part].append((images, labels))
-            monkeypatch.setattr(reader, f"{part}_list", published)
-        names = [f"name-{i}" for i in range(classes)]
-        meta = folder / reader.meta["filename"]
-        dump(meta, {reader.meta["key"]: names})
-        monkeypatch.setattr(reader, "meta", {**reader.meta, "md5": md5(meta)})
-        return SimpleNamespace(
-            names=names,
-            **{
-                part: SimpleNamespace(
-                    images=np.concatenate([images for images, _ in batches]).reshape(-1, 3, 32, 32),
-                    labels=np.concatenate([labels for _, labels in batches]),
-                )
-                for part, batches in held.items()
-            },
-        )
+        held = dataset_files.write_cifar(root, classes, generator)
+        expect(root, monkeypatch)
+        return SimpleNamespace(names=[f"name-{i}" for i in range(classes)], **held)
 
     return write
 

@@ -77,6 +77,7 @@ CUTS = [
     ("joint-optimization", 2 * STEPS + 5, 2, 3),  # after it began anew
     ("meta-weight-net", STEPS + 5, 1, 3),
     ("mixup", STEPS + 5, 1, 3),
+    ("adversarial-autoaugment", STEPS + 5, 1, 3),
     ("randaugment", STEPS + 5, 1, 3),
 ]
 
@@ -127,6 +128,7 @@ def count_steps(training: Trainer) -> list[None]:
         ("autodo-exact-ws", "file"),
         pytest.param("elr", "device", marks=pytest.mark.long),
         pytest.param("mixup", "device", marks=pytest.mark.long),
+        pytest.param("adversarial-autoaugment", "device", marks=pytest.mark.long),
     ],
 )
 def test_workers_killed_within_an_epoch_resume_bit_for_bit(method, storage, tmp_path):

@@ -145,6 +145,17 @@ def test_the_policies_of_a_store_are_listed(autodo: Autodo) -> None:
     assert "Invert" not in shown, "it is never drawn"
 
 
+def test_a_schedule_with_weights_shows_its_most_frequent_sub_policies(autodo: Autodo, tmp_path: Path) -> None:
+    sub_policies = [[["Rotate", 1, level / 10]] for level in range(10)]
+    stages = [{"from": 0, "weights": [1] * 10}, {"from": 0.5, "weights": [*range(10)]}]
+    (tmp_path / "ohl.json").write_text(json.dumps({"sub_policies": sub_policies, "schedule": stages}))
+    shown = autodo("policy", "show", "ohl.json").out
+    assert "ohl.json: a schedule of 2 stages with 10 sub-policies" in shown
+    assert "20.000%  Rotate 1.00 0.90" in shown
+    assert "shown: the 3 most frequent of 10 sub-policies" in shown
+    assert shown.count("Rotate") == 6
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -174,5 +185,11 @@ def test_an_error_is_one_line(autodo: Autodo, tmp_path: Path, arguments: list[st
 
 def test_the_methods_with_policies_are_listed(autodo: Autodo) -> None:
     listed = autodo("methods").out
-    for name in ("fast-autoaugment-searched", "fast-autoaugment-published", "dada-searched", "faster-autoaugment"):
+    for name in (
+        "fast-autoaugment-searched",
+        "fast-autoaugment-published",
+        "dada-searched",
+        "faster-autoaugment",
+        "ohl",
+    ):
         assert name in listed

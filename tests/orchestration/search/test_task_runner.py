@@ -11,8 +11,8 @@ from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.data.prepare import DataSplits
 from autodo.search.algorithms import ALGORITHMS
-from autodo.search.fold_worker import FoldWorker
-from autodo.search.gradient_search import FoundPolicy, GradientSearch, gradient_search
+from autodo.search.folds.fold_worker import FoldWorker
+from autodo.search.gradient.gradient_search import FoundPolicy, GradientSearch, gradient_search
 from orchestration.execution.execute import execute
 from orchestration.search import task_runner
 from orchestration.search.task_runner import TaskRunner, search_in_store

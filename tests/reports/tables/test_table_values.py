@@ -1,5 +1,6 @@
 """All figures of all tables equal an independent computation."""
 
+import functools
 import math
 from typing import Any
 
@@ -309,6 +310,36 @@ def test_the_papers_errors_are_shown_with_a_note(frame: pd.DataFrame) -> None:
     assert all(cell.paper is None for t in error_tables(frame, "minority_error") for r in t.rows for cell in r.cells)
     short = synthetic.grid(("cifar10",), overrides={"training.epochs": 30})
     assert all(cell.paper is None for t in error_tables(synthetic.results(short)) for r in t.rows for cell in r.cells)
+
+
+def test_the_papers_errors_on_imagenet_are_shown() -> None:
+    rows = synthetic.grid(["imagenet"], ["10-0.0", "10-0.1"], {"baseline": 0.5, "autodo-aws": 0.4}, seeds=1)
+    (table,) = error_tables(synthetic.results(rows))
+    papers = {row.name: [cell.paper for cell in row.cells] for row in table.rows}
+    assert papers == {"baseline": [Reference(43.1), Reference(46.2)], "autodo-aws": [Reference(40.4), Reference(44.1)]}
+
+
+def test_the_papers_figures_beside_other_settings_have_a_note_of_them() -> None:
+    despite = ("model.name", "training.epochs", "training.warmup_epochs")
+    small = {"model.name": "small-cnn", "training.epochs": 8, "training.warmup_epochs": 1}
+    rows = synthetic.grid(["svhn"], ["1-0.0", "100-0.1"], overrides=small)
+    note = (
+        "The paper's figures are shown although these runs do not follow its protocol: model.name = small-cnn "
+        "(the paper: wrn-28-10); training.epochs = 8 (the paper: 200); training.warmup_epochs = 1 (the paper: 5)."
+    )
+    frame, epochs = synthetic.results(rows), synthetic.epochs(rows)
+    for build in (error_tables, class_tables, functools.partial(cost_tables, epochs=epochs)):
+        tables = build(frame, despite=despite)
+        for table in tables:
+            shown = any(cell.paper for row in table.rows for cell in row.cells)
+            assert shown == (note in table.notes), (build, table.key)
+        assert any(cell.paper for table in tables for row in table.rows for cell in row.cells), build
+        for fewer in ((), despite[:2]):
+            hidden = build(frame, despite=fewer)
+            assert not any(cell.paper for table in hidden for row in table.rows for cell in row.cells)
+            assert not any("do not follow" in text for table in hidden for text in table.notes)
+    (table,) = error_tables(frame, despite=despite)
+    assert {row.name: row.cells[1].paper for row in table.rows}["autodo-aws"] == Reference(6.3, 0.57)
 
 
 def test_the_papers_hours_are_shown_for_the_outer_phase(rows: list[Any], frame: pd.DataFrame) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from autodo.search import dada_policy, relaxation
+from autodo.search.gradient import dada_policy, relaxation
 
 DTYPE = torch.float64
 DRAWS = 100_000

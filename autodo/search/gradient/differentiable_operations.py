@@ -53,7 +53,7 @@ def differentiable(implementation: Implementation) -> Mapping[str, Differentiabl
     if implementation == "own":
         return _OWN
     # Imported here because kornia takes half a second, which a search by our own operations need not pay.
-    from autodo.search import kornia_operations
+    from autodo.search.gradient import kornia_operations
 
     return kornia_operations.KORNIA_OPERATIONS
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from autodo.search import dada
-from autodo.search.dada import PAIRS, Dada, halves
-from autodo.search.differentiable_operations import SEARCHED
-from autodo.search.unrolled_step import Parameters
-from tests.autodo.search.toys import brightness_classes, search_run
+from autodo.search.gradient import dada
+from autodo.search.gradient.dada import PAIRS, Dada, halves
+from autodo.search.gradient.differentiable_operations import SEARCHED
+from autodo.search.gradient.unrolled_step import Parameters
+from tests.autodo.search.gradient.toys import brightness_classes, search_run
 
 INVERT = SEARCHED.index("Invert")
 # What changes how bright an image is seen to be.

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from autodo.config.policy import FasterAutoAugmentSearch
-from autodo.search.differentiable_operations import SEARCHED
-from autodo.search.faster_autoaugment import FasterAutoAugment, MixturePolicy, gradient_penalty
-from tests.autodo.search.toys import brightness_classes, search_run
+from autodo.search.gradient.differentiable_operations import SEARCHED
+from autodo.search.gradient.faster_autoaugment import FasterAutoAugment, MixturePolicy, gradient_penalty
+from tests.autodo.search.gradient.toys import brightness_classes, search_run
 
 
 def test_gradient_penalty_by_hand() -> None:

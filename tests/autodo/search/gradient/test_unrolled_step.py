@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from autodo.search.unrolled_step import Parameters, derivative_along, val_direction
+from autodo.search.gradient.unrolled_step import Parameters, derivative_along, val_direction
 
 DTYPE = torch.float64
 LR = 0.3

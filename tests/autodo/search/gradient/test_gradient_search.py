@@ -13,11 +13,11 @@ from autodo.config.run import RunConfig
 from autodo.data import load, prepare
 from autodo.data.prepare import DataSplits
 from autodo.errors import TrainingDiverged
-from autodo.search.dada import Dada
-from autodo.search.differentiable_operations import SEARCHED
-from autodo.search.faster_autoaugment import FasterAutoAugment
-from autodo.search.gradient_search import Build, run_search
-from tests.autodo.search.toys import search_run
+from autodo.search.gradient.dada import Dada
+from autodo.search.gradient.differentiable_operations import SEARCHED
+from autodo.search.gradient.faster_autoaugment import FasterAutoAugment
+from autodo.search.gradient.gradient_search import Build, run_search
+from tests.autodo.search.gradient.toys import search_run
 
 ALGORITHMS: dict[str, Build] = {"dada": Dada, "faster-autoaugment": FasterAutoAugment}
 EPOCHS = 3

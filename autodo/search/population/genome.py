@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autodo.augment.operations import OPERATIONS
+from autodo.augment.operations import level_of
 from autodo.augment.policy_file import OPERATION_NAMES, OperationStep, PolicyFile, ScheduleStage
 
 NAMES = OPERATION_NAMES * 2
@@ -40,15 +40,10 @@ def explore(genome: Sequence[int], resample: float, generator: np.random.Generat
 
 
 def operations(genome: Sequence[int]) -> tuple[OperationStep, ...]:
-    """The genome as operations with probabilities and levels.
-
-    A policy's level runs from one end of the range to the other, and 1/2 does nothing for operations with a sign: their
-    magnitude 0..9 becomes level 0.5..1, so that a larger number is always a stronger warp.
-    """
+    """The genome as operations with probabilities and levels; a larger number is always a stronger warp."""
     steps: list[OperationStep] = []
     for name, probability, magnitude in zip(NAMES, genome[::2], genome[1::2], strict=True):
-        level = magnitude / (MAGNITUDES - 1)
-        steps.append((name, probability / (PROBABILITIES - 1), 0.5 + level / 2 if OPERATIONS[name].signed else level))
+        steps.append((name, probability / (PROBABILITIES - 1), level_of(name, magnitude / (MAGNITUDES - 1))))
     return tuple(steps)
 
 

@@ -9,9 +9,9 @@ from autodo.config.policy import PopulationSearch
 from autodo.config.recipes import build_run
 from autodo.data import load, prepare
 from autodo.io.storage import locate
-from autodo.search.genome import LARGEST_MOVE, SIZES, as_schedule, explore, operations, random_genome
-from autodo.search.population import PopulationDriver, Trained, perturb
-from autodo.search.population_member import PopulationMember, PopulationWorker
+from autodo.search.population.genome import LARGEST_MOVE, SIZES, as_schedule, explore, operations, random_genome
+from autodo.search.population.population import PopulationDriver, Trained, perturb
+from autodo.search.population.population_member import PopulationMember, PopulationWorker
 from autodo.search.tasks import TaskContext
 
 SMALL = {
@@ -82,20 +82,20 @@ def test_a_member_learns_and_its_heir_goes_on_where_it_stopped(digits):
     config, data = digits
     numbers = genome()
     member = PopulationMember(config, data)
-    accuracies = [member.train_epoch(numbers) for _ in range(6)]
+    accuracies = [member.train_with(numbers) for _ in range(6)]
     assert accuracies[-1] > max(0.4, accuracies[0])
     assert member.history == [(0, numbers)]
 
     again, heir, other = PopulationMember(config, data), PopulationMember(config, data), genome(5)
     for _ in range(3):
-        again.train_epoch(numbers)
+        again.train_with(numbers)
     heir.load_state_dict(again.state_dict())
     assert (heir.epoch, heir.accuracy) == (3, again.accuracy)
-    assert [heir.train_epoch(numbers) for _ in range(3)] == accuracies[3:]  # to the last bit
+    assert [heir.train_with(numbers) for _ in range(3)] == accuracies[3:]  # to the last bit
 
     changed = PopulationMember(config, data)
     changed.load_state_dict(again.state_dict())
-    changed.train_epoch(other)
+    changed.train_with(other)
     assert changed.history == [(0, numbers), (3, other)]
 
 

@@ -6,7 +6,7 @@ from torch import nn
 from autodo.augment.pipeline import Pipeline
 from autodo.config.run import AugmentationConfig
 from autodo.errors import DataError
-from autodo.search.fold_worker import FoldNetwork
+from autodo.search.folds.fold_worker import FoldNetwork
 from autodo.search.proxy_task import split_held_out
 
 
@@ -48,7 +48,7 @@ def test_the_reward_against_a_slow_count(monkeypatch):
     labels = torch.randint(0, 2, (37,), generator=torch.Generator().manual_seed(1))
     pipeline = Pipeline(AugmentationConfig(crop_padding=3, erase_probability=0.5), torch.tensor([0.5]), torch.ones(1))
     network = FoldNetwork(Threshold(), nn.Identity(), pipeline, images, labels)
-    monkeypatch.setattr("autodo.search.fold_worker.BATCH_SIZE", 10)
+    monkeypatch.setattr("autodo.search.folds.fold_worker.BATCH_SIZE", 10)
     draws = torch.Generator().manual_seed(2)
     rights = np.zeros((3, 37), dtype=bool)
     for copy in range(3):

@@ -15,8 +15,8 @@ from autodo.errors import ConfigError, StoreError
 from autodo.fit import fit
 from autodo.io.storage import locate
 from autodo.search.algorithms import search_in_process
-from autodo.search.fast_autoaugment import FastAutoAugmentDriver, PolicyTrial, SubPolicies, propose, select
-from autodo.search.fold_worker import FoldWorker
+from autodo.search.folds.fast_autoaugment import FastAutoAugmentDriver, PolicyTrial, SubPolicies, propose, select
+from autodo.search.folds.fold_worker import FoldWorker
 from autodo.search.tasks import Task, TaskContext
 
 SMALL = {

@@ -22,9 +22,9 @@ from autodo.config.policy import FasterAutoAugmentSearch
 from autodo.config.run import RunConfig
 from autodo.data.batches import epoch_batches
 from autodo.data.prepare import DataSplits
-from autodo.search import relaxation
-from autodo.search.differentiable_operations import SEARCHED, DifferentiableOperations, random_centres
-from autodo.search.gradient_search import FoundPolicy, GradientSearch, rounded_step
+from autodo.search.gradient import relaxation
+from autodo.search.gradient.differentiable_operations import SEARCHED, DifferentiableOperations, random_centres
+from autodo.search.gradient.gradient_search import FoundPolicy, GradientSearch, rounded_step
 from autodo.seeds import torch_generator
 
 GATE_RANGE = (0.01, 0.99)

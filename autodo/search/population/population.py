@@ -7,26 +7,19 @@ Reference: Ho et al., ICML 2019, section 3; Jaderberg et al. 2017 (population-ba
 """
 
 import contextlib
-import functools
 import math
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
-
-import torch
 
 from autodo.augment.policy_file import PolicyFile
 from autodo.config.policy import PopulationSearch
 from autodo.config.run import RunConfig
 from autodo.errors import StoreError
-from autodo.io.atomic import save_torch
 from autodo.io.storage import Location
-from autodo.search.genome import Genome, as_schedule, explore, random_genome
+from autodo.search.population.genome import Genome, as_schedule, explore, random_genome
 from autodo.search.tasks import Json, Task, provenance, search_config
+from autodo.search.torch_files import read_state, write_state
 from autodo.seeds import numpy_generator
-
-FORMAT = 1
 
 
 class Trained(NamedTuple):
@@ -163,22 +156,12 @@ def member_file(files: Location, number: int, epoch: int) -> Location:
 
 def write_member(file: Location, genome: Genome, state: dict[str, Any]) -> None:
     """Writes a member."""
-    content = {"format": FORMAT, "genome": genome, "member": state}
-    file.write_atomic(functools.partial(save_torch, content))
+    write_state(file, {"genome": genome, "member": state})
 
 
 def read_member(file: Location) -> dict[str, Any] | None:
     """Reads a member's `genome`, and its state as `member`; None if the file cannot be used."""
-    with tempfile.TemporaryDirectory() as temporary:
-        path = Path(temporary, "member.pt")
-        try:
-            file.fetch(path)
-            content = torch.load(path, map_location="cpu", weights_only=True)
-            if content["format"] == FORMAT and {"genome", "member"} <= content.keys():
-                return dict(content)
-        except Exception:  # torch.load raises many kinds of error on damaged files
-            return None
-    return None
+    return read_state(file, {"genome", "member"})
 
 
 def last_generation(files: Location, search: PopulationSearch) -> tuple[int, list[Trained]]:

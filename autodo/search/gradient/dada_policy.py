@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from autodo.search import relaxation
+from autodo.search.gradient import relaxation
 
 # A gate that is always open or always closed would never be tried otherwise again.
 GATE_RANGE = (0.05, 0.95)

@@ -17,7 +17,7 @@ from autodo.data.prepare import DataSplits
 from autodo.errors import TrainingDiverged
 from autodo.io.storage import Location
 from autodo.results.provenance import device_name
-from autodo.search.differentiable_operations import SEARCHED
+from autodo.search.gradient.differentiable_operations import SEARCHED
 from autodo.search.search_data import SearchData
 from autodo.search.tasks import Algorithm, Json, Report, Task, TaskContext, provenance, search_config
 from autodo.training import checkpoint as checkpoints

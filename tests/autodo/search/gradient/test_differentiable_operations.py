@@ -10,7 +10,7 @@ from autodo.augment.apply_draws import apply_draws
 from autodo.augment.operations import OPERATIONS, to_float
 from autodo.augment.policy_file import OperationName
 from autodo.config.policy import Implementation
-from autodo.search.differentiable_operations import (
+from autodo.search.gradient.differentiable_operations import (
     SEARCHED,
     DifferentiableOperations,
     differentiable,
@@ -205,7 +205,7 @@ def test_the_host_waits_once_for_all_steps() -> None:
     operation = torch.randint(len(SEARCHED), (4, 3), generator=draw)
     gate = (torch.rand(4, 3, generator=draw) > 0.3).double()
     level = torch.full((4, 3), 0.5, dtype=torch.float64)
-    module = "autodo.search.differentiable_operations.on_host"
+    module = "autodo.search.gradient.differentiable_operations.on_host"
     with mock.patch(module, side_effect=on_host) as copied:
         DifferentiableOperations("own").apply_each(pixels, operation, level, gate, draw)
     assert copied.call_count == 1

@@ -26,11 +26,11 @@ from autodo.config.policy import DadaSearch
 from autodo.config.run import RunConfig
 from autodo.data.batches import epoch_batches
 from autodo.data.prepare import DataSplits
-from autodo.search import dada_policy, relaxation
-from autodo.search.dada_policy import PairPolicy
-from autodo.search.differentiable_operations import SEARCHED, DifferentiableOperations
-from autodo.search.gradient_search import FoundPolicy, GradientSearch, rounded_step
-from autodo.search.unrolled_step import Parameters, derivative_along, val_direction
+from autodo.search.gradient import dada_policy, relaxation
+from autodo.search.gradient.dada_policy import PairPolicy
+from autodo.search.gradient.differentiable_operations import SEARCHED, DifferentiableOperations
+from autodo.search.gradient.gradient_search import FoundPolicy, GradientSearch, rounded_step
+from autodo.search.gradient.unrolled_step import Parameters, derivative_along, val_direction
 from autodo.seeds import initial_weights, torch_generator
 from autodo.training.schedule import learning_rate_factor
 

@@ -1,0 +1,1 @@
+"""Population-based augmentation: the driver (`population`), a member (`population_member`), its policy (`genome`)."""
