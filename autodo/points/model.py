@@ -120,11 +120,12 @@ class PointModel:
             parts = [rows(points) for _, rows in learned]
             return torch.cat(parts, 1) if parts else torch.empty(len(points), 0, dtype=dtype, device=labels.device)
 
-        self.has_rows = sum(widths) > 0
+        stored = [width for width in widths if width]
+        self.has_rows = bool(stored)
         """Whether each point has a row of its own."""
         # Without columns there is nothing to store.
         self.table = table(
-            initial, len(labels), widths, storage=storage if self.has_rows else ON_DEVICE, rounding=rounding
+            initial, len(labels), stored, storage=storage if self.has_rows else ON_DEVICE, rounding=rounding
         )
 
     def prefetch(self, batches: Iterable[Batch], *, for_update: bool) -> Iterator[Batch]:

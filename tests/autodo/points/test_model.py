@@ -127,6 +127,16 @@ def test_shared_augmentation_is_one_row():
     assert model.table.values.shape == (5, 0)
 
 
+def test_a_mixture_of_one_row_has_no_mean_of_squares_per_point():
+    config = PointsConfig(learn=("augment", "weight"), mixture=1, square_average="part")
+    model = model_of(config)
+    points = torch.tensor([4, 0])
+    ones = Leaves(*(leaf if leaf is None else torch.ones_like(leaf) for leaf in model.leaves(points)))
+    model.rmsprop_step(points, ones, lr=0.5)
+    assert model.table.square_average.shape == (5, 1)
+    assert model.table.square_average.isfinite().all()
+
+
 def test_a_mask_holds_rows_of_points_and_not_shared_rows():
     model = model_of(THREE_ROWS)
     points = torch.tensor([4, 0, 2])
