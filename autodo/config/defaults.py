@@ -14,7 +14,7 @@ from typing import Any
 
 ADDED: dict[str, Any] = {
     "dataset": {"stream": False, "damaged_limit": 0.001, "resize": None},
-    "distortion": {"minority": "class"},
+    "distortion": {"minority": "class", "imbalance": "step", "noise": "uniform"},
     "augmentation": {"resized_crop": None, "order": "erase-last", "border": "zeros", "erase_area": 0.4},
     "policy": None,
     "objective": None,
@@ -28,7 +28,7 @@ ADDED: dict[str, Any] = {
         **{"precision": "fp32", "square_average": "element", "warp": "fused", "gate_temperature": 0.5},
         **{"covariance": "diagonal", "mixture": None},
     },
-    "training": {"precision": "fp32", "compile": False, "schedule": "to-zero", "last_batch": "even"},
+    "training": {"precision": "fp32", "compile": False, "schedule": "to-zero", "last_batch": "even", "ema": None},
 }
 """Value before the setting existed, by section and key."""
 
@@ -40,7 +40,7 @@ PAPER: dict[str, Any] = {
 
 METHOD_KEYS: dict[str, set[str]] = {
     "augmentation": {"order", "border", "erase_area"},
-    "training": {"schedule", "last_batch"},
+    "training": {"schedule", "last_batch", "ema"},
 }
 """Settings outside a method's sections that a preset may choose; they belong to the method, not to the recipe that a
 comparison holds fixed."""

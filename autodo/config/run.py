@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, Positiv
 from pydantic_core import from_json
 
 from autodo.config.bilevel import LossName, OuterConfig, PointsConfig
-from autodo.config.dataset import DatasetConfig, DistortionConfig, plain_number
+from autodo.config.dataset import DatasetConfig, DistortionConfig, check_readable, plain_number
 from autodo.config.defaults import METHOD_KEYS, with_added, without_added
 from autodo.config.objective import FinetuneConfig, InnerImages, ObjectiveConfig, kinds_with_copies
 from autodo.config.policy import AdversarialAutoAugment, PolicyConfig, SearchedPolicy
@@ -99,6 +99,9 @@ class TrainingConfig(Frozen):
     losses and lambda stay float32."""
     compile: bool = False
     """Train with torch.compile; evaluation and outer passes use the network uncompiled."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay per step of an exponential moving average of the weights, such as 0.999; null: no average. Evaluation, the
+    choice of the epoch and the saved classifier use the averaged weights; training and outer passes do not."""
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> Self:
@@ -174,6 +177,7 @@ class RunConfig(Frozen):
             )
         if self.split == "oversplit":
             check_oversplit(self.distortion)
+        check_readable(self.dataset, self.distortion)
         val_is = {"test-as-val": "the test images", "oversplit": "all train images"}.get(self.split)
         if val_is is not None and (self.method.images != "train" or self.finetune is not None):
             cause = "finetune" if self.finetune is not None else f"method.images {self.method.images!r}"
@@ -252,9 +256,10 @@ class RunConfig(Frozen):
     def run_id(self) -> str:
         """`<dataset>_ir<IR>_nr<NR>_<method>_s<seed>_<8 hex>`; equal configurations have equal ids."""
         d = self.distortion
+        imbalance, noise = d.prefixes
         return (
-            f"{self.dataset.label}_ir{plain_number(d.imbalance_ratio)}_nr{plain_number(d.noise_ratio)}_{self.method.name}"
-            f"_s{self.seed}_{fingerprint(self)}"
+            f"{self.dataset.label}_ir{imbalance}{plain_number(d.imbalance_ratio)}_nr{noise}{plain_number(d.noise_ratio)}"
+            f"_{self.method.name}_s{self.seed}_{fingerprint(self)}"
         )
 
     @property

@@ -50,7 +50,7 @@ SCHEMAS: dict[Kind, pa.Schema] = {
             ("train_points", pa.int64()),
             ("val_points", pa.int64()),
             ("test_points", pa.int64()),
-            ("wrong_labels", pa.int64()),  # train points whose label the distortion changed
+            ("wrong_labels", pa.int64()),  # train points whose label is not the clean one
             ("epochs", pa.int64()),
             ("seconds", pa.float64()),  # training time over all attempts, evaluation included
             ("inner_seconds", pa.float64()),
@@ -114,7 +114,7 @@ SCHEMAS: dict[Kind, pa.Schema] = {
             ("index", pa.int64()),  # position in the original train set
             ("source", pa.string()),  # file of the image, for folders; else null
             ("label", pa.int16()),  # the observed label, that training saw
-            ("clean_label", pa.int16()),  # the label before the distortion
+            ("clean_label", pa.int16()),  # the label before the distortion, or the CSV's clean_label
             ("weight", pa.float32()),  # learned loss weight; null if not learned
             ("soft_label", pa.list_(pa.float32())),  # [C]; null if not learned
             ("prediction", pa.int16()),  # of the network after the last epoch, unaugmented

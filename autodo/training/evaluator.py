@@ -22,9 +22,9 @@ class Evaluator:
         """Outputs for this process's images of a set.
 
         Args:
-            model: encoder and head in place of those that are trained.
+            model: encoder and head in place of the run's `evaluated` ones.
         """
-        encoder, head = model or (self.model.encoder, self.model.head)
+        encoder, head = model or self.model.evaluated
         encoder.eval()
         views = (self.model.pipeline.test_view(batch) for batch in given.images.in_order(self.batch_size))
         features = torch.cat([encoder(view) for view in views])

@@ -81,6 +81,7 @@ class InnerLoop:
             model.optimizer.zero_grad()
             loss.backward()
             model.optimizer.step()
+            model.weights_moved()
             loss_sum += loss.detach() * shard_size
             if self.online_policy is not None:
                 self.online_policy.record(losses, size)

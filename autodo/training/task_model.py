@@ -11,6 +11,7 @@ from autodo.augment.policies import Policy
 from autodo.errors import ConfigError
 from autodo.models import build
 from autodo.models.encoder import Encoder
+from autodo.models.weight_average import WeightAverage
 from autodo.results.classifier import Classifier
 from autodo.results.outcome import BestEpoch
 from autodo.results.provenance import device_name
@@ -24,7 +25,8 @@ logger = logging.getLogger("autodo")
 class TaskModel:
     """The network with its input pipeline and its optimizer: images -> pipeline -> encoder -> head -> logits.
 
-    `network` is encoder and head as they are trained: compiled, or with gradients averaged over processes.
+    `network` is encoder and head as they are trained: compiled, or with gradients averaged over processes. `evaluated`
+    is encoder and head that evaluation and results use: with `training.ema` those of averaged weights.
 
     Args:
         policy: augmentation policy of the pipeline at the start.
@@ -52,11 +54,25 @@ class TaskModel:
             weight_decay=config.training.weight_decay,
         )
 
+        self.evaluated = self.encoder, self.head
+        self.average: WeightAverage | None = None
+        if config.training.ema is not None:
+            self.evaluated = initial_model(context, device)
+            self.evaluated[0].bf16 = self.encoder.bf16
+            self.average = WeightAverage(config.training.ema, (self.encoder, self.head), self.evaluated)
+
+    def weights_moved(self) -> None:
+        """Update the average, if there is one, after a step of the weights."""
+        if self.average is not None:
+            self.average.update()
+
     def restart(self, context: RunContext) -> None:
-        """Return to the initial weights, with an optimizer that has no momentum yet."""
+        """Return to the initial weights, with an optimizer that has no momentum yet and a new average."""
         for module, initial in zip((self.encoder, self.head), initial_model(context, context.device), strict=True):
             module.load_state_dict(initial.state_dict())
         self.optimizer.reset()
+        if self.average is not None:
+            self.average.restart()
 
 
 def initial_model(context: RunContext, device: torch.device) -> tuple[Encoder, nn.Linear]:

@@ -146,6 +146,9 @@ class Trainer:
         outer_phase = config.has_outer_pass(epoch)
         if outer_phase:
             assert self.outer is not None
+            if self.model.average is not None:
+                # The implicit gradient is that of the weights that train, so val is evaluated with them too.
+                val_outputs = self.evaluator.evaluate(self.loaders.val, (self.model.encoder, self.model.head))
             self.checkpointer.require_finite("sum of lambda", self.outer.run(epoch, val_outputs))
         outer_done = clock()
 

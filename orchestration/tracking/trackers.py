@@ -35,6 +35,7 @@ def run_labels(run: RunConfig) -> dict[str, str | int | float]:
     """Values that distinguish runs, under the names of the Parquet columns."""
     return {
         "dataset": run.dataset.label,
+        "distortion": str(run.distortion),
         "imbalance_ratio": run.distortion.imbalance_ratio,
         "noise_ratio": run.distortion.noise_ratio,
         "method": run.method.name,

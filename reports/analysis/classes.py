@@ -15,6 +15,7 @@ _RULE = (
     "the classes that the synthetic imbalance reduced or, if it reduced none, those with fewer train images than the "
     "mean"
 )
+_RULE_OF_A_LONG_TAIL = "the classes with fewer train images than the mean"
 _NONE = (
     "There is no minority: no synthetic imbalance reduced a class, and the largest class has less than 1.5 times the "
     "train images of the smallest."
@@ -140,13 +141,14 @@ def minority_notes(runs: pd.DataFrame) -> list[str]:
     """Notes for a table with figures of the minority: its classes, the rule, and runs that are left out.
 
     Args:
-        runs: of one cell, from `with_minority`.
+        runs: of one cell, from `reports.analysis.comparison.named`.
     """
     stated = [tuple(as_list(labels)) for labels in runs["minority_classes"] if _is_list(labels)]
     if not stated:
         return []
     rare = minority(runs)
-    notes = [f"{minority_sentence(runs)[:-1]}: {_RULE}." if rare else _NONE]
+    rule = _RULE_OF_A_LONG_TAIL if (runs["imbalance"] == "exponential").all() else _RULE
+    notes = [f"{minority_sentence(runs)[:-1]}: {rule}." if rare else _NONE]
     if others := sum(labels != rare for labels in stated):
         notes.append(
             f"Minority and majority of {count_of(others, 'run')} are left out: other classes are the minority there."

@@ -151,13 +151,52 @@ def test_distortion_notation():
     assert DistortionConfig.parse("100-0.1") == DistortionConfig(imbalance_ratio=100, noise_ratio=0.1)
     assert str(DistortionConfig.parse("100-0.1")) == "100-0.1"
     assert str(DistortionConfig.parse("1-0")) == "1-0.0", "the notation of the paper"
-    for wrong in ("100", "a-b", "0.5-0.1", "10-1.0", "10--1", "10-0.1-3"):
-        with pytest.raises(ConfigError, match="distortion"):
+    for wrong in ("100", "a-b", "0.5-0.1", "10-1.0", "10--1", "10-0.1-3", "step10-0.1", "10-pairs0.1", "exp-pair", ""):
+        with pytest.raises(ConfigError, match=r"^distortion '[^\n]*$"):
             DistortionConfig.parse(wrong)
+    with pytest.raises(
+        ConfigError, match="before IR may stand exp, and before NR pair, confusion or instance, such as"
+    ):
+        DistortionConfig.parse("10-random0.1")
+
+
+def test_kinds_of_distortion_stand_before_their_ratios():
+    long_tail = DistortionConfig(imbalance_ratio=100, noise_ratio=0.2, imbalance="exponential", noise="pair")
+    assert DistortionConfig.parse("exp100-pair0.2") == long_tail
+    assert long_tail.minority == "class", "no step"
+    assert build_run("digits", "baseline", distortion=long_tail).run_id.startswith(
+        "digits_irexp100_nrpair0.2_baseline_"
+    )
+    # Without imbalance or noise there is nothing that the kind could change.
+    for same, text in (("exp1-pair0", "1-0.0"), ("exp1-instance0.1", "1-instance0.1"), ("exp2-pair0.0", "exp2-0.0")):
+        assert DistortionConfig.parse(same) == DistortionConfig.parse(text)
+        assert str(DistortionConfig.parse(same)) == text
+    kinds = ("10-0.1", "exp10-0.1", "10-pair0.1", "10-confusion0.1", "10-instance0.1")
+    ids = {build_run("digits", "baseline", distortion=DistortionConfig.parse(text)).run_id for text in kinds}
+    assert len(ids) == len(kinds)
+    one = build_run("digits", "baseline", overrides={"distortion.noise_ratio": 0.1, "distortion.noise": "instance"})
+    assert one == build_run("digits", "baseline", distortion=DistortionConfig.parse("1-instance0.1"))
+
+
+def test_noise_that_depends_on_pixels_needs_them_in_memory():
+    distortion = DistortionConfig.parse("10-instance0.1")
+    with pytest.raises(
+        ConfigError, match=r"'instance' reads the pixels.*'imagenet' is streamed; uniform, pair and conf"
+    ):
+        build_run("imagenet", "baseline", distortion=distortion)
+    build_run("imagenet", "baseline", distortion=DistortionConfig.parse("exp10-confusion0.1"))
 
 
 @pytest.mark.parametrize(
-    "text", ["1000000-0.1", "10-0.00001", "33.3333333-0.1", "10000000000000000000000-0.0", "100.5-0.123456789"]
+    "text",
+    [
+        "1000000-0.1",
+        "10-0.00001",
+        "33.3333333-0.1",
+        "10000000000000000000000-0.0",
+        "100.5-0.123456789",
+        "exp1.5-instance0.25",
+    ],
 )
 def test_distortions_are_printed_as_they_are_parsed(text):
     distortion = DistortionConfig.parse(text)

@@ -237,12 +237,16 @@ def state_of(training: Trainer) -> dict[str, Any]:
     if shared is not None:
         table |= {f"shared {name}": getattr(shared, name).clone() for name in TABLE}
     positions = training.loaders.shard.positions
-    return {"epoch": training.state.epoch, "positions": positions, "network": network_of(training), **table}
+    model = training.model
+    networks = {
+        "network": network_of(model.encoder, model.head),
+        "evaluated": network_of(*model.evaluated),
+    }
+    return {"epoch": training.state.epoch, "positions": positions, **networks, **table}
 
 
-def network_of(training: Trainer) -> dict[str, Tensor]:
-    heads = {f"head.{name}": value for name, value in training.model.head.state_dict().items()}
-    return {**training.model.encoder.state_dict(), **heads}
+def network_of(encoder: torch.nn.Module, head: torch.nn.Module) -> dict[str, Tensor]:
+    return {**encoder.state_dict(), **{f"head.{name}": value for name, value in head.state_dict().items()}}
 
 
 def seeds(config: RunConfig) -> list[int]:

@@ -255,10 +255,14 @@ def check_thumbnails(points: pd.DataFrame, config: RunConfig) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", ["autodo-shared", MIXTURE, "autodo-aws", "autodo-exact-aws", "sop", "pencil", "joint-optimization"]
+    ("method", "changes"),
+    [
+        *((name, {}) for name in ("autodo-shared", MIXTURE, "autodo-aws", "autodo-exact-aws", "sop", "pencil")),
+        *((name, {"training.ema": 0.9}) for name in ("autodo-exact-ws", "joint-optimization")),
+    ],
 )
-def test_an_interrupted_run_of_two_workers_resumes_bit_for_bit(pool, method, tmp_path):
-    config = config_of(method, SHORT, "union")
+def test_an_interrupted_run_of_two_workers_resumes_bit_for_bit(pool, method, changes, tmp_path):
+    config = config_of(method, {**SHORT, **changes}, "union")
     whole = pool.each(2, jobs.run, config)
     path = tmp_path / "checkpoint.pt"
     pool.each(2, jobs.run, config, path, 3)
@@ -266,13 +270,16 @@ def test_an_interrupted_run_of_two_workers_resumes_bit_for_bit(pool, method, tmp
     continued = pool.each(2, jobs.run, config, path)
     assert [state["began"] for state in continued] == [3, 3]
     for one, other in zip(whole, continued, strict=True):
-        assert all(torch.equal(value, other["network"][name]) for name, value in one["network"].items())
+        for network in ("network", "evaluated"):
+            assert all(torch.equal(value, other[network][name]) for name, value in one[network].items())
         assert all(torch.equal(one[name], other[name]) for name in tables_of(one))
         assert one["best"] == other["best"] == whole[0]["best"]
         for name, table in one["tables"].items():
             assert untimed(table).equals(untimed(other["tables"][name])), name
     first, second = whole
-    assert all(torch.equal(value, second["network"][name]) for name, value in first["network"].items())
+    for network in ("network", "evaluated"):
+        assert all(torch.equal(value, second[network][name]) for name, value in first[network].items())
+    assert torch.equal(first["network"]["head.weight"], first["evaluated"]["head.weight"]) == (not changes)
     assert all(torch.equal(first[name], second[name]) for name in tables_of(first) if name.startswith("shared"))
 
 

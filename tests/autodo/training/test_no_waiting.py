@@ -122,6 +122,7 @@ def training_of(method: str, split: str, batch_size: int) -> Trainer:
         "training.epochs": 4,
         "training.warmup_epochs": 1,
         "training.batch_size": batch_size,
+        "training.ema": 0.9,
         "outer.start_share": 0.0,
         "dataset.subsample": 300,
         "policy.content": "0" * 16,

@@ -191,6 +191,13 @@ def test_hours_are_those_of_the_epochs_from_e_on() -> None:
     assert paper_hours("digits") == {}
 
 
+def test_other_kinds_of_distortion_have_none_of_the_papers_figures() -> None:
+    assert paper_error(config("svhn", "autodo-aws", "100-0.1"))
+    for other in ("exp100-0.1", "100-pair0.1", "100-confusion0.1", "100-instance0.1"):
+        assert paper_error(config("svhn", "autodo-aws", other)) is None
+        assert paper_accuracies(config("svhn", "autodo-aws", other)) == {}
+
+
 def test_accuracies_of_section_5_3() -> None:
     assert paper_accuracies(config("svhn", "autodo-aws", "100-0.1")) == {
         "all": Reference(93.0), "minority": Reference(90.1), "spread": Reference(4.4)
