@@ -37,10 +37,12 @@ SCHEMAS: dict[Kind, pa.Schema] = {
     "results": pa.schema(
         [
             *_IDENTITY,
-            ("error_best_val", pa.float64()),  # test error at the epoch of lowest val error: the headline
-            ("error_last", pa.float64()),
+            # Test error of the classifier, the headline: at the epoch of lowest val error, or after the last epoch if
+            # the run selects that one or solves its head.
+            ("error_best_val", pa.float64()),
+            ("error_last", pa.float64()),  # after the last epoch, with the head that was trained
             ("error_best_test", pa.float64()),  # lowest over epochs on the test set itself: optimistic
-            ("best_val_epoch", pa.int64()),
+            ("best_val_epoch", pa.int64()),  # of the classifier, from 0
             ("minority_error", pa.float64()),  # of the minority classes, at best_val_epoch; null if there are none
             ("majority_error", pa.float64()),  # of the others; likewise
             # Labels of the minority classes: autodo.data.minority. Null in older runs, which took C//2..C-1.

@@ -65,6 +65,17 @@ def worst_class(accuracies: Floats) -> int | None:
     return int(np.nanargmin(mean)) if np.isfinite(mean).any() else None
 
 
+def spread_over_classes(accuracies: object) -> float:
+    """Standard deviation (ddof = 0) of the accuracy over the classes with test images; NaN if there is none.
+
+    Args:
+        accuracies: value of a list column.
+    """
+    values = np.asarray(as_list(accuracies), dtype=np.float64)
+    values = values[np.isfinite(values)]
+    return float(values.std()) if values.size else float("nan")
+
+
 # ----- minority
 
 

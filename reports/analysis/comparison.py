@@ -26,7 +26,7 @@ TEST_AS_VAL = "test-as-val"
 """The split of the paper's Table 5."""
 
 # Parts of a configuration in which runs of one group may differ.
-_METHOD = ("method", "policy", "objective", "finetune", "points", "outer")
+_METHOD = ("method", "policy", "objective", "finetune", "head", "points", "outer")
 _AXES = ("split", "distortion", *_METHOD, "seed")
 
 

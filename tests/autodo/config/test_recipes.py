@@ -232,7 +232,7 @@ def test_overrides_for_other_methods_change_nothing():
 def test_settings_added_later_do_not_change_ids():
     run = build_run("digits", "baseline")
     content = json.loads(run.model_dump_json())
-    for section in ("policy", "objective", "finetune"):
+    for section in ("policy", "objective", "finetune", "head"):
         assert content.pop(section) is None
     assert content["method"].pop("images") == "train"
     assert content["dataset"].pop("stream") is False
@@ -245,6 +245,7 @@ def test_settings_added_later_do_not_change_ids():
     assert content["augmentation"].pop("erase_area") == 0.4
     assert content["training"].pop("schedule") == "to-zero"
     assert content["training"].pop("last_batch") == "even"
+    assert content["training"].pop("selection") == "best-val"
     assert content["training"].pop("precision") == "fp32"
     assert content["training"].pop("compile") is False
     assert content["training"].pop("ema") is None

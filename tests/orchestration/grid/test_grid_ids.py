@@ -9,7 +9,10 @@ from orchestration.grid.grid import expand, load_grid
 IDS = {
     "fashion-mnist": (16, "36867d45bba152ea"),
     "fashion-mnist-label-errors": (32, "c1e92457c7c37fd1"),
+    "fashion-mnist-memorising": (350, "96861d04b58a51a9"),
+    "fashion-mnist-memorising-searches": (20, "96b53ee433150182"),
     "fashion-mnist-methods": (232, "34f43f8f1ef58547"),
+    "fashion-mnist-rivals": (24, "d9c60c163e8e0a23"),
     "fashion-mnist-searches": (16, "cdd7ce61369d2183"),
     "fashion-mnist-small": (16, "138180cdbfc2d9ff"),
     "fashion-mnist-strengths": (18, "a6a29a8255058639"),
@@ -19,6 +22,7 @@ IDS = {
     "paper-cifar100": (96, "044d3337e745492d"),
     "paper-cifar100-published": (32, "f520279aa808533b"),
     "paper-figure6": (2, "082e4f1bb15caa9d"),
+    "paper-figure6-published": (1, "f0908cf6a4802d24"),
     "paper-figure7": (20, "3d3c60990dc04b04"),
     "paper-imagenet": (6, "b758bf0270b0be28"),
     "paper-imagenet-published": (4, "1829646940baa86c"),
