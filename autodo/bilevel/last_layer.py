@@ -75,4 +75,4 @@ class LastLayer:
         wanted = [leaf for leaf in leaves if leaf is not None]
         # Rows without columns are not in the graph.
         rows, *shared = torch.autograd.grad(objective, wanted, materialize_grads=True)
-        return Leaves(rows, *shared or [None])
+        return Leaves(rows, shared[0] if shared else None)
