@@ -8,7 +8,7 @@ from autodo.bilevel.inverse_hessian import CURVATURES, MatVec, build_solver
 from autodo.config.bilevel import OuterConfig
 from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from autodo.losses import InnerLoss
-from autodo.points.model import PointView
+from autodo.points.model import Leaves, PointView
 
 
 class LastLayer:
@@ -68,9 +68,9 @@ class LastLayer:
         return hessian_matvec(*given, log_targets, damping=self.damping, count=count, group=self.group)
 
     def hypergradient(
-        self, rows: Tensor, labels: Tensor, view: PointView, features: Tensor, u: Tensor, count: int
-    ) -> Tensor:
-        """Gradient of the val loss with respect to the rows of lam behind a view and its features.
+        self, leaves: Leaves, labels: Tensor, view: PointView, features: Tensor, u: Tensor, count: int
+    ) -> Leaves:
+        """Gradient of the val loss with respect to the values of lam behind a view and its features.
 
         Args:
             labels: observed labels of the points.
@@ -79,5 +79,7 @@ class LastLayer:
         weights = self.loss.weighted(view.weights, labels)
         logits = self.loss.shifted(self.head(features))
         objective = implicit_objective(self.loss.loss, logits, features, weights, view.log_targets, u, count=count)
-        (gradient,) = torch.autograd.grad(objective, rows)
-        return gradient
+        wanted = [leaf for leaf in leaves if leaf is not None]
+        # Rows without columns are not in the graph.
+        rows, *shared = torch.autograd.grad(objective, wanted, materialize_grads=True)
+        return Leaves(rows, shared[0] if shared else None)

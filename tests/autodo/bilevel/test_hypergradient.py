@@ -13,7 +13,7 @@ from autodo.bilevel.last_layer import LastLayer
 from autodo.config.bilevel import LossName, OuterConfig, Part, PointsConfig, SolverName
 from autodo.config.run import AugmentationConfig
 from autodo.losses import LOSSES, InnerLoss
-from autodo.points.model import PointModel
+from autodo.points.model import Leaves, PointModel
 from autodo.testing.oracles import (
     dense_fisher,
     dense_hessian,
@@ -106,7 +106,8 @@ class Problem:
         with torch.no_grad():
             gradient = self.val_gradient(weight)
             u = layer.solve(features, self.labels, view.weights, view.log_targets, POINTS, gradient)
-        return u, layer.hypergradient(lam, self.labels, view, features, u, POINTS)
+        leaves = Leaves(lam, None)
+        return u, layer.hypergradient(leaves, self.labels, view, features, u, POINTS).rows
 
 
 def relative_error(value: Tensor, expected: Tensor) -> float:

@@ -197,15 +197,15 @@ def test_methods_join_by_plus():
         ("+", "unknown method ''"),
         (
             "autodo-exact-ws+label-smoothing",
-            "^cifar10 x autodo-exact-ws.label-smoothing: objective 'label-smoothing' cannot be combined with points.learn: "
-            "outer passes have no closed form of its Hessian; points.learn combines with: class-balanced, "
-            "logit-adjustment$",
+            "^cifar10 x autodo-exact-ws.label-smoothing: objective 'label-smoothing' cannot be combined with "
+            "points.learn: outer passes have no closed form of its Hessian; points.learn combines with: "
+            "class-balanced, logit-adjustment$",
         ),
         (
             "autodo-aws+ldam-drw",
-            "^cifar10 x autodo-aws.ldam-drw: objective 'ldam-drw' cannot be combined with points.learn: outer passes have "
-            "no Hessian of its cosine head and margins; points.learn combines with: class-balanced, logit-adjustment; "
-            "without points.learn, head.labels=posterior estimates clean labels$",
+            "^cifar10 x autodo-aws.ldam-drw: objective 'ldam-drw' cannot be combined with points.learn: outer passes "
+            "have no Hessian of its cosine head and margins; points.learn combines with: class-balanced, "
+            "logit-adjustment; without points.learn, head.labels=posterior estimates clean labels$",
         ),
         ("autodo+autodo-exact-ws", "objective 'label-posterior' cannot be combined with points.learn: .* cosine head"),
         ("autodo-exact-ws+finetune-head-on-val", "finetune cannot be combined with points.learn"),
