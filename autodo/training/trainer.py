@@ -152,12 +152,17 @@ class Trainer:
         objective.epoch_ended(epoch, val_outputs, self._train_outputs)
 
         evaluation_done = clock()
+        trained = self.model.encoder, self.model.head
+        solves_head = config.solves_head(epoch)
+        if solves_head:
+            assert self.head_solver is not None
+            self.model.replace_head(self.head_solver.run(trained).head)
         outer_phase = config.has_outer_pass(epoch)
         if outer_phase:
             assert self.outer is not None
-            if self.model.average is not None:
+            if self.model.average is not None or solves_head:
                 # The implicit gradient is that of the weights that train, so val is evaluated with them too.
-                val_outputs = self.evaluator.evaluate(self.loaders.val, (self.model.encoder, self.model.head))
+                val_outputs = self.evaluator.evaluate(self.loaders.val, trained)
             self.checkpointer.require_finite("sum of lambda", self.outer.run(epoch, val_outputs))
         outer_done = clock()
 

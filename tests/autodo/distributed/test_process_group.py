@@ -257,6 +257,7 @@ def check_thumbnails(points: pd.DataFrame, config: RunConfig) -> None:
             for name in ("autodo-shared", "autodo-aws", "autodo-exact-aws", "sop", "pencil", "glc", "co-teaching")
         ),
         *((name, {"training.ema": 0.9}) for name in ("autodo-exact-ws", "joint-optimization")),
+        ("logit-adjustment+posterior-head", {"head.solve": "passes", "training.ema": 0.9}),
     ],
 )
 def test_an_interrupted_run_of_two_workers_resumes_bit_for_bit(pool, method, changes, tmp_path):
