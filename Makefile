@@ -3,7 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: setup demo test test-slow test-portable check docs mutants bench gpu-check clean
+.PHONY: setup demo test test-slow test-portable check docs mutants bench gpu-check rehearse clean
 
 setup: .venv/ready
 
@@ -55,6 +55,11 @@ DATA ?= /usr/share/datasets/fashion-mnist
 
 gpu-check: setup
 	$(BIN)/python -m benchmarks.gpu --data-dir $(DATA)
+
+# The paper's grids on small files in the real formats, in build/rehearsal; see docs/how-to/gpu.md.
+rehearse: setup
+	rm -rf build/rehearsal
+	$(BIN)/python -m orchestration.testing.rehearsal build/rehearsal
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -26,12 +26,13 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "augmentation": ("--repeat", "5"),
     "outer_phase": ("--repeat", "3"),
     "throughput": ("--repeat", "3", "--images", "4096", "--no-compile"),
+    "weight_average": ("--repeat", "10"),
     "lambda_table": ("--quick",),
     "sharded_table": ("--quick",),
     "streaming": ("--images", "1000", "--rounds", "3"),
     "report": (),
 }
-ON_DEVICE = frozenset({"augmentation", "outer_phase", "throughput", "lambda_table", "streaming"})
+ON_DEVICE = frozenset({"augmentation", "outer_phase", "throughput", "weight_average", "lambda_table", "streaming"})
 
 
 def main() -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from autodo.config.recipes import build_run
+from autodo.data import load
 from benchmarks.__main__ import BENCHMARKS, ON_DEVICE, measured
+from benchmarks.distortions import distorted, matrix_table, noise_matrix, rates_table
 from benchmarks.neumann_scale import cut_classes
 from benchmarks.sharded_table import BATCH, measure_network, measure_whole
 from benchmarks.solvers import measure as measure_solvers
@@ -60,6 +63,15 @@ def test_markdown_says_what_is_met() -> None:
 )
 def test_number(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_what_a_distortion_does_is_counted() -> None:
+    digits = load(build_run("digits", "baseline").dataset)
+    splits = distorted(digits, "digits", "exp10-pair0.2", 0)
+    assert np.diag(noise_matrix(splits)) + np.diag(np.roll(noise_matrix(splits), -1, axis=1)) == pytest.approx(1)
+    (row,) = zip(*(column.cells for column in rates_table({"exp10-pair0.2": [splits]}).columns), strict=True)
+    assert row == ("exp10-pair0.2", "461", "10.3", "19.96", "18.2 to 21.1")
+    assert matrix_table("exp10-pair0.2", splits).row_count == 10
 
 
 def test_every_benchmark_is_there() -> None:

@@ -182,7 +182,7 @@ class Suspect:
     Args:
         given, proposed: names of classes.
         score: the higher, the more probably wrong; comparable only within a run.
-        wrong: whether the label was changed on purpose; None if unknown.
+        wrong: whether the label is known to be wrong or right; None if unknown.
         image: PNG; None if there is none.
     """
 

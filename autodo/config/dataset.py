@@ -3,7 +3,7 @@
 import re
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -11,6 +11,8 @@ from autodo.config.validation import Count, Frozen, Share, parse_model
 from autodo.errors import ConfigError
 from autodo.io.uri import check_uri, is_uri, without_secrets
 
+Imbalance = Literal["step", "exponential"]
+Noise = Literal["uniform", "pair", "confusion", "instance"]
 Minority = Literal["total", "total-proportional", "class"]
 ALWAYS_STREAMED = ("imagenet",)
 """Datasets too large for memory."""
@@ -21,7 +23,8 @@ class DatasetConfig(Frozen):
 
     name: str
     path: str | None = None
-    """Path or URI of a directory of class folders, or of a CSV of path,label; only for `folder`."""
+    """Path or URI of a directory of class folders, or of a CSV of path,label and optionally split, clean_label; only
+    for `folder`."""
     image_size: Count | None = None
     """Side in pixels to which images are resized; only for `folder` and `imagenet`."""
     resize: Count | None = None
@@ -89,34 +92,82 @@ class DistortionConfig(Frozen):
 
     imbalance_ratio: Annotated[float, Field(ge=1)] = 1.0
     noise_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    imbalance: Imbalance = "step"
+    """Numbers of images by class. `step` (the paper): the upper half of the classes is reduced. `exponential`: a long
+    tail, class c of C keeps a share IR^(-c/(C-1)) of the images of class 0 (Cui et al. 2019). At ratio 1 the value is
+    always `step`."""
+    noise: Noise = "uniform"
+    """Wrong labels. `uniform` (the paper): a share NR of the labels is redrawn over all classes. Of the others, a share
+    NR is wrong. `pair`: c becomes c+1, the last class becomes 0 (Han et al. 2018). `confusion`: another class, the more
+    often the less a linear classifier tells the two apart. `instance`: which labels are wrong, and how, depends on the
+    pixels (Xia et al. 2020). At ratio 0 the value is always `uniform`."""
     minority: Annotated[Minority, Field(validate_default=True)] = "total"
-    """How the upper half of the classes is reduced. `total` (the published code of the paper): together they keep
+    """How `step` reduces the upper half of the classes. `total` (the published code of the paper): together they keep
     int(L / IR) images, drawn at random, where L is the number of images of the lower half. `total-proportional`: the
-    same number, in proportion to the class sizes. `class`: each class keeps 1 / IR of its images. At ratio 1 nothing
-    is removed and the value is always `class`."""
+    same number, in proportion to the class sizes. `class`: each class keeps 1 / IR of its images. At ratio 1, where
+    nothing is removed, and with `exponential` the value is always `class`."""
+
+    @field_validator("imbalance")
+    @classmethod
+    def _is_step_at_ratio_1(cls, imbalance: Imbalance, given: ValidationInfo) -> Imbalance:
+        return "step" if given.data.get("imbalance_ratio") == 1 else imbalance
+
+    @field_validator("noise")
+    @classmethod
+    def _is_uniform_at_ratio_0(cls, noise: Noise, given: ValidationInfo) -> Noise:
+        return "uniform" if given.data.get("noise_ratio") == 0 else noise
 
     @field_validator("minority")
     @classmethod
-    def _is_class_at_ratio_1(cls, minority: Minority, given: ValidationInfo) -> Minority:
-        return "class" if given.data.get("imbalance_ratio") == 1 else minority
+    def _is_class_without_steps(cls, minority: Minority, given: ValidationInfo) -> Minority:
+        steps = given.data.get("imbalance_ratio") != 1 and given.data.get("imbalance") != "exponential"
+        return minority if steps else "class"
 
     @classmethod
     def parse(cls, text: str, minority: Minority | None = None) -> Self:
-        """Parse the notation of the paper: `100-0.1` is imbalance ratio 100 and noise ratio 0.1.
+        """Parse IR-NR: `100-0.1` is imbalance ratio 100 and noise ratio 0.1, as in the paper.
+
+        `exp` before IR is an exponential imbalance; `pair`, `confusion` or `instance` before NR is the kind of noise:
+        `exp100-pair0.2`.
 
         Args:
             minority: how classes are reduced; None: the default.
         Raises:
             ConfigError: if the text is not IR-NR, or a value is out of range.
         """
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)", text)
+        match = _NOTATION.fullmatch(text)
         if match is None:
-            raise ConfigError(f"distortion {text!r} is not IR-NR, such as '100-0.1' or '1-0.0'")
-        ratios = {"imbalance_ratio": float(match[1]), "noise_ratio": float(match[2])}
-        return parse_model(cls, ratios | ({} if minority is None else {"minority": minority}), f"distortion {text!r}")
+            raise ConfigError(
+                f"distortion {text!r} is not IR-NR, such as '100-0.1' or '1-0.0'; before IR may stand exp, and before "
+                f"NR {', '.join(_NOISE_PREFIXES[:-1])} or {_NOISE_PREFIXES[-1]}, such as 'exp100-pair0.2'"
+            )
+        settings = {"imbalance_ratio": float(match["ir"]), "noise_ratio": float(match["nr"])}
+        kinds = {"imbalance": match["exp"] and "exponential", "noise": match["noise"], "minority": minority}
+        given = {key: value for key, value in kinds.items() if value}
+        return parse_model(cls, {**settings, **given}, f"distortion {text!r}")
+
+    @property
+    def prefixes(self) -> tuple[str, str]:
+        """Kind of imbalance and of noise, as they stand before their ratios in names; `step` and `uniform` do not."""
+        return "exp" if self.imbalance == "exponential" else "", "" if self.noise == "uniform" else self.noise
 
     def __str__(self) -> str:
-        return f"{plain_number(self.imbalance_ratio)}-{plain_number(self.noise_ratio) if self.noise_ratio else '0.0'}"
+        ratios = plain_number(self.imbalance_ratio), plain_number(self.noise_ratio) if self.noise_ratio else "0.0"
+        return "-".join(f"{prefix}{ratio}" for prefix, ratio in zip(self.prefixes, ratios, strict=True))
+
+
+_NOISE_PREFIXES = get_args(Noise)[1:]
+_NUMBER = r"\d+(?:\.\d+)?"
+_NOTATION = re.compile(rf"(?P<exp>exp)?(?P<ir>{_NUMBER})-(?P<noise>{'|'.join(_NOISE_PREFIXES)})?(?P<nr>{_NUMBER})")
+
+
+def check_readable(dataset: DatasetConfig, distortion: DistortionConfig) -> None:
+    """Raise ValueError if the distortion reads pixels before the training that a streamed dataset does not hold."""
+    if distortion.noise == "instance" and dataset.streams:
+        raise ValueError(
+            f"distortion.noise 'instance' reads the pixels of all train images before the training, and "
+            f"{dataset.name!r} is streamed; uniform, pair and confusion are possible"
+        )
 
 
 def plain_number(number: float) -> str:

@@ -14,18 +14,25 @@ from typing import Any
 
 ADDED: dict[str, Any] = {
     "dataset": {"stream": False, "damaged_limit": 0.001, "resize": None},
-    "distortion": {"minority": "class"},
+    "distortion": {"minority": "class", "imbalance": "step", "noise": "uniform"},
     "augmentation": {"resized_crop": None, "order": "erase-last", "border": "zeros", "erase_area": 0.4},
     "policy": None,
     "objective": None,
     "finetune": None,
+    "head": None,
     "method": {"images": "train", "undistorted_loss": None},
     "outer": {
         **{"hessian_points": None, "every": 1, "schedule": "shared", "neumann_scale": "step", "eps": 1e-8},
         "batch_size": None,
     },
-    "points": {"precision": "fp32", "square_average": "element", "warp": "fused", "gate_temperature": 0.5},
-    "training": {"precision": "fp32", "compile": False, "schedule": "to-zero", "last_batch": "even"},
+    "points": {
+        **{"precision": "fp32", "square_average": "element", "warp": "fused", "gate_temperature": 0.5},
+        **{"covariance": "diagonal", "mixture": None},
+    },
+    "training": {
+        **{"precision": "fp32", "compile": False, "schedule": "to-zero", "last_batch": "even"},
+        **{"ema": None, "selection": "best-val"},
+    },
 }
 """Value before the setting existed, by section and key."""
 
@@ -37,7 +44,7 @@ PAPER: dict[str, Any] = {
 
 METHOD_KEYS: dict[str, set[str]] = {
     "augmentation": {"order", "border", "erase_area"},
-    "training": {"schedule", "last_batch"},
+    "training": {"schedule", "last_batch", "ema", "selection"},
 }
 """Settings outside a method's sections that a preset may choose; they belong to the method, not to the recipe that a
 comparison holds fixed."""

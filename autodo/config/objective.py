@@ -23,12 +23,24 @@ class _Objective(Frozen):
         """Whether a step takes forward-mode derivatives of the network."""
         return False
 
+    @property
+    def estimates_labels(self) -> bool:
+        """Whether the posterior of clean labels is estimated in training, with the predictions of train and val."""
+        return False
+
     def early_stages(self, epochs: int) -> tuple[int, float] | None:
         """First epoch of the last stage, counted from 0, and the factor of the learning rate until then.
 
         None for methods that follow the learning rate of the run.
         """
         return None
+
+    def first_training(self, epochs: int) -> int:
+        """Epochs of a first training, on the train points alone, whose network is not the classifier.
+
+        The network then begins again; each of the two trainings has the whole schedule of the learning rate.
+        """
+        return 0
 
 
 class _UsesValGradient(_Objective):
@@ -66,6 +78,16 @@ class _LearnsLabels(_Objective):
         if self.label_start >= self.last_start:
             raise ValueError(f"label_start ({self.label_start}) must be below last_start ({self.last_start})")
         return self
+
+
+class _CorrectsLoss(_Objective):
+    first_share: Share = 0.5
+    """Share of the epochs in which the noise matrix is prepared: half, as both papers train two networks alike."""
+    oracle: bool = False
+    """Take the noise matrix from the clean labels, which no user has, without a first training; for study."""
+
+    def first_training(self, epochs: int) -> int:
+        return 0 if self.oracle else min(max(1, round(self.first_share * epochs)), max(1, epochs - 1))
 
 
 class LabelSmoothing(_Objective):
@@ -114,6 +136,31 @@ class LDAM(_UsesClassCounts):
     @property
     def cosine_scale(self) -> float | None:
         return self.scale
+
+
+class LabelPosterior(_Objective):
+    """Margins and late weights of LDAM-DRW for the posterior of the clean label, which is estimated with val."""
+
+    kind: Literal["label-posterior"] = "label-posterior"
+    max_margin: PositiveFloat = 0.5
+    scale: PositiveFloat = 30.0
+    """Scale of the cosine head's logits; margin and scale are those of LDAM."""
+    deferred_share: Share = 0.2
+    """Last share of the epochs, which is weighted by the inverse class sizes: 40 of 200 in LDAM-DRW."""
+    start_epoch: Count = 1
+    """First epoch, counted from 0, with the posterior; observed labels before."""
+    beta: Share = 0.7
+    """Decay of the running predictions, as in ELR."""
+    temperature: PositiveFloat = 3.0
+    """Divisor of the logits in the running predictions."""
+
+    @property
+    def cosine_scale(self) -> float | None:
+        return self.scale
+
+    @property
+    def estimates_labels(self) -> bool:
+        return True
 
 
 class LogitAdjustment(_UsesClassCounts):
@@ -182,6 +229,30 @@ class JointOptimization(_UsesClassCounts, _LearnsLabels):
     """Share of the epochs whose predictions are averaged, at least one epoch: 10 of 320 (section 4)."""
 
 
+class GLC(_CorrectsLoss):
+    """Gold loss correction: a noise matrix of mean predictions on val (Hendrycks et al., 2018)."""
+
+    kind: Literal["glc"] = "glc"
+
+
+class ForwardCorrection(_CorrectsLoss):
+    """Cross-entropy of predictions times a noise matrix, from the confusion on val (Patrini et al., 2017)."""
+
+    kind: Literal["forward-correction"] = "forward-correction"
+
+
+class CoTeaching(_Objective):
+    """Two networks, each of which learns from the points with a small loss in the other (Han et al., 2018)."""
+
+    takes_copies: ClassVar[bool] = False
+    kind: Literal["co-teaching"] = "co-teaching"
+    forget_rate: Share | None = None
+    """Share of the train points that are left out of a batch, tau in the paper. None: the share of wrong labels, which
+    the paper's experiments know too, and no user does."""
+    gradual: Share = 10 / 200
+    """Share of the epochs in which the rate rises to `forget_rate`, at least one epoch: 10 of 200 (section 4)."""
+
+
 class MetaWeightNet(_UsesValGradient):
     """A small network that maps the loss of a point to its weight, learned from val (Shu et al., 2019)."""
 
@@ -204,12 +275,16 @@ ObjectiveConfig = Annotated[
     | CutMix
     | ClassBalanced
     | LDAM
+    | LabelPosterior
     | LogitAdjustment
     | GCE
     | ELR
     | SOP
     | Pencil
     | JointOptimization
+    | GLC
+    | ForwardCorrection
+    | CoTeaching
     | MetaWeightNet
     | L2RW,
     Field(discriminator="kind"),

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from autodo.config.bilevel import OuterConfig, PointsConfig
 from autodo.config.dataset import DistortionConfig
 from autodo.config.defaults import PROTOCOL, defaults_before
+from autodo.config.head import HeadConfig
 from autodo.config.nested import merge, nest
 from autodo.config.objective import FinetuneConfig, ObjectiveConfig
 from autodo.config.policy import PolicyConfig, SearchConfig, SearchedPolicy
@@ -101,9 +102,10 @@ def _relevant(given: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, An
     if isinstance(objective, Mapping) and "kind" not in objective:
         kind = tree.get("objective", {}).get("kind")
         kept["objective"] = _keys_of_member(objective, "kind", kind, ObjectiveConfig)
-    finetune = given.get("finetune")
-    if isinstance(finetune, Mapping) and "finetune" not in tree:
-        kept["finetune"] = {key: value for key, value in finetune.items() if key not in FinetuneConfig.model_fields}
+    for section, known in (("finetune", FinetuneConfig), ("head", HeadConfig)):
+        settings = given.get(section)
+        if isinstance(settings, Mapping) and section not in tree:
+            kept[section] = {key: value for key, value in settings.items() if key not in known.model_fields}
     return {section: value for section, value in kept.items() if value != {}}
 
 

@@ -11,8 +11,9 @@ from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, Positiv
 from pydantic_core import from_json
 
 from autodo.config.bilevel import LossName, OuterConfig, PointsConfig
-from autodo.config.dataset import DatasetConfig, DistortionConfig, plain_number
+from autodo.config.dataset import DatasetConfig, DistortionConfig, check_readable, plain_number
 from autodo.config.defaults import METHOD_KEYS, with_added, without_added
+from autodo.config.head import HeadConfig
 from autodo.config.objective import FinetuneConfig, InnerImages, ObjectiveConfig, kinds_with_copies
 from autodo.config.policy import AdversarialAutoAugment, PolicyConfig, SearchedPolicy
 from autodo.config.validation import Count, Frozen
@@ -99,6 +100,12 @@ class TrainingConfig(Frozen):
     losses and lambda stay float32."""
     compile: bool = False
     """Train with torch.compile; evaluation and outer passes use the network uncompiled."""
+    selection: Literal["best-val", "last"] = "best-val"
+    """Epoch of the classifier: that of the lowest val error, or the last. A method that trains on val cannot choose by
+    its error."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay per step of an exponential moving average of the weights, such as 0.999; null: no average. Evaluation, the
+    choice of the epoch and the saved classifier use the averaged weights; training and outer passes do not."""
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> Self:
@@ -107,7 +114,7 @@ class TrainingConfig(Frozen):
         return self
 
 
-_METHOD_SECTIONS = {"method", "policy", "objective", "finetune", "points", "outer"}
+_METHOD_SECTIONS = {"method", "policy", "objective", "finetune", "head", "points", "outer"}
 
 
 class RunConfig(Frozen):
@@ -130,6 +137,8 @@ class RunConfig(Frozen):
     """Train loss of methods for imbalance and noise; None: cross-entropy."""
     finetune: FinetuneConfig | None = None
     """Last phase on the val images."""
+    head: HeadConfig | None = None
+    """Head that is solved after training; None: the classifier has the head that was trained."""
     points: PointsConfig | None = None
     outer: OuterConfig | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -153,6 +162,21 @@ class RunConfig(Frozen):
                 f"augmentation.resized_crop needs streamed images, and {self.dataset.name!r} is not streamed "
                 "(dataset.stream=true streams a 'folder')"
             )
+        plain = self.training.precision == "fp32" and not self.training.compile
+        if self.objective is not None and self.objective.differentiates_forwards and not plain:
+            raise ValueError(
+                f"objective {self.objective.kind!r} uses forward-mode derivatives, which need "
+                "training.precision=fp32 and training.compile=false"
+            )
+        if self.finetune is not None and self.training.warmup_epochs >= self.finetune_start:
+            raise ValueError(
+                f"finetune.share ({self.finetune.share}) leaves {self.finetune_start} epochs before the last phase; "
+                f"training.warmup_epochs ({self.training.warmup_epochs}) must be below that"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _learned_parts_fit(self) -> Self:
         if (self.points is None) != (self.outer is None):
             raise ValueError("points and outer must be set together: a method that learns lambda needs both")
         soft = self.points is not None and "soft-label" in self.points.learn
@@ -166,23 +190,54 @@ class RunConfig(Frozen):
                     raise ValueError(f"{name} cannot be combined with points.learn")
             if self.method.images == "val":
                 raise ValueError("method.images 'val' leaves no train points to learn lambda for")
-        plain = self.training.precision == "fp32" and not self.training.compile
-        if self.objective is not None and self.objective.differentiates_forwards and not plain:
-            raise ValueError(
-                f"objective {self.objective.kind!r} uses forward-mode derivatives, which need "
-                "training.precision=fp32 and training.compile=false"
-            )
+        return self
+
+    @model_validator(mode="after")
+    def _split_fits(self) -> Self:
         if self.split == "oversplit":
             check_oversplit(self.distortion)
+        check_readable(self.dataset, self.distortion)
         val_is = {"test-as-val": "the test images", "oversplit": "all train images"}.get(self.split)
-        if val_is is not None and (self.method.images != "train" or self.finetune is not None):
-            cause = "finetune" if self.finetune is not None else f"method.images {self.method.images!r}"
-            raise ValueError(f"{cause} trains on val, which with split {self.split!r} is {val_is}")
-        if self.finetune is not None and self.training.warmup_epochs >= self.finetune_start:
+        trains_on_val = {
+            f"method.images {self.method.images!r}": self.method.images != "train",
+            "finetune": self.finetune is not None,
+            "head.images 'val'": self.head is not None and self.head.images == "val",
+        }
+        for cause, given in trains_on_val.items():
+            if val_is is not None and given:
+                raise ValueError(f"{cause} trains on val, which with split {self.split!r} is {val_is}")
+        return self
+
+    @model_validator(mode="after")
+    def _labels_can_be_estimated(self) -> Self:
+        if self.objective is not None and self.objective.estimates_labels and self.inner_images != "train+val":
             raise ValueError(
-                f"finetune.share ({self.finetune.share}) leaves {self.finetune_start} epochs before the last phase; "
-                f"training.warmup_epochs ({self.training.warmup_epochs}) must be below that"
+                f"objective {self.objective.kind!r} estimates clean labels from train and val images in training; it "
+                "needs method.images=train+val"
             )
+        head = self.head
+        if head is None:
+            return self
+        if head.labels == "learned" and self.points is None:
+            raise ValueError("head.labels 'learned' needs a method with points.learn; others have 'observed' labels")
+        if head.labels != "observed" and (head.images == "val" or not self.trains_on_train):
+            raise ValueError(f"head.labels {head.labels!r} is for train points, and the head is solved on val alone")
+        if head.weight_decay is None and self.training.weight_decay == 0:
+            raise ValueError(
+                "head.weight_decay must be given, such as head.weight_decay=0.0001, if training.weight_decay is 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _trains_twice(self) -> Self:
+        """Check that a method with a first training has points and epochs for it."""
+        epochs = self.finetune_start
+        if self.objective is not None and self.objective.first_training(epochs):
+            kind = self.objective.kind
+            if not self.trains_on_train:
+                raise ValueError(f"objective {kind!r} needs method.images 'train' or 'train+val', not 'val'")
+            if epochs < 2:
+                raise ValueError(f"objective {kind!r} trains two networks in turn, and has {epochs} epoch for both")
         return self
 
     @model_validator(mode="after")
@@ -206,7 +261,7 @@ class RunConfig(Frozen):
 
     @property
     def cosine_scale(self) -> float | None:
-        """Scale of a cosine head's logits; None for the plain linear head."""
+        """Scale of the logits of the cosine head that is trained; None for the plain linear head."""
         return None if self.objective is None else self.objective.cosine_scale
 
     @property
@@ -218,6 +273,11 @@ class RunConfig(Frozen):
     def trains_on_val(self) -> bool:
         """Whether the clean val points are part of the inner problem."""
         return self.split == "union" or self.method.images != "train"
+
+    @property
+    def inner_images(self) -> InnerImages:
+        """Images of the inner problem."""
+        return "train+val" if self.trains_on_train and self.trains_on_val else self.method.images
 
     @property
     def search_id(self) -> str | None:
@@ -252,9 +312,10 @@ class RunConfig(Frozen):
     def run_id(self) -> str:
         """`<dataset>_ir<IR>_nr<NR>_<method>_s<seed>_<8 hex>`; equal configurations have equal ids."""
         d = self.distortion
+        imbalance, noise = d.prefixes
         return (
-            f"{self.dataset.label}_ir{plain_number(d.imbalance_ratio)}_nr{plain_number(d.noise_ratio)}_{self.method.name}"
-            f"_s{self.seed}_{fingerprint(self)}"
+            f"{self.dataset.label}_ir{imbalance}{plain_number(d.imbalance_ratio)}_nr{noise}{plain_number(d.noise_ratio)}"
+            f"_{self.method.name}_s{self.seed}_{fingerprint(self)}"
         )
 
     @property

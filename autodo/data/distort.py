@@ -1,14 +1,60 @@
-"""Distortions of the train set, class imbalance and wrong labels, as pure functions of (labels, generator)."""
+"""Class imbalance and uniformly wrong labels, as pure functions of (labels, generator)."""
 
 import logging
 
 import numpy as np
+from numpy.typing import NDArray
 
-from autodo.config.dataset import Minority
+from autodo.config.dataset import DistortionConfig, Minority
 from autodo.data.images.image_set import Integers
 from autodo.data.images.split import members
 
 logger = logging.getLogger("autodo")
+
+
+def kept_images(
+    labels: Integers, classes: int, distortion: DistortionConfig, generator: np.random.Generator
+) -> Integers:
+    """Sorted positions of the images that the class imbalance of a distortion keeps.
+
+    Shape:
+        labels [N] -> [<= N].
+    """
+    if distortion.imbalance == "exponential":
+        return exponential_imbalance(labels, classes, distortion.imbalance_ratio, generator)
+    return imbalance(labels, classes, distortion.imbalance_ratio, generator, distortion.minority)
+
+
+def long_tail(classes: int, ratio: float) -> NDArray[np.float64]:
+    """Images of each class relative to class 0 in an exponential imbalance: IR^(-c / (C - 1)). Shape: [C]."""
+    return ratio ** (-np.arange(classes) / (classes - 1))
+
+
+def exponential_imbalance(labels: Integers, classes: int, ratio: float, generator: np.random.Generator) -> Integers:
+    """Sorted positions of the images that are kept: of class c n_max IR^(-c / (C - 1)), rounded.
+
+    n_max is the largest number for which every class has enough images: that of class 0 if all classes are equally
+    large. At least one image of each class stays; if the ratio asks for less, a warning says so. Of equally large
+    classes, the images kept at a higher ratio are a subset of those kept at a lower one.
+
+    Args:
+        ratio: imbalance ratio IR >= 1, images of class 0 over those of the last class.
+    Shape:
+        labels [N] -> [<= N].
+    Reference: Cui et al. 2019, section 5.1 (long-tailed CIFAR); Cao et al. 2019.
+    """
+    of_classes, shares = members(labels, classes), long_tail(classes, ratio)
+    largest = min(len(of_class) / share for of_class, share in zip(of_classes, shares, strict=True) if len(of_class))
+    wanted = np.rint(largest * shares).astype(np.int64)
+    raised = int((wanted < 1).sum())
+    if raised:
+        logger.warning(
+            "imbalance ratio %g would leave %d of the %d classes empty; each keeps one image", ratio, raised, classes
+        )
+    kept = [
+        generator.permutation(of_class)[: max(1, n)] for of_class, n in zip(of_classes, wanted.tolist(), strict=True)
+    ]
+    return np.sort(np.concatenate(kept))
 
 
 def imbalance(

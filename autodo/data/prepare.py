@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from autodo.config.run import RunConfig
-from autodo.data.distort import flip_labels, imbalance
+from autodo.data.distort import kept_images, long_tail
 from autodo.data.images.image_set import Dataset, Images, ImageSet, Integers
 from autodo.data.images.split import stratified_split
 from autodo.data.minority import minority_classes
+from autodo.data.noise import observed_labels
 from autodo.errors import DataError
 from autodo.seeds import numpy_generator
 
@@ -27,7 +28,7 @@ class TrainSet:
     labels: Integers
     """Observed labels, of which some are wrong."""
     clean_labels: Integers
-    """Labels before the distortion; never used for training."""
+    """Labels before the distortion, or from the column clean_label of the user's CSV; never used for training."""
     index: Integers
     """Position in the whole train set, before subsample and split."""
     sources: tuple[str, ...] | None
@@ -95,21 +96,24 @@ def prepare(dataset: Dataset, config: RunConfig) -> DataSplits:
         rest, val = np.arange(len(labels)), dataset.val
     if config.split == "test-as-val":
         val = dataset.test
-    ratio, minority = config.distortion.imbalance_ratio, config.distortion.minority
-    kept = rest[imbalance(labels[rest], classes, ratio, generator("imbalance"), minority)]
+    distortion = config.distortion
+    kept = rest[kept_images(labels[rest], classes, distortion, generator("imbalance"))]
     train = dataset.train.take(kept)
     points = TrainSet(
         images=train.images,
-        labels=flip_labels(train.labels, classes, config.distortion.noise_ratio, generator("noise")),
-        clean_labels=train.labels,
+        labels=observed_labels(train, dataset.train, classes, distortion, generator("noise")),
+        clean_labels=train.labels if train.clean_labels is None else train.clean_labels,
         index=train.index,
         sources=train.sources,
     )
     whole, before, after = (np.bincount(part, minlength=classes) for part in (labels, labels[rest], labels[kept]))
+    minority = minority_classes(whole, reduced=after < before)
+    if distortion.imbalance == "exponential":
+        minority = minority_classes(long_tail(classes, distortion.imbalance_ratio))
     return DataSplits(
         train=points,
         val=val,
         test=dataset.test,
         class_names=dataset.class_names,
-        minority=minority_classes(whole, reduced=after < before),
+        minority=minority,
     )

@@ -87,6 +87,7 @@ def build_outcome(
     embeddings: pa.Table | None,
     device: str,
     classifier: Classifier,
+    seconds_after: float = 0.0,
 ) -> Outcome:
     """The outcome of a run from its history and its best epoch.
 
@@ -94,9 +95,10 @@ def build_outcome(
         history: rows of the epochs table.
         points, embeddings: from `points_table` and `embeddings_table`.
         device: name of the device.
+        seconds_after: time of training after the last epoch.
     """
     return Outcome(
-        results=records.table("results", [_result_row(config, data, history, best, device)]),
+        results=records.table("results", [_result_row(config, data, history, best, device, seconds_after)]),
         epochs=records.table("epochs", history),
         predictions=_predictions(config, data, best),
         points=points,
@@ -110,7 +112,12 @@ def _copied(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _result_row(
-    config: RunConfig, data: DataSplits, history: list[dict[str, Any]], best: BestEpoch, device: str
+    config: RunConfig,
+    data: DataSplits,
+    history: list[dict[str, Any]],
+    best: BestEpoch,
+    device: str,
+    seconds_after: float,
 ) -> dict[str, Any]:
     test_labels = torch.from_numpy(data.test.labels)
     classes = len(data.class_names)
@@ -119,7 +126,7 @@ def _result_row(
     images_seen = sum(row["images_per_second"] * row["inner_seconds"] for row in history)
     return {
         **config.identity,
-        "error_best_val": history[best.epoch]["test_error"],
+        "error_best_val": 1 - int((best.predictions == test_labels).sum()) / len(test_labels),
         "error_last": history[-1]["test_error"],
         "error_best_test": min(row["test_error"] for row in history),
         "best_val_epoch": best.epoch,
@@ -133,7 +140,8 @@ def _result_row(
         "test_points": len(data.test.labels),
         "wrong_labels": int((data.train.labels != data.train.clean_labels).sum()),
         "epochs": len(history),
-        "seconds": sum(row["inner_seconds"] + row["outer_seconds"] + row["eval_seconds"] for row in history),
+        "seconds": seconds_after
+        + sum(row["inner_seconds"] + row["outer_seconds"] + row["eval_seconds"] for row in history),
         "inner_seconds": inner_seconds,
         "outer_seconds": sum(row["outer_seconds"] for row in history),
         "images_per_second": images_seen / inner_seconds,
@@ -180,7 +188,13 @@ def embeddings_table(
 
 
 def points_table(
-    config: RunConfig, given: TrainSet, positions: Integers, evaluation: Evaluation, points: PointModel, view: PointView
+    config: RunConfig,
+    given: TrainSet,
+    positions: Integers,
+    evaluation: Evaluation,
+    points: PointModel,
+    view: PointView,
+    posterior: Tensor | None = None,
 ) -> pa.Table:
     """The points table of a process's train points, without thumbnails.
 
@@ -188,8 +202,9 @@ def points_table(
         positions: positions of the points in `given`.
         evaluation: outputs for the points after the last epoch, with their observed labels.
         view: lambda of the points at the end.
+        posterior: posterior of the clean label, which is then the soft label in the table.
     Shape:
-        positions [n] int64.
+        positions [n] int64, posterior [n, C].
     """
     count = len(positions)
 
@@ -206,7 +221,7 @@ def points_table(
         "label": given.labels[positions],
         "clean_label": given.clean_labels[positions],
         "weight": learned("weight", view.weights),
-        "soft_label": learned("soft-label", view.log_targets.exp()),
+        "soft_label": learned("soft-label", view.log_targets.exp()) if posterior is None else _per_row(posterior),
         "prediction": scores.predictions.cpu().numpy(),
         "loss": scores.losses.cpu().numpy(),
         "top_classes": _per_row(top_classes.to(torch.int16)),

@@ -37,10 +37,12 @@ SCHEMAS: dict[Kind, pa.Schema] = {
     "results": pa.schema(
         [
             *_IDENTITY,
-            ("error_best_val", pa.float64()),  # test error at the epoch of lowest val error: the headline
-            ("error_last", pa.float64()),
+            # Test error of the classifier, the headline: at the epoch of lowest val error, or after the last epoch if
+            # the run selects that one or solves its head.
+            ("error_best_val", pa.float64()),
+            ("error_last", pa.float64()),  # after the last epoch, with the head that was trained
             ("error_best_test", pa.float64()),  # lowest over epochs on the test set itself: optimistic
-            ("best_val_epoch", pa.int64()),
+            ("best_val_epoch", pa.int64()),  # of the classifier, from 0
             ("minority_error", pa.float64()),  # of the minority classes, at best_val_epoch; null if there are none
             ("majority_error", pa.float64()),  # of the others; likewise
             # Labels of the minority classes: autodo.data.minority. Null in older runs, which took C//2..C-1.
@@ -50,7 +52,7 @@ SCHEMAS: dict[Kind, pa.Schema] = {
             ("train_points", pa.int64()),
             ("val_points", pa.int64()),
             ("test_points", pa.int64()),
-            ("wrong_labels", pa.int64()),  # train points whose label the distortion changed
+            ("wrong_labels", pa.int64()),  # train points whose label is not the clean one
             ("epochs", pa.int64()),
             ("seconds", pa.float64()),  # training time over all attempts, evaluation included
             ("inner_seconds", pa.float64()),
@@ -114,7 +116,7 @@ SCHEMAS: dict[Kind, pa.Schema] = {
             ("index", pa.int64()),  # position in the original train set
             ("source", pa.string()),  # file of the image, for folders; else null
             ("label", pa.int16()),  # the observed label, that training saw
-            ("clean_label", pa.int16()),  # the label before the distortion
+            ("clean_label", pa.int16()),  # the label before the distortion, or the CSV's clean_label
             ("weight", pa.float32()),  # learned loss weight; null if not learned
             ("soft_label", pa.list_(pa.float32())),  # [C]; null if not learned
             ("prediction", pa.int16()),  # of the network after the last epoch, unaugmented

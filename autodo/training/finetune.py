@@ -16,7 +16,8 @@ class HeadFinetune:
     """SGD on the cross-entropy of augmented val images, in the parameters of the head alone.
 
     The encoder is in eval mode: neither its weights nor the statistics of its batch norm move. The head starts from its
-    present weights, with the run's momentum and weight decay; its learning rate follows half a cosine to 0.
+    present weights, with the run's momentum and weight decay; its learning rate follows half a cosine to 0. With
+    `training.ema` the phase starts from the averaged weights of encoder and head, and from there on averages the head.
 
     Args:
         val: this process's shard of val.
@@ -42,6 +43,8 @@ class HeadFinetune:
         started = context.clock()
         generator = context.generator("finetune", epoch)
         start, epochs = config.finetune_start, config.training.epochs
+        if epoch == start and self.model.average is not None:
+            self.model.average.adopt()
         drawn = self._draw(generator)
         batches = list(shuffled_batches(drawn, self.val.total, config.training.batch_size, generator, group))
         parameters = list(self.model.head.parameters())
@@ -60,6 +63,7 @@ class HeadFinetune:
             for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
                 parameter.grad = group.all_reduce(gradient)
             self.optimizer.step()
+            self.model.weights_moved()
             loss_sum += loss.detach() * size
         mean_loss = float(group.all_reduce(loss_sum)) / self.val.total
         return PhaseResult(mean_loss, self.optimizer.lr, self.val.total, context.clock() - started)

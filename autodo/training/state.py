@@ -93,7 +93,7 @@ class TrainState:
     def keep_best(self, epoch: int, val: Scores, test: Scores) -> None:
         """Keeps the epoch with the lowest val error, its weights and predictions; ties go to the lower val loss."""
         if self.best is None or (val.error, val.loss) < (self.best.val_error, self.best.val_loss):
-            self.best = BestEpoch.copy_of(epoch, val, test, self.model.encoder, self.model.head)
+            self.best = BestEpoch.copy_of(epoch, val, test, *self.model.evaluated)
 
     def advance(self, row: EpochRow) -> None:
         """Counts an epoch as done."""
@@ -111,12 +111,14 @@ class TrainState:
             "encoder": self.model.encoder.state_dict(),
             "head": self.model.head.state_dict(),
             "optimizer": self.model.optimizer.state_dict(),
+            "average": None if self.model.average is None else self.model.average.state_dict(),
             "history": self.history,
             "best": None if self.best is None else self.best._asdict(),
             "objective": self.objective.state_dict(),
             "finetune": {} if self.finetune is None else self.finetune.optimizer.state_dict(),
             "policy": {} if self.online_policy is None else self.online_policy.state_dict(),
             "points": {**self.points.table.state_dict(), **self.objective.rows()},
+            "shared_rows": {} if self.points.shared_table is None else self.points.shared_table.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -124,7 +126,11 @@ class TrainState:
         self.model.encoder.load_state_dict(state["encoder"])
         self.model.head.load_state_dict(state["head"])
         self.model.optimizer.load_state_dict(state["optimizer"])
+        if self.model.average is not None:
+            self.model.average.load_state_dict(state["average"])
         self.points.table.load_state_dict(state["points"])
+        if self.points.shared_table is not None:
+            self.points.shared_table.load_state_dict(state["shared_rows"])
         self.objective.load(state["points"], state["objective"])
         if self.finetune is not None:
             self.finetune.optimizer.load_state_dict(state["finetune"])

@@ -1,9 +1,11 @@
 """Algorithm 1: train the task model, and from the outer start on move lambda once after every epoch."""
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from autodo.augment.adversarial.adversarial_policy import AdversarialPolicy
 from autodo.augment.policies import Policy, build_policy
@@ -12,23 +14,24 @@ from autodo.config.policy import AdversarialAutoAugment
 from autodo.config.run import RunConfig
 from autodo.data import DataSplits
 from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from autodo.evaluation import per_class_accuracy
+from autodo.evaluation import Evaluation, per_class_accuracy
 from autodo.io.storage import StrPath
 from autodo.objectives import Objective, ObjectiveContext, build_objective
 from autodo.points.model import PointModel
 from autodo.points.table_storage import ON_DEVICE, TableStorage
 from autodo.progress import Durations, Progress, ProgressReporter
-from autodo.results.outcome import Outcome
+from autodo.results.outcome import BestEpoch, Outcome
 from autodo.results.provenance import peak_memory_bytes
 from autodo.training.checkpointer import Checkpointer
 from autodo.training.context import Loaders, RunContext
 from autodo.training.evaluator import Evaluator
 from autodo.training.finetune import HeadFinetune
+from autodo.training.head_solver import HeadSolver
 from autodo.training.inner_loop import InnerLoop
 from autodo.training.outer_loop import OuterLoop
 from autodo.training.results_builder import ResultsBuilder
 from autodo.training.state import EpochRow, TrainState
-from autodo.training.task_model import TaskModel, set_fp32_precision
+from autodo.training.task_model import TaskModel, new_network, set_fp32_precision
 
 
 class Trainer:
@@ -96,7 +99,10 @@ class Trainer:
         objective = self._build_objective()
         val = self.loaders.val
         self.finetune = None if config.finetune is None else HeadFinetune(context, val, model, progress)
-        self.evaluator = Evaluator(context, model)
+        self.evaluator = evaluator = Evaluator(context, model)
+        self.head_solver = (
+            None if config.head is None else HeadSolver(config.head, context, self.loaders, self.points, evaluator)
+        )
         self.state = TrainState(
             data.fingerprint, model, self.points, objective, self.finetune, progress, self.online_policy
         )
@@ -110,9 +116,9 @@ class Trainer:
             steps=checkpoint_steps,
             on_checkpoint=on_checkpoint,
         )
-        train = self.loaders.train
+        train, untrusted = self.loaders.train, (self.loaders.train_size, self.loaders.shard.train_total)
         self.inner = InnerLoop(
-            context, train, model, self.points, objective, self.checkpointer, progress, self.online_policy
+            context, train, untrusted, model, self.points, objective, self.checkpointer, progress, self.online_policy
         )
         self.checkpointer.restore()
 
@@ -140,12 +146,18 @@ class Trainer:
         self.checkpointer.require_finite("train loss", train.loss)
         # Unlike the train loss, the val loss depends on the last step too.
         self.checkpointer.require_finite("val loss", val.loss)
-        self.state.keep_best(epoch, val, test)
+        objective, last = self.state.objective, epoch == config.training.epochs - 1
+        if (config.training.selection == "best-val" or last) and not objective.prepares(epoch):
+            self.state.keep_best(epoch, val, test)
+        objective.epoch_ended(epoch, val_outputs, self._train_outputs)
 
         evaluation_done = clock()
         outer_phase = config.has_outer_pass(epoch)
         if outer_phase:
             assert self.outer is not None
+            if self.model.average is not None:
+                # The implicit gradient is that of the weights that train, so val is evaluated with them too.
+                val_outputs = self.evaluator.evaluate(self.loaders.val, (self.model.encoder, self.model.head))
             self.checkpointer.require_finite("sum of lambda", self.outer.run(epoch, val_outputs))
         outer_done = clock()
 
@@ -180,7 +192,24 @@ class Trainer:
         assert state.best is not None
         builder = ResultsBuilder(self.context, self.loaders, self.points, self.evaluator)
         with self.checkpointer.resume_hint():
-            return builder.outcome(state.history, state.best, keep_embeddings=keep_embeddings)
+            if self.head_solver is None:
+                return builder.outcome(state.history, state.best, keep_embeddings=keep_embeddings)
+            solved = self.head_solver.run()
+            final = self._last_epoch(solved.head)
+            return builder.outcome(state.history, final, solved, keep_embeddings=keep_embeddings)
+
+    def _last_epoch(self, head: nn.Linear) -> BestEpoch:
+        """The state after the last epoch, with this head."""
+        model = self.model.evaluated[0], head
+        val, test = (
+            self.evaluator.evaluate(images, model).scores(self.context.group)
+            for images in (self.loaders.val, self.loaders.test)
+        )
+        return BestEpoch.copy_of(self.state.epoch - 1, val, test, *model)
+
+    def _train_outputs(self) -> Iterator[Evaluation]:
+        """Outputs for this process's train points, in chunks."""
+        return (outputs for _, outputs in self.evaluator.chunks(self.loaders.train, self.loaders.train_size))
 
     def _build_online_policy(self) -> AdversarialPolicy | None:
         """The policy that learns within the run; None if its policy stays as it is."""
@@ -205,6 +234,7 @@ class Trainer:
             storage=storage,
             rounding=rounding,
             eps=1e-8 if config.outer is None else config.outer.eps,
+            shared_generator=context.shared_generator,
         )
 
     def _build_objective(self) -> Objective:
@@ -214,10 +244,12 @@ class Trainer:
                 self.config,
                 context.data,
                 loaders.train.labels,
+                loaders.train_size,
                 loaders.val.images,
                 loaders.val.labels,
                 self.model.pipeline,
                 context.group,
                 context.generator("objective", 0),
+                functools.partial(new_network, context, "peer network"),
             )
         )

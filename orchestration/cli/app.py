@@ -124,7 +124,7 @@ def report(
         typer.Option(
             "--select",
             metavar="KEY=VALUE,…",
-            help="Only these runs: dataset=…, model=…, method=…, distortion=…, split=…, seed=…",
+            help="Only these runs: dataset=…, model=…, method=…, distortion=…, split=…, seed=…, variant=…",
         ),
     ] = None,
     metric: Annotated[

@@ -122,6 +122,13 @@ class TrainOptions:
     method: Annotated[str, typer.Option(help="Name of a method; see `autodo methods`.")]
     imbalance_ratio: Annotated[float, typer.Option("--ir", help="Imbalance ratio, 1 or more.")] = 1.0
     noise_ratio: Annotated[float, typer.Option("--nr", help="Noise ratio, 0 or more and below 1.")] = 0.0
+    distortion: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IR-NR",
+            help="Both ratios with their kinds, as in grids, such as `exp100-pair0.2`; in place of --ir and --nr.",
+        ),
+    ] = None
     seed: Annotated[int, typer.Option(min=0)] = 0
     split: Annotated[
         SplitName,

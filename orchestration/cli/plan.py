@@ -69,7 +69,7 @@ def show_plan(
     table.add_section()
     table.add_row("all", "", *state_cells(plan.counts()))
     console.print(table)
-    jobs, slots = jobs_left(plan, store, dict.fromkeys(plan.runs, resources)), local_slots(resources)
+    jobs, slots = jobs_left(plan, store, dict.fromkeys(plan.runs, resources), variants), local_slots(resources)
     say(console, f"left: {cost_line(jobs, slots, 'here')}")
     if jobs:
         overhead = expected_overhead(store, LaunchKind(several_workers=resources.workers > 1, joined=False))

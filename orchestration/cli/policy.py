@@ -35,7 +35,7 @@ def import_to_json(console: Console, source: StrPath, target: StrPath, name: str
     except OSError as error:
         raise ConfigError(f"{target}: cannot be written: {reason(error)}") from None
     say(console, f"{target}: {_size(policy)}, content {fingerprint(policy)}")
-    say(console, f"to use it: --method fast-autoaugment-published --set policy.path={target}")
+    say(console, f"to use it: --method fast-autoaugment-published or dada-published, --set policy.path={target}")
 
 
 def show_policy(console: Console, source: str, name: str | None) -> None:

@@ -101,7 +101,13 @@ def run_jobs(console: Console, options: LaunchOptions, request: LaunchRequest, p
             from orchestration.execution.options import LaunchSettings
             from orchestration.tracking.delivery import delivering
         started = time.monotonic()
-        tracked = delivering(tracking, grid=request.title, directory=curves, say=lambda text: say(console, text))
+        tracked = delivering(
+            tracking,
+            grid=request.title,
+            directory=curves,
+            say=lambda text: say(console, text),
+            variants=request.variants,
+        )
         progress = None
         try:
             with tracked as trackers:

@@ -68,11 +68,12 @@ def _status(store: Store, at_most: int = LINES_AT_WORK) -> tuple[list[Renderable
         plan = make_plan(runs, store)
         known |= plan.states
         of_variant: dict[str, collections.Counter[State]] = collections.defaultdict(collections.Counter)
-        for run_id, variant in variant_names(grid).items():
+        names = variant_names(grid)
+        for run_id, variant in names.items():
             of_variant[variant][plan.states[run_id]] += 1
-            variants[run_id] = variant
+        variants |= names
         given_up |= plan.given_up
-        left |= {job.run_id: job for job in jobs_left(plan, store, dict.fromkeys(plan.runs, grid.resources))}
+        left |= {job.run_id: job for job in jobs_left(plan, store, dict.fromkeys(plan.runs, grid.resources), names)}
         table.add_row(name, *state_cells(plan.counts()))
         for variant, counts in of_variant.items():
             table.add_row(f"  {variant}", *state_cells(counts))

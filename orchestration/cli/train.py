@@ -76,17 +76,25 @@ def train_run(console: Console, options: TrainOptions) -> int:
 
 
 def _build(options: TrainOptions, protocol: int = PROTOCOL) -> RunConfig:
-    ratios = {"imbalance_ratio": options.imbalance_ratio, "noise_ratio": options.noise_ratio}
     return build_run(
         options.dataset,
         options.method,
-        distortion=parse_model(DistortionConfig, ratios, "--ir, --nr"),
+        distortion=_distortion(options),
         split=options.split,
         seed=options.seed,
         preset=options.preset,
         overrides=parse_overrides(options.overrides),
         protocol=protocol,
     )
+
+
+def _distortion(options: TrainOptions) -> DistortionConfig:
+    ratios = {"imbalance_ratio": options.imbalance_ratio, "noise_ratio": options.noise_ratio}
+    if options.distortion is None:
+        return parse_model(DistortionConfig, ratios, "--ir, --nr")
+    if tuple(ratios.values()) != (1, 0):
+        raise ConfigError(f"--distortion {options.distortion!r}: holds both ratios; leave out --ir and --nr")
+    return DistortionConfig.parse(options.distortion)
 
 
 def _mention_older_defaults(console: Console, options: TrainOptions, run: RunConfig, store: Store) -> None:

@@ -12,6 +12,7 @@ from autodo.text import count_of
 from orchestration.display.text import label
 from orchestration.planning.run_queue import Job
 
+_Kind = tuple[str, str, str]  # recipe, method and variant
 EndState = Literal["done", "failed", "again", "busy", "stopped"]
 """End of an attempt: `failed` for good, `again` if the run is tried again, `busy` if another process has the run,
 `stopped` if it was asked to."""
@@ -106,14 +107,14 @@ class GridProgress:
             self.first_step_at = self._clock() - seconds
         row = self.running[run_id]
         row.epochs_done, row.val_error, row.within = epoch + 1, val_error, None
-        self._remaining.measured(row.run, seconds)
+        self._remaining.measured(_kind(row.run, row.variant), seconds)
 
     def within(self, run_id: str, progress: Progress) -> None:
         """A run reports its progress within an epoch."""
         row = self.running[run_id]
         row.epochs_done, row.within = progress.epoch, progress
         if progress.seconds_left is not None and row.epochs_left:
-            self._remaining.reported(row.run, progress.seconds_left / row.epochs_left)
+            self._remaining.reported(_kind(row.run, row.variant), progress.seconds_left / row.epochs_left)
 
     def ended(self, run_id: str, state: EndState, message: str = "") -> None:
         """An attempt is over, see EndState; a run that is tried again waits again."""
@@ -161,8 +162,8 @@ class GridProgress:
 class _RemainingTime:
     """Epochs left times the seconds of an epoch, shared among the slots, plus start and end of the launch.
 
-    The seconds of an epoch, by recipe and method: as measured in this launch, else as a run reports within its first
-    epoch, else as in earlier launches, else the mean of all epochs of this launch.
+    The seconds of an epoch, by recipe, method and variant: as measured in this launch, else as a run reports within its
+    first epoch, else as in earlier launches, else the mean of all epochs of this launch.
     """
 
     def __init__(
@@ -176,19 +177,19 @@ class _RemainingTime:
         self._jobs, self._slots = jobs, slots
         self._first_step_seconds, self._end_seconds = first_step_seconds, end_seconds
         self._clock, self._begun = clock, clock()
-        # By recipe and method: [epochs, seconds].
-        self._measured: dict[tuple[str, str], list[float]] = collections.defaultdict(lambda: [0, 0.0])
-        self._reported: dict[tuple[str, str], float] = {}
+        # By kind: [epochs, seconds].
+        self._measured: dict[_Kind, list[float]] = collections.defaultdict(lambda: [0, 0.0])
+        self._reported: dict[_Kind, float] = {}
 
-    def measured(self, run: RunConfig, seconds: float) -> None:
-        """An epoch of the run took so long."""
-        of_kind = self._measured[_kind(run)]
+    def measured(self, kind: _Kind, seconds: float) -> None:
+        """An epoch of a run of this kind took so long."""
+        of_kind = self._measured[kind]
         of_kind[0] += 1
         of_kind[1] += seconds
 
-    def reported(self, run: RunConfig, epoch_seconds: float) -> None:
-        """A run expects its epochs to take so long."""
-        self._reported[_kind(run)] = epoch_seconds
+    def reported(self, kind: _Kind, epoch_seconds: float) -> None:
+        """A run of this kind expects its epochs to take so long."""
+        self._reported[kind] = epoch_seconds
 
     def seconds(self, waiting: Iterable[str], running: Mapping[str, Running], *, trains: bool) -> float | None:
         """Seconds until the launch has ended; None if nothing is known about some run.
@@ -211,9 +212,10 @@ class _RemainingTime:
     def _run_seconds(self, job: Job, epochs_left: float | None = None) -> float | None:
         epochs = job.run.training.epochs
         epochs_left = epochs if epochs_left is None else epochs_left
-        n, spent = self._measured.get(_kind(job.run), (0, 0.0))
-        if not n and _kind(job.run) in self._reported:
-            n, spent = 1, self._reported[_kind(job.run)]
+        kind = _kind(job.run, job.variant)
+        n, spent = self._measured.get(kind, (0, 0.0))
+        if not n and kind in self._reported:
+            n, spent = 1, self._reported[kind]
         elif not n and job.expected_seconds is not None:
             n, spent = epochs, job.expected_seconds
         elif not n:
@@ -225,5 +227,5 @@ class _RemainingTime:
         return epochs_left * spent / n + (self._first_step_seconds if starts else 0.0)
 
 
-def _kind(run: RunConfig) -> tuple[str, str]:
-    return run.recipe_id, run.method.name
+def _kind(run: RunConfig, variant: str) -> _Kind:
+    return run.recipe_id, run.method.name, variant

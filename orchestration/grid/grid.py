@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from autodo.config.dataset import DistortionConfig
+from autodo.config.dataset import DistortionConfig, check_readable
 from autodo.config.defaults import PROTOCOL, defaults_before
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig, SplitName, check_oversplit
@@ -114,7 +114,8 @@ class GridConfig(BaseModel):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
     datasets: Annotated[tuple[DatasetName, ...], NotEmpty]
     distortions: Annotated[tuple[DistortionName, ...], NotEmpty]
-    """The paper's notation: `100-0.1` is imbalance ratio 100 and noise ratio 0.1."""
+    """IR-NR: `100-0.1` is imbalance ratio 100 and noise ratio 0.1, as in the paper. `exp` may stand before IR, and
+    `pair`, `confusion` or `instance` before NR, such as `exp100-pair0.2`."""
     methods: Annotated[tuple[MethodName, ...], NotEmpty]
     splits: Annotated[tuple[SplitName, ...], NotEmpty] = ("paper",)
     """Data of val, and whether it is trained on: see RunConfig.split; `test-as-val` is optimistic, `oversplit` needs
@@ -309,6 +310,9 @@ def _expanded(grid: GridConfig) -> dict[str, tuple[RunConfig, str]]:
         (dataset, method, split): _templates(grid, dataset, method, split)
         for dataset, method, split in itertools.product(grid.datasets, grid.methods, grid.splits)
     }
+    for (dataset, *_), of_cell in templates.items():
+        for template, distortion in itertools.product(of_cell.values(), distortions):
+            _check_pixels(dataset, template, distortion)
     axes = itertools.product(grid.seeds, grid.datasets, grid.splits, distortions, grid.methods)
     runs = (
         (template.model_copy(update={"distortion": distortion, "seed": seed}), variant)
@@ -316,6 +320,13 @@ def _expanded(grid: GridConfig) -> dict[str, tuple[RunConfig, str]]:
         for variant, template in templates[dataset, method, split].items()
     )
     return {run.run_id: (run, variant) for run, variant in runs}
+
+
+def _check_pixels(dataset: str, template: RunConfig, distortion: DistortionConfig) -> None:
+    try:
+        check_readable(template.dataset, distortion)
+    except ValueError as error:
+        raise ConfigError(f"{dataset} x {distortion}: {error}") from None
 
 
 def _templates(grid: GridConfig, dataset: str, method: str, split: SplitName) -> dict[str, RunConfig]:

@@ -6,8 +6,9 @@ import functools
 import heapq
 import math
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 
 from autodo.config.run import RunConfig
 from autodo.config.shipped import method_parts, method_text
@@ -17,8 +18,10 @@ from orchestration.store.store import Store
 
 LONG_SECONDS = 30 * 60.0
 """CPU runs that take longer are offered a smaller variant."""
-SAMPLES = 2  # results read for one (dataset, distortion, method); more would make planning slow
-_RUN_ID = re.compile(r"(?P<dataset>.+)_ir(?P<ir>[0-9.]+)_nr(?P<nr>[0-9.]+)_(?P<method>.+)_s[0-9]+_[0-9a-f]{8}")
+SAMPLES = 2  # results read for one (dataset, distortion, method, variant); more would make planning slow
+_RUN_ID = re.compile(
+    r"(?P<dataset>.+)_ir(?P<ir>(exp)?[0-9.]+)_nr(?P<nr>[a-z]*[0-9.]+)_(?P<method>.+)_s[0-9]+_[0-9a-f]{8}"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,14 +92,19 @@ def _cost(method: str) -> float:
         return 1.0  # a method of the user's own, or one whose file states no cost
 
 
-def measure(store: Store, runs: Iterable[RunConfig]) -> Estimates:
-    """Estimates from a few results of each distortion and method of the datasets that `runs` have."""
+def measure(store: Store, runs: Iterable[RunConfig], variants: Mapping[str, str] = MappingProxyType({})) -> Estimates:
+    """Estimates from a few results of each distortion, method and variant of the datasets that `runs` have.
+
+    Args:
+        variants: name of the variant of some runs, also of those that are done, by run id.
+    """
     datasets = {run.dataset.label for run in runs}
     chosen: dict[Hashable, list[str]] = collections.defaultdict(list)
     for run_id in sorted(store.status.done()) if datasets else ():
         match = _RUN_ID.fullmatch(run_id)
         if match is not None and match["dataset"] in datasets:
-            chosen[match["dataset"], match["ir"], match["nr"], match["method"]].append(run_id)
+            cell = match["dataset"], match["ir"], match["nr"], match["method"], variants.get(run_id, "")
+            chosen[cell].append(run_id)
     ids = [run_id for group in chosen.values() for run_id in group[-SAMPLES:]]
     with ThreadPoolExecutor(16) as pool:
         return Estimates(one for one in pool.map(lambda run_id: _read(store, run_id), ids) if one is not None)

@@ -102,7 +102,8 @@ def jobs_left(
         resources: of each run, by run id.
         variants: name of the variant of some runs, by run id.
     """
-    estimates = measure(store, plan.left.values())
+    variants = variants or {}
+    estimates = measure(store, plan.left.values(), variants)
     return [
         Job(
             run_id,
@@ -110,7 +111,7 @@ def jobs_left(
             resources[run_id],
             expected_seconds=estimates.seconds(run),
             rough_cost=rough_cost(run),
-            variant=(variants or {}).get(run_id, ""),
+            variant=variants.get(run_id, ""),
         )
         for run_id, run in plan.left.items()
     ]

@@ -1,1 +1,1 @@
-"""Synthetic stores with known answers, to try reports on and to test and measure code that reads stores."""
+"""Synthetic stores with known answers, to try and test readers of stores, and the rehearsal of the paper's grids."""

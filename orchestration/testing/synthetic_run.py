@@ -315,13 +315,13 @@ def _test_labels(images: SyntheticDataset) -> Integers:
 def _train_labels(
     images: SyntheticDataset, val_points: int, distortion: DistortionConfig, seed: int
 ) -> tuple[Integers, Integers, Integers]:
-    """The `labels` of a run, which all methods of a seed share."""
-    from autodo.data.distort import flip_labels, imbalance
+    """The `labels` of a run, which all methods of a seed share; wrong ones are uniform, because there are no images."""
+    from autodo.data.distort import flip_labels, kept_images
 
     generator = np.random.default_rng([seed, images.classes, images.train])
     index = np.sort(generator.permutation(images.train)[val_points:])
     clean = generator.integers(images.classes, size=len(index))
-    kept = imbalance(clean, images.classes, distortion.imbalance_ratio, generator, distortion.minority)
+    kept = kept_images(clean, images.classes, distortion, generator)
     index, clean = index[kept], clean[kept]
     return index, flip_labels(clean, images.classes, distortion.noise_ratio, generator), clean
 

@@ -6,28 +6,32 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from autodo.config.run import RunConfig
 from orchestration.tracking.settings import Tracking
-from orchestration.tracking.trackers import Tracker
+from orchestration.tracking.trackers import Tracker, Variants
 
 Say = Callable[[str], None]
 """Prints a line; it is called from other threads."""
 
 
 @contextlib.contextmanager
-def delivering(tracking: Tracking, *, grid: str, directory: Path, say: Say) -> "Iterator[list[Delivery]]":
+def delivering(
+    tracking: Tracking, *, grid: str, directory: Path, say: Say, variants: Variants = MappingProxyType({})
+) -> "Iterator[list[Delivery]]":
     """A Delivery to each tracker; at the end, by Ctrl-C too, waiting reports are delivered and open runs closed.
 
     Args:
         grid: name of the grid, which groups the runs.
         directory: folder of TensorBoard's event files on this machine: `<directory>/<run_id>`.
+        variants: names that become labels of their runs.
     Raises:
         ConfigError: if a tracker's library is not installed.
     """
     tracking.check()
-    deliveries = [Delivery(name, open_, say) for name, open_ in tracking.trackers(grid, directory).items()]
+    deliveries = [Delivery(name, open_, say) for name, open_ in tracking.trackers(grid, directory, variants).items()]
     try:
         yield deliveries
     finally:

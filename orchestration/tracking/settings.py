@@ -10,6 +10,7 @@ from orchestration.tracking.trackers import (
     MlflowTracker,
     TensorBoardTracker,
     Tracker,
+    Variants,
     WandbTracker,
     check_wandb_login,
 )
@@ -49,21 +50,22 @@ class Tracking:
             _installed("--wandb", ["wandb"], "autodo[wandb]")
             check_wandb_login()
 
-    def trackers(self, grid: str, directory: Path) -> dict[str, Callable[[], Tracker]]:
+    def trackers(self, grid: str, directory: Path, variants: Variants) -> dict[str, Callable[[], Tracker]]:
         """Functions that open the trackers, by name; one imports its library and may wait for a server.
 
         Args:
             grid: name of the grid, which groups the runs.
             directory: folder of TensorBoard's event files.
+            variants: names that become labels of their runs.
         """
         mlflow, wandb = self.mlflow, self.wandb
         found: dict[str, Callable[[], Tracker]] = {}
         if self.tensorboard:
-            found["TensorBoard"] = lambda: TensorBoardTracker(directory)
+            found["TensorBoard"] = lambda: TensorBoardTracker(directory, variants)
         if mlflow is not None:
-            found["MLflow"] = lambda: MlflowTracker(mlflow, grid)
+            found["MLflow"] = lambda: MlflowTracker(mlflow, grid, variants)
         if wandb is not None:
-            found["W&B"] = lambda: WandbTracker(wandb, grid)
+            found["W&B"] = lambda: WandbTracker(wandb, grid, variants)
         return found
 
 

@@ -10,12 +10,15 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from autodo.config.run import RunConfig
 from autodo.errors import ConfigError
 
 Metrics = Mapping[str, float]
+Variants = Mapping[str, str]
+"""Name of the variant of some runs, by run id."""
 
 
 class Tracker(Protocol):
@@ -31,30 +34,33 @@ class Tracker(Protocol):
         """End open runs as `interrupted`."""
 
 
-def run_labels(run: RunConfig) -> dict[str, str | int | float]:
-    """Values that distinguish runs, under the names of the Parquet columns."""
+def run_labels(run: RunConfig, variants: Variants = MappingProxyType({})) -> dict[str, str | int | float]:
+    """Values that distinguish runs, under the names of the Parquet columns; and `variant` for runs that have one."""
+    variant = variants.get(run.run_id)
     return {
         "dataset": run.dataset.label,
+        "distortion": str(run.distortion),
         "imbalance_ratio": run.distortion.imbalance_ratio,
         "noise_ratio": run.distortion.noise_ratio,
         "method": run.method.name,
         "model": run.model.name,
         "split": run.split,
         "seed": run.seed,
+        **({"variant": variant} if variant else {}),
     }
 
 
 class TensorBoardTracker:
     """Event files in `<directory>/<run_id>`. An attempt that repeats epochs replaces the points from there on."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, variants: Variants = MappingProxyType({})) -> None:
         import tensorboardX.event_file_writer
         import tensorboardX.proto.event_pb2
         import tensorboardX.summary
 
         self._x = tensorboardX
         self._event = tensorboardX.proto.event_pb2.Event
-        self._directory = directory
+        self._directory, self._variants = directory, variants
         self._open: dict[str, tuple[Any, int]] = {}  # run id -> its event file, the last epoch in it
 
     def epoch(self, run: RunConfig, metrics: Metrics) -> None:
@@ -91,7 +97,9 @@ class TensorBoardTracker:
             file = self._x.event_file_writer.EventsWriter(str(folder / "events"), number)
             log = self._x.proto.event_pb2.SessionLog(status=self._x.proto.event_pb2.SessionLog.START)
             file.write_event(self._event(wall_time=time.time(), step=epoch, session_log=log))
-            for summary in self._x.summary.hparams(run_labels(run), {"val_error": 0.0, "test_error": 0.0}):
+            for summary in self._x.summary.hparams(
+                run_labels(run, self._variants), {"val_error": 0.0, "test_error": 0.0}
+            ):
                 self._write(file, summary, 0)
             self._open[run_id] = file, epoch
         return self._open[run_id][0]
@@ -103,7 +111,7 @@ class TensorBoardTracker:
 class MlflowTracker:
     """A run of MLflow per run, found again by its tag `autodo.run_id`, in the experiment of the grid's name."""
 
-    def __init__(self, uri: str, experiment: str) -> None:
+    def __init__(self, uri: str, experiment: str, variants: Variants = MappingProxyType({})) -> None:
         # One attempt is short, because Delivery makes several. MLflow's usage statistics are off.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -112,7 +120,7 @@ class MlflowTracker:
 
         for name in ("mlflow", "alembic"):
             logging.getLogger(name).setLevel(logging.WARNING)  # the tables of a new database
-        self._entities = entities
+        self._entities, self._variants = entities, variants
         self._client = MlflowClient(tracking_uri=uri)
         found = self._client.get_experiment_by_name(experiment)
         if found is None:
@@ -164,7 +172,7 @@ class MlflowTracker:
         else:
             tags = {"autodo.run_id": run_id}
             own_id, last = self._client.create_run(self._experiment, tags=tags, run_name=run_id).info.run_id, -1
-        values = {name: str(value) for name, value in run_labels(run).items()}
+        values = {name: str(value) for name, value in run_labels(run, self._variants).items()}
         self._client.log_batch(
             own_id,
             params=[self._entities.Param(name, value) for name, value in values.items()],
@@ -178,11 +186,11 @@ class MlflowTracker:
 class WandbTracker:
     """A W&B run per run, whose id is the run id, in the group of the grid's name."""
 
-    def __init__(self, project: str, group: str) -> None:
+    def __init__(self, project: str, group: str, variants: Variants = MappingProxyType({})) -> None:
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
-        self._wandb, self._project, self._group = wandb, project, group
+        self._wandb, self._project, self._group, self._variants = wandb, project, group, variants
         self._open: dict[str, Any] = {}
 
     def epoch(self, run: RunConfig, metrics: Metrics) -> None:
@@ -219,7 +227,7 @@ class WandbTracker:
                 group=self._group,
                 id=run_id,
                 name=run_id,
-                config=run_labels(run),
+                config=run_labels(run, self._variants),
                 resume="allow",
                 reinit="create_new",
                 settings=settings,

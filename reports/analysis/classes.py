@@ -15,6 +15,7 @@ _RULE = (
     "the classes that the synthetic imbalance reduced or, if it reduced none, those with fewer train images than the "
     "mean"
 )
+_RULE_OF_A_LONG_TAIL = "the classes with fewer train images than the mean"
 _NONE = (
     "There is no minority: no synthetic imbalance reduced a class, and the largest class has less than 1.5 times the "
     "train images of the smallest."
@@ -62,6 +63,17 @@ def worst_class(accuracies: Floats) -> int | None:
     """
     mean = pd.DataFrame(accuracies).mean().to_numpy()
     return int(np.nanargmin(mean)) if np.isfinite(mean).any() else None
+
+
+def spread_over_classes(accuracies: object) -> float:
+    """Standard deviation (ddof = 0) of the accuracy over the classes with test images; NaN if there is none.
+
+    Args:
+        accuracies: value of a list column.
+    """
+    values = np.asarray(as_list(accuracies), dtype=np.float64)
+    values = values[np.isfinite(values)]
+    return float(values.std()) if values.size else float("nan")
 
 
 # ----- minority
@@ -140,13 +152,14 @@ def minority_notes(runs: pd.DataFrame) -> list[str]:
     """Notes for a table with figures of the minority: its classes, the rule, and runs that are left out.
 
     Args:
-        runs: of one cell, from `with_minority`.
+        runs: of one cell, from `reports.analysis.comparison.named`.
     """
     stated = [tuple(as_list(labels)) for labels in runs["minority_classes"] if _is_list(labels)]
     if not stated:
         return []
     rare = minority(runs)
-    notes = [f"{minority_sentence(runs)[:-1]}: {_RULE}." if rare else _NONE]
+    rule = _RULE_OF_A_LONG_TAIL if (runs["imbalance"] == "exponential").all() else _RULE
+    notes = [f"{minority_sentence(runs)[:-1]}: {rule}." if rare else _NONE]
     if others := sum(labels != rare for labels in stated):
         notes.append(
             f"Minority and majority of {count_of(others, 'run')} are left out: other classes are the minority there."

@@ -12,7 +12,7 @@ from autodo.config.defaults import METHOD_KEYS, with_added
 from autodo.config.nested import flatten
 from autodo.text import printable
 from reports.analysis.classes import with_minority
-from reports.readers.result_rows import minority_of
+from reports.readers.result_rows import DistortionKinds, distortion_kinds
 
 BASELINE = "baseline"
 """Name of the method that others are compared with."""
@@ -26,7 +26,7 @@ TEST_AS_VAL = "test-as-val"
 """The split of the paper's Table 5."""
 
 # Parts of a configuration in which runs of one group may differ.
-_METHOD = ("method", "policy", "objective", "finetune", "points", "outer")
+_METHOD = ("method", "policy", "objective", "finetune", "head", "points", "outer")
 _AXES = ("split", "distortion", *_METHOD, "seed")
 
 
@@ -43,9 +43,10 @@ def named(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = ()) -> 
         `group`: such as `svhn (wrn-28-10, 200 epochs)`; only runs of one group can be compared.
         `name`: the method, with the split and the variant, or the settings that differ from other runs of that method.
         `variant`: name of these settings in a grid; empty if they have none.
-        `distortion`: IR-NR in the paper's notation, such as `100-0.1`; `100-0.1 (class)` with how minority classes were
-        reduced, if runs differ in it.
-        `minority`: how they were reduced (`distortion.minority`); empty at imbalance ratio 1.
+        `distortion`: IR-NR as in grids, such as `100-0.1` or `exp100-pair0.2`; `100-0.1 (class)` with how minority
+        classes were reduced, if runs differ in it.
+        `minority`: how they were reduced (`distortion.minority`); empty without a step imbalance.
+        `imbalance`: `distortion.imbalance`.
         `is_expected`: whether the run is among the expected ones.
         `minority_labels`: labels of the minority classes, from `with_minority`.
     """
@@ -62,16 +63,18 @@ def named(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = ()) -> 
     if missing:
         added = pd.DataFrame(missing).reindex(columns=results.columns)
         frame = pd.concat([results, added], ignore_index=True) if len(results) else added
-    ratios = list(zip(frame["imbalance_ratio"], frame["noise_ratio"], strict=True))
-    kinds = [minority_of(*pair) for pair in zip(frame["imbalance_ratio"], frame["config"], strict=True)]
-    several = len({*kinds} - {""}) > 1
-    suffixes = [f" ({kind})" if kind and several else "" for kind in kinds]
+    ratios = zip(frame["imbalance_ratio"], frame["noise_ratio"], strict=True)
+    kinds = [distortion_kinds(*pair) for pair in zip(frame["imbalance_ratio"], frame["config"], strict=True)]
+    several = len({kind.minority for kind in kinds} - {""}) > 1
+    suffixes = [f" ({kind.minority})" if kind.minority and several else "" for kind in kinds]
+    names = [distortion_name(*pair, kind) for pair, kind in zip(ratios, kinds, strict=True)]
     frame = frame.assign(
         group="",
         name="",
         variant="",
-        distortion=[f"{distortion_name(*pair)}{suffix}" for pair, suffix in zip(ratios, suffixes, strict=True)],
-        minority=kinds,
+        distortion=[f"{name}{suffix}" for name, suffix in zip(names, suffixes, strict=True)],
+        minority=[kind.minority for kind in kinds],
+        imbalance=[kind.imbalance for kind in kinds],
         is_expected=frame["run_id"].isin(list(wanted)),
     )
     for dataset, of_dataset in frame.groupby("dataset", sort=True):
@@ -85,9 +88,11 @@ def named(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = ()) -> 
             frame.loc[runs.index, "name"] = [printable(name) for name in _method_names(runs, of_group)]
     in_grids = [row["variant"] for row in expected if row.get("variant")]
     places = {name: place for place, name in enumerate(names_in_order(frame, in_grids))}
-    cell = ["group", "imbalance_ratio", "noise_ratio", "minority"]
-    ordered = with_minority(frame).assign(place=frame["name"].map(places)).sort_values([*cell, "place", "seed"])
-    return ordered.drop(columns="place").reset_index(drop=True)
+    frame = with_minority(frame).assign(
+        kind=[" ".join((*_prefixes(kind), kind.minority)) for kind in kinds], place=frame["name"].map(places)
+    )
+    ordered = frame.sort_values(["group", "imbalance_ratio", "noise_ratio", "kind", "place", "seed"])
+    return ordered.drop(columns=["kind", "place"]).reset_index(drop=True)
 
 
 def names_in_order(runs: pd.DataFrame, variants: Iterable[str]) -> list[str]:
@@ -111,10 +116,17 @@ def without_test_as_val(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[runs["split"] != TEST_AS_VAL]
 
 
-def distortion_name(imbalance_ratio: float, noise_ratio: float) -> str:
-    """IR-NR in the paper's notation, as in grids: without exponent or rounding."""
+def distortion_name(imbalance_ratio: float, noise_ratio: float, kinds: DistortionKinds) -> str:
+    """IR-NR, as in grids: without exponent or rounding, with the kinds that are not the paper's before the ratios."""
+    imbalance, noise = _prefixes(kinds)
     ratio = np.format_float_positional(imbalance_ratio, trim="-")
-    return f"{ratio}-{np.format_float_positional(noise_ratio, trim='0')}"
+    return f"{imbalance}{ratio}-{noise}{np.format_float_positional(noise_ratio, trim='0')}"
+
+
+def _prefixes(kinds: DistortionKinds) -> tuple[str, str]:
+    """Kind of imbalance and of noise, as in `DistortionConfig.prefixes`."""
+    imbalance = {"step": "", "exponential": "exp"}.get(kinds.imbalance, kinds.imbalance)
+    return imbalance, "" if kinds.noise == "uniform" else kinds.noise
 
 
 def name_with_split(method: str, split: str) -> str:

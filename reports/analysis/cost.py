@@ -1,6 +1,7 @@
 """Cost of a run relative to the baseline of the same launch, and the conditions of the measurement."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -36,6 +37,47 @@ def relative_costs(runs: pd.DataFrame) -> "pd.Series[float]":
 def _alike(runs: pd.DataFrame) -> "pd.Series[bool]":
     """Whether a run was measured by a single attempt within a launch."""
     return runs["launch_id"].notna() & ~runs["resumed"].eq(True)
+
+
+def outer_pass_in_passes(config: Mapping[str, Any], train_points: float, val_points: float) -> float:
+    """Forward and backward passes of an outer pass through the network, over the N points of the inner problem.
+
+    Each counts as 1, so that an epoch of training takes 2. A pass goes backward only if it learns augmentation. With
+    `val_gradient: full` it needs the features of the Hessian's points before. NaN for a method without outer passes.
+
+    Args:
+        config: of a run.
+        train_points, val_points: number of points of its train and val sets.
+    """
+    outer, points = config.get("outer"), config.get("points")
+    if not outer or not points:
+        return float("nan")
+    if "augment" not in points["learn"]:
+        return 1.0
+    if outer.get("val_gradient") != "full":
+        return 2.0
+    inner = train_points + (val_points if config.get("split") == "union" else 0)
+    sample = outer.get("hessian_points") or inner
+    learnable = inner if points.get("shared") else train_points
+    return min(sample, inner) / inner + 2 * learnable / inner
+
+
+def paper_outer_pass_in_passes(config: Mapping[str, Any]) -> float | None:
+    """The paper's count of the same, 5 + T; None if the run has another algorithm or solver.
+
+    Reference: section 4.3. T is the number of terms of the Neumann series, 0 for the identity.
+    """
+    outer = config.get("outer") or {}
+    if outer.get("val_gradient") != "batch" or outer.get("every", 1) != 1:
+        return None
+    terms = {"identity": 0, "neumann": outer.get("iterations")}.get(str(outer.get("solver")))
+    return None if terms is None else 5.0 + terms
+
+
+def paper_cost_in_passes(config: Mapping[str, Any]) -> float | None:
+    """The paper's cost of a run over that of its inner loops, 1 + (1 - E) (5 + T) / 2, where E is a share of epochs."""
+    passes = paper_outer_pass_in_passes(config)
+    return None if passes is None else 1 + (1 - config["outer"]["start_share"]) * passes / 2
 
 
 def condition_notes(runs: pd.DataFrame) -> list[str]:

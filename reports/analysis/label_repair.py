@@ -1,4 +1,4 @@
-"""How well the learned weights and soft labels of a run find and repair the labels that were changed."""
+"""How well the learned weights and soft labels of a run find and repair labels that are known to be wrong."""
 
 from typing import NamedTuple
 

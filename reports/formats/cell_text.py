@@ -44,7 +44,7 @@ def paper_text(cell: Cell, column: Column) -> str:
     """The paper's figure as printed, and ours minus it: `3.6 ± 0.10 (+0.71)`; empty if there is none."""
     if cell.paper is None:
         return ""
-    text = f"{cell.paper.mean:g}"
+    text = f"{cell.paper.mean:g}".replace("-", _MINUS)
     text = text if "." in text else f"{text}.0"
     if cell.paper.std is not None:
         text += f" ± {number(cell.paper.std, column)}"

@@ -212,5 +212,5 @@ def _notes(signals: Signals, lacking: Mapping[str, str]) -> tuple[str, ...]:
         reasons.setdefault(why, []).append(name)
     notes += [f"Left out: {', '.join(names)} ({why})." for why, names in reasons.items()]
     if signals.wrong is None:
-        notes.append("No label was changed on purpose, so it is not known how many of these are wrong.")
+        notes.append("No label is known to be wrong, so it is not known how many of these are wrong.")
     return tuple(notes)

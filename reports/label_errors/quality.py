@@ -27,7 +27,7 @@ def quality_table(found: Mapping[str, DetectionQuality], signals: Signals) -> Ta
     return Table(
         key="label-quality",
         title=f"{wrong:,} of {points:,} labels are known to be wrong",
-        caption=f"how well each ranking finds the labels that were changed; precision: of the first {wrong:,}",
+        caption=f"how well each ranking finds the wrong labels; precision: of the first {wrong:,}",
         heading="ranking",
         columns=(Column("AUROC", "%", better="higher"), Column("precision", "%", better="higher")),
         rows=tuple(

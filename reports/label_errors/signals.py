@@ -31,7 +31,7 @@ class Signals:
     Args:
         index: position in the original train set; source: file of the image, null if it has none.
         given: the label that training saw.
-        wrong: whether the distortion changed each label; None if it changed none, so that the truth is unknown.
+        wrong: whether each label differs from the clean one; None if none does, so that the truth is unknown.
         loss: cross-entropy of the given label after the last epoch.
         weight, soft_label: learned weight, and the learned probability of the given label; None if not learned.
         proposed: the network's most probable class other than the given one.

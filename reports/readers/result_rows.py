@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,7 @@ ESSENTIAL = (
 )
 """Columns without which a run cannot be compared."""
 
-# With the reduction of minority classes, what the id of a run is a hash of.
+# With the kinds of distortion, what the id of a run is a hash of.
 _SAME_RUN = ("dataset", "recipe_id", "variant_id", "split", "imbalance_ratio", "noise_ratio", "seed")
 
 _MOST_NESTED = 500  # opening brackets of a configuration, normally about 20; bounds recursion
@@ -124,7 +124,7 @@ class CheckedRows:
         for i, columns_of_run in enumerate(zip(*columns, strict=True)):
             if i in self.refused:
                 continue
-            identity = (*columns_of_run, minority_of(ratios[i], configs[i]))
+            identity = (*columns_of_run, *distortion_kinds(ratios[i], configs[i]))
             if first.setdefault(identity, i) != i:
                 self.refused[i] = f"it claims to be the same run as {self.rows['run_id'][first[identity]]}"
 
@@ -153,7 +153,24 @@ def _is_config(text: str) -> bool:
     return isinstance(model, Mapping) and "name" in model and isinstance(training, Mapping) and "epochs" in training
 
 
-def minority_of(imbalance_ratio: float, config: str) -> str:
-    """The setting distortion.minority of a run, from its configuration as JSON; empty at imbalance ratio 1."""
-    distortion = json.loads(config).get("distortion") if imbalance_ratio > 1 else None
-    return printable(str(distortion.get("minority", ""))) if isinstance(distortion, Mapping) else ""
+class DistortionKinds(NamedTuple):
+    """The settings of a run's distortion besides its ratios.
+
+    Args:
+        imbalance, noise: `distortion.imbalance` and `distortion.noise`.
+        minority: `distortion.minority`; empty without a step imbalance, where nothing depends on it.
+    """
+
+    imbalance: str = "step"
+    noise: str = "uniform"
+    minority: str = ""
+
+
+def distortion_kinds(imbalance_ratio: float, config: str) -> DistortionKinds:
+    """The kinds of a run's distortion, from its configuration as JSON."""
+    distortion = json.loads(config).get("distortion")
+    if not isinstance(distortion, Mapping):
+        return DistortionKinds()
+    imbalance, noise = distortion.get("imbalance", "step"), distortion.get("noise", "uniform")
+    minority = distortion.get("minority", "") if imbalance == "step" and imbalance_ratio > 1 else ""
+    return DistortionKinds(*(printable(str(kind)) for kind in (imbalance, noise, minority)))

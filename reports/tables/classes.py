@@ -5,7 +5,15 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import pandas as pd
 
-from reports.analysis.classes import as_list, class_accuracies, class_names, minority, minority_notes, worst_class
+from reports.analysis.classes import (
+    as_list,
+    class_accuracies,
+    class_names,
+    minority,
+    minority_notes,
+    spread_over_classes,
+    worst_class,
+)
 from reports.analysis.paper_results import departure_notes, paper_accuracies
 from reports.document import Column, Reference, Table
 from reports.tables import cells
@@ -93,7 +101,6 @@ def _accuracies(runs: pd.DataFrame, worst: Mapping[str, int]) -> pd.DataFrame:
     Shape:
         runs [R] -> [R, 5].
     """
-    of_classes = [_known(accuracies) for accuracies in runs["per_class_accuracy"]]
     by_class = class_accuracies(runs, len(class_names(runs)))
     return pd.DataFrame(
         {
@@ -101,16 +108,10 @@ def _accuracies(runs: pd.DataFrame, worst: Mapping[str, int]) -> pd.DataFrame:
             "majority": 100 * (1 - runs["majority_error"].astype(float)),
             "minority": 100 * (1 - runs["minority_error"].astype(float)),
             "worst": [by_class[i, worst[name]] if name in worst else np.nan for i, name in enumerate(runs["name"])],
-            "spread": [100 * values.std(ddof=0) if values.size else np.nan for values in of_classes],
+            "spread": [100 * spread_over_classes(accuracies) for accuracies in runs["per_class_accuracy"]],
         },
         index=runs.index,
     )
-
-
-def _known(accuracies: object) -> np.ndarray:
-    """Accuracies of the classes with test images. Shape: -> [C'] float64, C' up to C."""
-    values = np.asarray(as_list(accuracies), dtype=float)
-    return values[np.isfinite(values)]
 
 
 def _notes_on_missing_classes(runs: pd.DataFrame) -> list[str]:

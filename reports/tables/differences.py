@@ -21,7 +21,8 @@ from reports.keys import key
 from reports.tables import cells
 from reports.tables.errors import METRICS, OPTIMISTIC
 
-_INTERVAL = "In brackets: 95% confidence interval of the mean difference over many seeds (BCa bootstrap)."
+INTERVAL = "In brackets: 95% confidence interval of the mean difference over many seeds (BCa bootstrap)."
+"""Note on intervals in a table of differences."""
 
 
 def difference_tables(runs: pd.DataFrame, metric: str = "error_best_val") -> list[Table]:
@@ -86,8 +87,8 @@ def _table(
         notes=(
             *([f"The best of each column: {best}."] if what == "the best" else []),
             *([OPTIMISTIC] if metric == "error_best_test" else []),
-            *([_INTERVAL] if any(intervals.values()) else []),
-            *_care([sample for sample in paired.values() if sample.size]),
+            *([INTERVAL] if any(intervals.values()) else []),
+            *care_notes([sample for sample in paired.values() if sample.size]),
         ),
         group=group,
     )
@@ -101,8 +102,12 @@ def _paired(grid: cells.Grid, place: tuple[str, str], reference: str | None) -> 
     return differences(ours, theirs)
 
 
-def _care(samples: list[Floats]) -> list[str]:
-    """Notes on what few seeds cannot show."""
+def care_notes(samples: list[Floats]) -> list[str]:
+    """Notes on what few seeds cannot show.
+
+    Args:
+        samples: differences by seed; none is empty.
+    """
     sizes = sorted({sample.size for sample in samples})
     if not sizes:
         return []

@@ -5,7 +5,7 @@ from collections.abc import Collection
 import pandas as pd
 
 from reports.analysis.classes import minority_notes
-from reports.analysis.paper_results import LIKE_FOR_LIKE, SEARCHED, departure_notes, paper_error
+from reports.analysis.paper_results import LIKE_FOR_LIKE, SEARCHED, TWO_READINGS, departure_notes, paper_error
 from reports.document import Column, Reference, Table
 from reports.keys import key
 from reports.tables import cells
@@ -122,5 +122,6 @@ def paper_notes(papers: Collection[tuple[str, str]], metric: str, runs: pd.DataF
     return [
         *([LIKE_FOR_LIKE] if shown and metric != "error_best_test" else []),
         *([SEARCHED] if any("-searched" in name for name in shown) else []),
+        *([TWO_READINGS] if any(name.startswith("autodo-published") for name in shown) else []),
         *departure_notes(runs.loc[beside, "config"].astype(str)),
     ]

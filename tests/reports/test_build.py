@@ -54,7 +54,8 @@ def test_all_sections_with_data_are_there_in_order(report: Report) -> None:
     assert report.warnings == ()
     found = {section.key: section for section in report.sections}
     assert list(found) == [
-        *("errors", "comparison", "curves", "classes", "splits", "cost", "learned", "to-look-at", "other-errors")
+        *("errors", "comparison", "claims", "curves", "classes", "splits", "cost", "learned", "to-look-at"),
+        "other-errors",
     ]
     assert {panel.quantity for panel in found["curves"].panels} == {"test accuracy", "test loss", "train loss"}
     assert len(found["learned"].tables) == 2

@@ -13,7 +13,7 @@ from autodo.errors import DataError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 SetName = Literal["train", "val", "test"]
 SET_NAMES: tuple[SetName, ...] = get_args(SetName)
-_COLUMNS = ("path", "label", "split")
+_COLUMNS = ("path", "label", "split", "clean_label")
 
 
 class FileList(NamedTuple):
@@ -27,6 +27,8 @@ class FileList(NamedTuple):
     """Relative to `root_of` the listed path if the file lies in it, else absolute."""
     labels: list[str]
     """Class name of each file."""
+    clean_labels: list[str] | None = None
+    """True class name of each file, from the column clean_label of a CSV."""
 
 
 Listing = dict[SetName, FileList]
@@ -97,9 +99,10 @@ def list_folder(root: Path) -> Listing:
 
 
 def list_csv(path: Path) -> Listing:
-    """Lists the rows of a CSV of path,label and optionally split (train, val, test; empty means train).
+    """Lists the rows of a CSV of path,label and optionally split (train, val, test; empty means train), clean_label.
 
-    Paths are relative to the CSV's folder, or absolute.
+    Paths are relative to the CSV's folder, or absolute. A clean label is the true class of a train image, which
+    training never sees. The labels of val and test are trusted, so there it is empty or the same as the label.
 
     Raises:
         DataError: with the line, if the CSV is malformed, a row's file is missing, or two rows name the same file.
@@ -108,6 +111,7 @@ def list_csv(path: Path) -> Listing:
     start = f"{path.parent}/" if path.parent.parts and str(path.parent) != "/" else ""
     line_of: dict[str, int] = {}
     missing: list[str] = []
+    clean: dict[SetName, list[str]] = {name: [] for name in SET_NAMES}
     for line, row in _rows(path):
         where = f"{path}: line {line}"
         name = next((name for name in SET_NAMES if name == (row.get("split") or "train")), None)
@@ -124,12 +128,28 @@ def list_csv(path: Path) -> Listing:
             missing.append(f"line {line}: {row['path']}")
         listing[name].names.append(str(file).removeprefix(start))
         listing[name].labels.append(row["label"])
+        if "clean_label" in row:
+            clean[name].append(_clean_label(row, name, where))
+    if any(clean.values()):
+        listing = {name: part._replace(clean_labels=clean[name]) for name, part in listing.items()}
     if missing:
         more = f" (one of {len(missing)} such rows)" if len(missing) > 1 else ""
         raise DataError(
             f"{path}: {missing[0]}: no such file{more}; paths are relative to the CSV's folder, or absolute"
         )
     return listing
+
+
+def _clean_label(row: dict[str, str], name: SetName, where: str) -> str:
+    clean, label = row["clean_label"], row["label"]
+    if name != "train" and clean not in ("", label):
+        raise DataError(
+            f"{where}: clean_label is {clean!r} and label is {label!r}, but labels of {name} are trusted; write the "
+            "true one into label"
+        )
+    if name == "train" and not clean:
+        raise DataError(f"{where}: clean_label is empty; fill it in for all train images or remove the column")
+    return clean or label
 
 
 def csv_paths(path: Path) -> list[str]:
@@ -211,7 +231,10 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 def _check_header(path: Path, header: list[str]) -> None:
     if len(set(header)) != len(header) or not {"path", "label"} <= set(header):
-        raise DataError(f"{path}: line 1: the header is {','.join(header)!r}; path,label or path,label,split is needed")
+        raise DataError(
+            f"{path}: line 1: the header is {','.join(header)!r}; path,label is needed, and split and clean_label are "
+            "possible"
+        )
     for column in header:
         if column not in _COLUMNS:
             raise DataError(

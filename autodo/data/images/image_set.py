@@ -113,6 +113,8 @@ class ImageSet:
     """File of each image, relative to the dataset's root; only for `folder` and `imagenet`."""
     kept: Integers | None = None
     """For a subset: positions [N] in the whole set."""
+    clean_labels: Integers | None = None
+    """True labels [N] where the user knows them; only to judge with. None: `labels` are taken for true."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -131,6 +133,7 @@ class ImageSet:
             labels=self.labels[index],
             sources=None if self.sources is None else tuple(self.sources[i] for i in index),
             kept=self.index[index],
+            clean_labels=None if self.clean_labels is None else self.clean_labels[index],
         )
 
 

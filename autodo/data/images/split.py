@@ -1,8 +1,10 @@
 """The stratified split and subsample: pure functions of (labels, generator)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autodo.data.images.image_set import Integers
 from autodo.errors import ConfigError, DataError
@@ -38,7 +40,7 @@ def stratified_split(
     require_images(labels, 2, class_names=class_names, where=where)
     counts = np.bincount(labels)
     total = min(max(round(share * len(labels)), len(counts)), len(labels) - len(counts))
-    wanted = _allocate(counts, total, low=np.ones_like(counts), high=counts - 1)
+    wanted = allocate(counts, total, low=np.ones_like(counts), high=counts - 1)
     held = _draw(labels, wanted, generator)
     return np.setdiff1d(np.arange(len(labels)), held, assume_unique=True), held
 
@@ -62,7 +64,7 @@ def subsample(labels: Integers, size: int, generator: np.random.Generator) -> In
             f"dataset.subsample: {size} is out of range: the train set has {len(labels)} images "
             f"of {classes} classes, so {classes}..{len(labels)} is possible"
         )
-    wanted = _allocate(counts, size, low=np.minimum(counts, 1), high=counts)
+    wanted = allocate(counts, size, low=np.minimum(counts, 1), high=counts)
     return _draw(labels, wanted, generator)
 
 
@@ -87,7 +89,7 @@ def members(labels: Integers, classes: int) -> list[Integers]:
     return np.split(np.argsort(labels, kind="stable"), ends)
 
 
-def _allocate(counts: Integers, total: int, low: Integers, high: Integers) -> Integers:
+def allocate(counts: NDArray[Any], total: int, low: Integers, high: Integers) -> Integers:
     """Number of images of each class: proportional to `counts` (largest remainders), in [low, high], `total` in all."""
     assert low.sum() <= total <= high.sum()
     quota = counts * (total / counts.sum())

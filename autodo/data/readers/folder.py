@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from autodo.config.dataset import DatasetConfig
 from autodo.data.files.decode import damaged_images
-from autodo.data.files.listing import Listing, WrongFolders, list_images, root_of
+from autodo.data.files.listing import FileList, Listing, WrongFolders, list_images, root_of
 from autodo.data.files.read_errors import one_line
 from autodo.data.files.remote import local_copy
 from autodo.data.images.image_set import Dataset
@@ -88,16 +89,21 @@ def _list_readable(path: Path) -> Listing:
 
 
 def _listing_content(listing: Listing, path: Path) -> str:
-    """Fingerprint of (set, class, file, hash of its bytes) of each image.
+    """Fingerprint of (set, class, file, true class if the CSV has it, hash of its bytes) of each image.
 
     In the order of the listing, on which the split depends: a CSV with its rows in another order has another one.
     """
     root = root_of(path)
-    files = [(part, label, name) for part, listed in listing.items() for name, label in zip(*listed, strict=True)]
+    files = [(part, *row) for part, listed in listing.items() for row in _listed_rows(listed)]
     with ThreadPoolExecutor() as pool:
-        digests = pool.map(_digest, [root / name for _, _, name in files])
+        digests = pool.map(_digest, [root / name for _, _, name, *_ in files])
         rows = [(*file, digest) for file, digest in zip(files, digests, strict=True)]
     return hashlib.blake2b(json.dumps(rows).encode(), digest_size=8).hexdigest()
+
+
+def _listed_rows(listed: FileList) -> Iterator[tuple[str, ...]]:
+    columns = (listed.labels, listed.names)
+    return zip(*columns if listed.clean_labels is None else (*columns, listed.clean_labels), strict=True)
 
 
 def _digest(file: Path) -> str:

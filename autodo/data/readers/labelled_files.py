@@ -1,6 +1,7 @@
 """A dataset from labelled image files, held in memory or streamed."""
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +34,7 @@ class LabelledFiles:
         sets: positions of each set's files.
         numbered: whether class names are numbers and are sorted as such.
         warnings: of the dataset.
+        clean_labels: true class of each file, which only a test set that is split off train and reports use.
     """
 
     where: str
@@ -41,9 +43,12 @@ class LabelledFiles:
     sets: dict[SetName, Integers]
     numbered: bool = False
     warnings: tuple[str, ...] = ()
+    clean_labels: Sequence[str] | None = None
 
     def dataset(self, config: DatasetConfig) -> Dataset:
         """The dataset of all sets. Without a test set, a fixed stratified fifth of the train images is the test set.
+
+        It is judged by its clean labels, where they are known.
 
         Raises:
             DataError: if a class is missing or has too few images, or an image is unsuitable.
@@ -52,8 +57,9 @@ class LabelledFiles:
         self._check_classes(class_names)
         number = {name: i for i, name in enumerate(class_names)}
         labels = np.array([number.get(label, -1) for label in self.labels], np.int64)
+        clean = labels if self.clean_labels is None else self._clean_numbers(number)
         sets = self._with_test(labels, class_names)
-        warnings = (*self.warnings, *self._missing_classes(sets, labels, class_names))
+        warnings = (*self.warnings, *self._missing_classes(sets, clean, class_names))
 
         order = np.concatenate(list(sets.values()))
         images = self._images(order, config)
@@ -62,10 +68,22 @@ class LabelledFiles:
         for name, numbers in sets.items():
             rows = slice(start, start + len(numbers))
             sources = tuple([self.files.names[i] for i in numbers.tolist()])
-            parts[name] = ImageSet(images[rows], labels[numbers], sources)
+            part = ImageSet(images[rows], (clean if name == "test" else labels)[numbers], sources)
+            known = name == "train" and self.clean_labels is not None
+            parts[name] = dataclasses.replace(part, clean_labels=clean[numbers]) if known else part
             start = rows.stop
         val = parts["val"] if len(sets["val"]) else None
         return Dataset(parts["train"], parts["test"], class_names, val=val, warnings=warnings)
+
+    def _clean_numbers(self, number: Mapping[str, int]) -> Integers:
+        assert self.clean_labels is not None
+        unknown = sorted({*self.clean_labels} - {*number})
+        if unknown:
+            raise DataError(
+                f"{self.where}: clean_label {unknown[0]!r} is the label of no train image; classes of train: "
+                f"{', '.join(number)}"
+            )
+        return np.array([number[label] for label in self.clean_labels], np.int64)
 
     def _images(self, order: Integers, config: DatasetConfig) -> Images:
         image_size = config.image_size

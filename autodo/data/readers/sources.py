@@ -111,10 +111,18 @@ class ImageSource(ABC):
         path: named in errors.
         names: files of each set, relative to `root`.
         labels: class of each file; empty strings for shards.
+        clean_labels: true class of each file, where a CSV has them.
     """
 
-    def __init__(self, path: Path, root: Path, names: dict[SetName, list[str]], labels: Sequence[str]) -> None:
-        self.path, self.root, self.labels = path, root, labels
+    def __init__(
+        self,
+        path: Path,
+        root: Path,
+        names: dict[SetName, list[str]],
+        labels: Sequence[str],
+        clean_labels: Sequence[str] | None = None,
+    ) -> None:
+        self.path, self.root, self.labels, self.clean_labels = path, root, labels, clean_labels
         self.names = [name for part in names.values() for name in part]
         self.sets = tuple(names)
         self.set_of = np.repeat(np.arange(len(names)), [len(part) for part in names.values()])
@@ -134,6 +142,7 @@ class ImageSource(ABC):
         rows = zip(self.set_of.tolist(), self.labels, self.names, self.states[:, 0].tolist(), strict=True)
         for part, label, name, size in rows:
             digest.update(f"{self.sets[part]}\0{label}\0{name}\0{size}\n".encode(errors="surrogateescape"))
+        digest.update("\n".join(self.clean_labels or ()).encode())
         return digest.hexdigest()
 
     @abstractmethod
@@ -186,12 +195,16 @@ class FileSource(ImageSource):
 
     def __init__(self, path: Path, listing: Listing) -> None:
         labels = [label for part in listing.values() for label in part.labels]
-        super().__init__(path, root_of(path), {name: part.names for name, part in listing.items()}, labels)
+        clean = [label for part in listing.values() for label in part.clean_labels or ()]
+        names = {name: part.names for name, part in listing.items()}
+        super().__init__(path, root_of(path), names, labels, clean or None)
 
     def unchecked_files(self) -> LabelledFiles:
         """All images, whether damaged or not."""
         files = ImageFiles(str(self.root), self.names)
-        return LabelledFiles(str(self.path), files, self.labels, self._sets(self.set_of))
+        return LabelledFiles(
+            str(self.path), files, self.labels, self._sets(self.set_of), clean_labels=self.clean_labels
+        )
 
     def labelled_files(self, damaged_limit: float) -> LabelledFiles:
         damage = checked_files(self.path, self.root, self.names, self.states, check_images, _IMAGES_PER_CHECK)["damage"]

@@ -93,6 +93,10 @@ def test_every_method_is_described():
         ("augmentation.erase_area=0.01", r"erase_area: .*greater than 0\.02, not 0\.01"),
         ("training.schedule=step", "schedule: .*'to-zero' or 'published', not 'step'"),
         ("training.last_batch=keep", "last_batch: .*'even' or 'drop', not 'keep'"),
+        ("training.ema=0", "training.ema: input should be greater than 0, not 0$"),
+        ("training.ema=1", "training.ema: input should be less than 1, not 1$"),
+        ("training.ema=1.5", r"training.ema: input should be less than 1, not 1\.5$"),
+        ("training.ema=a", "training.ema: .*valid number.*, not 'a'$"),
         ("points.gate_temperature=0", "gate_temperature: .*greater than 0, not 0"),
         ("outer.batch_size=0", "batch_size: .*greater than or equal to 1, not 0"),
         ("dataset.resize=256", r"resize \(256\) needs streamed images, and 'cifar10' is not streamed"),
@@ -228,7 +232,7 @@ def test_overrides_for_other_methods_change_nothing():
 def test_settings_added_later_do_not_change_ids():
     run = build_run("digits", "baseline")
     content = json.loads(run.model_dump_json())
-    for section in ("policy", "objective", "finetune"):
+    for section in ("policy", "objective", "finetune", "head"):
         assert content.pop(section) is None
     assert content["method"].pop("images") == "train"
     assert content["dataset"].pop("stream") is False
@@ -241,9 +245,13 @@ def test_settings_added_later_do_not_change_ids():
     assert content["augmentation"].pop("erase_area") == 0.4
     assert content["training"].pop("schedule") == "to-zero"
     assert content["training"].pop("last_batch") == "even"
+    assert content["training"].pop("selection") == "best-val"
     assert content["training"].pop("precision") == "fp32"
     assert content["training"].pop("compile") is False
+    assert content["training"].pop("ema") is None
     assert content["distortion"].pop("minority") == "class"
+    assert content["distortion"].pop("imbalance") == "step"
+    assert content["distortion"].pop("noise") == "uniform"
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     assert run.run_id.endswith(hashlib.sha256(canonical.encode()).hexdigest()[:8])
 
@@ -305,9 +313,9 @@ def test_published_methods_are_compared_with_the_others(part):
     }  # fmt: skip
 
 
-def test_a_setting_of_the_published_code_makes_a_variant_of_a_method():
+def test_settings_outside_the_sections_of_a_method_make_a_variant_of_it():
     plain = build_run("svhn", "baseline")
-    for key, value in {"augmentation.border": "edge", "training.last_batch": "drop"}.items():
+    for key, value in {"augmentation.border": "edge", "training.last_batch": "drop", "training.ema": 0.99}.items():
         changed = build_run("svhn", "baseline", overrides={key: value})
         assert (changed.recipe_id, changed.variant_id == plain.variant_id) == (plain.recipe_id, False)
 

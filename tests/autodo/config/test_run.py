@@ -60,6 +60,20 @@ def test_kornia_changes_ids_and_the_own_implementation_does_not():
         assert type(new).model_validate_json(new.model_dump_json()) == new
 
 
+def test_covariance_and_mixture_change_the_run_id_unless_default():
+    plain = build_run("digits", "autodo-aws")
+    same, *others = (
+        build_run("digits", "autodo-aws", overrides={f"points.{key}": value for key, value in settings.items()})
+        for settings in (
+            {"covariance": "diagonal", "mixture": None},
+            *({"covariance": "full"}, {"mixture": 1}, {"mixture": 4}),
+        )
+    )
+    assert same.run_id == plain.run_id
+    assert len({plain.run_id, *(run.run_id for run in others)}) == 4
+    assert {run.recipe_id for run in others} == {plain.recipe_id}
+
+
 def test_hessian_points_need_the_full_val_gradient():
     with pytest.raises(ConfigError, match=r"hessian_points \(9\) needs val_gradient 'full'"):
         build_run("digits", "autodo-aws", overrides={"outer.hessian_points": 9})
@@ -137,13 +151,52 @@ def test_distortion_notation():
     assert DistortionConfig.parse("100-0.1") == DistortionConfig(imbalance_ratio=100, noise_ratio=0.1)
     assert str(DistortionConfig.parse("100-0.1")) == "100-0.1"
     assert str(DistortionConfig.parse("1-0")) == "1-0.0", "the notation of the paper"
-    for wrong in ("100", "a-b", "0.5-0.1", "10-1.0", "10--1", "10-0.1-3"):
-        with pytest.raises(ConfigError, match="distortion"):
+    for wrong in ("100", "a-b", "0.5-0.1", "10-1.0", "10--1", "10-0.1-3", "step10-0.1", "10-pairs0.1", "exp-pair", ""):
+        with pytest.raises(ConfigError, match=r"^distortion '[^\n]*$"):
             DistortionConfig.parse(wrong)
+    with pytest.raises(
+        ConfigError, match="before IR may stand exp, and before NR pair, confusion or instance, such as"
+    ):
+        DistortionConfig.parse("10-random0.1")
+
+
+def test_kinds_of_distortion_stand_before_their_ratios():
+    long_tail = DistortionConfig(imbalance_ratio=100, noise_ratio=0.2, imbalance="exponential", noise="pair")
+    assert DistortionConfig.parse("exp100-pair0.2") == long_tail
+    assert long_tail.minority == "class", "no step"
+    assert build_run("digits", "baseline", distortion=long_tail).run_id.startswith(
+        "digits_irexp100_nrpair0.2_baseline_"
+    )
+    # Without imbalance or noise there is nothing that the kind could change.
+    for same, text in (("exp1-pair0", "1-0.0"), ("exp1-instance0.1", "1-instance0.1"), ("exp2-pair0.0", "exp2-0.0")):
+        assert DistortionConfig.parse(same) == DistortionConfig.parse(text)
+        assert str(DistortionConfig.parse(same)) == text
+    kinds = ("10-0.1", "exp10-0.1", "10-pair0.1", "10-confusion0.1", "10-instance0.1")
+    ids = {build_run("digits", "baseline", distortion=DistortionConfig.parse(text)).run_id for text in kinds}
+    assert len(ids) == len(kinds)
+    one = build_run("digits", "baseline", overrides={"distortion.noise_ratio": 0.1, "distortion.noise": "instance"})
+    assert one == build_run("digits", "baseline", distortion=DistortionConfig.parse("1-instance0.1"))
+
+
+def test_noise_that_depends_on_pixels_needs_them_in_memory():
+    distortion = DistortionConfig.parse("10-instance0.1")
+    with pytest.raises(
+        ConfigError, match=r"'instance' reads the pixels.*'imagenet' is streamed; uniform, pair and conf"
+    ):
+        build_run("imagenet", "baseline", distortion=distortion)
+    build_run("imagenet", "baseline", distortion=DistortionConfig.parse("exp10-confusion0.1"))
 
 
 @pytest.mark.parametrize(
-    "text", ["1000000-0.1", "10-0.00001", "33.3333333-0.1", "10000000000000000000000-0.0", "100.5-0.123456789"]
+    "text",
+    [
+        "1000000-0.1",
+        "10-0.00001",
+        "33.3333333-0.1",
+        "10000000000000000000000-0.0",
+        "100.5-0.123456789",
+        "exp1.5-instance0.25",
+    ],
 )
 def test_distortions_are_printed_as_they_are_parsed(text):
     distortion = DistortionConfig.parse(text)
@@ -164,6 +217,11 @@ def test_parts_have_a_fixed_order():
         (PointsConfig, {"learn": ("weight", "weight")}, "twice"),
         (PointsConfig, {"learn": ("weight",), "shared": True}, "per point"),
         (PointsConfig, {"learn": ()}, "at least 1"),
+        (PointsConfig, {"learn": ("augment",), "mixture": 0}, "greater than or equal to 1"),
+        (PointsConfig, {"learn": ("augment",), "covariance": "band"}, "'diagonal' or 'full'"),
+        (PointsConfig, {"learn": ("weight",), "mixture": 4}, r"mixture \(4\) needs 'augment' in learn"),
+        (PointsConfig, {"learn": ("weight",), "covariance": "full"}, r"covariance \(full\) needs 'augment' in learn"),
+        (PointsConfig, {"learn": ("augment",), "shared": True, "mixture": 4}, r"mixture \(4\) needs shared: false"),
         (OuterConfig, {"solver": "neumann"}, "needs a step"),
         (OuterConfig, {"solver": "exact", "step": 0.1}, "set outer.step=null"),
         (OuterConfig, {"solver": "fisher"}, "needs a damping above 0, such as outer.damping=0.01"),

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from autodo.config.dataset import Minority
-from autodo.data.distort import flip_labels, imbalance
+from autodo.data.distort import exponential_imbalance, flip_labels, imbalance
 from autodo.data.images.split import stratified_split
 
 LABELS = np.arange(5000) % 10
@@ -122,3 +122,28 @@ def test_a_single_image_has_the_share_of_its_class(caplog):
         kept = imbalance(labels, 4, 10, np.random.default_rng(0), "total-proportional")
     assert np.bincount(labels[kept]).tolist() == [20, 20, 1, 3]
     assert caplog.messages == ["imbalance ratio 10 would leave 1 of the 2 minority classes empty; each keeps one image"]
+
+
+def test_of_a_long_tail_each_class_has_a_fixed_share_of_the_one_before():
+    """n_c = n_max IR^(-c / (C - 1)), as in Cui et al. 2019."""
+    kept = [exponential_imbalance(LABELS, 10, ratio, np.random.default_rng(0)) for ratio in (1, 10, 100)]
+    assert np.bincount(LABELS[kept[1]]).tolist() == [500, 387, 300, 232, 180, 139, 108, 83, 65, 50]
+    assert np.bincount(LABELS[kept[2]]).tolist() == [500, 300, 180, 108, 65, 39, 23, 14, 8, 5]
+    assert set(kept[0]) > set(kept[1]) > set(kept[2])
+    assert (np.diff(kept[1]) > 0).all()
+    assert set(kept[1]) != set(exponential_imbalance(LABELS, 10, 10, np.random.default_rng(1)))
+
+
+def test_a_long_tail_of_classes_of_different_sizes_is_as_large_as_they_allow(caplog):
+    labels = np.repeat(np.arange(3), [900, 80, 1000])
+    with caplog.at_level(logging.WARNING, logger="autodo"):
+        # Class 1 has half as many images as class 0, so that 160 and 80 and 40 remain.
+        assert np.bincount(labels[exponential_imbalance(labels, 3, 4, np.random.default_rng(0))]).tolist() == [
+            160,
+            80,
+            40,
+        ]
+        assert not caplog.messages
+        kept = exponential_imbalance(labels, 3, 10_000, np.random.default_rng(0))
+    assert np.bincount(labels[kept]).tolist() == [900, 9, 1]
+    assert caplog.messages == ["imbalance ratio 10000 would leave 1 of the 3 classes empty; each keeps one image"]

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from autodo.data.distort import long_tail
 from autodo.data.minority import minority_classes
 
 
@@ -26,3 +27,9 @@ from autodo.data.minority import minority_classes
 def test_minority_classes(train_counts, reduced, minority):
     counts = np.array(train_counts)
     assert minority_classes(counts, np.isin(np.arange(len(counts)), reduced)) == minority
+
+
+def test_of_a_long_tail_the_minority_has_fewer_images_than_the_mean():
+    assert minority_classes(long_tail(10, 100)) == (3, 4, 5, 6, 7, 8, 9)
+    assert minority_classes(long_tail(10, 10)) == (4, 5, 6, 7, 8, 9)
+    assert minority_classes(long_tail(10, 1.4)) == ()

@@ -136,3 +136,27 @@ def test_minority_of_a_set_whose_rare_classes_are_not_the_upper_half(digits):
     # With a synthetic imbalance they are the classes that it reduced.
     assert prepare(own, run(ir=10.0)).minority == (5, 6, 7, 8, 9)
     assert prepare(digits, run(ir=1.0)).minority == ()
+
+
+@pytest.mark.parametrize(
+    ("distortion", "minority", "seed", "data"),
+    [
+        ("10-0.1", "total", 0, "3bb60766a46ffd56"),
+        ("100-0.4", "class", 1, "1c02a70d7b26c686"),
+        ("3-0.0", "total-proportional", 2, "ababd1add1c01567"),
+        ("1-0.3", None, 3, "dbbea50314451b5f"),
+    ],
+)
+def test_step_imbalance_and_uniform_noise_are_drawn_as_in_earlier_runs(distortion, minority, seed, data, digits):
+    """Fingerprints from before there were other kinds."""
+    config = build_run("digits", "baseline", distortion=DistortionConfig.parse(distortion, minority), seed=seed)
+    assert prepare(digits, config).fingerprint == data
+
+
+def test_minority_of_a_long_tail_is_that_of_its_ratio(digits):
+    for seed in range(3):
+        long = build_run("digits", "baseline", distortion=DistortionConfig.parse("exp10-0.1"), seed=seed)
+        prepared = prepare(digits, long)
+        assert prepared.minority == (4, 5, 6, 7, 8, 9)
+        counts = np.bincount(prepared.train.clean_labels)
+        assert counts == pytest.approx(counts[0] * 10 ** (-np.arange(10) / 9), abs=0.51)

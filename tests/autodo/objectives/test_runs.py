@@ -19,7 +19,7 @@ from autodo.training.trainer import Trainer
 ANCHORS = ["val-only", "train+val", "finetune-head-on-val", "class-balanced-finetune-on-val"]
 LEARN_LABELS = ["pencil", "joint-optimization"]
 KEEP_STATE = [
-    *("elr", "sop", *LEARN_LABELS, "meta-weight-net"),
+    *("elr", "sop", *LEARN_LABELS, "meta-weight-net", "glc", "co-teaching", "autodo"),
     *("class-balanced-finetune-on-val", "elr+finetune-head-on-val", "joint-optimization+finetune-head-on-val"),
 ]
 SHORT = {"training.epochs": 6, "training.warmup_epochs": 1, "dataset.subsample": 500}
@@ -37,7 +37,11 @@ def start(config: RunConfig, **options) -> Trainer:
 
 
 FAMILIES = ["label-smoothing", "ldam-drw", "sop", "meta-weight-net", "val-only", "finetune-head-on-val"]
-OTHERS = [method for method in (*OBJECTIVES, *ANCHORS) if method not in (*FAMILIES, *LEARN_LABELS)]
+LOSSES = [
+    kind for kind in OBJECTIVES if kind != "label-posterior"
+]  # the methods of their names; it is that of `autodo`
+TWO_TRAININGS = ["glc", "forward-correction"]  # with tests of their own in test_loss_correction
+OTHERS = [method for method in (*LOSSES, *ANCHORS) if method not in (*FAMILIES, *LEARN_LABELS, *TWO_TRAININGS)]
 
 
 @pytest.mark.parametrize(
@@ -75,12 +79,18 @@ def test_a_resumed_run_is_bit_for_bit_the_same(method, tmp_path):
 
 def everything(training: Trainer) -> list[torch.Tensor]:
     modules = [training.model.encoder, training.model.head]
-    weigh = training.inner.objective.state_dict().get("weigh", {})
     weights = [value for module in modules for value in module.state_dict().values()]
-    return [*weights, *weigh.values(), *training.inner.objective.rows().values()]
+    objective = training.inner.objective
+    return [*weights, *tensors_of(objective.state_dict()), *objective.rows().values()]
 
 
-@pytest.mark.parametrize("method", ["elr", "sop", *LEARN_LABELS, "meta-weight-net"])
+def tensors_of(state: dict) -> list[torch.Tensor]:
+    """All tensors of a nested state."""
+    inner = [tensors_of(value) if isinstance(value, dict) else [value] for value in state.values()]
+    return [value for values in inner for value in values if isinstance(value, torch.Tensor)]
+
+
+@pytest.mark.parametrize("method", ["elr", "sop", *LEARN_LABELS, "meta-weight-net", "glc", "co-teaching"])
 def test_lost_state_would_change_the_run(method, tmp_path):
     """The test above can fail: without the state, the resumed run differs."""
     config = run_of(method)
@@ -96,7 +106,7 @@ def test_lost_state_would_change_the_run(method, tmp_path):
     assert not torch.equal(whole.model.head.weight, continued.model.head.weight)
 
 
-@pytest.mark.parametrize("method", [*OBJECTIVES, *ANCHORS])
+@pytest.mark.parametrize("method", [*LOSSES, *ANCHORS, "autodo"])
 def test_objectives_combine_with_augmentation(method):
     short = {"training__epochs": 3, "dataset__subsample": 150}
     runs = [run_of(f"{policy}+{method}", **short) for policy in ("randaugment", "uniformaugment")]

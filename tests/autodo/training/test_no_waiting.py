@@ -122,6 +122,7 @@ def training_of(method: str, split: str, batch_size: int) -> Trainer:
         "training.epochs": 4,
         "training.warmup_epochs": 1,
         "training.batch_size": batch_size,
+        "training.ema": 0.9,
         "outer.start_share": 0.0,
         "dataset.subsample": 300,
         "policy.content": "0" * 16,
@@ -164,6 +165,8 @@ METHODS = [
     "sop",
     "pencil",
     "joint-optimization",
+    "glc",
+    "co-teaching",
     "meta-weight-net",
     "finetune-head-on-val",
 ]
@@ -187,7 +190,7 @@ def waits_of_phases(training: Trainer) -> dict[str, Counter[str]]:
     training.inner.run(0)
     # torch's Adam counts its steps in host memory.
     adam = getattr(training.inner.objective, "optimizer", None)
-    counts = [state["step"] for state in adam.state.values()] if adam else []
+    counts = [state["step"] for state in adam.state.values()] if isinstance(adam, torch.optim.Adam) else []
     waits = {"inner": waits_of(partial(training.inner.run, 1), counts)}
     if training.outer is not None:
         val = training.evaluator.evaluate(training.loaders.val)

@@ -26,6 +26,14 @@ COMMANDS = ("launch", "resume", "retry", "plan", "train", "status", "report", "m
         (["train", "--dataset", "digits"], "Missing option '--method'"),
         ([*TRAIN, "--ir", "0.5"], "--ir, --nr: imbalance_ratio: input should be greater than or equal to 1, not 0.5"),
         ([*TRAIN, "--nr", "1"], "--ir, --nr: noise_ratio: input should be less than 1, not 1.0"),
+        (
+            [*TRAIN, "--distortion", "10-pair"],
+            "distortion '10-pair' is not IR-NR, such as '100-0.1' or '1-0.0'; before",
+        ),
+        (
+            [*TRAIN, "--distortion", "10-pair0.1", "--ir", "2"],
+            "--distortion '10-pair0.1': holds both ratios; leave out",
+        ),
         ([*TRAIN, "--device", "tpu"], "--device 'tpu': is not one of auto, cpu, cuda, cuda:<n>"),
         ([*TRAIN, "--device", "meta"], "--device 'meta': is not one of auto, cpu, cuda, cuda:<n>"),
         ([*TRAIN, "--device", "cpu:0"], "--device 'cpu:0': is not one of auto, cpu, cuda, cuda:<n>"),

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 import pytest
@@ -110,6 +111,16 @@ def test_each_method_costs_what_it_cost_so_far() -> None:
         progress.started(run.run_id)
         progress.epoch(run.run_id, 0, 0.5, seconds)
     assert progress.remaining_seconds() == pytest.approx(9 * 1.0 + 9 * 10.0)
+
+
+def test_variants_of_a_method_have_their_own_times() -> None:
+    early, late = (dataclasses.replace(job, variant=name) for job, name in zip(jobs(2), ("E10", "E50"), strict=True))
+    progress = GridProgress([early, late])
+    for job, seconds in ((early, 10.0), (late, 1.0)):
+        progress.started(job.run_id)
+        progress.epoch(job.run_id, 0, 0.5, seconds)
+        progress.ended(job.run_id, "done" if job is early else "again")
+    assert progress.remaining_seconds() == pytest.approx(10 * 1.0)
 
 
 def test_a_pipe_gets_a_line_when_a_run_ends_and_when_the_interval_is_over() -> None:

@@ -119,6 +119,16 @@ def test_oversplit_is_for_undistorted_data(tmp_path: Path) -> None:
     assert error.endswith("trains on val, which with split 'oversplit' is all train images")
 
 
+def test_noise_that_depends_on_pixels_is_refused_for_streamed_images(tmp_path: Path) -> None:
+    text = GRID.replace("10-0.1", "10-instance0.1")
+    assert {str(run.distortion) for run in expand(load_grid(write(tmp_path, text)))} == {"1-0.0", "10-instance0.1"}
+    grid = load_grid(write(tmp_path, text.replace("digits", "imagenet")))
+    with pytest.raises(
+        ConfigError, match=r"^imagenet x 10-instance0.1: distortion.noise 'instance' reads the pixels of"
+    ):
+        expand(grid)
+
+
 def test_a_run_of_a_grid_is_the_run_that_train_builds(tmp_path: Path) -> None:
     from autodo.config.dataset import DistortionConfig
     from autodo.config.recipes import build_run
@@ -129,7 +139,7 @@ def test_a_run_of_a_grid_is_the_run_that_train_builds(tmp_path: Path) -> None:
     assert run.run_id == alone.run_id
 
 
-@pytest.mark.parametrize("text", ["33.3333333-0.1", "1000000-0.1", "10-0.00001"])
+@pytest.mark.parametrize("text", ["33.3333333-0.1", "1000000-0.1", "10-0.00001", "exp100-pair0.2"])
 def test_a_grid_neither_rounds_nor_refuses_a_distortion(tmp_path: Path, text: str) -> None:
     from autodo.config.dataset import DistortionConfig
     from autodo.config.recipes import build_run
@@ -175,6 +185,7 @@ def test_overrides_reach_every_run_and_change_its_id(tmp_path: Path) -> None:
         ),
         ("digits", "digitz", "datasets[0]: unknown dataset 'digitz'; did you mean 'digits'?; known: "),
         ("10-0.1", "ten", "distortions[1]: distortion 'ten' is not IR-NR"),
+        ("10-0.1", "10-flip0.1", "distortions[1]: distortion '10-flip0.1' is not IR-NR"),
         ("10-0.1", "0-0.1", "distortions[1]: distortion '0-0.1': imbalance_ratio: "),
         ("seeds: 2", "seeds: 0", "seeds: is a count of at least 1 or a list of seeds, not 0"),
         ("seeds: 2", "seeds: []", "seeds: is empty"),

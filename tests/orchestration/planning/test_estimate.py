@@ -4,7 +4,7 @@ import pytest
 
 from autodo.config.run import RunConfig
 from autodo.config.shipped import method_names, method_text
-from orchestration.grid.grid import GridConfig, expand
+from orchestration.grid.grid import GridConfig, expand, variant_names
 from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.estimate import CostEstimate, Estimates, Measured, measure, rough_cost, wall_seconds
 from orchestration.planning.run_queue import Job
@@ -46,6 +46,19 @@ def test_a_store_is_measured_by_a_few_of_its_results(store: Store) -> None:
     estimates = measure(store, cells.values())
     assert estimates.seconds(cells["baseline", "1-0.0"]) == 10.0
     assert measure(store, []).seconds(cells["baseline", "1-0.0"]) is None
+
+
+def test_each_variant_of_a_grid_is_measured(store: Store) -> None:
+    starts = {f"E{i}": {"outer.start_share": i / 10} for i in range(8)}
+    tree = {"name": "g", "datasets": ["digits"], "distortions": ["1-0.0"], "seeds": 3, "variants": starts}
+    grid = GridConfig.model_validate({**tree, "methods": ["autodo-aws"], "set": {"training.epochs": 10}})
+    names = variant_names(grid)
+    for run in expand(grid):
+        if run.seed < 2:
+            store.save(outcome(run, seconds=20.0 - 10 * run.outer.start_share), run.run_id)
+    left = [run for run in expand(grid) if run.seed == 2]
+    estimates = measure(store, left, names)
+    assert {names[run.run_id]: estimates.seconds(run) for run in left} == {f"E{i}": 20.0 - i for i in range(8)}
 
 
 def test_a_run_without_measured_time_costs_what_its_methods_files_say() -> None:

@@ -210,10 +210,11 @@ def curve(folder: Path, name: str) -> list[tuple[int, float]]:
 
 
 def test_attempts_at_a_run_are_one_curve_in_tensorboard(tmp_path: Path) -> None:
-    first = TensorBoardTracker(tmp_path)
+    variants = {RUN.run_id: "E10"}
+    first = TensorBoardTracker(tmp_path, variants)
     for epoch in range(3):
         first.epoch(RUN, metrics(epoch))  # and then its driver is killed: no end, no close
-    second = TensorBoardTracker(tmp_path)
+    second = TensorBoardTracker(tmp_path, variants)
     for epoch in (2, 3):
         second.epoch(RUN, {**metrics(epoch), "val_error": 0.125})
     second.ended(RUN, "done", None)
@@ -238,7 +239,7 @@ def test_attempts_at_a_run_are_one_curve_in_tensorboard(tmp_path: Path) -> None:
     ]
     assert start.hparams["method"].string_value == "baseline"
     assert start.hparams["seed"].number_value == 3
-    assert set(start.hparams) == set(run_labels(RUN))
+    assert set(start.hparams) == {*run_labels(RUN), "variant"}
     first.close()
 
 
@@ -270,6 +271,11 @@ def test_tensorboard_itself_reads_one_curve(tmp_path: Path) -> None:
     ]
 
 
+def test_the_variant_of_a_run_is_one_of_its_labels() -> None:
+    assert run_labels(RUN, {RUN.run_id: "E10"}) == {**run_labels(RUN), "variant": "E10"}
+    assert "variant" not in run_labels(RUN, {"another": "E10"})
+
+
 # ----- MLflow
 
 
@@ -286,10 +292,11 @@ def mlflow_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_attempts_at_a_run_are_one_run_in_mlflow(mlflow_uri: str) -> None:
     from mlflow import MlflowClient
 
-    first = MlflowTracker(mlflow_uri, "grid")
+    variants = {RUN.run_id: "E10"}
+    first = MlflowTracker(mlflow_uri, "grid", variants)
     for epoch in range(3):
         first.epoch(RUN, metrics(epoch))  # and then its driver is killed
-    second = MlflowTracker(mlflow_uri, "grid")
+    second = MlflowTracker(mlflow_uri, "grid", variants)
     other = RUN.model_copy(update={"seed": 4})
     for epoch in (2, 3):
         second.epoch(RUN, metrics(epoch))
@@ -304,7 +311,7 @@ def test_attempts_at_a_run_are_one_run_in_mlflow(mlflow_uri: str) -> None:
     assert set(found()) == {RUN.run_id, other.run_id}
     assert found()[RUN.run_id].info.status == "FAILED"
     assert found()[RUN.run_id].data.tags["failure"] == "killed"
-    third = MlflowTracker(mlflow_uri, "grid")
+    third = MlflowTracker(mlflow_uri, "grid", variants)
     third.epoch(RUN, metrics(4))
     assert found()[RUN.run_id].info.status == "RUNNING"
     third.ended(RUN, "done", None)
@@ -312,7 +319,8 @@ def test_attempts_at_a_run_are_one_run_in_mlflow(mlflow_uri: str) -> None:
     done, interrupted = found()[RUN.run_id], found()[other.run_id]
     assert (done.info.status, done.data.tags["state"], done.data.tags["failure"]) == ("FINISHED", "done", "")
     assert (interrupted.info.status, interrupted.data.tags["state"]) == ("KILLED", "interrupted")
-    assert done.data.params == {name: str(value) for name, value in run_labels(RUN).items()}
+    assert done.data.params == {name: str(value) for name, value in run_labels(RUN, variants).items()}
+    assert (done.data.tags["variant"], "variant" in interrupted.data.tags) == ("E10", False)
     history = client.get_metric_history(done.info.run_id, "val_error")
     assert [(point.step, point.value) for point in sorted(history, key=lambda point: point.step)] == [
         (epoch, pytest.approx(0.5 - epoch / 10)) for epoch in range(5)
@@ -387,8 +395,8 @@ def test_a_launch_feeds_the_trackers(
     monkeypatch.setattr(
         Tracking,
         "trackers",
-        lambda self, grid, directory: {
-            "TensorBoard": lambda: TensorBoardTracker(directory),
+        lambda self, grid, directory, variants: {
+            "TensorBoard": lambda: TensorBoardTracker(directory, variants),
             "Recorder": lambda: recorder,
             "Broken": SimpleNamespace,
         },

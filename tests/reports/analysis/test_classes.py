@@ -67,6 +67,15 @@ def test_without_a_minority_its_columns_are_left_out(root: Path, add: Add) -> No
     assert error_tables(runs, "minority_error") == []
 
 
+def test_the_minority_of_a_long_tail_has_a_rule_of_its_own(root: Path, add: Add) -> None:
+    for distortion in ("2-0.0", "exp2-0.0"):
+        add(make(distortion=distortion), **of([2, 3]))
+    runs = frame(root)
+    step, tail = (minority_notes(runs[runs["imbalance"] == kind])[0] for kind in ("step", "exponential"))
+    assert "the classes that the synthetic imbalance reduced or" in step
+    assert tail.endswith(": the classes with fewer train images than the mean.")
+
+
 def test_runs_with_another_minority_are_left_out_with_a_note(root: Path, add: Add) -> None:
     for seed, classes in enumerate(([2, 3], [2, 3], [3])):
         add(make(distortion="2-0.0", seed=seed), **of(classes))

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from autodo.errors import ConfigError
+from orchestration.planning.plan import expected_rows
 from reports.analysis.comparison import named
 from reports.analysis.selection import select
 from reports.readers.load import load_results
@@ -38,6 +39,20 @@ def test_a_selection_matches_any_value_of_each_key(runs: pd.DataFrame, text: str
     assert chosen["run_id"].is_unique
 
 
+def test_the_variants_of_a_grid_can_be_selected(root: Path, add: Callable[..., Path]) -> None:
+    starts = {"E10": 0.25, "E20": 0.5}
+    chosen = {name: make("autodo-aws", overrides={"outer.start_share": start}) for name, start in starts.items()}
+    for run in (make(), *chosen.values()):
+        add(run)
+    rows = [row for name, run in chosen.items() for row in expected_rows([run], {run.run_id: name})]
+    runs = named(load_results(root).frame, rows)
+    assert list(select(runs, "variant=E10,method=autodo-aws")["run_id"]) == [chosen["E10"].run_id]
+    assert list(select(runs, "variant=E10")["name"]) == ["baseline", "autodo-aws E10"], "the baseline is of all"
+    assert len(select(runs, "variant=E10,variant=E20")) == 3
+    with pytest.raises(ConfigError, match=r"unknown variant .E15.*known: E10, E20"):
+        select(runs, "variant=E15")
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -45,6 +60,7 @@ def test_a_selection_matches_any_value_of_each_key(runs: pd.DataFrame, text: str
         ("method=", "is not KEY=VALUE"),
         ("", "is not KEY=VALUE"),
         ("methods=baseline", "unknown key 'methods'; keys: dataset, model, method"),
+        ("variant=E10", "unknown key 'variant'; keys: dataset"),
         ("method=autodo-awz", "did you mean 'autodo-aws'"),
         ("seed=7", "unknown seed '7'; known: 0, 1"),
     ],

@@ -132,7 +132,7 @@ def test_unknown_truth_has_a_note(tmp_path: Path, store: Store) -> None:
     found = inspect_run(tmp_path, store(table.set_column(place, "clean_label", table["label"])))
     assert found.quality is None
     assert {suspect.wrong for suspect in found.gallery.suspects} == {None}
-    assert "No label was changed on purpose, so it is not known how many of these are wrong." in found.notes
+    assert "No label is known to be wrong, so it is not known how many of these are wrong." in found.notes
 
 
 def truncate(file: Path) -> None:

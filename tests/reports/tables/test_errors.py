@@ -199,6 +199,27 @@ def test_kinds_of_imbalance_are_never_pooled_and_are_named(root: Path, add: Add)
     assert [choice.runs["distortion"].unique().tolist() for choice in choose(frame)] == [["10-0.1 (total)"]]
 
 
+def test_kinds_of_noise_and_long_tails_are_columns_of_their_own(root: Path, add: Add) -> None:
+    errors = {
+        "1-0.1": 0.1,
+        "10-0.1": 0.2,
+        "10-instance0.1": 0.3,
+        "10-pair0.1": 0.4,
+        "exp10-0.1": 0.5,
+        "exp10-pair0.1": 0.6,
+    }
+    for distortion, error in errors.items():
+        for seed in (0, 1):
+            add(make(distortion=distortion, seed=seed), error_best_val=error)
+    found = table(root)
+    assert [column.name for column in found.columns] == list(errors)
+    assert [(cell.mean, cell.n) for cell in found.rows[0].cells] == [
+        (pytest.approx(100 * e), 2) for e in errors.values()
+    ]
+    assert not any("distortion.minority" in note for note in found.notes), "a long tail has no such setting"
+    assert not load_results(root).warnings
+
+
 def test_variants_of_older_defaults_are_named_by_their_settings(root: Path, add: Add) -> None:
     add(make("autodo-aws", protocol=1), error_best_val=0.2)
     add(make("autodo-aws"), error_best_val=0.1)

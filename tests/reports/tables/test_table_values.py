@@ -13,6 +13,7 @@ from orchestration.planning.plan import expected_rows
 from reports.analysis.findings import what_was_found
 from reports.document import Reference, Table
 from reports.formats.cell_text import mean_text
+from reports.tables.claims import claim_tables
 from reports.tables.classes import class_tables
 from reports.tables.cost import cost_tables
 from reports.tables.differences import difference_tables
@@ -328,7 +329,7 @@ def test_the_papers_figures_beside_other_settings_have_a_note_of_them() -> None:
         "(the paper: wrn-28-10); training.epochs = 8 (the paper: 200); training.warmup_epochs = 1 (the paper: 5)."
     )
     frame, epochs = synthetic.results(rows), synthetic.epochs(rows)
-    for build in (error_tables, class_tables, functools.partial(cost_tables, epochs=epochs)):
+    for build in (error_tables, class_tables, claim_tables, functools.partial(cost_tables, epochs=epochs)):
         tables = build(frame, despite=despite)
         for table in tables:
             shown = any(cell.paper for row in table.rows for cell in row.cells)

@@ -15,7 +15,7 @@ def test_hidden_files_and_other_files_are_ignored(tmp_path, write_classes, write
     write_image(tmp_path / "cat" / ".hidden.png")
     write_image(tmp_path / ".cache" / "a.png")
     expected = FileList(["cat/00.png", "dog/00.png"], ["cat", "dog"])
-    assert list_folder(tmp_path) == {"train": expected, "val": ([], []), "test": ([], [])}
+    assert list_folder(tmp_path) == {"train": expected, "val": FileList([], []), "test": FileList([], [])}
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "JPG", "jpeg", "png", "bmp", "webp", "gif", "tif", "tiff"])
@@ -72,8 +72,8 @@ def test_csv_with_byte_order_mark_blank_lines_spaces_and_absolute_paths(tmp_path
 @pytest.mark.parametrize(
     ("header", "match"),
     [
-        (("file", "label"), r"line 1: the header is 'file,label'; path,label or path,label,split is needed"),
-        (("path;label",), r"line 1: the header is 'path;label'; path,label or"),
+        (("file", "label"), r"line 1: the header is 'file,label'; path,label is needed, and split and"),
+        (("path;label",), r"line 1: the header is 'path;label'; path,label is"),
         (("path", "label", "splits"), r"line 1: unknown column 'splits'; did you mean 'split'\?; known: path, label"),
         (("path", "label", "label"), r"line 1: the header is 'path,label,label'"),
         ((), r"line 1: the header is ''"),
@@ -103,6 +103,23 @@ def test_csv_header(header, match, pets):
 def test_csv_row(rows, match, pets):
     with pytest.raises(DataError, match=match):
         list_csv(pets(*rows))
+
+
+def test_csv_with_the_true_class_of_each_train_image(pets):
+    header = ("path", "label", "split", "clean_label")
+    images = [("cat/00.png", "dog", "", "cat"), ("cat/01.png", "cat", "train", "cat")]
+    listing = list_csv(pets(*images, ("dog/00.png", "dog", "val", ""), header=header))
+    assert listing["train"] == FileList(["cat/00.png", "cat/01.png"], ["dog", "cat"], ["cat", "cat"])
+    assert listing["val"] == FileList(["dog/00.png"], ["dog"], ["dog"])
+    for row, match in (
+        (("dog/00.png", "dog", "", ""), r"line 4: clean_label is empty; fill it in for all train images or remove the"),
+        (
+            ("dog/00.png", "dog", "val", "cat"),
+            r"line 4: clean_label is 'cat' and label is 'dog', but labels of val are",
+        ),
+    ):
+        with pytest.raises(DataError, match=match):
+            list_csv(pets(*images, row, header=header))
 
 
 def test_csv_that_is_not_text(pets):
@@ -136,7 +153,7 @@ def test_the_order_of_points_is_that_of_the_names(tmp_path):
     (tmp_path / "train" / "n2" / "0.png").symlink_to(tmp_path / "train" / "n1" / "a2.png")
     listing = list_folder(tmp_path)
     for part in ("train", "test"):
-        assert list(zip(*listing[part], strict=True)) == slowly_listed(tmp_path, part)
+        assert list(zip(listing[part].names, listing[part].labels, strict=True)) == slowly_listed(tmp_path, part)
     assert len(listing["train"].names) == 9 + 7 + 6 + 8 + 7 + 6
     below = [name.removeprefix("train/") for name in listing["train"].names]
     assert list_folder(tmp_path / "train")["train"] == FileList(below, listing["train"].labels)

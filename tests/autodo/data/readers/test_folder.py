@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from autodo.config.dataset import DatasetConfig
-from autodo.data import load, pin_content
+from autodo.config.recipes import build_run
+from autodo.data import load, pin_content, prepare
 from autodo.errors import DataError
 
 
@@ -159,6 +160,52 @@ def test_images_without_class_folders(tmp_path, write_image):
 
 def test_no_such_path(tmp_path):
     fails(tmp_path / "nothing", "no such directory or file; dataset.path is")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("own_test", [False, True])
+def test_true_classes_judge_and_are_not_trained_on(stream, own_test, tmp_path, write_classes, write_csv):
+    write_classes(tmp_path, cat=20, dog=20)
+    header = ("path", "label", "clean_label", "split")
+    rows = [(f"{c}/{i:02d}.png", "dog" if i % 4 == 0 else c, c, "") for c in ("cat", "dog") for i in range(20)]
+    if own_test:
+        rows = [(*row[:3], "test") if row[1] == row[2] and row[0][4:] > "12" else row for row in rows]
+    path = write_csv(tmp_path / "list.csv", header, *rows)
+    run = build_run("folder", "baseline", overrides={"dataset.path": str(path), "dataset.stream": stream})
+    splits = prepare(load(run.dataset), run)
+
+    given = {row[0]: row[1] for row in rows}
+    names = splits.class_names
+    for part in (splits.train, splits.val):
+        assert [names[label] for label in part.labels] == [given[source] for source in part.sources]
+    for labels, sources in (
+        (splits.train.clean_labels, splits.train.sources),
+        (splits.test.labels, splits.test.sources),
+    ):
+        assert [names[label] for label in labels] == [source[:3] for source in sources]
+    wrong = sum(given[source] != source[:3] for source in splits.train.sources)
+    assert (splits.train.labels != splits.train.clean_labels).sum() == wrong > 0
+
+
+def test_true_classes_are_part_of_the_fingerprint_and_are_classes_of_train(tmp_path, write_classes, write_csv):
+    write_classes(tmp_path, cat=4, dog=4)
+    plain = [(f"{c}/{i:02d}.png", c) for c in ("cat", "dog") for i in range(4)]
+
+    def listed(rows, *more):
+        return write_csv(tmp_path / "list.csv", ("path", "label", *more), *rows)
+
+    for stream in (False, True):
+        contents = set()
+        for rows, more in (
+            (plain, ()),
+            ([(*row, row[1]) for row in plain], ("clean_label",)),
+            ([(*row, "cat") for row in plain], ("clean_label",)),
+        ):
+            settings = config(listed(rows, *more)).model_copy(update={"stream": stream})
+            contents.add(pin_content(settings).content)
+        assert len(contents) == 3
+    path = listed([(*row, "bird") for row in plain], "clean_label")
+    fails(path, "clean_label 'bird' is the label of no train image; classes of train: cat, dog")
 
 
 def test_neither_folder_nor_csv(tmp_path):

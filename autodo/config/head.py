@@ -1,0 +1,32 @@
+"""Settings of a head that is solved after training: a linear classifier of the frozen encoder's features."""
+
+from typing import Literal
+
+from pydantic import NonNegativeInt, PositiveFloat
+
+from autodo.config.validation import Count, Frozen
+
+BalanceName = Literal["shift", "weights", "none"]
+
+
+class HeadConfig(Frozen):
+    """A linear head with the lowest cross-entropy of the features, in place of the one that was trained."""
+
+    solve: Literal["final"] = "final"
+    """`final`: after the last epoch. The solved head is that of the classifier."""
+    labels: Literal["observed", "learned", "posterior"] = "observed"
+    """Labels of the train points: as observed; the soft labels and loss weights that the method has learned; or the
+    posterior of the clean label, which is estimated with the clean val images (docs/explanation/method.md)."""
+    images: Literal["inner", "val"] = "inner"
+    """Images whose features are used: those that the encoder was trained on, or the val images alone."""
+    balance: BalanceName = "shift"
+    """`shift`: log(share of the class) is added to the logits during the solve (logit adjustment). `weights`: each
+    class has the same total weight. `none`: neither."""
+    rounds: NonNegativeInt = 2
+    """Times that the posterior is computed, each time from a new solve."""
+    weight_decay: PositiveFloat | None = None
+    """Weight decay of the solve; None: `training.weight_decay`."""
+    tolerance: PositiveFloat = 1e-3
+    """Largest absolute value of the gradient at the solution, as a share of that at a head of zeros."""
+    max_iterations: Count = 200
+    """Iterations of L-BFGS, if it does not reach the tolerance before."""

@@ -1,0 +1,94 @@
+"""The head of the classifier, solved after the last epoch on the features of the frozen encoder."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from autodo.bilevel.head_solve import HeadProblem, linear_head, solve_head
+from autodo.config.head import HeadConfig
+from autodo.evaluation import Evaluation
+from autodo.losses import one_hot
+from autodo.points.model import PointModel
+from autodo.points.posterior import Confusion, class_sums, label_joint, label_posterior
+from autodo.training.context import Loaders, RunContext
+from autodo.training.evaluator import Evaluator
+
+
+class SolvedHead(NamedTuple):
+    """A solved head, and the posterior of the clean label of the train points on this process, if it was estimated.
+
+    Shape:
+        posterior [n, C].
+    """
+
+    head: nn.Linear
+    posterior: Tensor | None
+    seconds: float
+    """Time of the solve, with the features that it needs."""
+
+
+class HeadSolver:
+    """Solves a plain linear head for the features of images without augmentation; the encoder is in eval mode.
+
+    All features of this process's images are in memory at once, in n x D numbers.
+    """
+
+    def __init__(
+        self, config: HeadConfig, context: RunContext, loaders: Loaders, points: PointModel, evaluator: Evaluator
+    ) -> None:
+        self.config = config
+        self.context = context
+        self.loaders = loaders
+        self.points = points
+        self.evaluator = evaluator
+        self.weight_decay = config.weight_decay or context.config.training.weight_decay
+        self.classes = len(context.data.class_names)
+
+    def run(self) -> SolvedHead:
+        """Solve the head; all processes must call this."""
+        started = self.context.clock()
+        config, on_val = self.config, self.config.images == "val"
+        val = self.evaluator.evaluate(self.loaders.val)
+        inner = val if on_val else self.evaluator.evaluate(self.loaders.train)
+        train_size = 0 if on_val else self.loaders.train_size
+        targets, weights = one_hot(inner.labels, self.classes, inner.features.dtype), torch.ones_like(inner.labels)
+        weights = weights.to(targets.dtype)
+        theta = None
+        if config.labels == "learned":
+            view = self.points.view_on_host(range(len(inner.labels)))
+            targets, weights = view.log_targets.exp().to(targets), view.weights.to(weights)
+        elif config.labels == "posterior":
+            for _ in range(config.rounds):
+                theta = self._solve(inner, targets, weights, theta)
+                targets[:train_size] = self._posterior(theta, inner, val, train_size)
+        theta = self._solve(inner, targets, weights, theta)
+        seconds = self.context.clock() - started
+        return SolvedHead(linear_head(theta), targets[:train_size] if config.labels == "posterior" else None, seconds)
+
+    def _solve(self, inner: Evaluation, targets: Tensor, weights: Tensor, start: Tensor | None) -> Tensor:
+        """One solve, balanced by the class sizes of these labels. Shape: -> [C, D + 1]."""
+        group, balance = self.context.group, self.config.balance
+        sizes = class_sums(targets * weights[:, None], inner.labels, group).sum(0).clamp(min=1)
+        shift = targets.new_zeros(self.classes)
+        if balance == "shift":
+            shift = (sizes / sizes.sum()).log().to(targets.dtype)
+        elif balance == "weights":
+            weights = weights * (targets @ (sizes.sum() / (self.classes * sizes)).to(targets.dtype))
+        problem = HeadProblem(inner.features, targets, weights, shift, self.weight_decay, inner.total)
+        return solve_head(
+            problem,
+            tolerance=self.config.tolerance,
+            max_iterations=self.config.max_iterations,
+            start=start,
+            group=group,
+        )
+
+    def _posterior(self, theta: Tensor, inner: Evaluation, val: Evaluation, train_size: int) -> Tensor:
+        """Posterior of the clean label of the train points, with this head's predictions. Shape: -> [n, C]."""
+        group, head = self.context.group, linear_head(theta)
+        with torch.no_grad():
+            train, trusted = head(inner.features[:train_size]).softmax(1), head(val.features).softmax(1)
+        labels = inner.labels[:train_size]
+        joint = label_joint(train, labels, Confusion.of(trusted, val.labels, group), group)
+        return label_posterior(train, joint, labels)

@@ -1,0 +1,88 @@
+"""Runs whose head is solved after the last epoch."""
+
+import re
+
+import pytest
+import torch
+
+from autodo.config.dataset import DistortionConfig
+from autodo.config.recipes import build_run
+from autodo.config.run import RunConfig
+from autodo.data import load, prepare
+from autodo.errors import ConfigError
+from autodo.results.classifier import Classifier
+from autodo.training.trainer import Trainer
+
+SHORT = {"training.epochs": 5, "training.warmup_epochs": 1, "dataset.subsample": 500}
+
+
+def run_of(method: str, **overrides) -> RunConfig:
+    overrides = {**SHORT, **{name.replace("__", "."): value for name, value in overrides.items()}}
+    return build_run("digits", method, distortion=DistortionConfig.parse("5-0.3"), overrides=overrides)
+
+
+def trained(config: RunConfig) -> Trainer:
+    training = Trainer(config, prepare(load(config.dataset), config))
+    list(training)
+    return training
+
+
+@pytest.mark.parametrize(
+    "method", ["ldam-drw+solved-head", "autodo-exact-ws+solved-head", "posterior-head", "crt", "dfr", "autodo"]
+)
+def test_the_solved_head_is_that_of_the_classifier_and_training_is_as_without_it(method, tmp_path):
+    training = trained(run_of(method, **({"head__labels": "learned"} if "exact" in method else {})))
+    outcome = training.outcome()
+    (row,) = outcome.results.to_pylist()
+    assert row["error_last"] == training.state.history[-1]["test_error"]
+    assert row["best_val_epoch"] == 4
+    assert row["seconds"] > sum(entry["inner_seconds"] for entry in training.state.history)
+    outcome.classifier.save(tmp_path / "classifier.pt")
+    test = training.context.data.test
+    images = training.loaders.test.images[torch.arange(len(test))]
+    predicted = Classifier.load(tmp_path / "classifier.pt")(images).argmax(1).numpy()
+    assert outcome.predictions["prediction"].to_pylist() == predicted.tolist()
+    assert row["error_best_val"] == pytest.approx((predicted != test.labels).mean())
+    again = training.outcome()
+    assert again.predictions.equals(outcome.predictions), "a solve changes no state"
+    soft = outcome.points["soft_label"].null_count == 0
+    assert soft == (method in ("posterior-head", "autodo", "autodo-exact-ws+solved-head"))
+
+
+def test_solving_does_not_change_the_training():
+    plain, solved = trained(run_of("ldam-drw")), trained(run_of("ldam-drw+posterior-head"))
+    for one, other in zip(plain.model.network.parameters(), solved.model.network.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_last_epoch_can_be_selected():
+    run = run_of("baseline", training__selection="last")
+    (row,) = trained(run).outcome().results.to_pylist()
+    assert (row["best_val_epoch"], row["error_best_val"]) == (4, row["error_last"])
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides", "message"),
+    [
+        ("solved-head", {"head.labels": "learned"}, "needs a method with points.learn"),
+        ("dfr", {"head.labels": "posterior"}, "is for train points, and the head is solved on val alone"),
+        ("val-only+posterior-head", {}, "is for train points"),
+        ("solved-head", {"training.weight_decay": 0}, "head.weight_decay must be given"),
+        ("solved-head", {"head.tolerance": 0}, "head.tolerance: input should be greater than 0, not 0"),
+        ("solved-head", {"head.balance": "prior"}, "head.balance: input should be 'shift', 'weights' or 'none'"),
+        ("autodo", {"method.images": "train"}, "needs method.images=train+val"),
+    ],
+)
+def test_a_head_that_cannot_be_solved_is_refused_in_one_line(method, overrides, message):
+    with pytest.raises(ConfigError, match=re.escape(message)) as error:
+        build_run("digits", method, overrides=overrides)
+    assert "\n" not in str(error.value)
+
+
+def test_a_head_on_val_is_refused_if_val_is_the_test_set():
+    with pytest.raises(ConfigError, match=r"head.images 'val' trains on val, which .* the test images"):
+        build_run("digits", "dfr", split="test-as-val")
+
+
+def test_settings_of_a_head_do_not_reach_methods_without_one():
+    assert build_run("digits", "baseline", overrides={"head.rounds": 3}) == build_run("digits", "baseline")
