@@ -25,7 +25,10 @@ ADDED: dict[str, Any] = {
         **{"hessian_points": None, "every": 1, "schedule": "shared", "neumann_scale": "step", "eps": 1e-8},
         "batch_size": None,
     },
-    "points": {"precision": "fp32", "square_average": "element", "warp": "fused", "gate_temperature": 0.5},
+    "points": {
+        **{"precision": "fp32", "square_average": "element", "warp": "fused", "gate_temperature": 0.5},
+        **{"covariance": "diagonal", "mixture": None},
+    },
     "training": {
         **{"precision": "fp32", "compile": False, "schedule": "to-zero", "last_batch": "even"},
         **{"ema": None, "selection": "best-val"},

@@ -239,6 +239,7 @@ class Trainer:
             storage=storage,
             rounding=rounding,
             eps=1e-8 if config.outer is None else config.outer.eps,
+            shared_generator=context.shared_generator,
         )
 
     def _build_objective(self) -> Objective:
