@@ -1,6 +1,7 @@
 """Interface of a train loss: its context, its batch, and its result."""
 
 from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -23,8 +24,8 @@ class Optimizer(Protocol):
 
     lr: float
 
-    def reset(self) -> None:
-        """Discard the momenta."""
+    def reset(self, parameters: Iterable[nn.Parameter] | None = None) -> None:
+        """Discard the momenta of these parameters; None: of all."""
 
     def zero_grad(self) -> None:
         """Discard the gradients."""
