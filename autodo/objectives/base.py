@@ -1,7 +1,6 @@
 """Interface of a train loss: its context, its batch, and its result."""
 
 from collections.abc import Callable, Iterable
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
