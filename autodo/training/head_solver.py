@@ -1,4 +1,4 @@
-"""The head of the classifier, solved after the last epoch on the features of the frozen encoder."""
+"""The head, solved on the features of the frozen encoder: after the last epoch, and before outer passes."""
 
 from typing import NamedTuple
 
@@ -9,6 +9,8 @@ from autodo.bilevel.head_solve import HeadProblem, linear_head, solve_head
 from autodo.config.head import HeadConfig
 from autodo.evaluation import Evaluation
 from autodo.losses import one_hot
+from autodo.objectives import Objective
+from autodo.objectives.plain import PlainLoss
 from autodo.points.model import PointModel
 from autodo.points.posterior import Confusion, class_sums, label_joint, label_posterior
 from autodo.training.context import Loaders, RunContext
@@ -35,22 +37,33 @@ class HeadSolver:
     """
 
     def __init__(
-        self, config: HeadConfig, context: RunContext, loaders: Loaders, points: PointModel, evaluator: Evaluator
+        self,
+        config: HeadConfig,
+        context: RunContext,
+        loaders: Loaders,
+        points: PointModel,
+        objective: Objective,
+        evaluator: Evaluator,
     ) -> None:
         self.config = config
         self.context = context
         self.loaders = loaders
         self.points = points
+        self.objective = objective
         self.evaluator = evaluator
         self.weight_decay = config.weight_decay or context.config.training.weight_decay
         self.classes = len(context.data.class_names)
 
-    def run(self) -> SolvedHead:
-        """Solve the head; all processes must call this."""
+    def run(self, model: tuple[nn.Module, nn.Module] | None = None) -> SolvedHead:
+        """Solve the head; all processes must call this, and get the head of the first one.
+
+        Args:
+            model: encoder and head in place of the run's `evaluated` ones.
+        """
         started = self.context.clock()
         config, on_val = self.config, self.config.images == "val"
-        val = self.evaluator.evaluate(self.loaders.val)
-        inner = val if on_val else self.evaluator.evaluate(self.loaders.train)
+        val = self.evaluator.evaluate(self.loaders.val, model)
+        inner = val if on_val else self.evaluator.evaluate(self.loaders.train, model)
         train_size = 0 if on_val else self.loaders.train_size
         targets, weights = one_hot(inner.labels, self.classes, inner.features.dtype), torch.ones_like(inner.labels)
         weights = weights.to(targets.dtype)
@@ -62,12 +75,12 @@ class HeadSolver:
             for _ in range(config.rounds):
                 theta = self._solve(inner, targets, weights, theta)
                 targets[:train_size] = self._posterior(theta, inner, val, train_size)
-        theta = self._solve(inner, targets, weights, theta)
+        theta = self.context.group.broadcast(self._solve(inner, targets, weights, theta))
         seconds = self.context.clock() - started
         return SolvedHead(linear_head(theta), targets[:train_size] if config.labels == "posterior" else None, seconds)
 
     def _solve(self, inner: Evaluation, targets: Tensor, weights: Tensor, start: Tensor | None) -> Tensor:
-        """One solve, balanced by the class sizes of these labels. Shape: -> [C, D + 1]."""
+        """One solve, balanced by the class sizes of these labels or as in training. Shape: -> [C, D + 1]."""
         group, balance = self.context.group, self.config.balance
         sizes = class_sums(targets * weights[:, None], inner.labels, group).sum(0).clamp(min=1)
         shift = targets.new_zeros(self.classes)
@@ -75,6 +88,10 @@ class HeadSolver:
             shift = (sizes / sizes.sum()).log().to(targets.dtype)
         elif balance == "weights":
             weights = weights * (targets @ (sizes.sum() / (self.classes * sizes)).to(targets.dtype))
+        elif balance == "loss":
+            assert isinstance(self.objective, PlainLoss)
+            loss = self.objective.inner_loss
+            shift, weights = loss.shifted(shift), loss.weighted(weights, inner.labels)
         problem = HeadProblem(inner.features, targets, weights, shift, self.weight_decay, inner.total)
         return solve_head(
             problem,

@@ -103,7 +103,9 @@ class Trainer:
         self.finetune = None if config.finetune is None else HeadFinetune(context, val, model, progress)
         self.evaluator = evaluator = Evaluator(context, model)
         self.head_solver = (
-            None if config.head is None else HeadSolver(config.head, context, self.loaders, self.points, evaluator)
+            None
+            if config.head is None
+            else HeadSolver(config.head, context, self.loaders, self.points, objective, evaluator)
         )
         self.state = TrainState(
             data.fingerprint, model, self.points, objective, self.finetune, progress, self.online_policy
@@ -154,12 +156,17 @@ class Trainer:
         objective.epoch_ended(epoch, val_outputs, self._train_outputs)
 
         evaluation_done = clock()
+        trained = self.model.encoder, self.model.head
+        solves_head = config.solves_head(epoch)
+        if solves_head:
+            assert self.head_solver is not None
+            self.model.replace_head(self.head_solver.run(trained).head)
         outer_phase = config.has_outer_pass(epoch)
         if outer_phase:
             assert self.outer is not None
-            if self.model.average is not None:
+            if self.model.average is not None or solves_head:
                 # The implicit gradient is that of the weights that train, so val is evaluated with them too.
-                val_outputs = self.evaluator.evaluate(self.loaders.val, (self.model.encoder, self.model.head))
+                val_outputs = self.evaluator.evaluate(self.loaders.val, trained)
             self.checkpointer.require_finite("sum of lambda", self.outer.run(epoch, val_outputs))
         outer_done = clock()
 

@@ -274,7 +274,11 @@ def check_thumbnails(points: pd.DataFrame, config: RunConfig) -> None:
             )
         ),
         *((name, {"training.ema": 0.9}) for name in ("autodo-exact-ws", "joint-optimization")),
-        ("autodo-exact-ws+logit-adjustment", {}),
+        ("logit-adjustment+posterior-head", {"head.solve": "passes", "training.ema": 0.9}),
+        (
+            "autodo-exact-ws+logit-adjustment+solved-head",
+            {"head.solve": "passes", "head.labels": "learned", "head.balance": "loss", "training.ema": 0.9},
+        ),
     ],
 )
 def test_an_interrupted_run_of_two_workers_resumes_bit_for_bit(pool, method, changes, tmp_path):
