@@ -108,7 +108,7 @@ LOSSES: dict[LossName, type[Loss]] = {
 
 
 class InnerLoss(NamedTuple):
-    """v_y w loss(q, softmax(f + shift)): loss of a point in the inner problem, of which f are the logits.
+    """Loss of a point in the inner problem: v_y w loss(q, softmax(f + shift)), where f are the logits.
 
     Shift and class weights are constants, so residual and Hessian in the logits are those of `loss` at the shifted
     logits, times the weight. Predictions and the val loss use f itself.

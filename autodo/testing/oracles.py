@@ -146,9 +146,9 @@ def outer_pass_by_autograd(training: Trainer, generator: torch.Generator) -> Non
 
 
 def class_terms(training: Trainer) -> tuple[Tensor, Tensor]:
-    """What a train loss adds to the logits of each class, and its weight of each class; zeros and ones for the plain.
+    """Shift of the logits and weight of each class in the train loss; zeros and ones for the plain loss.
 
-    Rounded to float32, like those of the run.
+    Both are rounded to float32, like those of the run.
 
     Shape:
         -> [C], [C], float64.
