@@ -17,7 +17,7 @@ class LabelPosteriorLoss(Objective):
 
     The predictions of the posterior are running means of softmax(logits / temperature) on the augmented images of
     training, P_i <- beta P_i + (1 - beta) p. Before each epoch from `start_epoch` on, the joint distribution of labels
-    and the class sizes n_c = sum_i q_ic are estimated anew (`autodo.points.posterior`); the margins m_c are those of
+    and the class sizes n_c = sum_i q_ic are estimated again (`autodo.points.posterior`); the margins m_c are those of
     LDAM for these sizes. In the last `deferred_share` of the epochs the terms of class c have weights proportional to
     1 / n_c, with mean 1. Val points keep their labels.
     """
