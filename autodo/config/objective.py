@@ -35,6 +35,13 @@ class _Objective(Frozen):
         """
         return None
 
+    def first_training(self, epochs: int) -> int:
+        """Epochs of a first training, on the train points alone, whose network is not the classifier.
+
+        The network then begins again; each of the two trainings has the whole schedule of the learning rate.
+        """
+        return 0
+
 
 class _UsesValGradient(_Objective):
     takes_copies: ClassVar[bool] = False
@@ -71,6 +78,16 @@ class _LearnsLabels(_Objective):
         if self.label_start >= self.last_start:
             raise ValueError(f"label_start ({self.label_start}) must be below last_start ({self.last_start})")
         return self
+
+
+class _CorrectsLoss(_Objective):
+    first_share: Share = 0.5
+    """Share of the epochs in which the noise matrix is prepared: half, as both papers train two networks alike."""
+    oracle: bool = False
+    """Take the noise matrix from the clean labels, which no user has, without a first training; for study."""
+
+    def first_training(self, epochs: int) -> int:
+        return 0 if self.oracle else min(max(1, round(self.first_share * epochs)), max(1, epochs - 1))
 
 
 class LabelSmoothing(_Objective):
@@ -212,6 +229,30 @@ class JointOptimization(_UsesClassCounts, _LearnsLabels):
     """Share of the epochs whose predictions are averaged, at least one epoch: 10 of 320 (section 4)."""
 
 
+class GLC(_CorrectsLoss):
+    """Gold loss correction: a noise matrix of mean predictions on val (Hendrycks et al., 2018)."""
+
+    kind: Literal["glc"] = "glc"
+
+
+class ForwardCorrection(_CorrectsLoss):
+    """Cross-entropy of predictions times a noise matrix, from the confusion on val (Patrini et al., 2017)."""
+
+    kind: Literal["forward-correction"] = "forward-correction"
+
+
+class CoTeaching(_Objective):
+    """Two networks, each of which learns from the points with a small loss in the other (Han et al., 2018)."""
+
+    takes_copies: ClassVar[bool] = False
+    kind: Literal["co-teaching"] = "co-teaching"
+    forget_rate: Share | None = None
+    """Share of the train points that are left out of a batch, tau in the paper. None: the share of wrong labels, which
+    the paper's experiments know too, and no user does."""
+    gradual: Share = 10 / 200
+    """Share of the epochs in which the rate rises to `forget_rate`, at least one epoch: 10 of 200 (section 4)."""
+
+
 class MetaWeightNet(_UsesValGradient):
     """A small network that maps the loss of a point to its weight, learned from val (Shu et al., 2019)."""
 
@@ -241,6 +282,9 @@ ObjectiveConfig = Annotated[
     | SOP
     | Pencil
     | JointOptimization
+    | GLC
+    | ForwardCorrection
+    | CoTeaching
     | MetaWeightNet
     | L2RW,
     Field(discriminator="kind"),

@@ -229,6 +229,18 @@ class RunConfig(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _trains_twice(self) -> Self:
+        """Check that a method with a first training has points and epochs for it."""
+        epochs = self.finetune_start
+        if self.objective is not None and self.objective.first_training(epochs):
+            kind = self.objective.kind
+            if not self.trains_on_train:
+                raise ValueError(f"objective {kind!r} needs method.images 'train' or 'train+val', not 'val'")
+            if epochs < 2:
+                raise ValueError(f"objective {kind!r} trains two networks in turn, and has {epochs} epoch for both")
+        return self
+
+    @model_validator(mode="after")
     def _copies_fit(self) -> Self:
         if not isinstance(self.policy, AdversarialAutoAugment):
             return self

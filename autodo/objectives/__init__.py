@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from autodo.objectives.base import Objective, ObjectiveContext, TrainStep
+from autodo.objectives.base import Objective, ObjectiveContext, TrainableNetwork, TrainStep
+from autodo.objectives.co_teaching import CoTeachingLoss
 from autodo.objectives.early_learning import EarlyLearningLoss
 from autodo.objectives.imbalance import ClassBalancedLoss, LogitAdjustmentLoss, MarginLoss
 from autodo.objectives.label_posterior import LabelPosteriorLoss
 from autodo.objectives.learned_labels import JointOptimizationLoss, PencilLoss
+from autodo.objectives.loss_correction import ForwardCorrectionLoss, GoldLossCorrection
 from autodo.objectives.meta import LearnedReweightingLoss, MetaWeightNetLoss
 from autodo.objectives.mixing import CutMixLoss, MixupLoss
 from autodo.objectives.plain import LabelSmoothingLoss, PlainLoss
@@ -27,11 +29,14 @@ OBJECTIVES: dict[str, Callable[[Any, ObjectiveContext], Objective]] = {
     "sop": SparseNoiseLoss,
     "pencil": PencilLoss,
     "joint-optimization": JointOptimizationLoss,
+    "glc": GoldLossCorrection,
+    "forward-correction": ForwardCorrectionLoss,
+    "co-teaching": CoTeachingLoss,
     "meta-weight-net": MetaWeightNetLoss,
     "l2rw": LearnedReweightingLoss,
 }
 
-__all__ = ["OBJECTIVES", "Objective", "ObjectiveContext", "TrainStep", "build_objective"]
+__all__ = ["OBJECTIVES", "Objective", "ObjectiveContext", "TrainStep", "TrainableNetwork", "build_objective"]
 
 
 def build_objective(context: ObjectiveContext) -> Objective:

@@ -1,7 +1,8 @@
 """Interface of a train loss: its context, its batch, and its result."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,7 +13,39 @@ from autodo.config.run import RunConfig
 from autodo.data import DataSplits
 from autodo.data.images.device_loader import DeviceLoader
 from autodo.distributed.process_group import ProcessGroup
+from autodo.evaluation import Evaluation
+from autodo.models.encoder import Encoder
 from autodo.points.model import PointView
+
+
+class Optimizer(Protocol):
+    """An optimizer that descends the gradients of its parameters."""
+
+    lr: float
+
+    def reset(self) -> None:
+        """Discard the momenta."""
+
+    def zero_grad(self) -> None:
+        """Discard the gradients."""
+
+    def step(self) -> None:
+        """Update the parameters."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """State that `load_state_dict` continues from."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from such a state."""
+
+
+class TrainableNetwork(NamedTuple):
+    """Encoder and head, `network` of both as it is trained, and its optimizer."""
+
+    encoder: Encoder
+    head: nn.Linear
+    network: nn.Module
+    optimizer: Optimizer
 
 
 @dataclass(frozen=True)
@@ -24,6 +57,7 @@ class ObjectiveContext:
         train_size: number of train points among them; trusted val points, if any, come after them.
         val_images, val_labels: share of the clean val set on this process; only for methods that read val.
         generator: generator of the initial state of the objective.
+        second_network: builds another network like that of the run, with other initial weights.
     Shape:
         labels [n] int64, val_labels [m] int64; both on the training device.
     """
@@ -37,6 +71,7 @@ class ObjectiveContext:
     pipeline: Pipeline
     group: ProcessGroup
     generator: torch.Generator
+    second_network: Callable[[], TrainableNetwork]
 
     @property
     def classes(self) -> int:
@@ -94,6 +129,18 @@ class Objective:
     def restarts_network(self, epoch: int) -> bool:
         """Whether the epoch begins with the initial weights of the run."""
         return False
+
+    def prepares(self, epoch: int) -> bool:
+        """Whether the epoch belongs to a first training, on the train points alone, that yields no classifier."""
+        return False
+
+    def epoch_ended(self, epoch: int, val: Evaluation, train: Callable[[], Iterable[Evaluation]]) -> None:
+        """Learn from the outputs of the network after the epoch, without augmentation; val is for methods that read it.
+
+        Args:
+            val: outputs for this process's val images.
+            train: evaluates this process's train points, in chunks.
+        """
 
     def rows(self) -> dict[str, Tensor]:
         """State with a row for each point on this process."""

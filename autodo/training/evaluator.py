@@ -1,6 +1,7 @@
 """Evaluation of the task model on sets of images, without augmentation."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -8,6 +9,9 @@ from torch import nn
 from autodo.evaluation import Evaluation
 from autodo.training.context import LabelledImages, RunContext
 from autodo.training.task_model import TaskModel
+
+CHUNK_SIZE = 2**17
+"""Points whose features and logits are in memory at a time, where a set may have many."""
 
 
 class Evaluator:
@@ -29,3 +33,13 @@ class Evaluator:
         views = (self.model.pipeline.test_view(batch) for batch in given.images.in_order(self.batch_size))
         features = torch.cat([encoder(view) for view in views])
         return Evaluation(features, head(features), given.labels, given.total)
+
+    def chunks(
+        self, given: LabelledImages, count: int, model: tuple[nn.Module, nn.Module] | None = None
+    ) -> Iterator[tuple[range, Evaluation]]:
+        """Positions and outputs of the first `count` images, in chunks, so that memory does not grow with them."""
+        size = max(1, CHUNK_SIZE // self.batch_size) * self.batch_size
+        for first in range(0, count, size):
+            rows = range(first, min(first + size, count))
+            chunk = given.images.rows(rows.start, rows.stop), given.labels[rows.start : rows.stop]
+            yield rows, self.evaluate(LabelledImages(*chunk, len(rows)), model)

@@ -22,12 +22,14 @@ class InnerLoop:
 
     Args:
         train: this process's points of the inner problem.
+        untrusted: number of train points among them, which come first, and over all processes.
         checkpointer: saves within an epoch, and has the state of one that was interrupted.
         online_policy: policy that learns from the train loss; batches then have copies of each image.
     """
 
     context: RunContext
     train: LabelledImages
+    untrusted: tuple[int, int]
     model: TaskModel
     points: PointModel
     objective: Objective
@@ -41,11 +43,11 @@ class InnerLoop:
         copies = 1 if self.online_policy is None else self.online_policy.copies
         model, drop_last = self.model, config.training.last_batch == "drop"
         generator = context.generator("inner", epoch)
-        points = torch.arange(len(self.train.images), device=context.device)
+        whole = len(self.train.images), self.train.total
+        own, everywhere = self.untrusted if self.objective.prepares(epoch) else whole
+        points = torch.arange(own, device=context.device)
         batches = list(
-            shuffled_batches(
-                points, self.train.total, config.training.batch_size, generator, group, drop_last=drop_last
-            )
+            shuffled_batches(points, everywhere, config.training.batch_size, generator, group, drop_last=drop_last)
         )
         total, count = sum(batch.size for batch in batches), sum(len(batch.points) for batch in batches)
         loss_sum = torch.zeros((), device=context.device)

@@ -10,14 +10,11 @@ from autodo.points.model import PointModel
 from autodo.results.outcome import BestEpoch, Outcome, build_outcome, embeddings_table, merged, points_table
 from autodo.results.provenance import device_name
 from autodo.results.thumbnails import with_thumbnails
-from autodo.training.context import LabelledImages, Loaders, RunContext
+from autodo.training.context import Loaders, RunContext
 from autodo.training.evaluator import Evaluator
 from autodo.training.head_solver import SolvedHead
 from autodo.training.state import EpochRow
 from autodo.training.task_model import best_classifier, best_model
-
-EVALUATION_CHUNK_SIZE = 2**17
-"""Train points whose features and logits are in memory at a time."""
 
 
 @dataclass(eq=False)
@@ -58,17 +55,12 @@ class ResultsBuilder:
         if not config.trains_on_train:
             positions = np.arange(len(train))[self.context.group.shard]
             images = self.loaders.load(train.images[positions], train.labels[positions], len(train))
-        batch_size = self.evaluator.batch_size
-        size = max(1, EVALUATION_CHUNK_SIZE // batch_size) * batch_size
         parts = []
-        for first in range(0, len(positions), size):
-            chunk = positions[first : first + size]
-            last = first + len(chunk)
-            loaded = LabelledImages(images.images.rows(first, last), images.labels[first:last], len(chunk))
-            view = self.points.view_on_host(range(self.loaders.train_size)[first:last])
-            model = None if solved is None else (self.evaluator.model.evaluated[0], solved.head)
-            posterior = None if solved is None or solved.posterior is None else solved.posterior[first:last]
-            evaluation = self.evaluator.evaluate(loaded, model)
+        model = None if solved is None else (self.evaluator.model.evaluated[0], solved.head)
+        for rows, evaluation in self.evaluator.chunks(images, len(positions), model):
+            chunk = positions[rows.start : rows.stop]
+            view = self.points.view_on_host(range(self.loaders.train_size)[rows.start : rows.stop])
+            posterior = None if solved is None or solved.posterior is None else solved.posterior[rows.start : rows.stop]
             parts.append((chunk, points_table(config, train, chunk, evaluation, self.points, view, posterior)))
         return positions, merged(parts)
 

@@ -17,7 +17,8 @@ def inner_factor(config: RunConfig, progress: float) -> float:
     epochs, warmup_epochs = config.finetune_start, config.training.warmup_epochs
     stages = None if config.objective is None else config.objective.early_stages(epochs)
     if stages is None:
-        return SCHEDULES[config.training.schedule](progress, epochs, warmup_epochs)
+        first = 0 if config.objective is None else config.objective.first_training(epochs)
+        return SCHEDULES[config.training.schedule](repeated(progress, first, epochs), epochs, warmup_epochs)
     start, early = stages
     return staged_factor(progress, start=start, epochs=epochs, warmup_epochs=warmup_epochs, early=early)
 
@@ -60,6 +61,19 @@ def staged_factor(progress: float, *, start: int, epochs: int, warmup_epochs: fl
         return early * min(1.0, progress / warmup_epochs if warmup_epochs else 1.0)
     third = math.ceil(3 * (progress - start) / (epochs - start))
     return 10.0 ** (1 - third)
+
+
+def repeated(progress: float, first: int, epochs: int) -> float:
+    """Progress in a schedule of `epochs` epochs that two trainings follow, each compressed to its own epochs.
+
+    Args:
+        progress: epochs that have passed, in (0, epochs]; the step that ends an epoch belongs to it.
+        first: epochs of the first training; 0 if there is one training.
+    """
+    if not first:
+        return progress
+    begin, length = (0, first) if progress <= first else (first, epochs - first)
+    return (progress - begin) * epochs / length
 
 
 def published_factor(progress: float, epochs: int, warmup_epochs: float) -> float:

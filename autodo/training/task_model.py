@@ -12,6 +12,7 @@ from autodo.errors import ConfigError
 from autodo.models import build
 from autodo.models.encoder import Encoder
 from autodo.models.weight_average import WeightAverage
+from autodo.objectives import TrainableNetwork
 from autodo.results.classifier import Classifier
 from autodo.results.outcome import BestEpoch
 from autodo.results.provenance import device_name
@@ -39,21 +40,12 @@ class TaskModel:
         mean, std = channel_statistics(context.data.train.images.statistics_sample())
         warp = () if config.points is None else (config.points.warp, config.points.gate_temperature)
         self.pipeline = Pipeline(config.augmentation, mean.to(device), std.to(device), policy, *warp)
-        self.encoder, self.head = initial_model(context, device)
-        self.encoder.bf16 = config.training.precision == "bf16"
+        self.encoder, self.head, network, self.optimizer = new_network(context)
         if self.encoder.bf16 and not computes_in_bf16(device):
             logger.warning(
                 "training.precision: bf16 takes many times as long as fp32 here: %s lacks it", device_name(device)
             )
-        network = context.group.wrap_ddp(self.encoder, self.head)
         self.network = compiled(network, device) if config.training.compile else network
-        self.optimizer = SGD(
-            [*self.encoder.parameters(), *self.head.parameters()],
-            lr=config.training.lr,
-            momentum=config.training.momentum,
-            weight_decay=config.training.weight_decay,
-        )
-
         self.evaluated = self.encoder, self.head
         self.average: WeightAverage | None = None
         if config.training.ema is not None:
@@ -75,14 +67,35 @@ class TaskModel:
             self.average.restart()
 
 
-def initial_model(context: RunContext, device: torch.device, *, solved_head: bool = False) -> tuple[Encoder, nn.Linear]:
-    """Encoder and head with the initial weights of the run's seed.
+def new_network(context: RunContext, stream: str = "network") -> TrainableNetwork:
+    """A network of the run, on its device and in its precision, not compiled.
+
+    Args:
+        stream: name of the random stream of the initial weights; the task model's is `network`.
+    """
+    training = context.config.training
+    encoder, head = initial_model(context, context.device, stream)
+    encoder.bf16 = training.precision == "bf16"
+    network = context.group.wrap_ddp(encoder, head)
+    optimizer = SGD(
+        [*encoder.parameters(), *head.parameters()],
+        lr=training.lr,
+        momentum=training.momentum,
+        weight_decay=training.weight_decay,
+    )
+    return TrainableNetwork(encoder, head, network, optimizer)
+
+
+def initial_model(
+    context: RunContext, device: torch.device, stream: str = "network", *, solved_head: bool = False
+) -> tuple[Encoder, nn.Linear]:
+    """Encoder and head with initial weights that derive from the run's seed and the name of the stream.
 
     Args:
         solved_head: a plain linear head, whatever the head is that is trained.
     """
     config, images = context.config, context.data.train.images
-    with initial_weights(derive(config.seed, "network")):
+    with initial_weights(derive(config.seed, stream)):
         encoder, head = build(
             config.model.name,
             in_channels=images.shape[1],

@@ -1,5 +1,6 @@
 """Algorithm 1: train the task model, and from the outer start on move lambda once after every epoch."""
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from autodo.config.policy import AdversarialAutoAugment
 from autodo.config.run import RunConfig
 from autodo.data import DataSplits
 from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from autodo.evaluation import per_class_accuracy
+from autodo.evaluation import Evaluation, per_class_accuracy
 from autodo.io.storage import StrPath
 from autodo.objectives import Objective, ObjectiveContext, build_objective
 from autodo.points.model import PointModel
@@ -30,7 +31,7 @@ from autodo.training.inner_loop import InnerLoop
 from autodo.training.outer_loop import OuterLoop
 from autodo.training.results_builder import ResultsBuilder
 from autodo.training.state import EpochRow, TrainState
-from autodo.training.task_model import TaskModel, set_fp32_precision
+from autodo.training.task_model import TaskModel, new_network, set_fp32_precision
 
 
 class Trainer:
@@ -115,9 +116,9 @@ class Trainer:
             steps=checkpoint_steps,
             on_checkpoint=on_checkpoint,
         )
-        train = self.loaders.train
+        train, untrusted = self.loaders.train, (self.loaders.train_size, self.loaders.shard.train_total)
         self.inner = InnerLoop(
-            context, train, model, self.points, objective, self.checkpointer, progress, self.online_policy
+            context, train, untrusted, model, self.points, objective, self.checkpointer, progress, self.online_policy
         )
         self.checkpointer.restore()
 
@@ -145,8 +146,10 @@ class Trainer:
         self.checkpointer.require_finite("train loss", train.loss)
         # Unlike the train loss, the val loss depends on the last step too.
         self.checkpointer.require_finite("val loss", val.loss)
-        if config.training.selection == "best-val" or epoch == config.training.epochs - 1:
+        objective, last = self.state.objective, epoch == config.training.epochs - 1
+        if (config.training.selection == "best-val" or last) and not objective.prepares(epoch):
             self.state.keep_best(epoch, val, test)
+        objective.epoch_ended(epoch, val_outputs, self._train_outputs)
 
         evaluation_done = clock()
         outer_phase = config.has_outer_pass(epoch)
@@ -204,6 +207,10 @@ class Trainer:
         )
         return BestEpoch.copy_of(self.state.epoch - 1, val, test, *model)
 
+    def _train_outputs(self) -> Iterator[Evaluation]:
+        """Outputs for this process's train points, in chunks."""
+        return (outputs for _, outputs in self.evaluator.chunks(self.loaders.train, self.loaders.train_size))
+
     def _build_online_policy(self) -> AdversarialPolicy | None:
         """The policy that learns within the run; None if its policy stays as it is."""
         settings, context = self.config.policy, self.context
@@ -242,5 +249,6 @@ class Trainer:
                 self.model.pipeline,
                 context.group,
                 context.generator("objective", 0),
+                functools.partial(new_network, context, "peer network"),
             )
         )

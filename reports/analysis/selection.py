@@ -11,7 +11,7 @@ KEYS = ("dataset", "model", "method", "distortion", "split", "seed", "variant")
 
 
 def select(runs: pd.DataFrame, text: str) -> pd.DataFrame:
-    """The runs that have, for each key, any of its values.
+    """The runs that have, for each key, any of its values; a run without a variant is of all variants.
 
     Args:
         runs: from `comparison.named`.
@@ -24,7 +24,7 @@ def select(runs: pd.DataFrame, text: str) -> pd.DataFrame:
     wanted = parse_selection("--select", text, known)
     fits = pd.Series(True, index=runs.index)
     for key, values in wanted.items():
-        fits &= texts[key].isin(values)
+        fits &= texts[key].isin({*values, ""})
     return runs[fits].reset_index(drop=True)
 
 

@@ -46,7 +46,7 @@ FULL_BATCH = {
     "augmentation.erase_probability": 0,
 }
 OBJECTIVES_WITHOUT_CHANCE = [
-    *("class-balanced", "ldam-drw", "elr", "sop", "pencil", "joint-optimization"),
+    *("class-balanced", "ldam-drw", "elr", "sop", "pencil", "joint-optimization", "glc", "forward-correction"),
     *("finetune-head-on-val", "val-only"),
 ]
 
@@ -185,6 +185,7 @@ LIKE_ONE = [
     ("elr", "union"),
     ("pencil", "paper"),
     ("joint-optimization", "union"),
+    ("forward-correction", "union"),
     ("finetune-head-on-val", "paper"),
     ("val-only", "paper"),
 ]
@@ -251,7 +252,10 @@ def check_thumbnails(points: pd.DataFrame, config: RunConfig) -> None:
 @pytest.mark.parametrize(
     ("method", "changes"),
     [
-        *((name, {}) for name in ("autodo-shared", "autodo-aws", "autodo-exact-aws", "sop", "pencil")),
+        *(
+            (name, {})
+            for name in ("autodo-shared", "autodo-aws", "autodo-exact-aws", "sop", "pencil", "glc", "co-teaching")
+        ),
         *((name, {"training.ema": 0.9}) for name in ("autodo-exact-ws", "joint-optimization")),
     ],
 )

@@ -1,5 +1,7 @@
 """Random batch in float64, small network with batch norm, and objectives on them."""
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -11,6 +13,8 @@ from autodo.data import load, prepare
 from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from autodo.objectives import Objective, ObjectiveContext, TrainStep, build_objective
 from autodo.points.model import PointModel
+from autodo.training.context import RunContext
+from autodo.training.task_model import new_network
 
 CLASSES = 10
 DISTORTION = DistortionConfig(imbalance_ratio=10, noise_ratio=0.3)
@@ -35,6 +39,7 @@ def context_of(
         Pipeline(config.augmentation, mean, mean),
         group,
         torch.Generator().manual_seed(0),
+        partial(new_network, RunContext(config, data, torch.device("cpu"), group), "peer network"),
     )
 
 

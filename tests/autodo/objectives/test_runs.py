@@ -19,7 +19,7 @@ from autodo.training.trainer import Trainer
 ANCHORS = ["val-only", "train+val", "finetune-head-on-val", "class-balanced-finetune-on-val"]
 LEARN_LABELS = ["pencil", "joint-optimization"]
 KEEP_STATE = [
-    *("elr", "sop", *LEARN_LABELS, "meta-weight-net", "autodo"),
+    *("elr", "sop", *LEARN_LABELS, "meta-weight-net", "glc", "co-teaching", "autodo"),
     *("class-balanced-finetune-on-val", "elr+finetune-head-on-val", "joint-optimization+finetune-head-on-val"),
 ]
 SHORT = {"training.epochs": 6, "training.warmup_epochs": 1, "dataset.subsample": 500}
@@ -40,7 +40,8 @@ FAMILIES = ["label-smoothing", "ldam-drw", "sop", "meta-weight-net", "val-only",
 LOSSES = [
     kind for kind in OBJECTIVES if kind != "label-posterior"
 ]  # the methods of their names; it is that of `autodo`
-OTHERS = [method for method in (*LOSSES, *ANCHORS) if method not in (*FAMILIES, *LEARN_LABELS)]
+TWO_TRAININGS = ["glc", "forward-correction"]  # with tests of their own in test_loss_correction
+OTHERS = [method for method in (*LOSSES, *ANCHORS) if method not in (*FAMILIES, *LEARN_LABELS, *TWO_TRAININGS)]
 
 
 @pytest.mark.parametrize(
@@ -78,12 +79,18 @@ def test_a_resumed_run_is_bit_for_bit_the_same(method, tmp_path):
 
 def everything(training: Trainer) -> list[torch.Tensor]:
     modules = [training.model.encoder, training.model.head]
-    weigh = training.inner.objective.state_dict().get("weigh", {})
     weights = [value for module in modules for value in module.state_dict().values()]
-    return [*weights, *weigh.values(), *training.inner.objective.rows().values()]
+    objective = training.inner.objective
+    return [*weights, *tensors_of(objective.state_dict()), *objective.rows().values()]
 
 
-@pytest.mark.parametrize("method", ["elr", "sop", *LEARN_LABELS, "meta-weight-net"])
+def tensors_of(state: dict) -> list[torch.Tensor]:
+    """All tensors of a nested state."""
+    inner = [tensors_of(value) if isinstance(value, dict) else [value] for value in state.values()]
+    return [value for values in inner for value in values if isinstance(value, torch.Tensor)]
+
+
+@pytest.mark.parametrize("method", ["elr", "sop", *LEARN_LABELS, "meta-weight-net", "glc", "co-teaching"])
 def test_lost_state_would_change_the_run(method, tmp_path):
     """The test above can fail: without the state, the resumed run differs."""
     config = run_of(method)

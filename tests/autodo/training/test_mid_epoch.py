@@ -76,6 +76,8 @@ CUTS = [
     ("joint-optimization", STEPS + 5, 1, 3),
     ("joint-optimization", 2 * STEPS + 5, 2, 3),  # after it began anew
     ("meta-weight-net", STEPS + 5, 1, 3),
+    ("forward-correction", 2 * STEPS + 5, 2, 3),  # in its second training
+    ("co-teaching", STEPS + 5, 1, 3),
     ("mixup", STEPS + 5, 1, 3),
     ("adversarial-autoaugment", STEPS + 5, 1, 3),
     ("randaugment", STEPS + 5, 1, 3),

@@ -165,6 +165,8 @@ METHODS = [
     "sop",
     "pencil",
     "joint-optimization",
+    "glc",
+    "co-teaching",
     "meta-weight-net",
     "finetune-head-on-val",
 ]
@@ -188,7 +190,7 @@ def waits_of_phases(training: Trainer) -> dict[str, Counter[str]]:
     training.inner.run(0)
     # torch's Adam counts its steps in host memory.
     adam = getattr(training.inner.objective, "optimizer", None)
-    counts = [state["step"] for state in adam.state.values()] if adam else []
+    counts = [state["step"] for state in adam.state.values()] if isinstance(adam, torch.optim.Adam) else []
     waits = {"inner": waits_of(partial(training.inner.run, 1), counts)}
     if training.outer is not None:
         val = training.evaluator.evaluate(training.loaders.val)

@@ -58,6 +58,18 @@ def test_a_staged_schedule_is_that_of_the_papers():
     assert [inner_factor(config, end) for end in (0.5, 20, 20.5, 32)] == pytest.approx([0.2, 0.4, 1, 0.01])
 
 
+def test_two_trainings_have_the_whole_schedule_each():
+    """GLC: 5 of 20 epochs, then 15; a quarter and three quarters of the time of the run's schedule."""
+    overrides = {"training.epochs": 20, "training.warmup_epochs": 2, "objective.first_share": 0.25}
+    config = build_run("digits", "glc", overrides=overrides)
+    whole = [learning_rate_factor(20 * share, 20, 2) for share in (0.05, 0.1, 0.55, 1)]
+    assert [inner_factor(config, 5 * share) for share in (0.05, 0.1, 0.55, 1)] == pytest.approx(whole)
+    assert [inner_factor(config, 5 + 15 * share) for share in (0.05, 0.1, 0.55, 1)] == pytest.approx(whole)
+    assert whole == pytest.approx([0.5, 1, 0.5, 0])
+    known = build_run("digits", "glc", overrides={**overrides, "objective.oracle": True})
+    assert inner_factor(known, 7.5) == learning_rate_factor(7.5, 20, 2)
+
+
 def test_the_published_schedule_is_a_cosine_with_another_beginning():
     assert published_factor(0, 200, 5) == 0.1
     assert published_factor(2.5, 200, 5) == pytest.approx(0.55)

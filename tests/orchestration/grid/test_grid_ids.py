@@ -12,6 +12,7 @@ IDS = {
     "fashion-mnist-memorising": (350, "96861d04b58a51a9"),
     "fashion-mnist-memorising-searches": (20, "96b53ee433150182"),
     "fashion-mnist-methods": (232, "34f43f8f1ef58547"),
+    "fashion-mnist-rivals": (24, "d9c60c163e8e0a23"),
     "fashion-mnist-searches": (16, "cdd7ce61369d2183"),
     "fashion-mnist-small": (16, "138180cdbfc2d9ff"),
     "outer-start": (10, "08453b85c32f08ef"),

@@ -46,8 +46,9 @@ def test_the_variants_of_a_grid_can_be_selected(root: Path, add: Callable[..., P
         add(run)
     rows = [row for name, run in chosen.items() for row in expected_rows([run], {run.run_id: name})]
     runs = named(load_results(root).frame, rows)
-    assert list(select(runs, "variant=E10")["run_id"]) == [chosen["E10"].run_id]
-    assert len(select(runs, "variant=E10,variant=E20")) == 2
+    assert list(select(runs, "variant=E10,method=autodo-aws")["run_id"]) == [chosen["E10"].run_id]
+    assert list(select(runs, "variant=E10")["name"]) == ["baseline", "autodo-aws E10"], "the baseline is of all"
+    assert len(select(runs, "variant=E10,variant=E20")) == 3
     with pytest.raises(ConfigError, match=r"unknown variant .E15.*known: E10, E20"):
         select(runs, "variant=E15")
 

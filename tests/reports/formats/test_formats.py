@@ -55,6 +55,7 @@ def test_figures_below_the_smallest_are_shown_as_less_than_it() -> None:
 
 def test_the_papers_figures_are_shown_as_printed() -> None:
     assert paper_text(Cell(4.0, paper=Reference(6.0, 0.1)), PERCENT) == "6.0 ± 0.10 (−2.00)"
+    assert paper_text(Cell(1.0, paper=Reference(-0.1)), PERCENT) == "−0.1 (+1.10)"
     assert paper_text(Cell(5.999, paper=Reference(6.0)), PERCENT) == "6.0 (+0.00)"
     assert paper_text(Cell(2.5, paper=Reference(2.48)), PERCENT) == "2.48 (+0.02)"
     assert paper_text(Cell(None, paper=Reference(43.1)), PERCENT) == "43.1"
