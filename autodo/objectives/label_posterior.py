@@ -50,6 +50,9 @@ class LabelPosteriorLoss(Objective):
             terms = terms * (self.sizes.sum() / (self.classes * self.sizes)).to(logits.dtype)
         return terms.sum(1)
 
+    def soft_labels(self) -> Tensor:
+        return self.targets(torch.arange(len(self.labels), device=self.labels.device))
+
     def targets(self, points: Tensor) -> Tensor:
         """Labels of these points: the posterior for train points, the label for val points. Shape: [b] -> [b, C]."""
         labels = self.labels[points]
@@ -66,8 +69,7 @@ class LabelPosteriorLoss(Objective):
         labels, trusted = self.labels[: self.train_size], self.labels[self.train_size :]
         self.joint = label_joint(train, labels, Confusion.of(val, trusted, self.group), self.group)
         self.estimated_before = epoch
-        targets = self.targets(torch.arange(len(self.labels), device=self.labels.device))
-        self.sizes = class_sums(targets, self.labels, self.group).sum(0).clamp(min=1)
+        self.sizes = class_sums(self.soft_labels(), self.labels, self.group).sum(0).clamp(min=1)
 
     def rows(self) -> dict[str, Tensor]:
         return {"predictions": self.predictions}
