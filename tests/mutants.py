@@ -57,6 +57,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "autodo/bilevel/last_layer.py": ("tests/autodo/bilevel/test_outer_pass.py", *_BILEVEL),
     "autodo/bilevel/outer_pass.py": ("tests/autodo/bilevel/test_outer_pass.py", *_BILEVEL),
     "autodo/points/model.py": _POINTS,
+    "autodo/points/mixture.py": _POINTS,
     "autodo/points/table_storage.py": _POINTS,
     "autodo/points/reweight.py": ("tests/autodo/points", "tests/autodo/bilevel", "tests/autodo/test_losses.py"),
     "autodo/points/rounding.py": _POINTS,

@@ -2,7 +2,8 @@
 
 A point's row lam^A [14] holds a magnitude logit and a gate logit per operation. Each operation draws a magnitude
 N(0, (range * sigmoid(lam))^2) and passes a Bernoulli gate of probability sigmoid(lam). Both draws are written as
-fixed noise passed through lam, so the warped image is differentiable in lam.
+fixed noise passed through lam, so the warped image is differentiable in lam. With a full covariance, a row has 21 more
+numbers, one for each pair of operations, which correlate the magnitudes.
 Reference: Gudovskiy et al. 2021, section 4.1 and 5.1.
 """
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from autodo.augment.borders import PADDING_MODES
-from autodo.config.bilevel import WarpName
+from autodo.config.bilevel import CovarianceName, WarpName
 from autodo.config.run import BorderName
 
 # Operation -> largest standard deviation of its magnitude, in order of a row's columns.
@@ -30,7 +31,10 @@ WARP_OPERATIONS = {
     "shear-x": 0.3,
     "shear-y": 0.3,
 }
-COLUMNS = 2 * len(WARP_OPERATIONS)
+COUNT = len(WARP_OPERATIONS)
+COLUMNS = 2 * COUNT
+"""Columns of a row, unless the covariance is full."""
+PAIRS = COUNT * (COUNT - 1) // 2
 
 
 class WarpNoise(NamedTuple):
@@ -40,16 +44,20 @@ class WarpNoise(NamedTuple):
     logistic: Tensor
 
 
-def initial_row(gate_probability: float) -> Tensor:
-    """Initial lam^A: magnitudes in the middle of their range, gates of the given probability. Shape: -> [14]."""
-    count = len(WARP_OPERATIONS)
+def initial_row(gate_probability: float, covariance: CovarianceName = "diagonal") -> Tensor:
+    """Initial lam^A: magnitudes in the middle of their range, without correlation; gates of the given probability.
+
+    Shape:
+        -> [14], or [35] with a full covariance.
+    """
     gate_logit = math.log(gate_probability / (1 - gate_probability))
-    return torch.cat([torch.zeros(count), torch.full((count,), gate_logit)])
+    pairs = torch.zeros(PAIRS if covariance == "full" else 0)
+    return torch.cat([torch.zeros(COUNT), torch.full((COUNT,), gate_logit), pairs])
 
 
 def magnitude_deviation(lam: Tensor) -> Tensor:
-    """Standard deviation of each operation's magnitude. Shape: lam [B, 14] -> [B, 7]."""
-    return _ranges(lam.dtype, lam.device) * torch.sigmoid(lam[:, : len(WARP_OPERATIONS)])
+    """Standard deviation of each operation's magnitude. Shape: lam [B, 14 or 35] -> [B, 7]."""
+    return _ranges(lam.dtype, lam.device) * torch.sigmoid(lam[:, :COUNT])
 
 
 @functools.cache
@@ -59,13 +67,39 @@ def _ranges(dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def gate_probability(lam: Tensor) -> Tensor:
-    """Probability of each operation. Shape: lam [B, 14] -> [B, 7]."""
-    return torch.sigmoid(lam[:, len(WARP_OPERATIONS) :])
+    """Probability of each operation. Shape: lam [B, 14 or 35] -> [B, 7]."""
+    return torch.sigmoid(_gate_logits(lam))
+
+
+def correlation_factor(lam: Tensor) -> Tensor:
+    """Cholesky factor L of the correlation matrix L L' of the magnitudes.
+
+    Row a of L is (lam_a1, ..., lam_a(a-1), 1, 0, ..., 0), divided by its length. So L is the identity at lam = 0, every
+    positive definite correlation matrix has exactly one lam, and lam does not change the standard deviations.
+
+    Shape:
+        lam [B, 35] -> [B, 7, 7], lower triangular.
+    """
+    numbers = torch.cat([lam.new_zeros(len(lam), 1), lam.new_ones(len(lam), 1), lam[:, COLUMNS:]], 1)
+    rows = numbers.index_select(1, _places(lam.device)).view(-1, COUNT, COUNT)
+    return rows / rows.square().sum(2, keepdim=True).sqrt()
+
+
+@functools.cache
+def _places(device: torch.device) -> Tensor:
+    """Place of each entry of a lower triangular matrix with ones on its diagonal in (0, 1, pairs). Shape: -> [49]."""
+    places = torch.eye(COUNT, dtype=torch.int64)
+    places[*torch.tril_indices(COUNT, COUNT, -1)] = torch.arange(2, 2 + PAIRS)
+    return places.view(-1).to(device)
+
+
+def _gate_logits(lam: Tensor) -> Tensor:
+    return lam[:, COUNT:COLUMNS]
 
 
 def draw_noise(batch: int, generator: torch.Generator, dtype: torch.dtype = torch.float32) -> WarpNoise:
     """Noise for a batch, on the generator's device."""
-    shape = (batch, len(WARP_OPERATIONS))
+    shape = (batch, COUNT)
     normal = torch.randn(shape, generator=generator, device=generator.device, dtype=dtype)
     uniform = torch.rand(shape, generator=generator, device=generator.device, dtype=dtype)
     eps = torch.finfo(dtype).eps
@@ -75,18 +109,24 @@ def draw_noise(batch: int, generator: torch.Generator, dtype: torch.dtype = torc
 def magnitudes(lam: Tensor, noise: WarpNoise, temperature: float = 0.5) -> Tensor:
     """Gated magnitude of each operation; exactly 0 where the gate is closed.
 
+    Before the gates, the magnitudes are S L eps for standard deviations S, the factor L of their correlation and normal
+    noise eps; with a diagonal covariance L is the identity.
     The gate is open (1) if its logit plus logistic noise is positive: a Bernoulli draw of probability sigmoid(logit).
     Its derivative is that of the relaxed gate sigmoid((logit + noise) / temperature) (straight-through).
 
     Args:
         temperature: of the relaxed gate; it does not change the magnitudes, only their derivative.
     Shape:
-        lam [B, 14] -> [B, 7].
+        lam [B, 14 or 35] -> [B, 7].
     """
-    relaxed = torch.sigmoid((lam[:, len(WARP_OPERATIONS) :] + noise.logistic) / temperature)
+    relaxed = torch.sigmoid((_gate_logits(lam) + noise.logistic) / temperature)
     hard = (relaxed > 0.5).to(relaxed.dtype)
     gate = hard + relaxed - relaxed.detach()
-    return gate * magnitude_deviation(lam) * noise.normal
+    normal = noise.normal
+    if lam.shape[1] > COLUMNS:
+        # A sum instead of a matrix product: exactly the noise itself where L is the identity, on every device.
+        normal = (correlation_factor(lam) * normal[:, None]).sum(2)
+    return gate * magnitude_deviation(lam) * normal
 
 
 def warp(images: Tensor, magnitude: Tensor, border: BorderName = "zeros") -> Tensor:

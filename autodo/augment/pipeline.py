@@ -46,7 +46,7 @@ class Pipeline:
         """Randomly augmented images, differentiable in `lam` if it is given.
 
         Shape:
-            images [B, C, H, W] uint8, lam [B, 14] (`affine`) -> [B, C, H, W] float.
+            images [B, C, H, W] uint8, lam [B, 14 or 35] (`affine`) -> [B, C, H, W] float.
         """
         if self.config.order == "warp-last":
             images = self._crop_and_flip(self._apply_policy(images, generator), generator)

@@ -8,7 +8,7 @@ from autodo.bilevel.inverse_hessian import CURVATURES, MatVec, build_solver
 from autodo.config.bilevel import OuterConfig
 from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from autodo.losses import Loss
-from autodo.points.model import PointView
+from autodo.points.model import Leaves, PointView
 
 
 class LastLayer:
@@ -63,8 +63,8 @@ class LastLayer:
             self.loss, logits, features, weights, log_targets, damping=self.damping, count=count, group=self.group
         )
 
-    def hypergradient(self, rows: Tensor, view: PointView, features: Tensor, u: Tensor, count: int) -> Tensor:
-        """Gradient of the val loss with respect to the rows of lam behind a view and its features.
+    def hypergradient(self, leaves: Leaves, view: PointView, features: Tensor, u: Tensor, count: int) -> Leaves:
+        """Gradient of the val loss with respect to the values of lam behind a view and its features.
 
         Args:
             count: number of points on all processes.
@@ -72,5 +72,7 @@ class LastLayer:
         objective = implicit_objective(
             self.loss, self.head(features), features, view.weights, view.log_targets, u, count=count
         )
-        (gradient,) = torch.autograd.grad(objective, rows)
-        return gradient
+        wanted = [leaf for leaf in leaves if leaf is not None]
+        # Rows without columns are not in the graph.
+        rows, *shared = torch.autograd.grad(objective, wanted, materialize_grads=True)
+        return Leaves(rows, shared[0] if shared else None)

@@ -17,7 +17,7 @@ from autodo.data.images.device_loader import DeviceLoader
 from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from autodo.evaluation import Evaluation
 from autodo.losses import Loss
-from autodo.points.model import PointModel, PointView
+from autodo.points.model import Leaves, PointModel, PointView
 from autodo.progress import TrackSteps, untracked
 from autodo.seeds import derive
 
@@ -109,13 +109,13 @@ class OuterPass:
             chosen, size = val_batches.pop()
             batch_val = val.logits[chosen], val.features[chosen], val.labels[chosen]
             gradient = validation_gradient(*batch_val, count=size, group=self.group)
-            rows = self._leaf(batch.points)
-            view = self.points.view(batch.points, rows)
+            leaves = self.points.leaves(batch.points)
+            view = self.points.view(batch.points, *leaves)
             features = self._features(images, view.augment, generator)
             with torch.no_grad():
                 targets = view.log_targets if self.last_layer.needs_targets else None
                 u = self.last_layer.solve(features, view.weights, targets, batch.size, gradient)
-            self._update(batch, rows, view, features, u, lr)
+            self._update(batch, leaves, view, features, u, lr)
 
     def _full_pass(self, val: Evaluation, lr: float, generator: torch.Generator, crops: CropParameters | None) -> None:
         """Compute u from all of val with one solve, then take one step per batch."""
@@ -131,23 +131,25 @@ class OuterPass:
                 sample_features = features if sample is points else features[sample]
             targets = self.points.view(sample).log_targets if self.last_layer.needs_targets else None
             u = self.last_layer.solve(sample_features, self.points.weights(sample), targets, sample_total, gradient)
-        # A shared row learns from all points.
+        # Shared rows learn from all points.
         learnable, total = (
-            (points, self.total) if self.points.shared else (points[: self.learnable], self.total_learnable)
+            (points[: self.learnable], self.total_learnable)
+            if self.points.shared_table is None
+            else (points, self.total)
         )
         if self.points.learns_augmentation:
             batches = self._shuffled(learnable, total, generator)
             for batch, images in self._with_images(batches, crops, for_update=True):
-                rows = self._leaf(batch.points)
-                view = self.points.view(batch.points, rows)
-                self._update(batch, rows, view, self._features(images, view.augment, generator), u, lr)
+                leaves = self.points.leaves(batch.points)
+                view = self.points.view(batch.points, *leaves)
+                self._update(batch, leaves, view, self._features(images, view.augment, generator), u, lr)
         else:
             # Without lam^A, the features do not depend on lam, so those of the solve are reused.
             batches = ordered_batches(learnable, total, self.batch_size, self.group)
             for batch in self.points.prefetch(batches, for_update=True):
-                rows = self._leaf(batch.points)
-                view = self.points.view(batch.points, rows)
-                self._update(batch, rows, view, features[batch.points], u, lr)
+                leaves = self.points.leaves(batch.points)
+                view = self.points.view(batch.points, *leaves)
+                self._update(batch, leaves, view, features[batch.points], u, lr)
 
     def _hessian_points(self, generator: torch.Generator) -> tuple[Tensor, int]:
         """Points in the Hessian of a solve, in order: those of this process, and their number on all processes."""
@@ -191,19 +193,14 @@ class OuterPass:
     def _points(self) -> Tensor:
         return torch.arange(len(self.images), device=self.points.labels.device)
 
-    def _leaf(self, batch: Tensor) -> Tensor:
-        return self.points.table.rows(self.points.row_index(batch)).requires_grad_()
-
     def _features(self, images: Tensor, augment: Tensor | None, generator: torch.Generator) -> Tensor:
         features: Tensor = self.encoder(self.pipeline.train_view(images, generator, augment))
         return features
 
-    def _update(self, batch: Batch, rows: Tensor, view: PointView, features: Tensor, u: Tensor, lr: float) -> None:
-        gradient = self.last_layer.hypergradient(rows, view, features, u, batch.size)
-        mask = None
-        if self.points.shared:
-            # Every process has a copy of the shared row, and all copies take the same step. No other lam is exchanged.
-            gradient = self.group.all_reduce(gradient)
-        elif self.learnable < len(self.images):
-            mask = batch.points < self.learnable
-        self.points.table.rmsprop_step(self.points.row_index(batch.points), gradient, lr, mask)
+    def _update(self, batch: Batch, leaves: Leaves, view: PointView, features: Tensor, u: Tensor, lr: float) -> None:
+        gradient = self.last_layer.hypergradient(leaves, view, features, u, batch.size)
+        if gradient.shared is not None:
+            # Every process has a copy of the shared rows, and all copies take the same step. No other lam is exchanged.
+            gradient = gradient._replace(shared=self.group.all_reduce(gradient.shared))
+        mask = batch.points < self.learnable if self.learnable < len(self.images) else None
+        self.points.rmsprop_step(batch.points, gradient, lr, mask)

@@ -18,6 +18,7 @@ Part = Literal["augment", "weight", "soft-label"]
 LossName = Literal["cross-entropy", "kl", "symmetric-kl"]
 SolverName = Literal["identity", "neumann", "conjugate-gradient", "quasi-newton", "fisher", "exact"]
 WarpName = Literal["fused", "kornia"]
+CovarianceName = Literal["diagonal", "full"]
 LambdaStorage = Literal["device", "host", "file"]
 """Where lambda is kept during training. Not part of a RunConfig, because it changes no result."""
 
@@ -37,6 +38,12 @@ class PointsConfig(Frozen):
     warp: WarpName = "fused"
     """Implementation of the learned augmentation: `fused` (one matrix product and one sampling) or `kornia`
     (kornia.geometry, slower). They agree up to rounding errors."""
+    covariance: CovarianceName = "diagonal"
+    """Covariance of the magnitudes of the seven operations, in each row of strengths. `diagonal`: independent (the
+    paper's experiments). `full`: their 21 correlations are learned too, from 0 on."""
+    mixture: Count | None = None
+    """Number K of rows of strengths that all points share. Each point learns K logits; its strengths are the mean of
+    the rows weighted by the softmax of the logits. None: each point has a row of strengths of its own."""
     precision: Literal["fp32", "fp16"] = "fp32"
     """`fp16` stores differences from the initial lambda in 16 bits, stochastically rounded."""
     square_average: Literal["element", "part"] = "element"
@@ -54,6 +61,16 @@ class PointsConfig(Frozen):
     def _only_augmentation_is_shared(self) -> Self:
         if self.shared and self.learn != ("augment",):
             raise ValueError("shared: true needs learn: [augment]; weights and soft labels are per point")
+        return self
+
+    @model_validator(mode="after")
+    def _strengths_are_learned(self) -> Self:
+        if self.shared and self.mixture is not None:
+            raise ValueError(f"mixture ({self.mixture}) needs shared: false; shared: true is a mixture of 1 row")
+        if "augment" not in self.learn:
+            for name, given in (("mixture", self.mixture), ("covariance", self.covariance)):
+                if given not in (None, "diagonal"):
+                    raise ValueError(f"{name} ({given}) needs 'augment' in learn; {list(self.learn)} has no strengths")
         return self
 
 

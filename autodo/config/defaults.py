@@ -25,13 +25,19 @@ ADDED: dict[str, Any] = {
         **{"hessian_points": None, "every": 1, "schedule": "shared", "neumann_scale": "step", "eps": 1e-8},
         "batch_size": None,
     },
-    "points": {"precision": "fp32", "square_average": "element", "warp": "fused", "gate_temperature": 0.5},
+    "points": {
+        **{"precision": "fp32", "square_average": "element", "warp": "fused", "gate_temperature": 0.5},
+        **{"covariance": "diagonal", "mixture": None},
+    },
     "training": {
         **{"precision": "fp32", "compile": False, "schedule": "to-zero", "last_batch": "even"},
         **{"ema": None, "selection": "best-val"},
     },
 }
 """Value before the setting existed, by section and key."""
+
+ADDED_TO_NEW: dict[str, dict[str, Any]] = {"head": {"every": None, "start_share": None}}
+"""The same for settings that came after their section, which is None in `ADDED`."""
 
 PAPER: dict[str, Any] = {
     "distortion": {"minority": "total"},
@@ -68,13 +74,20 @@ def with_added(config: dict[str, Any]) -> dict[str, Any]:
             full.setdefault(section, None)
         elif isinstance(config.get(section), dict):
             full[section] = settings | config[section]
+    for section, settings in ADDED_TO_NEW.items():
+        if isinstance(full[section], dict):
+            full[section] = settings | full[section]
     return full
 
 
-def without_added(config: dict[str, Any], added: dict[str, Any] = ADDED) -> dict[str, Any]:
+def without_added(config: dict[str, Any]) -> dict[str, Any]:
     """Remove the settings that have the value of `ADDED`; the result is hashed."""
+    return _without(_without(config, ADDED_TO_NEW), ADDED)
+
+
+def _without(config: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:
     inner = {
-        key: without_added(config[key], value)
+        key: _without(config[key], value)
         for key, value in added.items()
         if isinstance(value, dict) and isinstance(config.get(key), dict)
     }

@@ -1,8 +1,8 @@
-"""Settings of a head that is solved after training: a linear classifier of the frozen encoder's features."""
+"""Settings of a head that is solved: a linear classifier of the frozen encoder's features."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat
+from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 
 from autodo.config.validation import Count, Frozen
 
@@ -12,8 +12,13 @@ BalanceName = Literal["shift", "weights", "none"]
 class HeadConfig(Frozen):
     """A linear head with the lowest cross-entropy of the features, in place of the one that was trained."""
 
-    solve: Literal["final"] = "final"
-    """`final`: after the last epoch. The solved head is that of the classifier."""
+    solve: Literal["final", "passes"] = "final"
+    """`final`: after the last epoch; the solved head is that of the classifier. `passes`: also before each outer pass,
+    or every few epochs if the method has none; the network trains on from the solved head."""
+    every: Count | None = None
+    """Epochs between the solves of `passes`, if the method has no outer passes; None: 2."""
+    start_share: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of the epochs before the first solve of `passes`, if the method has no outer passes; None: 0."""
     labels: Literal["observed", "learned", "posterior"] = "observed"
     """Labels of the train points: as observed; the soft labels and loss weights that the method has learned; or the
     posterior of the clean label, which is estimated with the clean val images (docs/explanation/method.md), first by
@@ -34,3 +39,10 @@ class HeadConfig(Frozen):
     """Largest absolute value of the gradient at the solution, as a share of that at a head of zeros."""
     max_iterations: Count = 200
     """Iterations of L-BFGS, if it does not reach the tolerance before."""
+
+    @model_validator(mode="after")
+    def _times_need_passes(self) -> Self:
+        for name in ("every", "start_share"):
+            if self.solve != "passes" and getattr(self, name) is not None:
+                raise ValueError(f"{name} ({getattr(self, name)}) is only for solve 'passes', not for {self.solve!r}")
+        return self

@@ -10,8 +10,8 @@ InnerImages = Literal["train", "val", "train+val"]
 
 
 class _Objective(Frozen):
-    takes_copies: ClassVar[bool] = True
-    """Whether several copies of an image may be in a batch."""
+    takes_copies: ClassVar[bool] = False
+    """Whether several copies of an image may be in a batch: only if the loss treats each image by itself."""
 
     @property
     def cosine_scale(self) -> float | None:
@@ -44,8 +44,6 @@ class _Objective(Frozen):
 
 
 class _UsesValGradient(_Objective):
-    takes_copies: ClassVar[bool] = False
-
     @property
     def differentiates_forwards(self) -> bool:
         return True
@@ -57,8 +55,6 @@ class _UsesClassCounts(_Objective):
 
 
 class _LearnsLabels(_Objective):
-    takes_copies: ClassVar[bool] = False
-
     label_start: Share = 70 / 320
     """Share of the epochs after which labels are learned: 70 of 320 in both papers (section 4)."""
     last_start: Share = 200 / 320
@@ -93,6 +89,7 @@ class _CorrectsLoss(_Objective):
 class LabelSmoothing(_Objective):
     """Cross-entropy with smoothed labels (Szegedy et al., 2016)."""
 
+    takes_copies: ClassVar[bool] = True
     kind: Literal["label-smoothing"] = "label-smoothing"
     smoothing: Share = 0.1
 
@@ -100,7 +97,6 @@ class LabelSmoothing(_Objective):
 class Mixup(_Objective):
     """Convex combinations of two images and their labels (Zhang et al., 2018)."""
 
-    takes_copies: ClassVar[bool] = False
     kind: Literal["mixup"] = "mixup"
     alpha: PositiveFloat = 0.2
     """Parameter of Beta(alpha, alpha). The paper has 0.2 for ImageNet, where above 0.4 underfits, and 1 for CIFAR."""
@@ -109,7 +105,6 @@ class Mixup(_Objective):
 class CutMix(_Objective):
     """A rectangle pasted from another image, with labels mixed by area (Yun et al., 2019)."""
 
-    takes_copies: ClassVar[bool] = False
     kind: Literal["cutmix"] = "cutmix"
     alpha: PositiveFloat = 1.0
     """Parameter of Beta(alpha, alpha), from which the share of the image that stays is drawn."""
@@ -118,6 +113,7 @@ class CutMix(_Objective):
 class ClassBalanced(_UsesClassCounts):
     """Cross-entropy weighted by the inverse effective number of images of the class (Cui et al., 2019)."""
 
+    takes_copies: ClassVar[bool] = True
     kind: Literal["class-balanced"] = "class-balanced"
     beta: Share = 0.9999
 
@@ -125,6 +121,7 @@ class ClassBalanced(_UsesClassCounts):
 class LDAM(_UsesClassCounts):
     """Label-distribution-aware margins on a cosine head, reweighted late (Cao et al., 2019)."""
 
+    takes_copies: ClassVar[bool] = True
     kind: Literal["ldam-drw"] = "ldam-drw"
     max_margin: PositiveFloat = 0.5
     scale: PositiveFloat = 30.0
@@ -166,6 +163,7 @@ class LabelPosterior(_Objective):
 class LogitAdjustment(_UsesClassCounts):
     """Cross-entropy of the logits plus tau log(class share) (Menon et al., 2021)."""
 
+    takes_copies: ClassVar[bool] = True
     kind: Literal["logit-adjustment"] = "logit-adjustment"
     tau: PositiveFloat = 1.0
 
@@ -173,6 +171,7 @@ class LogitAdjustment(_UsesClassCounts):
 class GCE(_Objective):
     """Generalised cross-entropy: cross-entropy for q -> 0, absolute error for q = 1 (Zhang and Sabuncu, 2018)."""
 
+    takes_copies: ClassVar[bool] = True
     kind: Literal["gce"] = "gce"
     q: Annotated[float, Field(gt=0, le=1)] = 0.7
 
@@ -180,7 +179,6 @@ class GCE(_Objective):
 class ELR(_Objective):
     """Early-learning regularisation towards a running prediction for each point (Liu et al., 2020)."""
 
-    takes_copies: ClassVar[bool] = False
     kind: Literal["elr"] = "elr"
     strength: PositiveFloat = 3.0
     """lambda in the paper: 3 for CIFAR-10."""
@@ -191,7 +189,6 @@ class ELR(_Objective):
 class SOP(_Objective):
     """Sparse over-parameterisation: label noise of each point as u*u - v*v (Liu et al., 2022)."""
 
-    takes_copies: ClassVar[bool] = False
     kind: Literal["sop"] = "sop"
     lr_u: PositiveFloat = 10.0
     lr_v: PositiveFloat = 10.0
@@ -244,7 +241,6 @@ class ForwardCorrection(_CorrectsLoss):
 class CoTeaching(_Objective):
     """Two networks, each of which learns from the points with a small loss in the other (Han et al., 2018)."""
 
-    takes_copies: ClassVar[bool] = False
     kind: Literal["co-teaching"] = "co-teaching"
     forget_rate: Share | None = None
     """Share of the train points that are left out of a batch, tau in the paper. None: the share of wrong labels, which

@@ -138,7 +138,7 @@ class RunConfig(Frozen):
     finetune: FinetuneConfig | None = None
     """Last phase on the val images."""
     head: HeadConfig | None = None
-    """Head that is solved after training; None: the classifier has the head that was trained."""
+    """Head that is solved; None: the classifier has the head that was trained."""
     points: PointsConfig | None = None
     outer: OuterConfig | None = None
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
@@ -222,6 +222,8 @@ class RunConfig(Frozen):
             raise ValueError("head.labels 'learned' needs a method with points.learn; others have 'observed' labels")
         if head.labels != "observed" and (head.images == "val" or not self.trains_on_train):
             raise ValueError(f"head.labels {head.labels!r} is for train points, and the head is solved on val alone")
+        if head.solve == "passes":
+            self._check_passes_of_head(head)
         if head.weight_decay is None and self.training.weight_decay == 0:
             raise ValueError(
                 "head.weight_decay must be given, such as head.weight_decay=0.0001, if training.weight_decay is 0"
@@ -239,6 +241,26 @@ class RunConfig(Frozen):
             if epochs < 2:
                 raise ValueError(f"objective {kind!r} trains two networks in turn, and has {epochs} epoch for both")
         return self
+
+    def _check_passes_of_head(self, head: HeadConfig) -> None:
+        if self.objective is not None and self.cosine_scale is not None:
+            raise ValueError(
+                f"head.solve 'passes' writes a plain linear head into the network, and objective "
+                f"{self.objective.kind!r} trains a head of cosines: set head.solve=final, or choose an objective with "
+                "a plain head, such as logit-adjustment"
+            )
+        if self.finetune is not None:
+            raise ValueError(
+                "head.solve 'passes' cannot be combined with finetune, which trains the head in the last phase: set "
+                "head.solve=final"
+            )
+        if self.outer is not None:
+            for name, other in (("every", "outer.every"), ("start_share", "outer.start_share")):
+                if getattr(head, name) is not None:
+                    raise ValueError(
+                        f"head.{name} is for methods without outer passes; this one solves the head before each pass, "
+                        f"whose times are those of {other}"
+                    )
 
     @model_validator(mode="after")
     def _copies_fit(self) -> Self:
@@ -301,6 +323,17 @@ class RunConfig(Frozen):
             return False
         last = epoch == self.training.epochs - 1
         return self.outer.every == 1 or (not last and (epoch - self.outer_start) % self.outer.every == 0)
+
+    def solves_head(self, epoch: int) -> bool:
+        """Whether the network gets a solved head after the epoch, counted from 0, to train on from it."""
+        head = self.head
+        if head is None or head.solve == "final":
+            return False
+        if self.outer is not None:
+            return self.has_outer_pass(epoch)
+        start = round((head.start_share or 0) * self.training.epochs)
+        # No training follows the last epoch.
+        return start <= epoch < self.training.epochs - 1 and (epoch - start) % (head.every or 2) == 0
 
     @property
     def finetune_start(self) -> int:

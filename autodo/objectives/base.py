@@ -23,8 +23,8 @@ class Optimizer(Protocol):
 
     lr: float
 
-    def reset(self) -> None:
-        """Discard the momenta."""
+    def reset(self, parameters: Iterable[nn.Parameter] | None = None) -> None:
+        """Discard the momenta of these parameters; None: of all."""
 
     def zero_grad(self) -> None:
         """Discard the gradients."""

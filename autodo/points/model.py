@@ -1,6 +1,7 @@
 """Per-point model g(lambda): the hyperparameters that a method learns, as columns of one table."""
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from autodo.augment import affine
 from autodo.config.bilevel import Part, PointsConfig
 from autodo.data.batches import Batch
 from autodo.losses import one_hot
-from autodo.points import reweight, soft_labels
+from autodo.points import mixture, reweight, soft_labels
 from autodo.points.table import PointTable
 from autodo.points.table_storage import ON_DEVICE, TableStorage
 
@@ -23,12 +24,24 @@ class PointView(NamedTuple):
     """Meaning of the rows of a batch.
 
     Shape:
-        augment [B, 14] or None, weights [B], log_targets [B, C] (logarithms of probabilities; -inf allowed).
+        augment [B, 14 or 35] (`affine`) or None, weights [B], log_targets [B, C] (logarithms of probabilities; -inf
+        allowed).
     """
 
     augment: Tensor | None
     weights: Tensor
     log_targets: Tensor
+
+
+class Leaves(NamedTuple):
+    """Values of lam behind a view, in which it is differentiable.
+
+    Shape:
+        rows [B, K] of the points; shared [R, W], or None without shared rows.
+    """
+
+    rows: Tensor
+    shared: Tensor | None
 
 
 class PointModel:
@@ -37,8 +50,11 @@ class PointModel:
     Args:
         config: parts to learn; None for methods that learn no lambda.
         labels: observed label of each point. Shape: [N] int64, on the training device.
-        storage: place of lam, which changes no result.
+        storage: place of the rows of points, which changes no result. Shared rows, which every batch reads, stay on the
+            device.
         rounding, eps: see `PointTable`.
+        shared_generator: function from the name and the number of an event to its generator, equal on all processes,
+            for shared rows.
     """
 
     def __init__(
@@ -51,18 +67,43 @@ class PointModel:
         storage: TableStorage = ON_DEVICE,
         rounding: Callable[[int], torch.Generator] | None = None,
         eps: float = 1e-8,
+        shared_generator: Callable[[str, int], torch.Generator] | None = None,
     ) -> None:
         self.labels = labels
         self.classes = classes
         self.learned = config.learn if config is not None else ()
-        self.shared = config is not None and config.shared
+        self.shared_table: PointTable | None = None
+        """Rows of strengths that all points share; None if there are none."""
         initials: dict[Part, tuple[int, Callable[[Tensor], Tensor]]] = {}
+        table = partial(
+            PointTable,
+            dtype=dtype,
+            device=labels.device,
+            precision=config.precision if config is not None else "fp32",
+            square_average=config.square_average if config is not None else "element",
+            eps=eps,
+        )
         if config is not None:
-            gates = affine.initial_row(config.gate_probability).to(labels.device, dtype)
+            strengths = affine.initial_row(config.gate_probability, config.covariance).to(labels.device, dtype)
             smoothing = config.label_smoothing
+            count = 1 if config.shared else config.mixture
+            own = strengths
+            if count is not None:
+                assert shared_generator is not None
+                self.shared_table = table(
+                    lambda rows: strengths.expand(len(rows), -1),
+                    count,
+                    [len(strengths)],
+                    rounding=partial(shared_generator, "rounding of lambda"),
+                )
+                self._all_shared = torch.arange(count, device=labels.device)
+                offsets = mixture.draw_offsets(count, len(strengths), shared_generator("rows of lambda", 0), dtype)
+                self._offsets = offsets.to(labels.device)
+                # Logits, initially equal; with one row there is nothing to choose.
+                own = strengths.new_zeros(count if count > 1 else 0)
             initials = {
-                "augment": (len(gates), lambda points: gates.expand(len(points), -1)),
-                "weight": (1, lambda points: gates.new_zeros(len(points), 1)),
+                "augment": (len(own), lambda points: own.expand(len(points), -1)),
+                "weight": (1, lambda points: strengths.new_zeros(len(points), 1)),
                 "soft-label": (
                     classes,
                     lambda points: soft_labels.initial_logits(labels[points], classes, smoothing, dtype),
@@ -79,18 +120,12 @@ class PointModel:
             parts = [rows(points) for _, rows in learned]
             return torch.cat(parts, 1) if parts else torch.empty(len(points), 0, dtype=dtype, device=labels.device)
 
-        self.table = PointTable(
-            initial,
-            1 if self.shared else len(labels),
-            widths,
-            dtype=dtype,
-            device=labels.device,
-            # A shared row is read by every batch, so it stays on the device; so do rows without columns.
-            storage=storage if self.learned and not self.shared else ON_DEVICE,
-            precision=config.precision if config is not None else "fp32",
-            square_average=config.square_average if config is not None else "element",
-            rounding=rounding,
-            eps=eps,
+        stored = [width for width in widths if width]
+        self.has_rows = bool(stored)
+        """Whether each point has a row of its own."""
+        # Without columns there is nothing to store.
+        self.table = table(
+            initial, len(labels), stored, storage=storage if self.has_rows else ON_DEVICE, rounding=rounding
         )
 
     def prefetch(self, batches: Iterable[Batch], *, for_update: bool) -> Iterator[Batch]:
@@ -99,7 +134,7 @@ class PointModel:
         Args:
             for_update: whether the rows of each batch take a step.
         """
-        if self.shared or not self.learned:
+        if not self.has_rows:
             yield from batches
             return
         batches = list(batches)
@@ -118,9 +153,30 @@ class PointModel:
         """Whether the warp depends on lam."""
         return "augment" in self._columns
 
-    def row_index(self, points: Tensor) -> Tensor:
-        """Rows of the table for these points, without duplicates: one for all if shared. Shape: [B] -> [R]."""
-        return points.new_zeros(1) if self.shared else points
+    def leaves(self, points: Tensor) -> Leaves:
+        """Copies of the values of lam behind these points, as leaves of autograd. Shape: [B] int64."""
+        shared = None if self.shared_table is None else self.shared_table.rows(self._all_shared).requires_grad_()
+        return Leaves(self.table.rows(points).requires_grad_(), shared)
+
+    def rmsprop_step(self, points: Tensor, gradient: Leaves, lr: float, mask: Tensor | None = None) -> None:
+        """Take one optimizer step.
+
+        Args:
+            gradient: of `leaves(points)`, that of the shared rows summed over all processes.
+            mask: points whose own rows take the step. None: all.
+        Shape:
+            points [B] int64 without duplicates, mask [B] bool.
+        """
+        if self.has_rows:
+            self.table.rmsprop_step(points, gradient.rows, lr, mask)
+        if self.shared_table is not None:
+            assert gradient.shared is not None
+            self.shared_table.rmsprop_step(self._all_shared, gradient.shared, lr)
+
+    def pop_update_sum(self) -> Tensor:
+        """Sum of all values written since the last call; it is not finite if one of them is not."""
+        total = self.table.pop_update_sum()
+        return total if self.shared_table is None else total + self.shared_table.pop_update_sum()
 
     def view_on_host(self, points: range) -> PointView:
         """View of these points in host memory; only a chunk of them is on the device at a time."""
@@ -141,17 +197,19 @@ class PointModel:
         """
         return torch.cat([self.view(part).weights for part in points.split(ROW_CHUNK_SIZE)])
 
-    def view(self, points: Tensor, rows: Tensor | None = None) -> PointView:
+    def view(self, points: Tensor, rows: Tensor | None = None, shared: Tensor | None = None) -> PointView:
         """View of these points.
 
         Args:
-            rows: `table.rows(row_index(points))`, if the view must be differentiable in them.
+            rows, shared: `leaves(points)`, if the view must be differentiable in them.
         Shape:
-            points [B] int64, rows [R, K].
+            points [B] int64, rows [B, K], shared [R, W].
         """
-        lam = self.table.rows(self.row_index(points)) if rows is None else rows
-        lam = lam.expand(len(points), -1)
+        lam = self.table.rows(points) if rows is None else rows
         augment = lam[:, self._columns["augment"]] if "augment" in self._columns else None
+        if augment is not None and self.shared_table is not None:
+            every = self.shared_table.rows(self._all_shared) if shared is None else shared
+            augment = mixture.mean_row(augment, every, self._offsets)
         weights = (
             reweight.weight(lam[:, self._columns["weight"]].squeeze(1))
             if "weight" in self._columns

@@ -40,8 +40,8 @@ class Checkpointer:
     ) -> None:
         self.context = context
         self.state = state
-        # Positions of this process's rows of lambda; None if all processes share one row.
-        self.positions = None if state.points.shared else torch.from_numpy(loaders.shard.positions)
+        # Positions of this process's rows of lambda.
+        self.positions = torch.from_numpy(loaders.shard.positions)
         self.storage = storage
         self.path, self.every, self.steps, self.on_checkpoint = path, every, steps, on_checkpoint
         self.saved_epoch = self.saved_step = 0

@@ -31,6 +31,10 @@ class RunContext:
         """Random generator of this process for one phase of one epoch, or for another numbered event."""
         return torch_generator(self.config.seed, phase, number, *self.group.stream, device=self.device)
 
+    def shared_generator(self, event: str, number: int) -> torch.Generator:
+        """Random generator of a numbered event, for values that are the same on every process."""
+        return torch_generator(self.config.seed, event, number, device=self.device)
+
     def crops(self, phase: str, epoch: int) -> CropParameters | None:
         """Random crops of streamed images in one phase of one epoch; the same on every process."""
         scale = self.config.augmentation.resized_crop

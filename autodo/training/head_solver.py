@@ -1,4 +1,4 @@
-"""The head of the classifier, solved after the last epoch on the features of the frozen encoder."""
+"""The head, solved on the features of the frozen encoder: after the last epoch, and before outer passes."""
 
 from typing import NamedTuple
 
@@ -58,12 +58,16 @@ class HeadSolver:
         self.weight_decay = config.weight_decay or context.config.training.weight_decay
         self.classes = len(context.data.class_names)
 
-    def run(self) -> SolvedHead:
-        """Solve the head; all processes must call this."""
+    def run(self, model: tuple[nn.Module, nn.Module] | None = None) -> SolvedHead:
+        """Solve the head; all processes must call this, and get the head of the first one.
+
+        Args:
+            model: encoder and head in place of the run's `evaluated` ones.
+        """
         started = self.context.clock()
         config, on_val = self.config, self.config.images == "val"
-        val = self.evaluator.evaluate(self.loaders.val)
-        inner = val if on_val else self.evaluator.evaluate(self.loaders.train)
+        val = self.evaluator.evaluate(self.loaders.val, model)
+        inner = val if on_val else self.evaluator.evaluate(self.loaders.train, model)
         train_size = 0 if on_val else self.loaders.train_size
         targets, weights = one_hot(inner.labels, self.classes, inner.features.dtype), torch.ones_like(inner.labels)
         weights = weights.to(targets.dtype)
@@ -78,7 +82,7 @@ class HeadSolver:
             for _ in range(config.rounds):
                 theta = self._solve(inner, targets, weights, theta)
                 targets[:train_size] = self._posterior(theta, inner, targets, val)
-        theta = self._solve(inner, targets, weights, theta)
+        theta = self.context.group.broadcast(self._solve(inner, targets, weights, theta))
         seconds = self.context.clock() - started
         return SolvedHead(linear_head(theta), targets[:train_size] if config.labels == "posterior" else None, seconds)
 

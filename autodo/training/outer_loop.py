@@ -59,4 +59,4 @@ class OuterLoop:
         lr = outer.every * outer.lr * outer_factor(context.config, epoch)
         track = functools.partial(self.progress.track, phase="outer", epoch=epoch)
         self.outer_pass.run(val, lr, context.generator("outer", epoch), context.crops("outer", epoch), track)
-        return float(context.group.all_reduce(self.points.table.pop_update_sum()))
+        return float(context.group.all_reduce(self.points.pop_update_sum()))

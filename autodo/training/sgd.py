@@ -28,9 +28,13 @@ class SGD:
             "momentum": momentum, "weight_decay": weight_decay, "nesterov": momentum > 0
         }  # fmt: skip
 
-    def reset(self) -> None:
-        """Discards the momenta."""
-        self._momenta = [None] * len(self._parameters)
+    def reset(self, parameters: Iterable[nn.Parameter] | None = None) -> None:
+        """Discards the momenta of these parameters; None: of all."""
+        chosen = {id(parameter) for parameter in (self._parameters if parameters is None else parameters)}
+        self._momenta = [
+            None if id(parameter) in chosen else momentum
+            for parameter, momentum in zip(self._parameters, self._momenta, strict=True)
+        ]
 
     def zero_grad(self) -> None:
         """Discards the gradients."""

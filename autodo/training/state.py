@@ -118,6 +118,7 @@ class TrainState:
             "finetune": {} if self.finetune is None else self.finetune.optimizer.state_dict(),
             "policy": {} if self.online_policy is None else self.online_policy.state_dict(),
             "points": {**self.points.table.state_dict(), **self.objective.rows()},
+            "shared_rows": {} if self.points.shared_table is None else self.points.shared_table.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -128,6 +129,8 @@ class TrainState:
         if self.model.average is not None:
             self.model.average.load_state_dict(state["average"])
         self.points.table.load_state_dict(state["points"])
+        if self.points.shared_table is not None:
+            self.points.shared_table.load_state_dict(state["shared_rows"])
         self.objective.load(state["points"], state["objective"])
         if self.finetune is not None:
             self.finetune.optimizer.load_state_dict(state["finetune"])

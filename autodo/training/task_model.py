@@ -58,6 +58,11 @@ class TaskModel:
         if self.average is not None:
             self.average.update()
 
+    def replace_head(self, head: nn.Linear) -> None:
+        """Give the network the weights of another plain head, without momentum; the average follows with the steps."""
+        self.head.load_state_dict(head.state_dict())
+        self.optimizer.reset(self.head.parameters())
+
     def restart(self, context: RunContext) -> None:
         """Return to the initial weights, with an optimizer that has no momentum yet and a new average."""
         for module, initial in zip((self.encoder, self.head), initial_model(context, context.device), strict=True):

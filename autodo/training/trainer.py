@@ -154,12 +154,17 @@ class Trainer:
         objective.epoch_ended(epoch, val_outputs, self._train_outputs)
 
         evaluation_done = clock()
+        trained = self.model.encoder, self.model.head
+        solves_head = config.solves_head(epoch)
+        if solves_head:
+            assert self.head_solver is not None
+            self.model.replace_head(self.head_solver.run(trained).head)
         outer_phase = config.has_outer_pass(epoch)
         if outer_phase:
             assert self.outer is not None
-            if self.model.average is not None:
+            if self.model.average is not None or solves_head:
                 # The implicit gradient is that of the weights that train, so val is evaluated with them too.
-                val_outputs = self.evaluator.evaluate(self.loaders.val, (self.model.encoder, self.model.head))
+                val_outputs = self.evaluator.evaluate(self.loaders.val, trained)
             self.checkpointer.require_finite("sum of lambda", self.outer.run(epoch, val_outputs))
         outer_done = clock()
 
@@ -236,6 +241,7 @@ class Trainer:
             storage=storage,
             rounding=rounding,
             eps=1e-8 if config.outer is None else config.outer.eps,
+            shared_generator=context.shared_generator,
         )
 
     def _build_objective(self) -> Objective:

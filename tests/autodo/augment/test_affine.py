@@ -140,6 +140,66 @@ def test_sampling_grid_and_its_gradient_are_those_of_affine_grid():
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-12, atol=1e-14)
 
 
+def random_full_rows(count: int) -> torch.Tensor:
+    """Rows of a full covariance. Shape: -> [count, 35] float64."""
+    row = affine.initial_row(0.3, "full").double()
+    return row + torch.randn(count, len(row), generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_full_covariance_begins_as_the_diagonal_one_to_the_last_bit(dtype):
+    noise = affine.draw_noise(500, torch.Generator().manual_seed(3), dtype)
+    rows = [affine.initial_row(0.4, name).to(dtype).expand(500, -1) for name in ("diagonal", "full")]
+    diagonal, full = (affine.magnitudes(row, noise) for row in rows)
+    assert rows[1].shape == (500, 35)
+    assert torch.equal(full, diagonal)
+    assert torch.equal(affine.correlation_factor(rows[1]), torch.eye(7, dtype=dtype).expand(500, -1, -1))
+
+
+def test_every_correlation_matrix_has_its_factor():
+    generator = torch.Generator().manual_seed(6)
+    drawn = torch.randn(20, 7, 9, generator=generator, dtype=torch.float64)
+    covariance = drawn @ drawn.transpose(1, 2)
+    deviation = covariance.diagonal(dim1=1, dim2=2).sqrt()
+    correlation = covariance / deviation[:, :, None] / deviation[:, None]
+    factor = torch.linalg.cholesky(correlation)
+    rows = torch.zeros(20, 35, dtype=torch.float64)
+    column = affine.COLUMNS
+    for a in range(7):
+        for b in range(a):
+            rows[:, column] = factor[:, a, b] / factor[:, a, a]
+            column += 1
+    torch.testing.assert_close(affine.correlation_factor(rows), factor, rtol=1e-12, atol=1e-12)
+
+
+def test_magnitudes_with_a_full_covariance_have_it():
+    rows = random_full_rows(1)
+    rows[:, 7:14] = 40  # gates are open
+    count = 40_000
+    noise = affine.draw_noise(count, torch.Generator().manual_seed(0), torch.float64)
+    drawn = affine.magnitudes(rows.expand(count, -1), noise)
+    scaled = torch.diag(affine.magnitude_deviation(rows)[0]) @ affine.correlation_factor(rows)[0]
+    torch.testing.assert_close(drawn, noise.normal @ scaled.T, rtol=1e-12, atol=1e-12)
+    found, expected = torch.cov(drawn.T), scaled @ scaled.T
+    limit = 5 * (expected.diagonal()[:, None] * expected.diagonal()).sqrt() * (2 / count) ** 0.5
+    assert ((found - expected).abs() < limit).all()
+
+
+def test_magnitudes_are_differentiable_in_deviations_and_correlations():
+    """Not in the gates, whose derivative is the relaxed gate's while the draw is hard."""
+    noise = affine.draw_noise(4, torch.Generator().manual_seed(1), torch.float64)
+    rows = random_full_rows(4)
+    rows[:, 7:14] += 2  # most gates are open
+    free = rows[:, [*range(7), *range(14, 35)]].requires_grad_()
+
+    def magnitudes(free: torch.Tensor) -> torch.Tensor:
+        return affine.magnitudes(torch.cat([free[:, :7], rows[:, 7:14], free[:, 7:]], 1), noise)
+
+    assert torch.autograd.gradcheck(magnitudes, (free,))
+    gradient = torch.autograd.grad(magnitudes(free).square().sum(), free)[0]
+    assert gradient.abs().amax(0).min() > 0, "every column has an effect"
+
+
 def test_ranges_are_the_papers():
     names = ["rotate", "scale-x", "scale-y", "translate-x", "translate-y", "shear-x", "shear-y"]
     assert list(affine.WARP_OPERATIONS) == names

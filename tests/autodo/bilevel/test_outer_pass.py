@@ -11,6 +11,7 @@ from autodo.config.recipes import build_run
 from autodo.config.run import SplitName
 from autodo.data import load, prepare
 from autodo.data.batches import epoch_batches
+from autodo.points.model import Leaves
 from autodo.points.table import PointTable
 from autodo.testing.memory import peak_bytes
 from autodo.testing.oracles import dense_fisher, dense_hessian, double_backward, outer_pass_by_autograd, plain_loss
@@ -26,23 +27,35 @@ SETTINGS = {
 
 
 def training_of(
-    method: str, split: SplitName = "paper", hessian_points: int | None = None, **outer: str | float | None
+    method: str,
+    split: SplitName = "paper",
+    hessian_points: int | None = None,
+    points: dict[str, str | int] | None = None,
+    **outer: str | float | None,
 ) -> Trainer:
     """48 train and 12 val points in float64, with random lam."""
     settings = SETTINGS | ({} if hessian_points is None else {"outer.hessian_points": hessian_points})
     settings |= {f"outer.{key}": value for key, value in outer.items()}
+    settings |= {f"points.{key}": value for key, value in (points or {}).items()}
     config = build_run("digits", method, distortion=DistortionConfig(noise_ratio=0.3), split=split, overrides=settings)
     training = Trainer(config, prepare(load(config.dataset), config))
     training.inner.run(0)
     for module in (training.model.encoder, training.model.head):
         module.double()
     generator = torch.Generator().manual_seed(0)
-    start = training.points.table.values.double()
-    start += torch.randn(start.shape, generator=generator, dtype=torch.float64) / 4
-    training.points.table = PointTable(start.__getitem__, len(start), start.shape[1:], dtype=torch.float64)
+    training.points.table = moved(training.points.table, generator)
+    if training.points.shared_table is not None:
+        training.points.shared_table = moved(training.points.shared_table, generator)
+        training.points._offsets = training.points._offsets.double()
     pipeline = training.model.pipeline
     pipeline.mean, pipeline.std = pipeline.mean.double(), pipeline.std.double()
     return training
+
+
+def moved(table: PointTable, generator: torch.Generator) -> PointTable:
+    start = table.values.double()
+    start += torch.randn(start.shape, generator=generator, dtype=torch.float64) / 4
+    return PointTable(start.__getitem__, len(start), start.shape[1:], dtype=torch.float64)
 
 
 class WarpNoise:
@@ -67,18 +80,23 @@ class WarpNoise:
 
 @pytest.mark.parametrize("split", ["paper", "union"])
 @pytest.mark.parametrize(
-    ("method", "hessian_points"),
+    ("method", "hessian_points", "settings"),
     [
-        ("autodo-aws", None),
-        ("autodo-aw", None),
-        ("autodo-exact-ws", None),
-        ("autodo-exact-ws", 20),
-        ("autodo-exact-aws", 60),
-        ("autodo-exact-aws", 20),
+        ("autodo-aws", None, {}),
+        ("autodo-aw", None, {}),
+        ("autodo-exact-ws", None, {}),
+        ("autodo-exact-ws", 20, {}),
+        ("autodo-exact-aws", 60, {}),
+        ("autodo-exact-aws", 20, {}),
+        ("autodo-shared", None, {}),
+        ("autodo-aw", None, {"covariance": "full"}),
+        ("autodo-aws", None, {"mixture": 3, "covariance": "full"}),
+        ("autodo-exact-aw", 20, {"mixture": 3}),
+        ("autodo-exact-aw", None, {"mixture": 1}),
     ],
 )
-def test_gradients_of_rows_equal_double_backward(method, hessian_points, split, monkeypatch):
-    training = training_of(method, split, hessian_points)
+def test_gradients_of_lambda_equal_double_backward(method, hessian_points, settings, split, monkeypatch):
+    training = training_of(method, split, hessian_points, settings)
     config, head, points = training.config, training.model.head, training.points
     assert config.outer is not None
     assert training.outer is not None
@@ -87,17 +105,18 @@ def test_gradients_of_rows_equal_double_backward(method, hessian_points, split, 
     monkeypatch.setattr(outer, "_features", noise.features)
     # Instead of images, their numbers, which select the noise.
     monkeypatch.setattr(outer.images, "batches", lambda batches, crops: iter(batches))
-    given: list[tuple[Tensor, Tensor]] = []
+    given: list[tuple[Tensor, Tensor, Leaves]] = []
 
-    def step(index: Tensor, gradient: Tensor, lr: float, mask: Tensor | None) -> None:
-        given.append((index, gradient) if mask is None else (index[mask], gradient[mask]))
+    def step(index: Tensor, gradient: Leaves, lr: float, mask: Tensor | None) -> None:
+        updated = index if mask is None else index[mask]
+        given.append((updated, gradient.rows if mask is None else gradient.rows[mask], gradient))
 
-    monkeypatch.setattr(points.table, "rmsprop_step", step)
+    monkeypatch.setattr(points, "rmsprop_step", step)
     val = training.evaluator.evaluate(training.loaders.val)
     outer.run(val, 0.1, torch.Generator().manual_seed(7))
     assert outer.encoder is training.model.encoder
 
-    touched = torch.cat([index for index, _ in given])
+    touched = torch.cat([index for index, _, _ in given])
     train_size = training.loaders.train_size
     assert touched.sort().values.tolist() == list(range(train_size)), "every train point once, no val point"
     assert len(given) >= 3, "several batches are needed to detect swapped rows"
@@ -112,8 +131,8 @@ def test_gradients_of_rows_equal_double_backward(method, hessian_points, split, 
         (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, val.labels[chosen]), leaf)
         return gradient
 
-    def inner_of(batch: Tensor, lam: Tensor):
-        view = points.view(batch, lam)
+    def inner_of(batch: Tensor, *lam: Tensor | None):
+        view = points.view(batch, *lam)
         features = noise.features(batch, view.augment)
 
         def inner(w: Tensor) -> Tensor:
@@ -132,7 +151,13 @@ def test_gradients_of_rows_equal_double_backward(method, hessian_points, split, 
         features = noise.features(sample, view.augment)
         all_of_val = torch.arange(len(val.labels))
         u = gauss_newton_cg(features, view.weights, head, damping, val_gradient(all_of_val), config.outer.iterations)
-        solved = [(index, index, u) for index, _ in given]
+        shuffled = everything if points.shared_table is not None else everything[:train_size]
+        generator = torch.Generator().manual_seed(7)
+        if sampled:
+            torch.randperm(len(everything), generator=generator)
+        in_order = list(epoch_batches(shuffled, config.training.batch_size, generator))
+        batches = in_order if points.learns_augmentation else [index for index, _, _ in given]
+        solved = [(batch[batch < train_size], batch, u) for batch in batches]
     else:
         # The same draws in the same order: train batches, then val batches.
         generator = torch.Generator().manual_seed(7)
@@ -143,20 +168,26 @@ def test_gradients_of_rows_equal_double_backward(method, hessian_points, split, 
             if not val_batches:
                 val_points = torch.arange(len(val.labels))
                 val_batches = list(epoch_batches(val_points, config.training.batch_size, generator))
-            hessian = dense_hessian(inner_of(batch, points.table.values[batch]), weight)
+            hessian = dense_hessian(inner_of(batch), weight)
             damped = torch.eye(len(hessian), dtype=torch.float64) - config.outer.step * hessian
             series = sum(torch.linalg.matrix_power(damped, j) for j in range(config.outer.iterations + 1))
             b = val_gradient(val_batches.pop())
             u = (series @ b.reshape(-1)).view_as(weight)
             solved.append((batch[batch < training.loaders.train_size], batch, u))
 
-    for (index, fast), (expected_index, batch, u) in zip(given, solved, strict=True):
+    for (index, fast, gradient), (expected_index, batch, u) in zip(given, solved, strict=True):
         assert torch.equal(index, expected_index)
-        lam = points.table.values[batch].clone().requires_grad_()
-        slow = double_backward(inner_of(batch, lam), weight.clone().requires_grad_(), lam, u)
-        slow = slow[batch < training.loaders.train_size]
-        assert slow.norm() > 0
-        assert (fast - slow).norm() <= 1e-12 * slow.norm()
+        lam = points.leaves(batch)
+        if points.has_rows:
+            slow = double_backward(inner_of(batch, *lam), weight.clone().requires_grad_(), lam.rows, u)
+            slow = slow[batch < train_size]
+            assert slow.norm() > 0
+            assert (fast - slow).norm() <= 1e-12 * slow.norm()
+        if lam.shared is not None:
+            assert gradient.shared is not None
+            slow = double_backward(inner_of(batch, *lam), weight.clone().requires_grad_(), lam.shared, u)
+            assert slow.norm() > 0
+            assert (gradient.shared - slow).norm() <= 1e-12 * slow.norm()
 
 
 def gauss_newton_cg(features, weights, head, damping, b, iterations) -> Tensor:
@@ -226,8 +257,8 @@ def test_a_pass_with_another_solver_solves_its_own_equation(solver, val_gradient
 def test_the_gradient_of_the_shared_row_is_a_sum_over_the_batch(monkeypatch):
     training = training_of("autodo-shared")
     given: list[Tensor] = []
-    table = training.points.table
-    monkeypatch.setattr(table, "rmsprop_step", lambda index, gradient, lr, mask: given.append(gradient))
+    table = training.points.shared_table
+    monkeypatch.setattr(table, "rmsprop_step", lambda index, gradient, lr: given.append(gradient))
     val = training.evaluator.evaluate(training.loaders.val)
     assert training.outer is not None
     training.outer.outer_pass.run(val, 0.1, torch.Generator().manual_seed(7))

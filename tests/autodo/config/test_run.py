@@ -60,6 +60,20 @@ def test_kornia_changes_ids_and_the_own_implementation_does_not():
         assert type(new).model_validate_json(new.model_dump_json()) == new
 
 
+def test_covariance_and_mixture_change_the_run_id_unless_default():
+    plain = build_run("digits", "autodo-aws")
+    same, *others = (
+        build_run("digits", "autodo-aws", overrides={f"points.{key}": value for key, value in settings.items()})
+        for settings in (
+            {"covariance": "diagonal", "mixture": None},
+            *({"covariance": "full"}, {"mixture": 1}, {"mixture": 4}),
+        )
+    )
+    assert same.run_id == plain.run_id
+    assert len({plain.run_id, *(run.run_id for run in others)}) == 4
+    assert {run.recipe_id for run in others} == {plain.recipe_id}
+
+
 def test_hessian_points_need_the_full_val_gradient():
     with pytest.raises(ConfigError, match=r"hessian_points \(9\) needs val_gradient 'full'"):
         build_run("digits", "autodo-aws", overrides={"outer.hessian_points": 9})
@@ -203,6 +217,11 @@ def test_parts_have_a_fixed_order():
         (PointsConfig, {"learn": ("weight", "weight")}, "twice"),
         (PointsConfig, {"learn": ("weight",), "shared": True}, "per point"),
         (PointsConfig, {"learn": ()}, "at least 1"),
+        (PointsConfig, {"learn": ("augment",), "mixture": 0}, "greater than or equal to 1"),
+        (PointsConfig, {"learn": ("augment",), "covariance": "band"}, "'diagonal' or 'full'"),
+        (PointsConfig, {"learn": ("weight",), "mixture": 4}, r"mixture \(4\) needs 'augment' in learn"),
+        (PointsConfig, {"learn": ("weight",), "covariance": "full"}, r"covariance \(full\) needs 'augment' in learn"),
+        (PointsConfig, {"learn": ("augment",), "shared": True, "mixture": 4}, r"mixture \(4\) needs shared: false"),
         (OuterConfig, {"solver": "neumann"}, "needs a step"),
         (OuterConfig, {"solver": "exact", "step": 0.1}, "set outer.step=null"),
         (OuterConfig, {"solver": "fisher"}, "needs a damping above 0, such as outer.damping=0.01"),

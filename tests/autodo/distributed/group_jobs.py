@@ -63,16 +63,14 @@ def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple
     for module in (training.model.encoder, training.model.head):
         module.double()
     training.model.network = group.wrap_ddp(training.model.encoder, training.model.head)
-    pipeline, table = training.model.pipeline, training.points.table
+    pipeline, points = training.model.pipeline, training.points
     pipeline.mean, pipeline.std = pipeline.mean.double(), pipeline.std.double()
-    rows = 1 if training.points.shared else shard.total
-    places = torch.zeros(1, dtype=torch.int64) if training.points.shared else torch.from_numpy(shard.positions)
     generator = torch.Generator().manual_seed(0)
-    moved = torch.randn(rows, table.values.shape[1], generator=generator, dtype=torch.float64) / 4
-    initial = table.values.double() + moved[places]
-    table = training.points.table = PointTable(
-        initial.__getitem__, len(initial), initial.shape[1:], dtype=torch.float64
-    )
+    table = points.table = moved(points.table, torch.from_numpy(shard.positions), shard.total, generator)
+    if points.shared_table is not None:
+        count = len(points.shared_table)
+        points.shared_table = moved(points.shared_table, torch.arange(count), count, generator)
+        points._offsets = points._offsets.double()
 
     everyone = affine.draw_noise(shard.total, generator, torch.float64)
 
@@ -112,11 +110,11 @@ def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple
         recording.append([(everywhere[batch.points].tolist(), batch.size) for batch in batches])
         yield from batches
 
-    point_view = training.points.view
+    point_view = points.view
 
-    def view(points: Tensor, rows: Tensor | None = None) -> PointView:
-        current[:] = [points]
-        return point_view(points, rows)
+    def view(batch: Tensor, *lam: Tensor | None) -> PointView:
+        current[:] = [batch]
+        return point_view(batch, *lam)
 
     def train_view(images: Tensor, generator: object, augment: Tensor | None) -> Tensor:
         return pixels_of(current[0], augment)
@@ -133,7 +131,7 @@ def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple
     with (
         mock.patch.object(inner_loop, "shuffled_batches", shuffled),
         mock.patch.object(outer_module, "shuffled_batches", shuffled),
-        mock.patch.object(training.points, "view", view),
+        mock.patch.object(points, "view", view),
         mock.patch.object(training.model.pipeline, "train_view", train_view),
         mock.patch.object(training.model.optimizer, "step", step),
     ):
@@ -151,12 +149,24 @@ def one_epoch(config: RunConfig, replay: list[Recording] | None = None) -> tuple
     }
     state |= gradients
     # RMSprop's first step is 10 lr sign(g): the size of g shows in the mean of squares.
-    lam = {"lambda": table.values, "gradient of lambda": table.square_average.sqrt()}
-    if not training.points.shared:
-        held = [torch.from_numpy(shard.positions), *lam.values()]
-        lam = dict(zip(("positions", *lam), held, strict=True))
-    state |= {**lam, "loss": torch.tensor(loss, dtype=torch.float64), "steps": torch.tensor(table.steps)}
+    if points.shared_table is not None:
+        squares = points.shared_table.square_average
+        state |= {"shared rows": points.shared_table.values, "gradient of shared rows": squares.sqrt()}
+    state |= {
+        "positions": torch.from_numpy(shard.positions),
+        "lambda": table.values,
+        "gradient of lambda": table.square_average.sqrt(),
+        "loss": torch.tensor(loss, dtype=torch.float64),
+        "steps": torch.tensor(table.steps),
+    }
     return {name: value.detach().clone() for name, value in state.items()}, recording
+
+
+def moved(table: PointTable, places: Tensor, total: int, generator: torch.Generator) -> PointTable:
+    """A table in float64 whose rows are moved at random, the same way on all workers."""
+    change = torch.randn(total, table.values.shape[1], generator=generator, dtype=torch.float64) / 4
+    initial = table.values.double() + change[places]
+    return PointTable(initial.__getitem__, len(initial), initial.shape[1:], dtype=torch.float64)
 
 
 # ----- batch norm
@@ -223,6 +233,9 @@ def restored(config: RunConfig, checkpoint: Path, storage: TableStorage = ON_DEV
 
 def state_of(training: Trainer) -> dict[str, Any]:
     table = {name: getattr(training.points.table, name).clone() for name in TABLE}
+    shared = training.points.shared_table
+    if shared is not None:
+        table |= {f"shared {name}": getattr(shared, name).clone() for name in TABLE}
     positions = training.loaders.shard.positions
     model = training.model
     networks = {

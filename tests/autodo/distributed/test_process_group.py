@@ -51,10 +51,14 @@ OBJECTIVES_WITHOUT_CHANCE = [
 ]
 
 
+# A method, and settings after a comma.
+MIXTURE = "autodo-aw, points.mixture=3, points.covariance=full"
+
+
 def config_of(method: str, overrides: dict, split: str = "paper") -> RunConfig:
-    return build_run(
-        "digits", method, distortion=DistortionConfig(noise_ratio=0.3), split=split, overrides=dict(overrides)
-    )
+    name, *settings = method.split(", ")
+    given = {**overrides, **dict(setting.split("=") for setting in settings)}
+    return build_run("digits", name, distortion=DistortionConfig(noise_ratio=0.3), split=split, overrides=given)
 
 
 def untimed(table: pa.Table) -> pa.Table:
@@ -68,6 +72,8 @@ FEW = [
     ("ldam-drw", "paper", 3),
     ("autodo-shared", "union", 2),
     ("autodo-shared", "paper", 3),
+    (MIXTURE, "union", 2),
+    (MIXTURE, "paper", 3),
     ("autodo-aws", "union", 3),
     ("autodo-aws", "paper", 2),
     ("autodo-exact-ws", "union", 2),
@@ -97,12 +103,12 @@ def test_workers_take_the_same_steps_as_one_process(pool, method, split, size):
         for worker in ours:
             if name == "positions" or whole.numel() == 0:
                 continue
-            mine = whole[worker["positions"]] if "lambda" in name and "positions" in worker else whole
+            mine = whole[worker["positions"]] if "lambda" in name else whole
             if (name.startswith("gradient of") and name != "gradient of lambda") or "running" in name:
                 assert mine.abs().max() > 0
             tolerance = 1e-6 if name == "loss" else 1e-10  # the sum of losses is kept in float32
             assert (worker[name] - mine).abs().max() <= tolerance * max(whole.abs().max(), 1e-3), name
-    if "positions" in alone and alone["lambda"].shape[1]:
+    if alone["lambda"].shape[1]:
         assert sorted(np.concatenate([worker["positions"] for worker in ours])) == alone["positions"].tolist()
         assert (alone["gradient of lambda"][:45] > 0).any(1).all()
 
@@ -254,9 +260,19 @@ def check_thumbnails(points: pd.DataFrame, config: RunConfig) -> None:
     [
         *(
             (name, {})
-            for name in ("autodo-shared", "autodo-aws", "autodo-exact-aws", "sop", "pencil", "glc", "co-teaching")
+            for name in (
+                "autodo-shared",
+                MIXTURE,
+                "autodo-aws",
+                "autodo-exact-aws",
+                "sop",
+                "pencil",
+                "glc",
+                "co-teaching",
+            )
         ),
         *((name, {"training.ema": 0.9}) for name in ("autodo-exact-ws", "joint-optimization")),
+        ("logit-adjustment+posterior-head", {"head.solve": "passes", "training.ema": 0.9}),
     ],
 )
 def test_an_interrupted_run_of_two_workers_resumes_bit_for_bit(pool, method, changes, tmp_path):
@@ -264,14 +280,13 @@ def test_an_interrupted_run_of_two_workers_resumes_bit_for_bit(pool, method, cha
     whole = pool.each(2, jobs.run, config)
     path = tmp_path / "checkpoint.pt"
     pool.each(2, jobs.run, config, path, 3)
-    parts = 0 if method == "autodo-shared" else 2
-    assert len(checkpoints.files(path)) == parts + 1
+    assert len(checkpoints.files(path)) == 3
     continued = pool.each(2, jobs.run, config, path)
     assert [state["began"] for state in continued] == [3, 3]
     for one, other in zip(whole, continued, strict=True):
         for network in ("network", "evaluated"):
             assert all(torch.equal(value, other[network][name]) for name, value in one[network].items())
-        assert all(torch.equal(one[name], other[name]) for name in jobs.TABLE)
+        assert all(torch.equal(one[name], other[name]) for name in tables_of(one))
         assert one["best"] == other["best"] == whole[0]["best"]
         for name, table in one["tables"].items():
             assert untimed(table).equals(untimed(other["tables"][name])), name
@@ -279,17 +294,19 @@ def test_an_interrupted_run_of_two_workers_resumes_bit_for_bit(pool, method, cha
     for network in ("network", "evaluated"):
         assert all(torch.equal(value, second[network][name]) for name, value in first[network].items())
     assert torch.equal(first["network"]["head.weight"], first["evaluated"]["head.weight"]) == (not changes)
-    if method == "autodo-shared":
-        assert torch.equal(first["values"], second["values"])
+    assert all(torch.equal(first[name], second[name]) for name in tables_of(first) if name.startswith("shared"))
 
 
-def table_of(states: list[dict], shared: bool) -> dict[str, torch.Tensor]:
-    """Rows of all workers in order of the points."""
-    if shared:
-        assert all(torch.equal(states[0][name], state[name]) for state in states for name in jobs.TABLE)
-        return {name: states[0][name] for name in jobs.TABLE}
+def tables_of(state: dict) -> list[str]:
+    return [name for name in state if name.removeprefix("shared ") in jobs.TABLE]
+
+
+def table_of(states: list[dict]) -> dict[str, torch.Tensor]:
+    """Rows of all workers in order of the points, and the shared rows, which all of them have."""
+    shared = {name: states[0][name] for name in tables_of(states[0]) if name.startswith("shared")}
+    assert all(torch.equal(value, state[name]) for name, value in shared.items() for state in states)
     order = np.argsort(np.concatenate([state["positions"] for state in states]))
-    return {name: torch.cat([state[name] for state in states])[order] for name in jobs.TABLE}
+    return {**shared, **{name: torch.cat([state[name] for state in states])[order] for name in jobs.TABLE}}
 
 
 @pytest.mark.parametrize(
@@ -299,28 +316,31 @@ def table_of(states: list[dict], shared: bool) -> dict[str, torch.Tensor]:
         ("autodo-exact-ws", 1, 2),
         ("autodo-exact-ws", 3, 2),
         ("autodo-shared", 2, 1),
+        (MIXTURE, 2, 1),
+        pytest.param(MIXTURE, 1, 2, marks=[pytest.mark.slow, pytest.mark.long]),
         pytest.param("autodo-shared", 1, 2, marks=[pytest.mark.slow, pytest.mark.long]),
         pytest.param("autodo-shared", 3, 2, marks=[pytest.mark.slow, pytest.mark.long]),
     ],
 )
 def test_another_number_of_workers_continues_from_a_checkpoint(pool, method, before, after, tmp_path):
     config = config_of(method, FULL_BATCH, "union")
-    shared = method == "autodo-shared"
     path = tmp_path / "checkpoint.pt"
     written = pool.each(before, jobs.run, config, path, 3)
     read = pool.each(after, jobs.restored, config, path)
     assert [state["epoch"] for state in read] == [3] * after
-    expected, found = table_of(written, shared), table_of(read, shared)
-    assert all(torch.equal(expected[name], found[name]) for name in jobs.TABLE)
-    assert len(expected["values"]) == (1 if shared else 301)
-    assert expected["square_average"].abs().max() > 0
+    expected, found = table_of(written), table_of(read)
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+    assert len(expected["values"]) == 301
+    assert len(expected.get("shared values", ())) == {"autodo-shared": 1, MIXTURE: 3}.get(method, 0)
+    squares = [value for name, value in expected.items() if name.endswith("square_average") and value.numel()]
+    assert all(value.abs().max() > 0 for value in squares)
     for state in read:
         assert all(torch.equal(value, state["network"][name]) for name, value in written[0]["network"].items())
 
     done = pool.each(after, jobs.run, config, path)
     assert [state["began"] for state in done] == [3] * after
     assert done[0]["history"][:3] == written[0]["history"]
-    assert len(checkpoints.files(path)) == (1 if shared or after == 1 else 1 + after), "no part of an older one is left"
+    assert len(checkpoints.files(path)) == (1 if after == 1 else 1 + after), "no part of an older one is left"
 
 
 def test_a_checkpoint_that_one_worker_cannot_read_is_used_by_none(pool, tmp_path):

@@ -165,7 +165,7 @@ def test_the_next_batch_is_prefetched_and_the_one_after_it_advised(monkeypatch):
 
 @pytest.mark.parametrize("config", [None, PointsConfig(learn=("augment",), shared=True)])
 def test_shared_or_absent_rows_are_not_prefetched(config, monkeypatch):
-    model = PointModel(config, LABELS, 4)
+    model = PointModel(config, LABELS, 4, shared_generator=lambda event, number: torch.Generator())
     monkeypatch.setattr(model.table, "prefetch", None)
     monkeypatch.setattr(model.table, "will_need", None)
     batches = [Batch(torch.tensor([n]), 1) for n in range(4)]

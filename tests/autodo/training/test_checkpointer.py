@@ -3,6 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -44,9 +45,10 @@ def checkpointer(**options) -> Checkpointer:
     config = build_run("digits", "baseline", overrides={"training.epochs": 7, "training.warmup_epochs": 0})
     context = RunContext(config, None, torch.device("cpu"), SINGLE_PROCESS)  # type: ignore[arg-type]
     network = torch.nn.Linear(1, 1)
-    state = State(epoch=0, mid_epoch=None, points=SimpleNamespace(shared=True), model=SimpleNamespace(network=network))
+    state = State(epoch=0, mid_epoch=None, model=SimpleNamespace(network=network))
     given = {"path": Path("checkpoint.pt"), "every": 3, "steps": None, "on_checkpoint": lambda: None, **options}
-    return Checkpointer(context, state, None, ON_DEVICE, **given)  # type: ignore[arg-type]
+    loaders = SimpleNamespace(shard=SimpleNamespace(positions=np.arange(1)))
+    return Checkpointer(context, state, loaders, ON_DEVICE, **given)  # type: ignore[arg-type]
 
 
 def test_it_saves_every_few_epochs_and_tries_again_after_a_failure(saved):

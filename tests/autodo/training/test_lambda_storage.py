@@ -54,6 +54,7 @@ def tables(training: Trainer) -> dict:
         ("autodo-aws", {}),
         ("autodo-exact-ws", {}),
         ("autodo-shared", {}),
+        ("autodo-aw", {"points.mixture": 3, "points.covariance": "full"}),
         ("baseline", {}),
         ("autodo-exact-aws", HALF),
         ("autodo-exact-aws", {"points.square_average": "part"}),

@@ -101,7 +101,7 @@ def test_every_method_moves_everything_that_it_learns(method):
     assert (training.policy is None) == (run.policy is None)
     parameters = [*training.model.encoder.parameters(), *training.model.head.parameters()]
     weights = [parameter.detach().clone() for parameter in parameters]
-    lam = training.points.table.values.clone()
+    lam = lam_of(training)
     row = next(iter(training))
     assert all(np.isfinite([row[name] for name in ("train_loss", "val_loss", "test_loss")]))
     drop_last = run.training.last_batch == "drop"
@@ -109,7 +109,7 @@ def test_every_method_moves_everything_that_it_learns(method):
     assert row["images_per_second"] * row["inner_seconds"] == pytest.approx(trained)
     assert all((new.isfinite() & (new != old)).any() for old, new in zip(weights, parameters, strict=True))
     assert row["outer_phase"] == bool(training.points.learned)
-    assert (training.points.table.values != lam).any(0).all(), "every column"
+    assert all((new != old).any(0).all() for new, old in zip(lam_of(training), lam, strict=True)), "every column"
 
 
 def test_points_that_do_not_fill_a_batch_are_left_out_of_both_loops():
@@ -148,9 +148,18 @@ def test_every_method_learns(method):
     assert outcome.error < 0.4, "guessing is wrong nine times of ten"
 
 
-@pytest.mark.parametrize("method", ["autodo-aws", "autodo-exact-aws", "autodo-shared"])
-def test_a_run_interrupted_in_an_outer_pass_resumes_bit_for_bit(method, tmp_path):
-    config = short_run(method, overrides={"dataset.subsample": 200, "training.batch_size": 16})
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("autodo-aws", {}),
+        ("autodo-exact-aws", {}),
+        ("autodo-shared", {}),
+        ("autodo-aw", {"points.mixture": 3, "points.covariance": "full", "points.precision": "fp16"}),
+    ],
+    ids=str,
+)
+def test_a_run_interrupted_in_an_outer_pass_resumes_bit_for_bit(method, settings, tmp_path):
+    config = short_run(method, overrides={"dataset.subsample": 200, "training.batch_size": 16, **settings})
     whole = start(config)
     list(whole)
     for steps_before_the_cut in (1, 3):
@@ -161,15 +170,21 @@ def test_a_run_interrupted_in_an_outer_pass_resumes_bit_for_bit(method, tmp_path
         list(continued)
         for name, value in whole.model.encoder.state_dict().items():
             assert torch.equal(value, continued.model.encoder.state_dict()[name]), name
-        assert torch.equal(whole.points.table.values, continued.points.table.values)
+        assert all(torch.equal(a, b) for a, b in zip(lam_of(whole), lam_of(continued), strict=True))
         one, other = (training.outcome(keep_embeddings=True) for training in (whole, continued))
         for kind in records.SCHEMAS:
             assert untimed(getattr(one, kind)).equals(untimed(getattr(other, kind))), kind
 
 
+def lam_of(training: Trainer) -> list[torch.Tensor]:
+    """Rows of the points, and those that they share."""
+    points = training.points
+    return [table.values.clone() for table in (points.table, points.shared_table) if table is not None]
+
+
 def cut_inside_an_outer_pass(config: RunConfig, steps_before_the_cut: int, path: Path) -> None:
     cut = start(config, checkpoint=path)
-    rmsprop_step = cut.points.table.rmsprop_step
+    rmsprop_step = cut.points.rmsprop_step
     steps = 0
 
     def dies_in_the_second_outer_pass(*arguments):
@@ -180,7 +195,7 @@ def cut_inside_an_outer_pass(config: RunConfig, steps_before_the_cut: int, path:
             steps += 1
         rmsprop_step(*arguments)
 
-    cut.points.table.rmsprop_step = dies_in_the_second_outer_pass
+    cut.points.rmsprop_step = dies_in_the_second_outer_pass
     with pytest.raises(KeyboardInterrupt):
         list(cut)
     assert steps == steps_before_the_cut

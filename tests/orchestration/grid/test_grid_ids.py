@@ -15,6 +15,7 @@ IDS = {
     "fashion-mnist-rivals": (24, "d9c60c163e8e0a23"),
     "fashion-mnist-searches": (16, "cdd7ce61369d2183"),
     "fashion-mnist-small": (16, "138180cdbfc2d9ff"),
+    "fashion-mnist-strengths": (18, "a6a29a8255058639"),
     "outer-start": (10, "08453b85c32f08ef"),
     "paper-cifar10": (96, "88019e47476d5e94"),
     "paper-cifar10-published": (32, "36cf14cb17ff706c"),

@@ -188,3 +188,15 @@ def test_a_population_is_searched_like_any_other(launch_here: Launch, pool: Any,
     assert launch_here([run], store, retries=1).done == 1
     assert pool.done == [f"member-{number}-epoch-{epoch}" for epoch in (2, 4) for number in (0, 1)]
     assert store.policies.read(str(run.search_id)).schedule[0].start == 0
+
+
+def test_trajectories_are_trained_side_by_side_and_again_if_one_dies(
+    launch_here: Launch, pool: Any, store: Store, tmp_path: Path
+) -> None:
+    small = {"images": 200, "epochs": 2, "trajectories": 2, "model": "small-cnn"}
+    run = build_run("digits", "ohl", overrides={f"policy.search.{name}": value for name, value in small.items()})
+    pool.dies = {"trajectory-0-round-2": ["Worker unexpectedly exits"]}
+    assert launch_here([run], store, retries=1).done == 1
+    assert sorted(pool.done) == [f"trajectory-{number}-round-{done}" for number in (0, 1) for done in (1, 2)]
+    undisturbed = search_in_store(run, Store(tmp_path / "other").create())
+    assert store.policies.read(str(run.search_id)).schedule == undisturbed.schedule
