@@ -30,6 +30,11 @@ class SolvedHead(NamedTuple):
     """Time of the solve, with the features that it needs."""
 
 
+def predictions(theta: Tensor, features: Tensor) -> Tensor:
+    """Predictions of a linear head. Shape: theta [C, D + 1], features [n, D] -> [n, C]."""
+    return (features @ theta[:, :-1].T + theta[:, -1]).softmax(1)
+
+
 class HeadSolver:
     """Solves a plain linear head for the features of images without augmentation; the encoder is in eval mode.
 
@@ -72,15 +77,24 @@ class HeadSolver:
             view = self.points.view_on_host(range(len(inner.labels)))
             targets, weights = view.log_targets.exp().to(targets), view.weights.to(weights)
         elif config.labels == "posterior":
+            estimated = self.objective.soft_labels()
+            if estimated is not None:
+                targets = estimated.to(targets)
             for _ in range(config.rounds):
                 theta = self._solve(inner, targets, weights, theta)
-                targets[:train_size] = self._posterior(theta, inner, val, train_size)
+                targets[:train_size] = self._posterior(theta, inner, targets, val)
         theta = self.context.group.broadcast(self._solve(inner, targets, weights, theta))
         seconds = self.context.clock() - started
         return SolvedHead(linear_head(theta), targets[:train_size] if config.labels == "posterior" else None, seconds)
 
     def _solve(self, inner: Evaluation, targets: Tensor, weights: Tensor, start: Tensor | None) -> Tensor:
-        """One solve, balanced by the class sizes of these labels or as in training. Shape: -> [C, D + 1]."""
+        """One solve, balanced by the class sizes of these labels or as in training.
+
+        Args:
+            weights: of the points; 0 for those that are left out.
+        Shape:
+            -> [C, D + 1].
+        """
         group, balance = self.context.group, self.config.balance
         sizes = class_sums(targets * weights[:, None], inner.labels, group).sum(0).clamp(min=1)
         shift = targets.new_zeros(self.classes)
@@ -101,11 +115,30 @@ class HeadSolver:
             group=group,
         )
 
-    def _posterior(self, theta: Tensor, inner: Evaluation, val: Evaluation, train_size: int) -> Tensor:
-        """Posterior of the clean label of the train points, with this head's predictions. Shape: -> [n, C]."""
-        group, head = self.context.group, linear_head(theta)
-        with torch.no_grad():
-            train, trusted = head(inner.features[:train_size]).softmax(1), head(val.features).softmax(1)
-        labels = inner.labels[:train_size]
-        joint = label_joint(train, labels, Confusion.of(trusted, val.labels, group), group)
+    def _posterior(self, theta: Tensor, inner: Evaluation, targets: Tensor, val: Evaluation) -> Tensor:
+        """Posterior of the clean label of the train points, with predictions by heads that have not seen their labels.
+
+        Shape:
+            theta [C, D + 1], targets [n, C] -> [train points, C].
+        """
+        group, train_size = self.context.group, self.loaders.train_size
+        held_out = self._held_out_predictions(theta, inner, targets)
+        if self.context.config.trains_on_val:
+            trusted, trusted_labels = held_out[train_size:], inner.labels[train_size:]
+        else:
+            trusted, trusted_labels = predictions(theta, val.features), val.labels
+        train, labels = held_out[:train_size], inner.labels[:train_size]
+        joint = label_joint(train, labels, Confusion.of(trusted, trusted_labels, group), group)
         return label_posterior(train, joint, labels)
+
+    def _held_out_predictions(self, theta: Tensor, inner: Evaluation, targets: Tensor) -> Tensor:
+        """Predictions for each point by a head that is solved on the other folds. Shape: -> [n, C]."""
+        folds = self.config.folds
+        generator = self.context.generator("folds of the head", 0)
+        fold = torch.randperm(len(targets), generator=generator, device=targets.device) % folds
+        held_out = torch.empty_like(targets)
+        for number in range(folds):
+            of_fold = fold == number
+            others = self._solve(inner, targets, (~of_fold).to(targets.dtype), theta)
+            held_out[of_fold] = predictions(others, inner.features[of_fold])
+        return held_out
