@@ -34,8 +34,9 @@ class HeadConfig(Frozen):
     folds: Annotated[int, Field(ge=2)] = 5
     """Parts of the points; each part has its posterior from a head that is solved on the others, so that a head with
     many weights for few points does not confirm the labels it was solved with."""
-    weight_decay: PositiveFloat | None = None
-    """Weight decay of the solve; None: `training.weight_decay`."""
+    weight_decay: PositiveFloat | Literal["held-out", "training"] = "held-out"
+    """Weight decay of the solve. `held-out`: chosen for each solve by the loss of points that are left out, one part of
+    `folds`, from 1e-4 on upwards: few points with wrong labels need more. `training`: `training.weight_decay`."""
     tolerance: PositiveFloat = 1e-3
     """Largest absolute value of the gradient at the solution, as a share of that at a head of zeros."""
     max_iterations: Count = 200

@@ -232,8 +232,6 @@ class RunConfig(Frozen):
         head = self.head
         if head is None:
             return self
-        if head.labels == "learned" and self.points is None:
-            raise ValueError("head.labels 'learned' needs a method with points.learn; others have 'observed' labels")
         if head.labels != "observed" and (head.images == "val" or not self.trains_on_train):
             raise ValueError(f"head.labels {head.labels!r} is for train points, and the head is solved on val alone")
         if head.solve == "passes":
@@ -243,10 +241,8 @@ class RunConfig(Frozen):
                 f"head.balance 'loss' is for the plain train loss and for {', '.join(kinds_with_points())}, not for "
                 f"objective {self.objective.kind!r}"
             )
-        if head.weight_decay is None and self.training.weight_decay == 0:
-            raise ValueError(
-                "head.weight_decay must be given, such as head.weight_decay=0.0001, if training.weight_decay is 0"
-            )
+        if head.weight_decay == "training" and self.training.weight_decay == 0:
+            raise ValueError("head.weight_decay 'training' needs training.weight_decay above 0; 'held-out' needs none")
         return self
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """The head, solved on the features of the frozen encoder: after the last epoch, and before outer passes."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,9 @@ from autodo.points.model import PointModel
 from autodo.points.posterior import Confusion, class_sums, label_joint, label_posterior
 from autodo.training.context import Loaders, RunContext
 from autodo.training.evaluator import Evaluator
+
+WEIGHT_DECAYS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+"""Candidates, in order, of a weight decay that is chosen by a held-out loss."""
 
 
 class SolvedHead(NamedTuple):
@@ -56,7 +60,6 @@ class HeadSolver:
         self.points = points
         self.objective = objective
         self.evaluator = evaluator
-        self.weight_decay = config.weight_decay or context.config.training.weight_decay
         self.classes = len(context.data.class_names)
 
     def run(self, model: tuple[nn.Module, nn.Module] | None = None) -> SolvedHead:
@@ -72,7 +75,7 @@ class HeadSolver:
         train_size = 0 if on_val else self.loaders.train_size
         targets, weights = one_hot(inner.labels, self.classes, inner.features.dtype), torch.ones_like(inner.labels)
         weights = weights.to(targets.dtype)
-        theta = None
+        theta: Tensor | None = None
         if config.labels == "learned":
             view = self.points.view_on_host(range(len(inner.labels)))
             targets, weights = view.log_targets.exp().to(targets), view.weights.to(weights)
@@ -81,20 +84,16 @@ class HeadSolver:
             if estimated is not None:
                 targets = estimated.to(targets)
             for _ in range(config.rounds):
-                theta = self._solve(inner, targets, weights, theta)
-                targets[:train_size] = self._posterior(theta, inner, targets, val)
-        theta = self.context.group.broadcast(self._solve(inner, targets, weights, theta))
+                decay = self._weight_decay(inner, targets, weights)
+                theta = self._solve(inner, targets, weights, decay, theta)
+                targets[:train_size] = self._posterior(theta, inner, targets, val, decay)
+        decay = self._weight_decay(inner, targets, weights)
+        theta = self.context.group.broadcast(self._solve(inner, targets, weights, decay, theta))
         seconds = self.context.clock() - started
         return SolvedHead(linear_head(theta), targets[:train_size] if config.labels == "posterior" else None, seconds)
 
-    def _solve(self, inner: Evaluation, targets: Tensor, weights: Tensor, start: Tensor | None) -> Tensor:
-        """One solve, balanced by the class sizes of these labels or as in training.
-
-        Args:
-            weights: of the points; 0 for those that are left out.
-        Shape:
-            -> [C, D + 1].
-        """
+    def _problem(self, inner: Evaluation, targets: Tensor, weights: Tensor, weight_decay: float) -> HeadProblem:
+        """The problem of one solve, balanced by the class sizes of these labels or as in training."""
         group, balance = self.context.group, self.config.balance
         sizes = class_sums(targets * weights[:, None], inner.labels, group).sum(0).clamp(min=1)
         shift = targets.new_zeros(self.classes)
@@ -106,23 +105,63 @@ class HeadSolver:
             assert isinstance(self.objective, PlainLoss)
             loss = self.objective.inner_loss
             shift, weights = loss.shifted(shift), loss.weighted(weights, inner.labels)
-        problem = HeadProblem(inner.features, targets, weights, shift, self.weight_decay, inner.total)
+        return HeadProblem(inner.features, targets, weights, shift, weight_decay, inner.total)
+
+    def _solve(
+        self, inner: Evaluation, targets: Tensor, weights: Tensor, weight_decay: float, start: Tensor | None
+    ) -> Tensor:
+        """One solve.
+
+        Args:
+            weights: of the points; 0 for those that are left out.
+        Shape:
+            -> [C, D + 1].
+        """
+        return self._minimum(self._problem(inner, targets, weights, weight_decay), start)
+
+    def _minimum(self, problem: HeadProblem, start: Tensor | None) -> Tensor:
+        config, group = self.config, self.context.group
         return solve_head(
-            problem,
-            tolerance=self.config.tolerance,
-            max_iterations=self.config.max_iterations,
-            start=start,
-            group=group,
+            problem, tolerance=config.tolerance, max_iterations=config.max_iterations, start=start, group=group
         )
 
-    def _posterior(self, theta: Tensor, inner: Evaluation, targets: Tensor, val: Evaluation) -> Tensor:
+    def _weight_decay(self, inner: Evaluation, targets: Tensor, weights: Tensor) -> float:
+        """The weight decay of a solve: as given, or the first of WEIGHT_DECAYS after which the held-out loss rises.
+
+        A part of the points is held out. Their labels may be wrong, but they are as wrong for every weight decay.
+        """
+        given = self.config.weight_decay
+        if given == "training":
+            return self.context.config.training.weight_decay
+        if given != "held-out":
+            return given
+        held_out = self._fold(len(targets)) == 0
+        theta, lowest, chosen = None, math.inf, WEIGHT_DECAYS[0]
+        for weight_decay in WEIGHT_DECAYS:
+            problem = self._problem(inner, targets, weights, weight_decay)
+            theta = self._minimum(problem._replace(weights=problem.weights * ~held_out), theta)
+            rest = problem._replace(weights=problem.weights * held_out, weight_decay=0.0)
+            loss = float(rest.value_and_gradient(theta, self.context.group)[0])
+            if loss >= lowest:
+                break
+            lowest, chosen = loss, weight_decay
+        return chosen
+
+    def _fold(self, count: int) -> Tensor:
+        """Number of the part that each point belongs to. Shape: -> [count] int64."""
+        generator = self.context.generator("folds of the head", 0)
+        return torch.randperm(count, generator=generator, device=self.context.device) % self.config.folds
+
+    def _posterior(
+        self, theta: Tensor, inner: Evaluation, targets: Tensor, val: Evaluation, weight_decay: float
+    ) -> Tensor:
         """Posterior of the clean label of the train points, with predictions by heads that have not seen their labels.
 
         Shape:
             theta [C, D + 1], targets [n, C] -> [train points, C].
         """
         group, train_size = self.context.group, self.loaders.train_size
-        held_out = self._held_out_predictions(theta, inner, targets)
+        held_out = self._held_out_predictions(theta, inner, targets, weight_decay)
         if self.context.config.trains_on_val:
             trusted, trusted_labels = held_out[train_size:], inner.labels[train_size:]
         else:
@@ -131,14 +170,11 @@ class HeadSolver:
         joint = label_joint(train, labels, Confusion.of(trusted, trusted_labels, group), group)
         return label_posterior(train, joint, labels)
 
-    def _held_out_predictions(self, theta: Tensor, inner: Evaluation, targets: Tensor) -> Tensor:
+    def _held_out_predictions(self, theta: Tensor, inner: Evaluation, targets: Tensor, weight_decay: float) -> Tensor:
         """Predictions for each point by a head that is solved on the other folds. Shape: -> [n, C]."""
-        folds = self.config.folds
-        generator = self.context.generator("folds of the head", 0)
-        fold = torch.randperm(len(targets), generator=generator, device=targets.device) % folds
-        held_out = torch.empty_like(targets)
-        for number in range(folds):
+        fold, held_out = self._fold(len(targets)), torch.empty_like(targets)
+        for number in range(self.config.folds):
             of_fold = fold == number
-            others = self._solve(inner, targets, (~of_fold).to(targets.dtype), theta)
+            others = self._solve(inner, targets, (~of_fold).to(targets.dtype), weight_decay, theta)
             held_out[of_fold] = predictions(others, inner.features[of_fold])
         return held_out

@@ -60,11 +60,11 @@ def test_predictions_for_the_posterior_do_not_depend_on_the_label_of_the_point()
     training = trained(run_of("train+val+posterior-head"))
     solver, inner = training.head_solver, training.evaluator.evaluate(training.loaders.train)
     theta, targets = torch.zeros(10, 65), torch.nn.functional.one_hot(inner.labels, 10).float()
-    before = solver._held_out_predictions(theta, inner, targets)
+    before = solver._held_out_predictions(theta, inner, targets, 1e-3)
     generator = training.context.generator("folds of the head", 0)
     fold = torch.randperm(len(targets), generator=generator) % 5 == 2
     targets[fold] = targets[fold].roll(1, 1)
-    after = solver._held_out_predictions(theta, inner, targets)
+    after = solver._held_out_predictions(theta, inner, targets, 1e-3)
     assert torch.equal(before[fold], after[fold])
     assert not torch.equal(before[~fold], after[~fold])
 
@@ -85,10 +85,13 @@ def test_the_last_epoch_can_be_selected():
 @pytest.mark.parametrize(
     ("method", "overrides", "message"),
     [
-        ("solved-head", {"head.labels": "learned"}, "needs a method with points.learn"),
         ("dfr", {"head.labels": "posterior"}, "is for train points, and the head is solved on val alone"),
         ("val-only+posterior-head", {}, "is for train points"),
-        ("solved-head", {"training.weight_decay": 0}, "head.weight_decay must be given"),
+        (
+            "solved-head",
+            {"training.weight_decay": 0, "head.weight_decay": "training"},
+            "'training' needs training.weight_decay above 0",
+        ),
         ("solved-head", {"head.tolerance": 0}, "head.tolerance: input should be greater than 0, not 0"),
         ("posterior-head", {"head.folds": 1}, "head.folds: input should be greater than or equal to 2, not 1"),
         (
