@@ -59,9 +59,11 @@ class HeadSolver:
         targets, weights = one_hot(inner.labels, self.classes, inner.features.dtype), torch.ones_like(inner.labels)
         weights = weights.to(targets.dtype)
         theta = None
-        if config.labels == "learned":
+        if config.labels == "learned" or self.points.posterior is not None:
             view = self.points.view_on_host(range(len(inner.labels)))
-            targets, weights = view.log_targets.exp().to(targets), view.weights.to(weights)
+            weights = view.weights.to(weights)
+        if config.labels == "learned":
+            targets = view.log_targets.exp().to(targets)
         elif config.labels == "posterior":
             for _ in range(config.rounds):
                 theta = self._solve(inner, targets, weights, theta)

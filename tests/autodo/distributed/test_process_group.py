@@ -273,6 +273,10 @@ def check_thumbnails(points: pd.DataFrame, config: RunConfig) -> None:
         ),
         *((name, {"training.ema": 0.9}) for name in ("autodo-exact-ws", "joint-optimization")),
         ("logit-adjustment+posterior-head", {"head.solve": "passes", "training.ema": 0.9}),
+        (
+            "autodo-exact-ws+posterior-head",
+            {"points.soft_label": "posterior", "method.loss": "cross-entropy", "training.ema": 0.9},
+        ),
     ],
 )
 def test_an_interrupted_run_of_two_workers_resumes_bit_for_bit(pool, method, changes, tmp_path):
