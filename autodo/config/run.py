@@ -350,7 +350,7 @@ class RunConfig(Frozen):
         return start <= epoch < self.training.epochs - 1 and (epoch - start) % (head.every or 2) == 0
 
     def estimates_labels(self, epoch: int) -> bool:
-        """Whether the soft labels of the points are estimated anew after the epoch, counted from 0."""
+        """Whether the soft labels of the points are estimated again after the epoch, counted from 0."""
         return self.points is not None and self.points.soft_label == "posterior" and self.has_outer_pass(epoch)
 
     @property
