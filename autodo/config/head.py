@@ -22,7 +22,8 @@ class HeadConfig(Frozen):
     that is solved for features that have hardly learned has large weights, which spoil the training."""
     labels: Literal["observed", "learned", "posterior"] = "observed"
     """Labels of the train points: as observed; the soft labels and loss weights that the method has learned; or the
-    posterior of the clean label, which is estimated with the clean val images (docs/explanation/method.md)."""
+    posterior of the clean label, which is estimated with the clean val images (docs/explanation/method.md), first by
+    the train loss if it does so."""
     images: Literal["inner", "val"] = "inner"
     """Images whose features are used: those that the encoder was trained on, or the val images alone."""
     balance: BalanceName = "shift"
@@ -30,6 +31,9 @@ class HeadConfig(Frozen):
     class has the same total weight. `none`: neither."""
     rounds: NonNegativeInt = 2
     """Times that the posterior is computed, each time from a new solve."""
+    folds: Annotated[int, Field(ge=2)] = 5
+    """Parts of the points; each part has its posterior from a head that is solved on the others, so that a head with
+    many weights for few points does not confirm the labels it was solved with."""
     weight_decay: PositiveFloat | None = None
     """Weight decay of the solve; None: `training.weight_decay`."""
     tolerance: PositiveFloat = 1e-3

@@ -126,6 +126,10 @@ class Objective:
         """
         raise NotImplementedError
 
+    def soft_labels(self) -> Tensor | None:
+        """Labels of all points on this process that the objective has estimated. Shape: -> [n, C], or None."""
+        return None
+
     def restarts_network(self, epoch: int) -> bool:
         """Whether the epoch begins with the initial weights of the run."""
         return False

@@ -17,7 +17,7 @@ class LabelPosteriorLoss(Objective):
 
     The predictions of the posterior are running means of softmax(logits / temperature) on the augmented images of
     training, P_i <- beta P_i + (1 - beta) p. Before each epoch from `start_epoch` on, the joint distribution of labels
-    and the class sizes n_c = sum_i q_ic are estimated anew (`autodo.points.posterior`); the margins m_c are those of
+    and the class sizes n_c = sum_i q_ic are estimated again (`autodo.points.posterior`); the margins m_c are those of
     LDAM for these sizes. In the last `deferred_share` of the epochs the terms of class c have weights proportional to
     1 / n_c, with mean 1. Val points keep their labels.
     """
@@ -50,6 +50,9 @@ class LabelPosteriorLoss(Objective):
             terms = terms * (self.sizes.sum() / (self.classes * self.sizes)).to(logits.dtype)
         return terms.sum(1)
 
+    def soft_labels(self) -> Tensor:
+        return self.targets(torch.arange(len(self.labels), device=self.labels.device))
+
     def targets(self, points: Tensor) -> Tensor:
         """Labels of these points: the posterior for train points, the label for val points. Shape: [b] -> [b, C]."""
         labels = self.labels[points]
@@ -66,8 +69,7 @@ class LabelPosteriorLoss(Objective):
         labels, trusted = self.labels[: self.train_size], self.labels[self.train_size :]
         self.joint = label_joint(train, labels, Confusion.of(val, trusted, self.group), self.group)
         self.estimated_before = epoch
-        targets = self.targets(torch.arange(len(self.labels), device=self.labels.device))
-        self.sizes = class_sums(targets, self.labels, self.group).sum(0).clamp(min=1)
+        self.sizes = class_sums(self.soft_labels(), self.labels, self.group).sum(0).clamp(min=1)
 
     def rows(self) -> dict[str, Tensor]:
         return {"predictions": self.predictions}

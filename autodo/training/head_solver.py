@@ -9,6 +9,7 @@ from autodo.bilevel.head_solve import HeadProblem, linear_head, solve_head
 from autodo.config.head import HeadConfig
 from autodo.evaluation import Evaluation
 from autodo.losses import one_hot
+from autodo.objectives import Objective
 from autodo.points.model import PointModel
 from autodo.points.posterior import Confusion, class_sums, label_joint, label_posterior
 from autodo.training.context import Loaders, RunContext
@@ -28,6 +29,11 @@ class SolvedHead(NamedTuple):
     """Time of the solve, with the features that it needs."""
 
 
+def predictions(theta: Tensor, features: Tensor) -> Tensor:
+    """Predictions of a linear head. Shape: theta [C, D + 1], features [n, D] -> [n, C]."""
+    return (features @ theta[:, :-1].T + theta[:, -1]).softmax(1)
+
+
 class HeadSolver:
     """Solves a plain linear head for the features of images without augmentation; the encoder is in eval mode.
 
@@ -35,12 +41,19 @@ class HeadSolver:
     """
 
     def __init__(
-        self, config: HeadConfig, context: RunContext, loaders: Loaders, points: PointModel, evaluator: Evaluator
+        self,
+        config: HeadConfig,
+        context: RunContext,
+        loaders: Loaders,
+        points: PointModel,
+        objective: Objective,
+        evaluator: Evaluator,
     ) -> None:
         self.config = config
         self.context = context
         self.loaders = loaders
         self.points = points
+        self.objective = objective
         self.evaluator = evaluator
         self.weight_decay = config.weight_decay or context.config.training.weight_decay
         self.classes = len(context.data.class_names)
@@ -65,15 +78,24 @@ class HeadSolver:
         if config.labels == "learned":
             targets = view.log_targets.exp().to(targets)
         elif config.labels == "posterior":
+            estimated = self.objective.soft_labels()
+            if estimated is not None:
+                targets = estimated.to(targets)
             for _ in range(config.rounds):
                 theta = self._solve(inner, targets, weights, theta)
-                targets[:train_size] = self._posterior(theta, inner, val, train_size)
+                targets[:train_size] = self._posterior(theta, inner, targets, val)
         theta = self.context.group.broadcast(self._solve(inner, targets, weights, theta))
         seconds = self.context.clock() - started
         return SolvedHead(linear_head(theta), targets[:train_size] if config.labels == "posterior" else None, seconds)
 
     def _solve(self, inner: Evaluation, targets: Tensor, weights: Tensor, start: Tensor | None) -> Tensor:
-        """One solve, balanced by the class sizes of these labels. Shape: -> [C, D + 1]."""
+        """One solve, balanced by the class sizes of these labels.
+
+        Args:
+            weights: of the points; 0 for those that are left out.
+        Shape:
+            -> [C, D + 1].
+        """
         group, balance = self.context.group, self.config.balance
         sizes = class_sums(targets * weights[:, None], inner.labels, group).sum(0).clamp(min=1)
         shift = targets.new_zeros(self.classes)
@@ -90,11 +112,30 @@ class HeadSolver:
             group=group,
         )
 
-    def _posterior(self, theta: Tensor, inner: Evaluation, val: Evaluation, train_size: int) -> Tensor:
-        """Posterior of the clean label of the train points, with this head's predictions. Shape: -> [n, C]."""
-        group, head = self.context.group, linear_head(theta)
-        with torch.no_grad():
-            train, trusted = head(inner.features[:train_size]).softmax(1), head(val.features).softmax(1)
-        labels = inner.labels[:train_size]
-        joint = label_joint(train, labels, Confusion.of(trusted, val.labels, group), group)
+    def _posterior(self, theta: Tensor, inner: Evaluation, targets: Tensor, val: Evaluation) -> Tensor:
+        """Posterior of the clean label of the train points, with predictions by heads that have not seen their labels.
+
+        Shape:
+            theta [C, D + 1], targets [n, C] -> [train points, C].
+        """
+        group, train_size = self.context.group, self.loaders.train_size
+        held_out = self._held_out_predictions(theta, inner, targets)
+        if self.context.config.trains_on_val:
+            trusted, trusted_labels = held_out[train_size:], inner.labels[train_size:]
+        else:
+            trusted, trusted_labels = predictions(theta, val.features), val.labels
+        train, labels = held_out[:train_size], inner.labels[:train_size]
+        joint = label_joint(train, labels, Confusion.of(trusted, trusted_labels, group), group)
         return label_posterior(train, joint, labels)
+
+    def _held_out_predictions(self, theta: Tensor, inner: Evaluation, targets: Tensor) -> Tensor:
+        """Predictions for each point by a head that is solved on the other folds. Shape: -> [n, C]."""
+        folds = self.config.folds
+        generator = self.context.generator("folds of the head", 0)
+        fold = torch.randperm(len(targets), generator=generator, device=targets.device) % folds
+        held_out = torch.empty_like(targets)
+        for number in range(folds):
+            of_fold = fold == number
+            others = self._solve(inner, targets, (~of_fold).to(targets.dtype), theta)
+            held_out[of_fold] = predictions(others, inner.features[of_fold])
+        return held_out

@@ -101,7 +101,9 @@ class Trainer:
         self.finetune = None if config.finetune is None else HeadFinetune(context, val, model, progress)
         self.evaluator = evaluator = Evaluator(context, model)
         self.head_solver = (
-            None if config.head is None else HeadSolver(config.head, context, self.loaders, self.points, evaluator)
+            None
+            if config.head is None
+            else HeadSolver(config.head, context, self.loaders, self.points, objective, evaluator)
         )
         self.state = TrainState(
             data.fingerprint, model, self.points, objective, self.finetune, progress, self.online_policy

@@ -23,11 +23,12 @@ from autodo.config.shipped import (
 from orchestration.cli.console import say
 from orchestration.grid.grid import expand, grid_text, load_grid
 
-# Key of a preset -> heading of the methods that have it; the first that fits.
+# Key of a preset, or name of the family, -> heading of the methods that have it; the first that fits.
 _HEADINGS = {
-    "points": "AutoDO",
+    "autodo": "AutoDO",
     "policy": "Augmentation",
     "objective": "Train losses",
+    "head": "Heads solved after training",
     "": "Baseline and anchors",
 }
 _WIDTH_OF_FILES = 160
@@ -37,7 +38,8 @@ def list_methods(console: Console) -> None:
     """Print name, summary, images, cost and reference of every method."""
     table = _list_table("method", "what it learns", "images", "cost", "reference")
     under = {
-        name: next(section for section in _HEADINGS if section in {*method_preset(name), ""}) for name in method_names()
+        name: next(section for section in _HEADINGS if section in {name.partition("-")[0], *method_preset(name), ""})
+        for name in method_names()
     }
     for section, heading in _HEADINGS.items():
         table.add_row(Text(heading, style="italic"))

@@ -55,6 +55,26 @@ def test_solving_does_not_change_the_training():
         assert torch.equal(one, other)
 
 
+def test_predictions_for_the_posterior_do_not_depend_on_the_label_of_the_point():
+    training = trained(run_of("train+val+posterior-head"))
+    solver, inner = training.head_solver, training.evaluator.evaluate(training.loaders.train)
+    theta, targets = torch.zeros(10, 65), torch.nn.functional.one_hot(inner.labels, 10).float()
+    before = solver._held_out_predictions(theta, inner, targets)
+    generator = training.context.generator("folds of the head", 0)
+    fold = torch.randperm(len(targets), generator=generator) % 5 == 2
+    targets[fold] = targets[fold].roll(1, 1)
+    after = solver._held_out_predictions(theta, inner, targets)
+    assert torch.equal(before[fold], after[fold])
+    assert not torch.equal(before[~fold], after[~fold])
+
+
+def test_the_solve_begins_with_the_labels_of_training():
+    training = trained(run_of("autodo", head__rounds=0))
+    points = training.outcome().points["soft_label"].to_pylist()
+    learned = training.inner.objective.soft_labels()[: len(points)]
+    torch.testing.assert_close(torch.tensor(points), learned)
+
+
 def test_the_last_epoch_can_be_selected():
     run = run_of("baseline", training__selection="last")
     (row,) = trained(run).outcome().results.to_pylist()
@@ -69,6 +89,7 @@ def test_the_last_epoch_can_be_selected():
         ("val-only+posterior-head", {}, "is for train points"),
         ("solved-head", {"training.weight_decay": 0}, "head.weight_decay must be given"),
         ("solved-head", {"head.tolerance": 0}, "head.tolerance: input should be greater than 0, not 0"),
+        ("posterior-head", {"head.folds": 1}, "head.folds: input should be greater than or equal to 2, not 1"),
         ("solved-head", {"head.balance": "prior"}, "head.balance: input should be 'shift', 'weights' or 'none'"),
         ("autodo", {"method.images": "train"}, "needs method.images=train+val"),
     ],
