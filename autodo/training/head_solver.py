@@ -83,7 +83,7 @@ class HeadSolver:
                 targets = estimated.to(targets)
             for _ in range(config.rounds):
                 theta = self._solve(inner, targets, weights, theta)
-                targets[:train_size] = self._posterior(theta, inner, targets, val)
+                targets[:train_size] = self._posterior(theta, inner, targets, weights, val)
         theta = self.context.group.broadcast(self._solve(inner, targets, weights, theta))
         seconds = self.context.clock() - started
         return SolvedHead(linear_head(theta), targets[:train_size] if config.labels == "posterior" else None, seconds)
@@ -112,14 +112,14 @@ class HeadSolver:
             group=group,
         )
 
-    def _posterior(self, theta: Tensor, inner: Evaluation, targets: Tensor, val: Evaluation) -> Tensor:
+    def _posterior(self, theta: Tensor, inner: Evaluation, targets: Tensor, weights: Tensor, val: Evaluation) -> Tensor:
         """Posterior of the clean label of the train points, with predictions by heads that have not seen their labels.
 
         Shape:
-            theta [C, D + 1], targets [n, C] -> [train points, C].
+            theta [C, D + 1], targets [n, C], weights [n] -> [train points, C].
         """
         group, train_size = self.context.group, self.loaders.train_size
-        held_out = self._held_out_predictions(theta, inner, targets)
+        held_out = self._held_out_predictions(theta, inner, targets, weights)
         if self.context.config.trains_on_val:
             trusted, trusted_labels = held_out[train_size:], inner.labels[train_size:]
         else:
@@ -128,7 +128,7 @@ class HeadSolver:
         joint = label_joint(train, labels, Confusion.of(trusted, trusted_labels, group), group)
         return label_posterior(train, joint, labels)
 
-    def _held_out_predictions(self, theta: Tensor, inner: Evaluation, targets: Tensor) -> Tensor:
+    def _held_out_predictions(self, theta: Tensor, inner: Evaluation, targets: Tensor, weights: Tensor) -> Tensor:
         """Predictions for each point by a head that is solved on the other folds. Shape: -> [n, C]."""
         folds = self.config.folds
         generator = self.context.generator("folds of the head", 0)
@@ -136,6 +136,6 @@ class HeadSolver:
         held_out = torch.empty_like(targets)
         for number in range(folds):
             of_fold = fold == number
-            others = self._solve(inner, targets, (~of_fold).to(targets.dtype), theta)
+            others = self._solve(inner, targets, weights * ~of_fold, theta)
             held_out[of_fold] = predictions(others, inner.features[of_fold])
         return held_out

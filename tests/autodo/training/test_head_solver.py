@@ -59,11 +59,11 @@ def test_predictions_for_the_posterior_do_not_depend_on_the_label_of_the_point()
     training = trained(run_of("train+val+posterior-head"))
     solver, inner = training.head_solver, training.evaluator.evaluate(training.loaders.train)
     theta, targets = torch.zeros(10, 65), torch.nn.functional.one_hot(inner.labels, 10).float()
-    before = solver._held_out_predictions(theta, inner, targets)
+    before = solver._held_out_predictions(theta, inner, targets, torch.ones(len(targets)))
     generator = training.context.generator("folds of the head", 0)
     fold = torch.randperm(len(targets), generator=generator) % 5 == 2
     targets[fold] = targets[fold].roll(1, 1)
-    after = solver._held_out_predictions(theta, inner, targets)
+    after = solver._held_out_predictions(theta, inner, targets, torch.ones(len(targets)))
     assert torch.equal(before[fold], after[fold])
     assert not torch.equal(before[~fold], after[~fold])
 
