@@ -5,7 +5,7 @@ problem is arithmetic on [B, C] without a second backward pass.
 Arguments are logarithms: `log_p`, `log_q` [B, C]; `tangent` [B, C] is a direction in the logits.
 """
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -105,3 +105,32 @@ LOSSES: dict[LossName, type[Loss]] = {
     "kl": KL,
     "symmetric-kl": SymmetricKL,
 }
+
+
+class InnerLoss(NamedTuple):
+    """Loss of a point in the inner problem: v_y w loss(q, softmax(f + shift)), where f are the logits.
+
+    Shift and class weights are constants, so residual and Hessian in the logits are those of `loss` at the shifted
+    logits, times the weight. Predictions and the val loss use f itself.
+
+    Shape:
+        shift, class_weights [C]; None for zeros and ones.
+    """
+
+    loss: type[Loss]
+    shift: Tensor | None = None
+    class_weights: Tensor | None = None
+    """v, by the observed label y of a point."""
+
+    def shifted(self, logits: Tensor) -> Tensor:
+        """f + shift. Shape: [B, C] -> [B, C]."""
+        return logits if self.shift is None else logits + self.shift
+
+    def weighted(self, weights: Tensor, labels: Tensor) -> Tensor:
+        """v_y w. Shape: weights [B], observed labels [B] int64 -> [B]."""
+        return weights if self.class_weights is None else self.class_weights[labels] * weights
+
+    def values(self, logits: Tensor, labels: Tensor, weights: Tensor, log_targets: Tensor) -> Tensor:
+        """Loss of each point. Shape: logits, log_targets [B, C], labels [B] int64, weights [B] -> [B]."""
+        log_p = self.shifted(logits).log_softmax(1)
+        return self.weighted(weights, labels) * self.loss.value(log_p, log_targets)

@@ -112,7 +112,7 @@ def batches_of(training: Trainer) -> Iterator[Measured]:
             pixels = training.model.pipeline.train_view(training.loaders.train.images[batch], generator, view.augment)
             features = training.model.encoder(pixels)
             logits = head(features)
-            product = partial(hessian_matvec, outer.last_layer.loss, logits, features, view.weights)
+            product = partial(hessian_matvec, outer.last_layer.loss.loss, logits, features, view.weights)
             full = product(view.log_targets, damping=outer.last_layer.damping, count=count)
             definite = product(None, damping=outer.last_layer.damping, count=count)
             u = {
@@ -123,7 +123,7 @@ def batches_of(training: Trainer) -> Iterator[Measured]:
         ratios: dict[tuple[str, float], Tensor] = {}
         for scale in SCALES:
             objective = implicit_objective(
-                outer.last_layer.loss, logits, features, view.weights, view.log_targets, u[scale], count=count
+                outer.last_layer.loss.loss, logits, features, view.weights, view.log_targets, u[scale], count=count
             )
             (gradient,) = torch.autograd.grad(objective, rows, retain_graph=True)
             soft = gradient[:, -len(training.context.data.class_names) :].double().abs()

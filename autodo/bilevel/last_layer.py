@@ -7,7 +7,7 @@ from autodo.bilevel.hypergradient import fisher_matvec, hessian_matvec, implicit
 from autodo.bilevel.inverse_hessian import CURVATURES, MatVec, build_solver
 from autodo.config.bilevel import OuterConfig
 from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from autodo.losses import Loss
+from autodo.losses import InnerLoss
 from autodo.points.model import Leaves, PointView
 
 
@@ -23,7 +23,7 @@ class LastLayer:
     def __init__(
         self,
         config: OuterConfig,
-        loss: type[Loss],
+        loss: InnerLoss,
         head: nn.Linear,
         *,
         weight_decay: float,
@@ -39,39 +39,46 @@ class LastLayer:
         """Whether the matrix of the solver depends on the targets."""
 
     def solve(
-        self, features: Tensor, weights: Tensor, log_targets: Tensor | None, count: int, gradient: Tensor
+        self,
+        features: Tensor,
+        labels: Tensor,
+        weights: Tensor,
+        log_targets: Tensor | None,
+        count: int,
+        gradient: Tensor,
     ) -> Tensor:
         """u = H^-1 gradient; every process solves the same equation, and all use the solution of the first.
 
         Args:
+            labels: observed labels, by which classes have weights.
             log_targets: may be None unless `needs_targets`.
             count: number of points on all processes.
         Shape:
-            features [B, D], weights [B], log_targets [B, C], gradient [C, D] -> [C, D].
+            features [B, D], labels [B] int64, weights [B], log_targets [B, C], gradient [C, D] -> [C, D].
         """
+        weights = self.loss.weighted(weights, labels)
         matvec = self._matvec(features, weights, log_targets if self.needs_targets else None, count)
         return self.group.broadcast(self.solver(matvec, gradient))
 
     def _matvec(self, features: Tensor, weights: Tensor, log_targets: Tensor | None, count: int) -> MatVec:
-        logits = self.head(features)
+        given = self.loss.loss, self.loss.shifted(self.head(features)), features, weights
         if self.curvature == "fisher":
             assert log_targets is not None
-            return fisher_matvec(
-                self.loss, logits, features, weights, log_targets, damping=self.damping, count=count, group=self.group
-            )
-        return hessian_matvec(
-            self.loss, logits, features, weights, log_targets, damping=self.damping, count=count, group=self.group
-        )
+            return fisher_matvec(*given, log_targets, damping=self.damping, count=count, group=self.group)
+        return hessian_matvec(*given, log_targets, damping=self.damping, count=count, group=self.group)
 
-    def hypergradient(self, leaves: Leaves, view: PointView, features: Tensor, u: Tensor, count: int) -> Leaves:
+    def hypergradient(
+        self, leaves: Leaves, labels: Tensor, view: PointView, features: Tensor, u: Tensor, count: int
+    ) -> Leaves:
         """Gradient of the val loss with respect to the values of lam behind a view and its features.
 
         Args:
+            labels: observed labels of the points.
             count: number of points on all processes.
         """
-        objective = implicit_objective(
-            self.loss, self.head(features), features, view.weights, view.log_targets, u, count=count
-        )
+        weights = self.loss.weighted(view.weights, labels)
+        logits = self.loss.shifted(self.head(features))
+        objective = implicit_objective(self.loss.loss, logits, features, weights, view.log_targets, u, count=count)
         wanted = [leaf for leaf in leaves if leaf is not None]
         # Rows without columns are not in the graph.
         rows, *shared = torch.autograd.grad(objective, wanted, materialize_grads=True)

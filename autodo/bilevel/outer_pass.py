@@ -16,7 +16,7 @@ from autodo.data.images.crop import CropParameters
 from autodo.data.images.device_loader import DeviceLoader
 from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from autodo.evaluation import Evaluation
-from autodo.losses import Loss
+from autodo.losses import InnerLoss
 from autodo.points.model import Leaves, PointModel, PointView
 from autodo.progress import TrackSteps, untracked
 from autodo.seeds import derive
@@ -40,7 +40,7 @@ class OuterPass:
     def __init__(
         self,
         config: OuterConfig,
-        loss: type[Loss],
+        loss: InnerLoss,
         encoder: nn.Module,
         head: nn.Linear,
         pipeline: Pipeline,
@@ -114,7 +114,8 @@ class OuterPass:
             features = self._features(images, view.augment, generator)
             with torch.no_grad():
                 targets = view.log_targets if self.last_layer.needs_targets else None
-                u = self.last_layer.solve(features, view.weights, targets, batch.size, gradient)
+                labels = self.points.labels[batch.points]
+                u = self.last_layer.solve(features, labels, view.weights, targets, batch.size, gradient)
             self._update(batch, leaves, view, features, u, lr)
 
     def _full_pass(self, val: Evaluation, lr: float, generator: torch.Generator, crops: CropParameters | None) -> None:
@@ -130,7 +131,8 @@ class OuterPass:
                 features = self._all_features(points, self.total, generator, crops)
                 sample_features = features if sample is points else features[sample]
             targets = self.points.view(sample).log_targets if self.last_layer.needs_targets else None
-            u = self.last_layer.solve(sample_features, self.points.weights(sample), targets, sample_total, gradient)
+            labels, weights = self.points.labels[sample], self.points.weights(sample)
+            u = self.last_layer.solve(sample_features, labels, weights, targets, sample_total, gradient)
         # Shared rows learn from all points.
         learnable, total = (
             (points[: self.learnable], self.total_learnable)
@@ -198,7 +200,8 @@ class OuterPass:
         return features
 
     def _update(self, batch: Batch, leaves: Leaves, view: PointView, features: Tensor, u: Tensor, lr: float) -> None:
-        gradient = self.last_layer.hypergradient(leaves, view, features, u, batch.size)
+        labels = self.points.labels[batch.points]
+        gradient = self.last_layer.hypergradient(leaves, labels, view, features, u, batch.size)
         if gradient.shared is not None:
             # Every process has a copy of the shared rows, and all copies take the same step. No other lam is exchanged.
             gradient = gradient._replace(shared=self.group.all_reduce(gradient.shared))

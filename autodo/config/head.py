@@ -6,7 +6,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
 
 from autodo.config.validation import Count, Frozen
 
-BalanceName = Literal["shift", "weights", "none"]
+BalanceName = Literal["shift", "weights", "loss", "none"]
 
 
 class HeadConfig(Frozen):
@@ -28,7 +28,8 @@ class HeadConfig(Frozen):
     """Images whose features are used: those that the encoder was trained on, or the val images alone."""
     balance: BalanceName = "shift"
     """`shift`: log(share of the class) is added to the logits during the solve (logit adjustment). `weights`: each
-    class has the same total weight. `none`: neither."""
+    class has the same total weight. `loss`: as in training, the shift of `logit-adjustment` and the class weights of
+    `class-balanced`. `none`: neither."""
     rounds: NonNegativeInt = 2
     """Times that the posterior is computed, each time from a new solve."""
     folds: Annotated[int, Field(ge=2)] = 5

@@ -1,5 +1,6 @@
 """Settings of the train losses for imbalance and label noise, and of the last phase on val."""
 
+from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
@@ -12,6 +13,8 @@ InnerImages = Literal["train", "val", "train+val"]
 class _Objective(Frozen):
     takes_copies: ClassVar[bool] = False
     """Whether several copies of an image may be in a batch: only if the loss treats each image by itself."""
+    combines_with_points: ClassVar[bool] = False
+    """Whether the loss is v_y loss(q, f + shift), of which outer passes have the residual and the Hessian."""
 
     @property
     def cosine_scale(self) -> float | None:
@@ -114,6 +117,7 @@ class ClassBalanced(_UsesClassCounts):
     """Cross-entropy weighted by the inverse effective number of images of the class (Cui et al., 2019)."""
 
     takes_copies: ClassVar[bool] = True
+    combines_with_points: ClassVar[bool] = True
     kind: Literal["class-balanced"] = "class-balanced"
     beta: Share = 0.9999
 
@@ -164,6 +168,7 @@ class LogitAdjustment(_UsesClassCounts):
     """Cross-entropy of the logits plus tau log(class share) (Menon et al., 2021)."""
 
     takes_copies: ClassVar[bool] = True
+    combines_with_points: ClassVar[bool] = True
     kind: Literal["logit-adjustment"] = "logit-adjustment"
     tau: PositiveFloat = 1.0
 
@@ -289,8 +294,17 @@ ObjectiveConfig = Annotated[
 
 def kinds_with_copies() -> list[str]:
     """Train losses that `policy.kind` adversarial combines with."""
-    members = get_args(get_args(ObjectiveConfig)[0])
-    return [member.model_fields["kind"].default for member in members if member.takes_copies]
+    return _kinds(lambda member: member.takes_copies)
+
+
+def kinds_with_points() -> list[str]:
+    """Train losses that `points.learn` combines with."""
+    return _kinds(lambda member: member.combines_with_points)
+
+
+def _kinds(chosen: Callable[[type[_Objective]], bool]) -> list[str]:
+    members: tuple[type[_Objective], ...] = get_args(get_args(ObjectiveConfig)[0])
+    return [member.model_fields["kind"].default for member in members if chosen(member)]
 
 
 class FinetuneConfig(Frozen):

@@ -14,7 +14,13 @@ from autodo.config.bilevel import LossName, OuterConfig, PointsConfig
 from autodo.config.dataset import DatasetConfig, DistortionConfig, check_readable, plain_number
 from autodo.config.defaults import METHOD_KEYS, with_added, without_added
 from autodo.config.head import HeadConfig
-from autodo.config.objective import FinetuneConfig, InnerImages, ObjectiveConfig, kinds_with_copies
+from autodo.config.objective import (
+    FinetuneConfig,
+    InnerImages,
+    ObjectiveConfig,
+    kinds_with_copies,
+    kinds_with_points,
+)
 from autodo.config.policy import AdversarialAutoAugment, PolicyConfig, SearchedPolicy
 from autodo.config.validation import Count, Frozen
 
@@ -185,9 +191,17 @@ class RunConfig(Frozen):
             if loss not in ("cross-entropy", None) and not soft:
                 raise ValueError(f"method.{key} {loss!r} needs 'soft-label' in points.learn")
         if self.points is not None:
-            for name in ("objective", "finetune"):
-                if getattr(self, name) is not None:
-                    raise ValueError(f"{name} cannot be combined with points.learn")
+            if self.objective is not None and not self.objective.combines_with_points:
+                lacking, instead = "closed form of its Hessian", ""
+                if self.cosine_scale is not None:
+                    lacking = "Hessian of its cosine head and margins"
+                    instead = "; without points.learn, head.labels=posterior estimates clean labels"
+                raise ValueError(
+                    f"objective {self.objective.kind!r} cannot be combined with points.learn: outer passes have no "
+                    f"{lacking}; points.learn combines with: {', '.join(kinds_with_points())}{instead}"
+                )
+            if self.finetune is not None:
+                raise ValueError("finetune cannot be combined with points.learn")
             if self.method.images == "val":
                 raise ValueError("method.images 'val' leaves no train points to learn lambda for")
             if self.points.soft_label == "posterior":
@@ -226,6 +240,11 @@ class RunConfig(Frozen):
             raise ValueError(f"head.labels {head.labels!r} is for train points, and the head is solved on val alone")
         if head.solve == "passes":
             self._check_passes_of_head(head)
+        if head.balance == "loss" and self.objective is not None and not self.objective.combines_with_points:
+            raise ValueError(
+                f"head.balance 'loss' is for the plain train loss and for {', '.join(kinds_with_points())}, not for "
+                f"objective {self.objective.kind!r}"
+            )
         if head.weight_decay is None and self.training.weight_decay == 0:
             raise ValueError(
                 "head.weight_decay must be given, such as head.weight_decay=0.0001, if training.weight_decay is 0"

@@ -5,34 +5,29 @@ from torch import Tensor, nn
 
 from autodo.config import objective
 from autodo.objectives.base import Objective, ObjectiveContext, TrainStep, cross_entropies
+from autodo.objectives.plain import PlainLoss
 
 
-class ClassBalancedLoss(Objective):
-    """w_y * cross-entropy, with the weights of `effective_number_weights`.
+class ClassBalancedLoss(PlainLoss):
+    """v_y times the plain loss, with the weights v of `effective_number_weights`.
 
     Reference: Cui et al. 2019, section 4.
     """
 
     def __init__(self, config: objective.ClassBalanced, context: ObjectiveContext) -> None:
         counts = context.class_counts(oracle=config.oracle)
-        self.weights = effective_number_weights(counts, config.beta).float()
-
-    def losses(self, network: nn.Module, step: TrainStep) -> Tensor:
-        return self.weights[step.labels] * cross_entropies(network(step.pixels), step.labels)
+        super().__init__(context, class_weights=effective_number_weights(counts, config.beta).float())
 
 
-class LogitAdjustmentLoss(Objective):
-    """Cross-entropy of the logits f + tau log(share of the class); predictions are those of f.
+class LogitAdjustmentLoss(PlainLoss):
+    """Plain loss of the logits f + tau log(share of the class); predictions are those of f.
 
     Reference: Menon et al. 2021, eq. (10).
     """
 
     def __init__(self, config: objective.LogitAdjustment, context: ObjectiveContext) -> None:
         counts = context.class_counts(oracle=config.oracle)
-        self.shift = (config.tau * (counts / counts.sum()).log()).float()
-
-    def losses(self, network: nn.Module, step: TrainStep) -> Tensor:
-        return cross_entropies(network(step.pixels) + self.shift, step.labels)
+        super().__init__(context, shift=(config.tau * (counts / counts.sum()).log()).float())
 
 
 class MarginLoss(Objective):

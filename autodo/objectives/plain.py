@@ -3,19 +3,25 @@
 from torch import Tensor, nn
 
 from autodo.config import objective
-from autodo.losses import LOSSES
+from autodo.losses import LOSSES, InnerLoss
 from autodo.objectives.base import Objective, ObjectiveContext, TrainStep
 
 
 class PlainLoss(Objective):
-    """w_i loss(q_i, p_i): inner loss of AutoDO; w = 1 and q is the observed label unless lam is learned."""
+    """v_y w_i loss(q_i, f_i + shift): inner loss of AutoDO; w = 1 and q is the observed label unless lam is learned.
 
-    def __init__(self, context: ObjectiveContext) -> None:
-        self.loss = LOSSES[context.config.loss]
+    Args:
+        shift, class_weights: see `InnerLoss`.
+    """
+
+    def __init__(
+        self, context: ObjectiveContext, *, shift: Tensor | None = None, class_weights: Tensor | None = None
+    ) -> None:
+        self.inner_loss = InnerLoss(LOSSES[context.config.loss], shift, class_weights)
+        """The loss that outer passes differentiate."""
 
     def losses(self, network: nn.Module, step: TrainStep) -> Tensor:
-        log_p = network(step.pixels).log_softmax(1)
-        return step.view.weights * self.loss.value(log_p, step.view.log_targets)
+        return self.inner_loss.values(network(step.pixels), step.labels, step.view.weights, step.view.log_targets)
 
 
 class LabelSmoothingLoss(Objective):

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autodo.bilevel.inverse_hessian import build_solver
+from autodo.config.objective import ClassBalanced, LogitAdjustment
 from autodo.data.batches import epoch_batches
 from autodo.points.model import PointView
 from autodo.training.trainer import Trainer
@@ -137,20 +138,41 @@ def outer_pass_by_autograd(training: Trainer, generator: torch.Generator) -> Non
             training.model.pipeline.train_view(training.loaders.train.images[batch], generator, view.augment)
         )
 
-        inner = partial(_inner_loss, training, view, features)
+        inner = partial(_inner_loss, training, points.labels[batch], view, features)
         (slope,) = torch.autograd.grad(inner(weight), weight, create_graph=True)
         product = partial(_hessian_product, slope, weight)
         u = build_solver(config.outer, size=weight.numel())(product, gradient)
         points.table.rmsprop_step(batch, double_backward(inner, weight, rows, u), config.outer.lr)
 
 
-def _inner_loss(training: Trainer, view: PointView, features: Tensor, weight: Tensor) -> Tensor:
+def class_terms(training: Trainer) -> tuple[Tensor, Tensor]:
+    """Shift of the logits and weight of each class in the train loss; zeros and ones for the plain loss.
+
+    Both are rounded to float32, like those of the run.
+
+    Shape:
+        -> [C], [C], float64.
+    """
+    config, data = training.config, training.context.data
+    labels = [*data.train.labels, *(data.val.labels if config.trains_on_val else ())]
+    counts = torch.tensor([max(1, labels.count(c)) for c in range(len(data.class_names))], dtype=torch.float64)
+    shift, class_weights = torch.zeros_like(counts), torch.ones_like(counts)
+    if isinstance(config.objective, LogitAdjustment):
+        shift = config.objective.tau * torch.log(counts / sum(counts))
+    elif isinstance(config.objective, ClassBalanced):
+        effective = (1 - config.objective.beta**counts) / (1 - config.objective.beta)
+        class_weights = len(counts) / effective / sum(1 / effective)
+    return shift.float().double(), class_weights.float().double()
+
+
+def _inner_loss(training: Trainer, labels: Tensor, view: PointView, features: Tensor, weight: Tensor) -> Tensor:
     """Mean loss of a batch and weight decay, as functions of the last layer's weight."""
     config = training.config
     assert config.outer is not None
-    losses = plain_loss(config.loss, features @ weight.T + training.model.head.bias, view.log_targets.exp())
+    shift, class_weights = class_terms(training)
+    losses = plain_loss(config.loss, features @ weight.T + training.model.head.bias + shift, view.log_targets.exp())
     decay = config.outer.damping + config.training.weight_decay
-    return (view.weights * losses).mean() + decay * weight.square().sum() / 2
+    return (class_weights[labels] * view.weights * losses).mean() + decay * weight.square().sum() / 2
 
 
 def _hessian_product(slope: Tensor, weight: Tensor, direction: Tensor) -> Tensor:

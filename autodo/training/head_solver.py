@@ -10,6 +10,7 @@ from autodo.config.head import HeadConfig
 from autodo.evaluation import Evaluation
 from autodo.losses import one_hot
 from autodo.objectives import Objective
+from autodo.objectives.plain import PlainLoss
 from autodo.points.model import PointModel
 from autodo.points.posterior import Confusion, class_sums, label_joint, label_posterior
 from autodo.training.context import Loaders, RunContext
@@ -89,7 +90,7 @@ class HeadSolver:
         return SolvedHead(linear_head(theta), targets[:train_size] if config.labels == "posterior" else None, seconds)
 
     def _solve(self, inner: Evaluation, targets: Tensor, weights: Tensor, start: Tensor | None) -> Tensor:
-        """One solve, balanced by the class sizes of these labels.
+        """One solve, balanced by the class sizes of these labels or as in training.
 
         Args:
             weights: of the points; 0 for those that are left out.
@@ -103,6 +104,10 @@ class HeadSolver:
             shift = (sizes / sizes.sum()).log().to(targets.dtype)
         elif balance == "weights":
             weights = weights * (targets @ (sizes.sum() / (self.classes * sizes)).to(targets.dtype))
+        elif balance == "loss":
+            assert isinstance(self.objective, PlainLoss)
+            loss = self.objective.inner_loss
+            shift, weights = loss.shifted(shift), loss.weighted(weights, inner.labels)
         problem = HeadProblem(inner.features, targets, weights, shift, self.weight_decay, inner.total)
         return solve_head(
             problem,

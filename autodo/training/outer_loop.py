@@ -4,7 +4,8 @@ import functools
 
 from autodo.bilevel.outer_pass import OuterPass
 from autodo.evaluation import Evaluation
-from autodo.losses import LOSSES
+from autodo.objectives import Objective
+from autodo.objectives.plain import PlainLoss
 from autodo.points.model import PointModel
 from autodo.progress import ProgressReporter
 from autodo.training.context import Loaders, RunContext
@@ -15,6 +16,8 @@ from autodo.training.task_model import TaskModel
 class OuterLoop:
     """Runs the outer passes of a run.
 
+    Args:
+        objective: that of the inner loop, whose loss the passes differentiate.
     Raises:
         ConfigError: if the solver cannot take a problem of this size.
     """
@@ -25,16 +28,18 @@ class OuterLoop:
         loaders: Loaders,
         model: TaskModel,
         points: PointModel,
+        objective: Objective,
         progress: ProgressReporter,
     ) -> None:
         config = context.config
         assert config.outer is not None
+        assert isinstance(objective, PlainLoss)
         self.context = context
         self.progress = progress
         self.points = points
         self.outer_pass = OuterPass(
             config.outer,
-            LOSSES[config.loss],
+            objective.inner_loss,
             model.encoder,
             model.head,
             model.pipeline,

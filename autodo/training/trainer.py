@@ -95,8 +95,10 @@ class Trainer:
             self.policy = build_policy(config.policy, policy)
         self.model = model = TaskModel(context, self.policy)
         self.points = self._build_points(storage)
-        self.outer = None if config.outer is None else OuterLoop(context, self.loaders, model, self.points, progress)
         objective = self._build_objective()
+        self.outer = (
+            None if config.outer is None else OuterLoop(context, self.loaders, model, self.points, objective, progress)
+        )
         val = self.loaders.val
         self.finetune = None if config.finetune is None else HeadFinetune(context, val, model, progress)
         self.evaluator = evaluator = Evaluator(context, model)

@@ -10,7 +10,7 @@ from autodo.bilevel.hypergradient import fisher_matvec, hessian_matvec
 from autodo.bilevel.inverse_hessian import MatVec
 from autodo.bilevel.last_layer import LastLayer
 from autodo.config.bilevel import LossName, OuterConfig
-from autodo.losses import LOSSES, one_hot
+from autodo.losses import LOSSES, InnerLoss, one_hot
 from autodo.testing.oracles import dense_fisher, double_backward, equation_7, plain_loss
 
 CLASSES, FEATURES = 3, 4
@@ -54,9 +54,9 @@ def test_solver_uses_the_damped_information() -> None:
     with torch.no_grad():
         head.weight.copy_(WEIGHT)
         config = OuterConfig(solver="fisher", iterations=60, damping=0.01)
-        layer = LastLayer(config, LOSSES["kl"], head, weight_decay=0.02)
+        layer = LastLayer(config, InnerLoss(LOSSES["kl"]), head, weight_decay=0.02)
         b = torch.randn(CLASSES, FEATURES, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-        u = layer.solve(features, weights, smoothed(labels).log(), 30, b)
+        u = layer.solve(features, labels, weights, smoothed(labels).log(), 30, b)
     information = dense_fisher(lambda w: weights * plain_loss("kl", features @ w.T, smoothed(labels)), WEIGHT)
     expected = torch.linalg.solve(information + 0.03 * EYE, b.reshape(-1)).view_as(b)
     assert distance(u, expected) <= 1e-9

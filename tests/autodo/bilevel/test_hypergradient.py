@@ -7,29 +7,42 @@ from torch import Tensor
 from autodo.augment import affine
 from autodo.augment.pipeline import Pipeline
 from autodo.bilevel import hypergradient
-from autodo.bilevel.hypergradient import hessian_matvec, implicit_objective, validation_gradient
-from autodo.bilevel.inverse_hessian import conjugate_gradient, exact
-from autodo.config.bilevel import LossName, Part, PointsConfig
+from autodo.bilevel.hypergradient import hessian_matvec, validation_gradient
+from autodo.bilevel.inverse_hessian import SOLVERS
+from autodo.bilevel.last_layer import LastLayer
+from autodo.config.bilevel import LossName, OuterConfig, Part, PointsConfig, SolverName
 from autodo.config.run import AugmentationConfig
-from autodo.losses import LOSSES
-from autodo.points.model import PointModel
-from autodo.testing.oracles import dense_hessian, double_backward, plain_loss, solve_inner, tiny_encoder
+from autodo.losses import LOSSES, InnerLoss
+from autodo.points.model import Leaves, PointModel
+from autodo.testing.oracles import (
+    dense_fisher,
+    dense_hessian,
+    double_backward,
+    plain_loss,
+    solve_inner,
+    tiny_encoder,
+)
 
 CLASSES, FEATURES, POINTS, VAL = 4, 5, 12, 10
 DAMPING = 0.05
-CASES: list[tuple[LossName, tuple[Part, ...]]] = [
-    ("cross-entropy", ("augment",)),
-    ("cross-entropy", ("augment", "weight")),
-    ("kl", ("augment", "weight", "soft-label")),
-    ("symmetric-kl", ("augment", "weight", "soft-label")),
-    ("symmetric-kl", ("weight", "soft-label")),
+STEP = 0.1
+ITERATIONS: dict[SolverName, int] = dict.fromkeys(SOLVERS, 60) | {"neumann": 5}
+CASES: list[tuple[LossName, tuple[Part, ...], bool]] = [
+    ("cross-entropy", ("augment",), False),
+    ("cross-entropy", ("augment", "weight"), False),
+    ("kl", ("augment", "weight", "soft-label"), False),
+    ("symmetric-kl", ("augment", "weight", "soft-label"), False),
+    ("symmetric-kl", ("weight", "soft-label"), False),
+    ("cross-entropy", ("augment", "weight"), True),
+    ("symmetric-kl", ("augment", "weight", "soft-label"), True),
 ]
+"""Loss, learned parts, and whether the loss shifts the logits and weighs the classes."""
 
 
 class Problem:
     """A small bilevel problem in float64: real digits, frozen encoder, learnable head weight, random lam."""
 
-    def __init__(self, loss: LossName, learn: tuple[Part, ...]) -> None:
+    def __init__(self, loss: LossName, learn: tuple[Part, ...], by_class: bool = False) -> None:
         from sklearn.datasets import load_digits
 
         digits = load_digits()
@@ -49,6 +62,13 @@ class Problem:
         self.weight = 2 * torch.randn(CLASSES, FEATURES, generator=generator, dtype=torch.float64)
         self.bias = torch.randn(CLASSES, generator=generator, dtype=torch.float64)
         self.val_features = self.encoder(self.pipeline.test_view(self.val_images))
+        self.shift, self.class_weights = torch.zeros(CLASSES).double(), torch.ones(CLASSES).double()
+        if by_class:
+            self.shift += torch.tensor([0.0, -1.5, -3.0, 0.5])
+            self.class_weights *= torch.tensor([0.2, 2.0, 0.7, 4.0])
+        self.inner_loss = (
+            InnerLoss(LOSSES[loss], self.shift, self.class_weights) if by_class else InnerLoss(LOSSES[loss])
+        )
 
     def features(self, lam: Tensor) -> Tensor:
         """Inner loss with the same augmentation noise in every call."""
@@ -57,40 +77,47 @@ class Problem:
         result: Tensor = self.encoder(pixels)
         return result
 
-    def inner(self, weight: Tensor, lam: Tensor) -> Tensor:
+    def losses(self, weight: Tensor, lam: Tensor) -> Tensor:
         view = self.points.view(torch.arange(POINTS), lam)
-        logits = self.features(lam) @ weight.T + self.bias
+        logits = self.features(lam) @ weight.T + self.bias + self.shift
         losses = plain_loss(self.loss, logits, view.log_targets.exp().clamp(min=1e-300))
-        return (view.weights * losses).mean() + DAMPING * weight.square().sum() / 2
+        return self.class_weights[self.labels] * view.weights * losses
+
+    def inner(self, weight: Tensor, lam: Tensor) -> Tensor:
+        return self.losses(weight, lam).mean() + DAMPING * weight.square().sum() / 2
 
     def outer(self, weight: Tensor) -> Tensor:
         return torch.nn.functional.cross_entropy(self.val_features @ weight.T + self.bias, self.val_labels)
 
-    def fast(self, weight: Tensor, solver, *, gauss_newton: bool = False) -> tuple[Tensor, Tensor]:
+    def val_gradient(self, weight: Tensor) -> Tensor:
+        val_logits = self.val_features @ weight.T + self.bias
+        return validation_gradient(val_logits, self.val_features, self.val_labels)
+
+    def fast(self, weight: Tensor, solver: SolverName) -> tuple[Tensor, Tensor]:
         """u and the hypergradient of the package."""
+        head = torch.nn.utils.skip_init(torch.nn.Linear, FEATURES, CLASSES, dtype=torch.float64)
+        head.weight.data, head.bias.data = weight, self.bias
+        step = STEP if solver == "neumann" else None
+        config = OuterConfig(solver=solver, iterations=ITERATIONS[solver], step=step, damping=DAMPING)
+        layer = LastLayer(config, self.inner_loss, head.requires_grad_(False), weight_decay=0.0)
         lam = self.lam.clone().requires_grad_()
         view = self.points.view(torch.arange(POINTS), lam)
         features = self.features(lam)
-        logits = features @ weight.T + self.bias
-        loss = LOSSES[self.loss]
         with torch.no_grad():
-            targets = None if gauss_newton else view.log_targets
-            matvec = hessian_matvec(loss, logits, features, view.weights, targets, damping=DAMPING)
-            val_logits = self.val_features @ weight.T + self.bias
-            u = solver(matvec, validation_gradient(val_logits, self.val_features, self.val_labels))
-        objective = implicit_objective(loss, logits, features, view.weights, view.log_targets, u)
-        (gradient,) = torch.autograd.grad(objective, lam)
-        return u, gradient
+            gradient = self.val_gradient(weight)
+            u = layer.solve(features, self.labels, view.weights, view.log_targets, POINTS, gradient)
+        leaves = Leaves(lam, None)
+        return u, layer.hypergradient(leaves, self.labels, view, features, u, POINTS).rows
 
 
 def relative_error(value: Tensor, expected: Tensor) -> float:
     return float((value - expected).norm() / expected.norm())
 
 
-@pytest.mark.parametrize(("loss", "learn"), CASES)
-def test_equals_double_backward_through_the_network(loss, learn):
-    problem = Problem(loss, learn)
-    u, fast = problem.fast(problem.weight, exact)
+@pytest.mark.parametrize(("loss", "learn", "by_class"), CASES)
+def test_equals_double_backward_through_the_network(loss, learn, by_class):
+    problem = Problem(loss, learn, by_class)
+    u, fast = problem.fast(problem.weight, "exact")
     weight = problem.weight.clone().requires_grad_()
     lam = problem.lam.clone().requires_grad_()
     slow = double_backward(lambda w: problem.inner(w, lam), weight, lam, u)
@@ -101,22 +128,22 @@ def test_equals_double_backward_through_the_network(loss, learn):
     assert slow.abs().amax(0).min() > 0, "every column must contribute"
 
 
-@pytest.mark.parametrize(("loss", "learn"), CASES)
-def test_hessian_products_and_val_gradient_equal_autograd(loss, learn):
-    problem = Problem(loss, learn)
+@pytest.mark.parametrize(("loss", "learn", "by_class"), CASES)
+def test_hessian_products_and_val_gradient_equal_autograd(loss, learn, by_class):
+    problem = Problem(loss, learn, by_class)
     hessian = dense_hessian(lambda w: problem.inner(w, problem.lam), problem.weight)
     weight = problem.weight.clone().requires_grad_()
     (val_gradient,) = torch.autograd.grad(problem.outer(weight), weight)
     expected = torch.linalg.solve(hessian, val_gradient.reshape(-1)).view_as(weight)
-    u, _ = problem.fast(problem.weight, exact)
+    u, _ = problem.fast(problem.weight, "exact")
     assert relative_error(u, expected) <= 1e-9
 
 
-@pytest.mark.parametrize(("loss", "learn"), CASES)
-def test_exact_equals_finite_differences_of_retraining(loss, learn):
-    problem = Problem(loss, learn)
+@pytest.mark.parametrize(("loss", "learn", "by_class"), CASES)
+def test_exact_equals_finite_differences_of_retraining(loss, learn, by_class):
+    problem = Problem(loss, learn, by_class)
     optimum = solve_inner(lambda w: problem.inner(w, problem.lam), problem.weight)
-    _, gradient = problem.fast(optimum, exact)
+    _, gradient = problem.fast(optimum, "exact")
 
     def outer_after_training(lam: Tensor) -> float:
         return float(problem.outer(solve_inner(lambda w: problem.inner(w, lam), optimum)))
@@ -136,14 +163,35 @@ def test_exact_equals_finite_differences_of_retraining(loss, learn):
         assert relative_error(gradient[row, columns], expected) <= 1e-4
 
 
-@pytest.mark.parametrize(("loss", "learn"), CASES[:3])
-def test_conjugate_gradient_reaches_the_exact_hypergradient(loss, learn):
-    problem = Problem(loss, learn)
-    _, expected = problem.fast(problem.weight, exact)
-    _, gradient = problem.fast(
-        problem.weight, lambda matvec, b: conjugate_gradient(matvec, b, iterations=60), gauss_newton=True
-    )
+@pytest.mark.parametrize(("loss", "learn", "by_class"), [*CASES[:3], CASES[5]])
+def test_conjugate_gradient_reaches_the_exact_hypergradient(loss, learn, by_class):
+    problem = Problem(loss, learn, by_class)
+    _, expected = problem.fast(problem.weight, "exact")
+    _, gradient = problem.fast(problem.weight, "conjugate-gradient")
     assert relative_error(gradient, expected) <= 1e-7
+
+
+@pytest.mark.parametrize("by_class", [False, True])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_every_solver_uses_the_same_inner_loss(solver, by_class):
+    problem = Problem("kl", ("weight", "soft-label"), by_class)
+    weight, lam, b = problem.weight, problem.lam, problem.val_gradient(problem.weight).reshape(-1)
+    hessian = dense_hessian(lambda w: problem.inner(w, lam), weight)
+    eye = torch.eye(len(b), dtype=torch.float64)
+    if solver == "identity":
+        expected = b
+    elif solver == "neumann":
+        damped = eye - STEP * hessian
+        expected = STEP * sum(torch.linalg.matrix_power(damped, j) @ b for j in range(ITERATIONS[solver] + 1))
+    elif solver == "fisher":
+        expected = torch.linalg.solve(dense_fisher(lambda w: problem.losses(w, lam), weight) + DAMPING * eye, b)
+    else:
+        expected = torch.linalg.solve(hessian, b)
+    u, gradient = problem.fast(weight, solver)
+    assert relative_error(u.reshape(-1), expected) <= 1e-9
+    leaf, rows = weight.clone().requires_grad_(), lam.clone().requires_grad_()
+    slow = double_backward(lambda w: problem.inner(w, rows), leaf, rows, u)
+    assert relative_error(gradient, slow) <= 1e-12
 
 
 def test_gauss_newton_part_is_positive_definite_if_the_hessian_is_not():

@@ -14,7 +14,14 @@ from autodo.data.batches import epoch_batches
 from autodo.points.model import Leaves
 from autodo.points.table import PointTable
 from autodo.testing.memory import peak_bytes
-from autodo.testing.oracles import dense_fisher, dense_hessian, double_backward, outer_pass_by_autograd, plain_loss
+from autodo.testing.oracles import (
+    class_terms,
+    dense_fisher,
+    dense_hessian,
+    double_backward,
+    outer_pass_by_autograd,
+    plain_loss,
+)
 from autodo.training.trainer import Trainer
 
 SETTINGS = {
@@ -93,6 +100,10 @@ class WarpNoise:
         ("autodo-aws", None, {"mixture": 3, "covariance": "full"}),
         ("autodo-exact-aw", 20, {"mixture": 3}),
         ("autodo-exact-aw", None, {"mixture": 1}),
+        ("autodo-aws+class-balanced", None, {}),
+        ("autodo-exact-ws+class-balanced", 20, {}),
+        ("autodo-aw+logit-adjustment", None, {"mixture": 3}),
+        ("autodo-exact-aws+logit-adjustment", 20, {}),
     ],
 )
 def test_gradients_of_lambda_equal_double_backward(method, hessian_points, settings, split, monkeypatch):
@@ -131,14 +142,19 @@ def test_gradients_of_lambda_equal_double_backward(method, hessian_points, setti
         (gradient,) = torch.autograd.grad(torch.nn.functional.cross_entropy(logits, val.labels[chosen]), leaf)
         return gradient
 
+    shift, class_weights = class_terms(training)
+    # A shift of all classes would change nothing.
+    assert (shift.std() > 0.2 or class_weights.std() > 0.2) == ("+" in method)
+
     def inner_of(batch: Tensor, *lam: Tensor | None):
         view = points.view(batch, *lam)
         features = noise.features(batch, view.augment)
 
         def inner(w: Tensor) -> Tensor:
             targets = view.log_targets.exp().clamp(min=1e-300)
-            losses = plain_loss(config.method.loss, features @ w.T + head.bias, targets)
-            return (view.weights * losses).mean() + damping * w.square().sum() / 2
+            losses = plain_loss(config.method.loss, features @ w.T + head.bias + shift, targets)
+            weights = class_weights[points.labels[batch]] * view.weights
+            return (weights * losses).mean() + damping * w.square().sum() / 2
 
         return inner
 
@@ -150,7 +166,9 @@ def test_gradients_of_lambda_equal_double_backward(method, hessian_points, setti
         view = points.view(sample)
         features = noise.features(sample, view.augment)
         all_of_val = torch.arange(len(val.labels))
-        u = gauss_newton_cg(features, view.weights, head, damping, val_gradient(all_of_val), config.outer.iterations)
+        p = (features @ head.weight.T + head.bias + shift).softmax(1).detach()
+        weights = class_weights[points.labels[sample]] * view.weights
+        u = gauss_newton_cg(features, weights, p, damping, val_gradient(all_of_val), config.outer.iterations)
         shuffled = everything if points.shared_table is not None else everything[:train_size]
         generator = torch.Generator().manual_seed(7)
         if sampled:
@@ -190,9 +208,8 @@ def test_gradients_of_lambda_equal_double_backward(method, hessian_points, setti
             assert (gradient.shared - slow).norm() <= 1e-12 * slow.norm()
 
 
-def gauss_newton_cg(features, weights, head, damping, b, iterations) -> Tensor:
-    """Textbook conjugate gradients with the dense Gauss-Newton matrix."""
-    p = (features @ head.weight.T + head.bias).softmax(1).detach()
+def gauss_newton_cg(features, weights, p, damping, b, iterations) -> Tensor:
+    """Textbook conjugate gradients with the dense Gauss-Newton matrix at these predictions."""
     matrix = damping * torch.eye(b.numel(), dtype=torch.float64)
     for feature, probability, weight in zip(features.detach(), p, weights.detach(), strict=True):
         curvature = torch.diag(probability) - torch.outer(probability, probability)
@@ -220,18 +237,22 @@ def test_a_pass_reads_few_rows_at_a_time(monkeypatch):
 
 @pytest.mark.parametrize("val_gradient", ["batch", "full"])
 @pytest.mark.parametrize("solver", ["fisher", "quasi-newton"])
-def test_a_pass_with_another_solver_solves_its_own_equation(solver, val_gradient, monkeypatch):
-    training = training_of("autodo-aws", solver=solver, step=None, damping=0.1, val_gradient=val_gradient)
+@pytest.mark.parametrize("method", ["autodo-aws", "autodo-aws+class-balanced", "autodo-aws+logit-adjustment"])
+def test_a_pass_with_another_solver_solves_its_own_equation(method, solver, val_gradient, monkeypatch):
+    training = training_of(method, solver=solver, step=None, damping=0.1, val_gradient=val_gradient)
     assert training.outer is not None
     layer = training.outer.outer_pass.last_layer
     errors = []
 
-    def solve(features, weights, log_targets, count, gradient) -> Tensor:
-        u = LastLayer.solve(layer, features, weights, log_targets, count, gradient)
+    shift, class_weights = class_terms(training)
+
+    def solve(features, labels, weights, log_targets, count, gradient) -> Tensor:
+        u = LastLayer.solve(layer, features, labels, weights, log_targets, count, gradient)
         head, targets = training.model.head, log_targets.exp().clamp(min=1e-300)
 
         def losses(w: Tensor) -> Tensor:
-            return weights * plain_loss("symmetric-kl", features @ w.T + head.bias, targets)
+            unweighted = plain_loss("symmetric-kl", features @ w.T + head.bias + shift, targets)
+            return class_weights[labels] * weights * unweighted
 
         with torch.enable_grad():
             weight = head.weight.detach()
@@ -266,8 +287,9 @@ def test_the_gradient_of_the_shared_row_is_a_sum_over_the_batch(monkeypatch):
     assert all(gradient.abs().max() > 0 for gradient in given)
 
 
-def test_the_pass_by_autograd_updates_lambda_like_the_pass():
-    fast, slow = training_of("autodo-aws"), training_of("autodo-aws")
+@pytest.mark.parametrize("method", ["autodo-aws", "autodo-aws+class-balanced", "autodo-aws+logit-adjustment"])
+def test_the_pass_by_autograd_updates_lambda_like_the_pass(method):
+    fast, slow = training_of(method), training_of(method)
     assert fast.outer is not None
     val = fast.evaluator.evaluate(fast.loaders.val)
     before = fast.points.table.values.clone()

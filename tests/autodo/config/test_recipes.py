@@ -177,6 +177,12 @@ def test_methods_join_by_plus():
     # The order does not matter.
     assert build_run("digits", "train+val+mixup") == build_run("digits", "mixup+train+val")
     assert build_run("digits", "trivialaugment+autodo-exact-ws").method.name == "autodo-exact-ws+trivialaugment"
+    joint = build_run("digits", "logit-adjustment+autodo-exact-ws")
+    assert (joint.objective, joint.points, joint.outer) == (
+        build_run("digits", "logit-adjustment").objective,
+        build_run("digits", "autodo-exact-ws").points,
+        build_run("digits", "autodo-exact-ws").outer,
+    )
 
 
 @pytest.mark.parametrize(
@@ -189,7 +195,21 @@ def test_methods_join_by_plus():
         ("baseline+mixup", "'baseline' adds nothing"),
         ("randaugment+", "unknown method ''"),
         ("+", "unknown method ''"),
-        ("autodo-exact-ws+label-smoothing", "objective cannot be combined with points.learn"),
+        (
+            "autodo-exact-ws+label-smoothing",
+            "^cifar10 x autodo-exact-ws.label-smoothing: objective 'label-smoothing' cannot be combined with "
+            "points.learn: outer passes have no closed form of its Hessian; points.learn combines with: "
+            "class-balanced, logit-adjustment$",
+        ),
+        (
+            "autodo-aws+ldam-drw",
+            "^cifar10 x autodo-aws.ldam-drw: objective 'ldam-drw' cannot be combined with points.learn: outer passes "
+            "have no Hessian of its cosine head and margins; points.learn combines with: class-balanced, "
+            "logit-adjustment; without points.learn, head.labels=posterior estimates clean labels$",
+        ),
+        ("autodo+autodo-exact-ws", "objective 'label-posterior' cannot be combined with points.learn: .* cosine head"),
+        ("autodo-exact-ws+finetune-head-on-val", "finetune cannot be combined with points.learn"),
+        ("autodo-aws+class-balanced+logit-adjustment", "'class-balanced' and 'logit-adjustment' both set objective"),
     ],
 )
 def test_methods_that_cannot_be_joined(name, message):

@@ -80,6 +80,8 @@ FEW = [
     ("autodo-exact-ws", "paper", 3),
     ("autodo-exact-aws", "union", 3),
     ("autodo-exact-aws", "paper", 2),
+    ("autodo-aws+class-balanced", "paper", 2),
+    ("autodo-exact-ws+logit-adjustment", "union", 3),
 ]
 METHODS = ["baseline", "ldam-drw", "autodo-shared", "autodo-aws", "autodo-exact-ws", "autodo-exact-aws"]
 REST = [case for case in itertools.product(METHODS, ("paper", "union"), (2, 3)) if case not in FEW]
@@ -276,6 +278,10 @@ def check_thumbnails(points: pd.DataFrame, config: RunConfig) -> None:
         (
             "autodo-exact-ws+posterior-head",
             {"points.soft_label": "posterior", "method.loss": "cross-entropy", "training.ema": 0.9},
+        ),
+        (
+            "autodo-exact-ws+logit-adjustment+solved-head",
+            {"head.solve": "passes", "head.labels": "learned", "head.balance": "loss", "training.ema": 0.9},
         ),
     ],
 )

@@ -109,6 +109,26 @@ def test_logit_adjustment():
     assert losses_of("logit-adjustment", step, network) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("method", ["class-balanced", "logit-adjustment"])
+def test_with_learned_lambda_the_loss_is_that_of_soft_labels_and_weights(method):
+    """Symmetric KL between q and the shifted predictions, times the weights of point and class."""
+    method, network, step = f"autodo-exact-ws+{method}", network_of(), step_of()
+    generator = torch.Generator().manual_seed(2)
+    q = torch.rand(12, CLASSES, generator=generator, dtype=torch.float64).softmax(1)
+    w = torch.linspace(0.2, 2, 12, dtype=torch.float64)
+    step = step._replace(view=step.view._replace(weights=w, log_targets=q.log()))
+    counts = np.array(counts_of(context_of(method).data.train.labels))
+    p = probabilities(network, step.pixels)
+    v = np.ones(CLASSES)
+    if "class-balanced" in method:
+        v = (1 - 0.9999) / (1 - 0.9999**counts)
+        v *= CLASSES / v.sum()
+    else:
+        p = p * counts / (p * counts).sum(1, keepdims=True)
+    divergence = ((p - q.numpy()) * np.log(p / q.numpy())).sum(1) / 2
+    assert losses_of(method, step, network) == pytest.approx(v[step.labels] * w.numpy() * divergence, rel=1e-6)
+
+
 def test_margins():
     margins = label_aware_margins(torch.tensor([16.0, 1.0, 81.0], dtype=torch.float64), 0.5)
     assert margins.tolist() == pytest.approx([0.25, 0.5, 0.5 / 3])

@@ -11,6 +11,7 @@ from autodo.config.run import RunConfig
 from autodo.data import load, prepare
 from autodo.errors import ConfigError
 from autodo.results.classifier import Classifier
+from autodo.testing.oracles import class_terms, plain_loss
 from autodo.training.trainer import Trainer
 
 SHORT = {"training.epochs": 5, "training.warmup_epochs": 1, "dataset.subsample": 500}
@@ -90,7 +91,16 @@ def test_the_last_epoch_can_be_selected():
         ("solved-head", {"training.weight_decay": 0}, "head.weight_decay must be given"),
         ("solved-head", {"head.tolerance": 0}, "head.tolerance: input should be greater than 0, not 0"),
         ("posterior-head", {"head.folds": 1}, "head.folds: input should be greater than or equal to 2, not 1"),
-        ("solved-head", {"head.balance": "prior"}, "head.balance: input should be 'shift', 'weights' or 'none'"),
+        (
+            "solved-head",
+            {"head.balance": "prior"},
+            "head.balance: input should be 'shift', 'weights', 'loss' or 'none'",
+        ),
+        (
+            *("solved-head+mixup", {"head.balance": "loss"}),
+            "head.balance 'loss' is for the plain train loss and for class-balanced, logit-adjustment, not for "
+            "objective 'mixup'",
+        ),
         ("autodo", {"method.images": "train"}, "needs method.images=train+val"),
     ],
 )
@@ -103,6 +113,29 @@ def test_a_head_that_cannot_be_solved_is_refused_in_one_line(method, overrides, 
 def test_a_head_on_val_is_refused_if_val_is_the_test_set():
     with pytest.raises(ConfigError, match=r"head.images 'val' trains on val, which .* the test images"):
         build_run("digits", "dfr", split="test-as-val")
+
+
+@pytest.mark.parametrize("objective", ["logit-adjustment", "class-balanced"])
+def test_a_head_balanced_like_the_loss_is_at_the_minimum_of_the_inner_problem(objective):
+    """The gradient of the train loss on plain images vanishes there, and not with another balance.
+
+    KL and cross-entropy have the same gradient in theta.
+    """
+    settings = {"method__loss": "kl", "head__labels": "learned", "outer__lr": 0.5}
+    settings |= {"head__tolerance": 1e-5, "head__max_iterations": 2000}
+    training = trained(run_of(f"autodo-exact-ws+{objective}+solved-head", **settings))
+    inner = training.evaluator.evaluate(training.loaders.train)
+    view = training.points.view(torch.arange(len(inner.labels)))
+    shift, class_weights = (terms.float() for terms in class_terms(training))
+    weights, decay = class_weights[inner.labels] * view.weights, training.config.training.weight_decay
+    slopes = {}
+    for balance in ("loss", "shift", "none"):
+        training.head_solver.config = training.config.head.model_copy(update={"balance": balance})
+        head = training.head_solver.run().head
+        losses = weights * plain_loss("cross-entropy", head(inner.features) + shift, view.log_targets.exp())
+        (slope,) = torch.autograd.grad(losses.mean() + decay / 2 * head.weight.square().sum(), head.weight)
+        slopes[balance] = float(slope.abs().max())
+    assert slopes["loss"] < 0.1 * min(slopes["shift"], slopes["none"]), slopes
 
 
 def test_settings_of_a_head_do_not_reach_methods_without_one():
