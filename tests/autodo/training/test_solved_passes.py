@@ -10,6 +10,7 @@ from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.data.images.device_loader import DeviceLoader
 from autodo.errors import ConfigError
+from autodo.losses import LOSSES
 from autodo.training.trainer import Trainer
 from tests.autodo.training.test_mid_epoch import EVERY, STEPS, assert_resumes_bit_for_bit, cut_before, short_run, start
 
@@ -25,7 +26,6 @@ def gradient_of_the_pass(training: Trainer) -> torch.Tensor:
     Shape:
         -> [C, D].
     """
-    outer = training.outer.outer_pass
     generator = training.context.generator("outer", 0)
     images: DeviceLoader = training.loaders.train.images
     points = torch.arange(len(images))
@@ -37,7 +37,7 @@ def gradient_of_the_pass(training: Trainer) -> torch.Tensor:
     head = training.model.head
     weight = head.weight.detach().double().requires_grad_()
     log_p = (z @ weight.T + head.bias.detach().double()).log_softmax(1)
-    losses = view.weights.double() * outer.last_layer.loss.value(log_p, view.log_targets.double())
+    losses = view.weights.double() * LOSSES[training.config.loss].value(log_p, view.log_targets.double())
     loss = losses.mean() + training.config.training.weight_decay / 2 * weight.square().sum()
     (gradient,) = torch.autograd.grad(loss, weight)
     return gradient
