@@ -27,6 +27,10 @@ class PointsConfig(Frozen):
     """The per-point model g(lambda)."""
 
     learn: Annotated[tuple[Part, ...], Field(min_length=1)]
+    soft_label: Literal["learned", "posterior"] = "learned"
+    """Soft labels of train points: `learned` by the hypergradient; or the `posterior` of the clean label in closed
+    form, estimated before each outer pass with a solved head, and the observed label until then. Val points keep
+    theirs."""
     shared: bool = False
     """One row of augmentation strengths for all points (lambda^A_SHA in the paper)."""
     label_smoothing: Share = 0.1
@@ -56,6 +60,20 @@ class PointsConfig(Frozen):
         if len(set(learn)) != len(learn):
             raise ValueError(f"{list(learn)} names a part twice")
         return tuple(part for part in order if part in learn)
+
+    @model_validator(mode="after")
+    def _posterior_is_beside_a_learned_part(self) -> Self:
+        if self.soft_label == "posterior" and ("soft-label" not in self.learn or len(self.learn) == 1):
+            raise ValueError(
+                "soft_label 'posterior' is for learn: [weight, soft-label], [augment, soft-label] or all three, "
+                f"not {list(self.learn)}"
+            )
+        return self
+
+    @property
+    def columns(self) -> tuple[Part, ...]:
+        """Parts of lambda that outer passes move."""
+        return tuple(part for part in self.learn if part != "soft-label" or self.soft_label == "learned")
 
     @model_validator(mode="after")
     def _only_augmentation_is_shared(self) -> Self:

@@ -27,7 +27,7 @@ ADDED: dict[str, Any] = {
     },
     "points": {
         **{"precision": "fp32", "square_average": "element", "warp": "fused", "gate_temperature": 0.5},
-        **{"covariance": "diagonal", "mixture": None},
+        **{"covariance": "diagonal", "mixture": None, "soft_label": "learned"},
     },
     "training": {
         **{"precision": "fp32", "compile": False, "schedule": "to-zero", "last_batch": "even"},

@@ -18,7 +18,8 @@ class HeadConfig(Frozen):
     every: Count | None = None
     """Epochs between the solves of `passes`, if the method has no outer passes; None: 2."""
     start_share: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Share of the epochs before the first solve of `passes`, if the method has no outer passes; None: 0."""
+    """Share of the epochs before the first solve of `passes`, if the method has no outer passes; None: 0.25. A head
+    that is solved for features that have hardly learned has large weights, which spoil the training."""
     labels: Literal["observed", "learned", "posterior"] = "observed"
     """Labels of the train points: as observed; the soft labels and loss weights that the method has learned; or the
     posterior of the clean label, which is estimated with the clean val images (docs/explanation/method.md), first by

@@ -204,6 +204,8 @@ class RunConfig(Frozen):
                 raise ValueError("finetune cannot be combined with points.learn")
             if self.method.images == "val":
                 raise ValueError("method.images 'val' leaves no train points to learn lambda for")
+            if self.points.soft_label == "posterior":
+                self._check_posterior_of_points()
         return self
 
     @model_validator(mode="after")
@@ -256,6 +258,18 @@ class RunConfig(Frozen):
             if epochs < 2:
                 raise ValueError(f"objective {kind!r} trains two networks in turn, and has {epochs} epoch for both")
         return self
+
+    def _check_posterior_of_points(self) -> None:
+        if self.head is None or self.head.labels != "posterior":
+            raise ValueError(
+                "points.soft_label 'posterior' takes the posterior from a solved head: set head.labels=posterior with "
+                "a method that solves the head, such as autodo-exact-ws+posterior-head"
+            )
+        if {self.method.loss, self.method.undistorted_loss} - {"cross-entropy", None}:
+            raise ValueError(
+                f"points.soft_label 'posterior' needs method.loss=cross-entropy (and no other undistorted_loss), not "
+                f"{self.loss!r}, which is infinite or undefined where a label has probability 0"
+            )
 
     def _check_passes_of_head(self, head: HeadConfig) -> None:
         if self.objective is not None and self.cosine_scale is not None:
@@ -346,9 +360,13 @@ class RunConfig(Frozen):
             return False
         if self.outer is not None:
             return self.has_outer_pass(epoch)
-        start = round((head.start_share or 0) * self.training.epochs)
+        start = round((0.25 if head.start_share is None else head.start_share) * self.training.epochs)
         # No training follows the last epoch.
         return start <= epoch < self.training.epochs - 1 and (epoch - start) % (head.every or 2) == 0
+
+    def estimates_labels(self, epoch: int) -> bool:
+        """Whether the soft labels of the points are estimated again after the epoch, counted from 0."""
+        return self.points is not None and self.points.soft_label == "posterior" and self.has_outer_pass(epoch)
 
     @property
     def finetune_start(self) -> int:

@@ -47,6 +47,8 @@ class Leaves(NamedTuple):
 class PointModel:
     """Per-point model. A part that is not learned has its neutral value: no warp, weight 1, the hard label.
 
+    Soft labels that are posteriors are not columns of lam, but rows of their own; `set_posterior` replaces them.
+
     Args:
         config: parts to learn; None for methods that learn no lambda.
         labels: observed label of each point. Shape: [N] int64, on the training device.
@@ -109,12 +111,15 @@ class PointModel:
                     lambda points: soft_labels.initial_logits(labels[points], classes, smoothing, dtype),
                 ),
             }
-        learned = [initials[part] for part in self.learned]
+        self.posterior: Tensor | None = None
+        """Posterior of the clean label of each point, if it is the soft label. Shape: [N, C]."""
+        if config is not None and config.soft_label == "posterior":
+            self.posterior = one_hot(labels, classes, dtype)
+        columns = config.columns if config is not None else ()
+        learned = [initials[part] for part in columns]
         widths = [width for width, _ in learned]
         ends = list(accumulate(widths))
-        self._columns = {
-            part: slice(end - width, end) for part, width, end in zip(self.learned, widths, ends, strict=True)
-        }
+        self._columns = {part: slice(end - width, end) for part, width, end in zip(columns, widths, ends, strict=True)}
 
         def initial(points: Tensor) -> Tensor:
             parts = [rows(points) for _, rows in learned]
@@ -178,6 +183,15 @@ class PointModel:
         total = self.table.pop_update_sum()
         return total if self.shared_table is None else total + self.shared_table.pop_update_sum()
 
+    def set_posterior(self, posterior: Tensor) -> None:
+        """Replace the soft labels of the first points, those of train. Shape: [n, C]."""
+        assert self.posterior is not None
+        self.posterior[: len(posterior)] = posterior.to(self.posterior)
+
+    def rows(self) -> dict[str, Tensor]:
+        """State with a row for each point, in addition to the table."""
+        return {} if self.posterior is None else {"posterior": self.posterior}
+
     def view_on_host(self, points: range) -> PointView:
         """View of these points in host memory; only a chunk of them is on the device at a time."""
         parts = torch.arange(points.start, points.stop, device=self.labels.device).split(ROW_CHUNK_SIZE)
@@ -217,6 +231,8 @@ class PointModel:
         )
         if "soft-label" in self._columns:
             log_targets = soft_labels.log_soft_label(lam[:, self._columns["soft-label"]])
+        elif self.posterior is not None:
+            log_targets = self.posterior[points].log()
         else:
             log_targets = one_hot(self.labels[points], self.classes, lam.dtype).log()
         return PointView(augment, weights, log_targets)

@@ -34,6 +34,18 @@ class SolvedHead(NamedTuple):
     """Time of the solve, with the features that it needs."""
 
 
+class SolvePoints(NamedTuple):
+    """Features of the points of a solve, their labels and weights; a weight of 0 leaves a point out.
+
+    Shape:
+        targets [n, C], weights [n].
+    """
+
+    inner: Evaluation
+    targets: Tensor
+    weights: Tensor
+
+
 def predictions(theta: Tensor, features: Tensor) -> Tensor:
     """Predictions of a linear head. Shape: theta [C, D + 1], features [n, D] -> [n, C]."""
     return (features @ theta[:, :-1].T + theta[:, -1]).softmax(1)
@@ -76,24 +88,28 @@ class HeadSolver:
         targets, weights = one_hot(inner.labels, self.classes, inner.features.dtype), torch.ones_like(inner.labels)
         weights = weights.to(targets.dtype)
         theta: Tensor | None = None
-        if config.labels == "learned":
+        if config.labels == "learned" or self.points.posterior is not None:
             view = self.points.view_on_host(range(len(inner.labels)))
-            targets, weights = view.log_targets.exp().to(targets), view.weights.to(weights)
+            weights = view.weights.to(weights)
+        if config.labels == "learned":
+            targets = view.log_targets.exp().to(targets)
         elif config.labels == "posterior":
             estimated = self.objective.soft_labels()
             if estimated is not None:
                 targets = estimated.to(targets)
             for _ in range(config.rounds):
-                decay = self._weight_decay(inner, targets, weights)
-                theta = self._solve(inner, targets, weights, decay, theta)
-                targets[:train_size] = self._posterior(theta, inner, targets, val, decay)
-        decay = self._weight_decay(inner, targets, weights)
-        theta = self.context.group.broadcast(self._solve(inner, targets, weights, decay, theta))
+                points = SolvePoints(inner, targets, weights)
+                decay = self._weight_decay(points)
+                theta = self._solve(points, decay, theta)
+                targets[:train_size] = self._posterior(theta, points, val, decay)
+        points = SolvePoints(inner, targets, weights)
+        theta = self.context.group.broadcast(self._solve(points, self._weight_decay(points), theta))
         seconds = self.context.clock() - started
         return SolvedHead(linear_head(theta), targets[:train_size] if config.labels == "posterior" else None, seconds)
 
-    def _problem(self, inner: Evaluation, targets: Tensor, weights: Tensor, weight_decay: float) -> HeadProblem:
+    def _problem(self, points: SolvePoints, weight_decay: float) -> HeadProblem:
         """The problem of one solve, balanced by the class sizes of these labels or as in training."""
+        inner, targets, weights = points
         group, balance = self.context.group, self.config.balance
         sizes = class_sums(targets * weights[:, None], inner.labels, group).sum(0).clamp(min=1)
         shift = targets.new_zeros(self.classes)
@@ -107,17 +123,9 @@ class HeadSolver:
             shift, weights = loss.shifted(shift), loss.weighted(weights, inner.labels)
         return HeadProblem(inner.features, targets, weights, shift, weight_decay, inner.total)
 
-    def _solve(
-        self, inner: Evaluation, targets: Tensor, weights: Tensor, weight_decay: float, start: Tensor | None
-    ) -> Tensor:
-        """One solve.
-
-        Args:
-            weights: of the points; 0 for those that are left out.
-        Shape:
-            -> [C, D + 1].
-        """
-        return self._minimum(self._problem(inner, targets, weights, weight_decay), start)
+    def _solve(self, points: SolvePoints, weight_decay: float, start: Tensor | None) -> Tensor:
+        """The head of the lowest loss. Shape: -> [C, D + 1]."""
+        return self._minimum(self._problem(points, weight_decay), start)
 
     def _minimum(self, problem: HeadProblem, start: Tensor | None) -> Tensor:
         config, group = self.config, self.context.group
@@ -125,8 +133,8 @@ class HeadSolver:
             problem, tolerance=config.tolerance, max_iterations=config.max_iterations, start=start, group=group
         )
 
-    def _weight_decay(self, inner: Evaluation, targets: Tensor, weights: Tensor) -> float:
-        """The weight decay of a solve: as given, or the first of WEIGHT_DECAYS after which the held-out loss rises.
+    def _weight_decay(self, points: SolvePoints) -> float:
+        """The weight decay of a solve: as given, or the last of WEIGHT_DECAYS before the held-out loss rises.
 
         A part of the points is held out. Their labels may be wrong, but they are as wrong for every weight decay.
         """
@@ -135,10 +143,10 @@ class HeadSolver:
             return self.context.config.training.weight_decay
         if given != "held-out":
             return given
-        held_out = self._fold(len(targets)) == 0
+        held_out = self._fold(len(points.targets)) == 0
         theta, lowest, chosen = None, math.inf, WEIGHT_DECAYS[0]
         for weight_decay in WEIGHT_DECAYS:
-            problem = self._problem(inner, targets, weights, weight_decay)
+            problem = self._problem(points, weight_decay)
             theta = self._minimum(problem._replace(weights=problem.weights * ~held_out), theta)
             rest = problem._replace(weights=problem.weights * held_out, weight_decay=0.0)
             loss = float(rest.value_and_gradient(theta, self.context.group)[0])
@@ -152,29 +160,27 @@ class HeadSolver:
         generator = self.context.generator("folds of the head", 0)
         return torch.randperm(count, generator=generator, device=self.context.device) % self.config.folds
 
-    def _posterior(
-        self, theta: Tensor, inner: Evaluation, targets: Tensor, val: Evaluation, weight_decay: float
-    ) -> Tensor:
+    def _posterior(self, theta: Tensor, points: SolvePoints, val: Evaluation, weight_decay: float) -> Tensor:
         """Posterior of the clean label of the train points, with predictions by heads that have not seen their labels.
 
         Shape:
-            theta [C, D + 1], targets [n, C] -> [train points, C].
+            theta [C, D + 1] -> [train points, C].
         """
-        group, train_size = self.context.group, self.loaders.train_size
-        held_out = self._held_out_predictions(theta, inner, targets, weight_decay)
+        group, train_size, observed = self.context.group, self.loaders.train_size, points.inner.labels
+        held_out = self._held_out_predictions(theta, points, weight_decay)
         if self.context.config.trains_on_val:
-            trusted, trusted_labels = held_out[train_size:], inner.labels[train_size:]
+            trusted, trusted_labels = held_out[train_size:], observed[train_size:]
         else:
             trusted, trusted_labels = predictions(theta, val.features), val.labels
-        train, labels = held_out[:train_size], inner.labels[:train_size]
+        train, labels = held_out[:train_size], observed[:train_size]
         joint = label_joint(train, labels, Confusion.of(trusted, trusted_labels, group), group)
         return label_posterior(train, joint, labels)
 
-    def _held_out_predictions(self, theta: Tensor, inner: Evaluation, targets: Tensor, weight_decay: float) -> Tensor:
+    def _held_out_predictions(self, theta: Tensor, points: SolvePoints, weight_decay: float) -> Tensor:
         """Predictions for each point by a head that is solved on the other folds. Shape: -> [n, C]."""
-        fold, held_out = self._fold(len(targets)), torch.empty_like(targets)
+        fold, held_out = self._fold(len(points.targets)), torch.empty_like(points.targets)
         for number in range(self.config.folds):
             of_fold = fold == number
-            others = self._solve(inner, targets, (~of_fold).to(targets.dtype), weight_decay, theta)
-            held_out[of_fold] = predictions(others, inner.features[of_fold])
+            others = self._solve(points._replace(weights=points.weights * ~of_fold), weight_decay, theta)
+            held_out[of_fold] = predictions(others, points.inner.features[of_fold])
         return held_out

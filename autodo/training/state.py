@@ -117,7 +117,7 @@ class TrainState:
             "objective": self.objective.state_dict(),
             "finetune": {} if self.finetune is None else self.finetune.optimizer.state_dict(),
             "policy": {} if self.online_policy is None else self.online_policy.state_dict(),
-            "points": {**self.points.table.state_dict(), **self.objective.rows()},
+            "points": {**self.points.table.state_dict(), **self.points.rows(), **self.objective.rows()},
             "shared_rows": {} if self.points.shared_table is None else self.points.shared_table.state_dict(),
         }
 
@@ -131,6 +131,8 @@ class TrainState:
         self.points.table.load_state_dict(state["points"])
         if self.points.shared_table is not None:
             self.points.shared_table.load_state_dict(state["shared_rows"])
+        for name, rows in self.points.rows().items():
+            rows.copy_(state["points"][name])
         self.objective.load(state["points"], state["objective"])
         if self.finetune is not None:
             self.finetune.optimizer.load_state_dict(state["finetune"])

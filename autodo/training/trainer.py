@@ -157,10 +157,15 @@ class Trainer:
 
         evaluation_done = clock()
         trained = self.model.encoder, self.model.head
-        solves_head = config.solves_head(epoch)
-        if solves_head:
+        solves_head, estimates_labels = config.solves_head(epoch), config.estimates_labels(epoch)
+        if solves_head or estimates_labels:
             assert self.head_solver is not None
-            self.model.replace_head(self.head_solver.run(trained).head)
+            solved = self.head_solver.run(trained)
+            if solves_head:
+                self.model.replace_head(solved.head)
+            if estimates_labels:
+                assert solved.posterior is not None
+                self.points.set_posterior(solved.posterior)
         outer_phase = config.has_outer_pass(epoch)
         if outer_phase:
             assert self.outer is not None

@@ -276,6 +276,10 @@ def check_thumbnails(points: pd.DataFrame, config: RunConfig) -> None:
         *((name, {"training.ema": 0.9}) for name in ("autodo-exact-ws", "joint-optimization")),
         ("logit-adjustment+posterior-head", {"head.solve": "passes", "training.ema": 0.9}),
         (
+            "autodo-exact-ws+posterior-head",
+            {"points.soft_label": "posterior", "method.loss": "cross-entropy", "training.ema": 0.9},
+        ),
+        (
             "autodo-exact-ws+logit-adjustment+solved-head",
             {"head.solve": "passes", "head.labels": "learned", "head.balance": "loss", "training.ema": 0.9},
         ),

@@ -12,6 +12,7 @@ from autodo.data import load, prepare
 from autodo.errors import ConfigError
 from autodo.results.classifier import Classifier
 from autodo.testing.oracles import class_terms, plain_loss
+from autodo.training.head_solver import SolvePoints
 from autodo.training.trainer import Trainer
 
 SHORT = {"training.epochs": 5, "training.warmup_epochs": 1, "dataset.subsample": 500}
@@ -60,13 +61,25 @@ def test_predictions_for_the_posterior_do_not_depend_on_the_label_of_the_point()
     training = trained(run_of("train+val+posterior-head"))
     solver, inner = training.head_solver, training.evaluator.evaluate(training.loaders.train)
     theta, targets = torch.zeros(10, 65), torch.nn.functional.one_hot(inner.labels, 10).float()
-    before = solver._held_out_predictions(theta, inner, targets, 1e-3)
+    before = solver._held_out_predictions(theta, SolvePoints(inner, targets, torch.ones(len(targets))), 1e-3)
     generator = training.context.generator("folds of the head", 0)
     fold = torch.randperm(len(targets), generator=generator) % 5 == 2
     targets[fold] = targets[fold].roll(1, 1)
-    after = solver._held_out_predictions(theta, inner, targets, 1e-3)
+    after = solver._held_out_predictions(theta, SolvePoints(inner, targets, torch.ones(len(targets))), 1e-3)
     assert torch.equal(before[fold], after[fold])
     assert not torch.equal(before[~fold], after[~fold])
+
+
+def test_random_labels_are_solved_with_a_larger_weight_decay_than_correct_ones():
+    training = trained(run_of("solved-head"))
+    solver, inner = training.head_solver, training.evaluator.evaluate(training.loaders.train)
+    clean = torch.from_numpy(training.context.data.train.clean_labels)
+    shuffled = clean[torch.randperm(len(clean), generator=torch.Generator().manual_seed(0))]
+    chosen = []
+    for labels in (clean, shuffled):
+        targets = torch.nn.functional.one_hot(labels, 10).float()
+        chosen.append(solver._weight_decay(SolvePoints(inner, targets, torch.ones(len(targets)))))
+    assert chosen[0] < chosen[1]
 
 
 def test_the_solve_begins_with_the_labels_of_training():

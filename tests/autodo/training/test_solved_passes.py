@@ -10,11 +10,13 @@ from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.data.images.device_loader import DeviceLoader
 from autodo.errors import ConfigError
+from autodo.losses import LOSSES
 from autodo.training.trainer import Trainer
 from tests.autodo.training.test_mid_epoch import EVERY, STEPS, assert_resumes_bit_for_bit, cut_before, short_run, start
 
 PASSES = {"head.solve": "passes"}
 WS = {**PASSES, "head.labels": "learned", "head.balance": "none", "method.loss": "kl"}
+POSTERIOR = {"points.soft_label": "posterior", "method.loss": "cross-entropy", "method.images": "train+val"}
 STILL = {"augmentation.crop_padding": 0, "augmentation.flip": False, "augmentation.erase_probability": 0}
 
 
@@ -24,7 +26,6 @@ def gradient_of_the_pass(training: Trainer) -> torch.Tensor:
     Shape:
         -> [C, D].
     """
-    outer = training.outer.outer_pass
     generator = training.context.generator("outer", 0)
     images: DeviceLoader = training.loaders.train.images
     points = torch.arange(len(images))
@@ -36,7 +37,7 @@ def gradient_of_the_pass(training: Trainer) -> torch.Tensor:
     head = training.model.head
     weight = head.weight.detach().double().requires_grad_()
     log_p = (z @ weight.T + head.bias.detach().double()).log_softmax(1)
-    losses = view.weights.double() * outer.last_layer.loss.value(log_p, view.log_targets.double())
+    losses = view.weights.double() * LOSSES[training.config.loss].value(log_p, view.log_targets.double())
     loss = losses.mean() + training.config.training.weight_decay / 2 * weight.square().sum()
     (gradient,) = torch.autograd.grad(loss, weight)
     return gradient
@@ -62,15 +63,23 @@ def test_the_inner_gradient_vanishes_before_a_pass_with_the_same_loss_and_the_sa
     precise = {"head.tolerance": 1e-4, "head.max_iterations": 500}
     solved = gradient_before_a_pass(short_run("autodo-exact-ws+solved-head", **WS, **STILL, **precise))
     trained = gradient_before_a_pass(short_run("autodo-exact-ws", **{"method.loss": "kl"}, **STILL))
+    posterior = gradient_before_a_pass(
+        short_run(
+            "autodo-exact-ws+posterior-head",
+            **{**PASSES, **POSTERIOR, "head.balance": "none", **STILL, **precise},
+        )
+    )
     other_views = gradient_before_a_pass(short_run("autodo-exact-ws+solved-head", **WS, **precise))
     other_loss = gradient_before_a_pass(
         short_run("autodo-exact-ws+solved-head", **{**WS, "method.loss": "symmetric-kl"}, **STILL, **precise)
     )
-    assert solved < 0.01 * min(trained, other_views, other_loss)
+    assert max(solved, posterior) < 0.01 * min(trained, other_views, other_loss)
 
 
 def test_the_network_trains_on_from_the_solved_head_without_its_momentum():
-    training = start(short_run("logit-adjustment+posterior-head", **PASSES, **{"training.ema": 0.9}))
+    training = start(
+        short_run("logit-adjustment+posterior-head", **{**PASSES, "head.start_share": 0, "training.ema": 0.9})
+    )
     average = training.model.evaluated[1]
     written = []
     replace = training.model.replace_head
@@ -98,7 +107,8 @@ def test_the_network_trains_on_from_the_solved_head_without_its_momentum():
     ("method", "overrides", "epochs"),
     [
         ("solved-head", {}, []),
-        ("solved-head", PASSES, [0, 2, 4, 6, 8]),
+        ("solved-head", PASSES, [2, 4, 6, 8]),
+        ("solved-head", {**PASSES, "head.start_share": 0}, [0, 2, 4, 6, 8]),
         ("solved-head", {**PASSES, "head.every": 3, "head.start_share": 0.2}, [2, 5, 8]),
         ("solved-head", {**PASSES, "head.every": 1, "head.start_share": 0.8}, [8]),
         ("autodo-exact-ws+solved-head", {**PASSES, "outer.start_share": 0.6, "outer.every": 1}, [6, 7, 8, 9]),
@@ -110,9 +120,40 @@ def test_the_head_is_solved_before_each_pass_or_every_few_epochs(method, overrid
     assert [epoch for epoch in range(10) if run.solves_head(epoch)] == epochs
 
 
-@pytest.mark.parametrize("method", ["logit-adjustment+posterior-head", "autodo-exact-ws+solved-head"])
-def test_an_interrupted_run_resumes_bit_for_bit(method, tmp_path: Path):
-    overrides = {**WS, "training.ema": 0.9} if "exact" in method else PASSES
+@pytest.mark.parametrize("solve", ["final", "passes"])
+def test_soft_labels_are_posteriors_of_the_head_that_is_solved_before_a_pass(solve):
+    overrides = {**POSTERIOR, "head.solve": solve, "outer.every": 1}
+    training = start(short_run("autodo-exact-ws+posterior-head", **overrides))
+    train_size, points = training.loaders.train_size, torch.arange(training.loaders.train.total)
+    observed = torch.nn.functional.one_hot(training.points.labels, training.points.classes).float()
+    passes = []
+    run = training.outer.run
+
+    def watched(epoch, val):
+        targets = training.points.view(points).log_targets.exp()
+        assert torch.equal(targets[train_size:], observed[train_size:]), "val points keep their labels"
+        trained = training.model.encoder, training.model.head
+        torch.testing.assert_close(targets[:train_size], training.head_solver.run(trained).posterior)
+        passes.append(targets)
+        return run(epoch, val)
+
+    training.outer.run = watched
+    assert torch.equal(training.points.view(points).log_targets.exp(), observed), "observed labels at first"
+    list(training)
+    assert len(passes) == sum(map(training.config.has_outer_pass, range(training.config.training.epochs)))
+    assert not torch.equal(passes[-1], passes[0])
+    assert training.points.table.values.shape[1] == 1, "lambda has the weight only"
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides"),
+    [
+        ("logit-adjustment+posterior-head", PASSES),
+        ("autodo-exact-ws+solved-head", {**WS, "training.ema": 0.9}),
+        ("autodo-exact-ws+posterior-head", {**POSTERIOR, "method.images": "train"}),
+    ],
+)
+def test_an_interrupted_run_resumes_bit_for_bit(method, overrides, tmp_path: Path):
     config, path = short_run(method, **overrides), tmp_path / "checkpoint.pt"
     cut_before(2 * STEPS + EVERY + 2, start(config, path, checkpoint_steps=EVERY))
     assert_resumes_bit_for_bit(config, path, 2, EVERY)
@@ -129,6 +170,19 @@ def test_an_interrupted_run_resumes_bit_for_bit(method, tmp_path: Path):
         ("solved-head", {**PASSES, "head.start_share": 1}, "head.start_share: input should be less than 1"),
         ("autodo-exact-ws+solved-head", {**PASSES, "head.every": 2}, "whose times are those of outer.every"),
         ("autodo-exact-ws+solved-head", {**PASSES, "head.start_share": 0.1}, "are those of outer.start_share"),
+        ("autodo-exact-ws+solved-head", POSTERIOR, "takes the posterior from a solved head: set head.labels=posterior"),
+        ("autodo-exact-ws", POSTERIOR, "takes the posterior from a solved head: set head.labels=posterior"),
+        (
+            "autodo-exact-ws+posterior-head",
+            {"points.soft_label": "posterior"},
+            "needs method.loss=cross-entropy (and no other undistorted_loss), not 'symmetric-kl'",
+        ),
+        (
+            "autodo-aw+posterior-head",
+            POSTERIOR,
+            "is for learn: [weight, soft-label], [augment, soft-label] or all three, not ['augment', 'weight']",
+        ),
+        ("autodo-exact-ws", {"points.soft_label": "guessed"}, "points.soft_label: input should be 'learned' or"),
     ],
 )
 def test_what_cannot_be_solved_in_training_is_refused_in_one_line(method, overrides, message):
