@@ -138,7 +138,7 @@ def test_a_head_balanced_like_the_loss_is_at_the_minimum_of_the_inner_problem(ob
     KL and cross-entropy have the same gradient in theta.
     """
     settings = {"method__loss": "kl", "head__labels": "learned", "outer__lr": 0.5}
-    settings |= {"head__tolerance": 1e-5, "head__max_iterations": 2000}
+    settings |= {"head__tolerance": 1e-5, "head__max_iterations": 2000, "head__weight_decay": "training"}
     training = trained(run_of(f"autodo-exact-ws+{objective}+solved-head", **settings))
     inner = training.evaluator.evaluate(training.loaders.train)
     view = training.points.view(torch.arange(len(inner.labels)))

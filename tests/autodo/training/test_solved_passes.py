@@ -60,7 +60,7 @@ def gradient_before_a_pass(config: RunConfig) -> float:
 
 
 def test_the_inner_gradient_vanishes_before_a_pass_with_the_same_loss_and_the_same_views():
-    precise = {"head.tolerance": 1e-4, "head.max_iterations": 500}
+    precise = {"head.tolerance": 1e-4, "head.max_iterations": 500, "head.weight_decay": "training"}
     solved = gradient_before_a_pass(short_run("autodo-exact-ws+solved-head", **WS, **STILL, **precise))
     trained = gradient_before_a_pass(short_run("autodo-exact-ws", **{"method.loss": "kl"}, **STILL))
     posterior = gradient_before_a_pass(
