@@ -12,13 +12,14 @@ Role = Literal["autodo", "prior", "anchor"]
 def role(config: Mapping[str, Any]) -> Role:
     """Role of a method.
 
-    `autodo` learns hyperparameters of train points (`points`). `anchor` trains its network on the val images, and shows
-    what these are worth without a method. `prior` is any other, the baseline included.
+    `autodo` learns hyperparameters of train points (`points`). `anchor` trains its network or its head on the val images,
+    and so on more clean images than the methods that are compared. `prior` is any other, the baseline included.
     """
     if config.get("points") is not None:
         return "autodo"
     images = (config.get("method") or {}).get("images", "train")
-    return "anchor" if images != "train" or config.get("finetune") is not None else "prior"
+    head_on_val = (config.get("head") or {}).get("images") == "val"
+    return "anchor" if images != "train" or config.get("finetune") is not None or head_on_val else "prior"
 
 
 def roles(runs: pd.DataFrame) -> dict[str, Role]:
