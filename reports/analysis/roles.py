@@ -12,8 +12,8 @@ Role = Literal["autodo", "prior", "anchor"]
 def role(config: Mapping[str, Any]) -> Role:
     """Role of a method.
 
-    `autodo` learns hyperparameters of train points (`points`). `anchor` trains its network or its head on the val images,
-    and so on more clean images than the methods that are compared. `prior` is any other, the baseline included.
+    `autodo` learns hyperparameters of train points (`points`). `anchor` trains its network or its head on the val
+    images, and so on more clean images than the methods that are compared. `prior` is any other, the baseline included.
     """
     if config.get("points") is not None:
         return "autodo"
