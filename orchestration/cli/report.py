@@ -40,16 +40,24 @@ def show_result(console: Console, run: RunConfig, store: Store) -> None:
         raise StoreError(f"{store.paths.table('results', run.run_id)}: damaged; delete it and train again")
     (row,) = rows
     table = Table(title=Text(label(run), style="table.title"), title_justify="left", show_header=False)
-    table.add_row("test error, epoch of lowest val error", f"{100 * row['error_best_val']:.2f}%")
+    table.add_row(f"test error, {_classifier_of(run)}", f"{100 * row['error_best_val']:.2f}%")
     if row["minority_error"] == row["minority_error"]:  # NaN: there is no minority, or the test set lacks it
         table.add_row(Text(f"  of the minority: {_minority(row)}"), f"{100 * row['minority_error']:.2f}%")
-    table.add_row("test error, last epoch", f"{100 * row['error_last']:.2f}%")
+    as_trained = "" if run.head is None else " with the head as trained"
+    table.add_row(f"test error, last epoch{as_trained}", f"{100 * row['error_last']:.2f}%")
     table.add_row("training time", Text(f"{duration(row['seconds'])} on {row['device']}"))
     console.print(table)
     _note_optimistic_split(console, [run])
     say(console, f"result: {store.paths.table('results', run.run_id)}")
     if store.paths.model(run.run_id).exists():
         say(console, f"classifier: {store.paths.model(run.run_id)}")
+
+
+def _classifier_of(run: RunConfig) -> str:
+    """The state of the run that its classifier is."""
+    if run.head is not None:
+        return "solved head"
+    return "last epoch" if run.training.selection == "last" else "epoch of lowest val error"
 
 
 def _minority(row: Mapping[Any, Any]) -> str:
