@@ -43,8 +43,8 @@ def show_result(console: Console, run: RunConfig, store: Store) -> None:
     table.add_row(f"test error, {_classifier_of(run)}", f"{100 * row['error_best_val']:.2f}%")
     if row["minority_error"] == row["minority_error"]:  # NaN: there is no minority, or the test set lacks it
         table.add_row(Text(f"  of the minority: {_minority(row)}"), f"{100 * row['minority_error']:.2f}%")
-    as_trained = "" if run.head is None else " with the head as trained"
-    table.add_row(f"test error, last epoch{as_trained}", f"{100 * row['error_last']:.2f}%")
+    trained = "last epoch" if run.head is None else "trained head"
+    table.add_row(f"test error, {trained}", f"{100 * row['error_last']:.2f}%")
     table.add_row("training time", Text(f"{duration(row['seconds'])} on {row['device']}"))
     console.print(table)
     _note_optimistic_split(console, [run])
