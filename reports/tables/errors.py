@@ -1,5 +1,6 @@
 """Tables 1 to 4 of the paper: test error of methods on distortions."""
 
+import json
 from collections.abc import Collection
 
 import pandas as pd
@@ -62,6 +63,7 @@ def error_tables(runs: pd.DataFrame, metric: str = "error_best_val", despite: Co
                     *(_minority_notes(of_group) if metric == "minority_error" else []),
                     *cells.mark_notes(rows, columns),
                     *not_compared_notes,
+                    *last_epoch_notes(of_group, metric),
                     *reduction_notes(of_group),
                     *paper_notes(papers, metric, of_group, "distortion"),
                 ),
@@ -77,6 +79,24 @@ def _minority_notes(runs: pd.DataFrame) -> list[str]:
     if len({tuple(notes) for notes in by_distortion.values()}) == 1:
         return next(iter(by_distortion.values()))
     return [f"{distortion}: {note}" for distortion, notes in by_distortion.items() for note in notes]
+
+
+def last_epoch_notes(runs: pd.DataFrame, metric: str) -> list[str]:
+    """A note on the runs whose classifier is that of the last epoch, if the metric is of the classifier.
+
+    Args:
+        runs: from `comparison.named`.
+    """
+    first = runs.drop_duplicates("name")
+    names = [str(name) for name, text in zip(first["name"], first["config"], strict=True) if _keeps_last_epoch(text)]
+    if metric not in ("error_best_val", "minority_error") or not names:
+        return []
+    return [f"Of the last epoch instead, with the head solved if the method does so: {', '.join(names)}."]
+
+
+def _keeps_last_epoch(config: str) -> bool:
+    values = json.loads(config)
+    return values.get("head") is not None or values.get("training", {}).get("selection") == "last"
 
 
 def paper_errors(

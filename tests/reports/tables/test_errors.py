@@ -41,6 +41,15 @@ def test_a_cell_is_the_mean_over_seeds_in_percent(root: Path, add: Add) -> None:
     assert table(root, metric="minority_error").rows[0].cells[0].mean == pytest.approx(30.0)
 
 
+def test_a_note_names_the_methods_whose_error_is_that_of_the_last_epoch(root: Path, add: Add) -> None:
+    solved = make("solved-head")
+    add(make(), error_best_val=0.2, error_last=0.3)
+    add(solved, error_best_val=0.1, error_last=0.3)
+    note = "Of the last epoch instead, with the head solved if the method does so: solved-head."
+    assert note in table(root, [make(), solved, make("solved-head", seed=1)]).notes
+    assert note not in table(root, metric="error_last").notes
+
+
 def test_the_lowest_of_a_column_is_best_and_baselines_come_first(root: Path, add: Add) -> None:
     for method, errors in {"autodo-aws": (0.1, 0.3), "baseline": (0.2, 0.2)}.items():
         for distortion, error in zip(("10-0.1", "1-0.0"), errors, strict=True):
