@@ -79,6 +79,22 @@ class _LearnsLabels(_Objective):
         return self
 
 
+class _Margins(_Objective):
+    max_margin: PositiveFloat = 0.5
+    scale: PositiveFloat = 30.0
+    """Scale of the cosine head's logits."""
+    deferred_share: Share = 0.2
+    """Last share of the epochs, in which rare classes weigh more: 40 of 200 in LDAM-DRW."""
+
+    @property
+    def cosine_scale(self) -> float | None:
+        return self.scale
+
+    def deferred_start(self, epochs: int) -> int:
+        """First epoch, counted from 0, in which rare classes weigh more."""
+        return round((1 - self.deferred_share) * epochs)
+
+
 class _CorrectsLoss(_Objective):
     first_share: Share = 0.5
     """Share of the epochs in which the noise matrix is prepared: half, as both papers train two networks alike."""
@@ -122,42 +138,25 @@ class ClassBalanced(_UsesClassCounts):
     beta: Share = 0.9999
 
 
-class LDAM(_UsesClassCounts):
+class LDAM(_UsesClassCounts, _Margins):
     """Label-distribution-aware margins on a cosine head, reweighted late (Cao et al., 2019)."""
 
     takes_copies: ClassVar[bool] = True
     kind: Literal["ldam-drw"] = "ldam-drw"
-    max_margin: PositiveFloat = 0.5
-    scale: PositiveFloat = 30.0
     beta: Share = 0.9999
     """beta of the class-balanced weights in the last epochs."""
-    deferred_share: Share = 0.2
-    """Last share of the epochs, which is reweighted: 40 of 200 in the paper."""
-
-    @property
-    def cosine_scale(self) -> float | None:
-        return self.scale
 
 
-class LabelPosterior(_Objective):
+class LabelPosterior(_Margins):
     """Margins and late weights of LDAM-DRW for the posterior of the clean label, which is estimated with val."""
 
     kind: Literal["label-posterior"] = "label-posterior"
-    max_margin: PositiveFloat = 0.5
-    scale: PositiveFloat = 30.0
-    """Scale of the cosine head's logits; margin and scale are those of LDAM."""
-    deferred_share: Share = 0.2
-    """Last share of the epochs, which is weighted by the inverse class sizes: 40 of 200 in LDAM-DRW."""
     start_epoch: Count = 1
     """First epoch, counted from 0, with the posterior; observed labels before."""
     beta: Share = 0.7
     """Decay of the running predictions, as in ELR."""
     temperature: PositiveFloat = 3.0
     """Divisor of the logits in the running predictions."""
-
-    @property
-    def cosine_scale(self) -> float | None:
-        return self.scale
 
     @property
     def estimates_labels(self) -> bool:

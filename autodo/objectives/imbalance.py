@@ -46,7 +46,7 @@ class MarginLoss(Objective):
         self.shift = (config.scale * label_aware_margins(counts, config.max_margin)).float()
         weights = effective_number_weights(counts, config.beta)
         self.weights = (weights * counts.sum() / (weights * counts).sum()).float()
-        self.deferred_start = round((1 - config.deferred_share) * context.config.finetune_start)
+        self.deferred_start = config.deferred_start(context.config.finetune_start)
 
     def losses(self, network: nn.Module, step: TrainStep) -> Tensor:
         losses = cross_entropies(with_margins(network(step.pixels), step.labels, self.shift), step.labels)

@@ -25,7 +25,7 @@ class LabelPosteriorLoss(Objective):
     def __init__(self, config: objective.LabelPosterior, context: ObjectiveContext) -> None:
         self.config, self.group, self.labels, self.classes = config, context.group, context.labels, context.classes
         self.train_size = context.train_size
-        self.deferred_start = round((1 - config.deferred_share) * context.config.finetune_start)
+        self.deferred_start = config.deferred_start(context.config.finetune_start)
         self.predictions = torch.zeros(len(context.labels), context.classes, device=context.labels.device)
         self.joint = torch.ones(context.classes, context.classes, dtype=torch.float64, device=context.labels.device)
         self.sizes = context.class_counts(oracle=False)
