@@ -15,6 +15,7 @@ from autodo.config import objective
 from autodo.evaluation import Evaluation
 from autodo.losses import one_hot
 from autodo.objectives.base import Objective, ObjectiveContext, TrainStep, cross_entropies
+from autodo.points.posterior import class_sums, raise_likelihood
 
 ITERATIONS = 5000
 """Steps of expectation maximisation: a quarter of a second for 10 classes. A few hundred leave rows of T unresolved
@@ -60,8 +61,7 @@ class _LossCorrection(Objective):
 
     def confusion(self, val: Evaluation) -> Tensor:
         """Mean prediction over the val images of each class, of all processes. Shape: -> [C, C]; rows sum to 1."""
-        classes = one_hot(val.labels, len(self.matrix), torch.float64)
-        return scaled_rows(self.group.all_reduce(classes.T @ val.logits.double().softmax(1)))
+        return scaled_rows(class_sums(val.logits.double().softmax(1), val.labels, self.group))
 
     def state_dict(self) -> dict[str, Any]:
         return {"matrix": self.matrix}
@@ -105,17 +105,14 @@ def noise_of_confusion(confusion: Tensor, joint: Tensor) -> Tensor:
     """Rows of M, scaled to sum to 1, where M is the joint distribution of clean and observed labels, in points.
 
     If a prediction depends on the clean label alone, J = K' M. M is the most likely one, which minimises
-    -sum_ky J[k, y] log (K' M)[k, y] over M >= 0, by expectation maximisation: that is K^-T J if no entry of it is
-    negative, and exists for a singular K too. Each class then gets one more point, with the label shares of all points,
-    so that no row is zero.
+    -sum_ky J[k, y] log (K' M)[k, y] over M >= 0 and exists for a singular K too. Each class then gets one more point,
+    with the label shares of all points, so that no row is zero.
 
     Shape:
         confusion, K in the formulas, [C, C], rows sum to 1; joint, J, [C, C] -> [C, C].
     """
-    tiny = torch.finfo(joint.dtype).tiny
-    points = (joint.sum(0) / len(joint)).repeat(len(joint), 1)
-    for _ in range(ITERATIONS):
-        points = points * (confusion @ (joint / (confusion.T @ points).clamp(min=tiny)))
+    guess = (joint.sum(0) / len(joint)).repeat(len(joint), 1)
+    points = raise_likelihood(guess, confusion, joint, iterations=ITERATIONS)
     return scaled_rows(points + joint.sum(0) / joint.sum())
 
 

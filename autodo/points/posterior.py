@@ -73,9 +73,8 @@ def label_joint(
     """Joint distribution M[c, y] of clean and observed labels.
 
     If correct labels explain the predictions, labels stay as they are: few val images are no evidence against them.
-    Otherwise steps of Richardson 1972 and Lucy 1974 raise the likelihood of J under K' M and keep M positive; they
-    begin with nearly all labels correct. In the end one image of each class is added, distributed as if both labels
-    were independent, so that no entry is 0.
+    Otherwise `raise_likelihood` estimates M, from nearly all labels correct. In the end one image of each class is
+    added, distributed as if both labels were independent, so that no entry is 0.
 
     Args:
         predictions: of the train points on this process.
@@ -87,12 +86,27 @@ def label_joint(
     total, classes = float(sums.sum()), len(sums)
     counts = torch.diag(sums.sum(0))
     if confusion.unexplained(sums, counts) > UNEXPLAINED:
-        counts = counts + FIRST_GUESS * total / classes**2
-        for _ in range(ITERATIONS):
-            counts = counts * (confusion.mean @ (sums / (confusion.mean.T @ counts).clamp(min=1e-12)))
+        guess = counts + FIRST_GUESS * total / classes**2
+        counts = raise_likelihood(guess, confusion.mean, sums, iterations=ITERATIONS)
     clean, observed = counts.sum(1) + 1, sums.sum(0) + 1
     independent = clean[:, None] * observed / (clean.sum() * observed.sum())
     return (counts + classes * independent) / (counts.sum() + classes)
+
+
+def raise_likelihood(joint: Tensor, confusion: Tensor, sums: Tensor, *, iterations: int) -> Tensor:
+    """Joint distribution M of clean and observed labels, after steps that raise the likelihood of J under K' M.
+
+    These are the steps of expectation maximisation, by Richardson 1972 and Lucy 1974. They keep M positive, need no
+    inverse of K, and end at K^-T J if no entry of it is negative.
+
+    Args:
+        joint: first guess of M, positive where M may be.
+    Shape:
+        joint, confusion (K, rows that sum to 1), sums (J) [C, C] -> [C, C].
+    """
+    for _ in range(iterations):
+        joint = joint * (confusion @ (sums / (confusion.T @ joint).clamp(min=1e-12)))
+    return joint
 
 
 def label_posterior(predictions: Tensor, joint: Tensor, labels: Tensor) -> Tensor:
