@@ -82,8 +82,7 @@ class HeadSolver:
         """
         started = self.context.clock()
         config, on_val = self.config, self.config.images == "val"
-        val = self.evaluator.evaluate(self.loaders.val, model)
-        inner = val if on_val else self.evaluator.evaluate(self.loaders.train, model)
+        inner = self.evaluator.evaluate(self.loaders.val if on_val else self.loaders.train, model)
         train_size = 0 if on_val else self.loaders.train_size
         targets, weights = one_hot(inner.labels, self.classes, inner.features.dtype), torch.ones_like(inner.labels)
         weights = weights.to(targets.dtype)
@@ -97,6 +96,10 @@ class HeadSolver:
             estimated = self.objective.soft_labels()
             if estimated is not None:
                 targets = estimated.to(targets)
+            # Val images that the head is not solved on show how it confuses classes; others are among the points.
+            val = None
+            if not self.context.config.trains_on_val:
+                val = self.evaluator.evaluate(self.loaders.val, model)
             for _ in range(config.rounds):
                 points = SolvePoints(inner, targets, weights)
                 decay = self._weight_decay(points)
@@ -144,12 +147,12 @@ class HeadSolver:
         if given != "held-out":
             return given
         held_out = self._fold(len(points.targets)) == 0
+        problem = self._problem(points, weight_decay=0.0)
+        kept, left_out = (problem._replace(weights=problem.weights * part) for part in (~held_out, held_out))
         theta, lowest, chosen = None, math.inf, WEIGHT_DECAYS[0]
         for weight_decay in WEIGHT_DECAYS:
-            problem = self._problem(points, weight_decay)
-            theta = self._minimum(problem._replace(weights=problem.weights * ~held_out), theta)
-            rest = problem._replace(weights=problem.weights * held_out, weight_decay=0.0)
-            loss = float(rest.value_and_gradient(theta, self.context.group)[0])
+            theta = self._minimum(kept._replace(weight_decay=weight_decay), theta)
+            loss = float(left_out.value_and_gradient(theta, self.context.group)[0])
             if loss >= lowest:
                 break
             lowest, chosen = loss, weight_decay
@@ -160,15 +163,17 @@ class HeadSolver:
         generator = self.context.generator("folds of the head", 0)
         return torch.randperm(count, generator=generator, device=self.context.device) % self.config.folds
 
-    def _posterior(self, theta: Tensor, points: SolvePoints, val: Evaluation, weight_decay: float) -> Tensor:
+    def _posterior(self, theta: Tensor, points: SolvePoints, val: Evaluation | None, weight_decay: float) -> Tensor:
         """Posterior of the clean label of the train points, with predictions by heads that have not seen their labels.
 
+        Args:
+            val: the val images; None if they are the last points.
         Shape:
             theta [C, D + 1] -> [train points, C].
         """
         group, train_size, observed = self.context.group, self.loaders.train_size, points.inner.labels
         held_out = self._held_out_predictions(theta, points, weight_decay)
-        if self.context.config.trains_on_val:
+        if val is None:
             trusted, trusted_labels = held_out[train_size:], observed[train_size:]
         else:
             trusted, trusted_labels = predictions(theta, val.features), val.labels

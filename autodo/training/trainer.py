@@ -206,11 +206,9 @@ class Trainer:
         assert state.best is not None
         builder = ResultsBuilder(self.context, self.loaders, self.points, self.evaluator)
         with self.checkpointer.resume_hint():
-            if self.head_solver is None:
-                return builder.outcome(state.history, state.best, keep_embeddings=keep_embeddings)
-            solved = self.head_solver.run()
-            final = self._last_epoch(solved.head)
-            return builder.outcome(state.history, final, solved, keep_embeddings=keep_embeddings)
+            solved = None if self.head_solver is None else self.head_solver.run()
+            best = state.best if solved is None else self._last_epoch(solved.head)
+            return builder.outcome(state.history, best, solved, keep_embeddings=keep_embeddings)
 
     def _last_epoch(self, head: nn.Linear) -> BestEpoch:
         """The state after the last epoch, with this head."""
