@@ -1,18 +1,15 @@
 """Population-based augmentation on digits: genomes, a member, and whole searches."""
 
-import json
-
 import numpy as np
 import pytest
 
 from autodo.config.policy import PopulationSearch
 from autodo.config.recipes import build_run
 from autodo.data import load, prepare
-from autodo.io.storage import locate
 from autodo.search.population.genome import LARGEST_MOVE, SIZES, as_schedule, explore, operations, random_genome
 from autodo.search.population.population import PopulationDriver, Trained, perturb
 from autodo.search.population.population_member import PopulationMember, PopulationWorker
-from autodo.search.tasks import TaskContext
+from tests.autodo.search.one_process import OneProcessSearch
 
 SMALL = {
     "policy.search.images": 200,
@@ -102,29 +99,13 @@ def test_a_member_learns_and_its_heir_goes_on_where_it_stopped(digits):
 # ----- the search
 
 
-class PopulationHarness:
-    """A driver and a worker on one folder."""
-
-    def __init__(self, folder, digits):
-        config, data = digits
-        self.files = locate(folder)
-        self.driver = PopulationDriver(config, self.files)
-        self.worker = PopulationWorker(TaskContext(config, data, "cpu", self.files))
-
-    def run(self, tasks=10**6, order=list):
-        """Performs up to so many tasks."""
-        left = []
-        while self.driver.policy is None and tasks > 0:
-            left = order(left + self.driver.ready())
-            task = left.pop(0)
-            self.driver.task_done(task, json.loads(json.dumps(self.worker.perform(task, None, lambda _: None))))
-            tasks -= 1
-        return self.driver.policy
+def search_of(folder, digits):
+    return OneProcessSearch(PopulationDriver, PopulationWorker, folder, digits)
 
 
 @pytest.fixture(scope="module")
 def found(digits, tmp_path_factory):
-    return PopulationHarness(tmp_path_factory.mktemp("whole"), digits).run()
+    return search_of(tmp_path_factory.mktemp("whole"), digits).run()
 
 
 def test_the_best_members_schedule_is_found(found, tmp_path, digits):
@@ -133,23 +114,23 @@ def test_the_best_members_schedule_is_found(found, tmp_path, digits):
     accuracies = found.provenance["accuracies"]
     assert len(accuracies) == 4
     assert found.provenance["accuracy"] == accuracies[0] == max(accuracies) > 0.3
-    backwards = PopulationHarness(tmp_path, digits).run(order=lambda tasks: tasks[::-1])
+    backwards = search_of(tmp_path, digits).run(order=lambda tasks: tasks[::-1])
     assert backwards.schedule == found.schedule, "the order of tasks changes nothing"
 
 
 @pytest.mark.parametrize("tasks", [2, 5, 11])
 def test_a_search_that_is_cut_continues_from_the_last_perturbation(tasks, tmp_path, digits, found):
-    assert PopulationHarness(tmp_path, digits).run(tasks) is None
-    harness = PopulationHarness(tmp_path, digits)
+    assert search_of(tmp_path, digits).run(tasks) is None
+    harness = search_of(tmp_path, digits)
     assert harness.driver.status_line().startswith(f"epoch {2 * (tasks // 4)} of 6")
     assert harness.run().schedule == found.schedule
 
 
 def test_a_damaged_member_is_trained_again(tmp_path, digits, found):
-    harness = PopulationHarness(tmp_path, digits)
+    harness = search_of(tmp_path, digits)
     harness.run(8)
     (tmp_path / "member-2-epoch-4.pt").write_bytes(b"damaged")
-    assert PopulationHarness(tmp_path, digits).driver.status_line().startswith("epoch 2 of 6")
+    assert search_of(tmp_path, digits).driver.status_line().startswith("epoch 2 of 6")
     assert harness.run().schedule == found.schedule
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {f"member-{number}-epoch-{epoch}.pt" for number in range(4) for epoch in (4, 6)}

@@ -1,7 +1,6 @@
 """OHL-Auto-Aug: its candidates, its REINFORCE step against sums over all draws, and whole searches on digits."""
 
 import itertools
-import json
 
 import numpy as np
 import pytest
@@ -11,13 +10,12 @@ from autodo.augment.magnitude_ranges import PUBLISHED, OperationSampler
 from autodo.augment.operations import NAMES
 from autodo.config.recipes import build_run
 from autodo.data import load, prepare
-from autodo.io.storage import locate
-from autodo.search.tasks import TaskContext
 from autodo.search.trajectories.candidates import CANDIDATES, PAIRS, VALUES
 from autodo.search.trajectories.distribution import CandidateDistribution, expected_gain, log_probabilities
 from autodo.search.trajectories.ohl import OhlDriver, as_stage, operation_shares
 from autodo.search.trajectories.trajectory import CountedPairs, TrajectoryWorker
 from autodo.training.trainer import Trainer
+from tests.autodo.search.one_process import OneProcessSearch
 
 SMALL = {
     "policy.search.images": 200,
@@ -129,30 +127,13 @@ def digits():
     return config, prepare(load(config.dataset), config)
 
 
-class OhlHarness:
-    """A driver and a worker on one folder."""
-
-    def __init__(self, folder, digits):
-        config, data = digits
-        self.files = locate(folder)
-        self.driver = OhlDriver(config, self.files)
-        self.worker = TrajectoryWorker(TaskContext(config, data, "cpu", self.files))
-
-    def run(self, tasks=10**6, order=list):
-        """Performs up to so many tasks."""
-        left = []
-        while self.driver.policy is None and tasks > 0:
-            left = order(left + self.driver.ready())
-            task = left.pop(0)
-            given = type(task)(*json.loads(json.dumps(task)))
-            self.driver.task_done(given, json.loads(json.dumps(self.worker.perform(given, None, lambda _: None))))
-            tasks -= 1
-        return self.driver.policy
+def search_of(folder, digits):
+    return OneProcessSearch(OhlDriver, TrajectoryWorker, folder, digits)
 
 
 @pytest.fixture(scope="module")
 def found(digits, tmp_path_factory):
-    return OhlHarness(tmp_path_factory.mktemp("whole"), digits).run()
+    return search_of(tmp_path_factory.mktemp("whole"), digits).run()
 
 
 def test_the_distributions_become_a_schedule_that_a_run_replays(found, digits, tmp_path):
@@ -166,7 +147,7 @@ def test_the_distributions_become_a_schedule_that_a_run_replays(found, digits, t
     assert found.provenance["accuracy"] == max(found.provenance["accuracies"]) > 0.15
     assert len(found.provenance["accuracies"]) == 3
     assert sum(found.provenance["operations"].values()) == pytest.approx(1, abs=1e-3)
-    backwards = OhlHarness(tmp_path, digits).run(order=lambda tasks: tasks[::-1])
+    backwards = search_of(tmp_path, digits).run(order=lambda tasks: tasks[::-1])
     assert backwards.schedule == found.schedule, "the order of tasks changes nothing"
 
     losses = [row["train_loss"] for row in Trainer(config, data, policy=found)]
@@ -175,20 +156,20 @@ def test_the_distributions_become_a_schedule_that_a_run_replays(found, digits, t
 
 @pytest.mark.parametrize("tasks", [2, 4, 8])
 def test_a_search_that_is_cut_continues_from_the_last_round(tasks, tmp_path, digits, found):
-    assert OhlHarness(tmp_path, digits).run(tasks) is None
-    harness = OhlHarness(tmp_path, digits)
+    assert search_of(tmp_path, digits).run(tasks) is None
+    harness = search_of(tmp_path, digits)
     assert harness.driver.status_line().startswith(f"round {tasks // 3} of {ROUNDS}")
     assert harness.run().schedule == found.schedule
-    assert OhlHarness(tmp_path, digits).driver.policy.schedule == found.schedule, "the end is kept too"
+    assert search_of(tmp_path, digits).driver.policy.schedule == found.schedule, "the end is kept too"
 
 
 @pytest.mark.parametrize("damaged", ["round-2.pt", "trajectory"])
 def test_a_damaged_round_is_done_again(damaged, tmp_path, digits, found):
-    harness = OhlHarness(tmp_path, digits)
+    harness = search_of(tmp_path, digits)
     harness.run(6)
     (file,) = tmp_path.glob(damaged if damaged.startswith("round") else "trajectory-*-round-2.pt")
     file.write_bytes(b"damaged")
-    assert OhlHarness(tmp_path, digits).driver.status_line().startswith("round 1 of 3")
+    assert search_of(tmp_path, digits).driver.status_line().startswith("round 1 of 3")
     assert harness.run().schedule == found.schedule, "the driver at work notices it, or needs it no more"
     names = sorted(path.name.partition("round-")[2] for path in tmp_path.iterdir())
     assert names == ["2.pt", "2.pt", "3.pt", "3.pt"], "the last two rounds, and the best trajectory of each"
