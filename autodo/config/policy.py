@@ -160,16 +160,21 @@ class FasterAutoAugmentSearch(Frozen):
     """Weight of the cross-entropy relative to the distance of the critic."""
 
 
-class PopulationSearch(Frozen):
-    """Population-based augmentation (Ho et al., 2019): a schedule of policies from population-based training."""
-
-    algorithm: Literal["pba"] = "pba"
+class _ProxyTrainings(Frozen):
     images: Count = 4000
+    """Size of the proxy task: a stratified subsample of the run's distorted train points."""
     held_share: Share = 0.2
+    """Share of the proxy task on which the networks are scored."""
     model: str = "wrn-40-2"
     epochs: Count = 200
     batch_size: Count = 128
     lr: PositiveFloat = 0.1
+
+
+class PopulationSearch(_ProxyTrainings):
+    """Population-based augmentation (Ho et al., 2019): a schedule of policies from population-based training."""
+
+    algorithm: Literal["pba"] = "pba"
     population: Annotated[int, Field(ge=2)] = 16
     perturb_every: Count = 3
     """Epochs between perturbations."""
@@ -178,16 +183,10 @@ class PopulationSearch(Frozen):
     """Probability of drawing a new value instead of moving the old one by 0 to 3."""
 
 
-class OhlSearch(Frozen):
+class OhlSearch(_ProxyTrainings):
     """OHL-Auto-Aug (Lin et al., 2019): a distribution over pairs of operations, learned by REINFORCE."""
 
     algorithm: Literal["ohl"] = "ohl"
-    images: Count = 4000
-    held_share: Share = 0.2
-    model: str = "wrn-40-2"
-    epochs: Count = 200
-    batch_size: Count = 128
-    lr: PositiveFloat = 0.1
     trajectories: Annotated[int, Field(ge=2)] = 8
     """Networks that are trained side by side."""
     update_every: Count = 1
