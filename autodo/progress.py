@@ -1,5 +1,6 @@
 """Progress of a training within an epoch, reported every few seconds, and the remaining time of the run."""
 
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -90,6 +91,7 @@ class ProgressReporter:
         self._config, self._listener, self._clock = config, listener, clock
         self._eval_ratio = sizes[1] / sizes[0]
         self._seconds: dict[str, float] = {} if expected is None else vars(expected).copy()
+        self._evaluations: list[float] = []
         self._reported_at = float("-inf")
 
     def track(
@@ -127,7 +129,8 @@ class ProgressReporter:
     def epoch_ended(self, row: dict[str, Any]) -> None:
         """Learns the durations of an epoch from its row of `records.SCHEMAS["epochs"]`."""
         inner = "finetune" if row["epoch"] >= self._config.finetune_start else "inner"
-        self._seconds |= {inner: row["inner_seconds"], "evaluation": row["eval_seconds"]}
+        self._evaluations.append(row["eval_seconds"])  # that differ, if the test images are not evaluated every time
+        self._seconds |= {inner: row["inner_seconds"], "evaluation": statistics.fmean(self._evaluations)}
         if row["outer_phase"]:
             self._seconds["outer"] = row["outer_seconds"]
 

@@ -122,13 +122,14 @@ def _result_row(
     test_labels = torch.from_numpy(data.test.labels)
     classes = len(data.class_names)
     minority_error, majority_error = group_errors(best.predictions, test_labels, data.minority)
+    test_errors = [row["test_error"] for row in history]
     inner_seconds = sum(row["inner_seconds"] for row in history)
     images_seen = sum(row["images_per_second"] * row["inner_seconds"] for row in history)
     return {
         **config.identity,
         "error_best_val": 1 - int((best.predictions == test_labels).sum()) / len(test_labels),
         "error_last": history[-1]["test_error"],
-        "error_best_test": min(row["test_error"] for row in history),
+        "error_best_test": None if None in test_errors else min(test_errors),
         "best_val_epoch": best.epoch,
         "minority_error": minority_error,
         "majority_error": majority_error,

@@ -41,7 +41,8 @@ SCHEMAS: dict[Kind, pa.Schema] = {
             # the run selects that one or solves its head.
             ("error_best_val", pa.float64()),
             ("error_last", pa.float64()),  # after the last epoch, with the head that was trained
-            ("error_best_test", pa.float64()),  # lowest over epochs on the test set itself: optimistic
+            # Lowest over epochs on the test set itself: optimistic. Null if some epochs were not tested (`test_every`).
+            ("error_best_test", pa.float64()),
             ("best_val_epoch", pa.int64()),  # of the classifier, from 0
             ("minority_error", pa.float64()),  # of the minority classes, at best_val_epoch; null if there are none
             ("majority_error", pa.float64()),  # of the others; likewise
@@ -87,7 +88,7 @@ SCHEMAS: dict[Kind, pa.Schema] = {
             ("train_loss", pa.float64()),
             ("val_loss", pa.float64()),
             ("val_error", pa.float64()),
-            ("test_loss", pa.float64()),
+            ("test_loss", pa.float64()),  # this and the next two: null in epochs that were not tested (`test_every`)
             ("test_error", pa.float64()),
             ("per_class_accuracy", pa.list_(pa.float64())),
             ("outer_phase", pa.bool_()),  # this epoch ended with an outer pass

@@ -90,10 +90,9 @@ class TrainState:
         mid_epoch, self.mid_epoch = self.mid_epoch, None
         return mid_epoch
 
-    def keep_best(self, epoch: int, val: Scores, test: Scores) -> None:
-        """Keeps the epoch with the lowest val error, its weights and predictions; ties go to the lower val loss."""
-        if self.best is None or (val.error, val.loss) < (self.best.val_error, self.best.val_loss):
-            self.best = BestEpoch.copy_of(epoch, val, test, *self.model.evaluated)
+    def improves(self, val: Scores) -> bool:
+        """Whether an epoch has a lower val error than the best one so far; ties go to the lower val loss."""
+        return self.best is None or (val.error, val.loss) < (self.best.val_error, self.best.val_loss)
 
     def advance(self, row: EpochRow) -> None:
         """Counts an epoch as done."""

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from autodo.config.policy import AdversarialAutoAugment
 from autodo.config.run import RunConfig
 from autodo.data import DataSplits
 from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
-from autodo.evaluation import Evaluation, per_class_accuracy
+from autodo.evaluation import Evaluation, Scores, per_class_accuracy
 from autodo.io.storage import StrPath
 from autodo.objectives import Objective, ObjectiveContext, build_objective
 from autodo.points.model import PointModel
@@ -55,6 +56,8 @@ class Trainer:
         checkpoint_steps: steps between checkpoints within the inner loop of an epoch, which then also ends with one;
             None for none. An interrupted outer pass, or epoch of `finetune`, starts again.
         on_checkpoint: called after each checkpoint within an epoch.
+        test_every: epochs between evaluations of the test images. The last epoch and those that become the best one
+            are evaluated too. The rows of other epochs have no test values, and the results no `error_best_test`.
         on_progress: called every few seconds within an epoch.
         expected: duration of each part of an epoch, to estimate the remaining time before the first one has ended.
     Raises:
@@ -77,10 +80,12 @@ class Trainer:
         checkpoint_every: int = 1,
         checkpoint_steps: int | None = None,
         on_checkpoint: Callable[[], object] = lambda: None,
+        test_every: int = 1,
         on_progress: Callable[[Progress], object] | None = None,
         expected: Durations | None = None,
     ) -> None:
         self.config = config
+        self.test_every = test_every
         self.context = context = RunContext(config, data, torch.device(device), group)
         if context.device.type == "cuda":
             torch.cuda.init()  # which a device with a number does not do by itself here
@@ -145,14 +150,18 @@ class Trainer:
 
         inner_done = clock()
         val_outputs = self.evaluator.evaluate(self.loaders.val)
-        test_outputs = self.evaluator.evaluate(self.loaders.test)
-        val, test = val_outputs.scores(group), test_outputs.scores(group)
+        val = val_outputs.scores(group)
         self.checkpointer.require_finite("train loss", train.loss)
         # Unlike the train loss, the val loss depends on the last step too.
         self.checkpointer.require_finite("val loss", val.loss)
         objective, last = self.state.objective, epoch == config.training.epochs - 1
-        if (config.training.selection == "best-val" or last) and not objective.prepares(epoch):
-            self.state.keep_best(epoch, val, test)
+        chosen = (last or config.training.selection == "best-val") and not objective.prepares(epoch)
+        chosen = chosen and self.state.improves(val)
+        tested = last or (epoch + 1) % self.test_every == 0
+        test = self.evaluator.evaluate(self.loaders.test).scores(group) if tested or chosen else None
+        if chosen:
+            assert test is not None
+            self.state.best = BestEpoch.copy_of(epoch, val, test, *self.model.evaluated)
         objective.epoch_ended(epoch, val_outputs, self._train_outputs)
 
         evaluation_done = clock()
@@ -181,9 +190,7 @@ class Trainer:
             "train_loss": train.loss,
             "val_loss": val.loss,
             "val_error": val.error,
-            "test_loss": test.loss,
-            "test_error": test.error,
-            "per_class_accuracy": per_class_accuracy(test.predictions, test.labels, self.points.classes),
+            **self._test_columns(test if tested else None),
             "outer_phase": outer_phase,
             "lr": train.lr,
             "inner_seconds": train.seconds,
@@ -192,6 +199,12 @@ class Trainer:
             "images_per_second": train.images / train.seconds,
             "peak_memory_bytes": group.all_reduce_max(peak_memory_bytes(self.context.device)),
         }
+
+    def _test_columns(self, test: Scores | None) -> dict[str, Any]:
+        if test is None:
+            return {"test_loss": None, "test_error": None, "per_class_accuracy": None}
+        accuracy = per_class_accuracy(test.predictions, test.labels, self.points.classes)
+        return {"test_loss": test.loss, "test_error": test.error, "per_class_accuracy": accuracy}
 
     def outcome(self, *, keep_embeddings: bool = False) -> Outcome:
         """The tables of a finished run; all processes must call this, and the first one has all points.

@@ -79,6 +79,9 @@ class TrainerOptions:
         int | None,
         typer.Option(min=1, help="Steps between checkpoints within an epoch; default: only after epochs."),
     ] = None
+    test_every: Annotated[
+        int | None, typer.Option(min=1, help="Epochs between evaluations of the test images; default: 1.")
+    ] = None
 
 
 @dataclasses.dataclass(frozen=True)

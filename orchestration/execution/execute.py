@@ -81,6 +81,7 @@ def execute(
             checkpoint_every=options.checkpoint_every,
             checkpoint_steps=options.checkpoint_steps,
             on_checkpoint=attempt.keep,
+            test_every=options.test_every,
             expected=None if estimate is None or attempt.checkpoint.exists() else estimate(splits, policy),
             on_progress=progress_log.within if group.is_first else None,
         )
@@ -92,8 +93,9 @@ def execute(
         conditions = Conditions.now(options.launch, resumed=(trainer.state.epoch, trainer.state.step) != (0, 0))
         for metrics in trainer:
             logger.info(
-                "epoch %d: train loss %.4f, val error %.4f, test error %.4f",
-                metrics["epoch"], metrics["train_loss"], metrics["val_error"], metrics["test_error"],
+                "epoch %d: train loss %.4f, val error %.4f, test error %s",
+                metrics["epoch"], metrics["train_loss"], metrics["val_error"],
+                "not measured" if metrics["test_error"] is None else f"{metrics['test_error']:.4f}",
             )  # fmt: skip
             attempt.keep()
             progress_log.epoch_ended()

@@ -97,5 +97,5 @@ def running(metrics: dict[str, Any]) -> dict[str, Any]:
         "epoch": metrics["epoch"],
         "val_error": metrics["val_error"],
         "seconds": metrics["inner_seconds"] + metrics["outer_seconds"] + metrics["eval_seconds"],
-        "metrics": {name: metrics[name] for name in records.EPOCH_SCALARS},
+        "metrics": {name: metrics[name] for name in records.EPOCH_SCALARS if metrics[name] is not None},
     }

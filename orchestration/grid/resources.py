@@ -24,6 +24,8 @@ class ResourcesConfig(BaseModel):
     """Where a worker keeps lambda of its points: on the training device, in host memory, or in a temporary file."""
     loader_workers: Annotated[int, Field(ge=0)] | None = None
     """Processes of a worker that decode streamed images; None: as many as cpus if there are several, else none."""
+    test_every: Annotated[int, Field(ge=1)] = 1
+    """Epochs between evaluations of the test images, which `error_best_test` needs in every epoch."""
     checkpoint_steps: Annotated[int, Field(ge=1)] | None = None
     """Steps between checkpoints within an epoch; None: checkpoints only after epochs."""
 

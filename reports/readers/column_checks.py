@@ -28,15 +28,18 @@ class AllowedRange:
 
     Args:
         essential: a row without a valid value is useless. In other columns an invalid value becomes null.
+        nullable: null is a valid value of an essential column.
     """
 
     low: float
     high: float
     essential: bool = False
+    nullable: bool = False
 
 
 _SHARE, _AMOUNT, _FREE = AllowedRange(0, 1), AllowedRange(0, _FINITE), AllowedRange(-_FINITE, _FINITE)
 _NEEDED_SHARE, _NEEDED_AMOUNT = AllowedRange(0, 1, essential=True), AllowedRange(0, _FINITE, essential=True)
+_TESTED_SHARE = dataclasses.replace(_NEEDED_SHARE, nullable=True)  # null in epochs that were not tested
 _PROBABILITY = AllowedRange(0, 1 + 1e-4)  # float32 rounding
 _EPOCH = AllowedRange(0, 10**6)  # trainings have 200 to 10,000
 
@@ -45,7 +48,8 @@ RANGES: dict[str, dict[str, AllowedRange]] = {
         "imbalance_ratio": AllowedRange(1, _FINITE, essential=True),
         "noise_ratio": _NEEDED_SHARE,
         "seed": _NEEDED_AMOUNT,
-        **dict.fromkeys(("error_best_val", "error_last", "error_best_test"), _NEEDED_SHARE),
+        **dict.fromkeys(("error_best_val", "error_last"), _NEEDED_SHARE),
+        "error_best_test": _TESTED_SHARE,
         # Null if the test set has no image of these classes.
         **dict.fromkeys(("minority_error", "majority_error", "per_class_accuracy"), _SHARE),
         **dict.fromkeys(("best_val_epoch", "epochs"), _EPOCH),
@@ -55,7 +59,8 @@ RANGES: dict[str, dict[str, AllowedRange]] = {
     },
     "epochs": {
         "epoch": dataclasses.replace(_EPOCH, essential=True),
-        **dict.fromkeys(("val_error", "test_error"), _NEEDED_SHARE),
+        "val_error": _NEEDED_SHARE,
+        "test_error": _TESTED_SHARE,
         # May be infinite: training continues if the loss of a val or test image is.
         **dict.fromkeys(("train_loss", "val_loss", "test_loss"), _FREE),
         "per_class_accuracy": _SHARE,
@@ -119,7 +124,8 @@ def out_of_range(column: pa.ChunkedArray, allowed: AllowedRange) -> Rows:
         return bad & values.is_valid().to_numpy() if values.null_count else bad
 
     bad = _of_any_element(column, outside)
-    return bad | column.is_null().to_numpy() if allowed.essential and column.null_count else bad
+    null_is_bad = allowed.essential and not allowed.nullable
+    return bad | column.is_null().to_numpy() if null_is_bad and column.null_count else bad
 
 
 def _of_any_element(column: pa.ChunkedArray, test: Callable[[pa.ChunkedArray], Rows]) -> Rows:

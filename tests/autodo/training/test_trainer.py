@@ -434,6 +434,25 @@ def test_embeddings_are_of_the_test_images_at_the_best_epoch():
     assert set(kept.run_id) == {training.config.run_id}
 
 
+def test_test_images_evaluated_in_fewer_epochs_change_nothing_but_the_rows_without_them(tmp_path):
+    run = short_run("autodo-aws")
+    often = fit(run)
+    seldom = start(run, checkpoint=tmp_path / "checkpoint", test_every=4)
+    next(iter(seldom))
+    seldom = start(run, checkpoint=tmp_path / "checkpoint", test_every=4)
+    assert len(list(seldom)) == 5
+    seldom = seldom.outcome()
+    columns = ["test_loss", "test_error", "per_class_accuracy"]
+    assert untimed(seldom.epochs).drop_columns(columns) == untimed(often.epochs).drop_columns(columns)
+    for name in columns:
+        kept = [value if epoch in (3, 5) else None for epoch, value in enumerate(often.epochs[name].to_pylist())]
+        assert seldom.epochs[name].to_pylist() == kept
+    optimistic = ["error_best_test"]
+    assert seldom.results["error_best_test"].to_pylist() == [None]
+    assert untimed(seldom.results).drop_columns(optimistic) == untimed(often.results).drop_columns(optimistic)
+    assert seldom.predictions == often.predictions
+
+
 def test_keeping_embeddings_changes_nothing_else():
     training = start(short_run())
     list(training)

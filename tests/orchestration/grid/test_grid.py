@@ -268,7 +268,7 @@ def test_planning_imports_neither_torch_nor_ray() -> None:
 def test_every_option_of_the_command_line_about_resources_overrides_a_key_of_the_grid():
     base = ResourcesConfig(lambda_storage="host", gpus=2, memory="2GiB")
     assert with_options(base, ResourceOptions(), TrainerOptions()) == base
-    options = ResourceOptions(3, 1.0, "1GiB", 4), TrainerOptions("file", 0, 7)
+    options = ResourceOptions(3, 1.0, "1GiB", 4), TrainerOptions("file", 0, 7, 10)
     assert with_options(base, *options).model_dump() == {
         "cpus": 3,
         "gpus": 1.0,
@@ -276,6 +276,7 @@ def test_every_option_of_the_command_line_about_resources_overrides_a_key_of_the
         "workers": 4,
         "lambda_storage": "file",
         "loader_workers": 0,
+        "test_every": 10,
         "checkpoint_steps": 7,
     }
 

@@ -7,8 +7,10 @@ import pytest
 from autodo.errors import StoreError
 from autodo.io.storage import Location
 from orchestration.testing.synthetic_store import write_store
+from reports.analysis.comparison import named
 from reports.readers import run_files
 from reports.readers.load import load_epochs, load_results
+from reports.tables.errors import error_tables
 from tests.reports.conftest import make
 
 Add = Callable[..., Path]
@@ -79,8 +81,13 @@ def test_a_damaged_file_is_named_and_left_out(root: Path, add: Add, damage: Call
     assert warning.startswith(f"{bad}: left out: ")
 
 
-@pytest.mark.parametrize("column", ["error_best_val", "error_last", "error_best_test"])
-@pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *((name, value) for name in ("error_best_val", "error_last") for value in (None, float("nan"), float("inf"))),
+        *(("error_best_test", value) for value in (float("nan"), float("inf"))),
+    ],
+)
 def test_a_result_without_an_error_rate_is_named_and_left_out(
     root: Path, add: Add, column: str, value: float | None
 ) -> None:
@@ -89,6 +96,14 @@ def test_a_result_without_an_error_rate_is_named_and_left_out(
     results = load_results(root)
     assert results.frame["seed"].tolist() == [0]
     assert results.warnings == (f"{bad}: left out: its {column} is not a number; delete it and launch the grid again",)
+
+
+def test_a_run_whose_test_images_were_evaluated_in_some_epochs_has_no_lowest_test_error(root: Path, add: Add) -> None:
+    add(make(), error_best_test=None)
+    results = load_results(root)
+    assert results.warnings == ()
+    (table,) = error_tables(named(results.frame), "error_best_test")
+    assert {cell.mean for row in table.rows for cell in row.cells} == {None}
 
 
 def test_a_test_set_may_lack_the_minority_classes(root: Path, add: Add) -> None:
