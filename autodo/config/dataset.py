@@ -16,6 +16,8 @@ Noise = Literal["uniform", "pair", "confusion", "instance"]
 Minority = Literal["total", "total-proportional", "class"]
 ALWAYS_STREAMED = ("imagenet",)
 """Datasets too large for memory."""
+MEMORY = "memory"
+"""Name of a dataset that is given in Python (`autodo.fit`)."""
 
 
 class DatasetConfig(Frozen):
@@ -26,7 +28,7 @@ class DatasetConfig(Frozen):
     """Path or URI of a directory of class folders, or of a CSV of path,label and optionally split, clean_label; only
     for `folder`."""
     image_size: Count | None = None
-    """Side in pixels to which images are resized; only for `folder` and `imagenet`."""
+    """Side in pixels to which images are resized; only for `folder`, `imagenet` and images given in Python."""
     resize: Count | None = None
     """Length in pixels to which the shorter side of a streamed image is resized before the centre crop of `image_size`,
     in evaluation and, without `augmentation.resized_crop`, in training; None: `image_size`. The published code has 256
@@ -37,7 +39,8 @@ class DatasetConfig(Frozen):
     damaged_limit: Annotated[float, Field(ge=0, lt=1)] = 0.001
     """Largest share of damaged images that a streamed dataset may leave out."""
     content: str | None = None
-    """Fingerprint of the files and classes of a `folder` (`autodo.data.pin_content`), which is checked on loading."""
+    """Fingerprint of the files and classes of a `folder` (`autodo.data.pin_content`), which is checked on loading, or
+    of the pixels and labels of images given in Python."""
     subsample: Count | None = None
     """Size of a fixed stratified subsample of the train set, drawn before the split; None: all images."""
     val_share: Share = 0.2
@@ -56,6 +59,9 @@ class DatasetConfig(Frozen):
                 raise ValueError("path is required: the directory of class folders, or the CSV of path,label")
             if self.image_size is None:
                 raise ValueError("image_size is required: the side in pixels to which images are resized")
+        elif self.name == MEMORY:
+            if self.content is None or self.image_size is None or (self.path, self.stream) != (None, False):
+                raise ValueError("'memory' is for images given in Python: autodo.fit(images, labels)")
         elif (self.path, self.content, self.stream) != (None, None, False):
             raise ValueError(
                 f"path, content and stream are for the dataset 'folder' only, not for {self.name!r}; "

@@ -17,12 +17,11 @@ from autodo.config.run import RunConfig
 from autodo.config.shipped import dataset_presets
 from autodo.config.validation import parse_model, parse_overrides
 from autodo.errors import ConfigError, TrainingDiverged, UserError
-from autodo.text import count_of
+from autodo.text import count_of, rough_duration
 from orchestration.cli.console import say
 from orchestration.cli.options import TrainOptions, given
 from orchestration.cli.report import show_result
 from orchestration.display.run_display import RunDisplay
-from orchestration.display.text import rough_duration
 from orchestration.execution.options import ExecutionOptions
 from orchestration.grid.keep import parse_keep
 from orchestration.planning.estimate import LONG_SECONDS
