@@ -218,7 +218,7 @@ def _search(console: Console, run: RunConfig, store: Store, data_dir: str | None
 
 
 def _device(name: str) -> str:
-    from autodo.fit import default_device
+    from autodo.api.run import default_device
 
     known = "auto, cpu, cuda, cuda:<n>"
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", name):
