@@ -11,7 +11,7 @@ def chosen_device(name: str) -> str:
     Raises:
         ConfigError: if it is unknown, or torch cannot use it.
     """
-    from autodo.fit import default_device
+    from autodo.api.run import default_device
 
     known = "auto, cpu, cuda, cuda:<n>"
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", name):
