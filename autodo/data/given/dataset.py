@@ -124,9 +124,12 @@ def _name_numbers(given: Sequence[GivenSet], labels_of: dict[str, Any]) -> None:
         labels = labels_of[part.where]
         if part.class_names is None or part.class_names == names or labels.dtype == object:
             continue
-        for number in np.unique(labels):
-            if not 0 <= number < len(part.class_names) or part.class_names[number] not in names:
-                name = part.class_names[number] if 0 <= number < len(part.class_names) else number
-                raise DataError(f"{part.where}: has the class {name!r}, which train does not have; classes: {names}")
+        for number in np.unique(labels).tolist():
+            name = part.class_names[number] if 0 <= number < len(part.class_names) else str(number)
+            if name not in names:
+                first = given[0].where
+                raise DataError(
+                    f"{part.where}: has the class {name!r}, which {first} does not have; classes: {', '.join(names)}"
+                )
         lookup = {number: names.index(name) for number, name in enumerate(part.class_names) if name in names}
         labels_of[part.where] = np.array([lookup[number] for number in labels.tolist()], np.int64)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from autodo.data.files.decode import MEMORY_LIMIT_BYTES, decode, eight_bit, reason
+from autodo.data.files.decode import MEMORY_LIMIT_BYTES, decode, eight_bit, fitted, reason
 from autodo.data.given.pixels import is_tensor, pixels_of_array
 from autodo.data.images.image_set import Pixels
 from autodo.errors import DataError
@@ -137,10 +137,10 @@ def _shrunk(given: Any, size: Size) -> Pixels:
             raise DataError("0 bytes")
         with Image.open(path) as opened:
             if not size.exact and min(opened.size) <= size.side:
-                return _channels_first(eight_bit(ImageOps.exif_transpose(opened)))
+                return _upright(opened)
         return decode(path, size.side)
     if isinstance(given, Image.Image):
-        pixels = _channels_first(eight_bit(ImageOps.exif_transpose(given)))
+        pixels = _upright(given)
     elif isinstance(given, np.ndarray) or is_tensor(given):
         pixels = pixels_of_array(given, batch=False)
     else:
@@ -160,15 +160,13 @@ def _joined(images: list[Pixels], size: Size) -> Pixels:
 
 def _fitted(pixels: Pixels, side: int) -> Pixels:
     """An image resized as `decode` does. Shape: [C, H, W] -> [C, side, side]."""
-    if pixels.shape[1:] == (side, side):
-        return pixels
-    return _channels_first(ImageOps.fit(_image(pixels), (side, side), Image.Resampling.BILINEAR))
+    return pixels if pixels.shape[1:] == (side, side) else fitted(_image(pixels), side)
 
 
 def _image(pixels: Pixels) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)))
 
 
-def _channels_first(image: Image.Image) -> Pixels:
-    pixels = np.asarray(image)
+def _upright(image: Image.Image) -> Pixels:
+    pixels = np.asarray(eight_bit(ImageOps.exif_transpose(image)))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
