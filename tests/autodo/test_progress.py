@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from autodo import progress
+from autodo.api.run import fit_run
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.data import load, prepare
-from autodo.fit import fit
 from autodo.progress import Durations, Progress, ProgressReporter
 from autodo.training.trainer import Trainer
 
@@ -119,7 +119,7 @@ def test_the_loss_within_an_epoch_is_the_mean_so_far(monkeypatch):
     config = run_of(epochs=1).model_copy(deep=True)
     training = config.training.model_copy(update={"batch_size": 10, "lr": 1e-9})
     reports: list[Progress] = []
-    outcome = fit(config.model_copy(update={"training": training}), on_progress=reports.append)
+    outcome = fit_run(config.model_copy(update={"training": training}), on_progress=reports.append)
     assert reports[-1].step == reports[-1].steps - 1
     # With weights that stand still the mean of all but one of the batches is near that of all.
     assert reports[-1].train_loss == pytest.approx(outcome.epochs["train_loss"][0].as_py(), rel=0.05)

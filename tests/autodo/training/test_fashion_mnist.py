@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from autodo.api.run import fit_run
 from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
-from autodo.fit import fit
 
 
 @pytest.mark.usefixtures("fashion_mnist")
@@ -15,7 +15,7 @@ def test_autodo_learns_on_imbalanced_and_noisy_clothes():
     run = build_run(
         "fashion-mnist", "autodo-exact-ws", distortion=DistortionConfig.parse("10-0.1"), overrides=overrides
     )
-    outcome = fit(run)
+    outcome = fit_run(run)
     (result,) = outcome.results.to_pylist()
     assert (result["val_points"], result["test_points"]) == (200, 10_000)
     points = outcome.points.to_pandas()

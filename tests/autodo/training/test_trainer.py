@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from autodo.api.run import fit_run
 from autodo.augment import affine
 from autodo.augment.policy_file import PolicyFile
 from autodo.config.dataset import DistortionConfig
@@ -18,7 +19,6 @@ from autodo.config.shipped import method_names
 from autodo.data import load, prepare
 from autodo.data.batches import batch_sizes
 from autodo.errors import ConfigError, TrainingDiverged
-from autodo.fit import fit
 from autodo.points.table import PointTable
 from autodo.results import records
 from autodo.training.schedule import learning_rate_factor, restarted_factor
@@ -55,7 +55,7 @@ def untimed(table):
 def test_a_policy_for_a_method_without_operations_is_refused():
     found = PolicyFile.model_validate({"sub_policies": [[["Rotate", 0.5, 0.4]]]})
     with pytest.raises(ConfigError, match="'baseline' draws no operations"):
-        fit(short_run("baseline"), policy=found)
+        fit_run(short_run("baseline"), policy=found)
 
 
 def test_oversplit_learns_lambda_of_all_train_images():
@@ -142,7 +142,7 @@ def test_every_method_learns(method):
     # Points that are not yet recognised weigh little in the generalised cross-entropy, and PENCIL's labels move early.
     overrides = {"training.epochs": 60 if method in ("gce", "pencil") else 20, "policy.content": "0" * 16}
     run = short_run(method, distortion=mild, overrides=overrides)
-    outcome = fit(run, policy=None if run.policy is None else POLICY)
+    outcome = fit_run(run, policy=None if run.policy is None else POLICY)
     # Not the train loss: lam moves its weights and targets. Of FAMILIES, seeds 0 to 2, under default, avx2 and avx512:
     # a val loss of at most 0.18 of the first, an error of at most 0.09.
     val_losses = outcome.epochs["val_loss"].to_pylist()
@@ -436,7 +436,7 @@ def test_embeddings_are_of_the_test_images_at_the_best_epoch():
 
 def test_test_images_evaluated_in_fewer_epochs_change_nothing_but_the_rows_without_them(tmp_path):
     run = short_run("autodo-aws")
-    often = fit(run)
+    often = fit_run(run)
     seldom = start(run, checkpoint=tmp_path / "checkpoint", test_every=4)
     next(iter(seldom))
     seldom = start(run, checkpoint=tmp_path / "checkpoint", test_every=4)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from autodo.api.run import fit_run
 from autodo.augment.policy_file import OPERATION_NAMES, PolicyFile
 from autodo.config.dataset import DistortionConfig
 from autodo.config.policy import FastAutoAugmentSearch
@@ -12,7 +13,6 @@ from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.data import load, prepare
 from autodo.errors import ConfigError, StoreError
-from autodo.fit import fit
 from autodo.io.storage import locate
 from autodo.search.algorithms import search_in_process
 from autodo.search.folds.fast_autoaugment import FastAutoAugmentDriver, PolicyTrial, SubPolicies, propose, select
@@ -62,10 +62,11 @@ def test_a_policy_is_found_with_where_it_comes_from(found):
 
 def test_fit_searches_what_it_needs(found):
     lines: list[str] = []
-    outcome = fit(searched_run(), device="cpu", on_search=lines.append)
+    outcome = fit_run(searched_run(), device="cpu", on_search=lines.append)
     assert outcome.error < 0.9
     assert lines[-1].startswith("2 of 2 networks trained, 12 of 12 trials, best reward")
-    assert fit(searched_run(), device="cpu", policy=found).error == outcome.error, "the search is the same each time"
+    again = fit_run(searched_run(), device="cpu", policy=found)
+    assert again.error == outcome.error, "the search is the same each time"
 
 
 class SearchHarness:
@@ -191,9 +192,9 @@ def test_fit_reads_a_policy_from_a_file(tmp_path):
     run = build_run("digits", "dada-published", overrides={**overrides, "policy.path": str(tmp_path / "policy.json")})
     policy = PolicyFile.model_validate({"sub_policies": [[["Rotate", 0.9, 0.3]]]})
     pinned = build_run("digits", "dada-published", overrides={**overrides, "policy.content": "0" * 16})
-    assert fit(run, device="cpu").error == fit(pinned, device="cpu", policy=policy).error
+    assert fit_run(run, device="cpu").error == fit_run(pinned, device="cpu", policy=policy).error
     with pytest.raises(ConfigError, match=r"a policy that a store keeps; here policy\.path is needed"):
-        fit(pinned, device="cpu")
+        fit_run(pinned, device="cpu")
 
 
 # ----- the parts

@@ -1,4 +1,4 @@
-"""Train a classifier from a config in one call, for use as a library."""
+"""Train one run from its configuration, keeping nothing on disk."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def fit(
+def fit_run(
     config: RunConfig,
     *,
     data_dir: StrPath | None = None,
