@@ -1,6 +1,8 @@
 """Words and characters of messages and reports."""
 
+import difflib
 import re
+from collections.abc import Sequence
 
 # Control characters, and those that turn the direction of text or break a line (UAX #9, Bidi_Control).
 CONTROL_CHARACTERS = r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
@@ -30,3 +32,9 @@ def rough_duration(seconds: float) -> str:
         if seconds >= 1.5 * unit:
             return f"{max(2, round(seconds / unit))} {name}"
     return f"{max(1, round(seconds))} s"
+
+
+def hint(name: str, known: Sequence[str]) -> str:
+    """Return `; did you mean 'x' or 'y'?` if known names are similar, else an empty string."""
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.7)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
