@@ -19,6 +19,7 @@ from autodo.data.given.dataset import given_dataset
 from autodo.data.given.images import Size
 from autodo.errors import ConfigError, UserError
 from autodo.io.storage import StrPath
+from autodo.models.given import register
 from autodo.progress import Durations, Progress
 from autodo.text import count_of, rough_duration
 from autodo.training.step_timing import time_steps
@@ -73,7 +74,9 @@ def fit(
             others'. None for no test set. A folder without test images has a fifth of them held out, as always.
         class_names: names of the class numbers; None: the numbers, or the names that a dataset has.
         method: name of a method; `autodo methods` lists them.
-        model: name of a network, or an `nn.Module`; None: that of the preset.
+        model: name of a network, such as `resnet-18`, `torchvision:resnet50` or `timm:convnext_tiny`; the import path
+            of a function that returns one, `PACKAGE.MODULE:FUNCTION`; or an `nn.Module`, a copy of which is trained.
+            None: the network of the preset.
         epochs, image_size, val_share: None: those of the preset. Images that are all smaller are not enlarged unless
             `image_size` is given.
         split: `union` trains on val too, `paper` does not.
@@ -91,7 +94,7 @@ def fit(
     device = _checked_device(device)
     name = MEMORY if labels is not None or not isinstance(images, str | os.PathLike) else "folder"
     named = {"dataset.image_size": image_size, "dataset.val_share": val_share, "training.epochs": epochs}
-    overrides = _merged(settings or {}, {"model.name": model, **named})
+    overrides = _merged(settings or {}, {**_model(model), **named})
     preset = preset_of_device(name, device) if preset == "auto" else preset
 
     def build(more: Mapping[str, Any]) -> RunConfig:
@@ -128,6 +131,14 @@ def fit(
     result = FitOutcome(**vars(outcome), given=given, trains_on_val=run.trains_on_val, notes=notes)
     report.line(repr(result))
     return result
+
+
+def _model(model: "str | nn.Module | None") -> dict[str, Any]:
+    """Settings of a network with a name, or of one that is given as an object."""
+    if model is None or isinstance(model, str):
+        return {"model.name": model}
+    given = register(model)
+    return {"model.name": given.name, "model.code": given.fingerprint}
 
 
 def _merged(settings: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, Any]:

@@ -206,6 +206,21 @@ def test_a_verbose_fit_estimates_its_duration_first_and_says_what_the_result_mea
     assert end[-1].startswith("test: none was given, so the error on new images is unknown")
 
 
+def test_a_network_can_be_an_object_which_stays_as_it_is(parts):
+    train, val, (images, labels) = parts
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 16), torch.nn.ReLU(), torch.nn.Linear(16, 10))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    outcome = autodo.fit(*train, val=val, test=(images, labels), **{**SHORT, "model": network})
+    assert same(network.state_dict(), before)
+    assert outcome.error < 0.7, "guessing is wrong nine times of ten"
+    assert outcome.results["model"].to_pylist() == ["module:Sequential"]
+    again = autodo.fit(*train, val=val, test=(images, labels), **{**SHORT, "model": network})
+    assert again.results["run_id"] == outcome.results["run_id"]
+    assert same(again.classifier.state_dict(), outcome.classifier.state_dict())
+    with pytest.raises(ConfigError, match=r"a network is an nn\.Module, not a int"):
+        autodo.fit(*train, model=7)
+
+
 def test_the_preset_is_chosen_by_the_device(monkeypatch):
     assert [preset_of_device("folder", name) for name in ("cpu", "cuda", "cuda:1")] == ["cpu", "gpu", "gpu"]
     assert preset_of_device("digits", "cpu") is None
