@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -17,6 +18,7 @@ from autodo.models import build
 from autodo.models.cosine_head import CosineHead
 from autodo.results.batches import BATCH_SIZE, outputs
 from autodo.results.image_inputs import InputFormat
+from autodo.results.model_card import model_card, write_cards
 
 FORMAT = 1
 
@@ -32,6 +34,8 @@ class Classifier(nn.Module):
     std: Tensor
     resize: int | None = None
     """Pixels of the shorter side of an image before the centre crop of `image_size`; None: `image_size`."""
+    run: Mapping[str, Any] | None = None
+    """The run that it comes from, for its model card: data, errors, provenance (`model_card.run_record`)."""
 
     def __init__(
         self,
@@ -108,17 +112,19 @@ class Classifier(nn.Module):
         return outputs(images, self.inputs, lambda batch: self.features(batch.to(self.mean.device)), batch_size)
 
     def save(self, path: StrPath) -> None:
-        """Writes one file that `Classifier.load` reads."""
+        """Write one file that `Classifier.load` reads, and a model card beside it, `*.card.json` and `*.card.md`."""
         content = {
             "format": FORMAT,
             "model": self.model,
             "channels": self.mean.shape[1],
             "image_size": self.image_size,
             "resize": self.resize,
+            "run": None if self.run is None else dict(self.run),
             "class_names": list(self.class_names),
             "cosine_scale": self.head.scale if isinstance(self.head, CosineHead) else None,
             "state": self.state_dict(),
         }
+        write_cards(model_card(self), path)
         save_torch(content, path)
 
     @classmethod
@@ -143,7 +149,7 @@ class Classifier(nn.Module):
             channel = torch.zeros(content["channels"])
             classifier = cls(content["model"], encoder, head, channel, channel, content["image_size"], names)
             classifier.load_state_dict(content["state"])
-            classifier.resize = content.get("resize")
+            classifier.resize, classifier.run = content.get("resize"), content.get("run")
         except Exception as error:
             # torch.load raises many kinds of error on damaged files.
             problem = "torch cannot read it" if isinstance(error, pickle.UnpicklingError) else one_line(error)
