@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from autodo.config.run import RunConfig
-from autodo.config.validation import hint
 from autodo.errors import ConfigError
 from autodo.io.storage import StrPath
+from autodo.text import hint
 from orchestration.cli.console import say, warn
 from orchestration.cli.options import GridOptions, LaunchOptions, with_options
 from orchestration.cli.plan import load_pinned_grid
