@@ -205,7 +205,7 @@ def autodo(
     def launch_grid(_: Console, grid: GridOptions, options: LaunchOptions) -> int:
         config = load_grid(grid.grid).override(parse_overrides(grid.overrides))
         with_options(config.resources, options.resources, options.trainer)
-        assert select(expand(config), options.only or f"seed={config.seeds[0]}")
+        assert select(expand(config), ",".join(options.only) or f"seed={config.seeds[0]}")
         return 0
 
     real = train.train_run

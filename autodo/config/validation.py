@@ -1,6 +1,5 @@
 """Reading and checking YAML; errors name the bad value, its place and what is allowed."""
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from autodo.errors import ConfigError
 from autodo.io.storage import StrPath
+from autodo.text import hint
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -99,18 +99,14 @@ def parse_selection(option: str, text: str, known: Mapping[str, Callable[[], Ite
             raise ConfigError(f"{option} {part!r}: is not KEY=VALUE, such as method=baseline; keys: {keys}")
         if key not in known:
             raise ConfigError(f"{option} {part!r}: unknown key {key!r}; keys: {keys}")
+        if key == "method":
+            value = "+".join(sorted(value.split("+")))  # as `canonical_method` writes joined methods
         try:
             check_name(value, sorted(known[key]()), key)
         except ConfigError as error:
             raise ConfigError(f"{option} {part!r}: {error}") from None
         selection.setdefault(key, set()).add(value)
     return selection
-
-
-def hint(name: str, known: Sequence[str]) -> str:
-    """Return `; did you mean 'x' or 'y'?` if known names are similar, else an empty string."""
-    near = difflib.get_close_matches(name, known, n=2, cutoff=0.7)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def parse_model(model: type[M], tree: Mapping[str, Any], where: str) -> M:

@@ -20,7 +20,7 @@ _ROWS = 100
 
 
 def run_record(row: Mapping[str, Any], val_error: float, images_per_class: Mapping[str, int]) -> dict[str, Any]:
-    """The run that a classifier comes from, for its card: values of JSON. The path of the images is left out.
+    """The run that a classifier comes from, for its card: values of JSON, without the folders of images and weights.
 
     Args:
         row: of the results table.
@@ -28,6 +28,9 @@ def run_record(row: Mapping[str, Any], val_error: float, images_per_class: Mappi
         images_per_class: train images of each class, by their labels.
     """
     config = RunConfig.from_stored(row["config"])
+    settings = config.model_dump(mode="json", exclude={"dataset": {"path"}})
+    if settings["model"].get("weights"):
+        settings["model"]["weights"] = Path(settings["model"]["weights"]).name
     accuracies = zip(row["class_names"], row["per_class_accuracy"], strict=True)
     return {
         "id": row["run_id"],
@@ -60,7 +63,7 @@ def run_record(row: Mapping[str, Any], val_error: float, images_per_class: Mappi
             "git_sha": row["git_sha"],
             "versions": dict(row["versions"]),
         },
-        "config": config.model_dump(mode="json", exclude={"dataset": {"path"}}),
+        "config": settings,
     }
 
 

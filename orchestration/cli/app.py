@@ -81,7 +81,7 @@ def retry(
 def plan(
     grid: GridOptions,
     *,
-    only: Only = None,
+    only: Only = [],  # noqa: B006  # typer copies it
     retries: Retries = RETRIES,
     resources: ResourceOptions,
     list_runs: Annotated[bool, typer.Option("--list", help="List every run id with its state.")] = False,
@@ -122,13 +122,14 @@ def report(
         str, typer.Option("--format", metavar="F,…", help="Formats to write: html, md, latex, csv.")
     ] = "html,md,latex,csv",
     selection: Annotated[
-        str | None,
+        list[str],
         typer.Option(
             "--select",
             metavar="KEY=VALUE,…",
-            help="Only these runs: dataset=…, model=…, method=…, distortion=…, split=…, seed=…, variant=…",
+            help="Only these runs: dataset=…, model=…, method=…, distortion=…, split=…, seed=…, variant=…; may be "
+            "repeated.",
         ),
-    ] = None,
+    ] = [],  # noqa: B006  # typer copies it
     metric: Annotated[
         str, typer.Option(help="error_best_val, error_last, minority_error, or the optimistic error_best_test.")
     ] = "error_best_val",
@@ -144,7 +145,9 @@ def report(
     """Show the tables of a store and write its report: one page, Markdown, LaTeX, CSV; run nothing."""
     from orchestration.cli.report import write_store_report
 
-    write_store_report(console, store, out=out, formats=formats, selection=selection, metric=metric, despite=despite)
+    write_store_report(
+        console, store, out=out, formats=formats, selection=",".join(selection) or None, metric=metric, despite=despite
+    )
 
 
 @app.command()

@@ -32,9 +32,10 @@ ModelArgument = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU if there is one.")]
 Only = Annotated[
-    str | None,
+    list[str],
     typer.Option(
-        metavar="KEY=VALUE,…", help="Part of the grid: method=…, dataset=…, distortion=…, split=…, seed=…, variant=…"
+        metavar="KEY=VALUE,…",
+        help="Part of the grid: method=…, dataset=…, distortion=…, split=…, seed=…, variant=…; may be repeated.",
     ),
 ]
 Retries = Annotated[int, typer.Option(min=0, help="Further attempts of a run that fails.")]
@@ -92,7 +93,7 @@ class TrainerOptions:
 class LaunchOptions:
     """Options of `launch`, `resume` and `retry`."""
 
-    only: Only = None
+    only: Only = dataclasses.field(default_factory=list)
     data: DataOptions = DataOptions()
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="Maximum number of runs at a time.")] = None
     retries: Retries = RETRIES
