@@ -13,6 +13,7 @@ from reports.analysis.comparison import named, without_test_as_val
 from reports.analysis.curves import COLUMNS as CURVE_COLUMNS
 from reports.analysis.curves import learning_curves
 from reports.analysis.label_repair import REPAIR_COLUMNS, label_repair
+from reports.analysis.metrics import METRICS, metric_name
 from reports.analysis.paper_results import check_departures
 from reports.analysis.selection import select as selected
 from reports.document import Report, Section
@@ -32,7 +33,7 @@ from reports.tables.claims import claim_tables
 from reports.tables.classes import class_tables
 from reports.tables.cost import EPOCH_COLUMNS, cost_tables
 from reports.tables.differences import difference_tables
-from reports.tables.errors import METRICS, error_tables
+from reports.tables.errors import error_tables
 from reports.tables.label_repair import label_repair_tables
 from reports.tables.outer_cost import outer_cost_tables
 from reports.tables.ranks import rank_sentences, rank_tables, ranks
@@ -167,7 +168,7 @@ class _Builder:
         missing = findings.what_is_missing(self.runs)
         if missing:
             yield missing
-        words = "test error" if self.metric == HEADLINE else METRICS[self.metric]
+        words = "test error" if self.metric == HEADLINE else metric_name(self.metric, self.runs)
         yield from findings.what_was_found(without_test_as_val(self.runs), self.metric, words)
 
     def _curves(self) -> Section:

@@ -6,6 +6,7 @@ from typing import Any
 from autodo.config.validation import check_name
 from autodo.errors import ConfigError
 from autodo.io.storage import Location, StrPath, as_location
+from reports.analysis.metrics import METRICS
 from reports.build import HEADLINE, build_report
 from reports.document import Report
 from reports.figures.rendering import RenderedFigure, render, save
@@ -14,7 +15,6 @@ from reports.formats.markdown import report_markdown
 from reports.formats.tidy import report_csv
 from reports.html import to_html
 from reports.readers.load import Results
-from reports.tables.errors import METRICS
 
 FORMATS = ("html", "md", "latex", "csv")
 

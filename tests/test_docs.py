@@ -40,7 +40,7 @@ ROOT = Path(__file__).parents[1]
 LANGUAGES = ("sh", "python", "yaml", "json", "toml", "dockerfile", "text")
 TINY_OVERRIDES = {"training.epochs": 1, "training.warmup_epochs": 0, "model.name": "small-cnn", "dataset.image_size": 8}
 """Overrides for `build_run` in addition to those of a page."""
-ASSUMED_NAMES = {"docs/tutorial/own-images.md": {"images": "torch.zeros(2, 1, 8, 8, dtype=torch.uint8)"}}
+ASSUMED_NAMES = {"docs/how-to/use-a-classifier.md": {"images": "torch.zeros(2, 1, 9, 9)"}}
 """Names that the Python code of a page assumes."""
 PLUGINS = {"docs/how-to/plug-ins.md": ("plugins/focal.py", "plugins/shapes.py")}
 """Files of a page that its grids need."""
@@ -211,7 +211,7 @@ def autodo(
     def launch_grid(_: Console, grid: GridOptions, options: LaunchOptions) -> int:
         config = load_grid(grid.grid).override(parse_overrides(grid.overrides))
         with_options(config.resources, options.resources, options.trainer)
-        assert select(expand(config), options.only or f"seed={config.seeds[0]}")
+        assert select(expand(config), ",".join(options.only) or f"seed={config.seeds[0]}")
         return 0
 
     real = train.train_run

@@ -105,6 +105,8 @@ def parse_selection(option: str, text: str, known: Mapping[str, Callable[[], Ite
             raise ConfigError(f"{option} {part!r}: is not KEY=VALUE, such as method=baseline; keys: {keys}")
         if key not in known:
             raise ConfigError(f"{option} {part!r}: unknown key {key!r}; keys: {keys}")
+        if key == "method":
+            value = "+".join(sorted(value.split("+")))  # as `canonical_method` writes joined methods
         try:
             check_name(value, sorted(known[key]()), key)
         except ConfigError as error:

@@ -123,7 +123,9 @@ def best_classifier(best: BestEpoch, context: RunContext, pipeline: Pipeline) ->
     """Classifier of the epoch with the lowest val error, on the CPU."""
     encoder, head = best_model(best, context, torch.device("cpu"))
     mean, std, size = pipeline.mean.cpu(), pipeline.std.cpu(), context.data.train.images.shape[-1]
-    return Classifier(context.config.model.name, encoder, head, mean, std, size, context.data.class_names)
+    classifier = Classifier(context.config.model.name, encoder, head, mean, std, size, context.data.class_names)
+    classifier.resize = context.config.dataset.resize
+    return classifier
 
 
 def computes_in_bf16(device: torch.device) -> bool:

@@ -11,8 +11,10 @@ from typer.exceptions import TyperException
 from autodo.errors import TrainingDiverged, UserError
 from orchestration.cli.options import (
     DataDir,
+    Device,
     GridOptions,
     LaunchOptions,
+    ModelArgument,
     Only,
     ResourceOptions,
     Retries,
@@ -84,7 +86,7 @@ def retry(
 def plan(
     grid: GridOptions,
     *,
-    only: Only = None,
+    only: Only = [],  # noqa: B006  # typer copies it
     retries: Retries = RETRIES,
     resources: ResourceOptions,
     list_runs: Annotated[bool, typer.Option("--list", help="List every run id with its state.")] = False,
@@ -128,13 +130,14 @@ def report(
         str, typer.Option("--format", metavar="F,…", help="Formats to write: html, md, latex, csv.")
     ] = "html,md,latex,csv",
     selection: Annotated[
-        str | None,
+        list[str],
         typer.Option(
             "--select",
             metavar="KEY=VALUE,…",
-            help="Only these runs: dataset=…, model=…, method=…, distortion=…, split=…, seed=…, variant=…",
+            help="Only these runs: dataset=…, model=…, method=…, distortion=…, split=…, seed=…, variant=…; may be "
+            "repeated.",
         ),
-    ] = None,
+    ] = [],  # noqa: B006  # typer copies it
     metric: Annotated[
         str, typer.Option(help="error_best_val, error_last, minority_error, or the optimistic error_best_test.")
     ] = "error_best_val",
@@ -150,7 +153,9 @@ def report(
     """Show the tables of a store and write its report: one page, Markdown, LaTeX, CSV; run nothing."""
     from orchestration.cli.report import write_store_report
 
-    write_store_report(console, store, out=out, formats=formats, selection=selection, metric=metric, despite=despite)
+    write_store_report(
+        console, store, out=out, formats=formats, selection=",".join(selection) or None, metric=metric, despite=despite
+    )
 
 
 @app.command()
@@ -172,6 +177,28 @@ def inspect(
     from orchestration.cli.inspect import inspect_labels
 
     inspect_labels(console, store, run_id, ranking=ranking, top=top, out=out, data_dir=data_dir)
+
+
+@app.command()
+def predict(
+    model: ModelArgument,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[RUN] PATH…", help="For a store, a run; then image files, folders, CSV files, globs in quotes."
+        ),
+    ],
+    csv_file: Annotated[
+        str | None, typer.Option("--csv", metavar="FILE", help="CSV to write; without it, a line per image is printed.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes of each image, the most probable first.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
+    device: Device = "auto",
+) -> None:
+    """Predict the classes of images with a saved classifier."""
+    from orchestration.cli.predict import predict_images
+
+    predict_images(console, model, words, csv_file=csv_file, top=top, batch_size=batch_size, device=device)
 
 
 @app.command()

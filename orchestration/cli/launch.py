@@ -79,8 +79,8 @@ def retry_runs(console: Console, root: StrPath, options: LaunchOptions, *, run_i
         say(console, f"{store}: no run has failed")
         return 0
     runs = [launched.runs.get(run_id) or store.status.config(run_id) for run_id in chosen]
-    if options.only is not None:
-        runs = select(runs, options.only, launched.variants)
+    if options.only:
+        runs = select(runs, ",".join(options.only), launched.variants)
     by_id = {run.run_id: run for run in runs}
     # A run of no grid has the default resources.
     default = with_options(ResourcesConfig(), options.resources, options.trainer)
@@ -100,7 +100,7 @@ def retry_runs(console: Console, root: StrPath, options: LaunchOptions, *, run_i
         retried=frozenset(by_id),
         variants={run_id: name for run_id, name in launched.variants.items() if run_id in by_id},
     )
-    return run_jobs(console, dataclasses.replace(options, only=None), request, forget)
+    return run_jobs(console, dataclasses.replace(options, only=[]), request, forget)
 
 
 def _launched(console: Console, store: Store, options: LaunchOptions) -> LaunchRequest:

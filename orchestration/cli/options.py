@@ -29,10 +29,15 @@ Set = Annotated[
 ]
 DataDir = Annotated[str | None, typer.Option(help="Directory or URI of the datasets' files.")]
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Directory or URI of the results.")]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="File of a saved classifier, or a store, whose RUN follows.")
+]
+Device = Annotated[str, typer.Option(help="`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU if there is one.")]
 Only = Annotated[
-    str | None,
+    list[str],
     typer.Option(
-        metavar="KEY=VALUE,…", help="Part of the grid: method=…, dataset=…, distortion=…, split=…, seed=…, variant=…"
+        metavar="KEY=VALUE,…",
+        help="Part of the grid: method=…, dataset=…, distortion=…, split=…, seed=…, variant=…; may be repeated.",
     ),
 ]
 PluginFiles = Annotated[
@@ -94,7 +99,7 @@ class TrainerOptions:
 class LaunchOptions:
     """Options of `launch`, `resume` and `retry`."""
 
-    only: Only = None
+    only: Only = dataclasses.field(default_factory=list)
     data: DataOptions = DataOptions()
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="Maximum number of runs at a time.")] = None
     retries: Retries = RETRIES
@@ -152,7 +157,7 @@ class TrainOptions:
     )
     overrides: Set = dataclasses.field(default_factory=list)
     data: DataOptions = DataOptions()
-    device: Annotated[str, typer.Option(help="`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU if there is one.")] = "auto"
+    device: Device = "auto"
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Epochs between checkpoints.")] = 1
     keep: Annotated[list[str], typer.Option(metavar="embeddings", help="Keep the test images' embeddings too.")] = (
         dataclasses.field(default_factory=list)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure as Sheet
 from matplotlib.patches import Patch
 
 from reports.analysis.classes import class_accuracies, class_names, majority_first, minority_sentence, worst_class
+from reports.analysis.metrics import epoch_of_classifier
 from reports.document import Figure, Floats
 from reports.figures import canvas
 from reports.figures.choices import Choice
@@ -188,7 +189,7 @@ def _figure(
     worst = ", ".join(f"{method} {of.mean[of.worst]:.1f} % ({names[of.worst]})" for method, of in found.items())
     rare = f" {minority_sentence(choice.runs)}" if start is not None else ""
     caption = (
-        f"Test accuracy of each class, {choice.title}, mean over seeds ({n}) at the epoch of lowest val error; {how}. "
-        f"Worst class (lowest mean): {worst}.{rare}{canvas.class_key(ordered)}{choice.remark}"
+        f"Test accuracy of each class, {choice.title}, mean over seeds ({n}) {epoch_of_classifier(choice.runs)}; "
+        f"{how}. Worst class (lowest mean): {worst}.{rare}{canvas.class_key(ordered)}{choice.remark}"
     )
     return Figure(key("class-accuracy", choice.group, choice.distortion), canvas.visible(caption), draw)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from autodo.io.storage import Location
 from reports.analysis.classes import class_names, majority_first, minority_sentence
+from reports.analysis.metrics import epoch_of_classifier
 from reports.document import Figure
 from reports.figures import canvas
 from reports.figures.choices import Choice
@@ -154,7 +155,8 @@ def _figure(choice: Choice, names: Sequence[str], by_method: dict[str, tuple[Cou
     )
     rare = f" The minority is beyond the dashed line. {minority_sentence(choice.runs)}" if start is not None else ""
     caption = (
-        f"Confusion matrices of the test images, {choice.title}, summed over n seeds, at the epoch of lowest val error."
+        f"Confusion matrices of the test images, {choice.title}, summed over n seeds, "
+        f"{epoch_of_classifier(choice.runs)}."
         f" Test accuracy: {accuracies}.{numbers if len(names) <= _WITH_NUMBERS else ''}{rare}"
         f"{canvas.class_key(ordered)}{choice.remark}"
     )

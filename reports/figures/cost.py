@@ -11,6 +11,7 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from reports.analysis.cost import condition_notes, relative_costs
+from reports.analysis.metrics import epoch_of_classifier
 from reports.analysis.stats import mean_std
 from reports.document import Figure
 from reports.figures import canvas
@@ -163,8 +164,8 @@ def _figure(choice: Choice, methods: Sequence[CostQuality], styles: Mapping[str,
     numbers = ", ".join(f"{m.name} {m.error:.2f} % at {m.cost:.2f}" for m in methods)
     conditions = "".join(f" {note}" for note in condition_notes(choice.runs))
     caption = (
-        f"Test error at the epoch of lowest val error against the time of a run relative to the baseline's in the same "
-        f"launch, {choice.title}, means over seeds: {numbers}. The search for a policy before the training is not "
+        f"Test error {epoch_of_classifier(choice.runs)} against the time of a run relative to the baseline's in the "
+        f"same launch, {choice.title}, means over seeds: {numbers}. The search for a policy before the training is not "
         f"counted.{on}{conditions}{choice.remark}"
     )
     return Figure(key("cost-quality", choice.group, choice.distortion), canvas.visible(caption), draw)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from reports.analysis.classes import minority_notes, spread_over_classes
 from reports.analysis.comparison import BASELINE, baseline_among, without_test_as_val
+from reports.analysis.metrics import epoch_of_classifier, metric_name
 from reports.analysis.paper_results import (
     PRIOR,
     departure_notes,
@@ -22,7 +23,7 @@ from reports.document import Cell, Column, Reference, Row, Table
 from reports.keys import key
 from reports.tables import cells
 from reports.tables.differences import INTERVAL, care_notes
-from reports.tables.errors import METRICS, OPTIMISTIC, paper_notes
+from reports.tables.errors import OPTIMISTIC, paper_notes
 
 Samples = Mapping[tuple[str, str], Floats]
 """Differences by seed of each (row, column)."""
@@ -97,7 +98,8 @@ def _lead_table(
     return Table(
         key=key("claims", "lead", "paper" if in_paper else "all", *_other(split), group),
         title=_title(group, split, f"lead over {against}"),
-        caption=f"lead of AutoDO over {against} (above 0 if it is better), {METRICS[metric]}, mean over seeds",
+        caption=f"lead of AutoDO over {against} (above 0 if it is better), {metric_name(metric, runs)}, "
+        "mean over seeds",
         heading="method / IR-NR",
         columns=tuple(Column(column, "%", better="higher") for column in best),
         rows=_rows(ours, tuple(best), leads, grid, papers, known=known),
@@ -221,8 +223,8 @@ def _class_tables(group: str, split: str, runs: pd.DataFrame, despite: Collectio
     yield Table(
         key=key("claims", "classes", *_other(split), group),
         title=_title(group, split, "minority classes"),
-        caption="gain in accuracy of the minority over the baseline, and spread over classes, at the epoch of lowest "
-        "val error, mean over seeds",
+        caption="gain in accuracy of the minority over the baseline, and spread over classes, "
+        f"{epoch_of_classifier(imbalanced)}, mean over seeds",
         heading="method / IR-NR",
         columns=tuple(columns),
         rows=tuple(rows),

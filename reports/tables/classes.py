@@ -14,6 +14,7 @@ from reports.analysis.classes import (
     spread_over_classes,
     worst_class,
 )
+from reports.analysis.metrics import epoch_of_classifier
 from reports.analysis.paper_results import departure_notes, paper_accuracies
 from reports.document import Column, Reference, Table
 from reports.tables import cells
@@ -34,7 +35,7 @@ _NO_IMAGES = "Classes without test images are left out: {classes}."
 
 
 def class_tables(runs: pd.DataFrame, despite: Collection[str] = ()) -> list[Table]:
-    """Accuracy of parts of the classes at the epoch of lowest val error: one table for each group and distortion.
+    """Accuracy of parts of the classes of the classifier: one table for each group and distortion.
 
     Args:
         runs, despite: as for `error_tables`.
@@ -62,7 +63,7 @@ def class_tables(runs: pd.DataFrame, despite: Collection[str] = ()) -> list[Tabl
                 ("classes",),
                 group,
                 distortion,
-                caption="test accuracy by class at the epoch of lowest val error, mean ± std over seeds",
+                caption=f"test accuracy by class {epoch_of_classifier(of_cell)}, mean ± std over seeds",
                 columns=columns,
                 rows=rows,
                 notes=(

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from reports.analysis.comparison import baseline_among, without_test_as_val
+from reports.analysis.metrics import metric_name
 from reports.analysis.stats import (
     COVERAGE,
     FEWEST,
@@ -19,7 +20,7 @@ from reports.analysis.stats import (
 from reports.document import Cell, Column, Row, Table
 from reports.keys import key
 from reports.tables import cells
-from reports.tables.errors import METRICS, OPTIMISTIC
+from reports.tables.errors import OPTIMISTIC
 
 INTERVAL = "In brackets: 95% confidence interval of the mean difference over many seeds (BCa bootstrap)."
 """Note on intervals in a table of differences."""
@@ -38,7 +39,7 @@ def difference_tables(runs: pd.DataFrame, metric: str = "error_best_val") -> lis
     for group, of_group in cells.by_group(cells.in_percent(without_test_as_val(runs), metric)):
         names, columns = cells.names(of_group), cells.distortions(of_group)
         grid = cells.grid(of_group, "distortion", "percent")
-        known = cells.has_expected(of_group)
+        known, error = cells.has_expected(of_group), metric_name(metric, of_group)
         best = {}
         for column in columns:
             of_column = {name: cells.cell(grid.get((name, column), {}), known) for name in names}
@@ -50,13 +51,14 @@ def difference_tables(runs: pd.DataFrame, metric: str = "error_best_val") -> lis
         references["the best"] = best
         for what, reference in references.items():
             if len(names) > 1 and any(reference.values()):
-                tables.append(_table(group, metric, names, grid, known, what, reference))
+                tables.append(_table(group, metric, error, names, grid, known, what, reference))
     return tables
 
 
 def _table(
     group: str,
     metric: str,
+    error: str,
     names: list[str],
     grid: cells.Grid,
     known: bool,
@@ -80,7 +82,7 @@ def _table(
     return Table(
         key=key("differences", what.removeprefix("the "), metric.replace("_", "-"), group),
         title=f"{group}, minus {what}",
-        caption=f"{METRICS[metric]}, minus that of {what}, mean over seeds",
+        caption=f"{error}, minus that of {what}, mean over seeds",
         heading="method / IR-NR",
         columns=columns,
         rows=tuple(made),

@@ -1,22 +1,16 @@
 """Tables 1 to 4 of the paper: test error of methods on distortions."""
 
-import json
 from collections.abc import Collection
 
 import pandas as pd
 
 from reports.analysis.classes import minority_notes
+from reports.analysis.metrics import metric_name
 from reports.analysis.paper_results import LIKE_FOR_LIKE, SEARCHED, TWO_READINGS, departure_notes, paper_error
 from reports.document import Column, Reference, Table
 from reports.keys import key
 from reports.tables import cells
 
-METRICS = {
-    "error_best_val": "test error at the epoch of lowest val error",
-    "error_last": "test error after the last epoch",
-    "error_best_test": "lowest test error over all epochs (optimistic)",
-    "minority_error": "test error of the minority classes at the epoch of lowest val error",
-}
 MINORITY = {
     "total": "together the minority classes keep 1/IR of the number of images of the others, drawn at random over them",
     "total-proportional": "the minority classes keep as many images as with total, in proportion to their sizes",
@@ -54,7 +48,7 @@ def error_tables(runs: pd.DataFrame, metric: str = "error_best_val", despite: Co
             Table(
                 key=key(metric.replace("_", "-"), group),
                 title=group,
-                caption=f"{METRICS[metric]}, mean ± std over seeds",
+                caption=f"{metric_name(metric, of_group)}, mean ± std over seeds",
                 heading="method / IR-NR",
                 columns=tuple(columns),
                 rows=rows,
@@ -63,7 +57,6 @@ def error_tables(runs: pd.DataFrame, metric: str = "error_best_val", despite: Co
                     *(_minority_notes(of_group) if metric == "minority_error" else []),
                     *cells.mark_notes(rows, columns),
                     *not_compared_notes,
-                    *last_epoch_notes(of_group, metric),
                     *reduction_notes(of_group),
                     *paper_notes(papers, metric, of_group, "distortion"),
                 ),
@@ -79,24 +72,6 @@ def _minority_notes(runs: pd.DataFrame) -> list[str]:
     if len({tuple(notes) for notes in by_distortion.values()}) == 1:
         return next(iter(by_distortion.values()))
     return [f"{distortion}: {note}" for distortion, notes in by_distortion.items() for note in notes]
-
-
-def last_epoch_notes(runs: pd.DataFrame, metric: str) -> list[str]:
-    """A note on the runs whose classifier is that of the last epoch, if the metric is of the classifier.
-
-    Args:
-        runs: from `comparison.named`.
-    """
-    first = runs.drop_duplicates("name")
-    names = [str(name) for name, text in zip(first["name"], first["config"], strict=True) if _keeps_last_epoch(text)]
-    if metric not in ("error_best_val", "minority_error") or not names:
-        return []
-    return [f"Of the last epoch instead, with the head solved if the method does so: {', '.join(names)}."]
-
-
-def _keeps_last_epoch(config: str) -> bool:
-    values = json.loads(config)
-    return values.get("head") is not None or values.get("training", {}).get("selection") == "last"
 
 
 def paper_errors(

@@ -5,11 +5,12 @@ import pandas as pd
 
 from reports.analysis.classes import with_metric
 from reports.analysis.comparison import without_test_as_val
+from reports.analysis.metrics import metric_name
 from reports.analysis.stats import SIGNIFICANT, Ranks, rank
 from reports.document import Cell, Column, Row, Table
 from reports.keys import key
 from reports.tables import cells
-from reports.tables.errors import METRICS, OPTIMISTIC
+from reports.tables.errors import OPTIMISTIC
 
 _ENOUGH = 0.5
 """Share of cells that a method needs to be compared; methods with fewer would leave few cells that all have."""
@@ -102,7 +103,8 @@ def rank_tables(runs: pd.DataFrame, metric: str = "error_best_val") -> list[Tabl
         Table(
             key=key("ranks", metric.replace("_", "-")),
             title="Average ranks",
-            caption=f"average rank by {METRICS[metric]}, over all cells that are complete for all of the methods",
+            caption=f"average rank by {metric_name(metric, runs)}, over all cells that are complete for "
+            "all of the methods",
             heading="method",
             columns=(Column("average rank", better="lower"), _P),
             rows=tuple(rows),

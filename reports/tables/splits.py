@@ -5,10 +5,11 @@ from collections.abc import Collection
 import numpy as np
 import pandas as pd
 
+from reports.analysis.metrics import metric_name
 from reports.analysis.stats import Sample
 from reports.document import Column, Table
 from reports.tables import cells
-from reports.tables.errors import METRICS, OPTIMISTIC, paper_errors, paper_notes
+from reports.tables.errors import OPTIMISTIC, paper_errors, paper_notes
 
 # Split -> (tables of the paper, subject of the comparison, caution).
 _SPLITS = {
@@ -64,7 +65,7 @@ def split_tables(runs: pd.DataFrame, metric: str = "error_best_val", despite: Co
                     ("split", split, metric.replace("_", "-")),
                     group,
                     distortion,
-                    caption=f"{METRICS[metric]}, {compared}, mean ± std over seeds; difference by seed",
+                    caption=f"{metric_name(metric, of_both)}, {compared}, mean ± std over seeds; difference by seed",
                     columns=with_difference,
                     rows=rows,
                     notes=(

@@ -9,9 +9,10 @@ from rich.console import Console
 from autodo.errors import ConfigError, StoreError
 from autodo.io.storage import Location
 from reports.analysis.comparison import named
+from reports.analysis.metrics import METRICS
 from reports.formats.terminal import TerminalTable
 from reports.readers.load import load_results
-from reports.tables.errors import METRICS, error_tables
+from reports.tables.errors import error_tables
 from reports.write import check_metric, parse_formats, write_report
 from tests.reports.conftest import make
 

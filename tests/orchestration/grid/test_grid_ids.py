@@ -32,8 +32,8 @@ IDS = {
     "paper-table6": (48, "fc74002541fdbc0b"),
     "paper-table6-published": (24, "69823dd1d12c2230"),
     "quickstart": (16, "f2049a7d38e88050"),
-    "recommended-screening-memorising": (72, "57542261e26ad163"),
-    "recommended-screening-short": (72, "ccae423c8366cbc8"),
+    "recommended-screening-memorising": (87, "8e37135da1092f3f"),
+    "recommended-screening-short": (87, "9eeeec635717f4f6"),
 }
 
 

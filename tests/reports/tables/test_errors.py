@@ -41,13 +41,21 @@ def test_a_cell_is_the_mean_over_seeds_in_percent(root: Path, add: Add) -> None:
     assert table(root, metric="minority_error").rows[0].cells[0].mean == pytest.approx(30.0)
 
 
-def test_a_note_names_the_methods_whose_error_is_that_of_the_last_epoch(root: Path, add: Add) -> None:
-    solved = make("solved-head")
-    add(make(), error_best_val=0.2, error_last=0.3)
-    add(solved, error_best_val=0.1, error_last=0.3)
-    note = "Of the last epoch instead, with the head solved if the method does so: solved-head."
-    assert note in table(root, [make(), solved, make("solved-head", seed=1)]).notes
-    assert note not in table(root, metric="error_last").notes
+def test_captions_say_of_which_epoch_and_head_the_errors_are(root: Path, add: Add) -> None:
+    best, solved, last = make(), make("solved-head"), make("ldam-drw", overrides={"training.selection": "last"})
+    state = "test error after the last epoch"
+    names = {}
+    for run in (best, solved, last):
+        add(run, error_best_val=0.2, error_last=0.3)
+        names[run.run_id] = table(root).caption.removesuffix(", mean ± std over seeds")
+    assert names == {
+        best.run_id: "test error at the epoch of lowest val error",
+        solved.run_id: "test error at the epoch of lowest val error, or after the last epoch with a solved head "
+        "(solved-head)",
+        last.run_id: "test error at the epoch of lowest val error, or after the last epoch (ldam-drw), "
+        "or after the last epoch with a solved head (solved-head)",
+    }
+    assert table(root, metric="error_last").caption.startswith(f"{state} with the trained head,")
 
 
 def test_the_lowest_of_a_column_is_best_and_baselines_come_first(root: Path, add: Add) -> None:

@@ -11,13 +11,14 @@ import scipy.stats
 
 from orchestration.planning.plan import expected_rows
 from reports.analysis.findings import what_was_found
+from reports.analysis.metrics import METRICS
 from reports.document import Reference, Table
 from reports.formats.cell_text import mean_text
 from reports.tables.claims import claim_tables
 from reports.tables.classes import class_tables
 from reports.tables.cost import cost_tables
 from reports.tables.differences import difference_tables
-from reports.tables.errors import METRICS, error_tables
+from reports.tables.errors import error_tables
 from reports.tables.ranks import rank_sentences, rank_tables, ranks
 from reports.tables.splits import split_tables
 from tests.reports import synthetic
