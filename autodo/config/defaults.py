@@ -16,6 +16,7 @@ ADDED: dict[str, Any] = {
     "dataset": {"stream": False, "damaged_limit": 0.001, "resize": None, "code": None},
     "distortion": {"minority": "class", "imbalance": "step", "noise": "uniform"},
     "augmentation": {"resized_crop": None, "order": "erase-last", "border": "zeros", "erase_area": 0.4},
+    "model": {"head": None, "code": None},
     "policy": None,
     "objective": None,
     "finetune": None,

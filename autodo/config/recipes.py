@@ -22,9 +22,10 @@ from autodo.config.shipped import (
     method_names,
     method_preset,
 )
-from autodo.config.validation import hint, parse_model
+from autodo.config.validation import parse_model
 from autodo.errors import ConfigError
-from autodo.models import known_model_names, parse_model_name
+from autodo.models import known_model_names, parse_model_name, problem_with
+from autodo.text import hint
 
 
 def build_run(
@@ -87,9 +88,15 @@ def build_run(
         used_plugins(run)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
-    _check_model_name(run.model.name, f"{where}: model.name")
-    if isinstance(run.policy, SearchedPolicy):
-        _check_model_name(run.policy.search.model, f"{where}: policy.search.model")
+    problem = problem_with(run.model.name)
+    if problem is not None:
+        raise ConfigError(f"{where}: model.name: {problem}")
+    if isinstance(run.policy, SearchedPolicy) and parse_model_name(run.policy.search.model) is None:
+        built_in = ", ".join(known_model_names(built_in=True))
+        raise ConfigError(
+            f"{where}: policy.search.model: unknown model {run.policy.search.model!r}"
+            f"{hint(run.policy.search.model, known_model_names())}; known: {built_in}"
+        )
     return run
 
 
@@ -160,10 +167,3 @@ def _policy_name(policy: Mapping[str, Any]) -> str:
     """Key of a policy in the `policies` of a dataset recipe: its kind, or the algorithm that searches it."""
     kind = str(policy.get("kind"))
     return str(policy.get("search", {}).get("algorithm")) if kind == "searched" else kind
-
-
-def _check_model_name(name: str, where: str) -> None:
-    """Raise ConfigError unless there is a model of this name."""
-    if parse_model_name(name) is None:
-        known = known_model_names()
-        raise ConfigError(f"{where}: unknown model {name!r}{hint(name, known)}; known: {', '.join(known)}")

@@ -15,6 +15,7 @@ from autodo.config.bilevel import LossName, OuterConfig, PointsConfig
 from autodo.config.dataset import DatasetConfig, DistortionConfig, check_readable, plain_number
 from autodo.config.defaults import METHOD_KEYS, with_added, without_added
 from autodo.config.head import HeadConfig
+from autodo.config.model import ModelConfig
 from autodo.config.objective import (
     FinetuneConfig,
     InnerImages,
@@ -41,17 +42,6 @@ class MethodConfig(Frozen):
     and otherwise `kl`."""
     images: InnerImages = "train"
     """Images of the inner problem; `train+val` means the union split, whatever `split` is."""
-
-
-class ModelConfig(Frozen):
-    """The task model: an encoder and a linear head."""
-
-    name: str
-
-    @field_validator("name")
-    @classmethod
-    def _normalise(cls, name: str) -> str:
-        return name.lower().replace("_", "-")
 
 
 class AugmentationConfig(Frozen):
@@ -408,7 +398,7 @@ class RunConfig(Frozen):
             "dataset": self.dataset.label,
             "split": self.split,
             "method": self.method.name,
-            "model": self.model.name,
+            "model": self.model.label,
             "imbalance_ratio": self.distortion.imbalance_ratio,
             "noise_ratio": self.distortion.noise_ratio,
             "seed": self.seed,

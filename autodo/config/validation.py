@@ -1,6 +1,5 @@
 """Reading and checking YAML; errors name the bad value, its place and what is allowed."""
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from autodo.errors import ConfigError
 from autodo.io.storage import StrPath
+from autodo.text import hint
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -113,12 +113,6 @@ def parse_selection(option: str, text: str, known: Mapping[str, Callable[[], Ite
             raise ConfigError(f"{option} {part!r}: {error}") from None
         selection.setdefault(key, set()).add(value)
     return selection
-
-
-def hint(name: str, known: Sequence[str]) -> str:
-    """Return `; did you mean 'x' or 'y'?` if known names are similar, else an empty string."""
-    near = difflib.get_close_matches(name, known, n=2, cutoff=0.7)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def parse_model(model: type[M], tree: Mapping[str, Any], where: str) -> M:

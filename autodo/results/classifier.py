@@ -1,5 +1,6 @@
 """A trained classifier: uint8 images in, class probabilities out, one file on disk."""
 
+import copy
 import os
 import pickle
 from typing import Any, Self
@@ -10,15 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autodo.data.files.read_errors import one_line
-from autodo.errors import DataError
+from autodo.errors import ConfigError, DataError
 from autodo.io.atomic import save_torch
 from autodo.io.storage import StrPath
-from autodo.models import build
+from autodo.models import assemble
 from autodo.models.cosine_head import CosineHead
+from autodo.models.names import is_given
 from autodo.results.batches import BATCH_SIZE, outputs
 from autodo.results.image_inputs import InputFormat
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Classifier(nn.Module):
@@ -112,6 +114,7 @@ class Classifier(nn.Module):
         content = {
             "format": FORMAT,
             "model": self.model,
+            "network": self.encoder.settings,
             "channels": self.mean.shape[1],
             "image_size": self.image_size,
             "resize": self.resize,
@@ -122,30 +125,47 @@ class Classifier(nn.Module):
         save_torch(content, path)
 
     @classmethod
-    def load(cls, path: StrPath) -> Self:
+    def load(cls, path: StrPath, *, network: nn.Module | None = None) -> Self:
         """The classifier of a file, on the CPU. No code of the file is run.
 
+        Args:
+            network: for a classifier whose network was given in Python, a module of the same class and shape. Networks
+                by import path need nothing here, but their module must be importable.
         Raises:
-            DataError: if the file is missing, damaged or of another format.
+            DataError: if the file is missing, damaged or of another format, or its network cannot be built.
         """
         try:
             content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            if content["format"] != FORMAT:
+            if content["format"] not in (1, FORMAT):
                 raise ValueError(f"its format is {content['format']}, not {FORMAT}")
-            names = tuple(content["class_names"])
-            encoder, head = build(
-                content["model"],
-                in_channels=content["channels"],
-                image_size=content["image_size"],
-                classes=len(names),
-                cosine_scale=content.get("cosine_scale"),
-            )
-            channel = torch.zeros(content["channels"])
-            classifier = cls(content["model"], encoder, head, channel, channel, content["image_size"], names)
+            settings = content["network"] if content["format"] > 1 else {"name": content["model"]}
+            classifier = cls._built(content, settings, network)
             classifier.load_state_dict(content["state"])
             classifier.resize = content.get("resize")
+        except ConfigError as error:
+            raise DataError(f"{os.fspath(path)}: its network cannot be built: {error}") from None
         except Exception as error:
             # torch.load raises many kinds of error on damaged files.
             problem = "torch cannot read it" if isinstance(error, pickle.UnpicklingError) else one_line(error)
             raise DataError(f"{os.fspath(path)}: not a saved classifier: {problem}") from None
         return classifier
+
+    @classmethod
+    def _built(cls, content: dict[str, Any], settings: dict[str, Any], network: nn.Module | None) -> Self:
+        """Classifier of a file with initial weights."""
+        if network is None and is_given(settings["name"]):
+            raise ConfigError(
+                f"{content['model']} was given in Python: give one of the same class and shape, "
+                "Classifier.load(PATH, network=MODULE)"
+            )
+        size, names = content["image_size"], tuple(content["class_names"])
+        encoder, head = assemble(
+            settings,
+            in_channels=content["channels"],
+            image_size=size,
+            classes=len(names),
+            cosine_scale=content.get("cosine_scale"),
+            network=copy.deepcopy(network),
+        )
+        channel = torch.zeros(content["channels"])
+        return cls(content["model"], encoder, head, channel, channel, size, names)

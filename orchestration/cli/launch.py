@@ -7,9 +7,9 @@ from rich.console import Console
 
 from autodo import plugins
 from autodo.config.run import RunConfig
-from autodo.config.validation import hint
 from autodo.errors import ConfigError
 from autodo.io.storage import StrPath
+from autodo.text import hint
 from orchestration.cli.console import say, warn
 from orchestration.cli.options import GridOptions, LaunchOptions, with_options
 from orchestration.cli.plan import load_pinned_grid
