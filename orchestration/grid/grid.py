@@ -146,7 +146,7 @@ class GridConfig(BaseModel):
     them `autodo-aws E10`."""
     policies: Annotated[dict[str, str], Field(default_factory=dict)]
     """Content id of the policy file of each `<dataset> <method>`, as a launch has found it."""
-    plugins: Annotated[dict[str, PluginPin], Field(default_factory=dict)]
+    plugins: dict[str, PluginPin] = {}
     """Plug-in of each `<kind> <name>` that its runs need, as a launch has found it."""
     protocol: Annotated[int, Field(ge=1, le=PROTOCOL)] = PROTOCOL
     """Version of the defaults and presets of its runs: 1 for the first one (see `autodo/config/defaults.py`)."""
