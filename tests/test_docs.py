@@ -22,6 +22,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
+from autodo import plugins
 from autodo.augment.read_policy import read_policy
 from autodo.config import recipes
 from autodo.config.recipes import build_run
@@ -33,13 +34,16 @@ from orchestration.execution.options import ExecutionOptions
 from orchestration.grid.grid import expand, load_grid
 from orchestration.planning.plan import select
 from orchestration.store.store import Store
+from tests.pages import write_files
 
 ROOT = Path(__file__).parents[1]
-LANGUAGES = ("sh", "python", "yaml", "json", "dockerfile", "text")
+LANGUAGES = ("sh", "python", "yaml", "json", "toml", "dockerfile", "text")
 TINY_OVERRIDES = {"training.epochs": 1, "training.warmup_epochs": 0, "model.name": "small-cnn", "dataset.image_size": 8}
 """Overrides for `build_run` in addition to those of a page."""
 ASSUMED_NAMES = {"docs/how-to/use-a-classifier.md": {"images": "torch.zeros(2, 1, 9, 9)"}}
 """Names that the Python code of a page assumes."""
+PLUGINS = {"docs/how-to/plug-ins.md": ("plugins/focal.py", "plugins/shapes.py")}
+"""Files of a page that its grids need."""
 NOT_RUN = {
     "chmod": "changes the reader's files",
     "export": "sets the reader's environment",
@@ -119,6 +123,8 @@ def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for block in BLOCKS:
         if block.language == "yaml":
             (folder / f"{yaml.safe_load(block.text)['name']}.yaml").write_text(block.text)
+    for page in PLUGINS:
+        write_files(ROOT / page, folder)
     for name in ("S", "outputs/quickstart"):
         shutil.copytree(folder / "STORE", folder / name)
     shutil.copy(store.paths.model(a_run_id(folder)).uri, folder / "model.pt")
@@ -140,6 +146,7 @@ def place(_made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(_made)
     monkeypatch.setenv("HOME", str(_made))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(plugins, "_registry", plugins._Registry())
     return _made
 
 
@@ -179,7 +186,8 @@ def test_python_runs(block: Block, place: Path, monkeypatch: pytest.MonkeyPatch)
 
 @blocks_in("yaml")
 def test_a_grid_can_be_planned(block: Block, place: Path, autodo: Callable[[Sequence[str]], None]) -> None:
-    autodo(["plan", f"{yaml.safe_load(block.text)['name']}.yaml"])
+    options = [word for file in PLUGINS.get(block.page, ()) for word in ("--plugin", file)]
+    autodo(["plan", f"{yaml.safe_load(block.text)['name']}.yaml", *options])
 
 
 @blocks_in("json")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autodo.augment import affine
+from autodo.config.recipes import used_plugins
 from autodo.config.run import RunConfig
 from autodo.data import DataSplits, TrainSet
 from autodo.data.images.image_set import Integers
@@ -154,7 +155,7 @@ def _result_row(
         "device": device,
         **dict.fromkeys(records.CONDITIONS),
         "git_sha": git_sha(),
-        "versions": list(versions().items()),
+        "versions": list({**versions(), **{one.source: one.version for one in used_plugins(config)}}.items()),
         "finished_at": datetime.now(UTC),
         "config": config.model_dump_json(),
     }
