@@ -129,6 +129,7 @@ def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_files(ROOT / page, folder)
     for name in ("S", "outputs/quickstart"):
         shutil.copytree(folder / "STORE", folder / name)
+    shutil.copy(store.paths.model(a_run_id(folder)).uri, folder / "model.pt")
     return folder
 
 
@@ -171,6 +172,7 @@ def test_every_block_has_a_language() -> None:
 
 @blocks_in("python")
 def test_python_runs(block: Block, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _skip_without_extra(block)
     real = recipes.build_run
 
     def tiny(*names: str, overrides: dict[str, Any], **more: Any) -> Any:
@@ -251,6 +253,7 @@ def shell_lines(block: Block) -> list[list[str]]:
 
 @blocks_in("sh")
 def test_shell_lines_run_or_are_valid(block: Block, place: Path, autodo) -> None:
+    _skip_without_extra(block)
     replaced = stand_ins(place)
     for words in shell_lines(block):
         if words[0] != "autodo":
@@ -263,6 +266,11 @@ def test_shell_lines_run_or_are_valid(block: Block, place: Path, autodo) -> None
             if called[0] == "report" and "--format" not in called:
                 called += ["--format", "csv"]  # fast; docs/how-to/read-a-report.md writes the page
             autodo(called)
+
+
+def _skip_without_extra(block: Block) -> None:
+    if "onnx" in block.text:
+        pytest.importorskip("onnxruntime")
 
 
 def _check_names(block: Block, words: list[str]) -> None:

@@ -20,6 +20,7 @@ from autodo.evaluation import Evaluation, Scores, group_errors, per_class_accura
 from autodo.points.model import PointModel, PointView
 from autodo.results import records
 from autodo.results.classifier import Classifier
+from autodo.results.model_card import run_record
 from autodo.results.provenance import git_sha, versions
 
 
@@ -98,8 +99,11 @@ def build_outcome(
         device: name of the device.
         seconds_after: time of training after the last epoch.
     """
+    row = _result_row(config, data, history, best, device, seconds_after)
+    counts = np.bincount(data.train.labels, minlength=len(data.class_names))
+    classifier.run = run_record(row, best.val_error, dict(zip(data.class_names, counts.tolist(), strict=True)))
     return Outcome(
-        results=records.table("results", [_result_row(config, data, history, best, device, seconds_after)]),
+        results=records.table("results", [row]),
         epochs=records.table("epochs", history),
         predictions=_predictions(config, data, best),
         points=points,

@@ -202,6 +202,24 @@ def predict(
 
 
 @app.command()
+def export(
+    model: ModelArgument,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]", help="For a store, a run that has kept its classifier.")
+    ] = None,
+    *,
+    format: Annotated[str, typer.Option("--format", help="torch-export, onnx or torchscript.")],
+    out: Annotated[
+        str | None, typer.Option(metavar="FILE", help="File to write; default: named after the run, in this folder.")
+    ] = None,
+) -> None:
+    """Export a saved classifier to a file that runs without AutoDO, with its model card beside it."""
+    from orchestration.cli.export import export_classifier
+
+    export_classifier(console, model, words or (), format=format, out=out)
+
+
+@app.command()
 @takes_plugins
 def methods(
     name: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="Show this method and its settings.")] = None,
