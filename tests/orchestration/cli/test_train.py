@@ -196,7 +196,7 @@ def test_a_streamed_folder_is_trained_on_inspected_and_reported(autodo, tmp_path
     command = ("train", "--dataset", "folder", "--method", "autodo-exact-ws", "--nr", "0.3", *overrides, "--store", "S")
     answer = autodo(*command, "--keep", "embeddings", "--loader-workers", "1", "--checkpoint-steps", "2")
     close_pools()
-    assert answer.code == 0, answer
+    assert answer.code == 0, answer.err
     store = Store("S")
     (run_id,) = store.status.done()
     points = pq.read_table(str(store.paths.table("points", run_id)))
