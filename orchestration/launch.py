@@ -12,6 +12,7 @@ from pathlib import Path
 from ray import tune
 from rich.console import Console
 
+from autodo import plugins
 from autodo.config.shipped import dataset_presets, dataset_recipe
 from autodo.errors import StoreError
 from autodo.io.uri import absolute
@@ -99,6 +100,7 @@ def launch(
             weights_dir=options.weights_dir and str(Path(options.weights_dir).expanduser().absolute()),
             keep=options.keep,
             launch=LaunchInfo(uuid.uuid4().hex[:12], slots),
+            plugins=plugins.files(),
         )
         supervisor = Supervisor(queue, progress, store, GridDisplay(progress, console), trackers, _smaller_preset(jobs))
         # Tune starts any of the trials that wait for room in a small cluster; so it knows of no more than it needs.

@@ -22,6 +22,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
+from autodo import plugins
 from autodo.augment.read_policy import read_policy
 from autodo.config import recipes
 from autodo.config.recipes import build_run
@@ -33,13 +34,18 @@ from orchestration.execution.options import ExecutionOptions
 from orchestration.grid.grid import expand, load_grid
 from orchestration.planning.plan import select
 from orchestration.store.store import Store
+from tests.pages import write_files
 
 ROOT = Path(__file__).parents[1]
-LANGUAGES = ("sh", "python", "yaml", "json", "dockerfile", "text")
+LANGUAGES = ("sh", "python", "yaml", "json", "toml", "dockerfile", "text")
 TINY_OVERRIDES = {"training.epochs": 1, "training.warmup_epochs": 0, "model.name": "small-cnn", "dataset.image_size": 8}
 """Overrides for `build_run` in addition to those of a page."""
 ASSUMED_NAMES = {"docs/how-to/use-a-classifier.md": {"images": "torch.zeros(2, 1, 9, 9)"}}
 """Names that the Python code of a page assumes."""
+UNFIT = {"digits": ("dataset.image_size",)}
+"""Those that a dataset cannot have."""
+PLUGINS = {"docs/how-to/plug-ins.md": ("plugins/focal.py", "plugins/shapes.py")}
+"""Files of a page that its grids need."""
 NOT_RUN = {
     "chmod": "changes the reader's files",
     "export": "sets the reader's environment",
@@ -119,8 +125,11 @@ def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for block in BLOCKS:
         if block.language == "yaml":
             (folder / f"{yaml.safe_load(block.text)['name']}.yaml").write_text(block.text)
+    for page in PLUGINS:
+        write_files(ROOT / page, folder)
     for name in ("S", "outputs/quickstart"):
         shutil.copytree(folder / "STORE", folder / name)
+    shutil.copy(store.paths.model(a_run_id(folder)).uri, folder / "model.pt")
     return folder
 
 
@@ -139,6 +148,7 @@ def place(_made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(_made)
     monkeypatch.setenv("HOME", str(_made))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(plugins, "_registry", plugins._Registry())
     return _made
 
 
@@ -162,6 +172,7 @@ def test_every_block_has_a_language() -> None:
 
 @blocks_in("python")
 def test_python_runs(block: Block, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _skip_without_extra(block)
     real = recipes.build_run
 
     def tiny(*names: str, overrides: dict[str, Any], **more: Any) -> Any:
@@ -177,11 +188,14 @@ def test_python_runs(block: Block, place: Path, monkeypatch: pytest.MonkeyPatch)
 
 @blocks_in("yaml")
 def test_a_grid_can_be_planned(block: Block, place: Path, autodo: Callable[[Sequence[str]], None]) -> None:
-    autodo(["plan", f"{yaml.safe_load(block.text)['name']}.yaml"])
+    options = [word for file in PLUGINS.get(block.page, ()) for word in ("--plugin", file)]
+    autodo(["plan", f"{yaml.safe_load(block.text)['name']}.yaml", *options])
 
 
 @blocks_in("json")
 def test_a_policy_can_be_read(block: Block, place: Path) -> None:
+    if block.page in PLUGINS:
+        plugins.load_file(place / "plugins/quantize.py")
     (place / "block.json").write_text(block.text)
     assert read_policy(place / "block.json").sub_policies
     assert json.loads(block.text)["source"]
@@ -210,7 +224,8 @@ def autodo(
 
     def train_run(console: Console, options: TrainOptions) -> int:
         if options.dataset in AVAILABLE and "searched" not in options.method:
-            tiny = [*options.overrides, *(f"{key}={value}" for key, value in TINY_OVERRIDES.items())]
+            fitting = {key: value for key, value in TINY_OVERRIDES.items() if key not in UNFIT.get(options.dataset, ())}
+            tiny = [*options.overrides, *(f"{key}={value}" for key, value in fitting.items())]
             return real(console, dataclasses.replace(options, overrides=tiny))
         overrides = parse_overrides(options.overrides)
         build_run(options.dataset, options.method, preset=options.preset, overrides=overrides)
@@ -238,6 +253,7 @@ def shell_lines(block: Block) -> list[list[str]]:
 
 @blocks_in("sh")
 def test_shell_lines_run_or_are_valid(block: Block, place: Path, autodo) -> None:
+    _skip_without_extra(block)
     replaced = stand_ins(place)
     for words in shell_lines(block):
         if words[0] != "autodo":
@@ -250,6 +266,11 @@ def test_shell_lines_run_or_are_valid(block: Block, place: Path, autodo) -> None
             if called[0] == "report" and "--format" not in called:
                 called += ["--format", "csv"]  # fast; docs/how-to/read-a-report.md writes the page
             autodo(called)
+
+
+def _skip_without_extra(block: Block) -> None:
+    if "onnx" in block.text:
+        pytest.importorskip("onnxruntime")
 
 
 def _check_names(block: Block, words: list[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, field_validator, model_validator
 from pydantic_core import from_json
 
+from autodo import plugins
 from autodo.config.bilevel import LossName, OuterConfig, PointsConfig
 from autodo.config.dataset import DatasetConfig, DistortionConfig, check_readable, plain_number
 from autodo.config.defaults import METHOD_KEYS, with_added, without_added
@@ -164,9 +165,13 @@ class RunConfig(Frozen):
         A missing setting gets its value from `autodo.config.defaults.ADDED`, not today's default.
 
         Raises:
+            ConfigError: if it needs a plug-in that is not loaded.
             ValueError: if it is not JSON, or not a configuration (pydantic's ValidationError is a ValueError).
         """
         content = from_json(text)
+        objective = content.get("objective") if isinstance(content, dict) else None
+        if isinstance(objective, dict) and objective.get("code") is not None:
+            plugins.get("objective", str(objective.get("kind")))
         return cls.model_validate(with_added(content) if isinstance(content, dict) else content)
 
     @model_validator(mode="after")

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,6 +23,12 @@ class Frozen(BaseModel):
     """Base of user settings: immutable, no unknown keys, no infinite numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class MoreMembers(NamedTuple):
+    """Annotation of a tagged union that has further members, from plug-ins."""
+
+    members: Callable[[], list[type[BaseModel]]]
 
 
 def load_yaml(path: StrPath) -> dict[str, Any]:
@@ -173,4 +179,6 @@ def _tag(member: type[BaseModel]) -> str:
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for inner in getattr(annotation, "__args__", ()) for model in _models_in(inner)]
+    models = [model for inner in getattr(annotation, "__args__", ()) for model in _models_in(inner)]
+    more = [one for one in getattr(annotation, "__metadata__", ()) if isinstance(one, MoreMembers)]
+    return models + [member for one in more for member in one.members()]

@@ -3,6 +3,7 @@
 import copy
 import os
 import pickle
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -19,6 +20,7 @@ from autodo.models.cosine_head import CosineHead
 from autodo.models.names import is_given
 from autodo.results.batches import BATCH_SIZE, outputs
 from autodo.results.image_inputs import InputFormat
+from autodo.results.model_card import model_card, write_cards
 
 FORMAT = 2
 
@@ -34,6 +36,8 @@ class Classifier(nn.Module):
     std: Tensor
     resize: int | None = None
     """Pixels of the shorter side of an image before the centre crop of `image_size`; None: `image_size`."""
+    run: Mapping[str, Any] | None = None
+    """The run that it comes from, for its model card: data, errors, provenance (`model_card.run_record`)."""
 
     def __init__(
         self,
@@ -110,7 +114,7 @@ class Classifier(nn.Module):
         return outputs(images, self.inputs, lambda batch: self.features(batch.to(self.mean.device)), batch_size)
 
     def save(self, path: StrPath) -> None:
-        """Writes one file that `Classifier.load` reads."""
+        """Write one file that `Classifier.load` reads, and a model card beside it, `*.card.json` and `*.card.md`."""
         content = {
             "format": FORMAT,
             "model": self.model,
@@ -118,10 +122,12 @@ class Classifier(nn.Module):
             "channels": self.mean.shape[1],
             "image_size": self.image_size,
             "resize": self.resize,
+            "run": None if self.run is None else dict(self.run),
             "class_names": list(self.class_names),
             "cosine_scale": self.head.scale if isinstance(self.head, CosineHead) else None,
             "state": self.state_dict(),
         }
+        write_cards(model_card(self), path)
         save_torch(content, path)
 
     @classmethod
@@ -141,7 +147,7 @@ class Classifier(nn.Module):
             settings = content["network"] if content["format"] > 1 else {"name": content["model"]}
             classifier = cls._built(content, settings, network)
             classifier.load_state_dict(content["state"])
-            classifier.resize = content.get("resize")
+            classifier.resize, classifier.run = content.get("resize"), content.get("run")
         except ConfigError as error:
             raise DataError(f"{os.fspath(path)}: its network cannot be built: {error}") from None
         except Exception as error:

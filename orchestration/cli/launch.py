@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from autodo import plugins
 from autodo.config.run import RunConfig
 from autodo.errors import ConfigError
 from autodo.io.storage import StrPath
@@ -14,7 +15,7 @@ from orchestration.cli.console import say, warn
 from orchestration.cli.options import GridOptions, LaunchOptions, with_options
 from orchestration.cli.plan import load_pinned_grid
 from orchestration.cli.run_jobs import LaunchRequest, run_jobs
-from orchestration.grid.grid import expand, variant_names
+from orchestration.grid.grid import expand, pin_plugins, variant_names
 from orchestration.grid.keep import parse_keep
 from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.plan import continued, launched_grids, select
@@ -40,7 +41,9 @@ def launch_grid(console: Console, grid: GridOptions, options: LaunchOptions) -> 
 
         def prepare() -> None:
             # With the options of the command line, so that `resume` uses them too.
-            store.create().save_grid(config.model_copy(update={"resources": resources, "keep": keep}))
+            pinned = pin_plugins(config).model_copy(update={"resources": resources, "keep": keep})
+            store.create().save_grid(pinned)
+            store.save_plugins(plugins.files())
             save_policies(policies, store)
             save_networks(runs.values(), store)
 
@@ -56,7 +59,8 @@ def resume_store(console: Console, root: StrPath, options: LaunchOptions) -> int
     store = Store(root).open()
     request = _launched(console, store, options)
     if not request.runs:
-        raise ConfigError(f"{store}: no grid was launched on it")
+        problem = "none of its grids can be read" if store.grids() else "no grid was launched on it"
+        raise ConfigError(f"{store}: {problem}")
     return run_jobs(console, options, request, store.create)
 
 

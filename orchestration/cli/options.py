@@ -8,12 +8,14 @@ import dataclasses
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, TypeVar
 
 import typer
 
+from autodo import plugins
 from autodo.config.bilevel import LambdaStorage
+from autodo.config.recipes import check_plugin_names
 from autodo.config.run import SplitName
 from autodo.config.validation import parse_model
 from autodo.errors import ConfigError
@@ -37,6 +39,10 @@ Only = Annotated[
         metavar="KEY=VALUE,…",
         help="Part of the grid: method=…, dataset=…, distortion=…, split=…, seed=…, variant=…; may be repeated.",
     ),
+]
+PluginFiles = Annotated[
+    list[str],
+    typer.Option("--plugin", metavar="FILE.py", help="Python file with plug-ins, which is executed; may be repeated."),
 ]
 Retries = Annotated[int, typer.Option(min=0, help="Further attempts of a run that fails.")]
 
@@ -173,6 +179,25 @@ def expand_options(command: Callable[..., T]) -> Callable[..., T]:
 
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {one.name: one.annotation for one in parameters}
+    return call
+
+
+def takes_plugins(command: Callable[..., T]) -> Callable[..., T]:
+    """Decorate a command so that it has the option `--plugin`, whose files are loaded before it runs."""
+    signature = inspect.signature(command, eval_str=True)
+    parameter = inspect.Parameter("plugin", inspect.Parameter.KEYWORD_ONLY, default=(), annotation=PluginFiles)
+
+    @functools.wraps(command)
+    def call(*, plugin: Iterable[str], **values: Any) -> T:
+        for file in plugin:
+            plugins.load_file(file)
+        if plugin:
+            check_plugin_names()
+        return command(**values)
+
+    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in signature.parameters.values()]
+    call.__signature__ = signature.replace(parameters=[*parameters, parameter])  # type: ignore[attr-defined]
+    call.__annotations__ = {one.name: one.annotation for one in (*parameters, parameter)}
     return call
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from autodo import plugins
 from autodo.config.dataset import DistortionConfig
 from autodo.config.defaults import PROTOCOL, defaults_before
 from autodo.config.model import ModelConfig
@@ -73,6 +74,7 @@ def train_run(console: Console, options: TrainOptions) -> int:
             check_network(run, dataset)
     save_policies(policies, store.create())
     save_networks([run], store)
+    store.save_plugins(plugins.files())
     execution = ExecutionOptions(
         **vars(options.data), **given(options.trainer), checkpoint_every=options.checkpoint_every, keep=keep
     )

@@ -7,12 +7,13 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from autodo import plugins
 from autodo.config.dataset import DatasetConfig
 from autodo.config.run import RunConfig
-from autodo.errors import DataError
+from autodo.errors import ConfigError, DataError
 from autodo.io.storage import StrPath
 from orchestration.execution.options import ExecutionOptions
 from orchestration.store.store import Store
@@ -62,6 +63,14 @@ def check_network(run: RunConfig, dataset: "Dataset") -> None:
     if parse_model_name(run.model.name) is None or run.model.weights is not None:
         _, channels, *_, size = dataset.train.images.shape
         build(**dict(run.model), in_channels=channels, image_size=size, classes=len(dataset.class_names))
+
+
+def load_plugins(files: Iterable[plugins.PluginFile]) -> None:
+    """Make plug-ins known in a process of Ray. Raises ConfigError, with this node's name, if one cannot be imported."""
+    try:
+        plugins.load(files)
+    except ConfigError as error:
+        raise ConfigError(f"node {socket.gethostname()}: {error}") from None
 
 
 @contextlib.contextmanager

@@ -261,6 +261,7 @@ def test_settings_added_later_do_not_change_ids():
     assert content["dataset"].pop("stream") is False
     assert content["dataset"].pop("damaged_limit") == 0.001
     assert content["dataset"].pop("resize") is None
+    assert content["dataset"].pop("code") is None
     assert content["method"].pop("undistorted_loss") is None
     assert content["augmentation"].pop("resized_crop") is None
     assert content["augmentation"].pop("order") == "erase-last"
