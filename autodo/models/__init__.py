@@ -15,6 +15,7 @@ MODELS = {
     r"small-cnn": "small_cnn",
     r"resnet-18": "resnet",
     r"wrn-(\d+)-(\d+)": "wide_resnet",
+    r"linear": "linear",
 }
 
 
@@ -39,7 +40,7 @@ def parse_model_name(name: str) -> ModelName | None:
 
 def known_model_names() -> list[str]:
     """Names for messages."""
-    return ["small-cnn", "resnet-18", "wrn-<depth 6n+4>-<width>, such as wrn-16-2, wrn-28-10"]
+    return ["small-cnn", "resnet-18", "wrn-<depth 6n+4>-<width>, such as wrn-16-2, wrn-28-10", "linear"]
 
 
 def build(

@@ -1,4 +1,4 @@
-"""A trained classifier: uint8 images in, class probabilities out, one file on disk."""
+"""A trained classifier: uint8 images or features in, class probabilities out, one file on disk."""
 
 import os
 from typing import Any, Self
@@ -19,7 +19,8 @@ class Classifier(nn.Module):
     """The network at the epoch of lowest val error, with its normalisation and class names, in eval mode.
 
     Args:
-        mean, std: channel statistics in [0, 1]. Shape: [C].
+        mean, std: channel statistics in [0, 1], or those of features. Shape: [C].
+        image_size: None for a classifier of features.
     """
 
     mean: Tensor
@@ -32,7 +33,7 @@ class Classifier(nn.Module):
         head: nn.Linear,
         mean: Tensor,
         std: Tensor,
-        image_size: int,
+        image_size: int | None,
         class_names: tuple[str, ...],
     ) -> None:
         super().__init__()
@@ -50,17 +51,24 @@ class Classifier(nn.Module):
         """Class probabilities.
 
         Shape:
-            images [B, C, image_size, image_size] uint8 -> [B, classes].
+            images [B, C, image_size, image_size] uint8, or features [B, C] float -> [B, classes].
         Raises:
             ValueError: if the images are of another type or shape.
         """
+        probabilities: Tensor = self.head(self.encoder(self._normalised(images))).softmax(1)
+        return probabilities
+
+    def _normalised(self, images: Tensor) -> Tensor:
         channels = self.mean.shape[1]
+        if self.image_size is None:
+            if not images.is_floating_point() or images.ndim != 2 or images.shape[1] != channels:
+                given = f"{images.dtype} {tuple(images.shape)}"
+                raise ValueError(f"this classifier takes features, torch.float32 [B, {channels}], not {given}")
+            return (images.to(self.mean.dtype)[:, :, None, None] - self.mean) / self.std
         expected = (channels, self.image_size, self.image_size)
         if images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[1:]) != expected:
             raise ValueError(f"images are {images.dtype} {tuple(images.shape)}, not torch.uint8 [B, {expected}]")
-        pixels = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
-        probabilities: Tensor = self.head(self.encoder(pixels)).softmax(1)
-        return probabilities
+        return (images.to(self.mean.dtype) / 255 - self.mean) / self.std
 
     def save(self, path: StrPath) -> None:
         """Writes one file that `Classifier.load` reads."""
@@ -90,7 +98,7 @@ class Classifier(nn.Module):
             encoder, head = build(
                 content["model"],
                 in_channels=content["channels"],
-                image_size=content["image_size"],
+                image_size=content["image_size"] or 1,
                 classes=len(names),
                 cosine_scale=content.get("cosine_scale"),
             )
