@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[1]
 LANGUAGES = ("sh", "python", "yaml", "json", "dockerfile", "text")
 TINY_OVERRIDES = {"training.epochs": 1, "training.warmup_epochs": 0, "model.name": "small-cnn", "dataset.image_size": 8}
 """Overrides for `build_run` in addition to those of a page."""
-ASSUMED_NAMES = {"docs/tutorial/own-images.md": {"images": "torch.zeros(2, 1, 8, 8, dtype=torch.uint8)"}}
+ASSUMED_NAMES = {"docs/how-to/use-a-classifier.md": {"images": "torch.zeros(2, 1, 9, 9)"}}
 """Names that the Python code of a page assumes."""
 NOT_RUN = {
     "chmod": "changes the reader's files",

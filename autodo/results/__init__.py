@@ -1,1 +1,4 @@
-"""Results of a finished run: Parquet schema (`records`), `outcome`, `classifier`, thumbnails and provenance."""
+"""Results of a finished run: Parquet schema (`records`), `outcome`, `classifier`, thumbnails and provenance.
+
+`image_inputs` and `batches` make images of any kind inputs of a classifier.
+"""

@@ -1,16 +1,23 @@
 """A trained classifier: uint8 images or features in, class probabilities out, one file on disk."""
 
 import os
+import pickle
+from collections.abc import Callable
 from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from autodo.data.files.read_errors import one_line
 from autodo.errors import DataError
 from autodo.io.atomic import save_torch
 from autodo.io.storage import StrPath
 from autodo.models import build
 from autodo.models.cosine_head import CosineHead
+from autodo.results.batches import BATCH_SIZE, outputs
+from autodo.results.image_inputs import InputFormat
 
 FORMAT = 1
 
@@ -25,6 +32,8 @@ class Classifier(nn.Module):
 
     mean: Tensor
     std: Tensor
+    resize: int | None = None
+    """Pixels of the shorter side of an image before the centre crop of `image_size`; None: `image_size`."""
 
     def __init__(
         self,
@@ -55,20 +64,71 @@ class Classifier(nn.Module):
         Raises:
             ValueError: if the images are of another type or shape.
         """
-        probabilities: Tensor = self.head(self.encoder(self._normalised(images))).softmax(1)
+        probabilities: Tensor = self.head(self.features(images)).softmax(1)
         return probabilities
+
+    def features(self, images: Tensor) -> Tensor:
+        """Outputs of the encoder. Shape: images as `forward` takes them -> [B, D]."""
+        features: Tensor = self.encoder(self._normalised(images))
+        return features
 
     def _normalised(self, images: Tensor) -> Tensor:
         channels = self.mean.shape[1]
+        given = f"{images.dtype} {tuple(images.shape)}"
         if self.image_size is None:
             if not images.is_floating_point() or images.ndim != 2 or images.shape[1] != channels:
-                given = f"{images.dtype} {tuple(images.shape)}"
-                raise ValueError(f"this classifier takes features, torch.float32 [B, {channels}], not {given}")
+                raise ValueError(f"features are {given}, not torch.float32 [B, {channels}]")
             return (images.to(self.mean.dtype)[:, :, None, None] - self.mean) / self.std
         expected = (channels, self.image_size, self.image_size)
         if images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[1:]) != expected:
-            raise ValueError(f"images are {images.dtype} {tuple(images.shape)}, not torch.uint8 [B, {expected}]")
+            raise ValueError(f"images are {given}, not torch.uint8 [B, {expected}]")
         return (images.to(self.mean.dtype) / 255 - self.mean) / self.std
+
+    @property
+    def inputs(self) -> InputFormat:
+        """How images of any kind and size become inputs. Raises DataError for a classifier of features."""
+        if self.image_size is None:
+            raise DataError(
+                f"this classifier takes features, {self.mean.shape[1]} numbers for each point, and not images; in Python, "
+                "Classifier.predict takes an array of them"
+            )
+        return InputFormat(self.mean.shape[1], self.image_size, self.resize)
+
+    def predict(self, images: Any, *, batch_size: int = BATCH_SIZE) -> NDArray[np.str_]:
+        """Most probable class of each image.
+
+        Images are prepared as in training: upright, resized, centre cut out, gray or RGB as the classifier needs them.
+
+        Args:
+            images: a path, a PIL image, an array ([H, W], [H, W, C], [N, H, W, C]), a tensor ([C, H, W], [N, C, H, W]),
+                or a list of them, whose sizes may differ. Arrays and tensors are uint8, or floats in [0, 1]. For a
+                classifier of features: an array or tensor [N, features].
+            batch_size: images that the network sees at a time.
+        Shape:
+            -> [N] names of `class_names`; N is 1 for a single image.
+        Raises:
+            DataError: if an image is damaged or of another kind; the first few are named.
+        """
+        names: NDArray[np.str_] = np.array(self.class_names)[
+            self.predict_proba(images, batch_size=batch_size).argmax(1)
+        ]
+        return names
+
+    def predict_proba(self, images: Any, *, batch_size: int = BATCH_SIZE) -> NDArray[np.float32]:
+        """Probability of each class, for images as `predict` takes them. Shape: -> [N, classes]."""
+        return self._outputs(images, self, batch_size)
+
+    @torch.no_grad()
+    def embed(self, images: Any, *, batch_size: int = BATCH_SIZE) -> NDArray[np.float32]:
+        """Features, the encoder's outputs, of images as `predict` takes them. Shape: -> [N, D]."""
+        return self._outputs(images, self.features, batch_size)
+
+    def _outputs(self, images: Any, network: Callable[[Tensor], Tensor], batch_size: int) -> NDArray[np.float32]:
+        device = self.mean.device
+        if self.image_size is None:
+            chunks = torch.as_tensor(images, dtype=torch.float32).split(batch_size)
+            return torch.cat([network(chunk.to(device)).cpu() for chunk in chunks]).numpy()
+        return outputs(images, self.inputs, lambda batch: network(batch.to(device)), batch_size)
 
     def save(self, path: StrPath) -> None:
         """Writes one file that `Classifier.load` reads."""
@@ -77,6 +137,7 @@ class Classifier(nn.Module):
             "model": self.model,
             "channels": self.mean.shape[1],
             "image_size": self.image_size,
+            "resize": self.resize,
             "class_names": list(self.class_names),
             "cosine_scale": self.head.scale if isinstance(self.head, CosineHead) else None,
             "state": self.state_dict(),
@@ -105,7 +166,9 @@ class Classifier(nn.Module):
             channel = torch.zeros(content["channels"])
             classifier = cls(content["model"], encoder, head, channel, channel, content["image_size"], names)
             classifier.load_state_dict(content["state"])
+            classifier.resize = content.get("resize")
         except Exception as error:
             # torch.load raises many kinds of error on damaged files.
-            raise DataError(f"{os.fspath(path)}: not a saved classifier: {error}") from None
+            problem = "torch cannot read it" if isinstance(error, pickle.UnpicklingError) else one_line(error)
+            raise DataError(f"{os.fspath(path)}: not a saved classifier: {problem}") from None
         return classifier

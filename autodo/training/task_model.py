@@ -125,7 +125,9 @@ def best_classifier(best: BestEpoch, context: RunContext, pipeline: Pipeline) ->
     encoder, head = best_model(best, context, torch.device("cpu"))
     mean, std = pipeline.mean.cpu(), pipeline.std.cpu()
     size = None if context.config.dataset.name == FEATURES else context.data.train.images.shape[-1]
-    return Classifier(context.config.model.name, encoder, head, mean, std, size, context.data.class_names)
+    classifier = Classifier(context.config.model.name, encoder, head, mean, std, size, context.data.class_names)
+    classifier.resize = context.config.dataset.resize
+    return classifier
 
 
 def computes_in_bf16(device: torch.device) -> bool:

@@ -11,8 +11,10 @@ from typer.exceptions import TyperException
 from autodo.errors import TrainingDiverged, UserError
 from orchestration.cli.options import (
     DataDir,
+    Device,
     GridOptions,
     LaunchOptions,
+    ModelArgument,
     Only,
     ResourceOptions,
     Retries,
@@ -163,6 +165,28 @@ def inspect(
     from orchestration.cli.inspect import inspect_labels
 
     inspect_labels(console, store, run_id, ranking=ranking, top=top, out=out, data_dir=data_dir)
+
+
+@app.command()
+def predict(
+    model: ModelArgument,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[RUN] PATH…", help="For a store, a run; then image files, folders, CSV files, globs in quotes."
+        ),
+    ],
+    csv_file: Annotated[
+        str | None, typer.Option("--csv", metavar="FILE", help="CSV to write; without it, a line per image is printed.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes of each image, the most probable first.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 64,
+    device: Device = "auto",
+) -> None:
+    """Predict the classes of images with a saved classifier."""
+    from orchestration.cli.predict import predict_images
+
+    predict_images(console, model, words, csv_file=csv_file, top=top, batch_size=batch_size, device=device)
 
 
 @app.command()

@@ -1,10 +1,9 @@
 """`autodo inspect`: the labels of a run that are probably wrong."""
 
 import contextlib
-import difflib
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -16,11 +15,11 @@ from rich.text import Text
 from autodo.config.dataset import FEATURES
 from autodo.config.run import RunConfig
 from autodo.config.validation import check_name
-from autodo.errors import ConfigError, DataError, StoreError, UserError
+from autodo.errors import DataError, StoreError, UserError
 from autodo.io.storage import StrPath, locate
 from autodo.io.uri import is_uri
+from orchestration.cli.chosen import find_run
 from orchestration.cli.console import plain, say, warn
-from orchestration.store.run_state import State
 from orchestration.store.store import Store
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def inspect_labels(
     ranking = ranking or DEFAULT
     check_name(ranking, list(RANKINGS), "ranking")
     store = Store(root).open()
-    chosen = _only_run(store) if run_id is None else _find(store, run_id)
+    chosen = _only_run(store) if run_id is None else find_run(store, run_id)
     if chosen is None:
         _list_runs(console, store)
         return
@@ -87,38 +86,6 @@ def _only_run(store: Store) -> str | None:
     if not done:
         raise StoreError(f"{store}: no run is done yet; `autodo status {store}` shows how far they are")
     return done[0] if len(done) == 1 else None
-
-
-def _find(store: Store, text: str) -> str:
-    """Id of the run that `text` stands for, which must be done."""
-    known = sorted(store.status.run_ids())
-    fitting = [text] if text in known else [one for one in known if _matches(text, one)]
-    if len(fitting) > 1:
-        raise ConfigError(f"{text}: {len(fitting)} runs of {store} begin so: {_listed(fitting)}")
-    if not fitting:
-        near = difflib.get_close_matches(text, known, n=3)
-        hint = f"the nearest: {_listed(near)}" if near else f"`autodo inspect {store}` lists those that are done"
-        raise ConfigError(f"{text!r}: no run of {store} has this id; {hint}")
-    (run_id,) = fitting
-    state = store.status.states([run_id])[run_id]
-    if state is State.FAILED:
-        failure = store.status.failure(run_id)
-        why = "" if failure is None else f" ({failure.last_line})"
-        raise StoreError(f"{run_id}: failed{why}; `autodo retry {store} {run_id}` tries it again")
-    if state is not State.DONE:
-        interrupted = store.status.interrupted([run_id])
-        now = f"was interrupted; `autodo resume {store}` continues it" if interrupted else "is at work now"
-        raise StoreError(f"{run_id}: is not done: it {now}")
-    return run_id
-
-
-def _matches(text: str, run_id: str) -> bool:
-    return bool(text) and (run_id.startswith(text) or run_id.endswith(f"_{text}"))
-
-
-def _listed(run_ids: Sequence[str]) -> str:
-    more = f", and {len(run_ids) - 3} more" if len(run_ids) > 3 else ""
-    return ", ".join(run_ids[:3]) + more
 
 
 def _list_runs(console: Console, store: Store) -> None:

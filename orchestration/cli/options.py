@@ -27,6 +27,10 @@ Set = Annotated[
 ]
 DataDir = Annotated[str | None, typer.Option(help="Directory or URI of the datasets' files.")]
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Directory or URI of the results.")]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="File of a saved classifier, or a store, whose RUN follows.")
+]
+Device = Annotated[str, typer.Option(help="`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU if there is one.")]
 Only = Annotated[
     str | None,
     typer.Option(
@@ -146,7 +150,7 @@ class TrainOptions:
     )
     overrides: Set = dataclasses.field(default_factory=list)
     data: DataOptions = DataOptions()
-    device: Annotated[str, typer.Option(help="`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU if there is one.")] = "auto"
+    device: Device = "auto"
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Epochs between checkpoints.")] = 1
     keep: Annotated[list[str], typer.Option(metavar="embeddings", help="Keep the test images' embeddings too.")] = (
         dataclasses.field(default_factory=list)

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from orchestration.cli.options import TrainOptions, given
 from orchestration.cli.report import show_result
 from orchestration.display.run_display import RunDisplay
 from orchestration.display.text import rough_duration
+from orchestration.execution.device import chosen_device
 from orchestration.execution.options import ExecutionOptions
 from orchestration.grid.keep import parse_keep
 from orchestration.planning.estimate import LONG_SECONDS
@@ -63,7 +63,7 @@ def train_run(console: Console, options: TrainOptions) -> int:
         from orchestration.execution.process import load_dataset, using_loader_workers
 
         with console.status("loading"), using_loader_workers(options.trainer.loader_workers):
-            device = _device(options.device)
+            device = chosen_device(options.device)
             load_dataset(run.dataset, options.data.data_dir, options.data.download)
     save_policies(policies, store.create())
     execution = ExecutionOptions(
@@ -215,47 +215,3 @@ def _search(console: Console, run: RunConfig, store: Store, data_dir: str | None
 
         search_in_store(run, store, data_dir=data_dir, device=device, report=report)
         display.update(search_id, "found", str(store.paths.policy(search_id)))
-
-
-def _device(name: str) -> str:
-    from autodo.api.run import default_device
-
-    known = "auto, cpu, cuda, cuda:<n>"
-    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", name):
-        # Other devices of torch, such as `meta` and `mps`, are untested.
-        raise ConfigError(f"--device {name!r}: is not one of {known}")
-    if name == "auto":
-        return default_device()
-    if name != "cpu":
-        _check_gpu(name)
-        _make_current(name)
-    return name
-
-
-def _make_current(name: str) -> None:
-    """Let memory, streams and kernels that name no GPU use this one, and not the first."""
-    import torch
-
-    torch.cuda.set_device(int(name.partition(":")[2] or 0))
-
-
-def _check_gpu(name: str) -> None:
-    """Raises ConfigError unless torch can use this GPU."""
-    import torch
-
-    remedy = "give --device cpu, or leave it out"
-    if not torch.cuda.is_available():
-        why = (
-            "torch finds no GPU here (does nvidia-smi?)"
-            if torch.version.cuda or torch.version.hip
-            else f"torch {torch.__version__} is built without CUDA"
-        )
-        raise ConfigError(f"--device {name!r}: {why}; {remedy}")
-    count = torch.cuda.device_count()
-    if int(name.partition(":")[2] or 0) >= count:
-        there = "there is 1 GPU, cuda:0" if count == 1 else f"there are {count} GPUs, cuda:0 to cuda:{count - 1}"
-        raise ConfigError(f"--device {name!r}: {there}")
-    try:
-        torch.zeros(1, device=name)
-    except RuntimeError as error:
-        raise ConfigError(f"--device {name!r}: cannot be used: {str(error).splitlines()[0]}; {remedy}") from None

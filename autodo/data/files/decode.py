@@ -91,14 +91,24 @@ def _decode_each(
 
 def decode(file: Path | BinaryIO, image_size: int) -> Pixels:
     """Decodes one image as `decode_images` does: [1, S, S] if it is gray, else [3, S, S]. Raises PIL's exceptions."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     with Image.open(file) as opened:
-        # The JPEG decoder skips detail that the resize would drop; other formats ignore this.
-        opened.draft(None, (image_size, image_size))
-        upright = eight_bit(ImageOps.exif_transpose(opened))
-        pixels = np.asarray(ImageOps.fit(upright, (image_size, image_size), Image.Resampling.BILINEAR))
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+        return fitted(opened, image_size)
+
+
+def fitted(image: "Image.Image", image_size: int, crops: Crop | None = None, index: int = 0) -> Pixels:
+    """Pixels of an opened image, upright and resized, as `pixels_of` gives them; the image is changed."""
+    return _whole(image, image_size) if crops is None else _part(image, image_size, crops, index)
+
+
+def _whole(opened: "Image.Image", image_size: int) -> Pixels:
+    from PIL import Image, ImageOps
+
+    # The JPEG decoder skips detail that the resize would drop; other formats ignore this.
+    opened.draft(None, (image_size, image_size))
+    upright = eight_bit(ImageOps.exif_transpose(opened))
+    return _channels_first(ImageOps.fit(upright, (image_size, image_size), Image.Resampling.BILINEAR))
 
 
 def pixels_of(content: bytes, image_size: int, crops: Crop | None, index: int) -> Pixels:
@@ -106,33 +116,38 @@ def pixels_of(content: bytes, image_size: int, crops: Crop | None, index: int) -
 
     Raises PIL's exceptions. Shape: [3, S, S], or [1, S, S] for a gray image.
     """
+    from PIL import Image
+
     with warnings.catch_warnings():
         # PIL warns of odd metadata and of large images; the pixels that it reads are good.
         warnings.simplefilter("ignore")
-        file = io.BytesIO(content)
-        return decode(file, image_size) if crops is None else _decode_crop(file, image_size, crops, index)
+        with Image.open(io.BytesIO(content)) as opened:
+            return fitted(opened, image_size, crops, index)
 
 
-def _decode_crop(file: io.BytesIO, image_size: int, crops: Crop, index: int) -> Pixels:
+def _part(opened: "Image.Image", image_size: int, crops: Crop, index: int) -> Pixels:
     from PIL import Image, ImageOps
 
-    with Image.open(file) as opened:
-        turned = opened.getexif().get(_ORIENTATION) in _TURNED
-        width, height = opened.size[::-1] if turned else opened.size
-        box = crops.box(index, width, height)
-        # The JPEG decoder may halve the image as long as the crop is not smaller than the result.
-        wanted = math.ceil(width * image_size / box.width), math.ceil(height * image_size / box.height)
-        opened.draft(None, wanted[::-1] if turned else wanted)
-        ImageOps.exif_transpose(opened, in_place=True)
-        upright = eight_bit(opened)
-        left, top = box.left * upright.width / width, box.top * upright.height / height
-        right = (box.left + box.width) * upright.width / width
-        bottom = (box.top + box.height) * upright.height / height
-        # Crop first: the resize would use pixels outside the box.
-        x, y = math.floor(left), math.floor(top)
-        part = upright.crop((x, y, math.ceil(right), math.ceil(bottom)))
-        inside = (left - x, top - y, right - x, bottom - y)
-        pixels = np.asarray(part.resize((image_size, image_size), Image.Resampling.BILINEAR, box=inside))
+    turned = opened.getexif().get(_ORIENTATION) in _TURNED
+    width, height = opened.size[::-1] if turned else opened.size
+    box = crops.box(index, width, height)
+    # The JPEG decoder may halve the image as long as the crop is not smaller than the result.
+    wanted = math.ceil(width * image_size / box.width), math.ceil(height * image_size / box.height)
+    opened.draft(None, wanted[::-1] if turned else wanted)
+    ImageOps.exif_transpose(opened, in_place=True)
+    upright = eight_bit(opened)
+    left, top = box.left * upright.width / width, box.top * upright.height / height
+    right = (box.left + box.width) * upright.width / width
+    bottom = (box.top + box.height) * upright.height / height
+    # Crop first: the resize would use pixels outside the box.
+    x, y = math.floor(left), math.floor(top)
+    part = upright.crop((x, y, math.ceil(right), math.ceil(bottom)))
+    inside = (left - x, top - y, right - x, bottom - y)
+    return _channels_first(part.resize((image_size, image_size), Image.Resampling.BILINEAR, box=inside))
+
+
+def _channels_first(image: "Image.Image") -> Pixels:
+    pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 

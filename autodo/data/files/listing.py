@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -157,6 +157,25 @@ def csv_paths(path: Path) -> list[str]:
     return [row["path"] for _, row in _rows(path) if row["path"]]
 
 
+def list_paths_of_csv(path: Path) -> list[str]:
+    """Paths of the column `path` of a CSV, which are relative to its folder or absolute; other columns are ignored.
+
+    Raises:
+        DataError: with the line, if the CSV is malformed or a path is empty.
+    """
+
+    def check_header(path: Path, header: list[str]) -> None:
+        if header.count("path") != 1:
+            raise DataError(f"{path}: line 1: the header is {','.join(header)!r}; one column must be named path")
+
+    names = []
+    for line, row in _rows(path, check_header):
+        if not row["path"]:
+            raise DataError(f"{path}: line {line}: path is empty; fill it in or remove the row")
+        names.append(str(path.parent / row["path"]))
+    return names
+
+
 def list_classes(root: Path, part: SetName | None = None) -> FileList:
     """Lists ROOT/<class>/*, or ROOT/<part>/<class>/*; the names are relative to ROOT.
 
@@ -207,13 +226,15 @@ def _folders_in(folder: Path) -> list[str]:
         return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yields (line, row) with stripped values, after checking the header."""
+def _rows(
+    path: Path, check_header: Callable[[Path, list[str]], None] | None = None
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yields (line, row) with stripped values, after checking the header; by default it is that of `list_csv`."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             header = [column.strip() for column in next(reader, [])]
-            _check_header(path, header)
+            (check_header or _check_header)(path, header)
             for row in reader:
                 if not any(row):
                     continue

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestration.cli.train import _device
+from orchestration.execution.device import chosen_device
 from orchestration.execution.on_workers import backend
 from orchestration.execution.options import ExecutionOptions
 from orchestration.execution.process import free_gpu_memory, prepare_process
@@ -42,7 +42,7 @@ def test_the_chosen_gpu_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
     monkeypatch.setattr(torch, "zeros", lambda *_, **__: None)
-    assert [_device("cuda:1"), _device("cuda"), _device("cpu")] == ["cuda:1", "cuda", "cpu"]
+    assert [chosen_device("cuda:1"), chosen_device("cuda"), chosen_device("cpu")] == ["cuda:1", "cuda", "cpu"]
     assert current == [1, 0]
 
 

@@ -41,7 +41,9 @@ def test_npy_and_parquet_hold_the_same(tmp_path: Path) -> None:
     paths = (
         write_npy(tmp_path / "x.npy", VALUES.astype(np.float64), split=SPLIT, source=sources),
         write_parquet(tmp_path / "x.parquet", split=SPLIT, source=sources),
-        write_parquet(tmp_path / "y.parquet", features=fixed, split=pa.array(SPLIT).dictionary_encode(), source=sources),
+        write_parquet(
+            tmp_path / "y.parquet", features=fixed, split=pa.array(SPLIT).dictionary_encode(), source=sources
+        ),
     )
     for path in paths:
         dataset = load(config(path))
@@ -126,7 +128,9 @@ def test_unsuitable_files_are_named(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", VALUES)
     fails(tmp_path / "x.npy", r"x\.label\.npy: no such file; it holds the label of each row of x\.npy")
     fails(write_npy(tmp_path / "x.npy", label=LABELS[1:]), r"40 rows of features, and 39 of label")
-    fails(write_npy(tmp_path / "x.npy", label=LABELS / 1.0), r"x\.label\.npy: float64 of shape \[40\]; an array of whole")
+    fails(
+        write_npy(tmp_path / "x.npy", label=LABELS / 1.0), r"x\.label\.npy: float64 of shape \[40\]; an array of whole"
+    )
     fails(write_npy(tmp_path / "x.npy", VALUES[:, :, None]), r"float32 of shape \[40, 3, 1\]; features are numbers")
     (tmp_path / "x.npy").write_bytes(b"\x93NUMPY")
     fails(tmp_path / "x.npy", r"x\.npy: not an array that numpy\.save wrote")
