@@ -89,8 +89,8 @@ class Classifier(nn.Module):
         """How images of any kind and size become inputs. Raises DataError for a classifier of features."""
         if self.image_size is None:
             raise DataError(
-                f"this classifier takes features, {self.mean.shape[1]} numbers for each point, and not images; in Python, "
-                "Classifier.predict takes an array of them"
+                f"this classifier takes features, {self.mean.shape[1]} numbers for each point, and not images; in "
+                "Python, Classifier.predict takes an array of them"
             )
         return InputFormat(self.mean.shape[1], self.image_size, self.resize)
 

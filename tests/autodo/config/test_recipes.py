@@ -84,7 +84,7 @@ def test_every_method_is_described():
         ("outer.lrr=3", "lrr: unknown key; did you mean 'lr'"),
         ("outer=3", "outer: must be a section"),
         ("model.name=wrn-27-1", "unknown model 'wrn-27-1'; known: small-cnn"),
-        ("dataset.path=x", "'folder' only, not for 'cifar10'"),
+        ("dataset.path=x", "'folder' and 'features' only, .* not for 'cifar10'"),
         ("dataset.name=digits", "cannot be overridden"),
         ("split=onion", "'paper', 'union', 'oversplit' or 'test-as-val', not 'onion'"),
         ("nothing.at.all=3", "nothing: unknown key"),

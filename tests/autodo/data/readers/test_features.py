@@ -38,12 +38,11 @@ def write_parquet(path: Path, **columns: object) -> Path:
 def test_npy_and_parquet_hold_the_same(tmp_path: Path) -> None:
     sources = np.array([f"{i}.jpg" for i in range(N)])
     fixed = pa.FixedSizeListArray.from_arrays(pa.array(VALUES.astype(np.float64).reshape(-1)), D)
+    coded = pa.array(SPLIT).dictionary_encode()
     paths = (
         write_npy(tmp_path / "x.npy", VALUES.astype(np.float64), split=SPLIT, source=sources),
         write_parquet(tmp_path / "x.parquet", split=SPLIT, source=sources),
-        write_parquet(
-            tmp_path / "y.parquet", features=fixed, split=pa.array(SPLIT).dictionary_encode(), source=sources
-        ),
+        write_parquet(tmp_path / "y.parquet", features=fixed, split=coded, source=sources),
     )
     for path in paths:
         dataset = load(config(path))
