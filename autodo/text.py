@@ -1,6 +1,8 @@
 """Words and characters of messages and reports."""
 
+import difflib
 import re
+from collections.abc import Sequence
 
 # Control characters, and those that turn the direction of text or break a line (UAX #9, Bidi_Control).
 CONTROL_CHARACTERS = r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
@@ -22,3 +24,9 @@ def printable(text: str) -> str:
     Different texts stay different.
     """
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def hint(name: str, known: Sequence[str]) -> str:
+    """Return `; did you mean 'x' or 'y'?` if known names are similar, else an empty string."""
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.7)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -12,6 +12,7 @@ from pathlib import Path
 from ray import tune
 from rich.console import Console
 
+from autodo import plugins
 from autodo.config.shipped import dataset_presets, dataset_recipe
 from autodo.errors import StoreError
 from autodo.io.uri import absolute
@@ -98,6 +99,7 @@ def launch(
             data_dir=absolute(options.data_dir) if options.data_dir else None,
             keep=options.keep,
             launch=LaunchInfo(uuid.uuid4().hex[:12], slots),
+            plugins=plugins.files(),
         )
         supervisor = Supervisor(queue, progress, store, GridDisplay(progress, console), trackers, _smaller_preset(jobs))
         # Tune starts any of the trials that wait for room in a small cluster; so it knows of no more than it needs.

@@ -22,6 +22,7 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
+from autodo import plugins
 from autodo.augment.read_policy import read_policy
 from autodo.config import recipes
 from autodo.config.recipes import build_run
@@ -33,13 +34,16 @@ from orchestration.execution.options import ExecutionOptions
 from orchestration.grid.grid import expand, load_grid
 from orchestration.planning.plan import select
 from orchestration.store.store import Store
+from tests.pages import write_files
 
 ROOT = Path(__file__).parents[1]
-LANGUAGES = ("sh", "python", "yaml", "json", "dockerfile", "text")
+LANGUAGES = ("sh", "python", "yaml", "json", "toml", "dockerfile", "text")
 TINY_OVERRIDES = {"training.epochs": 1, "training.warmup_epochs": 0, "model.name": "small-cnn", "dataset.image_size": 8}
 """Overrides for `build_run` in addition to those of a page."""
 ASSUMED_NAMES = {"docs/how-to/use-a-classifier.md": {"images": "torch.zeros(2, 1, 9, 9)"}}
 """Names that the Python code of a page assumes."""
+PLUGINS = {"docs/how-to/plug-ins.md": ("plugins/focal.py", "plugins/shapes.py")}
+"""Files of a page that its grids need."""
 NOT_RUN = {
     "chmod": "changes the reader's files",
     "export": "sets the reader's environment",
@@ -119,8 +123,11 @@ def _made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for block in BLOCKS:
         if block.language == "yaml":
             (folder / f"{yaml.safe_load(block.text)['name']}.yaml").write_text(block.text)
+    for page in PLUGINS:
+        write_files(ROOT / page, folder)
     for name in ("S", "outputs/quickstart"):
         shutil.copytree(folder / "STORE", folder / name)
+    shutil.copy(store.paths.model(a_run_id(folder)).uri, folder / "model.pt")
     return folder
 
 
@@ -139,6 +146,7 @@ def place(_made: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(_made)
     monkeypatch.setenv("HOME", str(_made))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(plugins, "_registry", plugins._Registry())
     return _made
 
 
@@ -162,6 +170,7 @@ def test_every_block_has_a_language() -> None:
 
 @blocks_in("python")
 def test_python_runs(block: Block, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _skip_without_extra(block)
     real = recipes.build_run
 
     def tiny(dataset: str, method: str, overrides: dict[str, Any], **more: Any) -> Any:
@@ -179,7 +188,8 @@ def test_python_runs(block: Block, place: Path, monkeypatch: pytest.MonkeyPatch)
 
 @blocks_in("yaml")
 def test_a_grid_can_be_planned(block: Block, place: Path, autodo: Callable[[Sequence[str]], None]) -> None:
-    autodo(["plan", f"{yaml.safe_load(block.text)['name']}.yaml"])
+    options = [word for file in PLUGINS.get(block.page, ()) for word in ("--plugin", file)]
+    autodo(["plan", f"{yaml.safe_load(block.text)['name']}.yaml", *options])
 
 
 @blocks_in("json")
@@ -205,7 +215,7 @@ def autodo(
     def launch_grid(_: Console, grid: GridOptions, options: LaunchOptions) -> int:
         config = load_grid(grid.grid).override(parse_overrides(grid.overrides))
         with_options(config.resources, options.resources, options.trainer)
-        assert select(expand(config), options.only or f"seed={config.seeds[0]}")
+        assert select(expand(config), ",".join(options.only) or f"seed={config.seeds[0]}")
         return 0
 
     real = train.train_run
@@ -240,6 +250,7 @@ def shell_lines(block: Block) -> list[list[str]]:
 
 @blocks_in("sh")
 def test_shell_lines_run_or_are_valid(block: Block, place: Path, autodo) -> None:
+    _skip_without_extra(block)
     replaced = stand_ins(place)
     for words in shell_lines(block):
         if words[0] != "autodo":
@@ -252,6 +263,11 @@ def test_shell_lines_run_or_are_valid(block: Block, place: Path, autodo) -> None
             if called[0] == "report" and "--format" not in called:
                 called += ["--format", "csv"]  # fast; docs/how-to/read-a-report.md writes the page
             autodo(called)
+
+
+def _skip_without_extra(block: Block) -> None:
+    if "onnx" in block.text:
+        pytest.importorskip("onnxruntime")
 
 
 def _check_names(block: Block, words: list[str]) -> None:

@@ -10,10 +10,11 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from autodo.augment.policy_file import OPERATION_NAMES, PolicyFile
-from autodo.config.validation import hint, parse_model
+from autodo.config.validation import parse_model
 from autodo.errors import ConfigError, StoreError
 from autodo.io.storage import StrPath, locate
 from autodo.io.uri import is_uri, without_secrets
+from autodo.text import hint
 
 LIMIT_BYTES = 2 * 2**20
 """Ten times the largest published file; the parser takes a hundred times as much memory."""

@@ -16,8 +16,12 @@ def frozen_copy(module: nn.Module) -> nn.Module:
     Equal to `module.eval()` up to rounding, in value and in the gradient with respect to the images. The copy is
     cheaper: the backward pass of a batch norm in autograd reads its input again, even in eval mode and without
     gradients of its weights, while an affine map with constants stores two numbers per channel. The copy shares weights
-    with the module, so theta must not change while it is in use.
+    with the module, so theta must not change while it is in use. A network that is not of this package
+    (`Encoder.opaque`) is used itself, in eval mode.
     """
+    if getattr(module, "opaque", False):
+        # Its layers may be used in any way: only calling it shows what it computes.
+        return module.eval()
     if isinstance(module, _BatchNorm):
         return ChannelAffine(module)
     shallow = copy.copy(module)

@@ -85,7 +85,8 @@ class OuterPass:
         """
         self._watch = watch
         parameters = [*self.encoder.parameters(), *self.last_layer.head.parameters()]
-        for parameter in parameters:
+        moving = [parameter for parameter in parameters if parameter.requires_grad]
+        for parameter in moving:
             parameter.requires_grad_(False)
         trained, self.encoder = self.encoder, frozen_copy(self.encoder)
         try:
@@ -95,7 +96,7 @@ class OuterPass:
                 self._batch_pass(val, lr, generator, crops)
         finally:
             self.encoder, self._watch = trained, untracked
-            for parameter in parameters:
+            for parameter in moving:
                 parameter.requires_grad_(True)
 
     def _batch_pass(self, val: Evaluation, lr: float, generator: torch.Generator, crops: CropParameters | None) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from autodo import plugins
 from autodo.config.validation import Count, Frozen, Share, parse_model
 from autodo.errors import ConfigError
 from autodo.io.uri import check_uri, is_uri, without_secrets
@@ -43,6 +44,8 @@ class DatasetConfig(Frozen):
     content: str | None = None
     """Fingerprint of the files and classes of a `folder`, or of the rows of `features` (`autodo.data.pin_content`),
     which is checked on loading."""
+    code: Annotated[str | None, Field(validate_default=True)] = None
+    """Code of the plug-in (`autodo.plugins`) that the dataset is from, which AutoDO sets; null for its own datasets."""
     subsample: Count | None = None
     """Size of a fixed stratified subsample of the train set, drawn before the split; None: all images."""
     val_share: Share = 0.2
@@ -53,6 +56,15 @@ class DatasetConfig(Frozen):
         if path is not None and is_uri(path):
             check_uri(path)
         return path
+
+    @field_validator("code")
+    @classmethod
+    def _of_the_plugin(cls, code: str | None, given: ValidationInfo) -> str | None:
+        try:
+            found = plugins.find("dataset", given.data.get("name", "")) if code is None else None
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return code if found is None else found.code
 
     @model_validator(mode="after")
     def _settings_match_the_name(self) -> Self:

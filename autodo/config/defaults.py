@@ -13,9 +13,10 @@ Importing this module imports nothing.
 from typing import Any
 
 ADDED: dict[str, Any] = {
-    "dataset": {"stream": False, "damaged_limit": 0.001, "resize": None},
+    "dataset": {"stream": False, "damaged_limit": 0.001, "resize": None, "code": None},
     "distortion": {"minority": "class", "imbalance": "step", "noise": "uniform"},
     "augmentation": {"resized_crop": None, "order": "erase-last", "border": "zeros", "erase_area": 0.4},
+    "model": {"head": None, "code": None},
     "policy": None,
     "objective": None,
     "finetune": None,

@@ -1,11 +1,13 @@
 """Settings of the train losses for imbalance and label noise, and of the last phase on val."""
 
-from collections.abc import Callable
-from typing import Annotated, ClassVar, Literal, Self, get_args
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, SerializeAsAny, WrapValidator, model_validator
 
-from autodo.config.validation import Count, Frozen, Share
+from autodo import plugins
+from autodo.config.validation import Count, Frozen, MoreMembers, Share, parse_model
+from autodo.errors import ConfigError
 
 InnerImages = Literal["train", "val", "train+val"]
 
@@ -44,6 +46,13 @@ class _Objective(Frozen):
         The network then begins again; each of the two trainings has the whole schedule of the learning rate.
         """
         return 0
+
+
+class ObjectiveSettings(_Objective):
+    """Base of the settings of a train loss from a plug-in; a subclass has `kind: Literal["NAME"] = "NAME"`."""
+
+    code: str | None = None
+    """Code of the plug-in (`autodo.plugins`), which AutoDO sets."""
 
 
 class _UsesValGradient(_Objective):
@@ -269,6 +278,23 @@ class L2RW(_UsesValGradient):
     kind: Literal["l2rw"] = "l2rw"
 
 
+def _from_plugins(given: Any, built_in: Callable[[Any], Any]) -> Any:
+    """Validate the settings of a train loss from a plug-in; leave the others to pydantic."""
+    known = [member.model_fields["kind"].default for member in _BUILT_IN]
+    try:
+        more = plugins.names("objective", known)
+        section = given.model_dump() if isinstance(given, ObjectiveSettings) else given
+        # Stored settings have a code, also where the plug-in is missing.
+        if not isinstance(section, Mapping) or not (section.get("kind") in more or section.get("code")):
+            return built_in(given)
+        loaded = plugins.get("objective", str(section.get("kind")))
+        full = {**section, "code": section.get("code") or loaded.code}
+        settings = parse_model(loaded.plugin.settings, full, loaded.plugin.name)
+    except ConfigError as error:
+        raise ValueError("; ".join(str(error).splitlines())) from None
+    return settings
+
+
 ObjectiveConfig = Annotated[
     LabelSmoothing
     | Mixup
@@ -288,7 +314,11 @@ ObjectiveConfig = Annotated[
     | MetaWeightNet
     | L2RW,
     Field(discriminator="kind"),
+    SerializeAsAny(),
+    WrapValidator(_from_plugins),
+    MoreMembers(lambda: [loaded.plugin.settings for loaded in plugins.all_of("objective")]),
 ]
+_BUILT_IN: tuple[type[_Objective], ...] = get_args(get_args(ObjectiveConfig)[0])
 
 
 def kinds_with_copies() -> list[str]:
@@ -302,8 +332,14 @@ def kinds_with_points() -> list[str]:
 
 
 def _kinds(chosen: Callable[[type[_Objective]], bool]) -> list[str]:
-    members: tuple[type[_Objective], ...] = get_args(get_args(ObjectiveConfig)[0])
-    return [member.model_fields["kind"].default for member in members if chosen(member)]
+    return [kind for kind, member in objective_kinds().items() if chosen(member)]
+
+
+def objective_kinds() -> dict[str, type[_Objective]]:
+    """Settings of all train losses by `kind`, those of plug-ins included."""
+    built_in = {member.model_fields["kind"].default: member for member in _BUILT_IN}
+    plugins.names("objective", built_in)
+    return {**built_in, **{loaded.plugin.name: loaded.plugin.settings for loaded in plugins.all_of("objective")}}
 
 
 class FinetuneConfig(Frozen):

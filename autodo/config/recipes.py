@@ -5,19 +5,28 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from autodo import plugins
 from autodo.config.bilevel import OuterConfig, PointsConfig
 from autodo.config.dataset import FEATURES, DistortionConfig
 from autodo.config.defaults import PROTOCOL, defaults_before
 from autodo.config.head import HeadConfig
 from autodo.config.nested import merge, nest
-from autodo.config.objective import FinetuneConfig, ObjectiveConfig
+from autodo.config.objective import FinetuneConfig, ObjectiveSettings, objective_kinds
 from autodo.config.pixels import needs_pixels
 from autodo.config.policy import PolicyConfig, SearchConfig, SearchedPolicy
 from autodo.config.run import RunConfig, SplitName
-from autodo.config.shipped import canonical_method, dataset_preset, dataset_recipe, method_names, method_preset
-from autodo.config.validation import hint, parse_model
+from autodo.config.shipped import (
+    canonical_method,
+    dataset_names,
+    dataset_preset,
+    dataset_recipe,
+    method_names,
+    method_preset,
+)
+from autodo.config.validation import parse_model
 from autodo.errors import ConfigError
-from autodo.models import known_model_names, parse_model_name
+from autodo.models import known_model_names, parse_model_name, problem_with
+from autodo.text import hint
 
 
 def build_run(
@@ -80,10 +89,43 @@ def build_run(
     run = parse_model(RunConfig, tree, where)
     if run.dataset.name != dataset or run.method.name != method:
         raise ConfigError(f"{where}: dataset.name and method.name cannot be overridden; pass another dataset or method")
-    _check_model_name(run.model.name, f"{where}: model.name")
-    if isinstance(run.policy, SearchedPolicy):
-        _check_model_name(run.policy.search.model, f"{where}: policy.search.model")
+    try:
+        used_plugins(run)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    problem = problem_with(run.model.name)
+    if problem is not None:
+        raise ConfigError(f"{where}: model.name: {problem}")
+    if isinstance(run.policy, SearchedPolicy) and parse_model_name(run.policy.search.model) is None:
+        built_in = ", ".join(known_model_names(built_in=True))
+        raise ConfigError(
+            f"{where}: policy.search.model: unknown model {run.policy.search.model!r}"
+            f"{hint(run.policy.search.model, known_model_names())}; known: {built_in}"
+        )
     return run
+
+
+def check_plugin_names() -> None:
+    """Raise ConfigError if a plug-in has the name of something that AutoDO has itself."""
+    dataset_names()
+    method_names()
+    objective_kinds()
+
+
+def used_plugins(run: RunConfig) -> list[plugins.Loaded]:
+    """Plug-ins that a run needs.
+
+    Raises:
+        ConfigError: if one is missing, or has another code than when the run was planned.
+    """
+    # The name of a plug-in has no +.
+    methods = [plugins.find("method", part) for part in run.method.name.split("+")]
+    used = [found for found in methods if found is not None]
+    if run.dataset.code is not None:
+        used.append(plugins.get("dataset", run.dataset.name, run.dataset.code))
+    if isinstance(run.objective, ObjectiveSettings):
+        used.append(plugins.get("objective", run.objective.kind, run.objective.code))
+    return used
 
 
 def _relevant(given: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,15 +140,15 @@ def _relevant(given: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, An
     kept = dict(given)
     policy, preset = given.get("policy"), tree.get("policy") or {}
     if isinstance(policy, Mapping) and "kind" not in policy:
-        kept["policy"] = _keys_of_member(policy, "kind", preset.get("kind"), PolicyConfig)
+        kept["policy"] = _keys_of_member(policy, preset.get("kind"), _by_tag(PolicyConfig, "kind"))
         search = kept["policy"].get("search")
         if isinstance(search, Mapping) and "algorithm" not in search:
             algorithm = preset.get("search", {}).get("algorithm")
-            kept["policy"]["search"] = _keys_of_member(search, "algorithm", algorithm, SearchConfig)
+            kept["policy"]["search"] = _keys_of_member(search, algorithm, _by_tag(SearchConfig, "algorithm"))
     objective = given.get("objective")
     if isinstance(objective, Mapping) and "kind" not in objective:
         kind = tree.get("objective", {}).get("kind")
-        kept["objective"] = _keys_of_member(objective, "kind", kind, ObjectiveConfig)
+        kept["objective"] = _keys_of_member(objective, kind, objective_kinds())
     for section, known in (("finetune", FinetuneConfig), ("head", HeadConfig)):
         settings = given.get(section)
         if isinstance(settings, Mapping) and section not in tree:
@@ -114,9 +156,13 @@ def _relevant(given: Mapping[str, Any], tree: Mapping[str, Any]) -> dict[str, An
     return {section: value for section, value in kept.items() if value != {}}
 
 
-def _keys_of_member(given: Mapping[str, Any], tag: str, name: Any, union: Any) -> dict[str, Any]:
+def _by_tag(union: Any, tag: str) -> dict[str, type[BaseModel]]:
+    """Members of a tagged union by their tags."""
+    return {member.model_fields[tag].default: member for member in get_args(get_args(union)[0])}
+
+
+def _keys_of_member(given: Mapping[str, Any], name: Any, members: Mapping[str, type[BaseModel]]) -> dict[str, Any]:
     """Drop the keys that other members of a tagged union have, but not the member `name`."""
-    members: dict[str, type[BaseModel]] = {m.model_fields[tag].default: m for m in get_args(get_args(union)[0])}
     own = set(members[name].model_fields) if name in members else set()
     known = {field for member in members.values() for field in member.model_fields}
     return {key: value for key, value in given.items() if key in own or key not in known}
@@ -126,10 +172,3 @@ def _policy_name(policy: Mapping[str, Any]) -> str:
     """Key of a policy in the `policies` of a dataset recipe: its kind, or the algorithm that searches it."""
     kind = str(policy.get("kind"))
     return str(policy.get("search", {}).get("algorithm")) if kind == "searched" else kind
-
-
-def _check_model_name(name: str, where: str) -> None:
-    """Raise ConfigError unless there is a model of this name."""
-    if parse_model_name(name) is None:
-        known = known_model_names()
-        raise ConfigError(f"{where}: unknown model {name!r}{hint(name, known)}; known: {', '.join(known)}")

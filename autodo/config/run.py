@@ -10,10 +10,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, field_validator, model_validator
 from pydantic_core import from_json
 
+from autodo import plugins
 from autodo.config.bilevel import LossName, OuterConfig, PointsConfig
 from autodo.config.dataset import FEATURES, DatasetConfig, DistortionConfig, check_readable, plain_number
 from autodo.config.defaults import METHOD_KEYS, with_added, without_added
 from autodo.config.head import HeadConfig
+from autodo.config.model import ModelConfig
 from autodo.config.objective import (
     FinetuneConfig,
     InnerImages,
@@ -41,17 +43,6 @@ class MethodConfig(Frozen):
     and otherwise `kl`."""
     images: InnerImages = "train"
     """Images of the inner problem; `train+val` means the union split, whatever `split` is."""
-
-
-class ModelConfig(Frozen):
-    """The task model: an encoder and a linear head."""
-
-    name: str
-
-    @field_validator("name")
-    @classmethod
-    def _normalise(cls, name: str) -> str:
-        return name.lower().replace("_", "-")
 
 
 class AugmentationConfig(Frozen):
@@ -157,9 +148,13 @@ class RunConfig(Frozen):
         A missing setting gets its value from `autodo.config.defaults.ADDED`, not today's default.
 
         Raises:
+            ConfigError: if it needs a plug-in that is not loaded.
             ValueError: if it is not JSON, or not a configuration (pydantic's ValidationError is a ValueError).
         """
         content = from_json(text)
+        objective = content.get("objective") if isinstance(content, dict) else None
+        if isinstance(objective, dict) and objective.get("code") is not None:
+            plugins.get("objective", str(objective.get("kind")))
         return cls.model_validate(with_added(content) if isinstance(content, dict) else content)
 
     @model_validator(mode="after")
@@ -410,7 +405,7 @@ class RunConfig(Frozen):
             "dataset": self.dataset.label,
             "split": self.split,
             "method": self.method.name,
-            "model": self.model.name,
+            "model": self.model.label,
             "imbalance_ratio": self.distortion.imbalance_ratio,
             "noise_ratio": self.distortion.noise_ratio,
             "seed": self.seed,

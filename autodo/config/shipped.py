@@ -1,10 +1,11 @@
-"""The files in `configs/`: dataset recipes, method presets and grids, by name."""
+"""Dataset recipes, method presets and grids by name: the files in `configs/`, and those of plug-ins."""
 
 import functools
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from autodo import plugins
 from autodo.config.nested import flatten, merge
 from autodo.config.validation import check_name, load_yaml
 from autodo.errors import ConfigError
@@ -33,13 +34,13 @@ class MethodText(NamedTuple):
 
 
 def dataset_names() -> list[str]:
-    """Names of the recipes in `configs/datasets/`."""
-    return _names("datasets")
+    """Names of the recipes in `configs/datasets/`, then of the datasets of plug-ins."""
+    return [*_names("datasets"), *plugins.names("dataset", _names("datasets"))]
 
 
 def method_names() -> list[str]:
-    """Names of the presets in `configs/methods/`."""
-    return _names("methods")
+    """Names of the presets in `configs/methods/`, then of the methods of plug-ins."""
+    return [*_names("methods"), *plugins.names("method", _names("methods"))]
 
 
 def grid_names() -> list[str]:
@@ -58,13 +59,19 @@ def dataset_text(name: str) -> DatasetText:
 
 
 def method_text(name: str) -> MethodText:
-    """Description of a shipped method. Raises ConfigError if the name is unknown."""
+    """Description of a method. Raises ConfigError if the name is unknown."""
     check_name(name, method_names(), "method")
-    return MethodText(*(str(_load("methods", name).get(field, "")) for field in MethodText._fields))
+    return MethodText(*(str(_method(name).get(field, "")) for field in MethodText._fields))
+
+
+def method_source(name: str) -> str:
+    """File of a shipped method, or name and version of the source of a plug-in."""
+    found = plugins.find("method", name)
+    return str(shipped_file("methods", name)) if found is None else f"{found.source} {found.version}"
 
 
 def dataset_recipe(name: str) -> dict[str, Any]:
-    """Settings in `configs/datasets/<name>.yaml`, without its presets. Raises ConfigError if the name is unknown."""
+    """Settings of a dataset, without its presets. Raises ConfigError if the name is unknown."""
     return {key: value for key, value in _dataset(name).items() if key not in ("presets", *DatasetText._fields)}
 
 
@@ -90,7 +97,7 @@ def dataset_preset(name: str, preset: str | None) -> dict[str, Any]:
 
 
 def method_preset(name: str) -> dict[str, Any]:
-    """Settings of a shipped method, or of several joined by `+`, such as `randaugment+ldam-drw`.
+    """Settings of a method, or of several joined by `+`, such as `randaugment+ldam-drw`.
 
     Raises:
         ConfigError: if a name is unknown, or two of the joined methods set the same key.
@@ -98,7 +105,7 @@ def method_preset(name: str) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     owners: dict[str, str] = {}
     for part in method_parts(name):
-        preset = {key: value for key, value in _load("methods", part).items() if key not in MethodText._fields}
+        preset = {key: value for key, value in _method(part).items() if key not in MethodText._fields}
         for key, value in flatten(preset).items():
             if key in owners and value != flatten(merged)[key]:
                 section = key.split(".")[0]
@@ -109,7 +116,7 @@ def method_preset(name: str) -> dict[str, Any]:
 
 
 def method_parts(name: str) -> list[str]:
-    """Split a method name into the shipped methods it joins by `+`.
+    """Split a method name into the methods it joins by `+`.
 
     Raises:
         ConfigError: if one of them is unknown.
@@ -118,7 +125,7 @@ def method_parts(name: str) -> list[str]:
     parts: list[str] = []
     words = name.split("+")
     while words:
-        # A shipped name may contain a `+`, so the longest match counts.
+        # A name may contain a `+`, so the longest match counts.
         taken = next((n for n in range(len(words), 0, -1) if "+".join(words[:n]) in known), 1)
         parts.append("+".join(words[:taken]))
         check_name(parts[-1], known, "method")
@@ -151,4 +158,10 @@ def _load(kind: Kind, name: str) -> dict[str, Any]:
 
 def _dataset(name: str) -> dict[str, Any]:
     check_name(name, dataset_names(), "dataset")
-    return _load("datasets", name)
+    found = plugins.find("dataset", name)
+    return _load("datasets", name) if found is None else dict(found.plugin.recipe)
+
+
+def _method(name: str) -> dict[str, Any]:
+    found = plugins.find("method", name)
+    return _load("methods", name) if found is None else dict(found.plugin.preset)

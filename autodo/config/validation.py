@@ -1,16 +1,16 @@
 """Reading and checking YAML; errors name the bad value, its place and what is allowed."""
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from autodo.errors import ConfigError
 from autodo.io.storage import StrPath
+from autodo.text import hint
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -23,6 +23,12 @@ class Frozen(BaseModel):
     """Base of user settings: immutable, no unknown keys, no infinite numbers."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class MoreMembers(NamedTuple):
+    """Annotation of a tagged union that has further members, from plug-ins."""
+
+    members: Callable[[], list[type[BaseModel]]]
 
 
 def load_yaml(path: StrPath) -> dict[str, Any]:
@@ -99,18 +105,14 @@ def parse_selection(option: str, text: str, known: Mapping[str, Callable[[], Ite
             raise ConfigError(f"{option} {part!r}: is not KEY=VALUE, such as method=baseline; keys: {keys}")
         if key not in known:
             raise ConfigError(f"{option} {part!r}: unknown key {key!r}; keys: {keys}")
+        if key == "method":
+            value = "+".join(sorted(value.split("+")))  # as `canonical_method` writes joined methods
         try:
             check_name(value, sorted(known[key]()), key)
         except ConfigError as error:
             raise ConfigError(f"{option} {part!r}: {error}") from None
         selection.setdefault(key, set()).add(value)
     return selection
-
-
-def hint(name: str, known: Sequence[str]) -> str:
-    """Return `; did you mean 'x' or 'y'?` if known names are similar, else an empty string."""
-    near = difflib.get_close_matches(name, known, n=2, cutoff=0.7)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def parse_model(model: type[M], tree: Mapping[str, Any], where: str) -> M:
@@ -177,4 +179,6 @@ def _tag(member: type[BaseModel]) -> str:
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for inner in getattr(annotation, "__args__", ()) for model in _models_in(inner)]
+    models = [model for inner in getattr(annotation, "__args__", ()) for model in _models_in(inner)]
+    more = [one for one in getattr(annotation, "__metadata__", ()) if isinstance(one, MoreMembers)]
+    return models + [member for one in more for member in one.members()]

@@ -8,6 +8,7 @@ from autodo.data.datasets import DATASETS, DatasetSpec, default_data_dir, load, 
 from autodo.data.images.image_set import ArrayImages, Dataset, ImageSet
 from autodo.data.prepare import DataSplits, TrainSet, prepare
 from autodo.data.readers.folder import folder_content
+from autodo.data.readers.location import DatasetLocation
 from autodo.data.readers.sources import shared_listing
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "ArrayImages",
     "DataSplits",
     "Dataset",
+    "DatasetLocation",
     "DatasetSpec",
     "ImageSet",
     "TrainSet",

@@ -15,6 +15,7 @@ from autodo.data.images.split import FIXED_SEED, subsample
 from autodo.data.readers.digits import read_digits
 from autodo.data.readers.features import features_content, read_features_dataset
 from autodo.data.readers.folder import folder_content, read_folder
+from autodo.data.readers.from_plugin import read_plugin
 from autodo.data.readers.idx import read_fashion_mnist, read_mnist
 from autodo.data.readers.imagenet import read_imagenet
 from autodo.data.readers.location import DatasetLocation
@@ -69,8 +70,11 @@ def load(config: DatasetConfig, *, data_dir: StrPath | None = None, download: bo
         ConfigError: if there is no such dataset, or `subsample` does not fit it.
         DataError: if a file is missing, damaged or unsuitable; one line with the file and the remedy.
     """
-    check_name(config.name, list(DATASETS), "dataset")
-    spec = DATASETS[config.name]
+    spec = DATASETS.get(config.name)
+    if spec is None:
+        if config.code is None:
+            check_name(config.name, list(DATASETS), "dataset")
+        spec = DatasetSpec(read_plugin)
     if data_dir is None:
         dataset = spec.read(config, DatasetLocation(default_data_dir(), download, spec.system_dir, spec.package))
     else:

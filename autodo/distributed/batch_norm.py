@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from autodo.errors import ConfigError
 
 AllReduce = Callable[[Tensor], Tensor]
 
@@ -18,36 +21,58 @@ def share_statistics(module: nn.Module, all_reduce: AllReduce) -> nn.Module:
     """Replaces every batch norm by one over the batches of all processes; the state and its names stay the same.
 
     Returns `module`, or its replacement if it is a batch norm.
+
+    Raises:
+        ConfigError: if it has a batch norm of another kind.
     """
-    if isinstance(module, nn.BatchNorm2d):
+    if isinstance(module, _BatchNorm):
+        _check_kind(module)
+        assert isinstance(module, nn.BatchNorm2d)
         return WholeBatchNorm2d(module, all_reduce)
     for name, child in module.named_children():
         setattr(module, name, share_statistics(child, all_reduce))
     return module
 
 
+def _check_kind(norm: nn.Module) -> None:
+    # BatchNormAct2d of timm is a batch norm with an activation in it, which `WholeBatchNorm2d` applies too.
+    known = type(norm) in (nn.BatchNorm2d, WholeBatchNorm2d) or type(norm).__name__ == "BatchNormAct2d"
+    if not known or not norm.affine or not norm.track_running_stats or norm.momentum is None:
+        raise ConfigError(
+            f"workers: the network has the batch norm {norm}, which cannot be computed over several workers: "
+            "nn.BatchNorm2d with weights, running statistics and a momentum can; set workers: 1"
+        )
+
+
 class WholeBatchNorm2d(nn.BatchNorm2d):
     """nn.BatchNorm2d over the batches of all processes, whose sizes may differ.
 
     Args:
-        norm: batch norm whose parameters and buffers this module takes over.
+        norm: batch norm whose parameters and buffers this module takes over. Modules in it are applied to the result,
+            in their order.
         all_reduce: sum over the processes.
     Shape:
         images [b, C, H, W] -> the same.
     """
 
     def __init__(self, norm: nn.BatchNorm2d, all_reduce: AllReduce) -> None:
-        assert norm.affine
-        assert norm.track_running_stats
         super().__init__(norm.num_features, norm.eps, norm.momentum)
         self.weight, self.bias = norm.weight, norm.bias
         self.running_mean, self.running_var = norm.running_mean, norm.running_var
         self.num_batches_tracked = norm.num_batches_tracked
+        for name, child in norm.named_children():
+            self.add_module(name, child)
         self.train(norm.training)
         self._all_reduce = all_reduce
 
     @torch.compiler.disable
     def forward(self, images: Tensor) -> Tensor:
+        result = self._normalised(images)
+        for module in self.children():
+            result = module(result)
+        return result
+
+    def _normalised(self, images: Tensor) -> Tensor:
         if not self.training:
             return super().forward(images)
         assert self.momentum is not None

@@ -88,6 +88,9 @@ class ObjectLocation(Location):
             path = Path(folder) / self.name
             with translate_os_errors(path, "written"):
                 write(path)
+            for beside in sorted(Path(folder).iterdir()):
+                if beside != path:
+                    (self.parent / beside.name).upload(beside)
             self.upload(path)
 
     def upload(self, path: Path) -> None:

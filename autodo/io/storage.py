@@ -78,7 +78,7 @@ class Location(abc.ABC):
         """Write the file as a whole: readers see the old file, the new one, or none.
 
         Args:
-            write: writes a file at the path it is called with, itself atomically.
+            write: writes a file at the path it is called with, itself atomically, and others beside it if it wants to.
         """
 
     @abc.abstractmethod

@@ -1,70 +1,102 @@
 """Task models: `build(name, ...)` gives an encoder and a linear head. Names are known without importing torch."""
 
 import importlib
-import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from autodo.errors import ConfigError
+from autodo.models.names import ModelName, known_model_names, normalised, parse_model_name, problem_with
 
 if TYPE_CHECKING:
     from torch import nn
 
     from autodo.models.encoder import Encoder
 
-# Pattern of a name -> module in this package. Its `build_encoder(in_channels, image_size, *numbers in the name)`
-# returns an `Encoder` [B, in_channels, H, W] -> [B, features].
-MODELS = {
-    r"small-cnn": "small_cnn",
-    r"resnet-18": "resnet",
-    r"wrn-(\d+)-(\d+)": "wide_resnet",
-    r"linear": "linear",
-}
-
-
-class ModelName(NamedTuple):
-    """Module that builds a model, and the numbers in the name of the model."""
-
-    module: str
-    numbers: tuple[int, ...]
-
-
-def parse_model_name(name: str) -> ModelName | None:
-    """Parse `wrn-28-10` to ("wide_resnet", (28, 10)); None if there is no such model."""
-    for pattern, module in MODELS.items():
-        match = re.fullmatch(pattern, name)
-        if match is not None:
-            numbers = tuple(int(group) for group in match.groups())
-            if module == "wide_resnet" and ((numbers[0] - 4) % 6 or numbers[0] < 10 or numbers[1] < 1):
-                return None
-            return ModelName(module, numbers)
-    return None
-
-
-def known_model_names() -> list[str]:
-    """Names for messages."""
-    return ["small-cnn", "resnet-18", "wrn-<depth 6n+4>-<width>, such as wrn-16-2, wrn-28-10", "linear"]
+__all__ = ["assemble", "build", "known_model_names", "normalised", "parse_model_name", "problem_with"]
 
 
 def build(
-    name: str, *, in_channels: int, image_size: int, classes: int, cosine_scale: float | None = None
+    name: str,
+    *,
+    in_channels: int,
+    image_size: int,
+    classes: int,
+    cosine_scale: float | None = None,
+    head: str | None = None,
+    code: str | None = None,
 ) -> "tuple[Encoder, nn.Linear]":
-    """Build encoder [B, C, H, W] -> [B, D] and head [B, D] -> [B, classes] on the CPU, with torch's default init.
+    """Build encoder [B, C, H, W] -> [B, D] and head [B, D] -> [B, classes] on the CPU, with initial weights.
 
     Weights are channels-last, which is fast on CPUs and GPUs; activations follow.
 
     Args:
+        in_channels, image_size: of the images of the data.
         cosine_scale: scale of a `CosineHead`; None: a linear head.
+        head, code: see `ModelConfig`.
     Raises:
-        ValueError: if the name is unknown.
+        ConfigError: if there is no such network, or it cannot be used.
+    """
+    return assemble(
+        {"name": name, "head": head, "code": code},
+        in_channels=in_channels,
+        image_size=image_size,
+        classes=classes,
+        cosine_scale=cosine_scale,
+    )
+
+
+def assemble(
+    settings: dict[str, Any],
+    *,
+    in_channels: int,
+    image_size: int,
+    classes: int,
+    cosine_scale: float | None = None,
+    network: "nn.Module | None" = None,
+) -> "tuple[Encoder, nn.Linear]":
+    """Build encoder and head as `build` does, from settings that need no files of weights.
+
+    Args:
+        settings: `name`, and for networks that are not built in, or expect other images than those of the data, `head`,
+            `channels` and `size`.
+        network: in place of the network that the name means, if that is not built in; it is used itself.
     """
     import torch
     from torch import nn
 
     from autodo.models.cosine_head import CosineHead
 
+    name = settings["name"]
+    problem = problem_with(name)
+    if problem is not None:
+        raise ConfigError(problem)
     parsed = parse_model_name(name)
-    if parsed is None:
-        raise ValueError(f"unknown model {name!r}; known: {', '.join(known_model_names())}")
-    module = importlib.import_module(f"autodo.models.{parsed.module}")
-    encoder = module.build_encoder(in_channels, image_size, *parsed.numbers).to(memory_format=torch.channels_last)
+    old_head: nn.Linear | None = None
+    if parsed is not None:
+        encoder, settings = _built_in(parsed, settings, in_channels, image_size)
+    else:
+        from autodo.models.adopted.assembly import adopt
+
+        encoder, old_head, settings = adopt(settings, in_channels, image_size, classes, network)
+    encoder.settings = settings
+    encoder = encoder.to(memory_format=torch.channels_last)
     if cosine_scale is not None:
         return encoder, CosineHead(encoder.features, classes, cosine_scale)
-    return encoder, nn.Linear(encoder.features, classes)
+    return encoder, old_head or nn.Linear(encoder.features, classes)
+
+
+def _built_in(
+    parsed: ModelName, settings: dict[str, Any], in_channels: int, image_size: int
+) -> "tuple[Encoder, dict[str, Any]]":
+    """Encoder of this package, and the settings that build it again."""
+    name, channels, size = (settings.get(key) for key in ("name", "channels", "size"))
+    if settings.get("head") is not None:
+        raise ConfigError(f"{name}: model.head {settings['head']!r}: is for networks that are not built in")
+    module = importlib.import_module(f"autodo.models.{parsed.module}")
+    encoder = module.build_encoder(channels or in_channels, size or image_size, *parsed.numbers)
+    if channels in (None, in_channels) and size in (None, image_size):
+        return encoder, {"name": name}
+    from autodo.models.adopted.adapted import Adapted
+
+    channels = channels or in_channels
+    adapted = Adapted(encoder, encoder.features, channels=channels, size=size, opaque=False)
+    return adapted, {"name": name, "channels": channels, "size": size}

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from autodo.objectives.base import Objective, ObjectiveContext, TrainableNetwork, TrainStep
+from autodo import plugins
+from autodo.config.objective import ObjectiveSettings
+from autodo.objectives.base import Objective, ObjectiveContext, TrainableNetwork, TrainStep, cross_entropies
 from autodo.objectives.co_teaching import CoTeachingLoss
 from autodo.objectives.early_learning import EarlyLearningLoss
 from autodo.objectives.imbalance import ClassBalancedLoss, LogitAdjustmentLoss, MarginLoss
@@ -36,14 +38,28 @@ OBJECTIVES: dict[str, Callable[[Any, ObjectiveContext], Objective]] = {
     "l2rw": LearnedReweightingLoss,
 }
 
-__all__ = ["OBJECTIVES", "Objective", "ObjectiveContext", "TrainStep", "TrainableNetwork", "build_objective"]
+__all__ = [
+    "OBJECTIVES",
+    "Objective",
+    "ObjectiveContext",
+    "TrainStep",
+    "TrainableNetwork",
+    "build_objective",
+    "cross_entropies",
+]
 
 
 def build_objective(context: ObjectiveContext) -> Objective:
     """Build the train loss of a run.
 
     Raises:
-        ConfigError: if it does not support several processes, and there are several.
+        ConfigError: if it does not support several processes, and there are several; or if it is of a plug-in that is
+            missing, or not as it was when the run was planned.
     """
     config = context.config.objective
-    return PlainLoss(context) if config is None else OBJECTIVES[config.kind](config, context)
+    if config is None:
+        return PlainLoss(context)
+    if isinstance(config, ObjectiveSettings):
+        objective: Objective = plugins.get("objective", config.kind, config.code).plugin.build(config, context)
+        return objective
+    return OBJECTIVES[config.kind](config, context)

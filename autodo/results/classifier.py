@@ -1,8 +1,9 @@
 """A trained classifier: uint8 images or features in, class probabilities out, one file on disk."""
 
+import copy
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -11,15 +12,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autodo.data.files.read_errors import one_line
-from autodo.errors import DataError
+from autodo.errors import ConfigError, DataError
 from autodo.io.atomic import save_torch
 from autodo.io.storage import StrPath
-from autodo.models import build
+from autodo.models import assemble
 from autodo.models.cosine_head import CosineHead
+from autodo.models.names import is_given
 from autodo.results.batches import BATCH_SIZE, outputs
 from autodo.results.image_inputs import InputFormat
+from autodo.results.model_card import model_card, write_cards
 
-FORMAT = 1
+FORMAT = 2
 
 
 class Classifier(nn.Module):
@@ -34,6 +37,8 @@ class Classifier(nn.Module):
     std: Tensor
     resize: int | None = None
     """Pixels of the shorter side of an image before the centre crop of `image_size`; None: `image_size`."""
+    run: Mapping[str, Any] | None = None
+    """The run that it comes from, for its model card: data, errors, provenance (`model_card.run_record`)."""
 
     def __init__(
         self,
@@ -64,25 +69,24 @@ class Classifier(nn.Module):
         Raises:
             ValueError: if the images are of another type or shape.
         """
+        self._check(images)
         probabilities: Tensor = self.head(self.features(images)).softmax(1)
         return probabilities
 
     def features(self, images: Tensor) -> Tensor:
         """Outputs of the encoder. Shape: images as `forward` takes them -> [B, D]."""
-        features: Tensor = self.encoder(self._normalised(images))
+        pixels = images.to(self.mean.dtype)
+        pixels = pixels[:, :, None, None] if self.image_size is None else pixels / 255
+        features: Tensor = self.encoder((pixels - self.mean) / self.std)
         return features
 
-    def _normalised(self, images: Tensor) -> Tensor:
-        channels = self.mean.shape[1]
-        given = f"{images.dtype} {tuple(images.shape)}"
-        if self.image_size is None:
+    def _check(self, images: Tensor) -> None:
+        channels, size, given = self.mean.shape[1], self.image_size, f"{images.dtype} {tuple(images.shape)}"
+        if size is None:
             if not images.is_floating_point() or images.ndim != 2 or images.shape[1] != channels:
                 raise ValueError(f"features are {given}, not torch.float32 [B, {channels}]")
-            return (images.to(self.mean.dtype)[:, :, None, None] - self.mean) / self.std
-        expected = (channels, self.image_size, self.image_size)
-        if images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[1:]) != expected:
-            raise ValueError(f"images are {given}, not torch.uint8 [B, {expected}]")
-        return (images.to(self.mean.dtype) / 255 - self.mean) / self.std
+        elif images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[1:]) != (channels, size, size):
+            raise ValueError(f"images are {given}, not torch.uint8 [B, {(channels, size, size)}]")
 
     @property
     def inputs(self) -> InputFormat:
@@ -126,49 +130,71 @@ class Classifier(nn.Module):
     def _outputs(self, images: Any, network: Callable[[Tensor], Tensor], batch_size: int) -> NDArray[np.float32]:
         device = self.mean.device
         if self.image_size is None:
-            chunks = torch.as_tensor(images, dtype=torch.float32).split(batch_size)
+            features = torch.as_tensor(images, dtype=torch.float32)
+            self._check(features)
+            chunks = features.split(batch_size)
             return torch.cat([network(chunk.to(device)).cpu() for chunk in chunks]).numpy()
         return outputs(images, self.inputs, lambda batch: network(batch.to(device)), batch_size)
 
     def save(self, path: StrPath) -> None:
-        """Writes one file that `Classifier.load` reads."""
+        """Write one file that `Classifier.load` reads, and a model card beside it, `*.card.json` and `*.card.md`."""
         content = {
             "format": FORMAT,
             "model": self.model,
+            "network": self.encoder.settings,
             "channels": self.mean.shape[1],
             "image_size": self.image_size,
             "resize": self.resize,
+            "run": None if self.run is None else dict(self.run),
             "class_names": list(self.class_names),
             "cosine_scale": self.head.scale if isinstance(self.head, CosineHead) else None,
             "state": self.state_dict(),
         }
+        write_cards(model_card(self), path)
         save_torch(content, path)
 
     @classmethod
-    def load(cls, path: StrPath) -> Self:
+    def load(cls, path: StrPath, *, network: nn.Module | None = None) -> Self:
         """The classifier of a file, on the CPU. No code of the file is run.
 
+        Args:
+            network: for a classifier whose network was given in Python, a module of the same class and shape. Networks
+                by import path need nothing here, but their module must be importable.
         Raises:
-            DataError: if the file is missing, damaged or of another format.
+            DataError: if the file is missing, damaged or of another format, or its network cannot be built.
         """
         try:
             content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-            if content["format"] != FORMAT:
+            if content["format"] not in (1, FORMAT):
                 raise ValueError(f"its format is {content['format']}, not {FORMAT}")
-            names = tuple(content["class_names"])
-            encoder, head = build(
-                content["model"],
-                in_channels=content["channels"],
-                image_size=content["image_size"] or 1,
-                classes=len(names),
-                cosine_scale=content.get("cosine_scale"),
-            )
-            channel = torch.zeros(content["channels"])
-            classifier = cls(content["model"], encoder, head, channel, channel, content["image_size"], names)
+            settings = content["network"] if content["format"] > 1 else {"name": content["model"]}
+            classifier = cls._built(content, settings, network)
             classifier.load_state_dict(content["state"])
-            classifier.resize = content.get("resize")
+            classifier.resize, classifier.run = content.get("resize"), content.get("run")
+        except ConfigError as error:
+            raise DataError(f"{os.fspath(path)}: its network cannot be built: {error}") from None
         except Exception as error:
             # torch.load raises many kinds of error on damaged files.
             problem = "torch cannot read it" if isinstance(error, pickle.UnpicklingError) else one_line(error)
             raise DataError(f"{os.fspath(path)}: not a saved classifier: {problem}") from None
         return classifier
+
+    @classmethod
+    def _built(cls, content: dict[str, Any], settings: dict[str, Any], network: nn.Module | None) -> Self:
+        """Classifier of a file with initial weights."""
+        if network is None and is_given(settings["name"]):
+            raise ConfigError(
+                f"{content['model']} was given in Python: give one of the same class and shape, "
+                "Classifier.load(PATH, network=MODULE)"
+            )
+        size, names = content["image_size"], tuple(content["class_names"])
+        encoder, head = assemble(
+            settings,
+            in_channels=content["channels"],
+            image_size=size or 1,
+            classes=len(names),
+            cosine_scale=content.get("cosine_scale"),
+            network=copy.deepcopy(network),
+        )
+        channel = torch.zeros(content["channels"])
+        return cls(content["model"], encoder, head, channel, channel, size, names)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autodo.augment import affine
+from autodo.config.recipes import used_plugins
 from autodo.config.run import RunConfig
 from autodo.data import DataSplits, TrainSet
 from autodo.data.images.image_set import Integers
@@ -19,6 +20,7 @@ from autodo.evaluation import Evaluation, Scores, group_errors, per_class_accura
 from autodo.points.model import PointModel, PointView
 from autodo.results import records
 from autodo.results.classifier import Classifier
+from autodo.results.model_card import run_record
 from autodo.results.provenance import git_sha, versions
 
 
@@ -97,8 +99,11 @@ def build_outcome(
         device: name of the device.
         seconds_after: time of training after the last epoch.
     """
+    row = _result_row(config, data, history, best, device, seconds_after)
+    counts = np.bincount(data.train.labels, minlength=len(data.class_names))
+    classifier.run = run_record(row, best.val_error, dict(zip(data.class_names, counts.tolist(), strict=True)))
     return Outcome(
-        results=records.table("results", [_result_row(config, data, history, best, device, seconds_after)]),
+        results=records.table("results", [row]),
         epochs=records.table("epochs", history),
         predictions=_predictions(config, data, best),
         points=points,
@@ -150,7 +155,7 @@ def _result_row(
         "device": device,
         **dict.fromkeys(records.CONDITIONS),
         "git_sha": git_sha(),
-        "versions": list(versions().items()),
+        "versions": list({**versions(), **{one.source: one.version for one in used_plugins(config)}}.items()),
         "finished_at": datetime.now(UTC),
         "config": config.model_dump_json(),
     }

@@ -75,7 +75,7 @@ SCHEMAS: dict[Kind, pa.Schema] = {
                 pa.bool_(),
             ),  # whether the run went on from a checkpoint, so that its times are of several attempts
             ("git_sha", pa.string()),  # with "-dirty" if the work tree had changes; null outside a checkout
-            ("versions", pa.map_(pa.string(), pa.string())),
+            ("versions", pa.map_(pa.string(), pa.string())),  # of libraries and plug-ins; of a file its hash
             ("finished_at", pa.timestamp("us", tz="UTC")),
             ("config", pa.string()),  # the RunConfig as JSON
         ]

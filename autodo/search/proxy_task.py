@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from autodo.config.run import MethodConfig, ModelConfig, RunConfig, TrainingConfig
+from autodo.config.model import ModelConfig
+from autodo.config.run import MethodConfig, RunConfig, TrainingConfig
 from autodo.data.images.image_set import ArrayImages, ImageSet, Integers, Pixels
 from autodo.data.images.split import stratified_split
 from autodo.data.prepare import DataSplits, TrainSet

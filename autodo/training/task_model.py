@@ -38,10 +38,10 @@ class TaskModel:
 
     def __init__(self, context: RunContext, policy: Policy | None = None) -> None:
         config, device = context.config, context.device
-        mean, std = channel_statistics(context.data.train.images.statistics_sample())
+        self.encoder, self.head, network, self.optimizer = new_network(context)
+        mean, std = self.encoder.normalisation or channel_statistics(context.data.train.images.statistics_sample())
         warp = () if config.points is None else (config.points.warp, config.points.gate_temperature)
         self.pipeline = Pipeline(config.augmentation, mean.to(device), std.to(device), policy, *warp)
-        self.encoder, self.head, network, self.optimizer = new_network(context)
         if self.encoder.bf16 and not computes_in_bf16(device):
             logger.warning(
                 "training.precision: bf16 takes many times as long as fp32 here: %s lacks it", device_name(device)
@@ -103,7 +103,7 @@ def initial_model(
     config, images = context.config, context.data.train.images
     with initial_weights(derive(config.seed, stream)):
         encoder, head = build(
-            config.model.name,
+            **dict(config.model),
             in_channels=images.shape[1],
             image_size=images.shape[-1],
             classes=len(context.data.class_names),
@@ -125,7 +125,7 @@ def best_classifier(best: BestEpoch, context: RunContext, pipeline: Pipeline) ->
     encoder, head = best_model(best, context, torch.device("cpu"))
     mean, std = pipeline.mean.cpu(), pipeline.std.cpu()
     size = None if context.config.dataset.name == FEATURES else context.data.train.images.shape[-1]
-    classifier = Classifier(context.config.model.name, encoder, head, mean, std, size, context.data.class_names)
+    classifier = Classifier(context.config.model.label, encoder, head, mean, std, size, context.data.class_names)
     classifier.resize = context.config.dataset.resize
     return classifier
 

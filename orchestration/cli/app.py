@@ -21,6 +21,7 @@ from orchestration.cli.options import (
     StoreArgument,
     TrainOptions,
     expand_options,
+    takes_plugins,
 )
 from orchestration.planning.run_queue import RETRIES
 
@@ -44,6 +45,7 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Show the v
 
 
 @app.command()
+@takes_plugins
 @expand_options
 def launch(grid: GridOptions, options: LaunchOptions) -> None:
     """Run the missing runs of a grid on all cores, then show the table."""
@@ -53,6 +55,7 @@ def launch(grid: GridOptions, options: LaunchOptions) -> None:
 
 
 @app.command()
+@takes_plugins
 @expand_options
 def resume(store: StoreArgument, options: LaunchOptions) -> None:
     """Run the missing runs of all grids that were launched on a store."""
@@ -62,6 +65,7 @@ def resume(store: StoreArgument, options: LaunchOptions) -> None:
 
 
 @app.command()
+@takes_plugins
 @expand_options
 def retry(
     store: StoreArgument,
@@ -77,11 +81,12 @@ def retry(
 
 
 @app.command()
+@takes_plugins
 @expand_options
 def plan(
     grid: GridOptions,
     *,
-    only: Only = None,
+    only: Only = [],  # noqa: B006  # typer copies it
     retries: Retries = RETRIES,
     resources: ResourceOptions,
     list_runs: Annotated[bool, typer.Option("--list", help="List every run id with its state.")] = False,
@@ -93,6 +98,7 @@ def plan(
 
 
 @app.command()
+@takes_plugins
 @expand_options
 def train(options: TrainOptions) -> None:
     """Train one run in this process, or continue it, and keep its classifier."""
@@ -102,6 +108,7 @@ def train(options: TrainOptions) -> None:
 
 
 @app.command()
+@takes_plugins
 def status(
     store: StoreArgument,
     watch: Annotated[bool, typer.Option("--watch", help="Repeat until nothing is left to do.")] = False,
@@ -113,6 +120,7 @@ def status(
 
 
 @app.command()
+@takes_plugins
 def report(
     store: StoreArgument,
     out: Annotated[
@@ -122,13 +130,14 @@ def report(
         str, typer.Option("--format", metavar="F,…", help="Formats to write: html, md, latex, csv.")
     ] = "html,md,latex,csv",
     selection: Annotated[
-        str | None,
+        list[str],
         typer.Option(
             "--select",
             metavar="KEY=VALUE,…",
-            help="Only these runs: dataset=…, model=…, method=…, distortion=…, split=…, seed=…, variant=…",
+            help="Only these runs: dataset=…, model=…, method=…, distortion=…, split=…, seed=…, variant=…; may be "
+            "repeated.",
         ),
-    ] = None,
+    ] = [],  # noqa: B006  # typer copies it
     metric: Annotated[
         str, typer.Option(help="error_best_val, error_last, minority_error, or the optimistic error_best_test.")
     ] = "error_best_val",
@@ -144,10 +153,13 @@ def report(
     """Show the tables of a store and write its report: one page, Markdown, LaTeX, CSV; run nothing."""
     from orchestration.cli.report import write_store_report
 
-    write_store_report(console, store, out=out, formats=formats, selection=selection, metric=metric, despite=despite)
+    write_store_report(
+        console, store, out=out, formats=formats, selection=",".join(selection) or None, metric=metric, despite=despite
+    )
 
 
 @app.command()
+@takes_plugins
 def inspect(
     store: StoreArgument,
     run_id: Annotated[
@@ -190,6 +202,25 @@ def predict(
 
 
 @app.command()
+def export(
+    model: ModelArgument,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN]", help="For a store, a run that has kept its classifier.")
+    ] = None,
+    *,
+    format: Annotated[str, typer.Option("--format", help="torch-export, onnx or torchscript.")],
+    out: Annotated[
+        str | None, typer.Option(metavar="FILE", help="File to write; default: named after the run, in this folder.")
+    ] = None,
+) -> None:
+    """Export a saved classifier to a file that runs without AutoDO, with its model card beside it."""
+    from orchestration.cli.export import export_classifier
+
+    export_classifier(console, model, words or (), format=format, out=out)
+
+
+@app.command()
+@takes_plugins
 def methods(
     name: Annotated[str | None, typer.Argument(metavar="[METHOD]", help="Show this method and its settings.")] = None,
 ) -> None:
@@ -203,6 +234,7 @@ def methods(
 
 
 @app.command()
+@takes_plugins
 def datasets() -> None:
     """List the datasets."""
     from orchestration.cli.lists import list_datasets

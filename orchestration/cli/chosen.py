@@ -4,7 +4,7 @@ import difflib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from autodo.errors import ConfigError, StoreError
 from autodo.io.storage import Location, locate
@@ -15,8 +15,16 @@ if TYPE_CHECKING:
     from autodo.results.classifier import Classifier
 
 
-def find_classifier(model: str, words: Sequence[str]) -> tuple[Location, list[str]]:
-    """File of a classifier, and the words that are left.
+class Chosen(NamedTuple):
+    """File of a classifier, its name (that of its run or file), and the words of the command line that are left."""
+
+    file: Location
+    name: str
+    rest: list[str]
+
+
+def find_classifier(model: str, words: Sequence[str]) -> Chosen:
+    """Find the file of a classifier.
 
     Args:
         model: a file or its URI, or a store, whose run is the first of the words.
@@ -26,11 +34,11 @@ def find_classifier(model: str, words: Sequence[str]) -> tuple[Location, list[st
     place = locate(model)
     local = place.local
     if local is None and place.name.endswith(".pt"):
-        return place, list(words)
+        return Chosen(place, place.stem, list(words))
     if local is not None and not local.is_dir():
         if not local.exists():
             raise ConfigError(f"{model}: no such file or folder; give a saved classifier, or a store and a run of it")
-        return place, list(words)
+        return Chosen(place, place.stem, list(words))
     store = Store(model).open()
     if not words:
         raise ConfigError(
@@ -43,7 +51,7 @@ def find_classifier(model: str, words: Sequence[str]) -> tuple[Location, list[st
             f"{run_id}: has not kept its classifier; `autodo train` keeps it, and `autodo launch --keep models` with "
             "another --store"
         )
-    return file, list(words[1:])
+    return Chosen(file, run_id, list(words[1:]))
 
 
 def load_classifier(file: Location) -> "Classifier":

@@ -5,15 +5,16 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from autodo import plugins
 from autodo.config.run import RunConfig
-from autodo.config.validation import hint
 from autodo.errors import ConfigError
 from autodo.io.storage import StrPath
+from autodo.text import hint
 from orchestration.cli.console import say, warn
 from orchestration.cli.options import GridOptions, LaunchOptions, with_options
 from orchestration.cli.plan import load_pinned_grid
 from orchestration.cli.run_jobs import LaunchRequest, run_jobs
-from orchestration.grid.grid import expand, variant_names
+from orchestration.grid.grid import expand, pin_plugins, variant_names
 from orchestration.grid.keep import parse_keep
 from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.plan import continued, launched_grids, select
@@ -37,7 +38,9 @@ def launch_grid(console: Console, grid: GridOptions, options: LaunchOptions) -> 
 
         def prepare() -> None:
             # With the options of the command line, so that `resume` uses them too.
-            store.create().save_grid(config.model_copy(update={"resources": resources, "keep": keep}))
+            pinned = pin_plugins(config).model_copy(update={"resources": resources, "keep": keep})
+            store.create().save_grid(pinned)
+            store.save_plugins(plugins.files())
             save_policies(policies, store)
 
         runs = {run.run_id: run for run in expand(config)}
@@ -52,7 +55,8 @@ def resume_store(console: Console, root: StrPath, options: LaunchOptions) -> int
     store = Store(root).open()
     request = _launched(console, store, options)
     if not request.runs:
-        raise ConfigError(f"{store}: no grid was launched on it")
+        problem = "none of its grids can be read" if store.grids() else "no grid was launched on it"
+        raise ConfigError(f"{store}: {problem}")
     return run_jobs(console, options, request, store.create)
 
 
@@ -75,8 +79,8 @@ def retry_runs(console: Console, root: StrPath, options: LaunchOptions, *, run_i
         say(console, f"{store}: no run has failed")
         return 0
     runs = [launched.runs.get(run_id) or store.status.config(run_id) for run_id in chosen]
-    if options.only is not None:
-        runs = select(runs, options.only, launched.variants)
+    if options.only:
+        runs = select(runs, ",".join(options.only), launched.variants)
     by_id = {run.run_id: run for run in runs}
     # A run of no grid has the default resources.
     default = with_options(ResourcesConfig(), options.resources, options.trainer)
@@ -96,7 +100,7 @@ def retry_runs(console: Console, root: StrPath, options: LaunchOptions, *, run_i
         retried=frozenset(by_id),
         variants={run_id: name for run_id, name in launched.variants.items() if run_id in by_id},
     )
-    return run_jobs(console, dataclasses.replace(options, only=None), request, forget)
+    return run_jobs(console, dataclasses.replace(options, only=[]), request, forget)
 
 
 def _launched(console: Console, store: Store, options: LaunchOptions) -> LaunchRequest:

@@ -17,6 +17,7 @@ from autodo.config.shipped import (
     method_names,
     method_parts,
     method_preset,
+    method_source,
     method_text,
     shipped_file,
 )
@@ -54,7 +55,7 @@ def list_methods(console: Console) -> None:
 
 
 def show_method(console: Console, name: str) -> None:
-    """Print texts, file and settings of a method, or of several joined by `+`.
+    """Print texts, source and settings of a method, or of several joined by `+`.
 
     Raises:
         ConfigError: if there is no such method.
@@ -67,7 +68,7 @@ def show_method(console: Console, name: str) -> None:
         table.add_row("trains with", Text(f"{texts.reads}; the epoch is chosen on val"))
         table.add_row("cost", Text(f"{texts.cost} times the time of baseline, without searches"))
         table.add_row("reference", Text(texts.reference))
-        table.add_row("file", Text(str(shipped_file("methods", part))))
+        table.add_row("file", Text(method_source(part)))
         table.add_section()
     _print(console, table)
     preset = method_preset(name)

@@ -8,12 +8,14 @@ import dataclasses
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Annotated, Any, TypeVar
 
 import typer
 
+from autodo import plugins
 from autodo.config.bilevel import LambdaStorage
+from autodo.config.recipes import check_plugin_names
 from autodo.config.run import SplitName
 from autodo.config.validation import parse_model
 from autodo.errors import ConfigError
@@ -32,10 +34,15 @@ ModelArgument = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="`cpu`, `cuda`, `cuda:1`; `auto` takes a GPU if there is one.")]
 Only = Annotated[
-    str | None,
+    list[str],
     typer.Option(
-        metavar="KEY=VALUE,…", help="Part of the grid: method=…, dataset=…, distortion=…, split=…, seed=…, variant=…"
+        metavar="KEY=VALUE,…",
+        help="Part of the grid: method=…, dataset=…, distortion=…, split=…, seed=…, variant=…; may be repeated.",
     ),
+]
+PluginFiles = Annotated[
+    list[str],
+    typer.Option("--plugin", metavar="FILE.py", help="Python file with plug-ins, which is executed; may be repeated."),
 ]
 Retries = Annotated[int, typer.Option(min=0, help="Further attempts of a run that fails.")]
 
@@ -92,7 +99,7 @@ class TrainerOptions:
 class LaunchOptions:
     """Options of `launch`, `resume` and `retry`."""
 
-    only: Only = None
+    only: Only = dataclasses.field(default_factory=list)
     data: DataOptions = DataOptions()
     max_concurrent: Annotated[int | None, typer.Option(min=1, help="Maximum number of runs at a time.")] = None
     retries: Retries = RETRIES
@@ -169,6 +176,25 @@ def expand_options(command: Callable[..., T]) -> Callable[..., T]:
 
     call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     call.__annotations__ = {one.name: one.annotation for one in parameters}
+    return call
+
+
+def takes_plugins(command: Callable[..., T]) -> Callable[..., T]:
+    """Decorate a command so that it has the option `--plugin`, whose files are loaded before it runs."""
+    signature = inspect.signature(command, eval_str=True)
+    parameter = inspect.Parameter("plugin", inspect.Parameter.KEYWORD_ONLY, default=(), annotation=PluginFiles)
+
+    @functools.wraps(command)
+    def call(*, plugin: Iterable[str], **values: Any) -> T:
+        for file in plugin:
+            plugins.load_file(file)
+        if plugin:
+            check_plugin_names()
+        return command(**values)
+
+    parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in signature.parameters.values()]
+    call.__signature__ = signature.replace(parameters=[*parameters, parameter])  # type: ignore[attr-defined]
+    call.__annotations__ = {one.name: one.annotation for one in (*parameters, parameter)}
     return call
 
 

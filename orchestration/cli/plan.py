@@ -37,7 +37,7 @@ def show_plan(
     options: GridOptions,
     resource_options: ResourceOptions,
     *,
-    only: str | None,
+    only: Sequence[str],
     retries: int,
     list_runs: bool,
 ) -> None:
@@ -49,7 +49,7 @@ def show_plan(
         say(console, remark)
     resources = with_options(grid.resources, resource_options)
     runs, variants = expand(grid), variant_names(grid)
-    plan = make_plan(runs if only is None else select(runs, only, variants), store, retries)
+    plan = make_plan(select(runs, ",".join(only), variants) if only else runs, store, retries)
     if list_runs:
         for run_id, state in plan.states.items():
             parts = [

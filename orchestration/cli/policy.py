@@ -11,11 +11,10 @@ from rich.text import Text
 
 from autodo.augment.policy_file import OperationStep, PolicyFile, ScheduleStage, SubPolicy, fingerprint
 from autodo.augment.read_policy import import_policy, read_policy
-from autodo.config.validation import hint
 from autodo.errors import ConfigError
 from autodo.io.atomic import atomic_path
 from autodo.io.storage import StrPath, reason
-from autodo.text import printable
+from autodo.text import hint, printable
 from orchestration.cli.console import say
 from orchestration.display.text import duration
 from orchestration.store.store import Store

@@ -44,7 +44,7 @@ def predict_images(
     Raises:
         UserError: if there is no such model or image, or no image can be read.
     """
-    file, places = find_classifier(model, words)
+    file, _, places = find_classifier(model, words)
     if not places:
         raise ConfigError("no images are given: give files, folders, CSV files, or globs in quotes")
     from autodo.data.files.find_images import find_images

@@ -62,7 +62,7 @@ def run_jobs(console: Console, options: LaunchOptions, request: LaunchRequest, p
     check_outlasts_job(store)
     seconds = None if options.time_budget is None else parse_duration(options.time_budget)
     tracking = _checked_tracking(options)
-    part = runs if options.only is None else select(runs, options.only, request.variants)
+    part = select(runs, ",".join(options.only), request.variants) if options.only else runs
     plan = make_plan(part, store, options.retries, request.retried)
     done = [run_id for run_id, state in plan.states.items() if state is State.DONE]
     for name, count in store.status.not_kept(done, request.keep).items():

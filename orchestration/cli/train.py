@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from autodo import plugins
 from autodo.config.dataset import DistortionConfig
 from autodo.config.defaults import PROTOCOL, defaults_before
 from autodo.config.recipes import build_run
@@ -66,6 +67,7 @@ def train_run(console: Console, options: TrainOptions) -> int:
             device = chosen_device(options.device)
             load_dataset(run.dataset, options.data.data_dir, options.data.download)
     save_policies(policies, store.create())
+    store.save_plugins(plugins.files())
     execution = ExecutionOptions(
         **vars(options.data), **given(options.trainer), checkpoint_every=options.checkpoint_every, keep=keep
     )

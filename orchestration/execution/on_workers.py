@@ -28,7 +28,7 @@ from autodo.config.run import RunConfig
 from orchestration.execution.execute import execute
 from orchestration.execution.mailbox import Mailbox, Message, WorkerError
 from orchestration.execution.options import ExecutionOptions
-from orchestration.execution.process import prepare_process
+from orchestration.execution.process import load_plugins, prepare_process
 from orchestration.store.run_state import WorkerDied
 from orchestration.store.scratch import scratch_directory, sweep
 from orchestration.store.store import Store
@@ -174,6 +174,7 @@ def _work(config: dict[str, Any]) -> None:
             return
         store, options = Store(config["store"]), ExecutionOptions.model_validate(config["options"])
         prepare_process(store, options)
+        load_plugins(options.plugins)
         device = get_device()
         if device.type == "cuda":
             torch.cuda.set_device(device)

@@ -7,6 +7,7 @@ from typing import Annotated, NamedTuple, Self
 from pydantic import Field
 
 from autodo.io.storage import StrPath
+from autodo.plugins import PluginFile
 from orchestration.grid.keep import Keep
 from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.run_queue import RETRIES
@@ -41,6 +42,8 @@ class ExecutionOptions(ResourcesConfig):
     """Things that the run leaves in the store besides its tables."""
     launch: LaunchInfo | None = None
     """Named in the results; None for a run outside of a launch."""
+    plugins: tuple[PluginFile, ...] = ()
+    """Files with plug-ins, which other processes load before they read the configuration of a run."""
 
     def with_resources(self, resources: ResourcesConfig) -> Self:
         """These options with the resources of a run in a launch, where every cpu decodes if there are several."""

@@ -7,11 +7,12 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from autodo import plugins
 from autodo.config.dataset import DatasetConfig
-from autodo.errors import DataError
+from autodo.errors import ConfigError, DataError
 from autodo.io.storage import StrPath
 from orchestration.execution.options import ExecutionOptions
 from orchestration.store.store import Store
@@ -48,6 +49,14 @@ def load_on_node(config: DatasetConfig, data_dir: StrPath | None, download: bool
         for warning in dataset.warnings:
             logger.warning("%s", warning)
     return dataset
+
+
+def load_plugins(files: Iterable[plugins.PluginFile]) -> None:
+    """Make plug-ins known in a process of Ray. Raises ConfigError, with this node's name, if one cannot be imported."""
+    try:
+        plugins.load(files)
+    except ConfigError as error:
+        raise ConfigError(f"node {socket.gethostname()}: {error}") from None
 
 
 @contextlib.contextmanager

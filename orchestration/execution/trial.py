@@ -11,7 +11,7 @@ from autodo.results import records
 from orchestration.execution.execute import execute
 from orchestration.execution.mailbox import Message
 from orchestration.execution.options import ExecutionOptions
-from orchestration.execution.process import free_gpu_memory, prepare_process
+from orchestration.execution.process import free_gpu_memory, load_plugins, prepare_process
 from orchestration.store.failures import record_failure
 from orchestration.store.run_state import RunBusy
 from orchestration.store.store import Store
@@ -53,15 +53,14 @@ class RunTrial(tune.Trainable):
         if self._unusable:
             raise RuntimeError("this process had an unforeseen error and takes no other run")
         store = Store(self._config["store"])
-        run = RunConfig.model_validate(self._config["run"])
         try:
             if self._epochs is None:
-                self._epochs = self._start(run, store)
+                self._epochs = self._start(store)
             message = next(self._epochs, None)
         except RunBusy:
             return {"state": "busy", "done": True}
         except Exception as error:  # any error ends this run and no other
-            failure = record_failure(store, run.run_id, error)
+            failure = record_failure(store, self._config["run_id"], error)
             # Every later run of the process would meet a CUDA error again, say: let Tune end the process.
             self._unusable = not isinstance(error, UserError | TrainingDiverged)
             return {"state": "failed", "done": not self._unusable, "failure": failure.model_dump(mode="json")}
@@ -69,8 +68,10 @@ class RunTrial(tune.Trainable):
             return {"state": "done", "done": True}
         return {**({"state": message} if isinstance(message, str) else running(message)), "done": False}
 
-    def _start(self, run: RunConfig, store: Store) -> Generator[Message, None, None]:
+    def _start(self, store: Store) -> Generator[Message, None, None]:
         options = ExecutionOptions.model_validate(self._config["options"])
+        load_plugins(options.plugins)
+        run = RunConfig.model_validate(self._config["run"])
         if options.workers > 1:
             from orchestration.execution.on_workers import execute_on_workers
 

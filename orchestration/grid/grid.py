@@ -17,9 +17,10 @@ from pydantic import (
     model_validator,
 )
 
+from autodo import plugins
 from autodo.config.dataset import OWN_DATA, DistortionConfig, check_readable
 from autodo.config.defaults import PROTOCOL, defaults_before
-from autodo.config.recipes import build_run
+from autodo.config.recipes import build_run, used_plugins
 from autodo.config.run import RunConfig, SplitName, check_oversplit
 from autodo.config.shipped import (
     canonical_method,
@@ -29,7 +30,7 @@ from autodo.config.shipped import (
     method_preset,
     shipped_file,
 )
-from autodo.config.validation import check_name, load_yaml, parse_model
+from autodo.config.validation import Frozen, check_name, load_yaml, parse_model
 from autodo.errors import ConfigError
 from orchestration.grid.keep import Keep
 from orchestration.grid.resources import ResourcesConfig
@@ -106,6 +107,20 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 NotEmpty = AfterValidator(_not_empty)
 
 
+class PluginPin(Frozen):
+    """A plug-in as it was at a launch."""
+
+    source: str
+    """Name of its file or package."""
+    code: str
+
+
+class _PinnedPlugins(BaseModel):
+    """What a stored grid says of its plug-ins, whether they are loaded or not."""
+
+    plugins: dict[str, PluginPin] = {}
+
+
 class GridConfig(BaseModel):
     """A set of runs: every combination of datasets, distortions, methods, variants, splits and seeds."""
 
@@ -131,6 +146,8 @@ class GridConfig(BaseModel):
     them `autodo-aws E10`."""
     policies: Annotated[dict[str, str], Field(default_factory=dict)]
     """Content id of the policy file of each `<dataset> <method>`, as a launch has found it."""
+    plugins: dict[str, PluginPin] = {}
+    """Plug-in of each `<kind> <name>` that its runs need, as a launch has found it."""
     protocol: Annotated[int, Field(ge=1, le=PROTOCOL)] = PROTOCOL
     """Version of the defaults and presets of its runs: 1 for the first one (see `autodo/config/defaults.py`)."""
     resources: ResourcesConfig = ResourcesConfig()
@@ -271,6 +288,42 @@ def pin_content(grid: GridConfig) -> GridConfig:
     # dataset.path, which they need, fits no other dataset: it is the only one.
     dataset = build_run(own, grid.methods[0], overrides=cell_overrides(grid, own, grid.methods[0])).dataset
     return grid.override({"dataset.content": data.pin_content(dataset).content})
+
+
+def pin_plugins(grid: GridConfig) -> GridConfig:
+    """Copy of a grid that names the plug-ins of its runs, as they are in this process."""
+    used = [
+        loaded
+        for dataset, method, variant in itertools.product(grid.datasets, grid.methods, ["", *grid.variants])
+        for loaded in used_plugins(build_run(dataset, method, overrides=cell_overrides(grid, dataset, method, variant)))
+    ]
+    pins = {f"{one.plugin.kind} {one.plugin.name}": PluginPin(source=one.source, code=one.code) for one in used}
+    return grid.model_copy(update={"plugins": dict(sorted(pins.items()))})
+
+
+def check_pinned_plugins(tree: Mapping[str, Any], where: str) -> None:
+    """Check that the plug-ins of a stored grid are loaded, and as they were at its launch.
+
+    Args:
+        tree: content of its file.
+    Raises:
+        ConfigError: naming the plug-in, and what to do.
+    """
+    pins = parse_model(_PinnedPlugins, tree, where).plugins
+    found = {key: plugins.find(*key.split(" ", 1)) for key in pins if " " in key}
+    missing = sorted({pins[key].source for key, loaded in found.items() if loaded is None})
+    if missing:
+        raise ConfigError(
+            f"{where}: its runs need {' and '.join(missing)}, not loaded here: give files with --plugin, or install "
+            "packages"
+        )
+    for key, loaded in found.items():
+        if loaded is not None and loaded.code != pins[key].code:
+            raise ConfigError(
+                f"{where}: {loaded.source} has changed since the launch ({key} had the code {pins[key].code}, now it "
+                f"has {loaded.code}): take the old one (of a file, the store's folder plugins has a copy), or launch "
+                "the grid again for new runs"
+            )
 
 
 def cell_overrides(grid: GridConfig, dataset: str, method: str, variant: str = "") -> dict[str, Any]:

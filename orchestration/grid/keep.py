@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import Literal, get_args
 
-from autodo.config.validation import hint
 from autodo.errors import ConfigError
+from autodo.text import hint
 
 Keep = Literal["models", "embeddings"]
 KEEP: tuple[Keep, ...] = get_args(Keep)

@@ -9,8 +9,10 @@ import ray
 import torch
 from ray.exceptions import RayError
 
+from autodo import plugins
 from autodo.config.run import RunConfig
 from autodo.search.tasks import Json, Task
+from orchestration.execution.process import load_plugins
 from orchestration.grid.resources import ResourcesConfig
 
 # First of all that touches Ray: it sets the environment that Ray reads at its import.
@@ -33,9 +35,20 @@ class SearchTask:
 
 
 class SearchActor:
-    """An actor that performs one task after another."""
+    """An actor that performs one task after another.
 
-    def __init__(self, store: str, data_dir: str | None, resources: ResourcesConfig) -> None:
+    Args:
+        files: those with plug-ins.
+    """
+
+    def __init__(
+        self,
+        store: str,
+        data_dir: str | None,
+        resources: ResourcesConfig,
+        files: tuple[plugins.PluginFile, ...] = (),
+    ) -> None:
+        self._files = files
         torch.set_num_threads(resources.cpus)
         self._store = Store(store)
         self._runner = TaskRunner(self._store, data_dir=data_dir, device="cuda" if resources.gpus else "cpu")
@@ -47,6 +60,7 @@ class SearchActor:
         """Performs a task. Returns its result, or why there is none."""
         try:
             self._store.check_on_node()
+            load_plugins(self._files)
             return "done", self._runner.perform(RunConfig.model_validate(config), task)
         except Exception as error:  # as data: an exception may not survive serialisation
             cause, kind, last_line, trace = reason_of(error)
@@ -64,7 +78,7 @@ class ActorPool:
     def __init__(self, store: str, data_dir: str | None, resources: ResourcesConfig, slots: int) -> None:
         amounts = resources.per_worker
         memory = {"memory": amounts["memory"]} if "memory" in amounts else {}
-        self._arguments = (store, data_dir, resources)
+        self._arguments = (store, data_dir, resources, plugins.files())
         self._resources, self._slots = resources, slots
         actor: Any = ray.remote(SearchActor)
         self._actor = actor.options(num_cpus=resources.cpus, num_gpus=resources.gpus, **memory)

@@ -90,6 +90,10 @@ class StorePaths:
         """Policy that was searched, by its search_id, or read from a file, by `file-<content>`."""
         return self.policies / f"{_checked(name, 'policy')}.json"
 
+    def plugin(self, stem: str, content: str) -> Location:
+        """Copy of a file with plug-ins, by the stem of its name and the hash of its text."""
+        return self.root / "plugins" / f"{re.sub(r'[^A-Za-z0-9_-]', '_', stem)}-{content}.py"
+
     def search(self, search_id: str) -> Location:
         """Folder of everything about a search but the policy that it found."""
         return self.root / "searches" / _checked(search_id, "search")

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pydantic import ValidationError
 
 from autodo.config.run import RunConfig
-from autodo.errors import StoreError
+from autodo.errors import ConfigError, StoreError
 from autodo.io.file_lock import is_locked
 from autodo.io.storage import Location
 from orchestration.grid.keep import Keep
@@ -65,6 +65,8 @@ class StoreStatus:
             run = RunConfig.from_stored(file.read_bytes())
         except FileNotFoundError:
             raise StoreError(f"{file}: cannot be read: No such file or directory") from None
+        except ConfigError as error:
+            raise StoreError(f"{file}: {error}") from None
         except ValueError:
             raise StoreError(f"{file}: damaged") from None
         if run.run_id != run_id:

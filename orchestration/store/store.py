@@ -5,7 +5,7 @@ import datetime
 import functools
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,8 @@ from autodo.config.validation import parse_model, parse_yaml
 from autodo.errors import ConfigError, StoreError
 from autodo.io.storage import LocalLocation, Location, StrPath, locate
 from autodo.io.store_format import check_format, mark_format
-from orchestration.grid.grid import FIRST_PROTOCOL, GridConfig
+from autodo.plugins import PluginFile
+from orchestration.grid.grid import FIRST_PROTOCOL, GridConfig, check_pinned_plugins
 from orchestration.store.attempt import Attempt, local_attempt
 from orchestration.store.paths import EARLIER_FAILURE, FAILURE, StorePaths, is_checkpoint
 from orchestration.store.patience import FAILURE_WRITE_SECONDS, WRITE_SECONDS, retrying_storage
@@ -119,12 +120,20 @@ class Store:
             file = self.paths.grids / name
             try:
                 tree = parse_yaml(file.read_bytes(), str(file))
+                check_pinned_plugins(tree, str(file))
                 found[file.stem] = parse_model(GridConfig, {"protocol": FIRST_PROTOCOL, **tree}, str(file))
             except ConfigError as error:
                 found[file.stem] = error
             except (StoreError, FileNotFoundError) as error:
                 found[file.stem] = ConfigError(str(error))
         return found
+
+    def save_plugins(self, files: Iterable[PluginFile]) -> None:
+        """Keep copies of files with plug-ins, for people: nothing in a store is ever executed."""
+        for file in files:
+            place = self.paths.plugin(Path(file.name).stem, file.content)
+            if not place.exists():
+                place.write_text(file.text)
 
     # ----- attempts
 

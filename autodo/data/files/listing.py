@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-from autodo.config.validation import hint
 from autodo.data.files.read_errors import reading
 from autodo.errors import DataError
+from autodo.text import hint
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 SetName = Literal["train", "val", "test"]

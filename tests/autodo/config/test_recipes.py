@@ -257,10 +257,13 @@ def test_settings_added_later_do_not_change_ids():
     content = json.loads(run.model_dump_json())
     for section in ("policy", "objective", "finetune", "head"):
         assert content.pop(section) is None
+    for setting in ("head", "code"):
+        assert content["model"].pop(setting) is None
     assert content["method"].pop("images") == "train"
     assert content["dataset"].pop("stream") is False
     assert content["dataset"].pop("damaged_limit") == 0.001
     assert content["dataset"].pop("resize") is None
+    assert content["dataset"].pop("code") is None
     assert content["method"].pop("undistorted_loss") is None
     assert content["augmentation"].pop("resized_crop") is None
     assert content["augmentation"].pop("order") == "erase-last"

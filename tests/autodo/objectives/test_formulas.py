@@ -28,7 +28,7 @@ def counts_of(labels: np.ndarray) -> list[int]:
 
 
 def test_every_kind_has_a_class():
-    (union, _) = get_args(ObjectiveConfig)
+    union, *_ = get_args(ObjectiveConfig)
     assert [member().kind for member in get_args(union)] == list(OBJECTIVES)
 
 

@@ -12,6 +12,7 @@ from autodo.config.run import RunConfig
 from autodo.data import DataSplits, load, pin_content, prepare
 from autodo.errors import DataError
 from autodo.results.classifier import Classifier
+from autodo.results.export import export
 from autodo.results.outcome import Outcome
 from autodo.training.trainer import Trainer
 
@@ -64,6 +65,20 @@ def test_the_classifier_takes_features_and_standardises_them(path: Path, tmp_pat
         classifier.predict(features[:1, :5])
     with pytest.raises(DataError, match="this classifier takes features, 6 numbers for each point, and not images"):
         _ = classifier.inputs
+
+
+@pytest.mark.parametrize("kind", ["torch-export", "torchscript", "onnx"])
+def test_a_classifier_of_features_is_exported(path: Path, tmp_path: Path, kind: str) -> None:
+    if kind == "onnx":
+        pytest.importorskip("onnxscript")
+        pytest.importorskip("onnxruntime")
+    _, _, outcome = trained(path, "baseline", **{"training.epochs": 2})
+    exported = export(outcome.classifier, tmp_path / "model", kind)
+    assert exported.difference <= 1e-5
+    card = exported.cards[1].read_text()
+    assert "A classifier of features" in card
+    assert r"\[batch, 6\] float32, features" in card
+    assert "autodo predict" not in card
 
 
 def test_features_have_no_thumbnails(path: Path) -> None:

@@ -1,5 +1,6 @@
 """One run in this process, with real training on digits."""
 
+import json
 import os
 import socket
 import time
@@ -15,6 +16,7 @@ from autodo.data import load
 from autodo.data.stream.pool import loader_workers
 from autodo.errors import DataError, TrainingDiverged
 from autodo.results.classifier import Classifier
+from autodo.results.model_card import model_card, to_markdown
 from autodo.training.sgd import SGD
 from orchestration.execution.execute import execute
 from orchestration.execution.options import ExecutionOptions
@@ -63,8 +65,12 @@ def test_the_classifier_is_kept_if_asked_for(any_store: Store, run: RunConfig, t
     store.paths.model(run.run_id).fetch(model := tmp_path / "model.pt")
     results = store.paths.table("results", run.run_id).read_parquet()
     test = load(run.dataset).test
-    predictions = Classifier.load(model)(torch.from_numpy(test.images.read())).argmax(1)
+    classifier = Classifier.load(model)
+    predictions = classifier(torch.from_numpy(test.images.read())).argmax(1)
     assert (predictions.numpy() != test.labels).mean() == pytest.approx(results["error_best_val"][0].as_py())
+    card = store.paths.run(run.run_id) / "model.card.json"
+    assert json.loads(card.read_text()) == model_card(classifier)
+    assert (store.paths.run(run.run_id) / "model.card.md").read_text() == to_markdown(model_card(classifier))
 
 
 def test_the_embeddings_are_kept_if_asked_for_also_of_a_run_that_began_without(
