@@ -90,13 +90,8 @@ class Classifier(nn.Module):
 
     @property
     def inputs(self) -> InputFormat:
-        """How images of any kind and size become inputs. Raises DataError for a classifier of features."""
-        if self.image_size is None:
-            raise DataError(
-                f"this classifier takes features, {self.mean.shape[1]} numbers for each point, and not images; in "
-                "Python, Classifier.predict takes an array of them"
-            )
-        return InputFormat(self.mean.shape[1], self.image_size, self.resize)
+        """How images of any kind and size become inputs; of no use for features."""
+        return InputFormat(self.mean.shape[1], self.image_size or 1, self.resize)
 
     def predict(self, images: Any, *, batch_size: int = BATCH_SIZE) -> NDArray[np.str_]:
         """Most probable class of each image.

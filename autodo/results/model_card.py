@@ -70,6 +70,7 @@ def run_record(row: Mapping[str, Any], val_error: float, images_per_class: Mappi
 def model_card(classifier: "Classifier") -> dict[str, Any]:
     """The card as values of JSON; `run` is None for a classifier of unknown origin."""
     inputs = _features(classifier) if classifier.image_size is None else _images(classifier)
+    value = "feature" if classifier.image_size is None else "image / 255"
     return {
         "format": FORMAT,
         "network": classifier.model,
@@ -78,7 +79,7 @@ def model_card(classifier: "Classifier") -> dict[str, Any]:
         "input": {
             **inputs,
             "normalisation": {
-                "within": f"the network: ({'feature' if classifier.image_size is None else 'image / 255'} - mean) / std",
+                "within": f"the network: ({value} - mean) / std",
                 "mean": classifier.mean.flatten().tolist(),
                 "std": classifier.std.flatten().tolist(),
             },

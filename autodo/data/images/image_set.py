@@ -58,7 +58,7 @@ class ArrayImages:
         array [N, C, H, W] uint8, or [N, D, 1, 1] float32 for D features.
     """
 
-    array: Pixels | NDArray[np.float32]
+    array: NDArray[Any]
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autodo.config.dataset import DatasetConfig
-from autodo.config.validation import hint
 from autodo.data.files.columns import COLUMNS, column_files
 from autodo.data.files.listing import SET_NAMES, SetName
 from autodo.data.files.read_errors import one_line, reading
@@ -19,7 +18,7 @@ from autodo.data.images.image_set import ArrayImages, Dataset, Images, Integers
 from autodo.data.readers.labelled_files import LabelledPoints
 from autodo.data.readers.location import DatasetLocation
 from autodo.errors import DataError
-from autodo.text import count_of
+from autodo.text import count_of, hint
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -50,7 +49,7 @@ class Features:
     def content(self) -> str:
         """Fingerprint of all of it: 16 hex digits. The same for the same values in another format."""
         digest = hashlib.blake2b(repr(self.values.shape).encode(), digest_size=8)
-        digest.update(np.ascontiguousarray(self.values))
+        digest.update(np.ascontiguousarray(self.values).data)
         texts = (self.labels, self.clean_labels or (), self.sources or ())
         digest.update("\1".join("\0".join(column) for column in texts).encode(errors="surrogateescape"))
         for rows in self.sets.values():

@@ -10,7 +10,6 @@ from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.data import DataSplits, load, pin_content, prepare
-from autodo.errors import DataError
 from autodo.results.classifier import Classifier
 from autodo.results.export import export
 from autodo.results.outcome import Outcome
@@ -63,8 +62,6 @@ def test_the_classifier_takes_features_and_standardises_them(path: Path, tmp_pat
     np.testing.assert_allclose(np.stack(outcome.embeddings["embedding"].to_numpy()), expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match=r"features are torch.float32 \(1, 5\), not torch.float32 \[B, 6\]"):
         classifier.predict(features[:1, :5])
-    with pytest.raises(DataError, match="this classifier takes features, 6 numbers for each point, and not images"):
-        _ = classifier.inputs
 
 
 @pytest.mark.parametrize("kind", ["torch-export", "torchscript", "onnx"])
