@@ -1,11 +1,12 @@
-"""Plug-ins: datasets, train losses and methods from other packages and from files.
+"""Plug-ins: datasets, train losses, augmentation operations and methods from other packages and from files.
 
 A plug-in is an object of one of the classes below. It comes from
 
 - a file, named by `--plugin FILE` or `load_file`: each plug-in at its top level counts. A launch sends the file to
   every process of Ray;
-- an installed package, with an entry point of the plug-in's name in the group `autodo.datasets`, `autodo.objectives`
-  or `autodo.methods`. It is imported when a run names it, and must be installed wherever runs are executed.
+- an installed package, with an entry point of the plug-in's name in the group `autodo.datasets`, `autodo.objectives`,
+  `autodo.operations` or `autodo.methods`. It is imported when a run names it, and must be installed wherever runs are
+  executed.
 
 The *code* of a plug-in is part of the ids of the runs that use it: its `version`, or else a hash of its file or of the
 Python files of its package.
@@ -91,6 +92,22 @@ class ObjectivePlugin(Plugin):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OperationPlugin(Plugin):
+    """An augmentation operation for policy files: a level in [0, 1] stands for the value low + level (high - low)."""
+
+    kind: ClassVar[str] = "operation"
+    pattern: ClassVar[str] = r"[A-Z][A-Za-z0-9]*"
+
+    apply: Callable[[Any, Any, Any], object]
+    """(images [b, C, H, W] uint8, value [b] float, centre [b, 2] in [0, 1)): changes the images in place, or returns
+    others like them."""
+    low: float = 0.0
+    high: float = 0.0
+    signed: bool = False
+    """Whether the value gets the other sign with probability 1/2."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MethodPlugin(Plugin):
     """A method."""
 
@@ -100,7 +117,7 @@ class MethodPlugin(Plugin):
     """Settings and texts, as in a file of `configs/methods/`."""
 
 
-KINDS: tuple[type[Plugin], ...] = (DatasetPlugin, ObjectivePlugin, MethodPlugin)
+KINDS: tuple[type[Plugin], ...] = (DatasetPlugin, ObjectivePlugin, OperationPlugin, MethodPlugin)
 
 
 class PluginFile(NamedTuple):

@@ -49,7 +49,7 @@ def _without_centre(function: Callable[[Tensor, Tensor], object]) -> Exact:
     return lambda images, value, _: function(images, value)
 
 
-OPERATIONS = {
+OPERATIONS: dict[str, Operation] = {
     "Identity": Operation(exact=lambda images, value, centre: None),
     # Slopes.
     "ShearX": Operation(-0.3, 0.3, signed=True, matrix=geometry.GEOMETRIC["ShearX"]),
@@ -77,7 +77,8 @@ OPERATIONS = {
     # Share of the width.
     "Cutout": Operation(0, 0.2, exact=colour.cutout),
 }
-NAMES = tuple(OPERATIONS)
+NAMES = list(OPERATIONS)
+"""Names by position; operations of plug-ins come last (`autodo.augment.plugin_operations`)."""
 
 
 def _places(names: list[str]) -> range:

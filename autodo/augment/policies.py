@@ -19,6 +19,7 @@ from autodo.augment.magnitude_ranges import (
     OperationSampler,
 )
 from autodo.augment.operations import NAMES
+from autodo.augment.plugin_operations import ranges_of
 from autodo.augment.policy_file import PolicyFile, ScheduleStage
 from autodo.config.policy import Factors, OperationSet, PolicyConfig
 
@@ -144,9 +145,9 @@ class ShuffledPolicy(Policy):
     Reference: Ho et al. 2019, section 3.2, algorithm 1.
     """
 
-    def __init__(self, operations: Steps) -> None:
+    def __init__(self, operations: Steps, ranges: MagnitudeRanges = PUBLISHED) -> None:
         self._table = StepTable([operations])
-        self._sampler = OperationSampler(PUBLISHED)
+        self._sampler = OperationSampler(ranges)
         self._most = min(len(operations), len(COUNT_PROBABILITIES) - 1)
 
     def draw(self, batch: int, generator: torch.Generator) -> Draws:
@@ -172,8 +173,10 @@ class PolicySchedule(Policy):
     Reference: Ho et al. 2019, section 3.
     """
 
-    def __init__(self, stages: Sequence[ScheduleStage], sub_policies: Sequence[Steps] = ()) -> None:
-        self._stages = [(stage.start, _policy_of(stage, sub_policies)) for stage in stages]
+    def __init__(
+        self, stages: Sequence[ScheduleStage], sub_policies: Sequence[Steps] = (), ranges: MagnitudeRanges = PUBLISHED
+    ) -> None:
+        self._stages = [(stage.start, _policy_of(stage, sub_policies, ranges)) for stage in stages]
 
     def at(self, progress: float) -> Policy:
         """The last stage that has begun."""
@@ -184,10 +187,10 @@ class PolicySchedule(Policy):
         return self.at(0.0).draw(batch, generator)
 
 
-def _policy_of(stage: ScheduleStage, sub_policies: Sequence[Steps]) -> Policy:
+def _policy_of(stage: ScheduleStage, sub_policies: Sequence[Steps], ranges: MagnitudeRanges) -> Policy:
     if stage.weights:
-        return SubPolicies(sub_policies, weights=torch.tensor(stage.weights))
-    return ShuffledPolicy(stage.operations)
+        return SubPolicies(sub_policies, ranges, torch.tensor(stage.weights))
+    return ShuffledPolicy(stage.operations, ranges)
 
 
 class RandAugmentPolicy(Policy):
@@ -269,9 +272,10 @@ def _colour_ranges(factors: Factors) -> MagnitudeRanges:
 
 def _from_data(found: PolicyFile | None) -> Policy:
     assert found is not None, "the policy must be read or searched before the training"
+    ranges = ranges_of(found)
     if found.schedule:
-        return PolicySchedule(found.schedule, found.sub_policies)
-    return SubPolicies(found.sub_policies)
+        return PolicySchedule(found.schedule, found.sub_policies, ranges)
+    return SubPolicies(found.sub_policies, ranges)
 
 
 _BUILDERS: Mapping[str, Callable[[Any, PolicyFile | None], Policy]] = {

@@ -41,7 +41,7 @@ OperationName = Literal[
 ]
 OPERATION_NAMES: tuple[OperationName, ...] = get_args(OperationName)
 Unit = Annotated[float, Field(ge=0, le=1)]
-OperationStep = tuple[OperationName, Unit, Unit]
+OperationStep = tuple[str, Unit, Unit]
 """Operation, probability, level: value = low + level (high - low)."""
 SubPolicy = Annotated[tuple[OperationStep, ...], Field(min_length=1)]
 
@@ -70,11 +70,13 @@ class PolicyFile(Frozen):
     """Origin of the policy, for people."""
     sub_policies: tuple[SubPolicy, ...] = ()
     schedule: tuple[ScheduleStage, ...] = ()
+    operations: dict[str, str] = Field(default_factory=dict, exclude_if=lambda given: not given)
+    """Code of each operation that is of a plug-in (`autodo.plugins`)."""
     provenance: dict[str, Any] = Field(default_factory=dict)
     """Details of the search: configuration, versions, device, seconds, rewards. No part of the policy's meaning."""
 
     @model_validator(mode="after")
-    def _one_of_two(self) -> Self:
+    def _fits_together(self) -> Self:
         weighted = [bool(stage.weights) for stage in self.schedule]
         if any(weighted):
             count = len(self.sub_policies)
@@ -82,6 +84,13 @@ class PolicyFile(Frozen):
                 raise ValueError(f"schedule: needs a weight for each of the {count} sub_policies in every stage")
         elif bool(self.sub_policies) == bool(self.schedule):
             raise ValueError("is either a list of sub_policies or a schedule, and not empty")
+        lists = {f"sub_policies.{n}": steps for n, steps in enumerate(self.sub_policies)}
+        lists |= {f"schedule.{n}.operations": stage.operations for n, stage in enumerate(self.schedule)}
+        known = {*OPERATION_NAMES, *self.operations}
+        for where, steps in lists.items():
+            for n, (name, _, _) in enumerate(steps):
+                if name not in known:
+                    raise ValueError(f"{where}.{n}.0: unknown operation {name!r}; known: {', '.join(OPERATION_NAMES)}")
         starts = [stage.start for stage in self.schedule]
         if starts and (starts[0] != 0 or starts != sorted(set(starts))):
             raise ValueError(f"schedule: begins at 0 and goes up, not {starts}")
@@ -89,6 +98,6 @@ class PolicyFile(Frozen):
 
 
 def fingerprint(policy: PolicyFile) -> str:
-    """First 16 hex digits of the sha256 of the sub-policies or the schedule."""
-    content = policy.model_dump(mode="json", by_alias=True, include={"sub_policies", "schedule"})
+    """First 16 hex digits of the sha256 of the sub-policies or the schedule, and the code of plug-ins' operations."""
+    content = policy.model_dump(mode="json", by_alias=True, include={"sub_policies", "schedule", "operations"})
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from autodo import plugins
 from autodo.augment.policy_file import OPERATION_NAMES, PolicyFile
 from autodo.config.validation import parse_model
 from autodo.errors import ConfigError, StoreError
@@ -107,13 +108,18 @@ def _checked(tree: dict[str, Any], where: str) -> PolicyFile:
     checked = [_sub_policy(steps, f"{where}: sub_policies[{n}]") for n, steps in enumerate(sub_policies)]
     tree = {**tree, "sub_policies": checked}
     stages = tree.get("schedule")
+    lists = [*checked]
     if isinstance(stages, list):
-        tree["schedule"] = [
-            {**stage, "operations": _sub_policy(stage.get("operations"), f"{where}: schedule[{n}].operations")}
-            if isinstance(stage, dict) and "weights" not in stage
-            else stage
-            for n, stage in enumerate(stages)
-        ]
+        tree["schedule"] = stages = list(stages)
+        for n, stage in enumerate(stages):
+            if isinstance(stage, dict) and "weights" not in stage:
+                lists.append(_sub_policy(stage.get("operations"), f"{where}: schedule[{n}].operations"))
+                stages[n] = {**stage, "operations": lists[-1]}
+    used = sorted({name for steps in lists for name, _, _ in steps} - set(OPERATION_NAMES))
+    if used:
+        codes = {name: plugins.get("operation", name).code for name in used}
+        given = tree.get("operations", {})
+        tree["operations"] = {**codes, **given} if isinstance(given, dict) else given
     try:
         return parse_model(PolicyFile, tree, where)
     except ConfigError as error:
@@ -130,12 +136,14 @@ def _step(step: Any, where: str) -> tuple[str, float, float]:
     if not isinstance(step, list | tuple) or len(step) != 3 or not isinstance(step[0], str):
         raise ConfigError(f"{where}: is [operation, probability, level], not {_shown(step)}")
     spelling = re.sub(r"[_\s-]", "", step[0]).lower()
-    name = _SPELLINGS.get(spelling)
+    of_plugins = plugins.names("operation", OPERATION_NAMES)
+    known = [*OPERATION_NAMES, *of_plugins]
+    name = step[0] if step[0] in of_plugins else _SPELLINGS.get(spelling)
     if name is None:
         # TranslateXAbs, in pixels, or Posterize2, of other bits: no spelling, but another operation.
-        meant = next((known for known in OPERATION_NAMES if spelling.startswith(known.lower())), None)
-        near = f", which is not {meant}" if meant else hint(step[0][:40], OPERATION_NAMES)
-        raise ConfigError(f"{where}: unknown operation {_shown(step[0])}{near}; known: {', '.join(OPERATION_NAMES)}")
+        meant = next((other for other in OPERATION_NAMES if spelling.startswith(other.lower())), None)
+        near = f", which is not {meant}" if meant else hint(step[0][:40], known)
+        raise ConfigError(f"{where}: unknown operation {_shown(step[0])}{near}; known: {', '.join(known)}")
     for what, value in (("probability", step[1]), ("level", step[2])):
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
             raise ConfigError(f"{where}: the {what} of {name} is a number from 0 to 1, not {_shown(value)}")

@@ -255,6 +255,7 @@ app.add_typer(policy_app, name="policy")
 
 
 @policy_app.command("import")
+@takes_plugins
 def policy_import(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="JSON, or a Python file with literal lists.")],
     target: Annotated[str, typer.Argument(metavar="OUT.json")],
@@ -267,6 +268,7 @@ def policy_import(
 
 
 @policy_app.command("show")
+@takes_plugins
 def policy_show(
     source: Annotated[str, typer.Argument(metavar="STORE_OR_FILE")],
     name: Annotated[str | None, typer.Argument(metavar="[ID]", help="Name of a policy of a store.")] = None,

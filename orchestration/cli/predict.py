@@ -55,6 +55,11 @@ def predict_images(
     from orchestration.execution.device import chosen_device
 
     classifier = load_classifier(file).to(chosen_device(device))
+    if classifier.image_size is None:
+        raise ConfigError(
+            f"{file}: is a classifier of features, {classifier.mean.shape[1]} numbers for each point, not of images; "
+            "in Python, Classifier.predict takes an array of them"
+        )
     # What is not a result goes to stderr, so that the results can go to a file or a pipe.
     notes = Console(stderr=True)
     progress = _progress(notes, shown=notes.is_terminal and (csv_file is not None or not console.is_terminal))

@@ -37,9 +37,12 @@ class StorePolicies:
             ) from None
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "JSON"
-            reason = " ".join(first["msg"].split())[:200]
-            raise StoreError(f"{file}: damaged: {where}: {reason}; delete it, and it is made again") from None
+            # A message of PolicyFile itself names the place.
+            where = ".".join(map(str, first["loc"])) or ("" if first["type"] == "value_error" else "JSON")
+            reason = " ".join(first["msg"].removeprefix("Value error, ").split())[:200]
+            raise StoreError(
+                f"{file}: damaged: {where}{': ' if where else ''}{reason}; delete it, and it is made again"
+            ) from None
         own = policy.provenance.get("search_id")
         if name not in (own, f"file-{fingerprint(policy)}"):
             raise StoreError(f"{file}: is another policy ({own or fingerprint(policy)}); delete it")

@@ -36,7 +36,7 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 def study(tmp_path: Path) -> Path:
     """The example of the docs."""
     texts = write_files(PAGE, tmp_path)
-    assert set(texts) == {"plugins/focal.py", "plugins/shapes.py", "grids/study.yaml"}
+    assert set(texts) == {"plugins/focal.py", "plugins/shapes.py", "plugins/quantize.py", "grids/study.yaml"}
     for text in texts.values():
         assert len([line for line in text.splitlines() if line.strip()]) <= 30
     return tmp_path
