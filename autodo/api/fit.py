@@ -11,6 +11,7 @@ from autodo.api.outcome import FitOutcome
 from autodo.api.run import default_device, fit_run
 from autodo.augment.policy_file import PolicyFile
 from autodo.config.dataset import MEMORY
+from autodo.config.model import ModelConfig
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig, SplitName
 from autodo.config.shipped import preset_of_device
@@ -20,6 +21,7 @@ from autodo.data.given.images import Size
 from autodo.errors import ConfigError, UserError
 from autodo.io.storage import StrPath
 from autodo.models.given import register
+from autodo.models.weight_names import pinned
 from autodo.progress import Durations, Progress
 from autodo.text import count_of, rough_duration
 from autodo.training.step_timing import time_steps
@@ -115,6 +117,7 @@ def fit(
     for warning in warnings:
         logger.warning("%s", warning)
     notes = (*warnings, *_test_notes(run, dataset, held_out=isinstance(test, float)))
+    run = run.model_copy(update={"model": ModelConfig(**pinned(dict(run.model)))})
     report = _Reporter(run, verbose=verbose, on_epoch=on_epoch, device=device)
     outcome = fit_run(
         run,

@@ -14,6 +14,7 @@ MODELS = {
     r"small-cnn": "small_cnn",
     r"resnet-18": "resnet",
     r"wrn-(\d+)-(\d+)": "wide_resnet",
+    r"linear": "linear",
 }
 
 LIBRARIES = ("torchvision", "timm")
@@ -46,7 +47,7 @@ def parse_model_name(name: str) -> ModelName | None:
 
 def known_model_names(*, built_in: bool = False) -> list[str]:
     """Names for messages; of networks that are built in, or of all."""
-    own = ["small-cnn", "resnet-18", "wrn-<depth 6n+4>-<width>, such as wrn-16-2, wrn-28-10"]
+    own = ["small-cnn", "resnet-18", "wrn-<depth 6n+4>-<width>, such as wrn-16-2, wrn-28-10", "linear"]
     return own if built_in else [*own, "torchvision:NAME", "timm:NAME", "PACKAGE.MODULE:FUNCTION of your own"]
 
 
@@ -86,7 +87,7 @@ def problem_with(name: str) -> str | None:
     if parse_model_name(name) is not None:
         return None
     meant = [repr(f"{other}:{rest}") for other in LIBRARIES if (rest := name.replace("-", "_")) in library_names(other)]
-    near = f"; did you mean {' or '.join(meant)}?" if meant else hint(name, ["small-cnn", "resnet-18"])
+    near = f"; did you mean {' or '.join(meant)}?" if meant else hint(name, ["small-cnn", "resnet-18", "linear"])
     return f"unknown model {name!r}{near}; known: {', '.join(known_model_names())}"
 
 

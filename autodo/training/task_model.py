@@ -8,6 +8,7 @@ from torch import nn
 
 from autodo.augment.pipeline import Pipeline, channel_statistics
 from autodo.augment.policies import Policy
+from autodo.config.dataset import FEATURES
 from autodo.errors import ConfigError
 from autodo.models import build
 from autodo.models.encoder import Encoder
@@ -18,7 +19,7 @@ from autodo.results.outcome import BestEpoch
 from autodo.results.provenance import device_name
 from autodo.seeds import derive, initial_weights
 from autodo.training.context import RunContext
-from autodo.training.sgd import SGD
+from autodo.training.optimizers import build_optimizer
 
 logger = logging.getLogger("autodo")
 
@@ -82,12 +83,7 @@ def new_network(context: RunContext, stream: str = "network") -> TrainableNetwor
     encoder, head = initial_model(context, context.device, stream)
     encoder.bf16 = training.precision == "bf16"
     network = context.group.wrap_ddp(encoder, head)
-    optimizer = SGD(
-        [*encoder.parameters(), *head.parameters()],
-        lr=training.lr,
-        momentum=training.momentum,
-        weight_decay=training.weight_decay,
-    )
+    optimizer = build_optimizer(training, head.parameters(), encoder.parameters())
     return TrainableNetwork(encoder, head, network, optimizer)
 
 
@@ -122,7 +118,8 @@ def best_model(best: BestEpoch, context: RunContext, device: torch.device) -> tu
 def best_classifier(best: BestEpoch, context: RunContext, pipeline: Pipeline) -> Classifier:
     """Classifier of the epoch with the lowest val error, on the CPU."""
     encoder, head = best_model(best, context, torch.device("cpu"))
-    mean, std, size = pipeline.mean.cpu(), pipeline.std.cpu(), context.data.train.images.shape[-1]
+    mean, std = pipeline.mean.cpu(), pipeline.std.cpu()
+    size = None if context.config.dataset.name == FEATURES else context.data.train.images.shape[-1]
     classifier = Classifier(context.config.model.label, encoder, head, mean, std, size, context.data.class_names)
     classifier.resize = context.config.dataset.resize
     return classifier

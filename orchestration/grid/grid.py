@@ -3,7 +3,7 @@
 import difflib
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 
@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from autodo import plugins
-from autodo.config.dataset import DistortionConfig, check_readable
+from autodo.config.dataset import OWN_DATA, DistortionConfig, check_readable
 from autodo.config.defaults import PROTOCOL, defaults_before
 from autodo.config.recipes import build_run, used_plugins
 from autodo.config.run import RunConfig, SplitName, check_oversplit
@@ -33,6 +33,7 @@ from autodo.config.shipped import (
 )
 from autodo.config.validation import Frozen, check_name, load_yaml, parse_model
 from autodo.errors import ConfigError
+from autodo.models.weight_names import pinned
 from orchestration.grid.keep import Keep
 from orchestration.grid.resources import ResourcesConfig
 
@@ -275,21 +276,56 @@ def _near_grids(path: Path) -> str:
 
 
 def pin_content(grid: GridConfig) -> GridConfig:
-    """Copy of a grid of a person's own images that has, in its `set`, the content id of these images as they are now.
+    """Copy of a grid of a person's own data that has, in its `set`, the content id of this data as it is now.
 
-    Its runs have other ids when the images change. The store keeps the pinned grid, so that its runs are known without
-    the images. Other grids are returned as they are.
+    Its runs have other ids when the data changes. The store keeps the pinned grid, so that its runs are known without
+    the data. Other grids are returned as they are.
 
     Raises:
-        DataError: if the images cannot be listed or read.
+        DataError: if the data cannot be listed or read.
     """
-    if "folder" not in grid.datasets:
+    own = next((name for name in OWN_DATA if name in grid.datasets), None)
+    if own is None:
         return grid
     from autodo import data
 
-    # dataset.path, which `folder` needs, fits no other dataset: `folder` is the only one.
-    dataset = build_run("folder", grid.methods[0], overrides=cell_overrides(grid, "folder", grid.methods[0])).dataset
+    # dataset.path, which they need, fits no other dataset: it is the only one.
+    dataset = build_run(own, grid.methods[0], overrides=cell_overrides(grid, own, grid.methods[0])).dataset
     return grid.override({"dataset.content": data.pin_content(dataset).content})
+
+
+def pin_networks(grid: GridConfig) -> GridConfig:
+    """Copy of a grid that has the fingerprints of pretrained weights and own networks as they are now.
+
+    They are part of its `set` and of those variants that have another network.
+
+    Raises:
+        ConfigError: if there is no such module, or there are no such weights. DataError: if a file cannot be read.
+    """
+    pins = _network_pins(grid)
+    variants = {
+        name: {**overrides, **_network_pins(grid, name, pins)}
+        if any(key.startswith("model.") for key in overrides)
+        else overrides
+        for name, overrides in grid.variants.items()
+    }
+    return grid.model_copy(update={"set": {**grid.set, **pins}, "variants": variants})
+
+
+def _network_pins(grid: GridConfig, variant: str = "", others: Collection[str] = ()) -> dict[str, str | None]:
+    """Overrides with the fingerprints that all datasets share.
+
+    Args:
+        others: keys that have a value even if it is None.
+    """
+    found: list[dict[str, str | None]] = []
+    for dataset in grid.datasets:
+        overrides = cell_overrides(grid, dataset, grid.methods[0], variant)
+        network = build_run(dataset, grid.methods[0], overrides=overrides).model
+        pins = pinned(dict(network))
+        found.append({f"model.{key}": pins[key] for key in ("code", "weights_content")})
+    shared = {key: value for key, value in found[0].items() if all(pins[key] == value for pins in found)}
+    return {key: value for key, value in shared.items() if value is not None or key in others}
 
 
 def pin_plugins(grid: GridConfig) -> GridConfig:
