@@ -117,6 +117,7 @@ class AutoDOClassifier(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         classifier = self.outcome_.classifier
+        assert classifier.image_size is not None
         size = Size(classifier.image_size, exact=True)
         pixels = in_channels(read_images_only(self._images(X), "X", size).pixels, classifier.mean.shape[1])
         batches = torch.from_numpy(pixels).split(_BATCH_SIZE)
