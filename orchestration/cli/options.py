@@ -64,6 +64,9 @@ class DataOptions:
     download: Annotated[
         bool, typer.Option("--download", help="Download the files of a dataset if they are missing.")
     ] = False
+    weights_dir: Annotated[
+        str | None, typer.Option(help="Directory where files of pretrained weights are looked for first.")
+    ] = None
 
 
 @dataclasses.dataclass(frozen=True)

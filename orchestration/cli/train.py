@@ -12,11 +12,13 @@ from rich.console import Console
 from autodo import plugins
 from autodo.config.dataset import DistortionConfig
 from autodo.config.defaults import PROTOCOL, defaults_before
+from autodo.config.model import ModelConfig
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.config.shipped import dataset_presets
 from autodo.config.validation import parse_model, parse_overrides
 from autodo.errors import ConfigError, TrainingDiverged, UserError
+from autodo.models.weight_names import pinned, use_weights_dir
 from autodo.text import count_of
 from orchestration.cli.console import say
 from orchestration.cli.options import TrainOptions, given
@@ -29,6 +31,7 @@ from orchestration.grid.keep import parse_keep
 from orchestration.planning.estimate import LONG_SECONDS
 from orchestration.planning.required_policies import pin_policy_file, save_policies
 from orchestration.ray_cluster.job_folder import check_outlasts_job
+from orchestration.store.networks import save_networks
 from orchestration.store.run_state import RunBusy
 from orchestration.store.store import Store
 
@@ -49,8 +52,10 @@ def train_run(console: Console, options: TrainOptions) -> int:
     run = _build(options)
     from autodo import data
 
+    use_weights_dir(options.data.weights_dir)
     with data.shared_listing():
         run = run.model_copy(update={"dataset": data.pin_content(run.dataset)})
+        run = run.model_copy(update={"model": ModelConfig(**pinned(dict(run.model)))})
         run, policies = pin_policy_file(run)
         store = Store(options.store).supported()
         check_outlasts_job(store)
@@ -61,12 +66,14 @@ def train_run(console: Console, options: TrainOptions) -> int:
             show_result(console, run, store)
             return 0
         _mention_older_defaults(console, options, run, store)
-        from orchestration.execution.process import load_dataset, using_loader_workers
+        from orchestration.execution.process import check_network, load_dataset, using_loader_workers
 
         with console.status("loading"), using_loader_workers(options.trainer.loader_workers):
             device = chosen_device(options.device)
-            load_dataset(run.dataset, options.data.data_dir, options.data.download)
+            dataset = load_dataset(run.dataset, options.data.data_dir, options.data.download)
+            check_network(run, dataset)
     save_policies(policies, store.create())
+    save_networks([run], store)
     store.save_plugins(plugins.files())
     execution = ExecutionOptions(
         **vars(options.data), **given(options.trainer), checkpoint_every=options.checkpoint_every, keep=keep
