@@ -199,12 +199,17 @@ class Suspect:
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-    """The most suspicious train points of a run, in order."""
+    """The most suspicious train points of a run, in order.
+
+    Args:
+        pictures: whether the points are images, not features.
+    """
 
     key: str
     title: str
     caption: str
     suspects: tuple[Suspect, ...]
+    pictures: bool = True
 
 
 @dataclasses.dataclass(frozen=True)

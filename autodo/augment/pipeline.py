@@ -1,5 +1,9 @@
-"""The pipeline from uint8 images to network inputs: augmented for training, untouched for validation and test."""
+"""The pipeline from uint8 images to network inputs: augmented for training, untouched for validation and test.
 
+Features, which are floating-point, are only standardised.
+"""
+
+import itertools
 from collections.abc import Iterable
 
 import torch
@@ -48,6 +52,8 @@ class Pipeline:
         Shape:
             images [B, C, H, W] uint8, lam [B, 14 or 35] (`affine`) -> [B, C, H, W] float.
         """
+        if images.is_floating_point():
+            return self.test_view(images)
         if self.config.order == "warp-last":
             images = self._crop_and_flip(self._apply_policy(images, generator), generator)
             return self._warp(self._erase(self.test_view(images), generator), generator, lam)
@@ -56,7 +62,7 @@ class Pipeline:
         return self._erase(pixels.sub_(self.mean).div_(self.std), generator)
 
     def test_view(self, images: Tensor) -> Tensor:
-        """The images, normalised. Shape: [B, C, H, W] uint8 -> float."""
+        """The images, normalised, or features, standardised. Shape: [B, C, H, W] uint8 or float -> float."""
         return self._to_float(images).sub_(self.mean).div_(self.std)
 
     def _crop_and_flip(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -82,21 +88,28 @@ class Pipeline:
         return erase(pixels, config.erase_probability, generator, (SMALLEST_ERASED, config.erase_area))
 
     def _to_float(self, images: Tensor) -> Tensor:
+        if images.is_floating_point():
+            return images.to(self.mean.dtype, copy=True)
         return images.to(self.mean.dtype).div_(255)
 
 
 def channel_statistics(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel of uint8 images, in [0, 1]; a constant channel gets deviation 1.
 
-    Computed from exact counts of the 256 levels, so the result does not depend on the order of the images.
+    Computed from exact counts of the 256 levels, so the result does not depend on the order of the images. Of features,
+    those of each feature.
 
     Args:
         chunks: the images, some thousand at a time: every pixel is widened to eight bytes. At least one.
     Shape:
-        chunks of [n, C, H, W] uint8 -> ([C], [C]) float32.
+        chunks of [n, C, H, W] uint8 or float -> ([C], [C]) float32.
     """
     counts = torch.zeros((), dtype=torch.float64)
-    for chunk in chunks:
+    chunks = iter(chunks)
+    first = next(chunks)
+    if first.is_floating_point():
+        return _feature_statistics(torch.cat([first, *chunks]))
+    for chunk in itertools.chain([first], chunks):
         channels = [torch.bincount(pixels.reshape(-1).cpu(), minlength=256) for pixels in chunk.unbind(1)]
         counts = counts + torch.stack(channels)
     share = counts / counts.sum(1, keepdim=True)
@@ -104,3 +117,12 @@ def channel_statistics(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     mean = share @ levels
     deviation = (share * (levels - mean[:, None]) ** 2).sum(1).sqrt()
     return mean.float(), torch.where(deviation > 0, deviation, 1.0).float()
+
+
+def _feature_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each feature. Shape: [N, D, 1, 1] -> ([D], [D]) float32."""
+    variance, mean = torch.var_mean(features.double(), (0, 2, 3), correction=0)
+    deviation = variance.sqrt()
+    # Rounding errors of a constant feature must not be magnified.
+    varies = deviation > 1e-6 * mean.abs()
+    return mean.float(), torch.where(varies, deviation, 1.0).float()

@@ -17,6 +17,10 @@ Noise = Literal["uniform", "pair", "confusion", "instance"]
 Minority = Literal["total", "total-proportional", "class"]
 ALWAYS_STREAMED = ("imagenet",)
 """Datasets too large for memory."""
+FEATURES = "features"
+"""Name of datasets of features in place of images."""
+OWN_DATA = ("folder", FEATURES)
+"""Datasets of a person's own, at `dataset.path`."""
 
 
 class DatasetConfig(Frozen):
@@ -24,8 +28,8 @@ class DatasetConfig(Frozen):
 
     name: str
     path: str | None = None
-    """Path or URI of a directory of class folders, or of a CSV of path,label and optionally split, clean_label; only
-    for `folder`."""
+    """Path or URI; only for `folder` and `features`. `folder`: a directory of class folders, or a CSV of path,label and
+    optionally split, clean_label. `features`: a .npy or .parquet file (docs/how-to/features.md)."""
     image_size: Count | None = None
     """Side in pixels to which images are resized; only for `folder` and `imagenet`."""
     resize: Count | None = None
@@ -38,7 +42,8 @@ class DatasetConfig(Frozen):
     damaged_limit: Annotated[float, Field(ge=0, lt=1)] = 0.001
     """Largest share of damaged images that a streamed dataset may leave out."""
     content: str | None = None
-    """Fingerprint of the files and classes of a `folder` (`autodo.data.pin_content`), which is checked on loading."""
+    """Fingerprint of the files and classes of a `folder`, or of the rows of `features` (`autodo.data.pin_content`),
+    which is checked on loading."""
     code: Annotated[str | None, Field(validate_default=True)] = None
     """Code of the plug-in (`autodo.plugins`) that the dataset is from, which AutoDO sets; null for its own datasets."""
     subsample: Count | None = None
@@ -68,10 +73,15 @@ class DatasetConfig(Frozen):
                 raise ValueError("path is required: the directory of class folders, or the CSV of path,label")
             if self.image_size is None:
                 raise ValueError("image_size is required: the side in pixels to which images are resized")
+        elif self.name == FEATURES:
+            if not self.path:
+                raise ValueError("path is required: the .npy or .parquet file of the features")
+            if self.image_size is not None or self.stream:
+                raise ValueError("image_size and stream are for images, not for 'features', which stay as they are")
         elif (self.path, self.content, self.stream) != (None, None, False):
             raise ValueError(
-                f"path, content and stream are for the dataset 'folder' only, not for {self.name!r}; "
-                "use --data-dir for the files of a named dataset"
+                "path and content are for the datasets 'folder' and 'features' only, and stream for 'folder', not for "
+                f"{self.name!r}; use --data-dir for the files of a named dataset"
             )
         elif (self.image_size is not None) != (self.name in ALWAYS_STREAMED):
             problem = f"is for 'folder' and 'imagenet', not for {self.name!r}" if self.image_size else "is required"
@@ -92,11 +102,12 @@ class DatasetConfig(Frozen):
 
     @property
     def label(self) -> str:
-        """Name in run ids and tables: that of the dataset, or `folder-<basename>`."""
+        """Name in run ids and tables: that of the dataset, or such as `folder-<basename>`."""
         if self.path is None:
             return self.name
         path = without_secrets(self.path) if is_uri(self.path) else self.path
-        return f"folder-{re.sub(r'[^A-Za-z0-9]+', '-', Path(path).stem).strip('-').lower() or 'images'}"
+        stem = re.sub(r"[^A-Za-z0-9]+", "-", Path(path).stem).strip("-").lower()
+        return f"{self.name}-{stem or 'images'}"
 
 
 class DistortionConfig(Frozen):
@@ -174,11 +185,12 @@ _NOTATION = re.compile(rf"(?P<exp>exp)?(?P<ir>{_NUMBER})-(?P<noise>{'|'.join(_NO
 
 
 def check_readable(dataset: DatasetConfig, distortion: DistortionConfig) -> None:
-    """Raise ValueError if the distortion reads pixels before the training that a streamed dataset does not hold."""
-    if distortion.noise == "instance" and dataset.streams:
+    """Raise ValueError if the distortion reads pixels before the training that the dataset does not hold."""
+    if distortion.noise == "instance" and (dataset.streams or dataset.name == FEATURES):
+        lacking = "is streamed" if dataset.streams else "has none"
         raise ValueError(
             f"distortion.noise 'instance' reads the pixels of all train images before the training, and "
-            f"{dataset.name!r} is streamed; uniform, pair and confusion are possible"
+            f"{dataset.name!r} {lacking}; uniform, pair and confusion are possible"
         )
 
 

@@ -7,11 +7,12 @@ from pydantic import BaseModel
 
 from autodo import plugins
 from autodo.config.bilevel import OuterConfig, PointsConfig
-from autodo.config.dataset import DistortionConfig
+from autodo.config.dataset import FEATURES, DistortionConfig
 from autodo.config.defaults import PROTOCOL, defaults_before
 from autodo.config.head import HeadConfig
 from autodo.config.nested import merge, nest
 from autodo.config.objective import FinetuneConfig, ObjectiveSettings, objective_kinds
+from autodo.config.pixels import needs_pixels
 from autodo.config.policy import PolicyConfig, SearchConfig, SearchedPolicy
 from autodo.config.run import RunConfig, SplitName
 from autodo.config.shipped import (
@@ -69,6 +70,10 @@ def build_run(
     )
     given = _relevant(nest({**dataset_preset(dataset, preset), **(overrides or {})}), tree)
     tree = merge(tree, given)
+    if dataset == FEATURES and (cause := needs_pixels(tree)) is not None:
+        # Before the settings are checked, since the recipe has no strengths for policies.
+        possible = [name for name in method_names() if needs_pixels(method_preset(name)) is None]
+        raise ConfigError(f"{where}: {cause} needs pixels, and features have none; methods: {', '.join(possible)}")
     if isinstance(tree.get("policy"), Mapping):
         # The strength of a policy depends on the images. None in the recipe: no policy, unless the user gives one.
         strength = policies.get(_policy_name(tree["policy"]), {})

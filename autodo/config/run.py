@@ -12,7 +12,7 @@ from pydantic_core import from_json
 
 from autodo import plugins
 from autodo.config.bilevel import LossName, OuterConfig, PointsConfig
-from autodo.config.dataset import DatasetConfig, DistortionConfig, check_readable, plain_number
+from autodo.config.dataset import FEATURES, DatasetConfig, DistortionConfig, check_readable, plain_number
 from autodo.config.defaults import METHOD_KEYS, with_added, without_added
 from autodo.config.head import HeadConfig
 from autodo.config.model import ModelConfig
@@ -23,6 +23,7 @@ from autodo.config.objective import (
     kinds_with_copies,
     kinds_with_points,
 )
+from autodo.config.pixels import check_features
 from autodo.config.policy import AdversarialAutoAugment, PolicyConfig, SearchedPolicy
 from autodo.config.validation import Count, Frozen
 
@@ -173,6 +174,12 @@ class RunConfig(Frozen):
         if isinstance(objective, dict) and objective.get("code") is not None:
             plugins.get("objective", str(objective.get("kind")))
         return cls.model_validate(with_added(content) if isinstance(content, dict) else content)
+
+    @model_validator(mode="after")
+    def _pixels_are_there(self) -> Self:
+        if self.dataset.name == FEATURES:
+            check_features(self.model_dump())
+        return self
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:

@@ -21,8 +21,8 @@ def class_confusion(dataset: ImageSet, classes: int) -> Floats:
 
     The likeness of two classes is the error rate of the linear discriminant between them, Phi(-d/2). Here d is the
     Mahalanobis distance of their means, under the pooled covariance within classes, of the images averaged to 8 x 8
-    pixels. It is a smooth function of the images, so that rounding does not change labels, and the same for all runs
-    on a dataset, whatever their seed.
+    pixels, or of the features. It is a smooth function of the images, so that rounding does not change labels, and the
+    same for all runs on a dataset, whatever their seed.
 
     Args:
         dataset: the whole train set before it is distorted; with more than MOST_IMAGES images, a fixed sample is read.
@@ -44,8 +44,14 @@ def class_confusion(dataset: ImageSet, classes: int) -> Floats:
     return likeness / likeness.sum(1, keepdims=True)
 
 
-def small_images(images: Pixels) -> Floats:
-    """Images averaged to at most SIDE x SIDE pixels, in [0, 1]. Shape: [n, channels, H, W] -> [n, D]."""
+def small_images(images: Pixels | NDArray[np.float32]) -> Floats:
+    """Images averaged to at most SIDE x SIDE pixels, in [0, 1]; features as they are.
+
+    Shape:
+        [n, channels, H, W] uint8, or [n, D, 1, 1] float32 -> [n, D].
+    """
+    if images.dtype != np.uint8:
+        return images.reshape(len(images), -1).astype(np.float64)
     height, width = images.shape[2:]
     rows, columns = (np.unique(np.arange(SIDE) * length // SIDE) for length in (height, width))
     sums = np.add.reduceat(np.add.reduceat(images, rows, axis=2, dtype=np.int64), columns, axis=3)

@@ -13,7 +13,8 @@ from autodo.data.files.remote import local_copy
 from autodo.data.images.image_set import Dataset
 from autodo.data.images.split import FIXED_SEED, subsample
 from autodo.data.readers.digits import read_digits
-from autodo.data.readers.folder import read_folder
+from autodo.data.readers.features import features_content, read_features_dataset
+from autodo.data.readers.folder import folder_content, read_folder
 from autodo.data.readers.from_plugin import read_plugin
 from autodo.data.readers.idx import read_fashion_mnist, read_mnist
 from autodo.data.readers.imagenet import read_imagenet
@@ -34,6 +35,8 @@ class DatasetSpec:
     system_dir: Path | None = None
     """Tried if no data dir is given and the default one has none of the files."""
     package: str | None = None
+    content: Callable[[DatasetConfig], str] | None = None
+    """Computes the fingerprint of a person's own data at `dataset.path`."""
 
 
 DATASETS: dict[str, DatasetSpec] = {
@@ -46,7 +49,8 @@ DATASETS: dict[str, DatasetSpec] = {
     "cifar10": DatasetSpec(read_cifar10),
     "cifar100": DatasetSpec(read_cifar100),
     "imagenet": DatasetSpec(read_imagenet),
-    "folder": DatasetSpec(read_folder),
+    "folder": DatasetSpec(read_folder, content=folder_content),
+    "features": DatasetSpec(read_features_dataset, content=features_content),
 }
 
 
@@ -84,3 +88,15 @@ def load(config: DatasetConfig, *, data_dir: StrPath | None = None, download: bo
     # The seed is fixed: a subsample is a smaller dataset, the same for every run.
     kept = subsample(dataset.train.labels, config.subsample, numpy_generator(FIXED_SEED, "subsample"))
     return dataclasses.replace(dataset, train=dataset.train.take(kept))
+
+
+def pin_content(config: DatasetConfig) -> DatasetConfig:
+    """The config with the present fingerprint of a person's own data, unless it has one already.
+
+    Raises:
+        DataError: if the data cannot be listed or read.
+    """
+    spec = DATASETS.get(config.name)
+    if spec is None or spec.content is None or config.content is not None:
+        return config
+    return config.model_copy(update={"content": spec.content(config)})

@@ -18,6 +18,7 @@ MODELS = {
     r"small-cnn": "small_cnn",
     r"resnet-18": "resnet",
     r"wrn-(\d+)-(\d+)": "wide_resnet",
+    r"linear": "linear",
 }
 
 LIBRARIES = ("torchvision", "timm")
@@ -61,7 +62,7 @@ def is_of_plugin(name: str) -> bool:
 
 def known_model_names(*, built_in: bool = False) -> list[str]:
     """Names for messages; of networks that are built in, or of all."""
-    own = ["small-cnn", "resnet-18", "wrn-<depth 6n+4>-<width>, such as wrn-16-2, wrn-28-10"]
+    own = ["small-cnn", "resnet-18", "wrn-<depth 6n+4>-<width>, such as wrn-16-2, wrn-28-10", "linear"]
     others = "torchvision:NAME", "timm:NAME", "PACKAGE.MODULE:FUNCTION of your own", *plugin_names()
     return own if built_in else [*own, *others]
 
@@ -103,7 +104,11 @@ def problem_with(name: str) -> str | None:
     if name in of_plugins or parse_model_name(name) is not None:
         return None
     meant = [repr(f"{other}:{rest}") for other in LIBRARIES if (rest := name.replace("-", "_")) in library_names(other)]
-    near = f"; did you mean {' or '.join(meant)}?" if meant else hint(name, ["small-cnn", "resnet-18", *of_plugins])
+    near = (
+        f"; did you mean {' or '.join(meant)}?"
+        if meant
+        else hint(name, ["small-cnn", "resnet-18", "linear", *of_plugins])
+    )
     return f"unknown model {name!r}{near}; known: {', '.join(known_model_names())}; --plugin adds those of a file"
 
 

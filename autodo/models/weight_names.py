@@ -39,7 +39,7 @@ def file_of(weights: str) -> Path | None:
     return folder / path if folder is not None and not path.exists() and not path.is_absolute() else path
 
 
-def file_content(path: Path) -> str:
+def file_content(path: StrPath) -> str:
     """Fingerprint of a file's bytes: 16 hex digits.
 
     Raises:
@@ -47,11 +47,11 @@ def file_content(path: Path) -> str:
     """
     digest = hashlib.blake2b(digest_size=8)
     try:
-        with path.open("rb") as file:
+        with Path(path).open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:
-        raise DataError(f"model.weights {path}: cannot be read: {error.strerror}") from None
+        raise DataError(f"model.weights {os.fspath(path)}: cannot be read: {error.strerror}") from None
     return digest.hexdigest()
 
 

@@ -1,9 +1,9 @@
-"""A trained classifier: uint8 images in, class probabilities out, one file on disk."""
+"""A trained classifier: uint8 images or features in, class probabilities out, one file on disk."""
 
 import copy
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -29,7 +29,8 @@ class Classifier(nn.Module):
     """The network at the epoch of lowest val error, with its normalisation and class names, in eval mode.
 
     Args:
-        mean, std: channel statistics in [0, 1]. Shape: [C].
+        mean, std: channel statistics in [0, 1], or those of features. Shape: [C].
+        image_size: None for a classifier of features.
     """
 
     mean: Tensor
@@ -46,7 +47,7 @@ class Classifier(nn.Module):
         head: nn.Linear,
         mean: Tensor,
         std: Tensor,
-        image_size: int,
+        image_size: int | None,
         class_names: tuple[str, ...],
     ) -> None:
         super().__init__()
@@ -64,26 +65,33 @@ class Classifier(nn.Module):
         """Class probabilities.
 
         Shape:
-            images [B, C, image_size, image_size] uint8 -> [B, classes].
+            images [B, C, image_size, image_size] uint8, or features [B, C] float -> [B, classes].
         Raises:
             ValueError: if the images are of another type or shape.
         """
-        channels = self.mean.shape[1]
-        expected = (channels, self.image_size, self.image_size)
-        if images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[1:]) != expected:
-            raise ValueError(f"images are {images.dtype} {tuple(images.shape)}, not torch.uint8 [B, {expected}]")
+        self._check(images)
         probabilities: Tensor = self.head(self.features(images)).softmax(1)
         return probabilities
 
     def features(self, images: Tensor) -> Tensor:
-        """Outputs of the encoder. Shape: [B, C, image_size, image_size] uint8 -> [B, D]."""
-        features: Tensor = self.encoder((images.to(self.mean.dtype) / 255 - self.mean) / self.std)
+        """Outputs of the encoder. Shape: images as `forward` takes them -> [B, D]."""
+        pixels = images.to(self.mean.dtype)
+        pixels = pixels[:, :, None, None] if self.image_size is None else pixels / 255
+        features: Tensor = self.encoder((pixels - self.mean) / self.std)
         return features
+
+    def _check(self, images: Tensor) -> None:
+        channels, size, given = self.mean.shape[1], self.image_size, f"{images.dtype} {tuple(images.shape)}"
+        if size is None:
+            if not images.is_floating_point() or images.ndim != 2 or images.shape[1] != channels:
+                raise ValueError(f"features are {given}, not torch.float32 [B, {channels}]")
+        elif images.dtype != torch.uint8 or images.ndim != 4 or tuple(images.shape[1:]) != (channels, size, size):
+            raise ValueError(f"images are {given}, not torch.uint8 [B, {(channels, size, size)}]")
 
     @property
     def inputs(self) -> InputFormat:
-        """How images of any kind and size become inputs."""
-        return InputFormat(self.mean.shape[1], self.image_size, self.resize)
+        """How images of any kind and size become inputs; of no use for features."""
+        return InputFormat(self.mean.shape[1], self.image_size or 1, self.resize)
 
     def predict(self, images: Any, *, batch_size: int = BATCH_SIZE) -> NDArray[np.str_]:
         """Most probable class of each image.
@@ -92,7 +100,8 @@ class Classifier(nn.Module):
 
         Args:
             images: a path, a PIL image, an array ([H, W], [H, W, C], [N, H, W, C]), a tensor ([C, H, W], [N, C, H, W]),
-                or a list of them, whose sizes may differ. Arrays and tensors are uint8, or floats in [0, 1].
+                or a list of them, whose sizes may differ. Arrays and tensors are uint8, or floats in [0, 1]. For a
+                classifier of features: an array or tensor [N, features].
             batch_size: images that the network sees at a time.
         Shape:
             -> [N] names of `class_names`; N is 1 for a single image.
@@ -106,12 +115,21 @@ class Classifier(nn.Module):
 
     def predict_proba(self, images: Any, *, batch_size: int = BATCH_SIZE) -> NDArray[np.float32]:
         """Probability of each class, for images as `predict` takes them. Shape: -> [N, classes]."""
-        return outputs(images, self.inputs, lambda batch: self(batch.to(self.mean.device)), batch_size)
+        return self._outputs(images, self, batch_size)
 
     @torch.no_grad()
     def embed(self, images: Any, *, batch_size: int = BATCH_SIZE) -> NDArray[np.float32]:
         """Features, the encoder's outputs, of images as `predict` takes them. Shape: -> [N, D]."""
-        return outputs(images, self.inputs, lambda batch: self.features(batch.to(self.mean.device)), batch_size)
+        return self._outputs(images, self.features, batch_size)
+
+    def _outputs(self, images: Any, network: Callable[[Tensor], Tensor], batch_size: int) -> NDArray[np.float32]:
+        device = self.mean.device
+        if self.image_size is None:
+            features = torch.as_tensor(images, dtype=torch.float32)
+            self._check(features)
+            chunks = features.split(batch_size)
+            return torch.cat([network(chunk.to(device)).cpu() for chunk in chunks]).numpy()
+        return outputs(images, self.inputs, lambda batch: network(batch.to(device)), batch_size)
 
     def save(self, path: StrPath) -> None:
         """Write one file that `Classifier.load` reads, and a model card beside it, `*.card.json` and `*.card.md`."""
@@ -168,7 +186,7 @@ class Classifier(nn.Module):
         encoder, head = assemble(
             settings,
             in_channels=content["channels"],
-            image_size=size,
+            image_size=size or 1,
             classes=len(names),
             cosine_scale=content.get("cosine_scale"),
             network=copy.deepcopy(network),

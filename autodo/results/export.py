@@ -49,7 +49,7 @@ class Exported(NamedTuple):
 
 
 class _Probabilities(nn.Module):
-    """The classifier without checks. Shape: images [B, C, S, S] uint8 -> [B, classes]."""
+    """The classifier without checks. Shape: images [B, C, S, S] uint8, or features [B, D] float -> [B, classes]."""
 
     def __init__(self, classifier: "Classifier") -> None:
         super().__init__()
@@ -63,8 +63,9 @@ class _Probabilities(nn.Module):
 def export(classifier: "Classifier", path: StrPath, format: str) -> Exported:
     """Write the classifier as a file of `FORMATS`, and its model card beside it.
 
-    The file takes images [B, C, S, S] uint8 of any B, normalises them and gives probabilities [B, classes]. The card,
-    which is also in the file, says how an image is prepared. The file is run on random images before it is written.
+    The file takes images [B, C, S, S] uint8 of any B (or features [B, D] float32), normalises them and gives
+    probabilities [B, classes]. The card, which is also in the file, says how an image is prepared. The file is run on
+    random images before it is written.
 
     Args:
         format: `torch-export`, `onnx` or `torchscript`.
@@ -79,8 +80,8 @@ def export(classifier: "Classifier", path: StrPath, format: str) -> Exported:
         raise ConfigError(f"--format {format}: needs {', '.join(missing)}: pip install 'autodo[{format}]'")
     # Exporters take weights in torch's usual order only.
     network = _Probabilities(copy.deepcopy(classifier).cpu().eval()).to(memory_format=torch.contiguous_format)
-    card, shape = model_card(classifier), classifier.inputs
-    images = [_random_images(count, shape.channels, shape.image_size) for count in (2, *_CHECKED_BATCHES)]
+    card = model_card(classifier)
+    images = [_random_inputs(count, classifier) for count in (2, *_CHECKED_BATCHES)]
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of parts of torch that torch itself will replace
         try:
@@ -99,9 +100,12 @@ def export(classifier: "Classifier", path: StrPath, format: str) -> Exported:
     return Exported(file, cards, difference)
 
 
-def _random_images(count: int, channels: int, size: int) -> Tensor:
-    pixels = np.random.default_rng(count).integers(0, 256, (count, channels, size, size), np.uint8)
-    return torch.from_numpy(pixels)
+def _random_inputs(count: int, classifier: "Classifier") -> Tensor:
+    generator, size, channels = np.random.default_rng(count), classifier.image_size, classifier.mean.shape[1]
+    if size is None:
+        mean, std = classifier.mean.flatten().cpu(), classifier.std.flatten().cpu()
+        return mean + std * torch.from_numpy(generator.standard_normal((count, channels), np.float32))
+    return torch.from_numpy(generator.integers(0, 256, (count, channels, size, size), np.uint8))
 
 
 def _dynamic_batch() -> dict[str, Any]:

@@ -69,24 +69,17 @@ def run_record(row: Mapping[str, Any], val_error: float, images_per_class: Mappi
 
 def model_card(classifier: "Classifier") -> dict[str, Any]:
     """The card as values of JSON; `run` is None for a classifier of unknown origin."""
-    inputs = classifier.inputs
+    inputs = _features(classifier) if classifier.image_size is None else _images(classifier)
+    value = "feature" if classifier.image_size is None else "image / 255"
     return {
         "format": FORMAT,
         "network": classifier.model,
         "parameters": sum(parameter.numel() for parameter in classifier.parameters()),
         "classes": list(classifier.class_names),
         "input": {
-            "shape": ["batch", inputs.channels, inputs.image_size, inputs.image_size],
-            "type": "uint8",
-            "channels": "gray" if inputs.channels == 1 else "RGB",
-            "preparation": [
-                "rotate it upright by its EXIF orientation",
-                f"resize its shorter side to {inputs.resize or inputs.image_size} pixels (bilinear, antialiased)",
-                f"cut out the {inputs.image_size} x {inputs.image_size} pixels in the middle",
-                "make it gray" if inputs.channels == 1 else "make it RGB, without transparency",
-            ],
+            **inputs,
             "normalisation": {
-                "within": "the network: (image / 255 - mean) / std",
+                "within": f"the network: ({value} - mean) / std",
                 "mean": classifier.mean.flatten().tolist(),
                 "std": classifier.std.flatten().tolist(),
             },
@@ -100,6 +93,30 @@ def model_card(classifier: "Classifier") -> dict[str, Any]:
     }
 
 
+def _images(classifier: "Classifier") -> dict[str, Any]:
+    inputs = classifier.inputs
+    return {
+        "shape": ["batch", inputs.channels, inputs.image_size, inputs.image_size],
+        "type": "uint8",
+        "channels": "gray" if inputs.channels == 1 else "RGB",
+        "preparation": [
+            "rotate it upright by its EXIF orientation",
+            f"resize its shorter side to {inputs.resize or inputs.image_size} pixels (bilinear, antialiased)",
+            f"cut out the {inputs.image_size} x {inputs.image_size} pixels in the middle",
+            "make it gray" if inputs.channels == 1 else "make it RGB, without transparency",
+        ],
+    }
+
+
+def _features(classifier: "Classifier") -> dict[str, Any]:
+    return {
+        "shape": ["batch", classifier.mean.shape[1]],
+        "type": "float32",
+        "channels": "features",
+        "preparation": ["compute its features as those of the train points were computed"],
+    }
+
+
 def to_json(card: Mapping[str, Any]) -> str:
     """The card as JSON text."""
     return json.dumps(card, indent=2, ensure_ascii=False) + "\n"
@@ -108,18 +125,19 @@ def to_json(card: Mapping[str, Any]) -> str:
 def to_markdown(card: Mapping[str, Any]) -> str:
     """The card as Markdown; text of the data cannot become markup."""
     run, inputs = card["run"], card["input"]
-    parts = [f"# {_text(card['network'] if run is None else run['id'])}", "A classifier of images, trained by AutoDO."]
-    size = inputs["shape"][-1]
+    of, what = ("features", "a point") if inputs["channels"] == "features" else ("images", "an image")
+    parts = [f"# {_text(card['network'] if run is None else run['id'])}", f"A classifier of {of}, trained by AutoDO."]
     network = {
         "network": card["network"],
         "parameters": f"{card['parameters']:,}",
-        "input": f"[batch, {inputs['shape'][1]}, {size}, {size}] uint8, {inputs['channels']}",
+        "input": f"[{', '.join(map(str, inputs['shape']))}] {inputs['type']}, {inputs['channels']}",
         "output": f"[batch, {len(card['classes'])}] float32, class probabilities",
         "classes": _listed(card["classes"]),
     }
     parts += [_table(network)]
     steps = "\n".join(f"{i}. {step[0].upper()}{step[1:]}." for i, step in enumerate(inputs["preparation"], 1))
-    parts += ["## Preparation of an image", f"{steps}\n\nThe network normalises it. `autodo predict` does all of this."]
+    done = "" if of == "features" else " `autodo predict` does all of this."
+    parts += [f"## Preparation of {what}", f"{steps}\n\nThe network normalises it.{done}"]
     if run is not None:
         parts += _of_run(run)
     return "\n\n".join(parts) + "\n"

@@ -20,7 +20,7 @@ SIDE = 64
 
 
 def with_thumbnails(points: pa.Table, images: Images) -> pa.Table:
-    """The points table with thumbnails of the suspicious points only.
+    """The points table with thumbnails of the suspicious points only; features have no pictures.
 
     Args:
         points: the points table of all train points.
@@ -31,8 +31,10 @@ def with_thumbnails(points: pa.Table, images: Images) -> pa.Table:
     assert len(points) == len(images)
     pictures: list[bytes | None] = [None] * len(points)
     rows = suspicious_rows(points)
-    for row, image in zip(rows.tolist(), images.read(rows), strict=True):
-        pictures[row] = thumbnail(image)
+    pixels = images.read(rows)
+    if pixels.dtype == np.uint8:
+        for row, image in zip(rows.tolist(), pixels, strict=True):
+            pictures[row] = thumbnail(image)
     place = points.schema.get_field_index("thumbnail")
     field = points.schema.field(place)
     return points.set_column(place, field, pa.array(pictures, field.type))

@@ -8,6 +8,7 @@ from torch import nn
 
 from autodo.augment.pipeline import Pipeline, channel_statistics
 from autodo.augment.policies import Policy
+from autodo.config.dataset import FEATURES
 from autodo.errors import ConfigError
 from autodo.models import build
 from autodo.models.encoder import Encoder
@@ -117,7 +118,8 @@ def best_model(best: BestEpoch, context: RunContext, device: torch.device) -> tu
 def best_classifier(best: BestEpoch, context: RunContext, pipeline: Pipeline) -> Classifier:
     """Classifier of the epoch with the lowest val error, on the CPU."""
     encoder, head = best_model(best, context, torch.device("cpu"))
-    mean, std, size = pipeline.mean.cpu(), pipeline.std.cpu(), context.data.train.images.shape[-1]
+    mean, std = pipeline.mean.cpu(), pipeline.std.cpu()
+    size = None if context.config.dataset.name == FEATURES else context.data.train.images.shape[-1]
     classifier = Classifier(context.config.model.label, encoder, head, mean, std, size, context.data.class_names)
     classifier.resize = context.config.dataset.resize
     return classifier

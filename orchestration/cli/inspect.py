@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from autodo.config.dataset import FEATURES
 from autodo.config.run import RunConfig
 from autodo.config.validation import check_name
 from autodo.errors import DataError, StoreError, UserError
@@ -143,6 +144,9 @@ def _pictures(
     """Pictures of the points from the run's dataset, by index; empty if its files are not here."""
     try:
         run = store.status.config(run_id)
+        if run.dataset.name == FEATURES:
+            say(console, "note: the points are features, of which there are no pictures")
+            return {}
         if run.dataset.path is not None and not run.dataset.stream:
             return _from_files(run.dataset.path, shown)
         return _from_dataset(run, data_dir, shown)

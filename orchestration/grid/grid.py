@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from autodo import plugins
-from autodo.config.dataset import DistortionConfig, check_readable
+from autodo.config.dataset import OWN_DATA, DistortionConfig, check_readable
 from autodo.config.defaults import PROTOCOL, defaults_before
 from autodo.config.recipes import build_run, used_plugins
 from autodo.config.run import RunConfig, SplitName, check_oversplit
@@ -273,20 +273,21 @@ def _near_grids(path: Path) -> str:
 
 
 def pin_content(grid: GridConfig) -> GridConfig:
-    """Copy of a grid of a person's own images that has, in its `set`, the content id of these images as they are now.
+    """Copy of a grid of a person's own data that has, in its `set`, the content id of this data as it is now.
 
-    Its runs have other ids when the images change. The store keeps the pinned grid, so that its runs are known without
-    the images. Other grids are returned as they are.
+    Its runs have other ids when the data changes. The store keeps the pinned grid, so that its runs are known without
+    the data. Other grids are returned as they are.
 
     Raises:
-        DataError: if the images cannot be listed or read.
+        DataError: if the data cannot be listed or read.
     """
-    if "folder" not in grid.datasets:
+    own = next((name for name in OWN_DATA if name in grid.datasets), None)
+    if own is None:
         return grid
     from autodo import data
 
-    # dataset.path, which `folder` needs, fits no other dataset: `folder` is the only one.
-    dataset = build_run("folder", grid.methods[0], overrides=cell_overrides(grid, "folder", grid.methods[0])).dataset
+    # dataset.path, which they need, fits no other dataset: it is the only one.
+    dataset = build_run(own, grid.methods[0], overrides=cell_overrides(grid, own, grid.methods[0])).dataset
     return grid.override({"dataset.content": data.pin_content(dataset).content})
 
 

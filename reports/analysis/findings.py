@@ -16,7 +16,7 @@ Cells = dict[tuple[str, str], dict[str, float]]
 
 _CELL = ("group", "distortion", "name")
 _LISTED = 5  # items in an enumeration; the rest are counted
-_OWN_DATA = "folder"  # dataset of a user's own images
+_OWN_DATA = ("folder", "features")  # datasets of a user's own
 
 
 def what_was_run(runs: pd.DataFrame) -> str:
@@ -141,9 +141,9 @@ def _where_it_stands_out(runs: pd.DataFrame, cells: Cells, metric: str, words: s
 
 
 def _is_own_data(config: str) -> bool:
-    """Whether the dataset is a user's own images, which are never called distorted."""
+    """Whether the dataset is a user's own, which is never called distorted."""
     dataset = json.loads(config).get("dataset")
-    return isinstance(dataset, Mapping) and dataset.get("name") == _OWN_DATA
+    return isinstance(dataset, Mapping) and dataset.get("name") in _OWN_DATA
 
 
 def _apart(

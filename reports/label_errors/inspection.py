@@ -24,6 +24,8 @@ from reports.readers.column_checks import UnusableFile
 Pictures = Callable[[RankedLabels], Mapping[int, bytes]]
 """Function from points to PNG pictures by index, for those that have one."""
 
+NO_PICTURES = "; the points are features, of which there are no pictures"
+_FEATURES = "features"  # dataset without images
 ENOUGH = 100
 """Default number of points in a gallery."""
 
@@ -80,7 +82,7 @@ def inspect_run(
     """
     store = as_location(root)
     check_format(store)
-    names, dataset_path = _result(store, run_id)
+    names, dataset = _result(store, run_id)
     file = store / "points" / f"{run_id}.parquet"
     with _named(file):
         signals = read_signals(_batches(file, run_id), len(names))
@@ -90,14 +92,16 @@ def inspect_run(
         raise StoreError(f"{run_id}: cannot be sorted by {ranking}: {error}") from None
     keys, lacking = keys_of(signals) if compare else ({}, {})
     found = qualities(signals, keys)
-    folder = image_folder(dataset_path)
+    has_images = dataset.get("name") != _FEATURES
+    path = dataset.get("path")
+    folder = image_folder(path) if has_images and isinstance(path, str) else None
     return Inspection(
         run_id=run_id,
         labels=labels,
         folder=folder,
-        gallery=_gallery(labels.first(top), folder, _pictures(file, labels.first(top), pictures)),
+        gallery=_gallery(labels.first(top), folder, _pictures(file, labels.first(top), pictures), has_images),
         quality=quality_table(found, signals) if found else None,
-        notes=_notes(signals, lacking),
+        notes=_notes(signals, lacking, has_images),
     )
 
 
@@ -118,18 +122,18 @@ def write_inspection(
     return files
 
 
-def _result(store: Location, run_id: str) -> tuple[tuple[str, ...], str | None]:
-    """Names of the classes of a run, as written, and the path of its dataset."""
+def _result(store: Location, run_id: str) -> tuple[tuple[str, ...], Mapping[str, Any]]:
+    """Names of the classes of a run, as written, and the settings of its dataset."""
     file = store / "results" / f"{run_id}.parquet"
     with _named(file):
         rows = file.read_parquet(["run_id", "class_names", "config"]).to_pylist()
     if [row["run_id"] for row in rows] != [run_id] or not rows[0]["class_names"]:
         raise StoreError(f"{file}: damaged: it is not the result of this run; delete it and launch the grid again")
     try:
-        path = json.loads(rows[0]["config"])["dataset"]["path"]
+        dataset = json.loads(rows[0]["config"])["dataset"]
     except (TypeError, ValueError, LookupError):
-        path = None
-    return tuple(map(str, rows[0]["class_names"])), path if isinstance(path, str) else None
+        dataset = None
+    return tuple(map(str, rows[0]["class_names"])), dataset if isinstance(dataset, Mapping) else {}
 
 
 def _batches(file: Location, run_id: str) -> Iterator[pa.RecordBatch]:
@@ -179,7 +183,7 @@ def _thumbnails(file: Location, wanted: set[int]) -> dict[int, bytes]:
     return found
 
 
-def _gallery(shown: RankedLabels, folder: str | None, images: Mapping[int, bytes]) -> Gallery:
+def _gallery(shown: RankedLabels, folder: str | None, images: Mapping[int, bytes], has_images: bool) -> Gallery:
     def learned(values: np.ndarray[Any, Any] | None, i: int) -> float | None:
         return None if values is None else float(values[i])
 
@@ -200,13 +204,15 @@ def _gallery(shown: RankedLabels, folder: str | None, images: Mapping[int, bytes
     return Gallery(
         key="suspects",
         title=f"The {len(suspects)} most suspicious of the train labels",
-        caption=f"sorted by {RANKINGS[shown.ranking].summary}",
+        caption=f"sorted by {RANKINGS[shown.ranking].summary}{'' if has_images else NO_PICTURES}",
         suspects=tuple(suspects),
+        pictures=has_images,
     )
 
 
-def _notes(signals: Signals, lacking: Mapping[str, str]) -> tuple[str, ...]:
-    notes = ["A high score is a reason to look at an image, not a proof that its label is wrong."]
+def _notes(signals: Signals, lacking: Mapping[str, str], has_images: bool) -> tuple[str, ...]:
+    it = "an image" if has_images else "a point"
+    notes = [f"A high score is a reason to look at {it}, not a proof that its label is wrong."]
     reasons: dict[str, list[str]] = {}
     for name, why in lacking.items():
         reasons.setdefault(why, []).append(name)

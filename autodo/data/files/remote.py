@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from autodo.data.files.columns import column_files
 from autodo.data.files.listing import csv_paths
 from autodo.data.files.read_errors import one_line
 from autodo.errors import DataError, StoreError
@@ -35,8 +36,8 @@ def cache_dir() -> Path:
 def local_copy(location: StrPath) -> Iterator[Path]:
     """Yields a local path as it is, and for a URI the path of this node's copy. DataErrors of the block name the URI.
 
-    A URI names a folder, or a CSV, which is copied with the files that it lists. Changed data gets a new copy; old ones
-    may be deleted while nothing runs.
+    A URI names a folder; a CSV, which is copied with the files that it lists; or a file of features, with the files of
+    its columns. Changed data gets a new copy; old ones may be deleted while nothing runs.
 
     Raises:
         DataError: if the data is not there, cannot be read, or does not fit on this node.
@@ -63,18 +64,18 @@ def _fetch(uri: str) -> Path:
 
 
 class _Remote:
-    """A folder of objects, or a CSV with the objects that it lists."""
+    """A folder of objects, or a file with others that belong to it."""
 
     def __init__(self, location: "ObjectLocation") -> None:
         self._location = location
-        self._csv = location.name if location.name.lower().endswith(".csv") else None
+        self._file = location.name if location.name.lower().endswith((".csv", ".npy", ".parquet")) else None
 
     def copy(self) -> Path:
         cache = cache_dir() / "data"
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".", dir=cache) as scratch:
-                files = self._csv_files(Path(scratch)) if self._csv else self._folder_files()
+                files = self._named_files(Path(scratch)) if self._file else self._folder_files()
                 target = cache / self._name(files)
                 if not target.is_dir():
                     self._download(files, target, Path(scratch) / "copy")
@@ -83,7 +84,7 @@ class _Remote:
                 f"{self._location}: cannot be copied to {cache}: {error.strerror or one_line(error)}; "
                 "AUTODO_CACHE names another folder"
             ) from None
-        return target / self._csv if self._csv else target
+        return target / self._file if self._file else target
 
     def _folder_files(self) -> dict[str, "FileInfo"]:
         from pyarrow.fs import FileType
@@ -95,24 +96,36 @@ class _Remote:
             raise DataError(f"{self._location}: no such folder, or nothing in it")
         return files
 
-    def _csv_files(self, scratch: Path) -> dict[str, "FileInfo"]:
+    def _named_files(self, scratch: Path) -> dict[str, "FileInfo"]:
         from pyarrow.fs import FileType
 
-        assert self._csv is not None
-        try:
-            self._location.fetch(scratch / self._csv)
-        except FileNotFoundError:
-            raise DataError(f"{self._location}: no such file") from None
-        try:
-            listed = csv_paths(scratch / self._csv)
-        except DataError as error:
-            raise DataError(str(error).replace(str(scratch / self._csv), str(self._location))) from None
-        # Absolute paths are on the node. The reader reports missing files, with their lines.
-        names = dict.fromkeys([self._csv, *(os.path.normpath(path) for path in listed if not Path(path).is_absolute())])
+        assert self._file is not None
+        if self._file.lower().endswith(".csv"):
+            # Absolute paths are on the node. The reader reports missing files, with their lines.
+            others = [os.path.normpath(path) for path in self._listed(scratch) if not Path(path).is_absolute()]
+        else:
+            others = [file.name for file in column_files(Path(self._file)).values()]
+        names = dict.fromkeys([self._file, *others])
         filesystem, path = self._location.arrow
         folder = path.rpartition("/")[0]
         infos = filesystem.get_file_info([f"{folder}/{name}" for name in names])
-        return {name: info for name, info in zip(names, infos, strict=True) if info.type == FileType.File}
+        found = {name: info for name, info in zip(names, infos, strict=True) if info.type == FileType.File}
+        if self._file not in found:
+            raise DataError(f"{self._location}: no such file")
+        return found
+
+    def _listed(self, scratch: Path) -> list[str]:
+        """Paths as written in the CSV."""
+        assert self._file is not None
+        copy = scratch / self._file
+        try:
+            self._location.fetch(copy)
+        except FileNotFoundError:
+            raise DataError(f"{self._location}: no such file") from None
+        try:
+            return csv_paths(copy)
+        except DataError as error:
+            raise DataError(str(error).replace(str(copy), str(self._location))) from None
 
     def _name(self, files: dict[str, "FileInfo"]) -> str:
         """Name of the copy, which depends on the URI and on the names, sizes and times of all files."""
@@ -129,7 +142,7 @@ class _Remote:
         with file_lock(target.parent / f".{target.name}.lock"):
             if target.is_dir():
                 return
-            base = self._location.parent if self._csv else self._location
+            base = self._location.parent if self._file else self._location
             for folder in {(scratch / name).parent for name in files}:
                 folder.mkdir(parents=True, exist_ok=True)
             needed, free = sum(info.size for info in files.values()), shutil.disk_usage(target.parent).free

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,13 +52,13 @@ class Images(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class ArrayImages:
-    """Images in memory.
+    """Images in memory, or features in place of images.
 
     Shape:
-        array [N, C, H, W] uint8.
+        array [N, C, H, W] uint8, or [N, D, 1, 1] float32 for D features.
     """
 
-    array: Pixels
+    array: NDArray[Any]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -80,7 +80,7 @@ class ArrayImages:
         columns = np.arange(image_size) % self.shape[-1]
         return type(self)(np.ascontiguousarray(self.array[:, :, columns][..., columns]))
 
-    def read(self, positions: Integers | None = None) -> Pixels:
+    def read(self, positions: Integers | None = None) -> Any:
         """Pixels at the given positions; of all images without a copy."""
         return self.array if positions is None else self.array[positions]
 

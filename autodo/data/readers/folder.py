@@ -41,17 +41,6 @@ def read_folder(config: DatasetConfig, location: DatasetLocation) -> Dataset:
         return FileSource(path, listing).unchecked_files().dataset(config)
 
 
-def pin_content(config: DatasetConfig) -> DatasetConfig:
-    """The config with the present fingerprint of a `folder`'s images, unless it has one already.
-
-    Raises:
-        DataError: if the images cannot be listed or read.
-    """
-    if config.name != "folder" or config.content is not None:
-        return config
-    return config.model_copy(update={"content": folder_content(config)})
-
-
 def folder_content(config: DatasetConfig) -> str:
     """Fingerprint of a `folder`'s images: 16 hex digits.
 

@@ -1,9 +1,11 @@
-"""A dataset from labelled image files, held in memory or streamed."""
+"""A dataset from labelled points, such as image files that are held in memory or streamed."""
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from autodo.data.stream.image_files import ImageFiles
 from autodo.data.stream.streamed_images import StreamedImages
 from autodo.errors import DataError
 
+Points = TypeVar("Points")
 _NAMED_CLASSES = 5
 _CONSEQUENCES: dict[SetName, str] = {
     "val": "without clean images of them their labels and weights cannot be learned well, and they do not count in the "
@@ -26,19 +29,19 @@ _CONSEQUENCES: dict[SetName, str] = {
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledFiles:
-    """Image files with the name of each one's class, in sets.
+class LabelledPoints(ABC, Generic[Points]):
+    """Points, such as image files, with the name of each one's class, in sets.
 
     Args:
         where: the data's root, named in errors.
-        sets: positions of each set's files.
+        sets: positions of each set's points.
         numbered: whether class names are numbers and are sorted as such.
         warnings: of the dataset.
-        clean_labels: true class of each file, which only a test set that is split off train and reports use.
+        clean_labels: true class of each point, which only a test set that is split off train and reports use.
     """
 
     where: str
-    files: ImageFiles
+    points: Points
     labels: Sequence[str]
     sets: dict[SetName, Integers]
     numbered: bool = False
@@ -67,8 +70,7 @@ class LabelledFiles:
         start = 0
         for name, numbers in sets.items():
             rows = slice(start, start + len(numbers))
-            sources = tuple([self.files.names[i] for i in numbers.tolist()])
-            part = ImageSet(images[rows], (clean if name == "test" else labels)[numbers], sources)
+            part = ImageSet(images[rows], (clean if name == "test" else labels)[numbers], self._sources(numbers))
             known = name == "train" and self.clean_labels is not None
             parts[name] = dataclasses.replace(part, clean_labels=clean[numbers]) if known else part
             start = rows.stop
@@ -85,14 +87,13 @@ class LabelledFiles:
             )
         return np.array([number[label] for label in self.clean_labels], np.int64)
 
+    @abstractmethod
     def _images(self, order: Integers, config: DatasetConfig) -> Images:
-        image_size = config.image_size
-        assert image_size is not None
-        if config.streams:
-            centre = None if config.resize is None else CentreCrop(image_size / config.resize)
-            return StreamedImages(self.files, image_size, order, centre)
-        paths = [Path(self.files[i].path) for i in order]
-        return ArrayImages(decode_images(paths, image_size, root=Path(self.where)))
+        """The points at these positions."""
+
+    @abstractmethod
+    def _sources(self, positions: Integers) -> tuple[str, ...] | None:
+        """Name of the file or origin of each of these points, if it has one."""
 
     def _classes(self, name: SetName) -> set[str]:
         return {self.labels[i] for i in self.sets[name].tolist()}
@@ -140,3 +141,20 @@ class LabelledFiles:
         require_images(labels[train], needed, class_names=class_names, where=self.where)
         kept, held = fixed_test_split(labels[train], class_names, where=self.where)
         return self.sets | {"train": train[kept], "test": train[held]}
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledFiles(LabelledPoints[ImageFiles]):
+    """Image files with the name of each one's class."""
+
+    def _images(self, order: Integers, config: DatasetConfig) -> Images:
+        image_size = config.image_size
+        assert image_size is not None
+        if config.streams:
+            centre = None if config.resize is None else CentreCrop(image_size / config.resize)
+            return StreamedImages(self.points, image_size, order, centre)
+        paths = [Path(self.points[i].path) for i in order]
+        return ArrayImages(decode_images(paths, image_size, root=Path(self.where)))
+
+    def _sources(self, positions: Integers) -> tuple[str, ...]:
+        return tuple([self.points.names[i] for i in positions.tolist()])

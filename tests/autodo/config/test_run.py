@@ -109,7 +109,7 @@ def test_the_content_of_a_folder_changes_ids():
 
 
 def test_a_named_dataset_has_no_content():
-    with pytest.raises(ConfigError, match="path, content and stream are for the dataset 'folder' only"):
+    with pytest.raises(ConfigError, match="path and content are for the datasets 'folder' and 'features' only"):
         build_run("digits", "baseline", overrides={"dataset.content": "01"})
 
 

@@ -110,6 +110,16 @@ def test_the_folder_is_that_of_the_runs_dataset(tmp_path: Path, store: Store) ->
     assert {suspect.source for suspect in damaged.gallery.suspects} == {"1.png"}
 
 
+def test_features_have_no_pictures_and_say_so(tmp_path: Path, store: Store) -> None:
+    run = build_run("features", "baseline", overrides={"dataset.path": "/data/x.npy"})
+    found = inspect_run(tmp_path, store(random_table(source=["1.png"] * 200), run))
+    assert found.gallery.caption.endswith("; the points are features, of which there are no pictures")
+    assert found.gallery.suspects[0].source == "1.png"
+    page = to_html(found.report, no_figure)
+    assert "of which there are no pictures" in page
+    assert "no image kept" not in page
+
+
 def test_given_pictures_are_preferred_to_thumbnails(tmp_path: Path, store: Store) -> None:
     run_id = store(random_table(thumbnail=[b"old"] * 200))
     found = inspect_run(tmp_path, run_id, top=2, pictures=lambda shown: {int(shown.index[0]): b"new"})

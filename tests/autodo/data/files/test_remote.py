@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -60,6 +62,27 @@ def test_a_csv_brings_the_files_that_it_names(photos: Location, tmp_path: Path) 
     assert len(data.load(config(f"{photos}/list.csv")).train) == 16
     with local_copy(f"{photos}/list.csv") as path:
         assert len(list(path.parent.rglob("*.png"))) == 20
+
+
+def test_features_come_with_their_columns(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTODO_CACHE", str(tmp_path / "cache"))
+    place, labels = locate(bucket), np.arange(20) % 2
+    table = pa.table({"features": [[float(i)] for i in range(20)], "label": labels})
+    for name, save in {
+        "x.npy": lambda file: np.save(file, np.arange(20.0)[:, None]),
+        "x.label.npy": lambda file: np.save(file, labels),
+        "x.parquet": lambda file: pq.write_table(table, file),
+    }.items():
+        save(tmp_path / name)
+        (place / name).upload(tmp_path / name)
+    contents = {
+        data.pin_content(DatasetConfig(name="features", path=f"{folder}/{name}")).content
+        for folder in (bucket, tmp_path)
+        for name in ("x.npy", "x.parquet")
+    }
+    assert len(contents) == 1
+    with pytest.raises(DataError, match=rf"{bucket}/none\.npy: no such file"):
+        data.load(DatasetConfig(name="features", path=f"{bucket}/none.npy"))
 
 
 @pytest.mark.parametrize(

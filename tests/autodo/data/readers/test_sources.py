@@ -601,7 +601,7 @@ def test_imagenet_that_is_not_there(tree, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "digits", "stream": True}, "path, content and stream are for the dataset 'folder' only"),
+        ({"name": "digits", "stream": True}, "path and content are for the datasets 'folder' and 'features' only"),
         ({"name": "imagenet"}, "image_size is required"),
         ({"name": "digits", "image_size": 32}, "image_size is for 'folder' and 'imagenet', not for 'digits'"),
         ({"name": "folder", "path": "a", "image_size": 8, "damaged_limit": 1.0}, "less than 1"),

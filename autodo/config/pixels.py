@@ -1,0 +1,45 @@
+"""Settings that need pixels, which datasets of features do not have."""
+
+from collections.abc import Mapping
+from typing import Any
+
+LINEAR = "linear"
+"""The task model of features."""
+
+
+def needs_pixels(settings: Mapping[str, Any]) -> str | None:
+    """The setting of a method that changes or reads pixels, with its value; None if it has none.
+
+    Args:
+        settings: sections of a run's configuration, or of a preset, by name.
+    """
+    sections = {name: settings.get(name) or {} for name in ("policy", "points", "objective")}
+    if sections["policy"]:
+        return f"policy.kind {sections['policy'].get('kind')!r}"
+    if "augment" in (sections["points"].get("learn") or ()):
+        return "'augment' in points.learn"
+    if sections["objective"].get("kind") == "cutmix":
+        return "objective.kind 'cutmix'"
+    return None
+
+
+def check_features(settings: Mapping[str, Any]) -> None:
+    """Raise ValueError if the settings of a run on features need pixels, or another model than a linear one.
+
+    Args:
+        settings: all sections of the run.
+    """
+    augmentation = settings["augmentation"]
+    neutral = {"crop_padding": 0, "flip": False, "erase_probability": 0, "resized_crop": None}
+    changed = next((name for name, value in neutral.items() if augmentation[name] != value), None)
+    cause = f"augmentation.{changed} ({augmentation[changed]})" if changed is not None else needs_pixels(settings)
+    if cause is not None:
+        raise ValueError(
+            f"{cause} needs pixels, and the dataset 'features' has none: methods without an augmentation policy, "
+            "learned strengths (points.learn: [augment]) and CutMix are possible"
+        )
+    model = settings["model"]["name"]
+    if model != LINEAR:
+        raise ValueError(
+            f"model.name {model!r} needs pixels, and the dataset 'features' has none: {LINEAR!r} is possible"
+        )
