@@ -104,11 +104,8 @@ def problem_with(name: str) -> str | None:
     if name in of_plugins or parse_model_name(name) is not None:
         return None
     meant = [repr(f"{other}:{rest}") for other in LIBRARIES if (rest := name.replace("-", "_")) in library_names(other)]
-    near = (
-        f"; did you mean {' or '.join(meant)}?"
-        if meant
-        else hint(name, ["small-cnn", "resnet-18", "linear", *of_plugins])
-    )
+    others = ["small-cnn", "resnet-18", "linear", *of_plugins]
+    near = f"; did you mean {' or '.join(meant)}?" if meant else hint(name, others)
     return f"unknown model {name!r}{near}; known: {', '.join(known_model_names())}; --plugin adds those of a file"
 
 
