@@ -155,9 +155,13 @@ class TrainOptions:
         ),
     ] = "paper"
     store: Annotated[str, typer.Option(help="Directory or URI of the results.")] = "outputs/single"
-    preset: Annotated[str | None, typer.Option(help="Smaller settings of the dataset's recipe: `cpu` of `folder`.")] = (
-        None
-    )
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Settings of the dataset's recipe for a kind of machine, such as `cpu` of `folder`; `auto` takes "
+            "`cpu` or `gpu` by the device, if there are such, and `none` the recipe itself."
+        ),
+    ] = "auto"
     overrides: Set = dataclasses.field(default_factory=list)
     data: DataOptions = DataOptions()
     device: Device = "auto"

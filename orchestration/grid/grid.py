@@ -28,6 +28,7 @@ from autodo.config.shipped import (
     dataset_preset,
     grid_names,
     method_preset,
+    preset_of_device,
     shipped_file,
 )
 from autodo.config.validation import Frozen, check_name, load_yaml, parse_model
@@ -140,7 +141,7 @@ class GridConfig(BaseModel):
     """A count n, which means 0..n-1, or a list."""
     set: Annotated[dict[str, Any], Field(default_factory=dict)]
     """Overrides of every run by dotted key, such as `training.epochs: 5`. In a file, `preset: cpu` adds those of the
-    dataset's preset, with lower priority."""
+    dataset's preset, with lower priority; `auto` is `gpu` or `cpu` by the GPUs of its resources."""
     variants: Annotated[dict[str, dict[str, Any]], Field(default_factory=dict)]
     """Overrides by name, on top of `set`, such as `{E10: {outer.start_share: 0.05}, E50: {outer.start_share: 0.25}}`.
     Each method has runs for each variant, or one for all if it reads none of their settings. Tables and figures call
@@ -255,6 +256,8 @@ def _with_preset(tree: dict[str, Any], where: str) -> GridConfig:
         return grid
     if len(grid.datasets) > 1:
         raise ConfigError(f"{where}: preset: needs a grid of one dataset; this one has {', '.join(grid.datasets)}")
+    if preset == "auto":
+        preset = preset_of_device(grid.datasets[0], "cuda" if grid.resources.gpus else "cpu")
     try:
         overrides = dataset_preset(grid.datasets[0], preset)
     except ConfigError as error:

@@ -317,8 +317,8 @@ def test_a_dataset_preset_combines_with_every_method():
         if run.search_id is not None:
             assert run.policy.search.model == cpu["policy.search.model"]
     assert build_run("folder", "baseline", overrides={"dataset.path": "photos"}).model.name == "resnet-18"
-    with pytest.raises(ConfigError, match="preset 'gpu': dataset 'folder' has no such preset; its recipe has cpu"):
-        build_run("folder", "baseline", preset="gpu", overrides={"dataset.path": "photos"})
+    with pytest.raises(ConfigError, match="preset 'tpu': dataset 'folder' has no such preset; its recipe has cpu, gpu"):
+        build_run("folder", "baseline", preset="tpu", overrides={"dataset.path": "photos"})
 
 
 @pytest.mark.parametrize(

@@ -307,6 +307,10 @@ def test_a_preset_becomes_part_of_the_set_of_a_grid(tmp_path: Path) -> None:
     assert grid.set == {**dataset_preset("folder", "cpu"), "dataset.path": "photos", "training.epochs": 7}
     written = load_grid(write(tmp_path, text.replace("preset: cpu\n", "") + f"set: {json.dumps(grid.set)}\n"))
     assert [run.run_id for run in expand(written)] == [run.run_id for run in expand(grid)]
+    by_device = text.replace("preset: cpu", "preset: auto") + "set: {dataset.path: photos, training.epochs: 7}\n"
+    assert load_grid(write(tmp_path, by_device)).set == grid.set
+    on_gpus = load_grid(write(tmp_path, by_device + "resources: {gpus: 0.5}\n"))
+    assert on_gpus.set == {"dataset.path": "photos", "training.epochs": 7}
 
 
 @pytest.mark.parametrize(
@@ -314,7 +318,7 @@ def test_a_preset_becomes_part_of_the_set_of_a_grid(tmp_path: Path) -> None:
     [
         ("[digits]", "cpu", "preset 'cpu': dataset 'digits' has no such preset; its recipe has none"),
         ("[digits, mnist]", "cpu", "preset: needs a grid of one dataset; this one has digits, mnist"),
-        ("[folder]", "[cpu]", "preset ['cpu']: dataset 'folder' has no such preset; its recipe has cpu"),
+        ("[folder]", "[cpu]", "preset ['cpu']: dataset 'folder' has no such preset; its recipe has cpu, gpu"),
     ],
 )
 def test_a_preset_that_the_dataset_lacks_is_named(tmp_path: Path, datasets: str, preset: str, message: str) -> None:
