@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from autodo import plugins
+from autodo.config.dataset import MEMORY
 from autodo.config.nested import flatten, merge
 from autodo.config.validation import check_name, load_yaml
 from autodo.errors import ConfigError
 
 Kind = Literal["datasets", "methods", "grids"]
+_RECIPE_OF = {MEMORY: "folder"}
+"""Datasets with the recipe of another."""
 
 
 class DatasetText(NamedTuple):
@@ -79,6 +82,16 @@ def dataset_presets(name: str) -> dict[str, dict[str, Any]]:
     """Overrides by dotted key of each preset of a dataset, such as `cpu` of `folder`."""
     presets: dict[str, dict[str, Any]] = _dataset(name).get("presets", {})
     return presets
+
+
+def preset_of_device(name: str, device: str) -> str | None:
+    """Preset of a dataset for a device: `cpu` or `gpu`; None if its recipe has no such preset.
+
+    Args:
+        device: such as `cpu` or `cuda:1`.
+    """
+    preset = "cpu" if device == "cpu" else "gpu"
+    return preset if preset in dataset_presets(name) else None
 
 
 def dataset_preset(name: str, preset: str | None) -> dict[str, Any]:
@@ -157,6 +170,7 @@ def _load(kind: Kind, name: str) -> dict[str, Any]:
 
 
 def _dataset(name: str) -> dict[str, Any]:
+    name = _RECIPE_OF.get(name, name)
     check_name(name, dataset_names(), "dataset")
     found = plugins.find("dataset", name)
     return _load("datasets", name) if found is None else dict(found.plugin.recipe)

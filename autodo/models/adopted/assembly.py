@@ -30,10 +30,8 @@ def adopt(
     channels = settings.get("channels")
     if library is not None:
         options = [libraries.CHANNELS]
-    elif channels is not None:
-        options = [channels]
     else:
-        options = [in_channels, libraries.CHANNELS] if in_channels == 1 else [in_channels]
+        options = [channels or in_channels, libraries.CHANNELS] if in_channels == 1 else [in_channels]
     split = split_of(network, name, head, options, size or image_size)
     if in_channels not in (split.channels, 1):
         raise ConfigError(f"{name}: takes images of {split.channels} channels, and the data has {in_channels}")
