@@ -4,16 +4,17 @@ from typing import Any, Literal
 
 from pydantic import field_validator, model_validator
 
+from autodo import plugins
 from autodo.config.validation import Count, Frozen
-from autodo.models.names import is_given, is_import_path, normalised
+from autodo.models.names import is_given, is_import_path, is_of_plugin, normalised
 
 
 class ModelConfig(Frozen):
     """The task model: an encoder and a linear head."""
 
     name: str
-    """Name of a built-in network, such as `wrn-16-2`; `torchvision:NAME` or `timm:NAME`, such as
-    `torchvision:resnet50`; or the import path of a function of your own that returns an `nn.Module`, such as
+    """Name of a built-in network, such as `wrn-16-2`, or of that of a plug-in; `torchvision:NAME` or `timm:NAME`, such
+    as `torchvision:resnet50`; or the import path of a function of your own that returns an `nn.Module`, such as
     `my_pkg.nets:make`."""
     head: str | None = None
     """Dotted name of the final linear layer of a network that is not built in, such as `fc`; null: found. All before it
@@ -53,7 +54,11 @@ class ModelConfig(Frozen):
         name, without = str(given.get("name", "")), set()
         if given.get("weights") in (None, "none"):
             without.add("weights_content")
-        if not is_given(name) and not is_import_path(name):
+        if is_of_plugin(normalised(name)):
+            found = plugins.find("model", normalised(name))
+            if given.get("code") is None and found is not None:
+                given = {**given, "code": found.code}
+        elif not is_given(name) and not is_import_path(name):
             without.add("code")
         return {key: value for key, value in given.items() if key not in without}
 

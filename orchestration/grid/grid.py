@@ -118,7 +118,7 @@ class PluginPin(Frozen):
 
 
 class _PinnedPlugins(BaseModel):
-    """What a stored grid says of its plug-ins, whether they are loaded or not."""
+    """Plug-ins of a stored grid, whether they are loaded or not."""
 
     plugins: dict[str, PluginPin] = {}
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from autodo import plugins
 from autodo.errors import ConfigError, DataError
 from autodo.models import assemble
 from autodo.models.adopted import own_code
@@ -12,7 +13,7 @@ from autodo.models.adopted.adapted import Adapted
 from autodo.models.adopted.find_head import APPEND
 from autodo.models.adopted.weights import IMAGENET, Pretrained, load_into, read
 from autodo.models.encoder import Encoder
-from autodo.models.names import is_import_path
+from autodo.models.names import is_import_path, is_of_plugin
 
 
 def build_pretrained(
@@ -54,6 +55,8 @@ def build_pretrained(
 
 
 def _check_code(name: str, code: str | None) -> None:
+    if is_of_plugin(name):
+        plugins.get("model", name, code)
     if code is None or not is_import_path(name) or not code.startswith(own_code.FROM_SOURCE):
         return
     now = own_code.fingerprint(name)
