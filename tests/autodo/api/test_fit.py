@@ -45,9 +45,7 @@ def same(first, second) -> bool:
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_the_test_error_is_that_of_the_classifier_on_the_given_test_images_and_these_change_nothing_else(
-    parts, tmp_path
-):
+def test_the_test_error_is_that_of_the_classifier_and_test_images_change_nothing_else(parts, tmp_path):
     train, val, (images, labels) = parts
     outcome = autodo.fit(*train, val=val, test=(images, labels), **SHORT)
     predictions = outcome.classifier(torch.from_numpy(images[:, None])).argmax(1).numpy()
