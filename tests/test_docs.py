@@ -38,7 +38,10 @@ from tests.pages import write_files
 
 ROOT = Path(__file__).parents[1]
 LANGUAGES = ("sh", "python", "yaml", "json", "toml", "dockerfile", "text")
-TINY_OVERRIDES = {"training.epochs": 1, "training.warmup_epochs": 0, "model.name": "small-cnn", "dataset.image_size": 8}
+TINY_OVERRIDES = {
+    **{"training.epochs": 1, "training.warmup_epochs": 0, "dataset.image_size": 8},
+    **{"model.name": "small-cnn", "model.weights": "none"},
+}
 """Overrides for `build_run` in addition to those of a page."""
 ASSUMED_NAMES = {
     "docs/how-to/use-a-classifier.md": {"images": "torch.zeros(2, 1, 9, 9)"},

@@ -55,6 +55,7 @@ def run_record(row: Mapping[str, Any], val_error: float, images_per_class: Mappi
         "errors": {
             "test": row["error_best_val"],
             "val": val_error,
+            "val_is_trained_on": config.trains_on_val or config.split == "oversplit",
             "minority": row["minority_error"],
             "majority": row["majority_error"],
             "test_accuracy_per_class": dict(accuracies),
@@ -168,9 +169,10 @@ def _of_run(run: Mapping[str, Any]) -> list[str]:
         "images": f"train {data['train_images']:,}, val {data['val_images']:,}, test {data['test_images']:,}",
         "train labels known to be wrong": f"{data['known_wrong_train_labels']:,}",
     }
+    trained = " (of images that were trained on)" if errors.get("val_is_trained_on") else ""
     measured = {
-        "test error": _percent(errors["test"]),
-        "validation error": _percent(errors["val"]),
+        "test error": _percent(errors["test"]) or "not measured: there were no test images",
+        f"validation error{trained}": _percent(errors["val"]),
         "test error of the minority classes": _percent(errors["minority"]),
         "test error of the others": _percent(errors["majority"]),
     }
