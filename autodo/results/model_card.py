@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from autodo.results.classifier import Classifier
 
 FORMAT = 1
+_OPTIMISTIC = {
+    "union": "The network was also trained on the validation images, so their error is too low.",
+    "oversplit": "The network was also trained on the validation images, so their error is too low.",
+    "test-as-val": "The test images were also the validation images, so both errors are too low.",
+}
 _ROWS = 100
 """Classes in a table of the Markdown; the JSON has all."""
 
@@ -54,6 +59,7 @@ def run_record(row: Mapping[str, Any], val_error: float, images_per_class: Mappi
             "minority": row["minority_error"],
             "majority": row["majority_error"],
             "test_accuracy_per_class": dict(accuracies),
+            "note": _OPTIMISTIC.get(row["split"]),
         },
         "provenance": {
             "epoch": row["best_val_epoch"] + 1,
@@ -188,6 +194,7 @@ def _of_run(run: Mapping[str, Any]) -> list[str]:
         _table(shown),
         "## Errors",
         _table({name: value for name, value in measured.items() if value is not None}),
+        *([errors["note"]] if errors["note"] else []),
         _rows(("class", "train images", "test accuracy"), rows[:_ROWS]),
         *more,
         "## Provenance",
