@@ -270,8 +270,9 @@ def _entry_points() -> Mapping[tuple[str, str], Sequence["EntryPoint"]]:
     from importlib import metadata
 
     found: dict[tuple[str, str], list[EntryPoint]] = {}
+    everything = metadata.entry_points()  # once, since each call reads the metadata of all packages
     for kind in KINDS:
-        for point in metadata.entry_points(group=f"autodo.{kind.kind}s"):
+        for point in everything.select(group=f"autodo.{kind.kind}s"):
             found.setdefault((kind.kind, point.name), []).append(point)
     return found
 

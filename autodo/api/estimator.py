@@ -33,7 +33,8 @@ class AutoDOClassifier(ClassifierMixin, BaseEstimator):
 
     Args:
         image_shape: shape of each image, if the images are rows, such as (8, 8) or (3, 32, 32); None otherwise.
-        method, model, epochs, image_size, val_share, seed, preset, settings, device, verbose: see `autodo.fit`.
+        method, model, weights, epochs, image_size, val_share, seed, preset, settings, device, verbose: see
+            `autodo.fit`.
         checkpoint: see `autodo.fit`; not for several fits, such as those of a cross-validation.
 
     Attributes:
@@ -46,6 +47,7 @@ class AutoDOClassifier(ClassifierMixin, BaseEstimator):
         method: str = "autodo",
         *,
         model: "str | nn.Module | None" = None,
+        weights: str | None = None,
         epochs: int | None = None,
         image_size: int | None = None,
         image_shape: tuple[int, ...] | None = None,
@@ -59,6 +61,7 @@ class AutoDOClassifier(ClassifierMixin, BaseEstimator):
     ) -> None:
         self.method = method
         self.model = model
+        self.weights = weights
         self.epochs = epochs
         self.image_size = image_size
         self.image_shape = image_shape
@@ -91,6 +94,7 @@ class AutoDOClassifier(ClassifierMixin, BaseEstimator):
             class_names=[str(label) for label in self.classes_],
             method=self.method,
             model=self.model,
+            weights=self.weights,
             epochs=self.epochs,
             image_size=self.image_size,
             val_share=self.val_share,

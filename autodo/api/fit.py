@@ -44,6 +44,7 @@ def fit(
     class_names: Sequence[str] | None = None,
     method: str = "autodo",
     model: "str | nn.Module | None" = None,
+    weights: str | None = None,
     epochs: int | None = None,
     image_size: int | None = None,
     val_share: float | None = None,
@@ -79,8 +80,10 @@ def fit(
         model: name of a network, such as `resnet-18`, `torchvision:resnet50` or `timm:convnext_tiny`; the import path
             of a function that returns one, `PACKAGE.MODULE:FUNCTION`; or an `nn.Module`, a copy of which is trained.
             None: the network of the preset.
-        epochs, image_size, val_share: None: those of the preset. Images that are all smaller are not enlarged unless
-            `image_size` is given.
+        weights: pretrained weights of the network, such as `DEFAULT`, or a file. The encoder then has a tenth of the
+            learning rate, unless `settings` say otherwise.
+        epochs, image_size, val_share: None: those of the preset, with pretrained weights the image size of these.
+            Images that are all smaller are not enlarged unless `image_size` is given.
         split: `union` trains on val too, `paper` does not.
         preset: `auto` chooses `cpu` or `gpu` by the device; None: the recipe of the dataset `folder`.
         settings: further settings by dotted key, such as `{"training.lr": 0.02}`.
@@ -96,7 +99,7 @@ def fit(
     device = _checked_device(device)
     name = MEMORY if labels is not None or not isinstance(images, str | os.PathLike) else "folder"
     named = {"dataset.image_size": image_size, "dataset.val_share": val_share, "training.epochs": epochs}
-    overrides = _merged(settings or {}, {**_model(model), **named})
+    overrides = _merged(settings or {}, {**_model(model), "model.weights": weights, **named})
     preset = preset_of_device(name, device) if preset == "auto" else preset
 
     def build(more: Mapping[str, Any]) -> RunConfig:
@@ -106,7 +109,10 @@ def fit(
         for parameter, value in {"val": val, "test": test, "class_names": class_names}.items():
             if value is not None:
                 raise ConfigError(f"{parameter}: cannot be given with a folder or CSV file, which has its own")
-        run = build({"dataset.path": os.fspath(Path(images).expanduser())})
+        place = {"dataset.path": os.fspath(Path(images).expanduser())}
+        run = build(place)
+        side = None if "dataset.image_size" in overrides else _side_of_weights(run)
+        run = run if side is None else build({**place, **_size_settings(side, overrides)})
         run = run.model_copy(update={"dataset": pin_content(run.dataset)})
         dataset = load(run.dataset)  # logs its warnings
         warnings = _val_note(run, dataset)
@@ -157,6 +163,8 @@ def _merged(settings: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, 
     epochs = given.get("training.epochs")
     if isinstance(epochs, int) and epochs < 9:
         given["training.warmup_epochs"] = epochs // 3  # that of the recipe is 3
+    if given.get("model.weights", settings.get("model.weights")) not in (None, "none"):
+        given["training.encoder_lr_factor"] = 0.1
     return given | dict(settings)
 
 
@@ -174,13 +182,30 @@ def _given_run(
     if "dataset.subsample" in overrides:
         raise ConfigError("settings: 'dataset.subsample' is for datasets with a name; give fewer images")
     run = build({"dataset.content": _UNKNOWN})
-    assert run.dataset.image_size is not None
-    dataset, content = read(size=Size(run.dataset.image_size, exact="dataset.image_size" in overrides))
+    exact = "dataset.image_size" in overrides
+    side = run.dataset.image_size if exact else _side_of_weights(run) or run.dataset.image_size
+    assert side is not None
+    dataset, content = read(size=Size(side, exact))
     if run.split == "test-as-val" and not len(dataset.test):
         raise ConfigError("split 'test-as-val' needs test images: test=(images, labels)")
-    side = dataset.train.images.shape[-1]
+    size = _size_settings(dataset.train.images.shape[-1], overrides)
+    return build({"dataset.content": content, **size}), dataset
+
+
+def _side_of_weights(run: RunConfig) -> int | None:
+    """Side in pixels of the images that the pretrained weights of a run expect; None if they expect none."""
+    model = run.model
+    if model.weights is None:
+        return None
+    from autodo.models.adopted.weights import read
+
+    return model.input_size or read(model.name, model.weights).size
+
+
+def _size_settings(side: int, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings for images of this side in pixels; random crops pad an eighth of it, as in the recipe."""
     padding = {} if "augmentation.crop_padding" in overrides else {"augmentation.crop_padding": side // 8}
-    return build({"dataset.content": content, "dataset.image_size": side, **padding}), dataset
+    return {"dataset.image_size": side, **padding}
 
 
 class _Reporter:

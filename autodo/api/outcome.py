@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from autodo.results.outcome import Outcome
+from autodo.text import count_of
 
 Floats = NDArray[np.float32]
 _HISTORY = (
@@ -90,7 +91,7 @@ class FitOutcome(Outcome):
         trained = row["train_points"] + (row["val_points"] if self.trains_on_val else 0)
         head = (
             f"{row['method']} with {row['model']}, trained on {trained} images of {len(self.class_names)} classes for "
-            f"{row['epochs']} epochs: {error}"
+            f"{count_of(row['epochs'], 'epoch')}: {error}"
         )
         return "\n".join((head, *self.notes))
 

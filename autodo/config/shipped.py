@@ -63,7 +63,7 @@ def dataset_text(name: str) -> DatasetText:
 
 def method_text(name: str) -> MethodText:
     """Description of a method. Raises ConfigError if the name is unknown."""
-    check_name(name, method_names(), "method")
+    check_known(name, "method")
     return MethodText(*(str(_method(name).get(field, "")) for field in MethodText._fields))
 
 
@@ -141,7 +141,7 @@ def method_parts(name: str) -> list[str]:
         # A name may contain a `+`, so the longest match counts.
         taken = next((n for n in range(len(words), 0, -1) if "+".join(words[:n]) in known), 1)
         parts.append("+".join(words[:taken]))
-        check_name(parts[-1], known, "method")
+        check_known(parts[-1], "method")
         words = words[taken:]
     return parts
 
@@ -169,9 +169,18 @@ def _load(kind: Kind, name: str) -> dict[str, Any]:
     return load_yaml(shipped_file(kind, name))
 
 
+def check_known(name: str, kind: Literal["dataset", "method"]) -> None:
+    """Raise ConfigError, with near and known names, unless there is a dataset, or a method, of this name."""
+    known = dataset_names() if kind == "dataset" else method_names()
+    try:
+        check_name(name, known, kind)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; --plugin adds those of a file") from None
+
+
 def _dataset(name: str) -> dict[str, Any]:
     name = _RECIPE_OF.get(name, name)
-    check_name(name, dataset_names(), "dataset")
+    check_known(name, "dataset")
     found = plugins.find("dataset", name)
     return _load("datasets", name) if found is None else dict(found.plugin.recipe)
 

@@ -15,7 +15,6 @@ import typer
 
 from autodo import plugins
 from autodo.config.bilevel import LambdaStorage
-from autodo.config.recipes import check_plugin_names
 from autodo.config.run import SplitName
 from autodo.config.validation import parse_model
 from autodo.errors import ConfigError
@@ -196,6 +195,8 @@ def takes_plugins(command: Callable[..., T]) -> Callable[..., T]:
         for file in plugin:
             plugins.load_file(file)
         if plugin:
+            from autodo.config.recipes import check_plugin_names  # here, so that help is quick
+
             check_plugin_names()
         return command(**values)
 

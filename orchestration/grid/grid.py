@@ -24,7 +24,7 @@ from autodo.config.recipes import build_run, used_plugins
 from autodo.config.run import RunConfig, SplitName, check_oversplit
 from autodo.config.shipped import (
     canonical_method,
-    dataset_names,
+    check_known,
     dataset_preset,
     grid_names,
     method_preset,
@@ -54,7 +54,7 @@ FIRST_PROTOCOL = 1
 
 
 def _known_dataset(name: str) -> str:
-    check_name(name, dataset_names(), "dataset")
+    check_known(name, "dataset")
     return name
 
 

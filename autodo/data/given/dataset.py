@@ -10,7 +10,7 @@ import numpy as np
 from autodo.data.given.collections import GivenSet, given_set
 from autodo.data.given.images import GivenImages, Size, in_channels
 from autodo.data.given.labels import encode_labels
-from autodo.data.images.image_set import ArrayImages, Dataset, ImageSet, Integers
+from autodo.data.images.image_set import ArrayImages, Dataset, ImageSet, Integers, Pixels
 from autodo.data.images.split import FIXED_SEED, require_images, stratified_split
 from autodo.data.readers.labelled_files import missing_classes
 from autodo.errors import DataError
@@ -79,11 +79,15 @@ def _known_test_images(test: ImageSet, others: Sequence[ImageSet]) -> str | None
     """A warning if test images are train or val images too, pixel by pixel; None if there are none."""
     if not len(test):
         return None
-    known = {image.tobytes() for part in others for image in part.images.read()}
-    count = sum(image.tobytes() in known for image in test.images.read())
+    known = {_hash(image) for part in others for image in part.images.read()}
+    count = sum(_hash(image) in known for image in test.images.read())
     if not count:
         return None
     return f"test: {count} of {len(test)} images are also in train or val, so the test error is optimistic"
+
+
+def _hash(image: Pixels) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).digest()
 
 
 def dataset_content(dataset: Dataset) -> str:

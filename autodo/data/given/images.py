@@ -103,7 +103,7 @@ def in_channels(pixels: Pixels, channels: int) -> Pixels:
         return pixels
     if channels == 3:
         return np.repeat(pixels, 3, axis=1)
-    return np.stack([np.asarray(_image(colour).convert("L"))[None] for colour in pixels])
+    return np.stack([np.asarray(as_pil(colour).convert("L"))[None] for colour in pixels])
 
 
 class _Loaded(NamedTuple):
@@ -160,10 +160,11 @@ def _joined(images: list[Pixels], size: Size) -> Pixels:
 
 def _fitted(pixels: Pixels, side: int) -> Pixels:
     """An image resized as `decode` does. Shape: [C, H, W] -> [C, side, side]."""
-    return pixels if pixels.shape[1:] == (side, side) else fitted(_image(pixels), side)
+    return pixels if pixels.shape[1:] == (side, side) else fitted(as_pil(pixels), side)
 
 
-def _image(pixels: Pixels) -> Image.Image:
+def as_pil(pixels: Pixels) -> Image.Image:
+    """The PIL image, gray or RGB, of pixels. Shape: [1, H, W] or [3, H, W]."""
     return Image.fromarray(np.ascontiguousarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)))
 
 

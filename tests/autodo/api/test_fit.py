@@ -13,6 +13,7 @@ import autodo
 from autodo.api.run import fit_run
 from autodo.config.dataset import DatasetConfig
 from autodo.config.recipes import build_run
+from autodo.config.run import RunConfig
 from autodo.config.shipped import dataset_preset, preset_of_device
 from autodo.data import load
 from autodo.errors import ConfigError, DataError
@@ -44,7 +45,7 @@ def same(first, second) -> bool:
     return all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_the_test_error_is_that_of_the_classifier_on_the_given_test_images_and_these_change_nothing_else(parts):
+def test_the_test_error_is_that_of_the_classifier_and_test_images_change_nothing_else(parts, tmp_path):
     train, val, (images, labels) = parts
     outcome = autodo.fit(*train, val=val, test=(images, labels), **SHORT)
     predictions = outcome.classifier(torch.from_numpy(images[:, None])).argmax(1).numpy()
@@ -55,6 +56,12 @@ def test_the_test_error_is_that_of_the_classifier_on_the_given_test_images_and_t
     assert "no test error" in repr(untested)
     tests = ("test_error", "test_loss")
     assert all(untested.history[name].null_count == 3 for name in tests)
+    errors = untested.classifier.run["errors"]
+    assert (errors["test"], errors["val_is_trained_on"]) == (None, True)
+    untested.classifier.save(tmp_path / "model.pt")
+    card = (tmp_path / "model.card.md").read_text()
+    assert "| test error | not measured: there were no test images |" in card
+    assert "| validation error (of images that were trained on) |" in card.replace("\\", "")
     row = untested.results.to_pylist()[0]
     assert (row["error_last"], row["error_best_test"], row["test_points"]) == (None, None, 0)
     seen = untested.history.drop_columns([*tests, *TIMES])
@@ -219,6 +226,26 @@ def test_a_network_can_be_an_object_which_stays_as_it_is(parts):
     assert same(again.classifier.state_dict(), outcome.classifier.state_dict())
     with pytest.raises(ConfigError, match=r"a network is an nn\.Module, not a int"):
         autodo.fit(*train, model=7)
+
+
+def test_pretrained_weights_bring_their_image_size_and_a_lower_rate_of_the_encoder(parts, tmp_path):
+    train, val, _ = parts
+    autodo.fit(*train, val=val, **SHORT).classifier.save(tmp_path / "first.pt")
+    rng = np.random.default_rng(0)
+    photos = rng.integers(0, 256, (30, 12, 20), np.uint8)
+    given = {**SHORT, "weights": str(tmp_path / "first.pt"), "epochs": 1}
+    outcome = autodo.fit(photos, np.arange(30) % 3, **given)
+    assert outcome.classifier.image_size == 8, "not the 12 pixels of the images"
+    (config,) = outcome.results["config"].to_pylist()
+    run = RunConfig.from_stored(config)
+    assert run.training.encoder_lr_factor == 0.1
+    assert run.model.weights_content is not None
+    assert (run.dataset.image_size, run.augmentation.crop_padding) == (8, 1)
+    for i, photo in enumerate(photos):
+        (tmp_path / "photos" / str(i % 3)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo).save(tmp_path / "photos" / str(i % 3) / f"{i}.png")
+    assert autodo.fit(tmp_path / "photos", **given).classifier.image_size == 8
+    assert autodo.fit(photos, np.arange(30) % 3, image_size=10, **given).classifier.image_size == 10
 
 
 def test_the_preset_is_chosen_by_the_device(monkeypatch):
