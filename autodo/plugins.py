@@ -1,12 +1,12 @@
-"""Plug-ins: datasets, train losses, augmentation operations and methods from other packages and from files.
+"""Plug-ins: datasets, train losses, augmentation operations, networks and methods from other packages and files.
 
 A plug-in is an object of one of the classes below. It comes from
 
 - a file, named by `--plugin FILE` or `load_file`: each plug-in at its top level counts. A launch sends the file to
   every process of Ray;
 - an installed package, with an entry point of the plug-in's name in the group `autodo.datasets`, `autodo.objectives`,
-  `autodo.operations` or `autodo.methods`. It is imported when a run names it, and must be installed wherever runs are
-  executed.
+  `autodo.operations`, `autodo.models` or `autodo.methods`. It is imported when a run names it, and must be installed
+  wherever runs are executed.
 
 The *code* of a plug-in is part of the ids of the runs that use it: its `version`, or else a hash of its file or of the
 Python files of its package.
@@ -108,6 +108,16 @@ class OperationPlugin(Plugin):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelPlugin(Plugin):
+    """A network."""
+
+    kind: ClassVar[str] = "model"
+
+    make: Callable[..., Any]
+    """make(in_channels, image_size, classes), or fewer of these -> nn.Module that ends with a linear layer."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class MethodPlugin(Plugin):
     """A method."""
 
@@ -117,7 +127,7 @@ class MethodPlugin(Plugin):
     """Settings and texts, as in a file of `configs/methods/`."""
 
 
-KINDS: tuple[type[Plugin], ...] = (DatasetPlugin, ObjectivePlugin, OperationPlugin, MethodPlugin)
+KINDS: tuple[type[Plugin], ...] = (DatasetPlugin, ObjectivePlugin, OperationPlugin, ModelPlugin, MethodPlugin)
 
 
 class PluginFile(NamedTuple):
@@ -260,8 +270,9 @@ def _entry_points() -> Mapping[tuple[str, str], Sequence["EntryPoint"]]:
     from importlib import metadata
 
     found: dict[tuple[str, str], list[EntryPoint]] = {}
+    everything = metadata.entry_points()  # once, since each call reads the metadata of all packages
     for kind in KINDS:
-        for point in metadata.entry_points(group=f"autodo.{kind.kind}s"):
+        for point in everything.select(group=f"autodo.{kind.kind}s"):
             found.setdefault((kind.kind, point.name), []).append(point)
     return found
 

@@ -26,6 +26,14 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def rough_duration(seconds: float) -> str:
+    """`40 s`, `4 min`, `3 h`, `2 days`: an estimate in the largest unit of which there are at least 1.5."""
+    for unit, name in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 1.5 * unit:
+            return f"{max(2, round(seconds / unit))} {name}"
+    return f"{max(1, round(seconds))} s"
+
+
 def hint(name: str, known: Sequence[str]) -> str:
     """Return `; did you mean 'x' or 'y'?` if known names are similar, else an empty string."""
     near = difflib.get_close_matches(name, known, n=2, cutoff=0.7)

@@ -97,6 +97,7 @@ def launch(
         )
         execution = ExecutionOptions(
             data_dir=absolute(options.data_dir) if options.data_dir else None,
+            weights_dir=options.weights_dir and str(Path(options.weights_dir).expanduser().absolute()),
             keep=options.keep,
             launch=LaunchInfo(uuid.uuid4().hex[:12], slots),
             plugins=plugins.files(),

@@ -38,9 +38,21 @@ from tests.pages import write_files
 
 ROOT = Path(__file__).parents[1]
 LANGUAGES = ("sh", "python", "yaml", "json", "toml", "dockerfile", "text")
-TINY_OVERRIDES = {"training.epochs": 1, "training.warmup_epochs": 0, "model.name": "small-cnn", "dataset.image_size": 8}
+TINY_OVERRIDES = {
+    **{"training.epochs": 1, "training.warmup_epochs": 0, "dataset.image_size": 8},
+    **{"model.name": "small-cnn", "model.weights": "none"},
+}
 """Overrides for `build_run` in addition to those of a page."""
-ASSUMED_NAMES = {"docs/how-to/use-a-classifier.md": {"images": "torch.zeros(2, 1, 9, 9)"}}
+ASSUMED_NAMES = {
+    "docs/how-to/use-a-classifier.md": {"images": "torch.zeros(2, 1, 9, 9)"},
+    "docs/how-to/python-api.md": {
+        "images": "torch.rand(30, 8, 8)",
+        "labels": "torch.arange(30) % 3",
+        "val_images": "torch.rand(3, 8, 8)",
+        "val_labels": "torch.arange(3)",
+        "outcome": "autodo.fit(torch.rand(30, 8, 8), torch.arange(30) % 3)",
+    },
+}
 """Names that the Python code of a page assumes."""
 UNFIT = {"digits": ("dataset.image_size",)}
 """Those that a dataset cannot have."""
@@ -183,7 +195,13 @@ def test_python_runs(block: Block, place: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(recipes, "build_run", tiny)
     import torch
 
-    given = {name: eval(code, {"torch": torch}) for name, code in ASSUMED_NAMES.get(block.page, {}).items()}
+    import autodo
+    import autodo.api.fit
+
+    monkeypatch.setattr(sys.modules["autodo.api.fit"], "build_run", tiny)
+    given = {
+        name: eval(code, {"torch": torch, "autodo": autodo}) for name, code in ASSUMED_NAMES.get(block.page, {}).items()
+    }
     code = compile("\n" * block.line + block.text.replace("RUN_ID", a_run_id(place)), block.page, "exec")
     exec(code, given)
 
@@ -230,7 +248,8 @@ def autodo(
             tiny = [*options.overrides, *(f"{key}={value}" for key, value in fitting.items())]
             return real(console, dataclasses.replace(options, overrides=tiny))
         overrides = parse_overrides(options.overrides)
-        build_run(options.dataset, options.method, preset=options.preset, overrides=overrides)
+        preset = None if options.preset == "auto" else options.preset
+        build_run(options.dataset, options.method, preset=preset, overrides=overrides)
         return 0
 
     monkeypatch.setattr(launch, "launch_grid", launch_grid)

@@ -56,6 +56,10 @@ def test_a_wheel_has_every_file_of_the_packages(wheel: set[str]) -> None:
     assert {name.split("/")[0] for name in wheel if ".dist-info/" not in name} == set(PACKAGES)
 
 
+MAY_IMPORT_EXTRAS = ("orchestration/tracking/trackers.py", "autodo/models/adopted/", "autodo/results/export.py")
+"""Files and folders with imports of packages that only an extra installs."""
+
+
 def imports() -> Iterator[tuple[str, str]]:
     """(file, top-level module) of every import outside of the project and the standard library."""
     for package in PACKAGES:
@@ -76,7 +80,7 @@ def test_what_is_imported_is_a_dependency() -> None:
     undeclared = []
     for file, name in found:
         distribution = DISTRIBUTIONS.get(name, name).lower()
-        allowed = required | (optional if file == "orchestration/tracking/trackers.py" else set())
+        allowed = required | (optional if file.startswith(MAY_IMPORT_EXTRAS) else set())
         if distribution not in allowed and BROUGHT_ALONG.get(name) not in required:
             undeclared.append((file, name))
     assert undeclared == []

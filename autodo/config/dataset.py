@@ -17,6 +17,8 @@ Noise = Literal["uniform", "pair", "confusion", "instance"]
 Minority = Literal["total", "total-proportional", "class"]
 ALWAYS_STREAMED = ("imagenet",)
 """Datasets too large for memory."""
+MEMORY = "memory"
+"""Name of a dataset that is given in Python (`autodo.fit`)."""
 FEATURES = "features"
 """Name of datasets of features in place of images."""
 OWN_DATA = ("folder", FEATURES)
@@ -31,7 +33,7 @@ class DatasetConfig(Frozen):
     """Path or URI; only for `folder` and `features`. `folder`: a directory of class folders, or a CSV of path,label and
     optionally split, clean_label. `features`: a .npy or .parquet file (docs/how-to/features.md)."""
     image_size: Count | None = None
-    """Side in pixels to which images are resized; only for `folder` and `imagenet`."""
+    """Side in pixels to which images are resized; only for `folder`, `imagenet` and images given in Python."""
     resize: Count | None = None
     """Length in pixels to which the shorter side of a streamed image is resized before the centre crop of `image_size`,
     in evaluation and, without `augmentation.resized_crop`, in training; None: `image_size`. The published code has 256
@@ -43,7 +45,7 @@ class DatasetConfig(Frozen):
     """Largest share of damaged images that a streamed dataset may leave out."""
     content: str | None = None
     """Fingerprint of the files and classes of a `folder`, or of the rows of `features` (`autodo.data.pin_content`),
-    which is checked on loading."""
+    which is checked on loading; or of the pixels and labels of images given in Python."""
     code: Annotated[str | None, Field(validate_default=True)] = None
     """Code of the plug-in (`autodo.plugins`) that the dataset is from, which AutoDO sets; null for its own datasets."""
     subsample: Count | None = None
@@ -73,6 +75,9 @@ class DatasetConfig(Frozen):
                 raise ValueError("path is required: the directory of class folders, or the CSV of path,label")
             if self.image_size is None:
                 raise ValueError("image_size is required: the side in pixels to which images are resized")
+        elif self.name == MEMORY:
+            if self.content is None or self.image_size is None or (self.path, self.stream) != (None, False):
+                raise ValueError("'memory' is for images given in Python: autodo.fit(images, labels)")
         elif self.name == FEATURES:
             if not self.path:
                 raise ValueError("path is required: the .npy or .parquet file of the features")

@@ -16,7 +16,10 @@ ADDED: dict[str, Any] = {
     "dataset": {"stream": False, "damaged_limit": 0.001, "resize": None, "code": None},
     "distortion": {"minority": "class", "imbalance": "step", "noise": "uniform"},
     "augmentation": {"resized_crop": None, "order": "erase-last", "border": "zeros", "erase_area": 0.4},
-    "model": {"head": None, "code": None},
+    "model": {
+        **{"head": None, "code": None, "weights": None, "weights_content": None, "freeze": "none"},
+        **{"input_size": None, "normalisation": None},
+    },
     "policy": None,
     "objective": None,
     "finetune": None,
@@ -33,6 +36,7 @@ ADDED: dict[str, Any] = {
     "training": {
         **{"precision": "fp32", "compile": False, "schedule": "to-zero", "last_batch": "even"},
         **{"ema": None, "selection": "best-val"},
+        **{"optimizer": "sgd", "encoder_lr_factor": 1.0},
     },
 }
 """Value before the setting existed, by section and key."""

@@ -26,6 +26,7 @@ from autodo.config.shipped import (
 from autodo.config.validation import parse_model
 from autodo.errors import ConfigError
 from autodo.models import known_model_names, parse_model_name, problem_with
+from autodo.models.names import is_of_plugin
 from autodo.text import hint
 
 
@@ -89,13 +90,13 @@ def build_run(
     run = parse_model(RunConfig, tree, where)
     if run.dataset.name != dataset or run.method.name != method:
         raise ConfigError(f"{where}: dataset.name and method.name cannot be overridden; pass another dataset or method")
+    problem = problem_with(run.model.name)
+    if problem is not None:
+        raise ConfigError(f"{where}: model.name: {problem}")
     try:
         used_plugins(run)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
-    problem = problem_with(run.model.name)
-    if problem is not None:
-        raise ConfigError(f"{where}: model.name: {problem}")
     if isinstance(run.policy, SearchedPolicy) and parse_model_name(run.policy.search.model) is None:
         built_in = ", ".join(known_model_names(built_in=True))
         raise ConfigError(
@@ -110,6 +111,7 @@ def check_plugin_names() -> None:
     dataset_names()
     method_names()
     objective_kinds()
+    known_model_names()
 
 
 def used_plugins(run: RunConfig) -> list[plugins.Loaded]:
@@ -125,6 +127,8 @@ def used_plugins(run: RunConfig) -> list[plugins.Loaded]:
         used.append(plugins.get("dataset", run.dataset.name, run.dataset.code))
     if isinstance(run.objective, ObjectiveSettings):
         used.append(plugins.get("objective", run.objective.kind, run.objective.code))
+    if is_of_plugin(run.model.name):
+        used.append(plugins.get("model", run.model.name, run.model.code))
     return used
 
 

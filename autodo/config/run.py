@@ -76,14 +76,23 @@ class AugmentationConfig(Frozen):
         return given
 
 
+LARGEST_ADAMW_LR = 0.02
+
+
 class TrainingConfig(Frozen):
-    """The inner problem: SGD with Nesterov momentum, cosine schedule with warm-up (paper, appendix A)."""
+    """The inner problem: SGD with Nesterov momentum, cosine schedule with warm-up (paper, appendix A), or AdamW."""
 
     epochs: Count = 200
     batch_size: Count = 256
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """`sgd` with Nesterov momentum, or `adamw`, with the same schedule."""
     lr: PositiveFloat = 0.1
+    encoder_lr_factor: Annotated[float, Field(gt=0, le=10)] = 1.0
+    """Learning rate of the encoder as a factor of `lr`, that of the head; about 0.1 for pretrained encoders."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Of `sgd`; beta1 of `adamw`, whose beta2 is 0.999."""
     weight_decay: NonNegativeFloat = 1e-4
+    """Added to the gradient as weight_decay times the weights; with `adamw` it shrinks the weights by themselves."""
     warmup_epochs: NonNegativeInt = 5
     schedule: ScheduleName = "to-zero"
     """Schedule of the learning rate; also of the outer one. `to-zero`: linear warm-up from 0, then half a cosine to 0
@@ -109,6 +118,15 @@ class TrainingConfig(Frozen):
     def _warmup_ends(self) -> Self:
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs ({self.warmup_epochs}) must be below epochs ({self.epochs})")
+        return self
+
+    @model_validator(mode="after")
+    def _lr_fits_the_optimizer(self) -> Self:
+        if self.optimizer == "adamw" and self.lr > LARGEST_ADAMW_LR:
+            raise ValueError(
+                f"lr ({self.lr}) is one for sgd: a step of adamw moves every weight by about lr; give at most "
+                f"{LARGEST_ADAMW_LR}, such as 0.001"
+            )
         return self
 
 

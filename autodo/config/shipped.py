@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from autodo import plugins
+from autodo.config.dataset import MEMORY
 from autodo.config.nested import flatten, merge
 from autodo.config.validation import check_name, load_yaml
 from autodo.errors import ConfigError
 
 Kind = Literal["datasets", "methods", "grids"]
+_RECIPE_OF = {MEMORY: "folder"}
+"""Datasets with the recipe of another."""
 
 
 class DatasetText(NamedTuple):
@@ -60,7 +63,7 @@ def dataset_text(name: str) -> DatasetText:
 
 def method_text(name: str) -> MethodText:
     """Description of a method. Raises ConfigError if the name is unknown."""
-    check_name(name, method_names(), "method")
+    check_known(name, "method")
     return MethodText(*(str(_method(name).get(field, "")) for field in MethodText._fields))
 
 
@@ -79,6 +82,16 @@ def dataset_presets(name: str) -> dict[str, dict[str, Any]]:
     """Overrides by dotted key of each preset of a dataset, such as `cpu` of `folder`."""
     presets: dict[str, dict[str, Any]] = _dataset(name).get("presets", {})
     return presets
+
+
+def preset_of_device(name: str, device: str) -> str | None:
+    """Preset of a dataset for a device: `cpu` or `gpu`; None if its recipe has no such preset.
+
+    Args:
+        device: such as `cpu` or `cuda:1`.
+    """
+    preset = "cpu" if device == "cpu" else "gpu"
+    return preset if preset in dataset_presets(name) else None
 
 
 def dataset_preset(name: str, preset: str | None) -> dict[str, Any]:
@@ -128,7 +141,7 @@ def method_parts(name: str) -> list[str]:
         # A name may contain a `+`, so the longest match counts.
         taken = next((n for n in range(len(words), 0, -1) if "+".join(words[:n]) in known), 1)
         parts.append("+".join(words[:taken]))
-        check_name(parts[-1], known, "method")
+        check_known(parts[-1], "method")
         words = words[taken:]
     return parts
 
@@ -156,8 +169,18 @@ def _load(kind: Kind, name: str) -> dict[str, Any]:
     return load_yaml(shipped_file(kind, name))
 
 
+def check_known(name: str, kind: Literal["dataset", "method"]) -> None:
+    """Raise ConfigError, with near and known names, unless there is a dataset, or a method, of this name."""
+    known = dataset_names() if kind == "dataset" else method_names()
+    try:
+        check_name(name, known, kind)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; --plugin adds those of a file") from None
+
+
 def _dataset(name: str) -> dict[str, Any]:
-    check_name(name, dataset_names(), "dataset")
+    name = _RECIPE_OF.get(name, name)
+    check_known(name, "dataset")
     found = plugins.find("dataset", name)
     return _load("datasets", name) if found is None else dict(found.plugin.recipe)
 

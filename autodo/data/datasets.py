@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from autodo.config.dataset import DatasetConfig
+from autodo.config.dataset import MEMORY, DatasetConfig
 from autodo.config.validation import check_name
 from autodo.data.files.remote import local_copy
 from autodo.data.images.image_set import Dataset
@@ -20,6 +20,7 @@ from autodo.data.readers.idx import read_fashion_mnist, read_mnist
 from autodo.data.readers.imagenet import read_imagenet
 from autodo.data.readers.location import DatasetLocation
 from autodo.data.readers.torchvision_sets import read_cifar10, read_cifar100, read_svhn
+from autodo.errors import DataError
 from autodo.io.storage import StrPath
 from autodo.io.uri import is_uri
 from autodo.seeds import numpy_generator
@@ -70,6 +71,8 @@ def load(config: DatasetConfig, *, data_dir: StrPath | None = None, download: bo
         ConfigError: if there is no such dataset, or `subsample` does not fit it.
         DataError: if a file is missing, damaged or unsuitable; one line with the file and the remedy.
     """
+    if config.name == MEMORY:
+        raise DataError("the images of this run were given in Python and are not kept; give them to autodo.fit again")
     spec = DATASETS.get(config.name)
     if spec is None:
         if config.code is None:

@@ -50,7 +50,8 @@ def training_shard(data: DataSplits, config: RunConfig, group: ProcessGroup) -> 
     """This process's shard; with a single process, everything.
 
     Raises:
-        ConfigError: if there are more processes than points in the smallest batch, or than val or test images.
+        ConfigError: if there are more processes than points in the smallest batch, or than val or test images, if
+            there are some.
     """
     train = data.train.labels if config.trains_on_train else data.train.labels[:0]
     trusted = data.val.labels if config.trains_on_val else data.val.labels[:0]
@@ -60,7 +61,8 @@ def training_shard(data: DataSplits, config: RunConfig, group: ProcessGroup) -> 
         smallest = min(batch_sizes(count, config.training.batch_size, drop_last=drop_last))
         _check(group, smallest, f"a batch has {smallest} of the {count} {what}; raise training.batch_size")
     for what, images in (("val", data.val), ("test", data.test)):
-        _check(group, len(images), f"there are {len(images)} {what} images")
+        if len(images):
+            _check(group, len(images), f"there are {len(images)} {what} images")
     generator = numpy_generator(config.seed, "shards", group.size)
     return Shard(*shard_by_class(train, trusted, group, generator), train_total, total)
 

@@ -23,6 +23,11 @@ def build(
     cosine_scale: float | None = None,
     head: str | None = None,
     code: str | None = None,
+    weights: str | None = None,
+    weights_content: str | None = None,
+    freeze: str = "none",
+    input_size: int | None = None,
+    normalisation: str | None = None,
 ) -> "tuple[Encoder, nn.Linear]":
     """Build encoder [B, C, H, W] -> [B, D] and head [B, D] -> [B, classes] on the CPU, with initial weights.
 
@@ -31,17 +36,28 @@ def build(
     Args:
         in_channels, image_size: of the images of the data.
         cosine_scale: scale of a `CosineHead`; None: a linear head.
-        head, code: see `ModelConfig`.
+        head, code, weights, weights_content, freeze, input_size, normalisation: see `ModelConfig`.
     Raises:
-        ConfigError: if there is no such network, or it cannot be used.
+        ConfigError: if there is no such network, or it cannot be used. DataError: if its weights cannot be used, or
+            they or its source are not those that are expected.
     """
-    return assemble(
-        {"name": name, "head": head, "code": code},
-        in_channels=in_channels,
-        image_size=image_size,
-        classes=classes,
-        cosine_scale=cosine_scale,
-    )
+    settings = {"name": name, "head": head, "code": code, "size": input_size}
+    problem = problem_with(name)
+    if problem is not None:
+        raise ConfigError(problem)
+    sizes: dict[str, Any] = {
+        "in_channels": in_channels,
+        "image_size": image_size,
+        "classes": classes,
+        "cosine_scale": cosine_scale,
+    }
+    if parse_model_name(name) is not None and weights is None and normalisation is None:
+        encoder, linear = assemble(settings, **sizes)
+    else:
+        from autodo.models.adopted.pretrained import build_pretrained
+
+        encoder, linear = build_pretrained(settings, sizes, weights, weights_content, normalisation)
+    return encoder.frozen(freeze), linear
 
 
 def assemble(

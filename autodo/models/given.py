@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from autodo.errors import ConfigError
+from autodo.models.adopted.weights import state_content
 from autodo.models.names import GIVEN
 
 _GIVEN: dict[tuple[str, str], nn.Module] = {}
@@ -67,7 +68,5 @@ def _fingerprint(module: nn.Module) -> str:
                 digest.update(inspect.getsource(kind).encode())
             except (OSError, TypeError):  # typed into an interpreter that keeps no source
                 digest.update(kind.__qualname__.encode())
-    for name, value in module.state_dict().items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    digest.update(state_content(module.state_dict()).encode())
     return digest.hexdigest()

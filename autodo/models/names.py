@@ -1,4 +1,7 @@
-"""Names of networks: built in, of torchvision and timm, by import path, or given in Python. Imports no torch."""
+"""Names of networks: built in, of torchvision and timm, of plug-ins, by import path, or given in Python.
+
+Importing this module imports no torch.
+"""
 
 import functools
 import importlib.util
@@ -6,6 +9,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from autodo import plugins
 from autodo.text import hint
 
 # Pattern of a name -> module in this package. Its `build_encoder(in_channels, image_size, *numbers in the name)`
@@ -45,10 +49,22 @@ def parse_model_name(name: str) -> ModelName | None:
     return None
 
 
+def plugin_names() -> list[str]:
+    """Names of the networks of plug-ins. Raises ConfigError if one is that of a built-in network."""
+    found = plugins.names("model", ())
+    return plugins.names("model", [name for name in found if parse_model_name(name) is not None])
+
+
+def is_of_plugin(name: str) -> bool:
+    """Whether the name can only be that of a plug-in's network, which need not be loaded."""
+    return ":" not in name and parse_model_name(name) is None
+
+
 def known_model_names(*, built_in: bool = False) -> list[str]:
     """Names for messages; of networks that are built in, or of all."""
     own = ["small-cnn", "resnet-18", "wrn-<depth 6n+4>-<width>, such as wrn-16-2, wrn-28-10", "linear"]
-    return own if built_in else [*own, "torchvision:NAME", "timm:NAME", "PACKAGE.MODULE:FUNCTION of your own"]
+    others = "torchvision:NAME", "timm:NAME", "PACKAGE.MODULE:FUNCTION of your own", *plugin_names()
+    return own if built_in else [*own, *others]
 
 
 def normalised(name: str) -> str:
@@ -84,11 +100,13 @@ def problem_with(name: str) -> str | None:
         if _IMPORT_PATH.fullmatch(name):
             return None
         return f"{name!r} is not an import path PACKAGE.MODULE:FUNCTION, such as my_pkg.nets:make"
-    if parse_model_name(name) is not None:
+    of_plugins = plugin_names()
+    if name in of_plugins or parse_model_name(name) is not None:
         return None
     meant = [repr(f"{other}:{rest}") for other in LIBRARIES if (rest := name.replace("-", "_")) in library_names(other)]
-    near = f"; did you mean {' or '.join(meant)}?" if meant else hint(name, ["small-cnn", "resnet-18", "linear"])
-    return f"unknown model {name!r}{near}; known: {', '.join(known_model_names())}"
+    others = ["small-cnn", "resnet-18", "linear", *of_plugins]
+    near = f"; did you mean {' or '.join(meant)}?" if meant else hint(name, others)
+    return f"unknown model {name!r}{near}; known: {', '.join(known_model_names())}; --plugin adds those of a file"
 
 
 def _problem_in_library(library: str, name: str) -> str | None:

@@ -87,7 +87,7 @@ class MetaWeightNetLoss(_ValGradientLoss):
         Args:
             losses: losses of the batch with their graph, which is retained. Shape: [b].
         """
-        parameters: Parameters = dict(network.named_parameters())
+        parameters = trained_parameters(network)
         weights = self.weights(losses)
         weighted = (weights.detach() * losses).mean()
         descent = torch.autograd.grad(weighted, list(parameters.values()), retain_graph=True)
@@ -122,9 +122,14 @@ class LearnedReweightingLoss(_ValGradientLoss):
 
     def weights(self, network: nn.Module, step: TrainStep) -> Tensor:
         """Weights of the batch. Shape: -> [b]."""
-        parameters: Parameters = dict(network.named_parameters())
+        parameters = trained_parameters(network)
         weights = losses_along(network, self.val_gradient(network, parameters, step), step).clamp(min=0)
         return weights / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
+
+
+def trained_parameters(network: nn.Module) -> Parameters:
+    """Parameters that are not frozen."""
+    return {name: value for name, value in network.named_parameters() if value.requires_grad}
 
 
 def losses_at(network: nn.Module, parameters: Parameters, pixels: Tensor, labels: Tensor) -> Tensor:
@@ -139,7 +144,7 @@ def losses_at(network: nn.Module, parameters: Parameters, pixels: Tensor, labels
 
 def losses_along(network: nn.Module, direction: Parameters, step: TrainStep) -> Tensor:
     """<direction, d l_i> of each point of the batch. Shape: -> [b]."""
-    parameters = {name: value.detach() for name, value in network.named_parameters()}
+    parameters = {name: value.detach() for name, value in trained_parameters(network).items()}
 
     def losses(at: Parameters) -> Tensor:
         return losses_at(network, at, step.pixels, step.labels)

@@ -15,7 +15,7 @@ from torch import Tensor
 from autodo.data.files.decode import reason
 from autodo.data.images.image_set import Pixels
 from autodo.errors import DataError
-from autodo.results.image_inputs import InputFormat, NotAnImage, each_image
+from autodo.results.image_inputs import InputFormat, each_image
 
 BATCH_SIZE = 64
 _THREADS = 4
@@ -51,7 +51,7 @@ def input_batches(images: Iterable[Any], inputs: InputFormat, batch_size: int = 
             raise
         except Exception as error:  # PIL's decoders raise exceptions of many kinds for damaged files
             name = os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"
-            return f"{name} ({error if isinstance(error, NotAnImage) else reason(error)})"
+            return f"{name} ({reason(error)})"
 
     numbered = enumerate(images)
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
@@ -87,13 +87,10 @@ def outputs(
     if batch_size < 1:
         raise DataError(f"batch_size {batch_size}: must be at least 1")
     rows = []
-    try:
-        for batch in input_batches(each_image(images), inputs, batch_size):
-            if batch.problems:
-                raise DataError(_unreadable(batch.problems))
-            rows.append(compute(batch.inputs).float().cpu())
-    except NotAnImage as error:
-        raise DataError(f"cannot be used: the value {error}") from None
+    for batch in input_batches(each_image(images), inputs, batch_size):
+        if batch.problems:
+            raise DataError(_unreadable(batch.problems))
+        rows.append(compute(batch.inputs).float().cpu())
     if not rows:
         rows.append(compute(torch.empty(0, inputs.channels, inputs.image_size, inputs.image_size, dtype=torch.uint8)))
     return torch.cat(rows).float().cpu().numpy()

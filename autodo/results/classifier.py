@@ -100,7 +100,7 @@ class Classifier(nn.Module):
 
         Args:
             images: a path, a PIL image, an array ([H, W], [H, W, C], [N, H, W, C]), a tensor ([C, H, W], [N, C, H, W]),
-                or a list of them, whose sizes may differ. Arrays and tensors are uint8, or floats in [0, 1]. For a
+                or a list of them, whose sizes may differ. Values are integers up to 255 or floats up to 1. For a
                 classifier of features: an array or tensor [N, features].
             batch_size: images that the network sees at a time.
         Shape:

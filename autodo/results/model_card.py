@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from autodo.results.classifier import Classifier
 
 FORMAT = 1
+_OPTIMISTIC = {
+    "union": "The network was also trained on the validation images, so their error is too low.",
+    "oversplit": "The network was also trained on the validation images, so their error is too low.",
+    "test-as-val": "The test images were also the validation images, so both errors are too low.",
+}
 _ROWS = 100
 """Classes in a table of the Markdown; the JSON has all."""
 
@@ -50,9 +55,11 @@ def run_record(row: Mapping[str, Any], val_error: float, images_per_class: Mappi
         "errors": {
             "test": row["error_best_val"],
             "val": val_error,
+            "val_is_trained_on": config.trains_on_val or config.split == "oversplit",
             "minority": row["minority_error"],
             "majority": row["majority_error"],
             "test_accuracy_per_class": dict(accuracies),
+            "note": _OPTIMISTIC.get(row["split"]),
         },
         "provenance": {
             "epoch": row["best_val_epoch"] + 1,
@@ -162,9 +169,10 @@ def _of_run(run: Mapping[str, Any]) -> list[str]:
         "images": f"train {data['train_images']:,}, val {data['val_images']:,}, test {data['test_images']:,}",
         "train labels known to be wrong": f"{data['known_wrong_train_labels']:,}",
     }
+    trained = " (of images that were trained on)" if errors.get("val_is_trained_on") else ""
     measured = {
-        "test error": _percent(errors["test"]),
-        "validation error": _percent(errors["val"]),
+        "test error": _percent(errors["test"]) or "not measured: there were no test images",
+        f"validation error{trained}": _percent(errors["val"]),
         "test error of the minority classes": _percent(errors["minority"]),
         "test error of the others": _percent(errors["majority"]),
     }
@@ -186,6 +194,7 @@ def _of_run(run: Mapping[str, Any]) -> list[str]:
         _table(shown),
         "## Errors",
         _table({name: value for name, value in measured.items() if value is not None}),
+        *([errors["note"]] if errors["note"] else []),
         _rows(("class", "train images", "test accuracy"), rows[:_ROWS]),
         *more,
         "## Provenance",

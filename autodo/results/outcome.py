@@ -61,9 +61,10 @@ class Outcome:
     embeddings: pa.Table | None = None
 
     @property
-    def error(self) -> float:
-        """Test error, in [0, 1], at the epoch of lowest val error."""
-        return float(self.results["error_best_val"][0].as_py())
+    def error(self) -> float | None:
+        """Test error, in [0, 1], at the epoch of lowest val error; None if there were no test images."""
+        error: float | None = self.results["error_best_val"][0].as_py()
+        return error
 
     def suspicious_points(self) -> pa.Table:
         """Train points ranked by the loss of the given label: the label that is most probably wrong comes first.
@@ -128,11 +129,12 @@ def _result_row(
     classes = len(data.class_names)
     minority_error, majority_error = group_errors(best.predictions, test_labels, data.minority)
     test_errors = [row["test_error"] for row in history]
+    wrong = int((best.predictions != test_labels).sum())
     inner_seconds = sum(row["inner_seconds"] for row in history)
     images_seen = sum(row["images_per_second"] * row["inner_seconds"] for row in history)
     return {
         **config.identity,
-        "error_best_val": 1 - int((best.predictions == test_labels).sum()) / len(test_labels),
+        "error_best_val": 1 - (len(test_labels) - wrong) / len(test_labels) if len(test_labels) else None,
         "error_last": history[-1]["test_error"],
         "error_best_test": None if None in test_errors else min(test_errors),
         "best_val_epoch": best.epoch,

@@ -38,7 +38,7 @@ SCHEMAS: dict[Kind, pa.Schema] = {
         [
             *_IDENTITY,
             # Test error of the classifier, the headline: at the epoch of lowest val error, or after the last epoch if
-            # the run selects that one or solves its head.
+            # the run selects that one or solves its head. Null, like all test values, if there were no test images.
             ("error_best_val", pa.float64()),
             ("error_last", pa.float64()),  # after the last epoch, with the head that was trained
             # Lowest over epochs on the test set itself: optimistic. Null if some epochs were not tested (`test_every`).

@@ -50,6 +50,15 @@ def delete(path: StrPath) -> None:
     _delete_all_but(set(), Path(path))
 
 
+def run_of(path: StrPath) -> str | None:
+    """Id of the run that a checkpoint belongs to; None if the file is no checkpoint or damaged."""
+    try:
+        run_id = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["run_id"]
+    except Exception:  # torch.load raises many kinds of error on other files
+        return None
+    return run_id if isinstance(run_id, str) else None
+
+
 def save(
     path: StrPath,
     run_id: str,

@@ -23,7 +23,7 @@ class Evaluator:
 
     @torch.no_grad()
     def evaluate(self, given: LabelledImages, model: tuple[nn.Module, nn.Module] | None = None) -> Evaluation:
-        """Outputs for this process's images of a set.
+        """Outputs for this process's images of a set, which may be empty.
 
         Args:
             model: encoder and head in place of the run's `evaluated` ones.
@@ -31,7 +31,10 @@ class Evaluator:
         encoder, head = model or self.model.evaluated
         encoder.eval()
         views = (self.model.pipeline.test_view(batch) for batch in given.images.in_order(self.batch_size))
-        features = torch.cat([encoder(view) for view in views])
+        if len(given.labels):
+            features = torch.cat([encoder(view) for view in views])
+        else:  # not every network takes an empty batch
+            features = next(head.parameters()).new_empty(0, self.model.encoder.features)
         return Evaluation(features, head(features), given.labels, given.total)
 
     def chunks(

@@ -7,17 +7,18 @@ from autodo.data.batches import shuffled_batches
 from autodo.objectives.base import cross_entropies
 from autodo.progress import ProgressReporter
 from autodo.training.context import LabelledImages, PhaseResult, RunContext
+from autodo.training.optimizers import build_optimizer
 from autodo.training.schedule import learning_rate_factor
-from autodo.training.sgd import SGD
 from autodo.training.task_model import TaskModel
 
 
 class HeadFinetune:
-    """SGD on the cross-entropy of augmented val images, in the parameters of the head alone.
+    """Descent on the cross-entropy of augmented val images, in the parameters of the head alone.
 
     The encoder is in eval mode: neither its weights nor the statistics of its batch norm move. The head starts from its
-    present weights, with the run's momentum and weight decay; its learning rate follows half a cosine to 0. With
-    `training.ema` the phase starts from the averaged weights of encoder and head, and from there on averages the head.
+    present weights, with the run's optimizer, momentum and weight decay; its learning rate follows half a cosine to 0.
+    With `training.ema` the phase starts from the averaged weights of encoder and head, and from there on averages the
+    head.
 
     Args:
         val: this process's shard of val.
@@ -33,9 +34,7 @@ class HeadFinetune:
         self.progress = progress
         self.class_balanced = config.class_balanced
         self.lr = config.lr or training.lr
-        self.optimizer = SGD(
-            model.head.parameters(), lr=self.lr, momentum=training.momentum, weight_decay=training.weight_decay
-        )
+        self.optimizer = build_optimizer(training, model.head.parameters(), lr=self.lr)
 
     def run(self, epoch: int) -> PhaseResult:
         """Trains the head for one epoch, on as many images as val has."""

@@ -19,7 +19,7 @@ from autodo.results.outcome import BestEpoch
 from autodo.results.provenance import device_name
 from autodo.seeds import derive, initial_weights
 from autodo.training.context import RunContext
-from autodo.training.sgd import SGD
+from autodo.training.optimizers import build_optimizer
 
 logger = logging.getLogger("autodo")
 
@@ -83,12 +83,7 @@ def new_network(context: RunContext, stream: str = "network") -> TrainableNetwor
     encoder, head = initial_model(context, context.device, stream)
     encoder.bf16 = training.precision == "bf16"
     network = context.group.wrap_ddp(encoder, head)
-    optimizer = SGD(
-        [*encoder.parameters(), *head.parameters()],
-        lr=training.lr,
-        momentum=training.momentum,
-        weight_decay=training.weight_decay,
-    )
+    optimizer = build_optimizer(training, head.parameters(), encoder.parameters())
     return TrainableNetwork(encoder, head, network, optimizer)
 
 

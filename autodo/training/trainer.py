@@ -46,7 +46,7 @@ class Trainer:
     `training.batch_size` images over all processes. The rows are the same on all of them, except for the times.
 
     Args:
-        data: from `autodo.data.prepare` with the same config.
+        data: from `autodo.data.prepare` with the same config. Without test images there are no test values.
         group: the processes that train together; each must iterate to the same epoch, or to the end.
         policy: augmentation policy from a file or a search, if the config names one.
         storage: where lambda is kept; the results are the same, and a checkpoint continues with any other storage.
@@ -157,7 +157,7 @@ class Trainer:
         objective, last = self.state.objective, epoch == config.training.epochs - 1
         chosen = (last or config.training.selection == "best-val") and not objective.prepares(epoch)
         chosen = chosen and self.state.improves(val)
-        tested = last or (epoch + 1) % self.test_every == 0
+        tested = len(self.context.data.test) > 0 and (last or (epoch + 1) % self.test_every == 0)
         test = self.evaluator.evaluate(self.loaders.test).scores(group) if tested or chosen else None
         if chosen:
             assert test is not None

@@ -180,6 +180,7 @@ def inspect(
 
 
 @app.command()
+@takes_plugins
 def predict(
     model: ModelArgument,
     words: Annotated[
@@ -202,6 +203,7 @@ def predict(
 
 
 @app.command()
+@takes_plugins
 def export(
     model: ModelArgument,
     words: Annotated[

@@ -9,6 +9,7 @@ from autodo import plugins
 from autodo.config.run import RunConfig
 from autodo.errors import ConfigError
 from autodo.io.storage import StrPath
+from autodo.models.weight_names import use_weights_dir
 from autodo.text import hint
 from orchestration.cli.console import say, warn
 from orchestration.cli.options import GridOptions, LaunchOptions, with_options
@@ -19,6 +20,7 @@ from orchestration.grid.keep import parse_keep
 from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.plan import continued, launched_grids, select
 from orchestration.planning.required_policies import save_policies
+from orchestration.store.networks import save_networks
 from orchestration.store.run_state import State
 from orchestration.store.store import Store
 
@@ -27,6 +29,7 @@ def launch_grid(console: Console, grid: GridOptions, options: LaunchOptions) -> 
     """Run what a grid still lacks, and print its table; return the exit code."""
     from autodo import data
 
+    use_weights_dir(options.data.weights_dir)
     with data.shared_listing():
         config, policies = load_pinned_grid(grid)
         store = Store(grid.store or config.store_path).supported()
@@ -42,6 +45,7 @@ def launch_grid(console: Console, grid: GridOptions, options: LaunchOptions) -> 
             store.create().save_grid(pinned)
             store.save_plugins(plugins.files())
             save_policies(policies, store)
+            save_networks(runs.values(), store)
 
         runs = {run.run_id: run for run in expand(config)}
         request = LaunchRequest(

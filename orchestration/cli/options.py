@@ -15,7 +15,6 @@ import typer
 
 from autodo import plugins
 from autodo.config.bilevel import LambdaStorage
-from autodo.config.recipes import check_plugin_names
 from autodo.config.run import SplitName
 from autodo.config.validation import parse_model
 from autodo.errors import ConfigError
@@ -64,6 +63,9 @@ class DataOptions:
     download: Annotated[
         bool, typer.Option("--download", help="Download the files of a dataset if they are missing.")
     ] = False
+    weights_dir: Annotated[
+        str | None, typer.Option(help="Directory where files of pretrained weights are looked for first.")
+    ] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,9 +154,13 @@ class TrainOptions:
         ),
     ] = "paper"
     store: Annotated[str, typer.Option(help="Directory or URI of the results.")] = "outputs/single"
-    preset: Annotated[str | None, typer.Option(help="Smaller settings of the dataset's recipe: `cpu` of `folder`.")] = (
-        None
-    )
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Settings of the dataset's recipe for a kind of machine, such as `cpu` of `folder`; `auto` takes "
+            "`cpu` or `gpu` by the device, if there are such, and `none` the recipe itself."
+        ),
+    ] = "auto"
     overrides: Set = dataclasses.field(default_factory=list)
     data: DataOptions = DataOptions()
     device: Device = "auto"
@@ -189,6 +195,8 @@ def takes_plugins(command: Callable[..., T]) -> Callable[..., T]:
         for file in plugin:
             plugins.load_file(file)
         if plugin:
+            from autodo.config.recipes import check_plugin_names  # here, so that help is quick
+
             check_plugin_names()
         return command(**values)
 

@@ -13,7 +13,7 @@ from autodo.text import count_of
 from orchestration.cli.console import say
 from orchestration.cli.options import GridOptions, ResourceOptions, with_options
 from orchestration.display.text import duration
-from orchestration.grid.grid import GridConfig, expand, load_grid, pin_content, variant_names
+from orchestration.grid.grid import GridConfig, expand, load_grid, pin_content, pin_networks, variant_names
 from orchestration.planning.estimate import CostEstimate, wall_seconds
 from orchestration.planning.launch_times import LaunchKind, Overhead, expected_overhead
 from orchestration.planning.plan import continued, jobs_left, local_slots, make_plan, select
@@ -29,7 +29,7 @@ STYLES = {State.DONE: "green", State.FAILED: "red", State.STARTED: "yellow", Sta
 def load_pinned_grid(options: GridOptions) -> tuple[GridConfig, Policies]:
     """The grid of the command line, tied to its images and policy files as they are now; and these policies."""
     grid = load_grid(options.grid).override(parse_overrides(options.overrides))
-    return pin_policy_files(pin_content(grid))
+    return pin_policy_files(pin_networks(pin_content(grid)))
 
 
 def show_plan(

@@ -62,8 +62,9 @@ def predict_images(
         )
     # What is not a result goes to stderr, so that the results can go to a file or a pipe.
     notes = Console(stderr=True)
+    progress = _progress(notes, shown=notes.is_terminal and (csv_file is not None or not console.is_terminal))
     counts: Counter[str] = Counter()
-    with _writer(console, csv_file, min(top, len(classifier.class_names))) as write, _progress(notes) as progress:
+    with _writer(console, csv_file, min(top, len(classifier.class_names))) as write, progress:
         task = progress.add_task("", total=len(images))
         for ranked in _ranked(classifier, images, top, batch_size, lambda line: warn(notes, f"left out: {line}")):
             for path, classes in ranked:
@@ -126,9 +127,10 @@ def _writer(console: Console, csv_file: str | None, top: int) -> Iterator[Callab
         raise ConfigError(f"--csv {csv_file}: cannot be written: {error.strerror}") from None
 
 
-def _progress(notes: Console) -> Progress:
+def _progress(notes: Console, *, shown: bool) -> Progress:
+    """A bar on stderr, which leaves alone what is printed on stdout."""
     columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=notes, transient=True, disable=not notes.is_terminal)
+    return Progress(*columns, console=notes, transient=True, disable=not shown, redirect_stdout=False)
 
 
 def _summary(console: Console, csv_file: str, counts: Counter[str]) -> None:

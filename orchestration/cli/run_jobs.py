@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from autodo.config.run import RunConfig
+from autodo.models.weight_names import use_weights_dir
 from orchestration.cli.console import say, warn
 from orchestration.cli.options import LaunchOptions, parse_duration
 from orchestration.cli.plan import searches_line
@@ -59,6 +60,7 @@ def run_jobs(console: Console, options: LaunchOptions, request: LaunchRequest, p
         prepare: writes what the store needs; called when all checks have passed, just before the first run starts.
     """
     store, runs = request.store, list(request.runs.values())
+    use_weights_dir(options.data.weights_dir)
     check_outlasts_job(store)
     seconds = None if options.time_budget is None else parse_duration(options.time_budget)
     tracking = _checked_tracking(options)
@@ -121,6 +123,7 @@ def run_jobs(console: Console, options: LaunchOptions, request: LaunchRequest, p
                         retries=options.retries,
                         seconds=seconds,
                         data_dir=options.data.data_dir,
+                        weights_dir=options.data.weights_dir,
                         keep=request.keep,
                     ),
                     done_before=len(done),
@@ -170,11 +173,13 @@ def _tensorboard_dir(store: Store) -> Path:
 
 
 def _check_data(console: Console, runs: Sequence[RunConfig], options: LaunchOptions) -> None:
-    from orchestration.execution.process import load_dataset
+    from orchestration.execution.process import check_network, load_dataset
 
     with console.status("checking the data"):
         for dataset in dict.fromkeys(run.dataset for run in runs):
-            load_dataset(dataset, options.data.data_dir, options.data.download)
+            loaded = load_dataset(dataset, options.data.data_dir, options.data.download)
+            for run in {run.model: run for run in runs if run.dataset == dataset}.values():
+                check_network(run, loaded)
     # The processes of the runs load it themselves; here it would only occupy memory.
     load_dataset.cache_clear()
 

@@ -12,23 +12,25 @@ from rich.console import Console
 from autodo import plugins
 from autodo.config.dataset import DistortionConfig
 from autodo.config.defaults import PROTOCOL, defaults_before
+from autodo.config.model import ModelConfig
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
-from autodo.config.shipped import dataset_presets
+from autodo.config.shipped import dataset_presets, preset_of_device
 from autodo.config.validation import parse_model, parse_overrides
 from autodo.errors import ConfigError, TrainingDiverged, UserError
-from autodo.text import count_of
+from autodo.models.weight_names import pinned, use_weights_dir
+from autodo.text import count_of, rough_duration
 from orchestration.cli.console import say
 from orchestration.cli.options import TrainOptions, given
 from orchestration.cli.report import show_result
 from orchestration.display.run_display import RunDisplay
-from orchestration.display.text import rough_duration
 from orchestration.execution.device import chosen_device
 from orchestration.execution.options import ExecutionOptions
 from orchestration.grid.keep import parse_keep
 from orchestration.planning.estimate import LONG_SECONDS
 from orchestration.planning.required_policies import pin_policy_file, save_policies
 from orchestration.ray_cluster.job_folder import check_outlasts_job
+from orchestration.store.networks import save_networks
 from orchestration.store.run_state import RunBusy
 from orchestration.store.store import Store
 
@@ -46,11 +48,15 @@ WORTH_SAYING_SECONDS = 60.0
 def train_run(console: Console, options: TrainOptions) -> int:
     """Train one run here and print its errors; return the exit code."""
     keep = parse_keep(["models", *options.keep])
+    by_device = options.preset == "auto"
+    options = _with_preset(options)
     run = _build(options)
     from autodo import data
 
+    use_weights_dir(options.data.weights_dir)
     with data.shared_listing():
         run = run.model_copy(update={"dataset": data.pin_content(run.dataset)})
+        run = run.model_copy(update={"model": ModelConfig(**pinned(dict(run.model)))})
         run, policies = pin_policy_file(run)
         store = Store(options.store).supported()
         check_outlasts_job(store)
@@ -61,12 +67,16 @@ def train_run(console: Console, options: TrainOptions) -> int:
             show_result(console, run, store)
             return 0
         _mention_older_defaults(console, options, run, store)
-        from orchestration.execution.process import load_dataset, using_loader_workers
+        if by_device:
+            _mention_preset(console, options, run, store)
+        from orchestration.execution.process import check_network, load_dataset, using_loader_workers
 
         with console.status("loading"), using_loader_workers(options.trainer.loader_workers):
             device = chosen_device(options.device)
-            load_dataset(run.dataset, options.data.data_dir, options.data.download)
+            dataset = load_dataset(run.dataset, options.data.data_dir, options.data.download)
+            check_network(run, dataset)
     save_policies(policies, store.create())
+    save_networks([run], store)
     store.save_plugins(plugins.files())
     execution = ExecutionOptions(
         **vars(options.data), **given(options.trainer), checkpoint_every=options.checkpoint_every, keep=keep
@@ -75,6 +85,18 @@ def train_run(console: Console, options: TrainOptions) -> int:
     if not code:
         show_result(console, run, store)
     return code
+
+
+def _with_preset(options: TrainOptions) -> TrainOptions:
+    """The options with the name of a preset in place of `auto`, and None in place of `none`."""
+    preset = options.preset
+    if preset == "none":
+        preset = None
+    elif preset == "auto":
+        # Torch, which takes seconds to import, is asked for a GPU only if the answer matters.
+        matters = not {"cpu", "gpu"}.isdisjoint(dataset_presets(options.dataset))
+        preset = preset_of_device(options.dataset, chosen_device(options.device)) if matters else None
+    return dataclasses.replace(options, preset=preset)
 
 
 def _build(options: TrainOptions, protocol: int = PROTOCOL) -> RunConfig:
@@ -106,6 +128,23 @@ def _mention_older_defaults(console: Console, options: TrainOptions, run: RunCon
         if older.run_id != run.run_id and store.paths.config(older.run_id).exists():
             old = ", ".join(f"{key}: {value}" for key, value in defaults_before(protocol).items())
             say(console, f"{store} has this run as it was with older defaults ({old}); this is another run")
+
+
+def _mention_preset(console: Console, options: TrainOptions, run: RunConfig, store: Store) -> None:
+    """Print a line about a preset that the device chose, and one if the store has the run without it."""
+    recipe = _build(dataclasses.replace(options, preset=None))
+    dataset = recipe.dataset.model_copy(update={"content": run.dataset.content})
+    recipe = recipe.model_copy(update={"dataset": dataset, "model": ModelConfig(**pinned(dict(recipe.model)))})
+    if recipe.run_id == run.run_id:
+        return
+    size, epochs = run.dataset.image_size, count_of(run.training.epochs, "epoch")
+    say(
+        console,
+        f"preset {options.preset}, by the device: {run.model.name}, {size} x {size} pixels, {epochs}; --preset none is "
+        "the recipe itself",
+    )
+    if store.paths.config(recipe.run_id).exists():
+        say(console, f"{store} has the run of the recipe itself, which --preset none continues; this is another run")
 
 
 def _execute(
@@ -148,7 +187,7 @@ def _execute(
 
 def _smaller(options: TrainOptions) -> dict[str, RunConfig]:
     """Smaller variants of the run, by the option that selects each."""
-    presets = dataset_presets(options.dataset) if options.preset is None else ()
+    presets = [name for name in dataset_presets(options.dataset) if options.preset in (None, "gpu") and name != "gpu"]
     wanted = {f"--preset {name}": dataclasses.replace(options, preset=name) for name in presets}
     network = "model.name=small-cnn"
     wanted[f"--set {network}"] = dataclasses.replace(options, overrides=[*options.overrides, network])

@@ -29,14 +29,6 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def rough_duration(seconds: float) -> str:
-    """`40 s`, `4 min`, `3 h`, `2 days`: an estimate in the largest unit of which there are at least 1.5."""
-    for unit, name in ((86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 1.5 * unit:
-            return f"{max(2, round(seconds / unit))} {name}"
-    return f"{max(1, round(seconds))} s"
-
-
 def time_left(seconds: float) -> str:
     """`about 2 h 05 min left`."""
     return f"about {duration(seconds)} left"

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from autodo.config.run import RunConfig
 from autodo.errors import StoreError, UserError
+from autodo.models.weight_names import use_weights_dir
 from orchestration.display.run_display import ProgressLog
 from orchestration.execution.conditions import Conditions
 from orchestration.execution.options import DEFAULT_OPTIONS, ExecutionOptions
 from orchestration.execution.process import load_on_node, logging_to, using_loader_workers
 from orchestration.planning.required_policies import load_policy
 from orchestration.store.attempt import Attempt, RunLog
+from orchestration.store.networks import provide_network
 from orchestration.store.run_state import RunBusy
 from orchestration.store.store import Store, process_name
 
@@ -69,6 +71,8 @@ def execute(
             store.begin(config)
         splits = data.prepare(load_on_node(config.dataset, options.data_dir, options.download), config)
         policy = load_policy(config, store)
+        use_weights_dir(options.weights_dir)
+        provide_network(config.model, store)
         progress_log = ProgressLog(logger, on_progress)
         trainer = _trainer(
             config,

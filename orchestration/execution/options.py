@@ -34,6 +34,8 @@ class ExecutionOptions(ResourcesConfig):
 
     data_dir: str | None = None
     """Path or URI of the files of named datasets."""
+    weights_dir: str | None = None
+    """Directory where files of pretrained weights are looked for first."""
     download: bool = False
     """Fetch a dataset's files if they are missing."""
     checkpoint_every: Annotated[int, Field(ge=1)] = 1
@@ -62,6 +64,7 @@ class LaunchSettings:
         retries: further attempts of a run that fails.
         seconds: the launch ends after this time, each run at the end of its epoch; None for no limit.
         data_dir: path or URI of the datasets' files.
+        weights_dir: directory where files of pretrained weights are looked for first.
         keep: things that every run leaves in the store besides its tables.
     """
 
@@ -69,6 +72,7 @@ class LaunchSettings:
     retries: int = RETRIES
     seconds: float | None = None
     data_dir: StrPath | None = None
+    weights_dir: str | None = None
     keep: tuple[Keep, ...] = ()
 
     def seconds_left(self, start: float) -> float | None:

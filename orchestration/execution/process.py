@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from autodo import plugins
 from autodo.config.dataset import DatasetConfig
+from autodo.config.run import RunConfig
 from autodo.errors import ConfigError, DataError
 from autodo.io.storage import StrPath
 from orchestration.execution.options import ExecutionOptions
@@ -49,6 +50,19 @@ def load_on_node(config: DatasetConfig, data_dir: StrPath | None, download: bool
         for warning in dataset.warnings:
             logger.warning("%s", warning)
     return dataset
+
+
+def check_network(run: RunConfig, dataset: "Dataset") -> None:
+    """Build the network of a run once, unless it is a built-in one without weights.
+
+    Raises:
+        ConfigError: if it cannot be used. DataError: if its weights cannot be used.
+    """
+    from autodo.models import build, parse_model_name
+
+    if parse_model_name(run.model.name) is None or run.model.weights is not None:
+        _, channels, *_, size = dataset.train.images.shape
+        build(**dict(run.model), in_channels=channels, image_size=size, classes=len(dataset.class_names))
 
 
 def load_plugins(files: Iterable[plugins.PluginFile]) -> None:

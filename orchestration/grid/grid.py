@@ -3,7 +3,7 @@
 import difflib
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
 
@@ -24,14 +24,16 @@ from autodo.config.recipes import build_run, used_plugins
 from autodo.config.run import RunConfig, SplitName, check_oversplit
 from autodo.config.shipped import (
     canonical_method,
-    dataset_names,
+    check_known,
     dataset_preset,
     grid_names,
     method_preset,
+    preset_of_device,
     shipped_file,
 )
 from autodo.config.validation import Frozen, check_name, load_yaml, parse_model
 from autodo.errors import ConfigError
+from autodo.models.weight_names import pinned
 from orchestration.grid.keep import Keep
 from orchestration.grid.resources import ResourcesConfig
 
@@ -52,7 +54,7 @@ FIRST_PROTOCOL = 1
 
 
 def _known_dataset(name: str) -> str:
-    check_name(name, dataset_names(), "dataset")
+    check_known(name, "dataset")
     return name
 
 
@@ -116,7 +118,7 @@ class PluginPin(Frozen):
 
 
 class _PinnedPlugins(BaseModel):
-    """What a stored grid says of its plug-ins, whether they are loaded or not."""
+    """Plug-ins of a stored grid, whether they are loaded or not."""
 
     plugins: dict[str, PluginPin] = {}
 
@@ -139,7 +141,7 @@ class GridConfig(BaseModel):
     """A count n, which means 0..n-1, or a list."""
     set: Annotated[dict[str, Any], Field(default_factory=dict)]
     """Overrides of every run by dotted key, such as `training.epochs: 5`. In a file, `preset: cpu` adds those of the
-    dataset's preset, with lower priority."""
+    dataset's preset, with lower priority; `auto` is `gpu` or `cpu` by the GPUs of its resources."""
     variants: Annotated[dict[str, dict[str, Any]], Field(default_factory=dict)]
     """Overrides by name, on top of `set`, such as `{E10: {outer.start_share: 0.05}, E50: {outer.start_share: 0.25}}`.
     Each method has runs for each variant, or one for all if it reads none of their settings. Tables and figures call
@@ -254,6 +256,8 @@ def _with_preset(tree: dict[str, Any], where: str) -> GridConfig:
         return grid
     if len(grid.datasets) > 1:
         raise ConfigError(f"{where}: preset: needs a grid of one dataset; this one has {', '.join(grid.datasets)}")
+    if preset == "auto":
+        preset = preset_of_device(grid.datasets[0], "cuda" if grid.resources.gpus else "cpu")
     try:
         overrides = dataset_preset(grid.datasets[0], preset)
     except ConfigError as error:
@@ -288,6 +292,40 @@ def pin_content(grid: GridConfig) -> GridConfig:
     # dataset.path, which they need, fits no other dataset: it is the only one.
     dataset = build_run(own, grid.methods[0], overrides=cell_overrides(grid, own, grid.methods[0])).dataset
     return grid.override({"dataset.content": data.pin_content(dataset).content})
+
+
+def pin_networks(grid: GridConfig) -> GridConfig:
+    """Copy of a grid that has the fingerprints of pretrained weights and own networks as they are now.
+
+    They are part of its `set` and of those variants that have another network.
+
+    Raises:
+        ConfigError: if there is no such module, or there are no such weights. DataError: if a file cannot be read.
+    """
+    pins = _network_pins(grid)
+    variants = {
+        name: {**overrides, **_network_pins(grid, name, pins)}
+        if any(key.startswith("model.") for key in overrides)
+        else overrides
+        for name, overrides in grid.variants.items()
+    }
+    return grid.model_copy(update={"set": {**grid.set, **pins}, "variants": variants})
+
+
+def _network_pins(grid: GridConfig, variant: str = "", others: Collection[str] = ()) -> dict[str, str | None]:
+    """Overrides with the fingerprints that all datasets share.
+
+    Args:
+        others: keys that have a value even if it is None.
+    """
+    found: list[dict[str, str | None]] = []
+    for dataset in grid.datasets:
+        overrides = cell_overrides(grid, dataset, grid.methods[0], variant)
+        network = build_run(dataset, grid.methods[0], overrides=overrides).model
+        pins = pinned(dict(network))
+        found.append({f"model.{key}": pins[key] for key in ("code", "weights_content")})
+    shared = {key: value for key, value in found[0].items() if all(pins[key] == value for pins in found)}
+    return {key: value for key, value in shared.items() if value is not None or key in others}
 
 
 def pin_plugins(grid: GridConfig) -> GridConfig:

@@ -45,6 +45,11 @@ class StorePaths:
         return self.root / "policies"
 
     @property
+    def networks(self) -> Location:
+        """One zip file for the source of each own network."""
+        return self.root / "networks"
+
+    @property
     def report(self) -> Location:
         """Tables and figures made from the results."""
         return self.root / "report"

@@ -129,7 +129,7 @@ class Store:
         return found
 
     def save_plugins(self, files: Iterable[PluginFile]) -> None:
-        """Keep copies of files with plug-ins, for people: nothing in a store is ever executed."""
+        """Keep copies of files with plug-ins, for people: they are not executed unless `--plugin` names them."""
         for file in files:
             place = self.paths.plugin(Path(file.name).stem, file.content)
             if not place.exists():

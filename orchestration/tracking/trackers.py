@@ -43,7 +43,7 @@ def run_labels(run: RunConfig, variants: Variants = MappingProxyType({})) -> dic
         "imbalance_ratio": run.distortion.imbalance_ratio,
         "noise_ratio": run.distortion.noise_ratio,
         "method": run.method.name,
-        "model": run.model.name,
+        "model": run.model.label,
         "split": run.split,
         "seed": run.seed,
         **({"variant": variant} if variant else {}),

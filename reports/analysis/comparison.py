@@ -28,6 +28,8 @@ TEST_AS_VAL = "test-as-val"
 # Parts of a configuration in which runs of one group may differ.
 _METHOD = ("method", "policy", "objective", "finetune", "head", "points", "outer")
 _AXES = ("split", "distortion", *_METHOD, "seed")
+_FINGERPRINTS = ("code", "content", "weights_content")
+"""Settings by which people do not tell recipes apart."""
 
 
 def named(results: pd.DataFrame, expected: Iterable[Mapping[str, Any]] = ()) -> pd.DataFrame:
@@ -184,13 +186,20 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _describe(recipes: Mapping[str, Mapping[str, Any]], recipe: str) -> str:
-    """Model, epochs and subsample, then other settings in which this recipe differs from the rest of its dataset."""
+    """Model, epochs and subsample, then other settings in which this recipe differs from the rest of its dataset.
+
+    Fingerprints are among them only if recipes differ in nothing else.
+    """
     config = recipes[recipe]
     words = [str(config["model.name"]), f"{config['training.epochs']} epochs"]
     subsample = config.get("dataset.subsample")
     words += [f"{subsample} images"] if subsample else []
     said = ("model.name", "training.epochs", "dataset.subsample")
-    words += [f"{key}={config.get(key)}" for key in _differing_keys(recipes.values()) if key not in said]
+    others = [key for key in _differing_keys(recipes.values()) if key not in said]
+    plain = [key for key in others if key.rpartition(".")[2] not in _FINGERPRINTS]
+    alike = [one for one in recipes.values() if all(one.get(key) == config.get(key) for key in (*said, *plain))]
+    told = {*plain, *_differing_keys(alike)}
+    words += [f"{key}={config.get(key)}" for key in others if key in told]
     # Configurations of different versions of the program may differ in nothing but missing settings.
     same = [other for other in recipes.values() if all(config.get(k) == other.get(k) for k in {*config, *other})]
     words += [f"recipe {recipe}"] if len(same) > 1 else []

@@ -29,7 +29,10 @@ def provenance(runs: pd.DataFrame) -> tuple[tuple[str, str], ...]:
     entries.append(("training time of all runs", f"{hours:.1f} h"))
     entries.append(("code version", counted(runs["git_sha"])))
     entries.append(("device", counted(runs["device"])))
-    entries += [(package, counted(column)) for package, column in library_versions(runs).items()]
+    nothing_known = runs["versions"].isna().to_numpy()
+    for package, versions in library_versions(runs).items():
+        # Runs that do not use a plug-in do not name it.
+        entries.append((package, counted(versions[versions.notna() | nothing_known])))
     return tuple(entries)
 
 

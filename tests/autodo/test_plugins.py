@@ -17,6 +17,7 @@ from autodo.config.run import RunConfig
 from autodo.config.shipped import dataset_names, method_names, method_text
 from autodo.data import ArrayImages, Dataset, ImageSet, load
 from autodo.errors import ConfigError, DataError
+from autodo.models import build
 from autodo.objectives import OBJECTIVES
 from tests.pages import write_files
 
@@ -36,7 +37,8 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 def study(tmp_path: Path) -> Path:
     """The example of the docs."""
     texts = write_files(PAGE, tmp_path)
-    assert set(texts) == {"plugins/focal.py", "plugins/shapes.py", "plugins/quantize.py", "grids/study.yaml"}
+    names = ("focal", "shapes", "quantize", "tiny")
+    assert set(texts) == {"grids/study.yaml", *(f"plugins/{name}.py" for name in names)}
     for text in texts.values():
         assert len([line for line in text.splitlines() if line.strip()]) <= 30
     return tmp_path
@@ -225,6 +227,27 @@ def test_a_file_and_a_package_of_one_name_are_refused(installed: Path, loaded: P
         build_run("digits", "focal")
 
 
+def test_a_network_of_a_file_is_built_and_its_code_is_part_of_the_run(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=r"model.name: unknown model 'tiny'.*--plugin adds those of a file"):
+        build_run("digits", "baseline", overrides={"model.name": "tiny"})
+    plain = build_run("digits", "baseline")
+    plugins.load_file(study / "plugins/tiny.py")
+    assert build_run("digits", "baseline").run_id == plain.run_id
+    run = build_run("digits", "baseline", overrides={"model.name": "tiny"})
+    assert {one.source: one.code for one in used_plugins(run)} == {"tiny.py": run.model.code}
+    encoder, head = build(**dict(run.model), in_channels=1, image_size=8, classes=10)
+    assert head(encoder(torch.zeros(2, 1, 8, 8))).shape == (2, 10)
+    assert sum(one.numel() for part in (encoder, head) for one in part.parameters()) == 16 * (9 + 1 + 144 + 1) + 170
+    with pytest.raises(ConfigError, match=r"model 'tiny': tiny.py is not as it was when the run was planned"):
+        build(**{**dict(run.model), "code": "0" * 16}, in_channels=1, image_size=8, classes=10)
+    monkeypatch.setattr(plugins, "_registry", plugins._Registry())
+    assert RunConfig.from_stored(run.model_dump_json()) == run, "a report needs no plug-in"
+    with pytest.raises(ConfigError, match="unknown model 'tiny'"):
+        build(**dict(run.model), in_channels=1, image_size=8, classes=10)
+
+
 def test_a_name_of_autodo_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     for text, message in (
@@ -236,6 +259,10 @@ def test_a_name_of_autodo_is_refused(tmp_path: Path) -> None:
             "import autodo.plugins as a\nd = a.DatasetPlugin(name='digits', read=print, "
             "recipe={'model': {'name': 'small-cnn'}, 'training': {'epochs': 3}})",
             "mine.py: dataset 'digits': AutoDO itself",
+        ),
+        (
+            "import autodo.plugins as a\nd = a.ModelPlugin(name='wrn-16-2', make=print)",
+            "model 'wrn-16-2': AutoDO",
         ),
     ):
         file.write_text(text)

@@ -120,17 +120,11 @@ class LabelledPoints(ABC, Generic[Points]):
     def _missing_classes(
         self, sets: dict[SetName, Integers], labels: Integers, class_names: tuple[str, ...]
     ) -> Iterator[str]:
-        """Warnings about classes that the user's val or test set lacks, which is rarely intended."""
+        """Warnings about classes that the user's val or test set lacks."""
         for name in ("val", "test"):
-            there = np.bincount(labels[sets[name]], minlength=len(class_names)) > 0
-            missing = [class_names[i] for i in np.flatnonzero(~there)]
-            if not there.any() or not missing:
-                continue
-            named = ", ".join(map(repr, missing[:_NAMED_CLASSES])) + (", ..." if len(missing) > _NAMED_CLASSES else "")
-            yield (
-                f"{self.where}: {name} has no image of {len(missing)} of the {len(class_names)} classes: {named}; "
-                f"{_CONSEQUENCES[name]}"
-            )
+            warning = missing_classes(name, labels[sets[name]], class_names)
+            if warning is not None:
+                yield f"{self.where}: {warning}"
 
     def _with_test(self, labels: Integers, class_names: tuple[str, ...]) -> dict[SetName, Integers]:
         """The sets; a fixed stratified fifth of train moves to test if there is none."""
@@ -158,3 +152,15 @@ class LabelledFiles(LabelledPoints[ImageFiles]):
 
     def _sources(self, positions: Integers) -> tuple[str, ...]:
         return tuple([self.points.names[i] for i in positions.tolist()])
+
+
+def missing_classes(name: SetName, labels: Integers, class_names: tuple[str, ...]) -> str | None:
+    """A warning about classes that the user's val or test set lacks, which is rarely intended; None if it has all or is
+    empty.
+    """
+    there = np.bincount(labels, minlength=len(class_names)) > 0
+    missing = [class_names[i] for i in np.flatnonzero(~there)]
+    if not there.any() or not missing:
+        return None
+    named = ", ".join(map(repr, missing[:_NAMED_CLASSES])) + (", ..." if len(missing) > _NAMED_CLASSES else "")
+    return f"{name} has no image of {len(missing)} of the {len(class_names)} classes: {named}; {_CONSEQUENCES[name]}"

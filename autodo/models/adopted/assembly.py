@@ -4,12 +4,13 @@ from typing import Any
 
 from torch import nn
 
+from autodo import plugins
 from autodo.errors import ConfigError
 from autodo.models import given
 from autodo.models.adopted import libraries, own_code
 from autodo.models.adopted.adapted import Adapted, with_fast_averages, without_layer
 from autodo.models.adopted.find_head import APPEND, Split, split_of
-from autodo.models.names import is_given, library_of
+from autodo.models.names import is_given, is_of_plugin, library_of
 
 
 def adopt(
@@ -30,10 +31,8 @@ def adopt(
     channels = settings.get("channels")
     if library is not None:
         options = [libraries.CHANNELS]
-    elif channels is not None:
-        options = [channels]
     else:
-        options = [in_channels, libraries.CHANNELS] if in_channels == 1 else [in_channels]
+        options = [channels or in_channels, libraries.CHANNELS] if in_channels == 1 else [in_channels]
     split = split_of(network, name, head, options, size or image_size)
     if in_channels not in (split.channels, 1):
         raise ConfigError(f"{name}: takes images of {split.channels} channels, and the data has {in_channels}")
@@ -55,7 +54,8 @@ def _make(settings: dict[str, Any], in_channels: int, image_size: int, classes: 
     if is_given(name):
         return given.copy_of(name, settings.get("code"))
     if library_of(name) is None:
-        return own_code.make(name, in_channels=in_channels, image_size=image_size, classes=classes)
+        function = plugins.get("model", name).plugin.make if is_of_plugin(name) else own_code.find(name)
+        return own_code.make(name, function, in_channels=in_channels, image_size=image_size, classes=classes)
     try:
         return libraries.make(library, of_library, None if settings.get("head") == APPEND else classes)
     except LookupError as error:

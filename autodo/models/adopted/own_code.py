@@ -45,15 +45,16 @@ def find(name: str) -> Callable[..., Any]:
     return function
 
 
-def make(name: str, **values: int) -> "nn.Module":
-    """Call the function of an import path with those of `ARGUMENTS` that it takes.
+def make(name: str, function: Callable[..., Any], **values: int) -> "nn.Module":
+    """Call a function with those of `ARGUMENTS` that it takes.
 
+    Args:
+        name: import path of the function, or name of the plug-in that it is of.
     Raises:
         ConfigError: if it needs other arguments, fails, or returns no nn.Module.
     """
     from torch import nn
 
-    function = find(name)
     try:
         takes = inspect.signature(function).parameters.values()
     except (TypeError, ValueError) as error:

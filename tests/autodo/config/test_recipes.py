@@ -257,8 +257,9 @@ def test_settings_added_later_do_not_change_ids():
     content = json.loads(run.model_dump_json())
     for section in ("policy", "objective", "finetune", "head"):
         assert content.pop(section) is None
-    for setting in ("head", "code"):
+    for setting in ("head", "code", "weights", "weights_content", "input_size", "normalisation"):
         assert content["model"].pop(setting) is None
+    assert content["model"].pop("freeze") == "none"
     assert content["method"].pop("images") == "train"
     assert content["dataset"].pop("stream") is False
     assert content["dataset"].pop("damaged_limit") == 0.001
@@ -275,6 +276,8 @@ def test_settings_added_later_do_not_change_ids():
     assert content["training"].pop("precision") == "fp32"
     assert content["training"].pop("compile") is False
     assert content["training"].pop("ema") is None
+    assert content["training"].pop("optimizer") == "sgd"
+    assert content["training"].pop("encoder_lr_factor") == 1
     assert content["distortion"].pop("minority") == "class"
     assert content["distortion"].pop("imbalance") == "step"
     assert content["distortion"].pop("noise") == "uniform"
@@ -314,8 +317,8 @@ def test_a_dataset_preset_combines_with_every_method():
         if run.search_id is not None:
             assert run.policy.search.model == cpu["policy.search.model"]
     assert build_run("folder", "baseline", overrides={"dataset.path": "photos"}).model.name == "resnet-18"
-    with pytest.raises(ConfigError, match="preset 'gpu': dataset 'folder' has no such preset; its recipe has cpu"):
-        build_run("folder", "baseline", preset="gpu", overrides={"dataset.path": "photos"})
+    with pytest.raises(ConfigError, match="preset 'tpu': dataset 'folder' has no such preset; its recipe has cpu, gpu"):
+        build_run("folder", "baseline", preset="tpu", overrides={"dataset.path": "photos"})
 
 
 @pytest.mark.parametrize(

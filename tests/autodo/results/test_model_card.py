@@ -26,7 +26,9 @@ def test_the_card_of_a_run_says_what_its_tables_say(tmp_path: Path) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (9, 8), (i, 6 * i, 9)).save(file)
     settings = SETTINGS | {"dataset.path": str(photos)}
-    config = build_run("folder", "baseline", distortion=DistortionConfig.parse("2-0.5"), overrides=settings)
+    config = build_run(
+        "folder", "baseline", distortion=DistortionConfig.parse("2-0.5"), split="union", overrides=settings
+    )
     outcome = fit_run(config.model_copy(update={"dataset": pin_content(config.dataset)}))
     outcome.classifier.save(tmp_path / "made.pt")
     text = (tmp_path / "made.card.json").read_text()
@@ -45,6 +47,7 @@ def test_the_card_of_a_run_says_what_its_tables_say(tmp_path: Path) -> None:
     assert run["data"]["known_wrong_train_labels"] == row["wrong_labels"] > 0
     assert run["errors"]["test"] == row["error_best_val"] == outcome.error
     assert run["errors"]["val"] == outcome.epochs["val_error"][row["best_val_epoch"]].as_py()
+    assert "also trained on the validation images" in run["errors"]["note"]
     assert list(run["errors"]["test_accuracy_per_class"].values()) == row["per_class_accuracy"]
     del settings["dataset"]["path"]
     assert run["config"] == settings

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from autodo.config.recipes import build_run
 from autodo.results.classifier import Classifier
+from orchestration.cli.predict import predict_images
 from orchestration.execution.execute import execute
 from orchestration.execution.options import ExecutionOptions
 from orchestration.store.store import Store
@@ -89,6 +91,19 @@ def test_wrong_input_is_one_line_and_writes_nothing(run_id: str, autodo: Autodo,
         assert (answer.code, answer.out, line[: 7 + len(problem)]) == (2, "", f"error: {problem}"), arguments
     assert sorted(Path().rglob("*")) == before
     assert Path("list.csv").read_text() == "path\nphotos/cat/00.png\n"
+
+
+def test_the_progress_bar_stays_out_of_a_pipe(
+    run_id: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # stderr is a terminal
+    settings: dict[str, Any] = {"csv_file": None, "top": 1, "batch_size": 8, "device": "cpu"}
+    predict_images(Console(force_terminal=False), "S", [run_id, "photos"], **settings)
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 24
+    assert "predicting" in said.err
+    predict_images(Console(), "S", [run_id, "photos"], **settings)
+    assert "predicting" not in capsys.readouterr().err, "on a terminal the lines show the progress"
 
 
 def test_names_of_files_cannot_write_on_the_terminal(run_id: str, autodo: Autodo) -> None:

@@ -44,7 +44,7 @@ def test_a_grid_that_cannot_be_read_is_named_in_the_report(autodo, grid: str, tm
         (("--metric", "eror_last"), "unknown metric 'eror_last'; did you mean 'error_last'?"),
         (("--select", "method=autodo"), "--select 'method=autodo': unknown method 'autodo'"),
         (("--out", "file"), "file: cannot be written"),
-        (("--paper-despite", "model.nam"), "unknown setting 'model.nam'; did you mean 'model.name'?"),
+        (("--paper-despite", "model.nam"), "unknown setting 'model.nam'; did you mean 'model.name'"),
     ],
 )
 def test_report_checks_its_options_before_it_writes(

@@ -1,5 +1,6 @@
 """`autodo train`."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ from PIL import Image
 from autodo import data
 from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
+from orchestration.cli import train
+from orchestration.cli.options import TrainOptions
 from orchestration.store.store import Store
 from tests.orchestration.cli.conftest import FOLDER_SET, OPTIMISTIC, TRAIN, fill
 
@@ -89,6 +92,25 @@ def test_train_on_other_images_is_another_run(autodo, photos: Path) -> None:
     assert answer.code == 0
     assert "done before" not in answer.out
     assert len(Store("S").status.done()) == 2
+
+
+def test_the_device_chooses_the_preset_of_a_folder(autodo, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = TrainOptions("folder", "baseline", overrides=["dataset.path=photos"])
+    for device, preset in (("cpu", "cpu"), ("cuda", "gpu")):
+        with monkeypatch.context() as patched:
+            patched.setattr(train, "chosen_device", lambda _, device=device: device)
+            assert train._with_preset(options).preset == preset
+    assert train._with_preset(dataclasses.replace(options, preset="none")).preset is None
+    assert train._with_preset(TrainOptions("digits", "baseline")).preset is None
+
+    folder = ("train", "--dataset", "folder", "--method", "baseline", "--device", "cpu", "--store", "S")
+    folder += tuple(word for key in ("model.name=small-cnn", "training.epochs=4") for word in ("--set", key))
+    folder += ("--set", "dataset.path=photos")
+    assert "preset" not in autodo(*folder, "--preset", "none").out
+    chosen = autodo(*folder).out.replace("\n", " ")
+    assert "preset cpu, by the device: small-cnn, 32 x 32 pixels, 4 epochs; --preset none is the recipe" in chosen
+    assert "S has the run of the recipe itself, which --preset none continues; this is another run" in chosen
+    assert autodo(*folder, "--preset", "cpu").out.startswith("done before")
 
 
 def test_train_that_diverges_is_one_line_and_exit_code_1(autodo) -> None:
@@ -174,7 +196,7 @@ def test_a_streamed_folder_is_trained_on_inspected_and_reported(autodo, tmp_path
     command = ("train", "--dataset", "folder", "--method", "autodo-exact-ws", "--nr", "0.3", *overrides, "--store", "S")
     answer = autodo(*command, "--keep", "embeddings", "--loader-workers", "1", "--checkpoint-steps", "2")
     close_pools()
-    assert answer.code == 0, answer
+    assert answer.code == 0, answer.err
     store = Store("S")
     (run_id,) = store.status.done()
     points = pq.read_table(str(store.paths.table("points", run_id)))

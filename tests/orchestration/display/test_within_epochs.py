@@ -16,13 +16,14 @@ from autodo.config.run import RunConfig
 from autodo.config.shipped import dataset_preset
 from autodo.errors import ConfigError
 from autodo.progress import Durations, Progress
+from autodo.text import rough_duration
 from orchestration.cli import train
 from orchestration.cli.options import TrainOptions
 from orchestration.display import run_display
 from orchestration.display.grid_display import GridDisplay
 from orchestration.display.grid_progress import GridProgress
 from orchestration.display.run_display import RunDisplay
-from orchestration.display.text import log_line, parse_log_line, rough_duration
+from orchestration.display.text import log_line, parse_log_line
 from orchestration.execution.execute import execute
 from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.run_queue import Job

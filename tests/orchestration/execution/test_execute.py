@@ -17,7 +17,7 @@ from autodo.data.stream.pool import loader_workers
 from autodo.errors import DataError, TrainingDiverged
 from autodo.results.classifier import Classifier
 from autodo.results.model_card import model_card, to_markdown
-from autodo.training.sgd import SGD
+from autodo.training.optimizers import SGD
 from orchestration.execution.execute import execute
 from orchestration.execution.options import ExecutionOptions
 from orchestration.store.failures import record_failure

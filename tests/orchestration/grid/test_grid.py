@@ -9,7 +9,7 @@ from autodo.config.shipped import dataset_preset, grid_names, method_names
 from autodo.config.validation import parse_overrides
 from autodo.errors import ConfigError
 from orchestration.cli.options import ResourceOptions, TrainerOptions, with_options
-from orchestration.grid.grid import GridConfig, expand, load_grid, variant_names
+from orchestration.grid.grid import GridConfig, expand, load_grid, pin_networks, variant_names
 from orchestration.grid.resources import ResourcesConfig
 
 GRID = """
@@ -307,6 +307,10 @@ def test_a_preset_becomes_part_of_the_set_of_a_grid(tmp_path: Path) -> None:
     assert grid.set == {**dataset_preset("folder", "cpu"), "dataset.path": "photos", "training.epochs": 7}
     written = load_grid(write(tmp_path, text.replace("preset: cpu\n", "") + f"set: {json.dumps(grid.set)}\n"))
     assert [run.run_id for run in expand(written)] == [run.run_id for run in expand(grid)]
+    by_device = text.replace("preset: cpu", "preset: auto") + "set: {dataset.path: photos, training.epochs: 7}\n"
+    assert load_grid(write(tmp_path, by_device)).set == grid.set
+    on_gpus = load_grid(write(tmp_path, by_device + "resources: {gpus: 0.5}\n"))
+    assert on_gpus.set == {"dataset.path": "photos", "training.epochs": 7}
 
 
 @pytest.mark.parametrize(
@@ -314,9 +318,31 @@ def test_a_preset_becomes_part_of_the_set_of_a_grid(tmp_path: Path) -> None:
     [
         ("[digits]", "cpu", "preset 'cpu': dataset 'digits' has no such preset; its recipe has none"),
         ("[digits, mnist]", "cpu", "preset: needs a grid of one dataset; this one has digits, mnist"),
-        ("[folder]", "[cpu]", "preset ['cpu']: dataset 'folder' has no such preset; its recipe has cpu"),
+        ("[folder]", "[cpu]", "preset ['cpu']: dataset 'folder' has no such preset; its recipe has cpu, gpu"),
     ],
 )
 def test_a_preset_that_the_dataset_lacks_is_named(tmp_path: Path, datasets: str, preset: str, message: str) -> None:
     text = GRID.replace("datasets: [digits]", f"datasets: {datasets}") + f"preset: {preset}\n"
     assert errors(write(tmp_path, text)) == [message]
+
+
+def test_fingerprints_of_networks_are_those_of_each_variant(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        Path(f"{name}.safetensors").write_text(name)
+        Path(f"own_{name}_of_a_test.py").write_text(name)
+    (tmp_path / "grid.yaml").write_text(
+        "name: own\ndatasets: [digits, mnist]\nmethods: [baseline]\ndistortions: ['1-0.0']\nseeds: 1\n"
+        "set: {model.name: 'own_one_of_a_test:make', model.weights: one.safetensors}\n"
+        "variants:\n  A: {}\n  B: {model.name: 'own_two_of_a_test:make'}\n"
+        "  C: {model.name: wrn-10-1, model.weights: none}\n"
+        "  D: {model.weights: two.safetensors, model.code: v2}\n"
+    )
+    grid = pin_networks(load_grid(str(tmp_path / "grid.yaml")))
+    assert pin_networks(grid) == grid
+    found = {name: run.model for run in expand(grid) for name in [variant_names(grid)[run.run_id]]}
+    assert found["A"].code != found["B"].code
+    assert found["A"].weights_content == found["B"].weights_content != found["D"].weights_content
+    assert (found["C"].code, found["C"].weights_content, found["D"].code) == (None, None, "v2")
+    assert all(model.code.startswith("source-") for model in (found["A"], found["B"]))
+    assert found["D"].label == "own_one_of_a_test:make two.safetensors"

@@ -4,7 +4,7 @@ import pandas as pd
 
 from orchestration.planning.plan import expected_rows
 from reports.analysis.comparison import named
-from reports.analysis.provenance import run_notes
+from reports.analysis.provenance import provenance, run_notes
 from reports.tables.classes import class_tables
 from reports.tables.errors import error_tables
 from tests.reports import synthetic
@@ -32,6 +32,15 @@ def test_mixed_code_devices_and_versions_are_noted() -> None:
         "Results of different devices are compared: gpu0 (2 runs), NVIDIA H100 80GB HBM3 (1 run), gpu1 (1 run).",
         "Results of different versions of torch are compared: 2.1 (2 runs), 2.2 (1 run).",
     ]
+
+
+def test_versions_of_a_plugin_are_those_of_the_runs_that_use_it() -> None:
+    frame = of(
+        {"versions": [("torch", "2.1"), ("focal.py", "a")]}, {"versions": [("torch", "2.1")]}, {"versions": None}
+    )
+    entries = dict(provenance(frame[frame["versions"].notna()]))
+    assert (entries["torch"], entries["focal.py"]) == ("2.1", "a")
+    assert dict(provenance(frame))["focal.py"] == "a (1 run), unknown (1 run)"
 
 
 def test_changed_code_is_noted_even_if_all_runs_have_the_same_version() -> None:

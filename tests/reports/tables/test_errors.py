@@ -179,6 +179,26 @@ def test_recipes_are_separate_tables_with_different_titles(root: Path, add: Add)
     }
 
 
+def test_titles_have_fingerprints_only_where_recipes_differ_in_nothing_else(root: Path, add: Add) -> None:
+    plain = make()
+    add(plain)
+    for name, code in (
+        ("torchvision:resnet18", None),
+        ("module:Net", "a"),
+        ("module:Other", "b"),
+        ("module:Other", "c"),
+    ):
+        model = plain.model.model_copy(update={"name": name, "code": code})
+        add(plain.model_copy(update={"model": model}))
+    assert sorted(table.title for table in error_tables(named(load_results(root).frame))) == [
+        "digits (module:Net, 40 epochs)",
+        "digits (module:Other, 40 epochs, model.code=b)",
+        "digits (module:Other, 40 epochs, model.code=c)",
+        "digits (small-cnn, 40 epochs)",
+        "digits (torchvision:resnet18, 40 epochs)",
+    ]
+
+
 def test_runs_of_test_as_val_are_never_the_best(root: Path, add: Add) -> None:
     for seed in range(2):
         add(make("baseline", seed=seed), error_best_val=0.3 + seed / 100)
