@@ -93,7 +93,8 @@ def measure(path: Path, method: str, epochs: int) -> tuple[float, float, float |
         pass
     outcome = training.outcome()
     seconds = time.process_time() - begun
-    return seconds, outcome.error, _error(training, *passes[-1]) if exact else None
+    test_error = float(outcome.results["error_best_val"][0].as_py())
+    return seconds, test_error, _error(training, *passes[-1]) if exact else None
 
 
 def _watch(points: PointModel, passes: list[tuple[Tensor, Tensor]]) -> None:
@@ -106,7 +107,7 @@ def _watch(points: PointModel, passes: list[tuple[Tensor, Tensor]]) -> None:
         passes[-1][1][index] = gradient.rows
         step(index, gradient, *more)
 
-    points.rmsprop_step = watched  # type: ignore[method-assign]
+    setattr(points, "rmsprop_step", watched)  # noqa: B010
 
 
 def _error(training: Trainer, rows: Tensor, gradient: Tensor) -> float:
