@@ -30,6 +30,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "lambda_table": ("--quick",),
     "sharded_table": ("--quick",),
     "streaming": ("--images", "1000", "--rounds", "3"),
+    "features": (),
     "report": (),
 }
 ON_DEVICE = frozenset({"augmentation", "outer_phase", "throughput", "weight_average", "lambda_table", "streaming"})

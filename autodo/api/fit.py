@@ -248,7 +248,7 @@ class _Reporter:
 
 
 def _val_note(run: RunConfig, dataset: Dataset) -> list[str]:
-    """What it means that val is split off, if it is."""
+    """A sentence about a val set that is split off; none if val was given."""
     if dataset.val is not None or run.split in ("oversplit", "test-as-val"):
         return []
     return [
@@ -258,7 +258,7 @@ def _val_note(run: RunConfig, dataset: Dataset) -> list[str]:
 
 
 def _test_notes(run: RunConfig, dataset: Dataset, *, held_out: bool) -> list[str]:
-    """What the test error is worth."""
+    """Sentences about the test error and its worth."""
     if not len(dataset.test):
         return ["test: none was given, so the error on new images is unknown; give test=(images, labels) or test=0.2"]
     notes = ["test: held out of the given images, so its labels are as wrong as theirs"] if held_out else []

@@ -40,13 +40,14 @@ def hessian_matvec(
     weights: Tensor,
     log_targets: Tensor | None,
     *,
-    damping: float,
+    damping: float | Tensor,
     count: int | None = None,
     group: ProcessGroup = SINGLE_PROCESS,
 ) -> MatVec:
     """Function V -> H V, where H is the Hessian in W of the inner loss mean_i w_i loss_i + damping |W|^2 / 2.
 
     Args:
+        damping: one for all weights, or one for each column of W. Shape: [D].
         log_targets: None for only the Gauss-Newton part of H, which does not depend on the targets and is positive
             semi-definite even where the loss is not convex in the logits.
         count: number of points on all processes; None: as given.

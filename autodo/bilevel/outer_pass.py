@@ -74,16 +74,20 @@ class OuterPass:
         generator: torch.Generator,
         crops: CropParameters | None = None,
         watch: TrackSteps = untracked,
+        weight_decay: float | None = None,
     ) -> None:
         """Update the row of each learnable point once. All processes run a pass together.
 
         Args:
+            weight_decay: that of the present solved head; None: as before.
             val: features and logits of the clean val set under the current theta, in eval mode; valid for the whole
                 pass, because theta does not change.
             crops: crops of streamed images; the Hessian of a sample uses other ones.
             watch: iterates over the steps through the encoder and reports progress.
         """
         self._watch = watch
+        if weight_decay is not None:
+            self.last_layer.weight_decay = weight_decay
         parameters = [*self.encoder.parameters(), *self.last_layer.head.parameters()]
         moving = [parameter for parameter in parameters if parameter.requires_grad]
         for parameter in moving:
@@ -125,7 +129,8 @@ class OuterPass:
         sample, sample_total = self._hessian_points(generator)
         other_crops = crops and dataclasses.replace(crops, seed=derive(crops.seed, "hessian"))
         with torch.no_grad():
-            gradient = validation_gradient(val.logits, val.features, val.labels, count=val.total, group=self.group)
+            inputs = self.last_layer.inputs(val.features)
+            gradient = validation_gradient(val.logits, inputs, val.labels, count=val.total, group=self.group)
             if self.points.learns_augmentation:
                 sample_features = self._all_features(sample, sample_total, generator, other_crops)
             else:

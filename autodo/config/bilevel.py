@@ -125,6 +125,10 @@ class OuterConfig(Frozen):
     """Added to the diagonal of the Hessian, in addition to the weight decay of the inner problem."""
     val_gradient: Literal["batch", "full"] = "batch"
     """`batch`: a val batch and a solve at each step (the paper). `full`: all of val and one solve per pass."""
+    inner: Literal["training", "head"] = "training"
+    """Inner problem that is differentiated implicitly. `training`: the train loss in the weight of the last layer (the
+    paper). `head`: the problem whose solution the head is with `head.solve=passes`, in weight and bias. It is convex,
+    and for constant features the gradient is exact (docs/how-to/features.md)."""
     hessian_points: Count | None = None
     """Number of inner points in the Hessian of a solve, drawn for each pass; None: all. Only with `full`."""
 
@@ -139,6 +143,15 @@ class OuterConfig(Frozen):
             raise ValueError(
                 f"hessian_points ({self.hessian_points}) needs val_gradient 'full'; with {self.val_gradient!r} "
                 "each step uses the Hessian of its batch"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _solved_heads_need_full(self) -> Self:
+        if self.inner == "head" and (self.val_gradient, self.solver) != ("full", "conjugate-gradient"):
+            raise ValueError(
+                "inner 'head' needs val_gradient 'full' and solver 'conjugate-gradient', not "
+                f"{self.val_gradient!r} and {self.solver!r}"
             )
         return self
 

@@ -27,7 +27,7 @@ ADDED: dict[str, Any] = {
     "method": {"images": "train", "undistorted_loss": None},
     "outer": {
         **{"hessian_points": None, "every": 1, "schedule": "shared", "neumann_scale": "step", "eps": 1e-8},
-        "batch_size": None,
+        **{"batch_size": None, "inner": "training"},
     },
     "points": {
         **{"precision": "fp32", "square_average": "element", "warp": "fused", "gate_temperature": 0.5},

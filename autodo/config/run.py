@@ -312,6 +312,24 @@ class RunConfig(Frozen):
                     )
 
     @model_validator(mode="after")
+    def _the_head_solves_the_inner_problem(self) -> Self:
+        if self.outer is None or self.outer.inner == "training":
+            return self
+        needed = {"solve": "passes", "labels": "learned", "images": "inner", "balance": "loss"}
+        given = {} if self.head is None else self.head.model_dump()
+        wrong = next((name for name, value in needed.items() if given.get(name) != value), None)
+        if wrong is not None:
+            raise ValueError(
+                f"outer.inner 'head' needs a head that is solved for what is learned: set head.{wrong}={needed[wrong]}"
+            )
+        if {self.method.loss, self.method.undistorted_loss} - {"cross-entropy", "kl", None}:
+            raise ValueError(
+                f"outer.inner 'head' needs method.loss cross-entropy or kl, which the solved head minimises, not "
+                f"{self.loss!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _copies_fit(self) -> Self:
         if not isinstance(self.policy, AdversarialAutoAugment):
             return self

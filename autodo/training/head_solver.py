@@ -32,6 +32,7 @@ class SolvedHead(NamedTuple):
     posterior: Tensor | None
     seconds: float
     """Time of the solve, with the features that it needs."""
+    weight_decay: float
 
 
 class SolvePoints(NamedTuple):
@@ -106,9 +107,11 @@ class HeadSolver:
                 theta = self._solve(points, decay, theta)
                 targets[:train_size] = self._posterior(theta, points, val, decay)
         points = SolvePoints(inner, targets, weights)
-        theta = self.context.group.broadcast(self._solve(points, self._weight_decay(points), theta))
+        decay = self._weight_decay(points)
+        theta = self.context.group.broadcast(self._solve(points, decay, theta))
         seconds = self.context.clock() - started
-        return SolvedHead(linear_head(theta), targets[:train_size] if config.labels == "posterior" else None, seconds)
+        posterior = targets[:train_size] if config.labels == "posterior" else None
+        return SolvedHead(linear_head(theta), posterior, seconds, decay)
 
     def _problem(self, points: SolvePoints, weight_decay: float) -> HeadProblem:
         """The problem of one solve, balanced by the class sizes of these labels or as in training."""

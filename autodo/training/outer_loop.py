@@ -9,6 +9,7 @@ from autodo.objectives.plain import PlainLoss
 from autodo.points.model import PointModel
 from autodo.progress import ProgressReporter
 from autodo.training.context import Loaders, RunContext
+from autodo.training.head_solver import SolvedHead
 from autodo.training.schedule import outer_factor
 from autodo.training.task_model import TaskModel
 
@@ -53,9 +54,11 @@ class OuterLoop:
             group=context.group,
         )
 
-    def run(self, epoch: int, val: Evaluation) -> float:
+    def run(self, epoch: int, val: Evaluation, solved: SolvedHead | None = None) -> float:
         """One outer pass. Trusted val points keep their lambda; that of the distorted train points moves.
 
+        Args:
+            solved: the head that the network has, if it was solved.
         Returns:
             the sum of all updates, which is not finite if any of them is not.
         """
@@ -63,5 +66,7 @@ class OuterLoop:
         assert outer is not None
         lr = outer.every * outer.lr * outer_factor(context.config, epoch)
         track = functools.partial(self.progress.track, phase="outer", epoch=epoch)
-        self.outer_pass.run(val, lr, context.generator("outer", epoch), context.crops("outer", epoch), track)
+        weight_decay = None if solved is None or outer.inner == "training" else solved.weight_decay
+        generator, crops = context.generator("outer", epoch), context.crops("outer", epoch)
+        self.outer_pass.run(val, lr, generator, crops, track, weight_decay)
         return float(context.group.all_reduce(self.points.pop_update_sum()))

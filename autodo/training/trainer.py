@@ -27,7 +27,7 @@ from autodo.training.checkpointer import Checkpointer
 from autodo.training.context import Loaders, RunContext
 from autodo.training.evaluator import Evaluator
 from autodo.training.finetune import HeadFinetune
-from autodo.training.head_solver import HeadSolver
+from autodo.training.head_solver import HeadSolver, SolvedHead
 from autodo.training.inner_loop import InnerLoop
 from autodo.training.outer_loop import OuterLoop
 from autodo.training.results_builder import ResultsBuilder
@@ -167,6 +167,7 @@ class Trainer:
         evaluation_done = clock()
         trained = self.model.encoder, self.model.head
         solves_head, estimates_labels = config.solves_head(epoch), config.estimates_labels(epoch)
+        solved: SolvedHead | None = None
         if solves_head or estimates_labels:
             assert self.head_solver is not None
             solved = self.head_solver.run(trained)
@@ -181,7 +182,7 @@ class Trainer:
             if self.model.average is not None or solves_head:
                 # The implicit gradient is that of the weights that train, so val is evaluated with them too.
                 val_outputs = self.evaluator.evaluate(self.loaders.val, trained)
-            self.checkpointer.require_finite("sum of lambda", self.outer.run(epoch, val_outputs))
+            self.checkpointer.require_finite("sum of lambda", self.outer.run(epoch, val_outputs, solved))
         outer_done = clock()
 
         return {

@@ -49,10 +49,10 @@ def gradient_before_a_pass(config: RunConfig) -> float:
     found: list[float] = []
     run = training.outer.run
 
-    def watched(epoch, val):
+    def watched(epoch, val, solved):
         found.append(float(gradient_of_the_pass(training).abs().max()))
         assert torch.equal(val.logits, training.model.head(val.features)), "val is evaluated with the solved head"
-        return run(epoch, val)
+        return run(epoch, val, solved)
 
     training.outer.run = watched
     list(training)
@@ -129,13 +129,13 @@ def test_soft_labels_are_posteriors_of_the_head_that_is_solved_before_a_pass(sol
     passes = []
     run = training.outer.run
 
-    def watched(epoch, val):
+    def watched(epoch, val, solved):
         targets = training.points.view(points).log_targets.exp()
         assert torch.equal(targets[train_size:], observed[train_size:]), "val points keep their labels"
         trained = training.model.encoder, training.model.head
         torch.testing.assert_close(targets[:train_size], training.head_solver.run(trained).posterior)
         passes.append(targets)
-        return run(epoch, val)
+        return run(epoch, val, solved)
 
     training.outer.run = watched
     assert torch.equal(training.points.view(points).log_targets.exp(), observed), "observed labels at first"
