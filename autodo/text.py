@@ -34,6 +34,16 @@ def rough_duration(seconds: float) -> str:
     return f"{max(1, round(seconds))} s"
 
 
+def network_label(name: str, weights: str | None, freeze: str = "none") -> str:
+    """Name of a network in tables: `torchvision:resnet50 DEFAULT`, `wrn-16-2 clothes.pt encoder frozen`."""
+    words = [name]
+    if weights is not None:
+        words.append(weights.rpartition("/")[2])
+    if freeze != "none":
+        words.append(f"{freeze} frozen")
+    return " ".join(words)
+
+
 def hint(name: str, known: Sequence[str]) -> str:
     """Return `; did you mean 'x' or 'y'?` if known names are similar, else an empty string."""
     near = difflib.get_close_matches(name, known, n=2, cutoff=0.7)

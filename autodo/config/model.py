@@ -7,6 +7,7 @@ from pydantic import field_validator, model_validator
 from autodo import plugins
 from autodo.config.validation import Count, Frozen
 from autodo.models.names import is_given, is_import_path, is_of_plugin, normalised
+from autodo.text import network_label
 
 
 class ModelConfig(Frozen):
@@ -65,9 +66,4 @@ class ModelConfig(Frozen):
     @property
     def label(self) -> str:
         """Name in tables, such as `torchvision:resnet50 DEFAULT`."""
-        words = [self.name]
-        if self.weights is not None:
-            words.append(self.weights.rpartition("/")[2])
-        if self.freeze != "none":
-            words.append(f"{self.freeze} frozen")
-        return " ".join(words)
+        return network_label(self.name, self.weights, self.freeze)

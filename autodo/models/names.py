@@ -89,7 +89,7 @@ def is_import_path(name: str) -> bool:
 
 
 def problem_with(name: str) -> str | None:
-    """What is wrong with a name, with near ones; None if it can be used as far as is known without imports.
+    """Describe what is wrong with a name, with near ones; None if it can be used as far as is known without imports.
 
     That an import path leads to a function is found out when the network is built.
     """

@@ -23,6 +23,7 @@ from orchestration.planning import launch_times
 from orchestration.planning.plan import Plan, jobs_left, make_plan, select
 from orchestration.ray_cluster.address import check_address
 from orchestration.ray_cluster.job_folder import check_outlasts_job
+from orchestration.store.networks import provide_network
 from orchestration.store.run_state import State
 from orchestration.store.store import Store
 from orchestration.tracking.settings import Tracking
@@ -81,7 +82,7 @@ def run_jobs(console: Console, options: LaunchOptions, request: LaunchRequest, p
     if not plan.left:
         return summary(None, ran=False)
     # Before anything is written and before Ray starts: a missing file is one line, not a failure per run.
-    _check_data(console, list(plan.left.values()), options)
+    _check_data(console, list(plan.left.values()), store, options)
     begun = time.monotonic()  # after a download, which the next launch does not repeat
     curves = _tensorboard_dir(store) if options.tensorboard else Path()
     prepare()
@@ -172,13 +173,14 @@ def _tensorboard_dir(store: Store) -> Path:
     return Path(folder.uri)
 
 
-def _check_data(console: Console, runs: Sequence[RunConfig], options: LaunchOptions) -> None:
+def _check_data(console: Console, runs: Sequence[RunConfig], store: Store, options: LaunchOptions) -> None:
     from orchestration.execution.process import check_network, load_dataset
 
     with console.status("checking the data"):
         for dataset in dict.fromkeys(run.dataset for run in runs):
             loaded = load_dataset(dataset, options.data.data_dir, options.data.download)
             for run in {run.model: run for run in runs if run.dataset == dataset}.values():
+                provide_network(run.model, store)
                 check_network(run, loaded)
     # The processes of the runs load it themselves; here it would only occupy memory.
     load_dataset.cache_clear()

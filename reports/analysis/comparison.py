@@ -10,7 +10,7 @@ import pandas as pd
 
 from autodo.config.defaults import METHOD_KEYS, with_added
 from autodo.config.nested import flatten
-from autodo.text import printable
+from autodo.text import network_label, printable
 from reports.analysis.classes import with_minority
 from reports.readers.result_rows import DistortionKinds, distortion_kinds
 
@@ -191,10 +191,10 @@ def _describe(recipes: Mapping[str, Mapping[str, Any]], recipe: str) -> str:
     Fingerprints are among them only if recipes differ in nothing else.
     """
     config = recipes[recipe]
-    words = [str(config["model.name"]), f"{config['training.epochs']} epochs"]
+    words = [_network(config), f"{config['training.epochs']} epochs"]
     subsample = config.get("dataset.subsample")
     words += [f"{subsample} images"] if subsample else []
-    said = ("model.name", "training.epochs", "dataset.subsample")
+    said = ("model.name", "model.weights", "model.freeze", "training.epochs", "dataset.subsample")
     others = [key for key in _differing_keys(recipes.values()) if key not in said]
     plain = [key for key in others if key.rpartition(".")[2] not in _FINGERPRINTS]
     alike = [one for one in recipes.values() if all(one.get(key) == config.get(key) for key in (*said, *plain))]
@@ -204,6 +204,11 @@ def _describe(recipes: Mapping[str, Mapping[str, Any]], recipe: str) -> str:
     same = [other for other in recipes.values() if all(config.get(k) == other.get(k) for k in {*config, *other})]
     words += [f"recipe {recipe}"] if len(same) > 1 else []
     return ", ".join(words)
+
+
+def _network(config: Mapping[str, Any]) -> str:
+    """Name of the network of a configuration by dotted key."""
+    return network_label(config["model.name"], config.get("model.weights"), config.get("model.freeze", "none"))
 
 
 def _recipe(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ PROBES = 2
 
 
 class Split(NamedTuple):
-    """Where a network ends."""
+    """The place where a network ends."""
 
     head: str
     """Dotted name of its final linear layer, or `APPEND`."""

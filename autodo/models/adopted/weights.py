@@ -256,7 +256,7 @@ def _timm_inputs(network: str) -> dict[str, Any]:
 
 
 def _downloaded(what: str, load: Callable[[], Any]) -> Any:
-    """What a library loads from its cache or the network.
+    """Load something of a library from its cache or the network.
 
     Raises:
         DataError: if it cannot.

@@ -1,6 +1,6 @@
 """Plug-ins: datasets, train losses, augmentation operations, networks and methods from other packages and files.
 
-A plug-in is an object of one of the classes below. It comes from
+A plug-in is an object of one of the classes in `kinds`, which can be imported from here. It comes from
 
 - a file, named by `--plugin FILE` or `load_file`: each plug-in at its top level counts. A launch sends the file to
   every process of Ray;
@@ -16,15 +16,15 @@ Importing this module imports neither torch nor numpy.
 
 import functools
 import hashlib
+import importlib
 import linecache
 import re
 import sys
 import traceback
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from autodo.errors import ConfigError
 from autodo.io.storage import StrPath
@@ -32,102 +32,21 @@ from autodo.io.storage import StrPath
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+    from autodo.plugins.kinds import DatasetPlugin as DatasetPlugin
+    from autodo.plugins.kinds import MethodPlugin as MethodPlugin
+    from autodo.plugins.kinds import ModelPlugin as ModelPlugin
+    from autodo.plugins.kinds import ObjectivePlugin as ObjectivePlugin
+    from autodo.plugins.kinds import OperationPlugin as OperationPlugin
+    from autodo.plugins.kinds import Plugin
 
-@dataclass(frozen=True, kw_only=True)
-class Plugin:
-    """Something of a kind, with a name by which configurations and reports call it."""
-
-    kind: ClassVar[str]
-    pattern: ClassVar[str] = r"[a-z0-9]+(-[a-z0-9]+)*"
-
-    name: str
-    version: str | None = None
-    """A mark of what it computes, to be changed with it. None: a hash of its code, which every edit changes."""
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(self.pattern, self.name):
-            raise ValueError(f"{self.kind} {self.name!r}: the name must match {self.pattern}")
+KINDS = ("dataset", "objective", "operation", "model", "method")
 
 
-@dataclass(frozen=True, kw_only=True)
-class DatasetPlugin(Plugin):
-    """A dataset."""
-
-    kind: ClassVar[str] = "dataset"
-
-    read: Callable[[Any, Any], Any]
-    """(`DatasetConfig`, `DatasetLocation`) -> `autodo.data.Dataset`. The location has `data_dir`, from `--data-dir`."""
-    recipe: Mapping[str, Any]
-    """Settings of its runs, as in a file of `configs/datasets/`; at least `model.name` and `training.epochs`."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for section, key in (("model", "name"), ("training", "epochs")):
-            if key not in self.recipe.get(section, {}):
-                raise ValueError(
-                    f"dataset {self.name!r}: its recipe has no {section}.{key}; it needs at least "
-                    '{"model": {"name": "small-cnn"}, "training": {"epochs": 30}}'
-                )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ObjectivePlugin(Plugin):
-    """A train loss."""
-
-    kind: ClassVar[str] = "objective"
-
-    settings: type[Any]
-    """Subclass of `autodo.config.objective.ObjectiveSettings`, whose field `kind` has the name as its only value."""
-    build: Callable[[Any, Any], Any]
-    """(settings, `ObjectiveContext`) -> `autodo.objectives.Objective`."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        fields = getattr(self.settings, "model_fields", {})
-        if "code" not in fields or "kind" not in fields or fields["kind"].default != self.name:
-            raise ValueError(
-                f"objective {self.name!r}: settings must be a subclass of autodo.config.objective.ObjectiveSettings "
-                f"with the field kind: Literal[{self.name!r}] = {self.name!r}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class OperationPlugin(Plugin):
-    """An augmentation operation for policy files: a level in [0, 1] stands for the value low + level (high - low)."""
-
-    kind: ClassVar[str] = "operation"
-    pattern: ClassVar[str] = r"[A-Z][A-Za-z0-9]*"
-
-    apply: Callable[[Any, Any, Any], object]
-    """(images [b, C, H, W] uint8, value [b] float, centre [b, 2] in [0, 1)): changes the images in place, or returns
-    others like them."""
-    low: float = 0.0
-    high: float = 0.0
-    signed: bool = False
-    """Whether the value gets the other sign with probability 1/2."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelPlugin(Plugin):
-    """A network."""
-
-    kind: ClassVar[str] = "model"
-
-    make: Callable[..., Any]
-    """make(in_channels, image_size, classes), or fewer of these -> nn.Module that ends with a linear layer."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MethodPlugin(Plugin):
-    """A method."""
-
-    kind: ClassVar[str] = "method"
-
-    preset: Mapping[str, Any]
-    """Settings and texts, as in a file of `configs/methods/`."""
-
-
-KINDS: tuple[type[Plugin], ...] = (DatasetPlugin, ObjectivePlugin, OperationPlugin, ModelPlugin, MethodPlugin)
+def __getattr__(name: str) -> Any:
+    """A class of `kinds`, which is imported when somebody asks for it."""
+    if not name.endswith("Plugin"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module("autodo.plugins.kinds"), name)
 
 
 class PluginFile(NamedTuple):
@@ -221,7 +140,7 @@ def load(files: Iterable[PluginFile]) -> None:
         if not found:
             raise ConfigError(
                 f"--plugin {file.path}: has no plug-in at its top level; a plug-in is an object of a class of "
-                f"autodo.plugins: {', '.join(kind.__name__ for kind in KINDS)}"
+                f"autodo.plugins: {', '.join(f'{kind.capitalize()}Plugin' for kind in KINDS)}"
             )
         _registry.files[file.name] = file
         _registry.of_files = others | found
@@ -256,7 +175,9 @@ def _where(error: BaseException, path: str) -> str:
     return f"{'' if line is None else f'line {line}: '}{type(error).__name__}: {message}"
 
 
-def _plugins_in(module: types.ModuleType) -> Iterator[Plugin]:
+def _plugins_in(module: types.ModuleType) -> "Iterator[Plugin]":
+    from autodo.plugins.kinds import Plugin
+
     values = {id(value): value for value in vars(module).values() if isinstance(value, Plugin)}
     yield from values.values()
 
@@ -272,8 +193,8 @@ def _entry_points() -> Mapping[tuple[str, str], Sequence["EntryPoint"]]:
     found: dict[tuple[str, str], list[EntryPoint]] = {}
     everything = metadata.entry_points()  # once, since each call reads the metadata of all packages
     for kind in KINDS:
-        for point in everything.select(group=f"autodo.{kind.kind}s"):
-            found.setdefault((kind.kind, point.name), []).append(point)
+        for point in everything.select(group=f"autodo.{kind}s"):
+            found.setdefault((kind, point.name), []).append(point)
     return found
 
 
@@ -284,7 +205,7 @@ def _load_entry_point(kind: str, point: "EntryPoint") -> Loaded:
         plugin = point.load()
     except (Exception, SystemExit) as error:  # whatever the package does
         raise ConfigError(f"{where}: cannot be imported: {_where(error, '')}") from None
-    (wanted,) = (one for one in KINDS if one.kind == kind)
+    wanted = __getattr__(f"{kind.capitalize()}Plugin")
     if not isinstance(plugin, wanted):
         raise ConfigError(f"{where}: is a {type(plugin).__name__}, not a {wanted.__name__} of autodo.plugins")
     if plugin.name != point.name:
