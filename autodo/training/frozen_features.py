@@ -7,6 +7,7 @@ import torch
 
 from autodo.augment.pipeline import Pipeline
 from autodo.config.pixels import has_constant_features
+from autodo.data import DataSplits
 from autodo.data.images.image_set import ArrayImages, Images
 from autodo.training.context import FrozenEncoder, RunContext
 from autodo.training.task_model import initial_model, normalisation
@@ -33,8 +34,12 @@ def with_constant_features(context: RunContext) -> RunContext:
         return ArrayImages(np.concatenate(parts)[:, :, None, None])
 
     data = context.data
-    train, val, test = (
-        dataclasses.replace(part, images=features(part.images)) for part in (data.train, data.val, data.test)
+    of_features = DataSplits(
+        train=dataclasses.replace(data.train, images=features(data.train.images)),
+        val=dataclasses.replace(data.val, images=features(data.val.images)),
+        test=dataclasses.replace(data.test, images=features(data.test.images)),
+        class_names=data.class_names,
+        minority=data.minority,
     )
     frozen = FrozenEncoder(encoder, mean, std, data.train.images)
-    return dataclasses.replace(context, data=dataclasses.replace(data, train=train, val=val, test=test), frozen=frozen)
+    return dataclasses.replace(context, data=of_features, frozen=frozen)
