@@ -29,10 +29,7 @@ def check_features(settings: Mapping[str, Any]) -> None:
     Args:
         settings: all sections of the run.
     """
-    augmentation = settings["augmentation"]
-    neutral = {"crop_padding": 0, "flip": False, "erase_probability": 0, "resized_crop": None}
-    changed = next((name for name, value in neutral.items() if augmentation[name] != value), None)
-    cause = f"augmentation.{changed} ({augmentation[changed]})" if changed is not None else needs_pixels(settings)
+    cause = _augments(settings["augmentation"]) or needs_pixels(settings)
     if cause is not None:
         raise ValueError(
             f"{cause} needs pixels, and the dataset 'features' has none: methods without an augmentation policy, "
@@ -43,3 +40,23 @@ def check_features(settings: Mapping[str, Any]) -> None:
         raise ValueError(
             f"model.name {model!r} needs pixels, and the dataset 'features' has none: {LINEAR!r} is possible"
         )
+
+
+def has_constant_features(settings: Mapping[str, Any]) -> bool:
+    """Whether the encoder's features of an image are the same in every epoch, so that they may be computed once.
+
+    Args:
+        settings: all sections of a run.
+    """
+    objective = settings.get("objective") or {}
+    # Mixup mixes images, and a plug-in may do anything with them.
+    mixes = objective.get("kind") == "mixup" or objective.get("code") is not None
+    changes = _augments(settings["augmentation"]) or needs_pixels(settings)
+    return settings["model"]["freeze"] == "encoder" and settings["model"]["name"] != LINEAR and not (changes or mixes)
+
+
+def _augments(augmentation: Mapping[str, Any]) -> str | None:
+    """The setting, with its value, by which images are augmented; None if there is none."""
+    neutral = {"crop_padding": 0, "flip": False, "erase_probability": 0, "resized_crop": None}
+    changed = next((name for name, value in neutral.items() if augmentation[name] != value), None)
+    return None if changed is None else f"augmentation.{changed} ({augmentation[changed]})"

@@ -15,7 +15,22 @@ from autodo.data.images.image_set import Images, Integers
 from autodo.data.sharding import training_shard
 from autodo.distributed.process_group import ProcessGroup
 from autodo.errors import DataError
+from autodo.models.encoder import Encoder
 from autodo.seeds import derive, torch_generator
+
+
+class FrozenEncoder(NamedTuple):
+    """An encoder that stays as it is, whose features are the data of the run in place of images.
+
+    Shape:
+        mean, std [C], of the normalisation before it.
+    """
+
+    encoder: Encoder
+    mean: Tensor
+    std: Tensor
+    images: Images
+    """The train images."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +41,13 @@ class RunContext:
     data: DataSplits
     device: torch.device
     group: ProcessGroup
+    frozen: FrozenEncoder | None = None
+    """The encoder whose features the data is; None if the network trains on the data itself."""
+
+    @property
+    def train_images(self) -> Images:
+        """The train images, even if the run trains on their features."""
+        return self.data.train.images if self.frozen is None else self.frozen.images
 
     def generator(self, phase: str, number: int) -> torch.Generator:
         """Random generator of this process for one phase of one epoch, or for another numbered event."""

@@ -38,7 +38,7 @@ class ResultsBuilder:
         shard = self._points_of_shard(solved)
         points = merged(group.gather(shard) or [shard])
         if group.is_first:
-            points = with_thumbnails(points, data.train.images)
+            points = with_thumbnails(points, self.context.train_images)
         embeddings = self._embeddings(best) if keep_embeddings else None
         device = device_name(self.context.device, group.size)
         classifier = best_classifier(best, self.context, self.evaluator.model.pipeline)

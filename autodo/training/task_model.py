@@ -1,10 +1,11 @@
 """The task model of a run, and the classifier that is built from its best epoch."""
 
+import copy
 import logging
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from autodo.augment.pipeline import Pipeline, channel_statistics
 from autodo.augment.policies import Policy
@@ -12,6 +13,7 @@ from autodo.config.dataset import FEATURES
 from autodo.errors import ConfigError
 from autodo.models import build
 from autodo.models.encoder import Encoder
+from autodo.models.linear import Identity
 from autodo.models.weight_average import WeightAverage
 from autodo.objectives import TrainableNetwork
 from autodo.results.classifier import Classifier
@@ -39,7 +41,7 @@ class TaskModel:
     def __init__(self, context: RunContext, policy: Policy | None = None) -> None:
         config, device = context.config, context.device
         self.encoder, self.head, network, self.optimizer = new_network(context)
-        mean, std = self.encoder.normalisation or channel_statistics(context.data.train.images.statistics_sample())
+        mean, std = normalisation(context, self.encoder)
         warp = () if config.points is None else (config.points.warp, config.points.gate_temperature)
         self.pipeline = Pipeline(config.augmentation, mean.to(device), std.to(device), policy, *warp)
         if self.encoder.bf16 and not computes_in_bf16(device):
@@ -73,6 +75,17 @@ class TaskModel:
             self.average.restart()
 
 
+def normalisation(context: RunContext, encoder: Encoder) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel of the inputs; features of a frozen encoder stay as they are.
+
+    Shape:
+        -> [C], [C].
+    """
+    if context.frozen is not None:
+        return torch.zeros(encoder.features), torch.ones(encoder.features)
+    return encoder.normalisation or channel_statistics(context.data.train.images.statistics_sample())
+
+
 def new_network(context: RunContext, stream: str = "network") -> TrainableNetwork:
     """A network of the run, on its device and in its precision, not compiled.
 
@@ -95,7 +108,7 @@ def initial_model(
     Args:
         solved_head: a plain linear head, whatever the head is that is trained.
     """
-    config, images = context.config, context.data.train.images
+    config, images = context.config, context.train_images
     with initial_weights(derive(config.seed, stream)):
         encoder, head = build(
             **dict(config.model),
@@ -104,6 +117,8 @@ def initial_model(
             classes=len(context.data.class_names),
             cosine_scale=None if solved_head else config.cosine_scale,
         )
+    if context.frozen is not None:
+        encoder = Identity(encoder.features)
     return encoder.to(device), head.to(device)
 
 
@@ -119,7 +134,9 @@ def best_classifier(best: BestEpoch, context: RunContext, pipeline: Pipeline) ->
     """Classifier of the epoch with the lowest val error, on the CPU."""
     encoder, head = best_model(best, context, torch.device("cpu"))
     mean, std = pipeline.mean.cpu(), pipeline.std.cpu()
-    size = None if context.config.dataset.name == FEATURES else context.data.train.images.shape[-1]
+    if context.frozen is not None:
+        encoder, mean, std = copy.deepcopy(context.frozen.encoder).cpu(), context.frozen.mean, context.frozen.std
+    size = None if context.config.dataset.name == FEATURES else context.train_images.shape[-1]
     classifier = Classifier(context.config.model.label, encoder, head, mean, std, size, context.data.class_names)
     classifier.resize = context.config.dataset.resize
     return classifier

@@ -27,6 +27,7 @@ from autodo.training.checkpointer import Checkpointer
 from autodo.training.context import Loaders, RunContext
 from autodo.training.evaluator import Evaluator
 from autodo.training.finetune import HeadFinetune
+from autodo.training.frozen_features import with_constant_features
 from autodo.training.head_solver import HeadSolver, SolvedHead
 from autodo.training.inner_loop import InnerLoop
 from autodo.training.outer_loop import OuterLoop
@@ -86,11 +87,12 @@ class Trainer:
     ) -> None:
         self.config = config
         self.test_every = test_every
-        self.context = context = RunContext(config, data, torch.device(device), group)
+        context = RunContext(config, data, torch.device(device), group)
         if context.device.type == "cuda":
             torch.cuda.init()  # which a device with a number does not do by itself here
             torch.cuda.reset_peak_memory_stats(context.device)
             set_fp32_precision()
+        self.context = context = with_constant_features(context)
         self.loaders = Loaders(context)
         sizes = self.loaders.train.total, len(data.val) + len(data.test)
         progress = ProgressReporter(config, on_progress, sizes=sizes, expected=expected)
