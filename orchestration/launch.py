@@ -29,6 +29,7 @@ from orchestration.planning.run_queue import Job, RunQueue
 from orchestration.ray_cluster import cluster as clusters
 from orchestration.ray_cluster.cluster import Cluster
 from orchestration.store.failures import record
+from orchestration.store.networks import save_networks
 from orchestration.store.patience import busy_seconds
 from orchestration.store.scratch import scratch_directory, sweep
 from orchestration.store.store import Store
@@ -101,6 +102,7 @@ def launch(
             keep=options.keep,
             launch=LaunchInfo(uuid.uuid4().hex[:12], slots),
             plugins=plugins.files(),
+            networks=save_networks([job.run for job in jobs], store),
         )
         supervisor = Supervisor(queue, progress, store, GridDisplay(progress, console), trackers, _smaller_preset(jobs))
         # Tune starts any of the trials that wait for room in a small cluster; so it knows of no more than it needs.

@@ -20,7 +20,6 @@ from orchestration.grid.keep import parse_keep
 from orchestration.grid.resources import ResourcesConfig
 from orchestration.planning.plan import continued, launched_grids, select
 from orchestration.planning.required_policies import save_policies
-from orchestration.store.networks import save_networks
 from orchestration.store.run_state import State
 from orchestration.store.store import Store
 
@@ -45,7 +44,6 @@ def launch_grid(console: Console, grid: GridOptions, options: LaunchOptions) -> 
             store.create().save_grid(pinned)
             store.save_plugins(plugins.files())
             save_policies(policies, store)
-            save_networks(runs.values(), store)
 
         runs = {run.run_id: run for run in expand(config)}
         request = LaunchRequest(

@@ -23,7 +23,6 @@ from orchestration.planning import launch_times
 from orchestration.planning.plan import Plan, jobs_left, make_plan, select
 from orchestration.ray_cluster.address import check_address
 from orchestration.ray_cluster.job_folder import check_outlasts_job
-from orchestration.store.networks import provide_network
 from orchestration.store.run_state import State
 from orchestration.store.store import Store
 from orchestration.tracking.settings import Tracking
@@ -180,7 +179,6 @@ def _check_data(console: Console, runs: Sequence[RunConfig], store: Store, optio
         for dataset in dict.fromkeys(run.dataset for run in runs):
             loaded = load_dataset(dataset, options.data.data_dir, options.data.download)
             for run in {run.model: run for run in runs if run.dataset == dataset}.values():
-                provide_network(run.model, store)
                 check_network(run, loaded)
     # The processes of the runs load it themselves; here it would only occupy memory.
     load_dataset.cache_clear()

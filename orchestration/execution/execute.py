@@ -72,7 +72,7 @@ def execute(
         splits = data.prepare(load_on_node(config.dataset, options.data_dir, options.download), config)
         policy = load_policy(config, store)
         use_weights_dir(options.weights_dir)
-        provide_network(config.model, store)
+        provide_network(config.model, store, options.networks)
         progress_log = ProgressLog(logger, on_progress)
         trainer = _trainer(
             config,

@@ -47,6 +47,9 @@ class ExecutionOptions(ResourcesConfig):
     plugins: tuple[PluginFile, ...] = ()
     """Files with plug-ins, which other processes load before they read the configuration of a run."""
 
+    networks: tuple[str, ...] = ()
+    """Digests of the source of own networks (`orchestration.store.networks`), which the store has."""
+
     def with_resources(self, resources: ResourcesConfig) -> Self:
         """These options with the resources of a run in a launch, where every cpu decodes if there are several."""
         return self.model_copy(update={**dict(resources), "loader_workers": resources.decoders})

@@ -1,4 +1,4 @@
-"""Source of own networks in a store, for processes that cannot import it: other nodes, and launches from elsewhere."""
+"""Source of own networks in a store, for processes on other nodes that cannot import it."""
 
 import atexit
 import contextlib
@@ -26,25 +26,32 @@ LARGEST = 10 * 2**20
 """Bytes of source that a store takes."""
 
 
-def save_networks(runs: Iterable[RunConfig], store: Store) -> None:
-    """Write the source of own networks that the store does not have yet: a module's file, or its top-level package.
+def save_networks(runs: Iterable[RunConfig], store: Store) -> tuple[str, ...]:
+    """Write the source of own networks, as it is here, to the store: a module's file, or its top-level package.
 
     Installed packages are not copied; they must be installed wherever runs are executed.
 
+    Returns:
+        digests of the files written, for `provide_network` in other processes.
     Raises:
-        ConfigError: if the package has too much source.
+        ConfigError: if a network's source is not here, or the package has too much of it.
     """
-    networks = {_name(run.model): run.model for run in runs if is_import_path(run.model.name)}
-    there = store.paths.networks.names() if networks else set()
-    for name, model in networks.items():
-        if name not in there and (content := _archive(model.name)) is not None:
-            (store.paths.networks / name).write_bytes(content)
+    digests = []
+    for name in dict.fromkeys(run.model.name for run in runs if is_import_path(run.model.name)):
+        content = _archive(name)
+        if content is not None:
+            digests.append(hashlib.sha256(content).hexdigest())
+            (store.paths.networks / _file_name(name, digests[-1])).write_bytes(content)
+    return tuple(digests)
 
 
-def provide_network(model: ModelConfig, store: Store) -> None:
+def provide_network(model: ModelConfig, store: Store, digests: Iterable[str]) -> None:
     """Make the network of a run importable here: as it is installed, or else from the store.
 
     Source of which the run has another fingerprint is replaced by that of the store, as far as it has it.
+
+    Args:
+        digests: of the files that may be imported; what else is in the store is never executed.
     """
     if not is_import_path(model.name):
         return
@@ -53,9 +60,8 @@ def provide_network(model: ModelConfig, store: Store) -> None:
         now = own_code.fingerprint(model.name)
         if by_hand or model.code in (None, now):
             return
-    try:
-        content = (store.paths.networks / _name(model)).read_bytes()
-    except (FileNotFoundError, StoreError):
+    content = _source(model.name, store, digests)
+    if content is None:
         return  # building the network says what is missing
     folder = Path(tempfile.mkdtemp(prefix="autodo-network-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -64,14 +70,26 @@ def provide_network(model: ModelConfig, store: Store) -> None:
     logger.info("%s: imported from the store's copy of its source", model.name)
     sys.path.insert(0, str(folder))
     importlib.invalidate_caches()
-    package = model.name.partition(":")[0].partition(".")[0]
-    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+    for name in [name for name in sys.modules if name.partition(".")[0] == _package(model.name)]:
         del sys.modules[name]
 
 
-def _name(model: ModelConfig) -> str:
-    digest = hashlib.blake2b(f"{model.name} {model.code}".encode(), digest_size=8)
-    return f"{digest.hexdigest()}.zip"
+def _source(name: str, store: Store, digests: Iterable[str]) -> bytes | None:
+    for digest in digests:
+        with contextlib.suppress(FileNotFoundError, StoreError):
+            content = (store.paths.networks / _file_name(name, digest)).read_bytes()
+            if hashlib.sha256(content).hexdigest() == digest:
+                return content
+    return None
+
+
+def _package(name: str) -> str:
+    """Top-level package of an import path."""
+    return name.partition(":")[0].partition(".")[0]
+
+
+def _file_name(name: str, digest: str) -> str:
+    return f"{_package(name)}-{digest[:16]}.zip"
 
 
 def _archive(name: str) -> bytes | None:
@@ -94,5 +112,6 @@ def _archive(name: str) -> bytes | None:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in files:
-            archive.write(path, path.relative_to(root).as_posix())
+            # Without times, so that the same source has the same digest.
+            archive.writestr(zipfile.ZipInfo(path.relative_to(root).as_posix()), path.read_bytes())
     return stream.getvalue()

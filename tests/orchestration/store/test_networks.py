@@ -1,6 +1,9 @@
 """The source of own networks travels with the store."""
 
+import hashlib
+import io
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -48,23 +51,42 @@ def move_away(package: Path) -> None:
 @pytest.mark.parametrize("code", [None, "v2"])
 def test_a_package_is_imported_from_the_store_where_it_is_missing(code, package: Path, any_store: Store) -> None:
     run = run_of(package, **({"code": code} if code else {}))
-    save_networks([run], any_store)
-    save_networks([run], any_store)
+    digests = save_networks([run], any_store)
+    assert save_networks([run], any_store) == digests
     assert len(any_store.paths.networks.names()) == 1
     move_away(package)
     with pytest.raises(ConfigError, match=r"there is no module|cannot be imported"):
         build(**dict(run.model), in_channels=1, image_size=8, classes=3)
-    provide_network(run.model, any_store)
+    provide_network(run.model, any_store, digests)
     encoder, _ = build(**dict(run.model), in_channels=1, image_size=8, classes=3)
     assert encoder.features == 8
 
 
 def test_a_package_that_has_changed_since_is_replaced(package: Path, store: Store) -> None:
     run = run_of(package)
-    save_networks([run], store)
+    digests = save_networks([run], store)
     build(**dict(run.model), in_channels=1, image_size=8, classes=3)
     (package / "nets.py").write_text("raise RuntimeError('another state')\n")
-    provide_network(run.model, store)
+    provide_network(run.model, store, digests)
+    assert build(**dict(run.model), in_channels=1, image_size=8, classes=3)[0].features == 8
+
+
+def test_source_in_a_store_that_the_launch_did_not_write_is_not_executed(package: Path, store: Store) -> None:
+    run = run_of(package)
+    (file,) = [store.paths.networks / f"{package.name}-{digest[:16]}.zip" for digest in save_networks([run], store)]
+    written = file.read_bytes()
+    digests = [hashlib.sha256(written).hexdigest()]
+    move_away(package)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr(f"{package.name}/nets.py", "raise SystemExit('executed')\n")
+    file.write_bytes(stream.getvalue())
+    for known in (digests, []):
+        provide_network(run.model, store, known)
+        with pytest.raises(ConfigError, match=r"there is no module|cannot be imported"):
+            build(**dict(run.model), in_channels=1, image_size=8, classes=3)
+    file.write_bytes(written)
+    provide_network(run.model, store, digests)
     assert build(**dict(run.model), in_channels=1, image_size=8, classes=3)[0].features == 8
 
 
