@@ -119,6 +119,7 @@ def _descriptions() -> dict[tuple[str, str], str]:
     found: dict[tuple[str, str], str] = {}
     for module in (
         "autodo.config.run",
+        "autodo.config.model",
         "autodo.config.policy",
         "autodo.config.objective",
         "orchestration.grid.grid",

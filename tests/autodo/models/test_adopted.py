@@ -1,10 +1,13 @@
 """Networks of torchvision, timm and a person's own, as encoder and head."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from autodo.bilevel.frozen import frozen_copy
+from autodo.distributed.batch_norm import share_statistics
 from autodo.errors import ConfigError
 from autodo.models import assemble, build, given, names
 from tests.autodo.models import own_networks
@@ -136,3 +139,21 @@ def test_an_opaque_network_is_frozen_without_looking_into_it() -> None:
     frozen = frozen_copy(encoder)
     assert torch.equal(frozen(images), encoder.eval()(images))
     assert frozen.network is encoder.network
+
+
+def test_batch_norms_that_cannot_be_computed_over_several_workers_are_refused() -> None:
+    network = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    with pytest.raises(ConfigError, match=r"workers: the network has the batch norm BatchNorm1d.*set workers: 1"):
+        share_statistics(network, lambda tensor: tensor)
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_batch_norm_with_an_activation_is_computed_over_several_workers(train: bool) -> None:
+    timm = pytest.importorskip("timm")
+    norm = timm.layers.BatchNormAct2d(3)
+    with torch.no_grad():
+        norm.bias.uniform_(-1, 1)
+    shared = share_statistics(copy.deepcopy(norm), lambda tensor: tensor).train(train)
+    images = torch.randn(4, 3, 5, 5)
+    torch.testing.assert_close(shared(images), norm.train(train)(images))
+    assert shared.state_dict().keys() == norm.state_dict().keys()
