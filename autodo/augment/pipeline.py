@@ -1,6 +1,7 @@
 """The pipeline from uint8 images to network inputs: augmented for training, untouched for validation and test.
 
-Features, which are floating-point, are only standardised.
+Features, which are floating-point, are only standardised. Those of several views of an image are its rows: the first is
+that of the image itself, and training draws one of the others.
 """
 
 import itertools
@@ -53,7 +54,7 @@ class Pipeline:
             images [B, C, H, W] uint8, lam [B, 14 or 35] (`affine`) -> [B, C, H, W] float.
         """
         if images.is_floating_point():
-            return self.test_view(images)
+            return self.test_view(_drawn_view(images, generator))
         if self.config.order == "warp-last":
             images = self._crop_and_flip(self._apply_policy(images, generator), generator)
             return self._warp(self._erase(self.test_view(images), generator), generator, lam)
@@ -89,8 +90,17 @@ class Pipeline:
 
     def _to_float(self, images: Tensor) -> Tensor:
         if images.is_floating_point():
-            return images.to(self.mean.dtype, copy=True)
+            return images[:, :, :1].to(self.mean.dtype, copy=True)
         return images.to(self.mean.dtype).div_(255)
+
+
+def _drawn_view(features: Tensor, generator: torch.Generator) -> Tensor:
+    """One of the views after the first, if there are any. Shape: [B, D, 1 + K, 1] -> [B, D, 1, 1]."""
+    count, _, views, _ = features.shape
+    if views == 1:
+        return features
+    drawn = torch.randint(1, views, (count,), generator=generator, device=features.device)
+    return features[torch.arange(count, device=features.device), :, drawn].unsqueeze(2)
 
 
 def channel_statistics(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ ADDED: dict[str, Any] = {
     "augmentation": {"resized_crop": None, "order": "erase-last", "border": "zeros", "erase_area": 0.4},
     "model": {
         **{"head": None, "code": None, "weights": None, "weights_content": None, "freeze": "none"},
-        **{"input_size": None, "normalisation": None},
+        **{"input_size": None, "normalisation": None, "cached_views": None},
     },
     "policy": None,
     "objective": None,

@@ -1,6 +1,6 @@
 """The network of a run."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import field_validator, model_validator
 
@@ -30,6 +30,9 @@ class ModelConfig(Frozen):
     """Fingerprint of the weights, computed when a run is planned, and compared when it starts."""
     freeze: Literal["none", "encoder", "bn"] = "none"
     """What does not train: `encoder`, all but the head; `bn`, weights and statistics of its batch norms."""
+    cached_views: Count | None = None
+    """Number of augmented views of each train image whose features a frozen encoder computes before the first epoch;
+    every step draws one of them. null: the encoder computes features in every step, or once if nothing augments."""
     input_size: Count | None = None
     """Side in pixels to which the encoder resizes images; null: that of the weights, or the images' own."""
     normalisation: Literal["data", "imagenet"] | None = None
@@ -62,6 +65,17 @@ class ModelConfig(Frozen):
         elif not is_given(name) and not is_import_path(name):
             without.add("code")
         return {key: value for key, value in given.items() if key not in without}
+
+    @model_validator(mode="after")
+    def _views_are_of_a_frozen_encoder(self) -> Self:
+        if self.cached_views is not None and self.freeze != "encoder":
+            raise ValueError(f"cached_views ({self.cached_views}) needs freeze 'encoder', not {self.freeze!r}")
+        return self
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """Settings of the network itself, with which `autodo.models.build` builds it."""
+        return {name: value for name, value in self if name != "cached_views"}
 
     @property
     def label(self) -> str:

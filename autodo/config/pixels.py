@@ -42,17 +42,31 @@ def check_features(settings: Mapping[str, Any]) -> None:
         )
 
 
-def has_constant_features(settings: Mapping[str, Any]) -> bool:
-    """Whether the encoder's features of an image are the same in every epoch, so that they may be computed once.
+def computes_features_once(settings: Mapping[str, Any]) -> bool:
+    """Whether the features of a frozen encoder are computed before the first epoch.
+
+    They are if nothing augments the images, or if `model.cached_views` asks for it.
 
     Args:
         settings: all sections of a run.
+    Raises:
+        ValueError: if `model.cached_views` asks for it, and the method cannot train on features.
     """
-    objective = settings.get("objective") or {}
+    model, objective = settings["model"], settings.get("objective") or {}
+    if model["freeze"] != "encoder" or model["name"] == LINEAR:
+        return False
     # Mixup mixes images, and a plug-in may do anything with them.
-    mixes = objective.get("kind") == "mixup" or objective.get("code") is not None
-    changes = _augments(settings["augmentation"]) or needs_pixels(settings)
-    return settings["model"]["freeze"] == "encoder" and settings["model"]["name"] != LINEAR and not (changes or mixes)
+    mixes = objective.get("kind") in ("mixup", "cutmix") or objective.get("code") is not None
+    cause = f"objective.kind {objective.get('kind')!r}" if mixes else None
+    if cause is None and "augment" in ((settings.get("points") or {}).get("learn") or ()):
+        cause = "'augment' in points.learn"
+    if cause is None and (settings.get("policy") or {}).get("kind") == "adversarial":
+        cause = "policy.kind 'adversarial'"
+    if model["cached_views"] is None:
+        return cause is None and needs_pixels(settings) is None and _augments(settings["augmentation"]) is None
+    if cause is not None:
+        raise ValueError(f"{cause} changes images in every step: set model.cached_views=null")
+    return True
 
 
 def _augments(augmentation: Mapping[str, Any]) -> str | None:

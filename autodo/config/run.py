@@ -23,7 +23,7 @@ from autodo.config.objective import (
     kinds_with_copies,
     kinds_with_points,
 )
-from autodo.config.pixels import check_features
+from autodo.config.pixels import check_features, computes_features_once
 from autodo.config.policy import AdversarialAutoAugment, PolicyConfig, SearchedPolicy
 from autodo.config.validation import Count, Frozen
 
@@ -177,8 +177,11 @@ class RunConfig(Frozen):
 
     @model_validator(mode="after")
     def _pixels_are_there(self) -> Self:
+        settings = self.model_dump()
         if self.dataset.name == FEATURES:
-            check_features(self.model_dump())
+            check_features(settings)
+        if self.model.cached_views is not None:
+            computes_features_once(settings)
         return self
 
     @model_validator(mode="after")

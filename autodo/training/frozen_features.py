@@ -1,42 +1,61 @@
 """Features of a frozen encoder, computed once: the run then trains the head on them as on a dataset of features."""
 
 import dataclasses
+import logging
 
-import numpy as np
 import torch
 
 from autodo.augment.pipeline import Pipeline
-from autodo.config.pixels import has_constant_features
+from autodo.augment.policies import Policy
+from autodo.config.pixels import computes_features_once
 from autodo.data import DataSplits
 from autodo.data.images.image_set import ArrayImages, Images
+from autodo.errors import ConfigError
 from autodo.training.context import FrozenEncoder, RunContext
 from autodo.training.task_model import initial_model, normalisation
 
+logger = logging.getLogger("autodo")
 
-def with_constant_features(context: RunContext) -> RunContext:
-    """The run on the features of its images, if these are the same in every epoch and one process trains it.
 
-    The training is the same as with the encoder in every step, up to rounding; only its time differs.
+def with_features(context: RunContext, policy: Policy | None) -> RunContext:
+    """The run on the features of its images, if they can be computed before the first epoch by the one process it has.
+
+    Without augmentation the training is the same as with the encoder in every step, up to rounding; only its time
+    differs. With `model.cached_views` each train and val image has the features of that many views.
+
+    Raises:
+        ConfigError: if several processes should train on cached views.
     """
-    config = context.config
-    if context.group.size > 1 or not has_constant_features(config.model_dump()):
+    config, device = context.config, context.device
+    if not computes_features_once(config.model_dump()):
         return context
-    encoder, _ = initial_model(context, context.device)
+    views = config.model.cached_views or 0
+    if context.group.size > 1:
+        if views:
+            raise ConfigError(f"model.cached_views ({views}) needs workers: 1, not {context.group.size}")
+        return context
+    encoder, _ = initial_model(context, device)
     encoder.bf16 = config.training.precision == "bf16"
     encoder.eval()
     mean, std = normalisation(context, encoder)
-    pipeline = Pipeline(config.augmentation, mean.to(context.device), std.to(context.device))
+    pipeline = Pipeline(config.augmentation, mean.to(device), std.to(device), policy and policy.at(0.0))
+
+    logger.info("the features of the frozen encoder are computed once")
 
     @torch.no_grad()
-    def features(images: Images) -> ArrayImages:
-        batches = images.loader(context.device).in_order(config.training.batch_size)
-        parts = [encoder(pipeline.test_view(batch)).cpu().numpy() for batch in batches]
-        return ArrayImages(np.concatenate(parts)[:, :, None, None])
+    def features(images: Images, views: int = 0) -> ArrayImages:
+        loader, size = images.loader(device), config.training.batch_size
+        found = [torch.cat([encoder(pipeline.test_view(batch)).cpu() for batch in loader.in_order(size)])]
+        for view in range(views):
+            generator = context.generator("cached views", view)
+            batches = loader.batches(torch.arange(len(images), device=device).split(size), context.crops("views", view))
+            found.append(torch.cat([encoder(pipeline.train_view(batch, generator)).cpu() for batch in batches]))
+        return ArrayImages(torch.stack(found, 2)[..., None].numpy())
 
     data = context.data
     of_features = DataSplits(
-        train=dataclasses.replace(data.train, images=features(data.train.images)),
-        val=dataclasses.replace(data.val, images=features(data.val.images)),
+        train=dataclasses.replace(data.train, images=features(data.train.images, views)),
+        val=dataclasses.replace(data.val, images=features(data.val.images, views)),
         test=dataclasses.replace(data.test, images=features(data.test.images)),
         class_names=data.class_names,
         minority=data.minority,

@@ -111,7 +111,7 @@ def initial_model(
     config, images = context.config, context.train_images
     with initial_weights(derive(config.seed, stream)):
         encoder, head = build(
-            **dict(config.model),
+            **config.model.network,
             in_channels=images.shape[1],
             image_size=images.shape[-1],
             classes=len(context.data.class_names),

@@ -27,7 +27,7 @@ from autodo.training.checkpointer import Checkpointer
 from autodo.training.context import Loaders, RunContext
 from autodo.training.evaluator import Evaluator
 from autodo.training.finetune import HeadFinetune
-from autodo.training.frozen_features import with_constant_features
+from autodo.training.frozen_features import with_features
 from autodo.training.head_solver import HeadSolver, SolvedHead
 from autodo.training.inner_loop import InnerLoop
 from autodo.training.outer_loop import OuterLoop
@@ -92,14 +92,15 @@ class Trainer:
             torch.cuda.init()  # which a device with a number does not do by itself here
             torch.cuda.reset_peak_memory_stats(context.device)
             set_fp32_precision()
-        self.context = context = with_constant_features(context)
-        self.loaders = Loaders(context)
-        sizes = self.loaders.train.total, len(data.val) + len(data.test)
-        progress = ProgressReporter(config, on_progress, sizes=sizes, expected=expected)
+        self.context = context
         self.online_policy = self._build_online_policy()
         self.policy: Policy | None = self.online_policy
         if config.policy is not None and self.online_policy is None:
             self.policy = build_policy(config.policy, policy)
+        self.context = context = with_features(context, self.policy)
+        self.loaders = Loaders(context)
+        sizes = self.loaders.train.total, len(data.val) + len(data.test)
+        progress = ProgressReporter(config, on_progress, sizes=sizes, expected=expected)
         self.model = model = TaskModel(context, self.policy)
         self.points = self._build_points(storage)
         objective = self._build_objective()

@@ -62,7 +62,7 @@ def check_network(run: RunConfig, dataset: "Dataset") -> None:
 
     if parse_model_name(run.model.name) is None or run.model.weights is not None:
         _, channels, *_, size = dataset.train.images.shape
-        build(**dict(run.model), in_channels=channels, image_size=size, classes=len(dataset.class_names))
+        build(**run.model.network, in_channels=channels, image_size=size, classes=len(dataset.class_names))
 
 
 def load_plugins(files: Iterable[plugins.PluginFile]) -> None:

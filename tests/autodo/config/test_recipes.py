@@ -257,7 +257,7 @@ def test_settings_added_later_do_not_change_ids():
     content = json.loads(run.model_dump_json())
     for section in ("policy", "objective", "finetune", "head"):
         assert content.pop(section) is None
-    for setting in ("head", "code", "weights", "weights_content", "input_size", "normalisation"):
+    for setting in ("head", "code", "weights", "weights_content", "input_size", "normalisation", "cached_views"):
         assert content["model"].pop(setting) is None
     assert content["model"].pop("freeze") == "none"
     assert content["method"].pop("images") == "train"

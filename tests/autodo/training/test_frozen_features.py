@@ -6,6 +6,7 @@ import torch
 
 from autodo.config.recipes import build_run
 from autodo.data import load, prepare
+from autodo.errors import ConfigError
 from autodo.results.outcome import Outcome
 from autodo.training import trainer
 from autodo.training.trainer import Trainer
@@ -28,7 +29,7 @@ def trained(method: str) -> tuple[Trainer, Outcome]:
 def test_the_training_is_that_of_the_whole_network(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     once, cached = trained(method)
     assert once.loaders.train.images[torch.tensor([0])].shape == (1, 64, 1, 1)
-    monkeypatch.setattr(trainer, "with_constant_features", lambda context: context)
+    monkeypatch.setattr(trainer, "with_features", lambda context, policy: context)
     whole, uncached = trained(method)
     assert whole.loaders.train.images[torch.tensor([0])].shape == (1, 1, 8, 8)
     for ours, theirs in zip(once.state.history, whole.state.history, strict=True):
@@ -56,3 +57,39 @@ def test_the_training_is_that_of_the_whole_network(method: str, monkeypatch: pyt
 )
 def test_features_that_change_are_not_kept(method: str, overrides: dict[str, object]) -> None:
     assert start(method, **overrides).context.frozen is None
+
+
+def test_val_points_of_the_inner_problem_have_views_too() -> None:
+    training = start("finetune-head-on-val+train+val", **{"model.cached_views": 2, "augmentation.crop_padding": 1})
+    assert training.loaders.train.images[torch.tensor([0, training.loaders.train_size])].shape == (2, 64, 3, 1)
+    list(training)
+
+
+def test_steps_draw_among_cached_views() -> None:
+    training = start("randaugment", **{"model.cached_views": 3, "augmentation.crop_padding": 1})
+    images = training.loaders.train.images[torch.tensor([0, 5])]
+    assert images.shape == (2, 64, 4, 1)
+    pipeline, generator = training.model.pipeline, torch.Generator().manual_seed(0)
+    assert torch.equal(pipeline.test_view(images), images[:, :, :1])
+    drawn = torch.stack([pipeline.train_view(images, generator)[1, :, 0, 0] for _ in range(40)])
+    views = images[1, :, 1:, 0].T
+    assert {int((view == views).all(1).nonzero()) for view in drawn} == {0, 1, 2}
+    list(training)
+    images = torch.from_numpy(training.context.train_images.read())
+    classifier = training.outcome().classifier
+    torch.testing.assert_close(
+        classifier.features(images), torch.from_numpy(training.context.data.train.images.read()[:, :, 0, 0])
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides", "message"),
+    [
+        ("autodo-exact-a", {}, "'augment' in points.learn changes images in every step: set model.cached_views=null"),
+        ("mixup", {}, "objective.kind 'mixup' changes images"),
+        ("baseline", {"model.freeze": "bn"}, r"cached_views \(2\) needs freeze 'encoder', not 'bn'"),
+    ],
+)
+def test_views_that_cannot_be_kept_are_refused(method: str, overrides: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_run("digits", method, overrides={**FROZEN, "model.cached_views": 2, **overrides})
