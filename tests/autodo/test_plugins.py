@@ -237,15 +237,15 @@ def test_a_network_of_a_file_is_built_and_its_code_is_part_of_the_run(
     assert build_run("digits", "baseline").run_id == plain.run_id
     run = build_run("digits", "baseline", overrides={"model.name": "tiny"})
     assert {one.source: one.code for one in used_plugins(run)} == {"tiny.py": run.model.code}
-    encoder, head = build(**dict(run.model), in_channels=1, image_size=8, classes=10)
+    encoder, head = build(**run.model.network, in_channels=1, image_size=8, classes=10)
     assert head(encoder(torch.zeros(2, 1, 8, 8))).shape == (2, 10)
     assert sum(one.numel() for part in (encoder, head) for one in part.parameters()) == 16 * (9 + 1 + 144 + 1) + 170
     with pytest.raises(ConfigError, match=r"model 'tiny': tiny.py is not as it was when the run was planned"):
-        build(**{**dict(run.model), "code": "0" * 16}, in_channels=1, image_size=8, classes=10)
+        build(**{**run.model.network, "code": "0" * 16}, in_channels=1, image_size=8, classes=10)
     monkeypatch.setattr(plugins, "_registry", plugins._Registry())
     assert RunConfig.from_stored(run.model_dump_json()) == run, "a report needs no plug-in"
     with pytest.raises(ConfigError, match="unknown model 'tiny'"):
-        build(**dict(run.model), in_channels=1, image_size=8, classes=10)
+        build(**run.model.network, in_channels=1, image_size=8, classes=10)
 
 
 def test_a_name_of_autodo_is_refused(tmp_path: Path) -> None:

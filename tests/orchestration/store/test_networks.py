@@ -56,19 +56,19 @@ def test_a_package_is_imported_from_the_store_where_it_is_missing(code, package:
     assert len(any_store.paths.networks.names()) == 1
     move_away(package)
     with pytest.raises(ConfigError, match=r"there is no module|cannot be imported"):
-        build(**dict(run.model), in_channels=1, image_size=8, classes=3)
+        build(**run.model.network, in_channels=1, image_size=8, classes=3)
     provide_network(run.model, any_store, digests)
-    encoder, _ = build(**dict(run.model), in_channels=1, image_size=8, classes=3)
+    encoder, _ = build(**run.model.network, in_channels=1, image_size=8, classes=3)
     assert encoder.features == 8
 
 
 def test_a_package_that_has_changed_since_is_replaced(package: Path, store: Store) -> None:
     run = run_of(package)
     digests = save_networks([run], store)
-    build(**dict(run.model), in_channels=1, image_size=8, classes=3)
+    build(**run.model.network, in_channels=1, image_size=8, classes=3)
     (package / "nets.py").write_text("raise RuntimeError('another state')\n")
     provide_network(run.model, store, digests)
-    assert build(**dict(run.model), in_channels=1, image_size=8, classes=3)[0].features == 8
+    assert build(**run.model.network, in_channels=1, image_size=8, classes=3)[0].features == 8
 
 
 def test_source_in_a_store_that_the_launch_did_not_write_is_not_executed(package: Path, store: Store) -> None:
@@ -84,10 +84,10 @@ def test_source_in_a_store_that_the_launch_did_not_write_is_not_executed(package
     for known in (digests, []):
         provide_network(run.model, store, known)
         with pytest.raises(ConfigError, match=r"there is no module|cannot be imported"):
-            build(**dict(run.model), in_channels=1, image_size=8, classes=3)
+            build(**run.model.network, in_channels=1, image_size=8, classes=3)
     file.write_bytes(written)
     provide_network(run.model, store, digests)
-    assert build(**dict(run.model), in_channels=1, image_size=8, classes=3)[0].features == 8
+    assert build(**run.model.network, in_channels=1, image_size=8, classes=3)[0].features == 8
 
 
 def test_installed_packages_and_built_in_networks_are_not_copied(package: Path, store: Store, monkeypatch) -> None:
