@@ -44,6 +44,8 @@ Unit = Annotated[float, Field(ge=0, le=1)]
 OperationStep = tuple[str, Unit, Unit]
 """Operation, probability, level: value = low + level (high - low)."""
 SubPolicy = Annotated[tuple[OperationStep, ...], Field(min_length=1)]
+SearchedSubPolicy = Annotated[tuple[tuple[OperationName, Unit, Unit], ...], Field(min_length=1)]
+"""Sub-policy of a search, which has built-in operations only."""
 
 
 class ScheduleStage(Frozen):

@@ -16,7 +16,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from pydantic import Field
 
-from autodo.augment.policy_file import OPERATION_NAMES, OperationStep, PolicyFile, SubPolicy
+from autodo.augment.policy_file import OPERATION_NAMES, OperationName, PolicyFile, SearchedSubPolicy, Unit
 from autodo.config.policy import FastAutoAugmentSearch
 from autodo.config.run import RunConfig
 from autodo.config.validation import Frozen
@@ -25,7 +25,7 @@ from autodo.io.storage import Location
 from autodo.search.tasks import Json, Task, provenance, search_config
 from autodo.seeds import derive
 
-SubPolicies = tuple[SubPolicy, ...]
+SubPolicies = tuple[SearchedSubPolicy, ...]
 logger = logging.getLogger(__name__)
 
 
@@ -188,8 +188,8 @@ def select(trials: Sequence[PolicyTrial], keep: int) -> SubPolicies:
     return tuple(sub_policy for trial in best for sub_policy in _without_repeats(trial.sub_policies))
 
 
-def _without_repeats(sub_policies: SubPolicies) -> Iterator[SubPolicy]:
-    first: dict[tuple[str, ...], SubPolicy] = {}
+def _without_repeats(sub_policies: SubPolicies) -> Iterator[SearchedSubPolicy]:
+    first: dict[tuple[str, ...], SearchedSubPolicy] = {}
     for sub_policy in sub_policies:
         first.setdefault(tuple(step[0] for step in sub_policy), sub_policy)
     yield from first.values()
@@ -228,7 +228,7 @@ def _space(search: FastAutoAugmentSearch) -> dict[str, BaseDistribution]:
 
 
 def _from_params(search: FastAutoAugmentSearch, params: dict[str, Any]) -> SubPolicies:
-    def step(name: str) -> OperationStep:
+    def step(name: str) -> tuple[OperationName, Unit, Unit]:
         return params[f"operation_{name}"], params[f"probability_{name}"], params[f"level_{name}"]
 
     return tuple(tuple(step(name) for name in names) for names in _names(search))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from autodo.augment.policy_file import OperationStep, PolicyFile, SubPolicy
+from autodo.augment.policy_file import OperationName, PolicyFile, SearchedSubPolicy, Unit
 from autodo.config.run import RunConfig
 from autodo.data.prepare import DataSplits
 from autodo.errors import TrainingDiverged
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 class FoundPolicy(NamedTuple):
     """The sub-policies that were found, and the weights for their provenance."""
 
-    sub_policies: tuple[SubPolicy, ...]
+    sub_policies: tuple[SearchedSubPolicy, ...]
     weights: dict[str, Any]
 
 
@@ -132,7 +132,7 @@ def _continued(
     return search, history
 
 
-def rounded_step(operation: int, probability: Tensor, level: Tensor) -> OperationStep:
+def rounded_step(operation: int, probability: Tensor, level: Tensor) -> tuple[OperationName, Unit, Unit]:
     """A step of a policy file; four decimals are more than a policy can feel."""
     return SEARCHED[operation], round(float(probability.detach()), 4), round(float(level.detach()), 4)
 
