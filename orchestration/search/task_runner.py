@@ -125,7 +125,7 @@ def write_log(attempt: Attempt, search_id: str, line: str) -> None:
 
 @contextlib.contextmanager
 def _patient_attempt(store: Store, search_id: str, task: str) -> Iterator[Attempt]:
-    """Start an attempt at a task as soon as no other process is at work on it."""
+    """Start an attempt at a task as soon as no other process performs it."""
     seconds = busy_seconds(store.root)
     with contextlib.ExitStack() as stack:
         yield retry(

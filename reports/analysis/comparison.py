@@ -198,8 +198,8 @@ def _describe(recipes: Mapping[str, Mapping[str, Any]], recipe: str) -> str:
     others = [key for key in _differing_keys(recipes.values()) if key not in said]
     plain = [key for key in others if key.rpartition(".")[2] not in _FINGERPRINTS]
     alike = [one for one in recipes.values() if all(one.get(key) == config.get(key) for key in (*said, *plain))]
-    told = {*plain, *_differing_keys(alike)}
-    words += [f"{key}={config.get(key)}" for key in others if key in told]
+    named_keys = {*plain, *_differing_keys(alike)}
+    words += [f"{key}={config.get(key)}" for key in others if key in named_keys]
     # Configurations of different versions of the program may differ in nothing but missing settings.
     same = [other for other in recipes.values() if all(config.get(k) == other.get(k) for k in {*config, *other})]
     words += [f"recipe {recipe}"] if len(same) > 1 else []
