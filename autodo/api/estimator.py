@@ -92,18 +92,7 @@ class AutoDOClassifier(ClassifierMixin, BaseEstimator):
             codes,
             val=trusted,
             class_names=[str(label) for label in self.classes_],
-            method=self.method,
-            model=self.model,
-            weights=self.weights,
-            epochs=self.epochs,
-            image_size=self.image_size,
-            val_share=self.val_share,
-            seed=self.seed,
-            preset=self.preset,
-            settings=self.settings,
-            device=self.device,
-            checkpoint=self.checkpoint,
-            verbose=self.verbose,
+            **{name: value for name, value in self.get_params(deep=False).items() if name != "image_shape"},
         )
         return self
 

@@ -17,15 +17,28 @@ class _Descent:
     Args:
         parameters: to update; one without a gradient stays as it is.
         lr: learning rate of the first step; set the attribute `lr` for later ones.
+        momentum: see the optimizer.
         factors: of the learning rate, for each parameter; None: 1.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, factors: Sequence[float] | None) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        factors: Sequence[float] | None = None,
+    ) -> None:
         self.lr = lr
         self._parameters = list(parameters)
         self._factors = [1.0] * len(self._parameters) if factors is None else list(factors)
         self._states: list[dict[str, Tensor]] = [{} for _ in self._parameters]
-        self._settings: dict[str, Any] = {}
+        self._settings = self._named(momentum, weight_decay)
+
+    def _named(self, momentum: float, weight_decay: float) -> dict[str, Any]:
+        """The settings as torch's optimizer calls them."""
+        raise NotImplementedError
 
     def reset(self, parameters: Iterable[nn.Parameter] | None = None) -> None:
         """Discards the state of these parameters; None: of all."""
@@ -91,21 +104,12 @@ class SGD(_Descent):
     theta <- theta - lr (g + weight_decay theta + momentum m).
 
     Args:
-        parameters, lr, factors: see `_Descent`.
+        parameters, lr, weight_decay, factors: see `_Descent`.
         momentum: 0 for none; otherwise Nesterov's.
     """
 
-    def __init__(
-        self,
-        parameters: Iterable[nn.Parameter],
-        *,
-        lr: float,
-        momentum: float,
-        weight_decay: float,
-        factors: Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(parameters, lr, factors)
-        self._settings = {"momentum": momentum, "weight_decay": weight_decay, "nesterov": momentum > 0}
+    def _named(self, momentum: float, weight_decay: float) -> dict[str, Any]:
+        return {"momentum": momentum, "weight_decay": weight_decay, "nesterov": momentum > 0}
 
     def _descend(self, parameters: list[Tensor], gradients: list[Tensor], chosen: list[int], lr: float) -> None:
         momenta = [self._states[i].get("momentum_buffer") for i in chosen]
@@ -122,22 +126,13 @@ class AdamW(_Descent):
     theta <- (1 - lr weight_decay) theta - lr m / (sqrt(v) + eps).
 
     Args:
-        parameters, lr, factors: see `_Descent`.
+        parameters, lr, weight_decay, factors: see `_Descent`.
         momentum: beta1; beta2 is 0.999 and eps 1e-8.
     Reference: Loshchilov and Hutter, ICLR 2019.
     """
 
-    def __init__(
-        self,
-        parameters: Iterable[nn.Parameter],
-        *,
-        lr: float,
-        momentum: float,
-        weight_decay: float,
-        factors: Sequence[float] | None = None,
-    ) -> None:
-        super().__init__(parameters, lr, factors)
-        self._settings = {"betas": (momentum, 0.999), "eps": 1e-8, "weight_decay": weight_decay}
+    def _named(self, momentum: float, weight_decay: float) -> dict[str, Any]:
+        return {"betas": (momentum, 0.999), "eps": 1e-8, "weight_decay": weight_decay}
 
     def _descend(self, parameters: list[Tensor], gradients: list[Tensor], chosen: list[int], lr: float) -> None:
         for i in chosen:
