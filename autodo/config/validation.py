@@ -105,10 +105,12 @@ def parse_selection(option: str, text: str, known: Mapping[str, Callable[[], Ite
             raise ConfigError(f"{option} {part!r}: is not KEY=VALUE, such as method=baseline; keys: {keys}")
         if key not in known:
             raise ConfigError(f"{option} {part!r}: unknown key {key!r}; keys: {keys}")
-        if key == "method":
-            value = "+".join(sorted(value.split("+")))  # as `canonical_method` writes joined methods
+        names = sorted(known[key]())
+        if key == "method":  # methods are joined in any order
+            parts = sorted(value.split("+"))
+            value = next((name for name in names if sorted(name.split("+")) == parts), value)
         try:
-            check_name(value, sorted(known[key]()), key)
+            check_name(value, names, key)
         except ConfigError as error:
             raise ConfigError(f"{option} {part!r}: {error}") from None
         selection.setdefault(key, set()).add(value)

@@ -51,5 +51,5 @@ def test_a_plan_follows_only_and_resources(autodo, grid: str) -> None:
     out = autodo("plan", grid, "--store", "S", "--only", "seed=0", "--gpus-per-run", "1").out
     assert "left: 1 run, about 1 min 00 s of training (0.017 GPU-hours)" in out
     repeated = ("--only", "seed=0", "--only", "seed=1", "--only", "method=randaugment+baseline")
-    assert "unknown method 'baseline+randaugment'" in autodo("plan", grid, "--store", "S", *repeated).err
+    assert "unknown method 'randaugment+baseline'" in autodo("plan", grid, "--store", "S", *repeated).err
     assert "left: 3 runs" in autodo("plan", grid, "--store", "S", *repeated[:4]).out

@@ -71,6 +71,13 @@ def test_a_selection_that_fits_no_run_is_an_error(text: str, message: str) -> No
         select(expand(grid()), text)
 
 
+@pytest.mark.parametrize("name", ["train+val+trivialaugment", "trivialaugment+train+val"])
+def test_joined_methods_are_selected_in_any_order_also_those_whose_names_have_a_plus(name: str) -> None:
+    runs = expand(grid(methods=["baseline", "trivialaugment+train+val"], distortions=["1-0.0"], seeds=1))
+    (run,) = select(runs, f"method={name}")
+    assert run.method.name == "train+val+trivialaugment"
+
+
 def test_a_new_seed_adds_its_runs_alone(store: Store) -> None:
     for run in expand(grid()):
         store.save(outcome(run), run.run_id)
