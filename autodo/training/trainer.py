@@ -1,5 +1,6 @@
 """Algorithm 1: train the task model, and from the outer start on move lambda once after every epoch."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -182,9 +183,12 @@ class Trainer:
         outer_phase = config.has_outer_pass(epoch)
         if outer_phase:
             assert self.outer is not None
-            if self.model.average is not None or solves_head:
-                # The implicit gradient is that of the weights that train, so val is evaluated with them too.
+            # The implicit gradient is that of the weights that train, so val is evaluated with them too.
+            if self.model.average is not None:
                 val_outputs = self.evaluator.evaluate(self.loaders.val, trained)
+            elif solves_head:
+                with torch.no_grad():
+                    val_outputs = dataclasses.replace(val_outputs, logits=self.model.head(val_outputs.features))
             self.checkpointer.require_finite("sum of lambda", self.outer.run(epoch, val_outputs, solved))
         outer_done = clock()
 
