@@ -4,15 +4,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from autodo.api.fit import fit
 from autodo.api.outcome import FitOutcome
-from autodo.data.given.collections import read_images_only
-from autodo.data.given.images import Size, in_channels
 from autodo.data.given.labels import read_labels
 from autodo.errors import ConfigError, DataError
 from autodo.io.storage import StrPath
@@ -109,13 +106,8 @@ class AutoDOClassifier(ClassifierMixin, BaseEstimator):
             DataError: if images cannot be read. NotFittedError: before `fit`.
         """
         check_is_fitted(self)
-        classifier = self.outcome_.classifier
-        assert classifier.image_size is not None
-        size = Size(classifier.image_size, exact=True)
-        pixels = in_channels(read_images_only(self._images(X), "X", size).pixels, classifier.mean.shape[1])
-        batches = torch.from_numpy(pixels).split(_BATCH_SIZE)
-        device = classifier.mean.device
-        return np.concatenate([classifier(batch.to(device)).cpu().numpy() for batch in batches])
+        # A list, because an array of three gray images could be one image of three channels.
+        return self.outcome_.classifier.predict_proba(list(self._images(X)), batch_size=_BATCH_SIZE)
 
     def _codes(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         number = {label: i for i, label in enumerate(self.classes_.tolist())}

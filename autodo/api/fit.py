@@ -11,17 +11,15 @@ from autodo.api.outcome import FitOutcome
 from autodo.api.run import default_device, fit_run
 from autodo.augment.policy_file import PolicyFile
 from autodo.config.dataset import MEMORY
-from autodo.config.model import ModelConfig
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig, SplitName
 from autodo.config.shipped import preset_of_device
-from autodo.data import Dataset, DataSplits, load, pin_content
+from autodo.data import Dataset, DataSplits, load, pin_content, shared_listing
 from autodo.data.given.dataset import given_dataset
 from autodo.data.given.images import Size
 from autodo.errors import ConfigError, UserError
 from autodo.io.storage import StrPath
 from autodo.models.given import register
-from autodo.models.weight_names import pinned
 from autodo.progress import Durations, Progress
 from autodo.text import count_of, rough_duration
 from autodo.training.step_timing import time_steps
@@ -113,8 +111,9 @@ def fit(
         run = build(place)
         side = None if "dataset.image_size" in overrides else _side_of_weights(run)
         run = run if side is None else build({**place, **_size_settings(side, overrides)})
-        run = run.model_copy(update={"dataset": pin_content(run.dataset)})
-        dataset = load(run.dataset)  # logs its warnings
+        with shared_listing():
+            run = run.model_copy(update={"dataset": pin_content(run.dataset)})
+            dataset = load(run.dataset)  # logs its warnings
         warnings = _val_note(run, dataset)
     else:
         read = functools.partial(given_dataset, images, labels, val=val, test=test, class_names=class_names)
@@ -123,7 +122,7 @@ def fit(
     for warning in warnings:
         logger.warning("%s", warning)
     notes = (*warnings, *_test_notes(run, dataset, held_out=isinstance(test, float)))
-    run = run.model_copy(update={"model": ModelConfig(**pinned(dict(run.model)))})
+    run = run.model_copy(update={"model": run.model.pinned()})
     report = _Reporter(run, verbose=verbose, on_epoch=on_epoch, device=device)
     outcome = fit_run(
         run,

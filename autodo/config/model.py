@@ -6,6 +6,7 @@ from pydantic import field_validator, model_validator
 
 from autodo import plugins
 from autodo.config.validation import Count, Frozen
+from autodo.models import weight_names
 from autodo.models.names import is_given, is_import_path, is_of_plugin, normalised
 from autodo.text import network_label
 
@@ -71,6 +72,10 @@ class ModelConfig(Frozen):
         if self.cached_views is not None and self.freeze != "encoder":
             raise ValueError(f"cached_views ({self.cached_views}) needs freeze 'encoder', not {self.freeze!r}")
         return self
+
+    def pinned(self) -> Self:
+        """Copy with the fingerprints of the weights and source as they are now; see `weight_names.pinned`."""
+        return type(self)(**weight_names.pinned(dict(self)))
 
     @property
     def network(self) -> dict[str, Any]:

@@ -280,9 +280,8 @@ class L2RW(_UsesValGradient):
 
 def _from_plugins(given: Any, built_in: Callable[[Any], Any]) -> Any:
     """Validate the settings of a train loss from a plug-in; leave the others to pydantic."""
-    known = [member.model_fields["kind"].default for member in _BUILT_IN]
     try:
-        more = plugins.names("objective", known)
+        more = plugins.names("objective", _BUILT_IN)
         section = given.model_dump() if isinstance(given, ObjectiveSettings) else given
         # Stored settings have a code, also where the plug-in is missing.
         if not isinstance(section, Mapping) or not (section.get("kind") in more or section.get("code")):
@@ -318,7 +317,10 @@ ObjectiveConfig = Annotated[
     WrapValidator(_from_plugins),
     MoreMembers(lambda: [loaded.plugin.settings for loaded in plugins.all_of("objective")]),
 ]
-_BUILT_IN: tuple[type[_Objective], ...] = get_args(get_args(ObjectiveConfig)[0])
+_BUILT_IN: dict[str, type[_Objective]] = {
+    member.model_fields["kind"].default: member for member in get_args(get_args(ObjectiveConfig)[0])
+}
+"""Settings of the train losses by `kind`, without those of plug-ins."""
 
 
 def kinds_with_copies() -> list[str]:
@@ -337,9 +339,8 @@ def _kinds(chosen: Callable[[type[_Objective]], bool]) -> list[str]:
 
 def objective_kinds() -> dict[str, type[_Objective]]:
     """Settings of all train losses by `kind`, those of plug-ins included."""
-    built_in = {member.model_fields["kind"].default: member for member in _BUILT_IN}
-    plugins.names("objective", built_in)
-    return {**built_in, **{loaded.plugin.name: loaded.plugin.settings for loaded in plugins.all_of("objective")}}
+    plugins.names("objective", _BUILT_IN)
+    return {**_BUILT_IN, **{loaded.plugin.name: loaded.plugin.settings for loaded in plugins.all_of("objective")}}
 
 
 class FinetuneConfig(Frozen):

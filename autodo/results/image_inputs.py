@@ -52,7 +52,9 @@ class InputFormat:
         elif isinstance(image, Image.Image):
             pixels = fitted(ImageOps.exif_transpose(image), self.image_size, crop)  # a copy
         elif _holds_numbers(image):
-            pixels = fitted(as_pil(pixels_of_array(image, batch=False)), self.image_size, crop)
+            pixels = pixels_of_array(image, batch=False)
+            if crop is not None or pixels.shape[1:] != (self.image_size, self.image_size):
+                pixels = fitted(as_pil(pixels), self.image_size, crop)
         else:
             raise DataError(f"a {type(image).__name__}; an image is a path, a PIL image, an array or a tensor")
         return in_channels(pixels[None], self.channels)[0]

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autodo.config.run import RunConfig
 from autodo.io.atomic import atomic_path
 from autodo.io.storage import StrPath
 from autodo.text import printable
 
 if TYPE_CHECKING:
+    from autodo.config.run import RunConfig
     from autodo.results.classifier import Classifier
 
 FORMAT = 1
@@ -24,7 +24,9 @@ _ROWS = 100
 """Classes in a table of the Markdown; the JSON has all."""
 
 
-def run_record(row: Mapping[str, Any], val_error: float, images_per_class: Mapping[str, int]) -> dict[str, Any]:
+def run_record(
+    config: "RunConfig", row: Mapping[str, Any], val_error: float, images_per_class: Mapping[str, int]
+) -> dict[str, Any]:
     """The run that a classifier comes from, for its card: values of JSON, without the folders of images and weights.
 
     Args:
@@ -32,7 +34,6 @@ def run_record(row: Mapping[str, Any], val_error: float, images_per_class: Mappi
         val_error: at the epoch of the classifier.
         images_per_class: train images of each class, by their labels.
     """
-    config = RunConfig.from_stored(row["config"])
     settings = config.model_dump(mode="json", exclude={"dataset": {"path"}})
     if settings["model"].get("weights"):
         settings["model"]["weights"] = Path(settings["model"]["weights"]).name

@@ -102,7 +102,7 @@ def build_outcome(
     """
     row = _result_row(config, data, history, best, device, seconds_after)
     counts = np.bincount(data.train.labels, minlength=len(data.class_names))
-    classifier.run = run_record(row, best.val_error, dict(zip(data.class_names, counts.tolist(), strict=True)))
+    classifier.run = run_record(config, row, best.val_error, dict(zip(data.class_names, counts.tolist(), strict=True)))
     return Outcome(
         results=records.table("results", [row]),
         epochs=records.table("epochs", history),

@@ -81,7 +81,7 @@ def run_jobs(console: Console, options: LaunchOptions, request: LaunchRequest, p
     if not plan.left:
         return summary(None, ran=False)
     # Before anything is written and before Ray starts: a missing file is one line, not a failure per run.
-    _check_data(console, list(plan.left.values()), store, options)
+    _check_data(console, list(plan.left.values()), options)
     begun = time.monotonic()  # after a download, which the next launch does not repeat
     curves = _tensorboard_dir(store) if options.tensorboard else Path()
     prepare()
@@ -172,7 +172,7 @@ def _tensorboard_dir(store: Store) -> Path:
     return Path(folder.uri)
 
 
-def _check_data(console: Console, runs: Sequence[RunConfig], store: Store, options: LaunchOptions) -> None:
+def _check_data(console: Console, runs: Sequence[RunConfig], options: LaunchOptions) -> None:
     from orchestration.execution.process import check_network, load_dataset
 
     with console.status("checking the data"):

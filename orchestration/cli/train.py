@@ -12,13 +12,12 @@ from rich.console import Console
 from autodo import plugins
 from autodo.config.dataset import DistortionConfig
 from autodo.config.defaults import PROTOCOL, defaults_before
-from autodo.config.model import ModelConfig
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.config.shipped import dataset_presets, preset_of_device
 from autodo.config.validation import parse_model, parse_overrides
 from autodo.errors import ConfigError, TrainingDiverged, UserError
-from autodo.models.weight_names import pinned, use_weights_dir
+from autodo.models.weight_names import use_weights_dir
 from autodo.text import count_of, rough_duration
 from orchestration.cli.console import say
 from orchestration.cli.options import TrainOptions, given
@@ -56,7 +55,7 @@ def train_run(console: Console, options: TrainOptions) -> int:
     use_weights_dir(options.data.weights_dir)
     with data.shared_listing():
         run = run.model_copy(update={"dataset": data.pin_content(run.dataset)})
-        run = run.model_copy(update={"model": ModelConfig(**pinned(dict(run.model)))})
+        run = run.model_copy(update={"model": run.model.pinned()})
         run, policies = pin_policy_file(run)
         store = Store(options.store).supported()
         check_outlasts_job(store)
@@ -134,7 +133,7 @@ def _mention_preset(console: Console, options: TrainOptions, run: RunConfig, sto
     """Print a line about a preset that the device chose, and one if the store has the run without it."""
     recipe = _build(dataclasses.replace(options, preset=None))
     dataset = recipe.dataset.model_copy(update={"content": run.dataset.content})
-    recipe = recipe.model_copy(update={"dataset": dataset, "model": ModelConfig(**pinned(dict(recipe.model)))})
+    recipe = recipe.model_copy(update={"dataset": dataset, "model": recipe.model.pinned()})
     if recipe.run_id == run.run_id:
         return
     size, epochs = run.dataset.image_size, count_of(run.training.epochs, "epoch")

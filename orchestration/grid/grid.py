@@ -33,7 +33,6 @@ from autodo.config.shipped import (
 )
 from autodo.config.validation import Frozen, check_name, load_yaml, parse_model
 from autodo.errors import ConfigError
-from autodo.models.weight_names import pinned
 from orchestration.grid.keep import Keep
 from orchestration.grid.resources import ResourcesConfig
 
@@ -318,23 +317,18 @@ def _network_pins(grid: GridConfig, variant: str = "", others: Collection[str] =
     Args:
         others: keys that have a value even if it is None.
     """
-    found: list[dict[str, str | None]] = []
-    for dataset in grid.datasets:
-        overrides = cell_overrides(grid, dataset, grid.methods[0], variant)
-        network = build_run(dataset, grid.methods[0], overrides=overrides).model
-        pins = pinned(dict(network))
-        found.append({f"model.{key}": pins[key] for key in ("code", "weights_content")})
+    method = grid.methods[0]
+    overrides = {dataset: cell_overrides(grid, dataset, method, variant) for dataset in grid.datasets}
+    networks = dict.fromkeys(build_run(dataset, method, overrides=given).model for dataset, given in overrides.items())
+    pinned = [network.pinned() for network in networks]
+    found = [{"model.code": one.code, "model.weights_content": one.weights_content} for one in pinned]
     shared = {key: value for key, value in found[0].items() if all(pins[key] == value for pins in found)}
     return {key: value for key, value in shared.items() if value is not None or key in others}
 
 
 def pin_plugins(grid: GridConfig) -> GridConfig:
     """Copy of a grid that names the plug-ins of its runs, as they are in this process."""
-    used = [
-        loaded
-        for dataset, method, variant in itertools.product(grid.datasets, grid.methods, ["", *grid.variants])
-        for loaded in used_plugins(build_run(dataset, method, overrides=cell_overrides(grid, dataset, method, variant)))
-    ]
+    used = [loaded for run in expand(grid) for loaded in used_plugins(run)]
     pins = {f"{one.plugin.kind} {one.plugin.name}": PluginPin(source=one.source, code=one.code) for one in used}
     return grid.model_copy(update={"plugins": dict(sorted(pins.items()))})
 

@@ -108,7 +108,7 @@ def _whole(opened: "Image.Image", image_size: int) -> Pixels:
     # The JPEG decoder skips detail that the resize would drop; other formats ignore this.
     opened.draft(None, (image_size, image_size))
     upright = eight_bit(ImageOps.exif_transpose(opened))
-    return _channels_first(ImageOps.fit(upright, (image_size, image_size), Image.Resampling.BILINEAR))
+    return channels_first(ImageOps.fit(upright, (image_size, image_size), Image.Resampling.BILINEAR))
 
 
 def pixels_of(content: bytes, image_size: int, crops: Crop | None, index: int) -> Pixels:
@@ -143,10 +143,11 @@ def _part(opened: "Image.Image", image_size: int, crops: Crop, index: int) -> Pi
     x, y = math.floor(left), math.floor(top)
     part = upright.crop((x, y, math.ceil(right), math.ceil(bottom)))
     inside = (left - x, top - y, right - x, bottom - y)
-    return _channels_first(part.resize((image_size, image_size), Image.Resampling.BILINEAR, box=inside))
+    return channels_first(part.resize((image_size, image_size), Image.Resampling.BILINEAR, box=inside))
 
 
-def _channels_first(image: "Image.Image") -> Pixels:
+def channels_first(image: "Image.Image") -> Pixels:
+    """Pixels of an image of mode L or RGB. Shape: [1, H, W] or [3, H, W]."""
     pixels = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 

@@ -60,17 +60,6 @@ def given_set(images: Any, labels: Any, where: str) -> GivenSet:
     )
 
 
-def read_images_only(images: Any, where: str, size: Size) -> GivenImages:
-    """Images without labels, as an array or tensor of all or as a list; one path or PIL image is a list of one.
-
-    Raises:
-        DataError: if they cannot be read; one line.
-    """
-    if isinstance(images, np.ndarray) or is_tensor(images):
-        return read_array(images, where, size)
-    return read_images(images, len(images), where, size)
-
-
 def _with_labels(count: int, given: Any, where: str, read: Callable[[Size], GivenImages]) -> GivenSet:
     if given is None:
         raise DataError(f"{where}: labels are needed with these images, one for each")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-from autodo.data.files.decode import MEMORY_LIMIT_BYTES, decode, eight_bit, fitted, reason
+from autodo.data.files.decode import MEMORY_LIMIT_BYTES, channels_first, eight_bit, fitted, reason
 from autodo.data.given.pixels import is_tensor, pixels_of_array
 from autodo.data.images.image_set import Pixels
 from autodo.errors import DataError
@@ -138,7 +138,7 @@ def _shrunk(given: Any, size: Size) -> Pixels:
         with Image.open(path) as opened:
             if not size.exact and min(opened.size) <= size.side:
                 return _upright(opened)
-        return decode(path, size.side)
+            return fitted(opened, size.side)
     if isinstance(given, Image.Image):
         pixels = _upright(given)
     elif isinstance(given, np.ndarray) or is_tensor(given):
@@ -169,5 +169,4 @@ def as_pil(pixels: Pixels) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Pixels:
-    pixels = np.asarray(eight_bit(ImageOps.exif_transpose(image)))
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    return channels_first(eight_bit(ImageOps.exif_transpose(image)))

@@ -12,7 +12,6 @@ from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig
 from autodo.errors import ConfigError
 from autodo.models import build
-from autodo.models.weight_names import pinned
 from orchestration.store import networks
 from orchestration.store.networks import provide_network, save_networks
 from orchestration.store.store import Store
@@ -36,8 +35,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run_of(package: Path, **settings: str) -> RunConfig:
     run = build_run("digits", "baseline", overrides={"model.name": f"{package.name}.nets:make"})
-    model = type(run.model)(**pinned({**dict(run.model), **settings}))
-    return run.model_copy(update={"model": model})
+    return run.model_copy(update={"model": run.model.model_copy(update=settings).pinned()})
 
 
 def move_away(package: Path) -> None:

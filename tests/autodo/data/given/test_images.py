@@ -10,7 +10,7 @@ from PIL import Image
 
 from autodo.config.dataset import DatasetConfig
 from autodo.data import load
-from autodo.data.given.collections import given_set, read_images_only
+from autodo.data.given.collections import given_set
 from autodo.data.given.images import Size, in_channels, read_array, read_images
 from autodo.data.given.pixels import pixels_of_array
 from autodo.errors import DataError
@@ -74,7 +74,7 @@ def test_every_form_of_the_same_images_is_the_same_pixels(tmp_path):
         "transparent": np.concatenate([LAST, LAST[..., :1]], 3),
     }
     for name, images in whole.items():
-        assert np.array_equal(read_images_only(images, "images", SMALL).pixels, expected), name
+        assert np.array_equal(read_array(images, "images", SMALL).pixels, expected), name
     for name, images in {"pictures": pictures, "tensors": list(torch.from_numpy(COLOURS))}.items():
         found, labels = given_set(Pairs(images, [3, 1, 0, 2]), None, "images").read(SMALL)
         assert np.array_equal(found.pixels, expected), name
