@@ -28,6 +28,12 @@ def backbone(**sizes: int) -> nn.Module:
     return make(sizes["in_channels"], 2)[:-1]
 
 
+def with_dropout(in_channels: int) -> nn.Module:
+    """The same with a layer that draws random numbers."""
+    network = make(in_channels, 10)
+    return nn.Sequential(*network[:-1], nn.Dropout(), network[-1])
+
+
 def with_softmax(in_channels: int) -> nn.Module:
     """The same with a softmax after its head."""
     return nn.Sequential(make(in_channels, 3), nn.Softmax(1))
