@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from autodo.data.files.read_errors import reading
 from autodo.errors import ConfigError, DataError
 from autodo.io.storage import StrPath
 from autodo.models.adopted import libraries
@@ -192,8 +191,7 @@ def torchvision_content(network: str, weights: str) -> str:
     here = next((path for path in (_in_weights_dir(file), cache / file) if path is not None and path.is_file()), None)
     if here is None:
         return str(name)
-    with reading(here), here.open("rb") as opened:
-        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    found = file_content(here, hashlib.sha256())
     return str(name) if found.startswith(name.rpartition("-")[2]) else f"{name}-is-{found[:16]}"
 
 
