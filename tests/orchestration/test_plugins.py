@@ -1,4 +1,4 @@
-"""A grid over plug-ins: launched on Ray, killed, resumed, reported; and what its store says without them."""
+"""A grid over plug-ins and an own network: launched on Ray, killed, resumed, reported; and what its store says without them."""
 
 import os
 import signal
@@ -112,9 +112,14 @@ def test_a_damaged_grid_is_one_error(key: str, store: Store) -> None:
 
 
 @pytest.mark.slow
-def test_a_grid_over_plugins_is_killed_resumed_and_reported(loaded: Path, study: Path) -> None:
+def test_a_grid_over_plugins_is_killed_resumed_and_reported(
+    loaded: Path, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = Store(study / "S")
-    launch = ("launch", "grids/study.yaml", "--store", "S", *options(study), "--set", "training.epochs=30")
+    (study / "own_nets.py").write_text("from tests.autodo.models.own_networks import with_dropout as make\n")
+    monkeypatch.syspath_prepend(study)
+    settings = ("--set", "training.epochs=30", "--set", "model.name=own_nets:make")
+    launch = ("launch", "grids/study.yaml", "--store", "S", *options(study), *settings)
     first = autodo(study, *launch)
     deadline = time.monotonic() + 300
     while first.poll() is None and not list(study.glob("S/runs/*/checkpoint.pt")):
@@ -139,6 +144,6 @@ def test_a_grid_over_plugins_is_killed_resumed_and_reported(loaded: Path, study:
     out, _ = report.communicate(timeout=100)
     assert report.returncode == 0, out
     page = (study / "S/report/report.md").read_text()
-    for part in ("| focal |", "shapes (small-cnn, 30 epochs)", f"| focal.py | {plugins.files()[0].content}"):
+    for part in ("| focal |", "shapes (own_nets:make, 30 epochs)", f"| focal.py | {plugins.files()[0].content}"):
         assert part in page
     assert "its runs need focal.py and shapes.py, not loaded here" in " ".join(page.split())
