@@ -1,4 +1,4 @@
-"""A grid over plug-ins and an own network: launched on Ray, killed, resumed, reported; and what its store says without them."""
+"""A grid over plug-ins and an own network, launched on Ray, killed, resumed, reported; and its store without them."""
 
 import os
 import signal
