@@ -43,6 +43,29 @@ def initial_weights(seed: int) -> Iterator[None]:
         yield
 
 
+def seed_layers(seed: int, *names: str | int, device: "torch.device") -> None:
+    """Make layers that draw random numbers, such as dropout, draw those of the stream `names` from now on.
+
+    They draw from torch's global generators, of which those of the CPU and of the device are set.
+    """
+    import torch
+
+    stream = derive(seed, *names)
+    torch.default_generator.manual_seed(stream)
+    if device.type == "cuda":
+        number = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[number].manual_seed(stream)
+
+
+@contextlib.contextmanager
+def global_generators_kept(device: "torch.device") -> Iterator[None]:
+    """Restore torch's global generators, of the CPU and of the device, after the block."""
+    import torch
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
 def host_generator(generator: "torch.Generator") -> "torch.Generator":
     """Generator for numbers that the host needs: the generator itself on the CPU, else one derived from its state.
 

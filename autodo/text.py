@@ -26,6 +26,11 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def first_line(error: BaseException) -> str:
+    """First line of an exception's text, or its type if there is none."""
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
 def rough_duration(seconds: float) -> str:
     """`40 s`, `4 min`, `3 h`, `2 days`: an estimate in the largest unit of which there are at least 1.5."""
     for unit, name in ((86400, "days"), (3600, "h"), (60, "min")):

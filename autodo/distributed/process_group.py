@@ -50,7 +50,7 @@ class ProcessGroup:
         return len(range(self.rank, count, self.size))
 
     def all_gather(self, shard: Tensor, total: int) -> Tensor:
-        """The whole sequence, in order, on every process. Shape: [n] -> [total]."""
+        """The whole sequence, in order, on every process. Shape: [n, ...] -> [total, ...]."""
         return shard
 
     def unshard(self, shards: Sequence[NDArray[Any]]) -> NDArray[Any]:
@@ -112,10 +112,10 @@ class TorchProcessGroup(ProcessGroup):
 
     def all_gather(self, shard: Tensor, total: int) -> Tensor:
         rounds = -(-total // self.size)
-        padded = torch.cat([shard, shard.new_zeros(rounds - len(shard))])
+        padded = torch.cat([shard, shard.new_zeros(rounds - len(shard), *shard.shape[1:])])
         shards = [torch.empty_like(padded) for _ in range(self.size)]
         dist.all_gather(shards, padded)
-        return torch.stack(shards, 1).reshape(-1)[:total]
+        return torch.stack(shards, 1).flatten(0, 1)[:total]
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
         total = tensor.detach().clone()

@@ -35,6 +35,11 @@ def register(module: nn.Module, fingerprint: str | None = None) -> GivenName:
     if not isinstance(module, nn.Module):
         raise ConfigError(f"a network is an nn.Module, not a {type(module).__name__}")
     name = f"{GIVEN}:{type(module).__name__}"
+    if any(
+        isinstance(part, nn.modules.lazy.LazyModuleMixin) and part.has_uninitialized_params()
+        for part in module.modules()
+    ):
+        raise ConfigError(f"{name}: has lazy layers without weights; call it on some images first")
     try:
         kept = copy.deepcopy(module).to("cpu", torch.float32)
     except Exception as error:  # classes decide how they are copied

@@ -39,13 +39,15 @@ def file_of(weights: str) -> Path | None:
     return folder / path if folder is not None and not path.exists() and not path.is_absolute() else path
 
 
-def file_content(path: StrPath) -> str:
-    """Fingerprint of a file's bytes: 16 hex digits.
+def file_content(path: StrPath, hash: "hashlib._Hash | None" = None) -> str:
+    """Fingerprint of a file's bytes in hex digits.
 
+    Args:
+        hash: an empty one, which is used; None: 8 bytes of blake2b.
     Raises:
         DataError: if it cannot be read.
     """
-    digest = hashlib.blake2b(digest_size=8)
+    digest = hashlib.blake2b(digest_size=8) if hash is None else hash
     try:
         with Path(path).open("rb") as file:
             while block := file.read(1 << 20):

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from autodo.config import objective
 from autodo.errors import ConfigError
@@ -149,7 +150,9 @@ def losses_along(network: nn.Module, direction: Parameters, step: TrainStep) -> 
     def losses(at: Parameters) -> Tensor:
         return losses_at(network, at, step.pixels, step.labels)
 
-    along: Tensor = jvp(losses, (parameters,), (direction,))[1]
+    # The fast kernels of attention have no forward-mode derivative.
+    with sdpa_kernel(SDPBackend.MATH):
+        along: Tensor = jvp(losses, (parameters,), (direction,))[1]
     return along
 
 

@@ -23,10 +23,10 @@ _NAMED = 3
 
 
 class Batch(NamedTuple):
-    """Inputs made of the next images.
+    """Inputs made of the next images, or the next features.
 
     Shape:
-        inputs [b, C, S, S] uint8 on the CPU, b + len(problems) images.
+        inputs [b, C, S, S] uint8 on the CPU, b + len(problems) images; or [b, D] float32.
     """
 
     inputs: Tensor
@@ -69,6 +69,13 @@ def input_batches(images: Iterable[Any], inputs: InputFormat, batch_size: int = 
                 [number for number, _ in good],
                 [problem for problem in read_now if isinstance(problem, str)],
             )
+
+
+def feature_batches(features: NDArray[np.float32], batch_size: int = BATCH_SIZE) -> Iterator[Batch]:
+    """Batches of features as they are. Shape: features [N, D]; inputs of a batch [b, D]."""
+    for first in range(0, len(features), batch_size):
+        inputs = torch.from_numpy(features[first : first + batch_size])
+        yield Batch(inputs, list(range(first, first + len(inputs))), [])
 
 
 def outputs(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autodo.config.run import RunConfig
 from autodo.data import DataSplits, ImageSet
@@ -27,6 +27,8 @@ class FrozenEncoder(NamedTuple):
     """
 
     encoder: Encoder
+    head: nn.Linear
+    """The head that is trained on the features, with its initial weights."""
     mean: Tensor
     std: Tensor
     images: Images
@@ -43,6 +45,18 @@ class RunContext:
     group: ProcessGroup
     frozen: FrozenEncoder | None = None
     """The encoder whose features the data is; None if the network trains on the data itself."""
+
+    def check_same_images(self) -> None:
+        """Raise DataError if the processes have different images.
+
+        Each process has indexed the files by itself, and positions must mean the same images on all of them.
+        """
+        config, fingerprint = self.config, self.data.fingerprint
+        if not self.group.all_true(fingerprint == self.group.broadcast_object(fingerprint)):
+            raise DataError(
+                f"{config.dataset.path or config.dataset.name}: the images are not the same on all nodes that train "
+                "this run: files are missing, other or damaged on some; make the copies equal"
+            )
 
     @property
     def train_images(self) -> Images:
@@ -82,17 +96,11 @@ class Loaders:
     """The images of this process: its shards of the inner problem (`train`), of val and of test.
 
     Raises:
-        DataError: if the processes have different images. ConfigError: if there are too many processes.
+        ConfigError: if there are too many processes.
     """
 
     def __init__(self, context: RunContext) -> None:
         config, data, group = context.config, context.data, context.group
-        # Each process has indexed the files by itself, and positions must mean the same images on all of them.
-        if not group.all_true(data.fingerprint == group.broadcast_object(data.fingerprint)):
-            raise DataError(
-                f"{config.dataset.path or config.dataset.name}: the images are not the same on all nodes that train "
-                "this run: files are missing, other or damaged on some; make the copies equal"
-            )
         self._context = context
         self.shard = training_shard(data, config, group)
         self.train = self.load(*self.shard.points(data), self.shard.total)

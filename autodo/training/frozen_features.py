@@ -2,15 +2,16 @@
 
 import dataclasses
 import logging
+from collections.abc import Iterable
 
 import torch
+from torch import Tensor
 
 from autodo.augment.pipeline import Pipeline
 from autodo.augment.policies import Policy
 from autodo.config.pixels import computes_features_once
 from autodo.data import DataSplits
 from autodo.data.images.image_set import ArrayImages, Images
-from autodo.errors import ConfigError
 from autodo.training.context import FrozenEncoder, RunContext
 from autodo.training.task_model import initial_model, normalisation
 
@@ -18,23 +19,17 @@ logger = logging.getLogger("autodo")
 
 
 def with_features(context: RunContext, policy: Policy | None) -> RunContext:
-    """The run on the features of its images, if they can be computed before the first epoch by the one process it has.
+    """The run on the features of its images, if they can be computed before the first epoch.
 
     Without augmentation the training is the same as with the encoder in every step, up to rounding; only its time
-    differs. With `model.cached_views` each train and val image has the features of that many views.
-
-    Raises:
-        ConfigError: if several processes should train on cached views.
+    differs. With `model.cached_views` each train and val image has the features of that many views. Of several
+    processes, each computes a shard of them and keeps all.
     """
     config, device = context.config, context.device
     if not computes_features_once(config.model_dump()):
         return context
     views = config.model.cached_views or 0
-    if context.group.size > 1:
-        if views:
-            raise ConfigError(f"model.cached_views ({views}) needs workers: 1, not {context.group.size}")
-        return context
-    encoder, _ = initial_model(context, device)
+    encoder, head = initial_model(context, device)
     encoder.bf16 = config.training.precision == "bf16"
     encoder.eval()
     mean, std = normalisation(context, encoder)
@@ -42,15 +37,21 @@ def with_features(context: RunContext, policy: Policy | None) -> RunContext:
 
     logger.info("the features of the frozen encoder are computed once")
 
+    def computed(batches: Iterable[Tensor]) -> Tensor:
+        none = torch.empty(0, encoder.features)
+        return torch.cat([none, *(encoder(batch).cpu() for batch in batches if len(batch))])
+
     @torch.no_grad()
     def features(images: Images, views: int = 0) -> ArrayImages:
-        loader, size = images.loader(device), config.training.batch_size
-        found = [torch.cat([encoder(pipeline.test_view(batch)).cpu() for batch in loader.in_order(size)])]
+        shard, size = images[context.group.shard], config.training.batch_size
+        loader = shard.loader(device)
+        found = [computed(map(pipeline.test_view, loader.in_order(size)))]
         for view in range(views):
             generator = context.generator("cached views", view)
-            batches = loader.batches(torch.arange(len(images), device=device).split(size), context.crops("views", view))
-            found.append(torch.cat([encoder(pipeline.train_view(batch, generator)).cpu() for batch in batches]))
-        return ArrayImages(torch.stack(found, 2)[..., None].numpy())
+            batches = loader.batches(torch.arange(len(shard), device=device).split(size), context.crops("views", view))
+            found.append(computed(pipeline.train_view(batch, generator) for batch in batches))
+        of_all = context.group.all_gather(torch.stack(found, 2), len(images))
+        return ArrayImages(of_all[..., None].numpy())
 
     data = context.data
     of_features = DataSplits(
@@ -60,5 +61,5 @@ def with_features(context: RunContext, policy: Policy | None) -> RunContext:
         class_names=data.class_names,
         minority=data.minority,
     )
-    frozen = FrozenEncoder(encoder, mean, std, data.train.images)
+    frozen = FrozenEncoder(encoder, head.cpu(), mean, std, data.train.images)
     return dataclasses.replace(context, data=of_features, frozen=frozen)

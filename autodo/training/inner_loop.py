@@ -10,6 +10,7 @@ from autodo.data.batches import shuffled_batches
 from autodo.objectives import Objective, TrainStep
 from autodo.points.model import PointModel
 from autodo.progress import ProgressReporter
+from autodo.seeds import global_generators_kept, seed_layers
 from autodo.training.checkpointer import Checkpointer
 from autodo.training.context import LabelledImages, PhaseResult, RunContext
 from autodo.training.schedule import inner_factor
@@ -39,6 +40,10 @@ class InnerLoop:
 
     def run(self, epoch: int) -> PhaseResult:
         """Trains for one epoch, or for the rest of one that was interrupted."""
+        with global_generators_kept(self.context.device):
+            return self._run(epoch)
+
+    def _run(self, epoch: int) -> PhaseResult:
         context, config, group = self.context, self.context.config, self.context.group
         copies = 1 if self.online_policy is None else self.online_policy.copies
         model, drop_last = self.model, config.training.last_batch == "drop"
@@ -72,6 +77,7 @@ class InnerLoop:
         for step, ((batch, size), images) in enumerate(steps, start=done + 1):
             lr = config.training.lr * inner_factor(config, epoch + step / len(batches))
             model.optimizer.lr = lr
+            seed_layers(config.seed, "layers", epoch, step, *group.stream, device=context.device)
             rows = repeated(batch, copies)
             view = self.points.view(rows)
             pixels = model.pipeline.train_view(repeated(images, copies), generator, view.augment)

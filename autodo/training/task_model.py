@@ -25,6 +25,9 @@ from autodo.training.optimizers import build_optimizer
 
 logger = logging.getLogger("autodo")
 
+TASK_MODEL = "network"
+"""Name of the random stream of the initial weights."""
+
 
 class TaskModel:
     """The network with its input pipeline and its optimizer: images -> pipeline -> encoder -> head -> logits.
@@ -86,11 +89,11 @@ def normalisation(context: RunContext, encoder: Encoder) -> tuple[Tensor, Tensor
     return encoder.normalisation or channel_statistics(context.data.train.images.statistics_sample())
 
 
-def new_network(context: RunContext, stream: str = "network") -> TrainableNetwork:
+def new_network(context: RunContext, stream: str = TASK_MODEL) -> TrainableNetwork:
     """A network of the run, on its device and in its precision, not compiled.
 
     Args:
-        stream: name of the random stream of the initial weights; the task model's is `network`.
+        stream: name of the random stream of the initial weights.
     """
     training = context.config.training
     encoder, head = initial_model(context, context.device, stream)
@@ -101,14 +104,16 @@ def new_network(context: RunContext, stream: str = "network") -> TrainableNetwor
 
 
 def initial_model(
-    context: RunContext, device: torch.device, stream: str = "network", *, solved_head: bool = False
+    context: RunContext, device: torch.device, stream: str = TASK_MODEL, *, solved_head: bool = False
 ) -> tuple[Encoder, nn.Linear]:
     """Encoder and head with initial weights that derive from the run's seed and the name of the stream.
 
     Args:
         solved_head: a plain linear head, whatever the head is that is trained.
     """
-    config, images = context.config, context.train_images
+    config, frozen, images = context.config, context.frozen, context.train_images
+    if frozen is not None and stream == TASK_MODEL and not solved_head:
+        return Identity(frozen.encoder.features), copy.deepcopy(frozen.head).to(device)
     with initial_weights(derive(config.seed, stream)):
         encoder, head = build(
             **config.model.network,
@@ -117,7 +122,7 @@ def initial_model(
             classes=len(context.data.class_names),
             cosine_scale=None if solved_head else config.cosine_scale,
         )
-    if context.frozen is not None:
+    if frozen is not None:
         encoder = Identity(encoder.features)
     return encoder.to(device), head.to(device)
 

@@ -98,6 +98,7 @@ class Trainer:
         self.policy: Policy | None = self.online_policy
         if config.policy is not None and self.online_policy is None:
             self.policy = build_policy(config.policy, policy)
+        context.check_same_images()
         self.context = context = with_features(context, self.policy)
         self.loaders = Loaders(context)
         sizes = self.loaders.train.total, len(data.val) + len(data.test)

@@ -186,7 +186,8 @@ def predict(
     words: Annotated[
         list[str],
         typer.Argument(
-            metavar="[RUN] PATH…", help="For a store, a run; then image files, folders, CSV files, globs in quotes."
+            metavar="[RUN] PATH…",
+            help="For a store, a run; then images: files, folders, CSV files, globs in quotes.",
         ),
     ],
     csv_file: Annotated[

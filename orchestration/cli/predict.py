@@ -1,4 +1,4 @@
-"""`autodo predict`: the classes of images."""
+"""`autodo predict`: the classes of images, or of features."""
 
 import contextlib
 import csv
@@ -17,6 +17,7 @@ from orchestration.cli.chosen import find_classifier, load_classifier
 from orchestration.cli.console import say, warn
 
 if TYPE_CHECKING:
+    from autodo.results.batches import Batch
     from autodo.results.classifier import Classifier
 
 _CLASSES = 10  # classes whose images are counted on the terminal
@@ -38,7 +39,7 @@ def predict_images(
 
     Args:
         model: a classifier's file, or a store.
-        words: for a store a run; then the images' files, folders, globs and CSV files.
+        words: for a store a run; then the images' files, folders, globs and CSV files, or files of features.
         csv_file: file to write; None: print a line per image.
         top: number of classes of each image.
     Raises:
@@ -47,45 +48,65 @@ def predict_images(
     file, _, places = find_classifier(model, words)
     if not places:
         raise ConfigError("no images are given: give files, folders, CSV files, or globs in quotes")
-    from autodo.data.files.find_images import find_images
-
-    images = find_images(places)
     if csv_file is not None and Path(csv_file).expanduser().resolve() in {Path(place).resolve() for place in places}:
         raise ConfigError(f"--csv {csv_file}: is one of the files to read; give it another name")
     from orchestration.execution.device import chosen_device
 
     classifier = load_classifier(file).to(chosen_device(device))
-    if classifier.image_size is None:
-        raise ConfigError(
-            f"{file}: is a classifier of features, {classifier.mean.shape[1]} numbers for each point, not of images; "
-            "in Python, Classifier.predict takes an array of them"
-        )
+    names, batches = _inputs(classifier, places, batch_size)
     # What is not a result goes to stderr, so that the results can go to a file or a pipe.
     notes = Console(stderr=True)
     progress = _progress(notes, shown=notes.is_terminal and (csv_file is not None or not console.is_terminal))
     counts: Counter[str] = Counter()
     with _writer(console, csv_file, min(top, len(classifier.class_names))) as write, progress:
-        task = progress.add_task("", total=len(images))
-        for ranked in _ranked(classifier, images, top, batch_size, lambda line: warn(notes, f"left out: {line}")):
-            for path, classes in ranked:
-                write(path, classes)
+        task = progress.add_task("", total=len(names))
+        for ranked in _ranked(classifier, batches, top, lambda line: warn(notes, f"left out: {line}")):
+            for position, classes in ranked:
+                write(names[position], classes)
                 counts[classes[0][0]] += 1
             progress.update(task, advance=batch_size)
         if not counts:
-            raise DataError(f"none of the {count_of(len(images), 'image')} can be read")
+            raise DataError(f"none of the {count_of(len(names), 'image')} can be read")
     if csv_file is not None:
-        _summary(console, csv_file, counts)
-    if left_out := len(images) - counts.total():
-        warn(notes, f"{count_of(left_out, 'image')} of {len(images)} left out")
+        _summary(console, csv_file, counts, "image" if classifier.image_size else "row")
+    if left_out := len(names) - counts.total():
+        warn(notes, f"{count_of(left_out, 'image')} of {len(names)} left out")
+
+
+def _inputs(
+    classifier: "Classifier", places: Sequence[str], batch_size: int
+) -> tuple[Sequence[str], Iterator["Batch"]]:
+    """Name of each image, or row of features such as `points.npy:17`, and the batches of them.
+
+    Raises:
+        DataError: if there are none, or the features are not those of the classifier.
+    """
+    from autodo.results.batches import feature_batches, input_batches
+
+    if classifier.image_size is not None:
+        from autodo.data.files.find_images import find_images
+
+        images = find_images(places)
+        return images, input_batches(images, classifier.inputs, batch_size)
+    import numpy as np
+
+    from autodo.data.readers.features import read_feature_values
+
+    wanted, names, parts = classifier.mean.shape[1], [], []
+    for place in places:
+        values = read_feature_values(Path(place).expanduser())
+        if values.shape[1] != wanted:
+            raise DataError(f"{place}: {values.shape[1]} features in each row; the classifier takes {wanted}")
+        names += [f"{place}:{row}" for row in range(len(values))]
+        parts.append(values)
+    return names, feature_batches(np.concatenate(parts), batch_size)
 
 
 def _ranked(
-    classifier: "Classifier", images: Sequence[str], top: int, batch_size: int, on_problem: Callable[[str], None]
-) -> Iterator[list[tuple[str, Ranking]]]:
-    """For each batch, the images that can be read with their most probable classes."""
-    from autodo.results.batches import input_batches
-
-    for batch in input_batches(images, classifier.inputs, batch_size):
+    classifier: "Classifier", batches: Iterator["Batch"], top: int, on_problem: Callable[[str], None]
+) -> Iterator[list[tuple[int, Ranking]]]:
+    """For each batch, the positions of the images that can be read, and their most probable classes."""
+    for batch in batches:
         for problem in batch.problems:
             on_problem(problem)
         if not batch.positions:
@@ -95,7 +116,7 @@ def _ranked(
         best = probabilities.topk(min(top, probabilities.shape[1]))
         rows = zip(batch.positions, best.indices.tolist(), best.values.tolist(), strict=True)
         yield [
-            (images[i], [(classifier.class_names[k], p) for k, p in zip(classes, values, strict=True)])
+            (i, [(classifier.class_names[k], p) for k, p in zip(classes, values, strict=True)])
             for i, classes, values in rows
         ]
 
@@ -133,8 +154,8 @@ def _progress(notes: Console, *, shown: bool) -> Progress:
     return Progress(*columns, console=notes, transient=True, disable=not shown, redirect_stdout=False)
 
 
-def _summary(console: Console, csv_file: str, counts: Counter[str]) -> None:
+def _summary(console: Console, csv_file: str, counts: Counter[str], what: str) -> None:
     named = ", ".join(f"{printable(name)} {count:,}" for name, count in counts.most_common(_CLASSES))
     more = f", and {len(counts) - _CLASSES} more classes" if len(counts) > _CLASSES else ""
-    say(console, f"{count_of(counts.total(), 'image')}: {named}{more}")
+    say(console, f"{count_of(counts.total(), what)}: {named}{more}")
     say(console, f"written: {csv_file}")

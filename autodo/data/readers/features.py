@@ -1,10 +1,10 @@
 """Features that a network has computed, with a label for each: .npy files or Parquet."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,18 +113,8 @@ def read_features(path: Path) -> Features:
     Raises:
         DataError: if a file is missing, damaged or unsuitable.
     """
-    formats: dict[str, Callable[[Path], tuple[NDArray[Any], dict[str, Column]]]] = {
-        ".npy": _read_npy,
-        ".parquet": _read_parquet,
-    }
-    read = formats.get(path.suffix.lower())
-    if read is None or not path.is_file():
-        problem = "no such file" if not path.exists() else "neither a .npy nor a .parquet file"
-        raise DataError(
-            f"{path}: {problem}; dataset.path is the file of features, NAME.npy with NAME.label.npy beside it, or "
-            "NAME.parquet"
-        )
-    values, columns = read(path)
+    advice = "dataset.path is the file of features, NAME.npy with NAME.label.npy beside it, or NAME.parquet"
+    values, columns = _reader_of(path, advice)(path, labelled=True)
     for name, column in columns.items():
         if len(column) != len(values):
             raise DataError(f"{path}: {count_of(len(values), 'row')} of features, and {len(column)} of {name}")
@@ -142,7 +132,33 @@ def read_features(path: Path) -> Features:
     )
 
 
-def _read_npy(path: Path) -> tuple[NDArray[Any], dict[str, Column]]:
+def read_feature_values(path: Path) -> NDArray[np.float32]:
+    """Features of NAME.npy, or of the column `features` of a Parquet file; labels are not read. Shape: -> [N, D].
+
+    Raises:
+        DataError: if the file is missing, damaged or unsuitable.
+    """
+    values, _ = _reader_of(path, "give files of features, NAME.npy or NAME.parquet")(path, labelled=False)
+    return _checked(path, values)
+
+
+def _reader_of(path: Path, advice: str) -> "_Reader":
+    reader = {".npy": _read_npy, ".parquet": _read_parquet}.get(path.suffix.lower())
+    if reader is None or not path.is_file():
+        problem = "no such file" if not path.exists() else "neither a .npy nor a .parquet file"
+        raise DataError(f"{path}: {problem}; {advice}")
+    return reader
+
+
+class _Reader(Protocol):
+    """Reads the features of a file, and the columns beside them if they are labelled."""
+
+    def __call__(self, path: Path, *, labelled: bool) -> tuple[NDArray[Any], dict[str, Column]]: ...
+
+
+def _read_npy(path: Path, *, labelled: bool) -> tuple[NDArray[Any], dict[str, Column]]:
+    if not labelled:
+        return _load(path), {}
     files = column_files(path)
     if not files["label"].is_file():
         raise DataError(f"{files['label']}: no such file; it holds the label of each row of {path.name}")
@@ -168,19 +184,21 @@ def _load(file: Path) -> NDArray[Any]:
     return values
 
 
-def _read_parquet(path: Path) -> tuple[NDArray[Any], dict[str, Column]]:
+def _read_parquet(path: Path, *, labelled: bool) -> tuple[NDArray[Any], dict[str, Column]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     with reading(path):
         try:
             with pq.ParquetFile(path) as file:
-                known = [name for name in ("features", *COLUMNS) if name in file.schema_arrow.names]
-                lacking = [name for name in ("features", "label") if name not in known]
+                needed, possible = (("features", "label"), COLUMNS) if labelled else (("features",), ())
+                known = [name for name in ("features", *possible) if name in file.schema_arrow.names]
+                lacking = [name for name in needed if name not in known]
                 if lacking:
+                    rule = "features and label are needed, and split, clean_label and source are possible; "
                     raise DataError(
-                        f"{path}: no column {lacking[0]!r}; features and label are needed, and split, clean_label and "
-                        f"source are possible; its columns: {', '.join(file.schema_arrow.names)}"
+                        f"{path}: no column {lacking[0]!r}; {rule if labelled else ''}its columns: "
+                        f"{', '.join(file.schema_arrow.names)}"
                     )
                 table = file.read(columns=known)
         except pa.ArrowException as error:

@@ -9,7 +9,7 @@ from autodo.errors import ConfigError
 from autodo.models import given
 from autodo.models.adopted import libraries, own_code
 from autodo.models.adopted.adapted import Adapted, with_fast_averages, without_layer
-from autodo.models.adopted.find_head import APPEND, Split, split_of
+from autodo.models.adopted.find_head import APPEND, Split, check_encoder, split_of
 from autodo.models.names import is_given, is_of_plugin, library_of
 
 
@@ -39,9 +39,11 @@ def adopt(
     old_head = None
     if split.head != APPEND:
         layer = network.get_submodule(split.head)
+        assert isinstance(layer, nn.Linear)
         if type(layer) is nn.Linear and layer.out_features == classes and layer.bias is not None:
             old_head = layer
         network = without_layer(network, split.head)
+        check_encoder(network, layer, split, name, size or image_size)
     if library is not None:
         network = with_fast_averages(network)
     adapted = Adapted(network, split.features, channels=split.channels, size=size, opaque=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from autodo.errors import ConfigError
-from autodo.text import hint
+from autodo.text import first_line, hint
 
 APPEND = "append"
 """Name of a head that is put on the outputs of the whole network."""
@@ -27,6 +27,8 @@ class Split(NamedTuple):
     """Channels of the images that it takes."""
     features: int
     """Inputs of the head."""
+    outputs: Tensor
+    """Of the whole network in eval mode, for the images of the probe."""
 
 
 def split_of(network: nn.Module, name: str, head: str | None, channels: Sequence[int], size: int) -> Split:
@@ -41,50 +43,85 @@ def split_of(network: nn.Module, name: str, head: str | None, channels: Sequence
     Raises:
         ConfigError: if the network does not take such images or returns no logits, or the layer is not its head.
     """
-    state = torch.random.get_rng_state()
-    was_training = network.training
-    try:
+    with _undisturbed(network):
         taken, result, layers = _first_that_works(network.eval(), name, channels, size)
         _check_logits(result, name, "eval")
-        _check_train_mode(network, name, taken, size)
-    finally:
-        torch.random.set_rng_state(state)
-        network.train(was_training)
+        in_training, layers_in_training = _in_train_mode(network, name, taken, size)
     if head == APPEND:
-        return Split(APPEND, taken, result.shape[1])
+        return Split(APPEND, taken, result.shape[1], result)
     last = _last(network, layers, result)
     if head is not None:
         found = _named(network, name, head)
         if not _same(layers.get(found), result):
             raise ConfigError(f"{name}: model.head {head!r}: the network does not return the outputs of this layer")
     elif last is None or not isinstance(last[1], nn.Linear) or layers[last[0]].ndim != 2:
-        source = (
-            "a calculation after its last layer" if last is None else f"its layer {last[0]} ({type(last[1]).__name__})"
-        )
         raise ConfigError(
-            f"{name}: its outputs come from {source}, not from a linear layer (nn.Linear); let it return the logits "
-            f"of one, or set model.head={APPEND}, which puts a linear layer on its {result.shape[1]} outputs"
+            f"{name}: its outputs come from {_source(last)}, not from a linear layer (nn.Linear); let it return the "
+            f"logits of one, or set model.head={APPEND}, which puts a linear layer on its {result.shape[1]} outputs"
         )
     else:
         found = last[0]
-    return Split(found, taken, network.get_submodule(found).in_features)  # type: ignore[arg-type]
+    if not _same(layers_in_training.get(found), in_training):
+        raise ConfigError(
+            f"{name}: in train mode it does not return the outputs of its head {found}, but changes them, perhaps by "
+            f"dropout; let it return the logits, or set model.head={APPEND}"
+        )
+    return Split(found, taken, network.get_submodule(found).in_features, result)  # type: ignore[arg-type]
+
+
+def check_encoder(network: nn.Module, head: nn.Linear, split: Split, name: str, size: int) -> None:
+    """Check that a network without its head computes the inputs of that head.
+
+    Raises:
+        ConfigError: if not, because it uses the layer in other places, too.
+    """
+    problem = ""
+    with _undisturbed(network), torch.no_grad():
+        try:
+            features = network.eval()(_images(split.channels, size))
+            same = torch.allclose(head(features), split.outputs, rtol=1e-4, atol=1e-5)
+        except Exception as error:  # the network may raise anything
+            same, problem = False, f" ({type(error).__name__}: {first_line(error)})"
+    if not same:
+        raise ConfigError(
+            f"{name}: its head {split.head} cannot be taken off: without it the network does not compute the inputs of "
+            f"the head{problem}, perhaps because it uses the layer more than once; set model.head={APPEND}"
+        )
+
+
+@contextlib.contextmanager
+def _undisturbed(network: nn.Module) -> Iterator[None]:
+    """Restore torch's random numbers and the mode of the network after the block."""
+    state, was_training = torch.random.get_rng_state(), network.training
+    try:
+        yield
+    finally:
+        torch.random.set_rng_state(state)
+        network.train(was_training)
+
+
+def _source(last: tuple[str, nn.Module] | None) -> str:
+    """Where the outputs of a network come from, which is not a linear layer."""
+    if last is None:
+        return "a calculation after its last layer"
+    name, layer = last
+    return f"its layer {name} ({type(layer).__name__})" if name else "a calculation of its own"
 
 
 def _first_that_works(
     network: nn.Module, name: str, channels: Sequence[int], size: int
 ) -> tuple[int, Any, dict[str, Any]]:
-    first: Exception | None = None
+    first: Exception = ConfigError("no number of channels is possible")
     for count in channels:
         layers: dict[str, Any] = {}
         try:
             with _recording(network, layers), torch.no_grad():
                 return count, network(_images(count, size)), layers
         except Exception as error:  # the network may raise anything
-            first = first or error
-    text = str(first).strip().partition("\n")[0] or type(first).__name__
+            first = error if count == channels[0] else first
     raise ConfigError(
-        f"{name}: cannot take images of {channels[0]} x {size} x {size} ({text}); model.input_size, such as 224, sets "
-        "the size to which they are resized"
+        f"{name}: cannot take images of {channels[0]} x {size} x {size} ({first_line(first)}); model.input_size, such "
+        "as 224, sets the size to which they are resized"
     ) from first
 
 
@@ -99,18 +136,22 @@ def _check_logits(result: Any, name: str, mode: str) -> None:
             f"{name}: returns a tensor of {result.dtype} {tuple(result.shape)} for {PROBES} images in {mode} mode, not "
             "of floats [images, classes]"
         )
+    if not result.isfinite().all():
+        raise ConfigError(f"{name}: its outputs in {mode} mode are NaN or infinite, for {PROBES} images of noise")
 
 
-def _check_train_mode(network: nn.Module, name: str, channels: int, size: int) -> None:
+def _in_train_mode(network: nn.Module, name: str, channels: int, size: int) -> tuple[Tensor, dict[str, Any]]:
+    """Outputs in train mode, and those of each layer."""
     buffers = {key: value.clone() for key, value in network.named_buffers()}
+    layers: dict[str, Any] = {}
     network.train()
     try:
-        with torch.no_grad():
+        with _recording(network, layers), torch.no_grad():
             result = functional_call(network, buffers, (_images(channels, size),))
     except Exception as error:  # the network may raise anything
-        text = str(error).strip().partition("\n")[0]
-        raise ConfigError(f"{name}: fails in train mode: {type(error).__name__}: {text}") from error
+        raise ConfigError(f"{name}: fails in train mode: {type(error).__name__}: {first_line(error)}") from error
     _check_logits(result, name, "train")
+    return result, layers
 
 
 def _images(channels: int, size: int) -> Tensor:

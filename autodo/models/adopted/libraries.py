@@ -4,6 +4,8 @@ from typing import Any
 
 from torch import nn
 
+from autodo.text import first_line
+
 CHANNELS = 3
 """Channels of the images of every network here; pretrained weights have no others."""
 
@@ -32,4 +34,7 @@ def make(library: str, name: str, classes: int | None) -> nn.Module:
 
     if not timm.is_model(name):
         raise LookupError(f"timm {timm.__version__} has no network {name!r}")
-    return timm.create_model(name, pretrained=False, in_chans=CHANNELS, **outputs)
+    try:
+        return timm.create_model(name, pretrained=False, in_chans=CHANNELS, **outputs)
+    except RuntimeError as error:  # the part after the dot names no weights
+        raise LookupError(f"timm:{name}: {first_line(error)}") from None

@@ -2,7 +2,6 @@
 
 import functools
 import hashlib
-import os
 import pickle
 import re
 from collections.abc import Callable, Mapping
@@ -17,7 +16,7 @@ from autodo.io.storage import StrPath
 from autodo.models.adopted import libraries
 from autodo.models.names import library_of
 from autodo.models.weight_names import WEIGHTS_VARIABLE, file_content, file_of, weights_dir
-from autodo.text import hint
+from autodo.text import first_line, hint
 
 Colours = tuple[float, ...]
 
@@ -58,14 +57,17 @@ def read(name: str, weights: str) -> Pretrained:
     Raises:
         ConfigError: if there are no such weights. DataError: if they cannot be read.
     """
-    path = file_of(weights)
+    path, folder = file_of(weights), weights_dir()
+    files = [] if folder is None or not folder.is_dir() else sorted(folder.iterdir())
+    if path is not None:
+        files = [path]
     # The copies of a network, such as averaged weights, read it again.
-    stamp = (path.stat().st_mtime_ns, path.stat().st_size) if path is not None and path.is_file() else None
-    return _read(name, weights, os.environ.get(WEIGHTS_VARIABLE), stamp)
+    stamp = tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file())
+    return _read(name, weights, stamp)
 
 
 @functools.lru_cache(maxsize=1)
-def _read(name: str, weights: str, folder: str | None, stamp: tuple[int, int] | None) -> Pretrained:
+def _read(name: str, weights: str, stamp: tuple[tuple[str, int, int], ...]) -> Pretrained:
     library, _, network = name.partition(":")
     path = file_of(weights)
     if path is not None:
@@ -111,8 +113,7 @@ def from_file(path: StrPath, name: str) -> Pretrained:
             "run code; save only the state, torch.save(network.state_dict(), PATH), or safetensors"
         ) from None
     except Exception as error:  # of many kinds for damaged files
-        text = str(error).strip().partition("\n")[0]
-        raise DataError(f"model.weights {path}: torch cannot read it: {text or type(error).__name__}") from None
+        raise DataError(f"model.weights {path}: torch cannot read it: {first_line(error)}") from None
     if isinstance(found, Mapping) and "class_names" in found and "state" in found:
         return _of_classifier(found, content)
     for key in _WRAPPERS:
@@ -162,10 +163,9 @@ def _of_classifier(found: Mapping[str, Any], content: str) -> Pretrained:
 def _of_torchvision(network: str, weights: str) -> Pretrained:
     known = _torchvision_weights(network, weights)
     file = known.url.rpartition("/")[2]
-    folder = weights_dir()
-    there = folder is not None and (folder / file).is_file()
-    if folder is not None and there:
-        found = from_file(folder / file, f"torchvision:{network}")
+    given = _in_weights_dir(file)
+    if given is not None and given.is_file():
+        found = from_file(given, f"torchvision:{network}")
     else:
         state = _downloaded(
             f"model.weights {weights}: {file} of torchvision:{network}",
@@ -180,8 +180,24 @@ def _of_torchvision(network: str, weights: str) -> Pretrained:
 
 
 def torchvision_content(network: str, weights: str) -> str:
-    """Name of the file of some weights, which torchvision compares with its hash."""
-    return str(_torchvision_weights(network, weights).url.rpartition("/")[2].rpartition(".")[0])
+    """Name of the file of some weights, which ends in the first digits of its sha256.
+
+    If the file is here and has another hash, this follows the name. Torchvision itself compares them only when it
+    downloads a file.
+    """
+    file = _torchvision_weights(network, weights).url.rpartition("/")[2]
+    name = file.rpartition(".")[0]
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    here = next((path for path in (_in_weights_dir(file), cache / file) if path is not None and path.is_file()), None)
+    if here is None:
+        return str(name)
+    found = file_content(here, hashlib.sha256())
+    return str(name) if found.startswith(name.rpartition("-")[2]) else f"{name}-is-{found[:16]}"
+
+
+def _in_weights_dir(file: str) -> Path | None:
+    folder = weights_dir()
+    return None if folder is None else folder / file
 
 
 def _torchvision_weights(network: str, weights: str) -> Any:
@@ -264,10 +280,9 @@ def _downloaded(what: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
     except Exception as error:  # of many kinds: the libraries' and those of their connections
-        text = str(error).strip().partition("\n")[0]
         raise DataError(
-            f"{what} cannot be loaded: {type(error).__name__}: {text}; where there is no network, put the file into "
-            f"the library's cache, or into the folder of --weights-dir or {WEIGHTS_VARIABLE}"
+            f"{what} cannot be loaded: {type(error).__name__}: {first_line(error)}; where there is no network, put the "
+            f"file into the library's cache, or into the folder of --weights-dir or {WEIGHTS_VARIABLE}"
         ) from error
 
 
@@ -304,7 +319,11 @@ def load_into(network: nn.Module, pretrained: Pretrained, head: str | None, wher
     missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
     unknown = [key for key in state if key not in wanted]
     other = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
+    # Counters and masks are no numbers of this kind.
+    broken = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     problems = []
+    if broken:
+        problems.append(f"{len(broken)} of {len(state)} tensors hold NaN or infinity, such as {broken[0]}")
     if missing:
         problems.append(f"{len(missing)} of {len(wanted)} tensors are missing, such as {missing[0]}")
     if unknown:

@@ -28,6 +28,12 @@ def backbone(**sizes: int) -> nn.Module:
     return make(sizes["in_channels"], 2)[:-1]
 
 
+def with_dropout(in_channels: int) -> nn.Module:
+    """The same with a layer that draws random numbers."""
+    network = make(in_channels, 10)
+    return nn.Sequential(*network[:-1], nn.Dropout(), network[-1])
+
+
 def with_softmax(in_channels: int) -> nn.Module:
     """The same with a softmax after its head."""
     return nn.Sequential(make(in_channels, 3), nn.Softmax(1))
@@ -59,6 +65,57 @@ class Scaled(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return torch.tanh(self.network(images))
+
+
+class Twice(nn.Module):
+    """Uses its last layer twice."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.network = make(in_channels, 8)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network[-1](torch.relu(self.network(images)))
+
+
+class AsksItsHead(nn.Module):
+    """Needs an attribute of its last layer."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.network = make(in_channels, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images.to(self.network[-1].weight.dtype))
+
+
+class DropsLogits(nn.Module):
+    """Changes the outputs of its last layer in train mode."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.network = make(in_channels, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.dropout(self.network(images), training=self.training)
+
+
+class Bare(nn.Module):
+    """Calculates with a weight of its own."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, in_channels))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.linear(images.mean((2, 3)), self.weight)
+
+
+def with_nan() -> nn.Module:
+    """A network with a broken weight."""
+    network = make(1, 3)
+    nn.init.constant_(network[-1].bias, torch.nan)
+    return network
 
 
 def needs_depth(depth: int) -> nn.Module:

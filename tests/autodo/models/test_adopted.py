@@ -101,13 +101,34 @@ def test_a_function_gets_the_arguments_that_it_takes() -> None:
         (f"{OWN}:with_activation", {}, r"its outputs come from its layer 1 \(ReLU\), not from a linear layer"),
         (f"{OWN}:Scaled", {}, "its outputs come from a calculation after its last layer"),
         (f"{OWN}:Scaled", {"head": "network.5"}, "model.head 'network.5': the network does not return the outputs"),
+        (
+            f"{OWN}:Twice",
+            {},
+            "its head network.5 cannot be taken off: .*perhaps because it uses the layer more than once",
+        ),
+        (f"{OWN}:AsksItsHead", {}, r"cannot be taken off: .* \(AttributeError: .*no attribute 'weight'\)"),
+        (
+            f"{OWN}:DropsLogits",
+            {},
+            "in train mode it does not return the outputs of its head network.5, but changes them",
+        ),
+        (f"{OWN}:Bare", {}, "its outputs come from a calculation of its own, not from a linear layer"),
+        (f"{OWN}:with_nan", {}, "its outputs in eval mode are NaN or infinite"),
+        ("timm:test_resnet.none", {}, r"timm:test_resnet.none: Invalid pretrained tag \(none\)"),
         ("module:Net", {}, "was given in Python, and not to this process"),
     ],
 )
 def test_networks_that_cannot_be_used(name: str, settings: dict[str, str], message: str) -> None:
+    if name.startswith("timm"):
+        pytest.importorskip("timm")
     with pytest.raises(ConfigError, match=message) as error:
         split(name, size=64 if name.startswith("torchvision") else 16, **settings)
     assert "\n" not in str(error.value)
+
+
+def test_lazy_layers_need_their_weights() -> None:
+    with pytest.raises(ConfigError, match="module:Sequential: has lazy layers without weights; call it on some images"):
+        given.register(nn.Sequential(nn.Flatten(), nn.LazyLinear(3)))
 
 
 def test_images_of_more_channels_than_the_network_takes() -> None:

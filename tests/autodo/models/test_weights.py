@@ -1,6 +1,7 @@
 """Pretrained weights: files, names, the images that they expect, and what of the network stands still."""
 
 import functools
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -106,27 +107,37 @@ def test_normalisation_of_an_encoder_for_gray_images_becomes_one_of_colours(tmp_
 
 
 @pytest.mark.parametrize(
-    ("network", "file", "content"),
+    ("network", "file"),
     [
-        (SMALL, FILE, FILE.removesuffix(".pth")),
-        ("timm:test_resnet", "test_resnet.r160_in1k.safetensors", None),
+        (SMALL, FILE),
+        ("timm:test_resnet", "test_resnet.r160_in1k.safetensors"),
     ],
 )
-def test_named_weights_come_from_a_folder(network: str, file: str, content: str | None, tmp_path, monkeypatch) -> None:
+def test_named_weights_come_from_a_folder(network: str, file: str, tmp_path, monkeypatch) -> None:
     if network.startswith("timm"):
         pytest.importorskip("timm")
     monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path))
+    save = save_file if file.endswith("safetensors") else torch.save
     source = trained(network)
-    if file.endswith("safetensors"):
-        save_file(source.state_dict(), tmp_path / file)
-    else:
-        torch.save(source.state_dict(), tmp_path / file)
+    save(source.state_dict(), tmp_path / file)
     encoder, _ = split(network, weights="DEFAULT", input_size=32)
     loaded = encoder.network.state_dict()
     assert loaded.keys() < source.state_dict().keys()
     assert all(torch.equal(loaded[key], source.state_dict()[key]) for key in loaded)
     settings = dict.fromkeys(("code", "weights_content")) | {"name": network, "weights": "DEFAULT"}
-    assert pinned(settings)["weights_content"] == content or state_content(source.state_dict())
+    before = pinned(settings)
+    if save is save_file:
+        assert before["weights_content"] == state_content(source.state_dict())
+    else:
+        digest = hashlib.sha256((tmp_path / file).read_bytes()).hexdigest()
+        assert before["weights_content"] == f"{FILE.removesuffix('.pth')}-is-{digest[:16]}"
+        (tmp_path / file).rename(tmp_path / "away")
+        assert pinned(settings)["weights_content"] == FILE.removesuffix(".pth"), "as torchvision will download it"
+    with torch.no_grad():
+        next(source.parameters()).add_(1)
+    save(source.state_dict(), tmp_path / file)
+    with pytest.raises(DataError, match="these weights are not those that the run was planned with"):
+        split(**{**before, "input_size": 32})
 
 
 def test_named_weights_that_are_not_there_are_one_line(tmp_path: Path, monkeypatch) -> None:
@@ -148,6 +159,11 @@ def test_named_weights_that_are_not_there_are_one_line(tmp_path: Path, monkeypat
         (SMALL, "list.pt", "list.pt: has no weights"),
         (SMALL, "other.pt", r"other.pt: are not those of this network: \d+ of \d+ tensors are missing, such as conv1"),
         (f"{OWN}:make", "wide.pt", r"1 have other shapes, such as 0.weight: \(8, 1, 5, 5\), not \(8, 1, 3, 3\)"),
+        (
+            f"{OWN}:make",
+            "nan.pt",
+            r"are not those of this network: 1 of \d+ tensors hold NaN or infinity, such as 0.we",
+        ),
         (f"{OWN}:for_colours", "gray.pt", r"0.weight: \(8, 1, 3, 3\), not \(8, 3, 3, 3\)"),
     ],
 )
@@ -160,6 +176,7 @@ def test_weights_that_cannot_be_used(name: str, weights: str, message: str, tmp_
     torch.save(own_networks.make(1, 2).state_dict(), "other.pt")
     torch.save(own_networks.make(1, 2).state_dict(), "gray.pt")
     torch.save(own_networks.make(1, 2).state_dict() | {"0.weight": torch.zeros(8, 1, 5, 5)}, "wide.pt")
+    torch.save(own_networks.make(1, 2).state_dict() | {"0.weight": torch.full((8, 1, 3, 3), torch.nan)}, "nan.pt")
     with pytest.raises((ConfigError, DataError), match=message) as error:
         split(name, weights=weights)
     assert "\n" not in str(error.value)

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.func import functional_call
 
 from autodo.errors import ConfigError
 from autodo.objectives.base import cross_entropies
+from autodo.objectives.meta import losses_along
 from autodo.testing.process_groups import FakeGroup
 from tests.autodo.objectives.problem import context_of, network_of, objective_of, step_of
 
@@ -59,6 +61,31 @@ def test_gradient_of_meta_weight_net_equals_finite_differences(meta_weight_net):
             values.append(val_loss_after(network, meta_weight_net, step, meta_weight_net.weights).item())
             parameter.data.view(-1)[place] -= sign * 1e-4
         assert (values[0] - values[1]) / 2e-4 == pytest.approx(gradient.view(-1)[place].item(), rel=1e-5)
+
+
+class Attention(nn.Module):
+    """Attention over the rows of pixels, and a linear layer."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.head = nn.Linear(step.pixels[0].numel(), 10)
+
+    def forward(self, pixels):
+        rows = pixels.flatten(1, 2)
+        return self.head(nn.functional.scaled_dot_product_attention(rows, rows * self.head.bias.sum(), rows).flatten(1))
+
+
+def test_networks_with_attention_have_a_forward_mode_derivative():
+    step = step_of()
+    torch.manual_seed(0)
+    network = Attention(step).double()
+    direction = {name: torch.randn_like(value) for name, value in network.named_parameters()}
+    objective_of("l2rw")  # imports what forward mode needs
+    along = losses_along(network, direction, step)
+    for loss, expected in zip(cross_entropies(network(step.pixels), step.labels), along, strict=True):
+        slopes = torch.autograd.grad(loss, list(network.parameters()), retain_graph=True)
+        found = sum((slope * direction[name]).sum() for slope, name in zip(slopes, direction, strict=True))
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_meta_weight_net_takes_a_step_of_adam_before_weighting(meta_weight_net):

@@ -8,8 +8,10 @@ from autodo.config.recipes import build_run
 from autodo.data import load, prepare
 from autodo.errors import ConfigError
 from autodo.results.outcome import Outcome
+from autodo.testing.process_groups import WorkerPool
 from autodo.training import trainer
 from autodo.training.trainer import Trainer
+from tests.autodo.distributed import group_jobs as jobs
 
 FROZEN = {"training.epochs": 4, "dataset.subsample": 300, "model.freeze": "encoder", "augmentation.crop_padding": 0}
 
@@ -80,6 +82,23 @@ def test_steps_draw_among_cached_views() -> None:
     torch.testing.assert_close(
         classifier.features(images), torch.from_numpy(training.context.data.train.images.read()[:, :, 0, 0])
     )
+
+
+def test_several_workers_compute_the_features_together(pool: WorkerPool) -> None:
+    overrides = {**FROZEN, "training.batch_size": 300, "training.warmup_epochs": 0}
+    config = build_run("digits", "autodo-exact-ws+solved-head", overrides=overrides)
+    alone, _, losses = jobs.train_on_features(config)
+    for mine, _, of_worker in pool.each(2, jobs.train_on_features, config):
+        torch.testing.assert_close(mine, alone, rtol=1e-4, atol=1e-5)
+        assert of_worker == pytest.approx(losses, rel=1e-4), "one batch of all points, so the sharding changes nothing"
+
+    config = build_run(
+        "digits", "baseline", overrides={**overrides, "model.cached_views": 2, "augmentation.crop_padding": 2}
+    )
+    views, others = (features for features, *_ in pool.each(2, jobs.train_on_features, config))
+    assert torch.equal(views, others)
+    assert views.shape == (240, 64, 3, 1)
+    assert len(views.mT.flatten(0, 2).unique(dim=0)) > 600, "each view of each point is its own"
 
 
 @pytest.mark.parametrize(

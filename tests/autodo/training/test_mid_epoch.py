@@ -32,7 +32,8 @@ TIMINGS = {"seconds", "inner_seconds", "outer_seconds", "eval_seconds", "images_
 
 
 def short_run(method: str, **overrides) -> RunConfig:
-    given = {**SHORT, **overrides}
+    method, *model = method.split(" of ")
+    given = {**SHORT, **overrides, **({"model.name": model[0]} if model else {})}
     if not method.startswith("autodo"):
         del given["outer.start_share"]
     return build_run("digits", method, distortion=DistortionConfig(noise_ratio=0.2), overrides=given)
@@ -81,6 +82,7 @@ CUTS = [
     ("mixup", STEPS + 5, 1, 3),
     ("adversarial-autoaugment", STEPS + 5, 1, 3),
     ("randaugment", STEPS + 5, 1, 3),
+    ("baseline of tests.autodo.models.own_networks:with_dropout", STEPS + 5, 1, 3),
 ]
 
 

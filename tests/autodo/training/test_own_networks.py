@@ -54,6 +54,17 @@ def test_an_own_network_trains_stops_and_continues_with_the_same_bits(given_as: 
     assert loaded.model == name
 
 
+def test_dropout_draws_from_the_seed_of_the_run() -> None:
+    network = "tests.autodo.models.own_networks:with_dropout"
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    one = train(network, "autodo-exact-ws")
+    assert torch.equal(torch.get_rng_state(), state), "numbers that a person draws do not depend on a training"
+    torch.manual_seed(2)
+    other = train(network, "autodo-exact-ws")
+    assert one.state.history[-1]["train_loss"] == other.state.history[-1]["train_loss"]
+
+
 def test_a_classifier_of_a_given_network_needs_it(tmp_path: Path) -> None:
     name, code = given.register(own_networks.make(1, 3), "another")
     train(name, "baseline", code=code).outcome().classifier.save(tmp_path / "model.pt")

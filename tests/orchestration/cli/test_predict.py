@@ -5,6 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from rich.console import Console
@@ -63,6 +66,39 @@ def test_images_of_files_folders_globs_and_csv_are_predicted(run_id: str, autodo
     assert (answer.code, answer.err) == (0, "")
     expected = [f"{row['path']}  {row['class']} {float(row['probability']):.1%}" for row in (rows[0], rows[20])]
     assert answer.out.splitlines() == expected
+
+
+def test_rows_of_features_are_predicted(autodo: Autodo) -> None:
+    rows = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    np.save("points.npy", rows)
+    np.save("points.label.npy", np.where(rows[:, 0] > 0, "right", "left"))
+    run = build_run("features", "baseline", overrides={"dataset.path": "points.npy", "training.epochs": 3})
+    for _ in execute(run, Store("S").create(), ExecutionOptions(keep=("models",))):
+        pass
+    np.save("new.npy", rows[:5])  # without labels
+    pq.write_table(pa.table({"features": rows[5:8].tolist()}), "new.parquet")
+
+    answer = autodo("predict", "S", run.run_id, "new.npy", "new.parquet", "--csv", "out.csv", "--batch-size", "3")
+    assert (answer.code, answer.err) == (0, "")
+    assert "8 rows: " in answer.out
+    with Path("out.csv").open() as file:
+        written = list(csv.DictReader(file))
+    assert [row["path"] for row in written] == [f"new.npy:{i}" for i in range(5)] + [
+        f"new.parquet:{i}" for i in range(3)
+    ]
+    classifier = Classifier.load(f"S/runs/{run.run_id}/model.pt")
+    assert [row["class"] for row in written] == classifier.predict(rows[:8]).tolist()
+
+    np.save("other.npy", rows[:, :2])
+    np.save("nan.npy", np.full((2, 3), np.nan))
+    for file, problem in {
+        "other.npy": "other.npy: 2 features in each row; the classifier takes 3",
+        "nan.npy": "nan.npy: row 0 (one of 2 such rows): a feature is NaN",
+        "out.csv": "out.csv: neither a .npy nor a .parquet file; give files of features",
+    }.items():
+        answer = autodo("predict", "S", run.run_id, "new.npy", file, "--csv", "again.csv")
+        assert (answer.code, answer.err[: 7 + len(problem)]) == (2, f"error: {problem}")
+    assert not Path("again.csv").exists()
 
 
 def test_wrong_input_is_one_line_and_writes_nothing(run_id: str, autodo: Autodo, photos: Path) -> None:
