@@ -13,7 +13,8 @@ ENCODER_LR_FACTOR = 0.1
 def settings_of_weights(run: RunConfig, given: Container[str]) -> dict[str, Any]:
     """Settings by dotted key: the image size that the weights expect, and a lower learning rate of the encoder.
 
-    Reads the weights, or downloads them. Empty for a run without pretrained weights.
+    Images of a dataset that are not resized keep their size. Reads the weights, or downloads them. Empty for a run
+    without pretrained weights.
 
     Args:
         given: keys of settings that somebody has given, which stay.
@@ -29,7 +30,7 @@ def settings_of_weights(run: RunConfig, given: Container[str]) -> dict[str, Any]
     found: dict[str, Any] = {}
     if "training.encoder_lr_factor" not in given:
         found["training.encoder_lr_factor"] = ENCODER_LR_FACTOR
-    if "dataset.image_size" not in given:
+    if run.dataset.image_size is not None and "dataset.image_size" not in given:
         from autodo.models.adopted.weights import read
 
         side = model.input_size or read(model.name, model.weights).size

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from autodo import data
+from autodo.api.pretrained import settings_of_weights
 from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
 from autodo.models import build
@@ -129,6 +130,8 @@ def test_pretrained_weights_bring_the_settings_of_fit_with_a_preset(autodo, phot
         dataclasses.replace(options, overrides=[*settings, "dataset.image_size=8", "training.encoder_lr_factor=1"])
     )
     assert (given.dataset.image_size, given.training.encoder_lr_factor) == (8, 1.0)
+    unsized = build_run("digits", "baseline", overrides={"model.weights": "first.pt"})
+    assert settings_of_weights(unsized, ()) == {"training.encoder_lr_factor": 0.1}
     command = ("train", "--dataset", "folder", "--method", "baseline", "--device", "cpu", "--store", "S")
     answer = autodo(*command, *(word for setting in settings for word in ("--set", setting)))
     assert answer.code == 0
