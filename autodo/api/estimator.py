@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from autodo.api.fit import fit
 from autodo.api.outcome import FitOutcome
-from autodo.data.given.labels import read_labels
+from autodo.data.given.labels import label_array, read_labels
 from autodo.errors import ConfigError, DataError
 from autodo.io.storage import StrPath
 
@@ -24,7 +24,8 @@ class AutoDOClassifier(ClassifierMixin, BaseEstimator):
     """A scikit-learn classifier of images whose train labels may be wrong and whose classes may be rare.
 
     Images are as in `autodo.fit`, without datasets; with `image_shape` a row of numbers for each image too, which
-    scikit-learn's own tools need. Labels are numbers or strings of any kind, which `predict` returns.
+    scikit-learn's own tools need. Labels are whole numbers, booleans or strings, and `predict` returns
+    them in their own type.
 
     All given images are trained on: for an error on new images, hold some out, as `cross_val_score` does.
 
@@ -35,7 +36,7 @@ class AutoDOClassifier(ClassifierMixin, BaseEstimator):
         checkpoint: see `autodo.fit`; not for several fits, such as those of a cross-validation.
 
     Attributes:
-        classes_: labels in the order of the columns of `predict_proba`.
+        classes_: labels in the order of the columns of `predict_proba`, in the type that they were given in.
         outcome_: the `FitOutcome`, with learned weights, soft labels and the images to check first.
     """
 
@@ -44,7 +45,7 @@ class AutoDOClassifier(ClassifierMixin, BaseEstimator):
         method: str = "autodo",
         *,
         model: "str | nn.Module | None" = None,
-        weights: str | None = None,
+        weights: StrPath | None = None,
         epochs: int | None = None,
         image_size: int | None = None,
         image_shape: tuple[int, ...] | None = None,
@@ -79,8 +80,8 @@ class AutoDOClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             ConfigError, DataError, TrainingDiverged: see `autodo.fit`.
         """
-        labels = read_labels(y, "y")
-        self.classes_, codes = np.unique(labels.astype(str) if labels.dtype == object else labels, return_inverse=True)
+        read_labels(y, "y")
+        self.classes_, codes = np.unique(label_array(y), return_inverse=True)
         trusted = None
         if val is not None:
             trusted = self._images(val[0]), self._codes(read_labels(val[1], "val"))

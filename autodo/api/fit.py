@@ -2,18 +2,20 @@
 
 import functools
 import logging
+import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autodo.api.outcome import FitOutcome
+from autodo.api.pretrained import settings_of_weights, size_settings
 from autodo.api.run import default_device, fit_run
 from autodo.augment.policy_file import PolicyFile
 from autodo.config.dataset import MEMORY
 from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig, SplitName
-from autodo.config.shipped import preset_of_device
+from autodo.config.shipped import dataset_presets, preset_of_device
 from autodo.data import Dataset, DataSplits, load, pin_content, shared_listing
 from autodo.data.given.dataset import given_dataset
 from autodo.data.given.images import Size
@@ -42,7 +44,7 @@ def fit(
     class_names: Sequence[str] | None = None,
     method: str = "autodo",
     model: "str | nn.Module | None" = None,
-    weights: str | None = None,
+    weights: StrPath | None = None,
     epochs: int | None = None,
     image_size: int | None = None,
     val_share: float | None = None,
@@ -63,10 +65,10 @@ def fit(
 
     Args:
         images: an array or tensor of all images, [N, H, W], [N, H, W, C] or [N, C, H, W], uint8 or floats from 0 to 1;
-            a list of paths, PIL images, arrays or tensors, whose sizes may differ; a map-style
-            `torch.utils.data.Dataset` of (image, label); a `datasets.Dataset` of Hugging Face with a column of images
-            and one of labels; or the path of a folder or CSV file as the dataset `folder` reads it, with its own val
-            and test set. They are neither augmented nor normalised: AutoDO does both.
+            a list, array or pandas Series of paths, PIL images, arrays or tensors, whose sizes may differ; a map-style
+            `torch.utils.data.Dataset` of (image, label), or a `Subset` of one; a `datasets.Dataset` of Hugging Face
+            with a column of images and one of labels; or the path of a folder or CSV file as the dataset `folder` reads
+            it, with its own val and test set. They are neither augmented nor normalised: AutoDO does both.
         labels: class numbers from 0 on, or class names; None if `images` has them.
         val: the trusted set, whose labels somebody has checked: a pair (images, labels), or a dataset. None splits
             `val_share` of the given images off, within each class. Their labels are as wrong as the others, so wrong
@@ -95,13 +97,23 @@ def fit(
         finite.
     """
     device = _checked_device(device)
+    if not isinstance(method, str):
+        raise ConfigError(f"method: must be a name, not {method!r}; `autodo methods` lists them")
+    if not isinstance(settings or {}, Mapping):
+        raise ConfigError(f"settings: must be a dict of values by dotted key, not {settings!r}")
+    epochs, image_size = _whole("epochs", epochs), _whole("image_size", image_size)
+    seed = _whole("seed", seed) or 0
     name = MEMORY if labels is not None or not isinstance(images, str | os.PathLike) else "folder"
     named = {"dataset.image_size": image_size, "dataset.val_share": val_share, "training.epochs": epochs}
+    weights = os.fspath(weights) if isinstance(weights, os.PathLike) else weights
     overrides = _merged(settings or {}, {**_model(model), "model.weights": weights, **named})
+    if preset not in (known := ("auto", None, *dataset_presets(name))):
+        raise ConfigError(f"preset {preset!r}: is none of {', '.join(map(repr, known))}")
     preset = preset_of_device(name, device) if preset == "auto" else preset
 
     def build(more: Mapping[str, Any]) -> RunConfig:
-        return build_run(name, method, split=split, seed=seed, preset=preset, overrides={**overrides, **more})
+        given = {**overrides, **more}
+        return build_run(name, method, split=split, seed=seed, preset=preset, overrides=given, where="autodo.fit")
 
     if name == "folder":
         for parameter, value in {"val": val, "test": test, "class_names": class_names}.items():
@@ -109,8 +121,7 @@ def fit(
                 raise ConfigError(f"{parameter}: cannot be given with a folder or CSV file, which has its own")
         place = {"dataset.path": os.fspath(Path(images).expanduser())}
         run = build(place)
-        side = None if "dataset.image_size" in overrides else _side_of_weights(run)
-        run = run if side is None else build({**place, **_size_settings(side, overrides)})
+        run = build({**place, **settings_of_weights(run, overrides)})
         with shared_listing():
             run = run.model_copy(update={"dataset": pin_content(run.dataset)})
             dataset = load(run.dataset)  # logs its warnings
@@ -121,7 +132,7 @@ def fit(
         warnings = [*dataset.warnings, *_val_note(run, dataset)]
     for warning in warnings:
         logger.warning("%s", warning)
-    notes = (*warnings, *_test_notes(run, dataset, held_out=isinstance(test, float)))
+    notes = (*warnings, *_head_note(run), *_test_notes(run, dataset, held_out=isinstance(test, float)))
     run = run.model_copy(update={"model": run.model.pinned()})
     report = _Reporter(run, verbose=verbose, on_epoch=on_epoch, device=device)
     outcome = fit_run(
@@ -139,6 +150,18 @@ def fit(
     result = FitOutcome(**vars(outcome), given=given, trains_on_val=run.trains_on_val, notes=notes)
     report.line(repr(result))
     return result
+
+
+def _whole(name: str, value: Any) -> int | None:
+    """A whole number of Python or numpy, or None."""
+    if value is None:
+        return None
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise ConfigError(f"{name}: must be a whole number, not {value!r}") from None
 
 
 def _model(model: "str | nn.Module | None") -> dict[str, Any]:
@@ -160,10 +183,8 @@ def _merged(settings: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, 
     if twice:
         raise ConfigError(f"settings: {twice[0]!r} is given twice, also as {twice[0].rpartition('.')[2]}")
     epochs = given.get("training.epochs")
-    if isinstance(epochs, int) and epochs < 9:
+    if epochs is not None and epochs < 9:
         given["training.warmup_epochs"] = epochs // 3  # that of the recipe is 3
-    if given.get("model.weights", settings.get("model.weights")) not in (None, "none"):
-        given["training.encoder_lr_factor"] = 0.1
     return given | dict(settings)
 
 
@@ -181,30 +202,14 @@ def _given_run(
     if "dataset.subsample" in overrides:
         raise ConfigError("settings: 'dataset.subsample' is for datasets with a name; give fewer images")
     run = build({"dataset.content": _UNKNOWN})
-    exact = "dataset.image_size" in overrides
-    side = run.dataset.image_size if exact else _side_of_weights(run) or run.dataset.image_size
+    brought = settings_of_weights(run, overrides)
+    side = brought.get("dataset.image_size", run.dataset.image_size)
     assert side is not None
-    dataset, content = read(size=Size(side, exact))
+    dataset, content = read(size=Size(side, exact="dataset.image_size" in overrides))
     if run.split == "test-as-val" and not len(dataset.test):
         raise ConfigError("split 'test-as-val' needs test images: test=(images, labels)")
-    size = _size_settings(dataset.train.images.shape[-1], overrides)
-    return build({"dataset.content": content, **size}), dataset
-
-
-def _side_of_weights(run: RunConfig) -> int | None:
-    """Side in pixels of the images that the pretrained weights of a run expect; None if they expect none."""
-    model = run.model
-    if model.weights is None:
-        return None
-    from autodo.models.adopted.weights import read
-
-    return model.input_size or read(model.name, model.weights).size
-
-
-def _size_settings(side: int, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings for images of this side in pixels; random crops pad an eighth of it, as in the recipe."""
-    padding = {} if "augmentation.crop_padding" in overrides else {"augmentation.crop_padding": side // 8}
-    return {"dataset.image_size": side, **padding}
+    size = size_settings(dataset.train.images.shape[-1], overrides)
+    return build({"dataset.content": content, **brought, **size}), dataset
 
 
 class _Reporter:
@@ -253,6 +258,16 @@ def _val_note(run: RunConfig, dataset: Dataset) -> list[str]:
     return [
         f"val: none was given, so {run.dataset.val_share:.0%} of the train images are used as trusted, and their "
         "labels are as wrong as the others'; give val=(images, labels) whose labels somebody has checked"
+    ]
+
+
+def _head_note(run: RunConfig) -> list[str]:
+    """A sentence about the errors of the epochs, if the head of the classifier is another than theirs."""
+    if run.head is None:
+        return []
+    return [
+        "epochs: their errors are those of the head that was trained; the classifier and its test error have the head "
+        "that was solved after the last epoch, which is usually better"
     ]
 
 

@@ -28,7 +28,7 @@ class FitOutcome(Outcome):
     Args:
         given: number of given train images; those that were held out as val or test included.
         trains_on_val: whether the val images were trained on.
-        notes: what a reader must know of val and test, one sentence each.
+        notes: what a reader must know of val, test and the errors of the epochs, one sentence each.
     """
 
     given: int = 0
@@ -79,6 +79,9 @@ class FitOutcome(Outcome):
     @property
     def history(self) -> pa.Table:
         """One row for each epoch: losses, errors, learning rate and times.
+
+        Methods that solve the head after training, such as the default one, have here the errors of the head as it was
+        trained up to that epoch. After few epochs they may be far above `error`, that of the solved head.
 
         Test columns are null without a test set. With `trains_on_val`, `val_error` is that of images that were trained
         on, which estimates no error on new images.

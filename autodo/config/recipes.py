@@ -40,6 +40,7 @@ def build_run(
     preset: str | None = None,
     overrides: Mapping[str, Any] | None = None,
     protocol: int = PROTOCOL,
+    where: str | None = None,
 ) -> RunConfig:
     """Compose a run from the dataset recipe, the method preset and dotted overrides; later ones win.
 
@@ -49,11 +50,12 @@ def build_run(
         preset: one of the `presets` in the recipe, such as `cpu` of `folder`; `overrides` win over it.
         overrides: values by dotted key, such as `{"training.epochs": 20}`.
         protocol: version of the defaults and presets (`autodo/config/defaults.py`).
+        where: text with which errors begin; None: the names of dataset and method.
     Raises:
         ConfigError: naming the bad key or value, its place and what is allowed.
     """
     method = canonical_method(method)
-    where = f"{dataset} x {method}"
+    where = where or f"{dataset} x {method}"
     recipe = dataset_recipe(dataset)
     policies = recipe.pop("policies", {})
     tree = merge(recipe, method_preset(method))

@@ -94,7 +94,7 @@ def outputs(
     if batch_size < 1:
         raise DataError(f"batch_size {batch_size}: must be at least 1")
     rows = []
-    for batch in input_batches(each_image(images), inputs, batch_size):
+    for batch in input_batches(each_image(images, inputs.channels), inputs, batch_size):
         if batch.problems:
             raise DataError(_unreadable(batch.problems))
         rows.append(compute(batch.inputs).float().cpu())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from autodo.data.files.read_errors import one_line
 from autodo.errors import ConfigError, DataError
 from autodo.io.atomic import save_torch
-from autodo.io.storage import StrPath
+from autodo.io.storage import StrPath, translate_os_errors
 from autodo.models import assemble
 from autodo.models.cosine_head import CosineHead
 from autodo.models.names import is_given
@@ -132,7 +132,11 @@ class Classifier(nn.Module):
         return outputs(images, self.inputs, lambda batch: network(batch.to(device)), batch_size)
 
     def save(self, path: StrPath) -> None:
-        """Write one file that `Classifier.load` reads, and a model card beside it, `*.card.json` and `*.card.md`."""
+        """Write one file that `Classifier.load` reads, and a model card beside it, `*.card.json` and `*.card.md`.
+
+        Raises:
+            StoreError: if they cannot be written; one line.
+        """
         content = {
             "format": FORMAT,
             "model": self.model,
@@ -145,8 +149,9 @@ class Classifier(nn.Module):
             "cosine_scale": self.head.scale if isinstance(self.head, CosineHead) else None,
             "state": self.state_dict(),
         }
-        write_cards(model_card(self), path)
-        save_torch(content, path)
+        with translate_os_errors(os.fspath(path), "written"):
+            save_torch(content, path)
+            write_cards(model_card(self), path)
 
     @classmethod
     def load(cls, path: StrPath, *, network: nn.Module | None = None) -> Self:
@@ -160,6 +165,8 @@ class Classifier(nn.Module):
         """
         try:
             content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            if not isinstance(content, Mapping) or "format" not in content:
+                raise ValueError(_kind_of(content))
             if content["format"] not in (1, FORMAT):
                 raise ValueError(f"its format is {content['format']}, not {FORMAT}")
             settings = content["network"] if content["format"] > 1 else {"name": content["model"]}
@@ -193,3 +200,14 @@ class Classifier(nn.Module):
         )
         channel = torch.zeros(content["channels"])
         return cls(content["model"], encoder, head, channel, channel, size, names)
+
+
+def _kind_of(content: Any) -> str:
+    """Description of the content of a file that is no classifier."""
+    if isinstance(content, Mapping) and content and all(isinstance(value, Tensor) for value in content.values()):
+        return (
+            f"it holds the weights of a network alone, {len(content)} tensors, without classes and normalisation; a "
+            "training starts from them with model.weights"
+        )
+    keys = f" of {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else ""
+    return f"it holds a {type(content).__name__}{keys}"

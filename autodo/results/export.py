@@ -70,7 +70,7 @@ def export(classifier: "Classifier", path: StrPath, format: str) -> Exported:
     Args:
         format: `torch-export`, `onnx` or `torchscript`.
     Raises:
-        ConfigError: if the format is unknown, or a package that it needs is missing.
+        ConfigError: if the format is unknown, a package that it needs is missing, or the file cannot be written.
         DataError: if the network cannot be exported, or the exported one differs by more than TOLERANCE.
     """
     check_name(format, list(FORMATS), "format")
@@ -94,9 +94,12 @@ def export(classifier: "Classifier", path: StrPath, format: str) -> Exported:
     if not difference <= TOLERANCE:
         raise DataError(f"{classifier.model}: exported as {format}, its probabilities differ by {difference:.2g}")
     file = Path(os.fspath(path)).expanduser()
-    cards = write_cards(card, file)
-    with atomic_path(file) as temporary:
-        temporary.write_bytes(content)
+    try:
+        with atomic_path(file) as temporary:
+            temporary.write_bytes(content)
+        cards = write_cards(card, file)
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be written: {error.strerror}") from None
     return Exported(file, cards, difference)
 
 

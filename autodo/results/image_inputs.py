@@ -10,7 +10,7 @@ import numpy as np
 
 from autodo.data.files.decode import fitted
 from autodo.data.given.images import as_pil, in_channels
-from autodo.data.given.pixels import as_array, is_tensor, pixels_of_array
+from autodo.data.given.pixels import as_array, holds_numbers, is_tensor, pixels_of_array
 from autodo.data.images.crop import CentreCrop
 from autodo.data.images.image_set import Pixels
 from autodo.errors import DataError
@@ -51,7 +51,7 @@ class InputFormat:
                 pixels = fitted(opened, self.image_size, crop)
         elif isinstance(image, Image.Image):
             pixels = fitted(ImageOps.exif_transpose(image), self.image_size, crop)  # a copy
-        elif _holds_numbers(image):
+        elif holds_numbers(image):
             pixels = pixels_of_array(image, batch=False)
             if crop is not None or pixels.shape[1:] != (self.image_size, self.image_size):
                 pixels = fitted(as_pil(pixels), self.image_size, crop)
@@ -60,27 +60,32 @@ class InputFormat:
         return in_channels(pixels[None], self.channels)[0]
 
 
-def each_image(images: Any) -> Iterator[Any]:
+def each_image(images: Any, channels: int) -> Iterator[Any]:
     """The single images of a path, a PIL image, an array or tensor of one or several images, or an iterable of them.
 
     Arrays and tensors of four axes hold several images, as do those of three of which neither the first nor the last
     can be channels.
 
+    Args:
+        channels: those of the classifier. With 1, arrays and tensors [N, H, W] hold N gray images also if N is 3 or 4.
     Raises:
-        DataError: if it is none of these, or an array [3, H, W], which may be one image or three gray ones.
+        DataError: if it is none of these, or, for a classifier of colours, an array [3, H, W], which may be one image
+        or three gray ones.
     """
     from PIL import Image
 
     if isinstance(images, str | os.PathLike | Image.Image):
         yield images
-    elif _holds_numbers(images):
+    elif holds_numbers(images):
         axes = as_array(images).shape
-        if not is_tensor(images) and len(axes) == 3 and axes[0] in (3, 4) and axes[-1] not in (1, 3, 4):
+        may_be_either = len(axes) == 3 and axes[0] in (3, 4) and axes[-1] not in (1, 3, 4)
+        if may_be_either and channels != 1 and not is_tensor(images):
             raise DataError(
                 f"an array of shape {axes} may be one image or several gray ones: give one image as [H, W, C], or as a "
                 "tensor, and several as a list"
             )
-        if len(axes) == 4 or (len(axes) == 3 and {axes[0], axes[-1]}.isdisjoint((1, 3, 4))):
+        several = len(axes) == 4 or (len(axes) == 3 and {axes[0], axes[-1]}.isdisjoint((1, 3, 4)))
+        if several or (may_be_either and channels == 1):
             yield from np.moveaxis(pixels_of_array(images, batch=True), 1, -1)
         else:
             yield images
@@ -88,8 +93,3 @@ def each_image(images: Any) -> Iterator[Any]:
         yield from images
     else:
         raise DataError(f"a {type(images).__name__}; images are paths, PIL images, arrays, tensors, or a list of them")
-
-
-def _holds_numbers(given: Any) -> bool:
-    """Whether it is a tensor, or an array that does not hold paths or objects."""
-    return is_tensor(given) or (isinstance(given, np.ndarray) and given.dtype.kind not in "OUS")

@@ -30,10 +30,7 @@ def export_classifier(console: Console, model: str, words: Sequence[str], *, for
     check_name(format, list(FORMATS), "format")
     target = Path(f"{name}{FORMATS[format].suffix}" if out is None else out)
     with console.status(f"exporting to {format}"):
-        try:
-            exported = export(load_classifier(file), target, format)
-        except OSError as error:
-            raise ConfigError(f"{target}: cannot be written: {error.strerror}") from None
+        exported = export(load_classifier(file), target, format)
     say(console, f"written: {exported.file}")
     for card in exported.cards:
         say(console, f"written: {card}")

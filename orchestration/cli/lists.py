@@ -33,6 +33,7 @@ _HEADINGS = {
     "": "Baseline and anchors",
 }
 _WIDTH_OF_FILES = 160
+_NOT_STATED = "not stated by the plug-in"
 
 
 def list_methods(console: Console) -> None:
@@ -45,7 +46,7 @@ def list_methods(console: Console) -> None:
     for section, heading in _HEADINGS.items():
         table.add_row(Text(heading, style="italic"))
         for name in (name for name, its_section in under.items() if its_section == section):
-            table.add_row(Text(f"  {name}", style="bold"), *(Text(column) for column in method_text(name)))
+            table.add_row(Text(f"  {name}", style="bold"), *(Text(column or "–") for column in method_text(name)))
     _print(console, table)
     say(
         console,
@@ -64,10 +65,11 @@ def show_method(console: Console, name: str) -> None:
     table = Table(title=Text(name), title_justify="left", show_header=False)
     for part in method_parts(name):
         texts = method_text(part)
-        table.add_row("what it learns", Text(texts.summary))
-        table.add_row("trains with", Text(f"{texts.reads}; the epoch is chosen on val"))
-        table.add_row("cost", Text(f"{texts.cost} times the time of baseline, without searches"))
-        table.add_row("reference", Text(texts.reference))
+        cost = f"{texts.cost} times the time of baseline, without searches" if texts.cost else _NOT_STATED
+        table.add_row("what it learns", Text(texts.summary or _NOT_STATED))
+        table.add_row("trains with", Text(f"{texts.reads or _NOT_STATED}; the epoch is chosen on val"))
+        table.add_row("cost", Text(cost))
+        table.add_row("reference", Text(texts.reference or _NOT_STATED))
         table.add_row("file", Text(method_source(part)))
         table.add_section()
     _print(console, table)

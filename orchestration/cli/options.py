@@ -9,6 +9,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -66,6 +67,10 @@ class DataOptions:
     weights_dir: Annotated[
         str | None, typer.Option(help="Directory where files of pretrained weights are looked for first.")
     ] = None
+
+    def __post_init__(self) -> None:
+        if self.weights_dir is not None and not Path(self.weights_dir).expanduser().is_dir():
+            raise ConfigError(f"--weights-dir {self.weights_dir}: there is no such folder")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,11 +5,12 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from autodo import plugins
+from autodo.api.pretrained import settings_of_weights
 from autodo.config.dataset import DistortionConfig
 from autodo.config.defaults import PROTOCOL, defaults_before
 from autodo.config.recipes import build_run
@@ -49,10 +50,10 @@ def train_run(console: Console, options: TrainOptions) -> int:
     keep = parse_keep(["models", *options.keep])
     by_device = options.preset == "auto"
     options = _with_preset(options)
+    use_weights_dir(options.data.weights_dir)
     run = _build(options)
     from autodo import data
 
-    use_weights_dir(options.data.weights_dir)
     with data.shared_listing():
         run = run.model_copy(update={"dataset": data.pin_content(run.dataset)})
         run = run.model_copy(update={"model": run.model.pinned()})
@@ -68,6 +69,7 @@ def train_run(console: Console, options: TrainOptions) -> int:
         _mention_older_defaults(console, options, run, store)
         if by_device:
             _mention_preset(console, options, run, store)
+        _mention_weights(console, options, run)
         from orchestration.execution.process import check_network, load_dataset, using_loader_workers
 
         with console.status("loading"), using_loader_workers(options.trainer.loader_workers):
@@ -99,16 +101,24 @@ def _with_preset(options: TrainOptions) -> TrainOptions:
 
 
 def _build(options: TrainOptions, protocol: int = PROTOCOL) -> RunConfig:
-    return build_run(
-        options.dataset,
-        options.method,
-        distortion=_distortion(options),
-        split=options.split,
-        seed=options.seed,
-        preset=options.preset,
-        overrides=parse_overrides(options.overrides),
-        protocol=protocol,
-    )
+    """The run of the options; with a preset, pretrained weights bring settings, as in `autodo.fit`."""
+    overrides = parse_overrides(options.overrides)
+
+    def build(more: Mapping[str, Any]) -> RunConfig:
+        return build_run(
+            options.dataset,
+            options.method,
+            distortion=_distortion(options),
+            split=options.split,
+            seed=options.seed,
+            preset=options.preset,
+            overrides={**overrides, **more},
+            protocol=protocol,
+        )
+
+    run = build({})
+    brought = {} if options.preset is None else settings_of_weights(run, overrides)
+    return build(brought) if brought else run
 
 
 def _distortion(options: TrainOptions) -> DistortionConfig:
@@ -144,6 +154,17 @@ def _mention_preset(console: Console, options: TrainOptions, run: RunConfig, sto
     )
     if store.paths.config(recipe.run_id).exists():
         say(console, f"{store} has the run of the recipe itself, which --preset none continues; this is another run")
+
+
+def _mention_weights(console: Console, options: TrainOptions, run: RunConfig) -> None:
+    """Print a line about the settings that pretrained weights bring along."""
+    brought = {} if options.preset is None else settings_of_weights(run, parse_overrides(options.overrides))
+    if brought:
+        settings = ", ".join(f"{key}={value}" for key, value in brought.items())
+        say(
+            console,
+            f"pretrained weights bring {settings}; --set overrides each, and --preset none is the recipe itself",
+        )
 
 
 def _execute(
@@ -192,7 +213,9 @@ def _smaller(options: TrainOptions) -> dict[str, RunConfig]:
     wanted[f"--set {network}"] = dataclasses.replace(options, overrides=[*options.overrides, network])
     smaller = {}
     for option, variant in wanted.items():
-        with contextlib.suppress(ConfigError):  # an override that does not go with the preset
+        with contextlib.suppress(
+            UserError
+        ):  # an override that does not go with the preset, or weights with the network
             smaller[option] = _build(variant)
     return smaller
 

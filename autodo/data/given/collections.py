@@ -8,7 +8,7 @@ import numpy as np
 
 from autodo.data.given.images import GivenImages, Size, read_array, read_images
 from autodo.data.given.labels import Labels, read_labels
-from autodo.data.given.pixels import is_tensor
+from autodo.data.given.pixels import holds_numbers, is_tensor
 from autodo.errors import DataError
 
 
@@ -31,7 +31,8 @@ class GivenSet:
 def given_set(images: Any, labels: Any, where: str) -> GivenSet:
     """A set of labelled images in one of the possible forms.
 
-    - images as an array or tensor of all, or a list of paths, PIL images, arrays or tensors; with labels;
+    - images as an array or tensor of all, or a list, array or pandas Series of paths, PIL images, arrays or tensors;
+      with labels;
     - a map-style `torch.utils.data.Dataset` of (image, label), or a `datasets.Dataset` of Hugging Face with a column of
       images and one of labels; without labels.
 
@@ -42,10 +43,14 @@ def given_set(images: Any, labels: Any, where: str) -> GivenSet:
     """
     if _is_hugging_face(images):
         return _hugging_face_set(_without_labels(images, labels, where), where)
+    if hasattr(images, "to_numpy"):  # a Series of pandas or Polars
+        images = images.to_numpy()
+    if isinstance(images, np.ndarray) and images.ndim == 1 and not holds_numbers(images):
+        images = images.tolist()
     if isinstance(images, np.ndarray) or is_tensor(images) or hasattr(images, "__array_interface__"):
         count = len(images) if getattr(images, "ndim", 0) else 0
         return _with_labels(count, labels, where, lambda size: read_array(images, where, size))
-    if isinstance(images, list | tuple):
+    if isinstance(images, Sequence) and not isinstance(images, str | bytes):
         return _with_labels(len(images), labels, where, lambda size: read_images(images, len(images), where, size))
     if hasattr(images, "__getitem__") and hasattr(images, "__len__") and not isinstance(images, str | bytes | dict):
         return _map_style_set(_without_labels(images, labels, where), where)
@@ -98,9 +103,20 @@ def _map_style_set(dataset: Any, where: str) -> GivenSet:
         found = read_images(images(), len(dataset), where, size, threads=False)
         return found, read_labels(labels, where)
 
+    return GivenSet(where, len(dataset), _class_names(dataset), read)
+
+
+def _class_names(dataset: Any) -> tuple[str, ...] | None:
+    """Names of a dataset's class numbers, or of those that a `Subset` or `ConcatDataset` of torch is made of."""
+    from torch.utils.data import ConcatDataset, Subset
+
+    if isinstance(dataset, Subset):
+        return _class_names(dataset.dataset)
+    if isinstance(dataset, ConcatDataset):
+        first, *others = map(_class_names, dataset.datasets)
+        return first if all(names == first for names in others) else None
     classes = getattr(dataset, "classes", None)
-    names = tuple(map(str, classes)) if isinstance(classes, list | tuple) else None
-    return GivenSet(where, len(dataset), names, read)
+    return tuple(map(str, classes)) if isinstance(classes, list | tuple) else None
 
 
 def _is_hugging_face(given: Any) -> bool:
@@ -114,9 +130,23 @@ def _hugging_face_set(dataset: Any, where: str) -> GivenSet:
     names = getattr(dataset.features[label_column], "names", None)
 
     def read(size: Size) -> tuple[GivenImages, Labels]:
-        rows: Sequence[Any] = dataset.select_columns([image_column])
-        images = read_images((rows[i][image_column] for i in range(len(rows))), len(rows), where, size, threads=False)
-        return images, read_labels(list(dataset[label_column]), where)
+        labels = list(dataset.with_format(None).select_columns([label_column])[:][label_column])
+        transformed = dataset.format["type"] == "custom"
+        # A transform may need any column; without one, other columns are not decoded.
+        rows: Sequence[Any] = dataset if transformed else dataset.select_columns([image_column])
+
+        def images() -> Iterator[Any]:
+            for i in range(len(rows)):
+                row = rows[i]
+                if image_column not in row:
+                    raise DataError(
+                        f"{where}: the transform of the Dataset returns no {image_column!r}, but {', '.join(row)}; "
+                        "give the dataset without it, with_format(None)"
+                    )
+                labels[i] = row.get(label_column, labels[i])
+                yield row[image_column]
+
+        return read_images(images(), len(rows), where, size, threads=False), read_labels(labels, where)
 
     return GivenSet(where, len(dataset), None if names is None else tuple(names), read)
 

@@ -1,5 +1,6 @@
 """An AutoDO dataset from sets that are given in Python."""
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -44,13 +45,14 @@ def given_dataset(
     given = [given_set(images, labels, "images")]
     for where, part in (("val", val), ("test", None if share else test)):
         if part is not None:
-            pair = isinstance(part, tuple) and len(part) == 2
+            pair = isinstance(part, tuple | list) and len(part) == 2
             given.append(given_set(part[0], part[1], where) if pair else given_set(part, None, where))
     read: dict[str, GivenImages] = {}
     labels_of: dict[str, Any] = {}
     for part in given:
         read[part.where], labels_of[part.where] = part.read(size)
         size = Size(read[part.where].pixels.shape[-1], exact=True)
+    unused = () if class_names else _drop_unused_names(given, labels_of)
     _name_numbers(given, labels_of)
     codes, names = encode_labels(labels_of, class_names or given[0].class_names)
     channels = max(found.pixels.shape[1] for found in read.values())
@@ -70,6 +72,10 @@ def given_dataset(
     val_set = sets.get("val")
     found = [missing_classes(where, sets[where].labels, names) for where in ("val", "test") if where in sets]
     found.append(_known_test_images(test_set, [train] if val_set is None else [train, val_set]))
+    if unused:
+        found.append(
+            f"images: no image has the class {', '.join(map(repr, unused))}, so the classifier does not know it"
+        )
     warnings = tuple(warning for warning in found if warning is not None)
     dataset = Dataset(train, test_set, names, val=val_set, warnings=warnings)
     return dataset, dataset_content(dataset)
@@ -117,6 +123,22 @@ def _test_share(test: Any) -> float | None:
             "dataset or None"
         )
     return float(test)
+
+
+def _drop_unused_names(given: list[GivenSet], labels_of: dict[str, Any]) -> tuple[str, ...]:
+    """Names of the train dataset that none of its images has, as in a part of it; they are left out of its names."""
+    train = given[0]
+    labels, names = labels_of[train.where], train.class_names
+    if names is None or labels.dtype == object or labels.min() < 0 or labels.max() >= len(names):
+        return ()
+    used, codes = np.unique(labels, return_inverse=True)
+    if len(used) == len(names):
+        return ()
+    # The numbers of sets without names are those of the train dataset.
+    given[1:] = [dataclasses.replace(part, class_names=part.class_names or names) for part in given[1:]]
+    given[0] = dataclasses.replace(train, class_names=tuple(names[number] for number in used))
+    labels_of[train.where] = codes
+    return tuple(name for number, name in enumerate(names) if number not in used)
 
 
 def _name_numbers(given: Sequence[GivenSet], labels_of: dict[str, Any]) -> None:

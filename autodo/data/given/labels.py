@@ -14,6 +14,15 @@ Labels = NDArray[Any]
 """Class numbers [N] int64, or class names [N] of type object."""
 
 
+def label_array(given: Any) -> NDArray[Any]:
+    """The labels as numpy makes an array of them, in their own type; they may be unsuitable.
+
+    Raises:
+        ValueError, TypeError: if they are rows of different length, or cannot be iterated.
+    """
+    return np.asarray([_plain(label) for label in given]) if isinstance(given, Sequence) else as_array(given)
+
+
 def read_labels(given: Any, where: str) -> Labels:
     """Checks labels and returns them as class numbers or class names.
 
@@ -24,11 +33,9 @@ def read_labels(given: Any, where: str) -> Labels:
         DataError: if they are not a row of labels of one kind; one line.
     """
     try:
-        if isinstance(given, list | tuple):
-            labels = [_plain(label) for label in given]
-            array = np.asarray(labels, object if any(isinstance(label, str) for label in labels) else None)
-        else:
-            array = as_array(given)
+        array = label_array(given)
+        if array.dtype.kind in "SU" and isinstance(given, Sequence):
+            array = np.asarray([_plain(label) for label in given], object)  # numpy makes strings of numbers beside them
     except (ValueError, TypeError) as error:  # rows of different length, or what cannot be iterated
         raise DataError(f"{where}: the labels cannot be read: {error}") from None
     if array.ndim != 1:

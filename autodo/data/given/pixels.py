@@ -17,6 +17,11 @@ def is_tensor(given: Any) -> bool:
     return type(given).__module__.partition(".")[0] == "torch" and hasattr(given, "detach")
 
 
+def holds_numbers(given: Any) -> bool:
+    """Whether it is a tensor, or an array that does not hold paths or objects."""
+    return is_tensor(given) or (isinstance(given, np.ndarray) and given.dtype.kind not in "OSTU")
+
+
 def as_array(given: Any) -> NDArray[Any]:
     """An array with the values of an array or tensor, of which a tensor may lie on a GPU."""
     if not is_tensor(given):

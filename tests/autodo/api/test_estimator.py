@@ -40,18 +40,22 @@ def test_labels_of_any_kind_come_back():
     with pytest.raises(NotFittedError):
         clone(SHORT).predict(SQUARES)
     animals = np.array(["eel", "cat"])[LABELS % 2]
-    for labels in (animals, np.array([-1, 7])[LABELS % 2], list(map(bool, LABELS % 2))):
+    two = LABELS % 2
+    for labels in (animals, np.array([-1, 7])[two], list(map(bool, two)), two == 1, two * 2.0, animals.astype(object)):
         fitted = clone(SHORT)
         before = fitted.get_params()
         assert fitted.fit(SQUARES, labels) is fitted
         assert fitted.get_params() == before
         assert fitted.classes_.tolist() == sorted(set(np.asarray(labels).tolist()))
+        assert fitted.classes_.dtype == np.asarray(labels).dtype
         probabilities = fitted.predict_proba(SQUARES[:3])
         assert probabilities.shape == (3, 2)
         predicted = fitted.predict(SQUARES)
         assert np.array_equal(predicted[:3], fitted.classes_[probabilities.argmax(1)])
         assert fitted.score(SQUARES, labels) == (predicted == np.asarray(labels)).mean()
         assert fitted.outcome_.error is None
+    with pytest.raises(DataError, match=r"y: label 0 is 0\.5, not a whole number or a name"):
+        clone(SHORT).fit(SQUARES, two + 0.5)
     copy = pickle.loads(pickle.dumps(fitted))
     assert np.array_equal(copy.predict_proba(SQUARES), fitted.predict_proba(SQUARES))
 

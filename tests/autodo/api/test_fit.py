@@ -175,7 +175,7 @@ def test_wrong_settings_are_one_line_before_an_image_is_read(parts):
     wrong = [
         ({"method": "autodos"}, r"unknown method 'autodos'; did you mean 'autodo'"),
         ({"model": "resnet-1"}, r"model\.name"),
-        ({"epochs": 0}, r"training\.epochs: input should be greater than or equal to 1"),
+        ({"epochs": 0}, r"autodo\.fit: training\.epochs: input should be greater than or equal to 1"),
         ({"settings": {"training.lrr": 1}}, r"training\.lrr: unknown key; did you mean 'lr'"),
         (
             {"settings": {"training.epochs": 4}, "epochs": 3},
@@ -185,7 +185,11 @@ def test_wrong_settings_are_one_line_before_an_image_is_read(parts):
             {"settings": {"dataset.subsample": 4}},
             r"'dataset\.subsample' is for datasets with a name; give",
         ),
-        ({"preset": "tpu"}, r"preset 'tpu': dataset 'memory' has no such preset; its recipe has cpu, gpu"),
+        ({"epochs": "3"}, r"epochs: must be a whole number, not '3'"),
+        ({"image_size": 8.0}, r"image_size: must be a whole number, not 8\.0"),
+        ({"method": 3}, r"method: must be a name, not 3"),
+        ({"settings": ["training.lr"]}, r"settings: must be a dict of values by dotted key"),
+        ({"preset": "tpu"}, r"preset 'tpu': is none of 'auto', None, 'cpu', 'gpu'"),
         ({"device": "tpu"}, r"device 'tpu': cannot be used"),
         ({"device": "meta"}, r"device 'meta': cannot be used: AutoDO trains on cpu and cuda, not on meta"),
         ({"split": "papers"}, r"split: input should be 'paper', 'union'"),
@@ -209,6 +213,8 @@ def test_a_verbose_fit_estimates_its_duration_first_and_says_what_the_result_mea
     assert first.startswith("training takes about ")
     assert "val error (trained on)" in epoch
     assert "test error" not in epoch
+    assert any(line.startswith("epochs: their errors are those of the head that was trained;") for line in end)
+    assert not any(note.startswith("epochs:") for note in autodo.fit(*train, val=val, method="baseline", **SHORT).notes)
     assert "\n".join(end) == repr(outcome)
     assert end[-1].startswith("test: none was given, so the error on new images is unknown")
 
@@ -228,12 +234,12 @@ def test_a_network_can_be_an_object_which_stays_as_it_is(parts):
         autodo.fit(*train, model=7)
 
 
-def test_pretrained_weights_bring_their_image_size_and_a_lower_rate_of_the_encoder(parts, tmp_path):
+def test_pretrained_weights_bring_their_image_size_and_a_lower_rate_of_the_encoder(parts, tmp_path, monkeypatch):
     train, val, _ = parts
     autodo.fit(*train, val=val, **SHORT).classifier.save(tmp_path / "first.pt")
     rng = np.random.default_rng(0)
     photos = rng.integers(0, 256, (30, 12, 20), np.uint8)
-    given = {**SHORT, "weights": str(tmp_path / "first.pt"), "epochs": 1}
+    given = {**SHORT, "weights": tmp_path / "first.pt", "epochs": np.int64(1)}
     outcome = autodo.fit(photos, np.arange(30) % 3, **given)
     assert outcome.classifier.image_size == 8, "not the 12 pixels of the images"
     (config,) = outcome.results["config"].to_pylist()
@@ -246,6 +252,9 @@ def test_pretrained_weights_bring_their_image_size_and_a_lower_rate_of_the_encod
         Image.fromarray(photo).save(tmp_path / "photos" / str(i % 3) / f"{i}.png")
     assert autodo.fit(tmp_path / "photos", **given).classifier.image_size == 8
     assert autodo.fit(photos, np.arange(30) % 3, image_size=10, **given).classifier.image_size == 10
+    monkeypatch.setenv("AUTODO_WEIGHTS", "missing")
+    with pytest.raises(ConfigError, match="AUTODO_WEIGHTS missing: there is no such folder"):
+        autodo.fit(photos, np.arange(30) % 3, **given)
 
 
 def test_the_preset_is_chosen_by_the_device(monkeypatch):

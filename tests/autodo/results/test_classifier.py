@@ -3,8 +3,9 @@ import torch
 
 from autodo.config.recipes import build_run
 from autodo.data import load, prepare
-from autodo.errors import DataError
+from autodo.errors import DataError, UserError
 from autodo.results.classifier import Classifier
+from autodo.results.export import export
 from autodo.training.trainer import Trainer
 
 
@@ -41,3 +42,30 @@ def test_a_file_that_is_not_a_classifier_is_named(content, tmp_path):
         path.write_bytes(content)
     with pytest.raises(DataError, match=r"model\.pt: not a saved classifier"):
         Classifier.load(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (
+            {"fc.weight": torch.zeros(2), "fc.bias": torch.zeros(1)},
+            "the weights of a network alone, 2 tensors, without",
+        ),
+        ({"epoch": 3, "lr": 0.1}, "a dict of epoch, lr"),
+        ([1], "a list"),
+    ],
+)
+def test_what_another_file_of_torch_holds_is_said(content, kind, tmp_path):
+    torch.save(content, tmp_path / "model.pt")
+    with pytest.raises(DataError, match=rf"model\.pt: not a saved classifier: it holds {kind}"):
+        Classifier.load(tmp_path / "model.pt")
+
+
+def test_what_cannot_be_written_is_one_line_and_leaves_nothing(training, tmp_path):
+    (tmp_path / "folder").mkdir()
+    classifier = training.outcome().classifier
+    with pytest.raises(UserError, match="folder: cannot be written: Is a directory"):
+        classifier.save(tmp_path / "folder")
+    with pytest.raises(UserError, match=r"new/e\.onnx: cannot be written: No such file or directory"):
+        export(classifier, "/proc/new/e.onnx", "torchscript")
+    assert [file.name for file in tmp_path.iterdir()] == ["folder"]

@@ -61,14 +61,18 @@ def test_a_file_is_read_as_in_training(kind: str, resize: int | None, tmp_path: 
 def test_several_images_are_taken_apart() -> None:
     last, several = np.stack([RGB] * 2), torch.from_numpy(np.stack([RGB] * 2))
     for images in (last, several, several.permute(0, 3, 1, 2), last.transpose(0, 3, 1, 2), [RGB, RGB], (RGB, RGB)):
-        assert [AS_IS.pixels(one).tolist() for one in each_image(images)] == [AS_IS.pixels(RGB).tolist()] * 2
+        assert [AS_IS.pixels(one).tolist() for one in each_image(images, 3)] == [AS_IS.pixels(RGB).tolist()] * 2
     gray = np.stack([GRAY] * 5)
     for images in (gray, torch.from_numpy(gray), gray[..., None], torch.from_numpy(gray)[:, None], list(gray)):
-        assert [AS_IS.pixels(one).tolist() for one in each_image(images)] == [AS_IS.pixels(GRAY).tolist()] * 5
+        assert [AS_IS.pixels(one).tolist() for one in each_image(images, 3)] == [AS_IS.pixels(GRAY).tolist()] * 5
+    for count in range(1, 6):  # of a classifier of gray images, 3 or 4 are no channels
+        for images in (gray[:count], torch.from_numpy(gray[:count])):
+            found = [InputFormat(1, 6).pixels(one).tolist() for one in each_image(images, 1)]
+            assert found == [GRAY[None].tolist()] * count
     for image in (RGB, GRAY, torch.from_numpy(RGB), Image.fromarray(RGB), "a.png", Path("a.png")):
-        assert len(list(each_image(image))) == 1
-    assert list(each_image(np.array(["a.png", "b.png"]))) == ["a.png", "b.png"]
-    assert list(each_image([])) == []
+        assert [len(list(each_image(image, channels))) for channels in (1, 3)] == [1, 1]
+    assert list(each_image(np.array(["a.png", "b.png"]), 3)) == ["a.png", "b.png"]
+    assert list(each_image([], 3)) == []
 
 
 @pytest.mark.parametrize(
@@ -92,4 +96,4 @@ def test_what_is_no_image_is_refused(value: Any, problem: str) -> None:
 @pytest.mark.parametrize("value", [3, np.zeros((3, 5, 5), np.uint8), np.zeros((2, 5, 5, 2), np.uint8)])
 def test_what_is_no_collection_of_images_is_refused(value: Any) -> None:
     with pytest.raises(DataError):
-        list(each_image(value))
+        list(each_image(value, 3))

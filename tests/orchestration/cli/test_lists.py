@@ -2,6 +2,7 @@
 
 import re
 
+from autodo import plugins
 from autodo.config.shipped import dataset_names, grid_names
 
 
@@ -11,6 +12,17 @@ def test_a_method_is_shown_with_all_its_settings(autodo) -> None:
     for part in ("larger margins for rare classes", "Cubuk et al.", "methods/randaugment.yaml", "kind: ldam-drw\n"):
         assert part in out
     assert "both:\n  nothing\n" in autodo("methods", "baseline").out
+
+
+def test_what_the_method_of_a_plugin_does_not_state_is_said(autodo, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(plugins, "_registry", plugins._Registry())
+    file = tmp_path / "mild.py"
+    file.write_text(
+        "from autodo.plugins import MethodPlugin\nmild = MethodPlugin(name='mild', preset={'reads': 'val'})\n"
+    )
+    shown = autodo("methods", "mild", "--plugin", str(file)).out
+    assert "val; the epoch is chosen on val" in shown
+    assert shown.count("not stated by the plug-in") == 3
 
 
 def test_datasets_and_grids_are_listed(autodo) -> None:

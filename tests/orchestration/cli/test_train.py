@@ -4,11 +4,15 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from autodo import data
+from autodo.api.pretrained import settings_of_weights
 from autodo.config.dataset import DistortionConfig
 from autodo.config.recipes import build_run
+from autodo.models import build
+from autodo.results.classifier import Classifier
 from orchestration.cli import train
 from orchestration.cli.options import TrainOptions
 from orchestration.store.store import Store
@@ -111,6 +115,32 @@ def test_the_device_chooses_the_preset_of_a_folder(autodo, photos: Path, monkeyp
     assert "preset cpu, by the device: small-cnn, 32 x 32 pixels, 4 epochs; --preset none is the recipe" in chosen
     assert "S has the run of the recipe itself, which --preset none continues; this is another run" in chosen
     assert autodo(*folder, "--preset", "cpu").out.startswith("done before")
+
+
+def test_pretrained_weights_bring_the_settings_of_fit_with_a_preset(autodo, photos: Path) -> None:
+    encoder, head = build("small-cnn", in_channels=3, image_size=12, classes=2)
+    Classifier("small-cnn", encoder, head, torch.zeros(3), torch.ones(3), 12, ("a", "b")).save("first.pt")
+    settings = ("dataset.path=photos", "model.name=small-cnn", "model.weights=first.pt", "training.epochs=4")
+    options = TrainOptions("folder", "baseline", preset="cpu", overrides=[*settings])
+    plain = train._build(dataclasses.replace(options, preset=None))
+    assert (plain.dataset.image_size, plain.training.encoder_lr_factor) == (64, 1.0)
+    run = train._build(options)
+    assert (run.dataset.image_size, run.augmentation.crop_padding, run.training.encoder_lr_factor) == (12, 1, 0.1)
+    given = train._build(
+        dataclasses.replace(options, overrides=[*settings, "dataset.image_size=8", "training.encoder_lr_factor=1"])
+    )
+    assert (given.dataset.image_size, given.training.encoder_lr_factor) == (8, 1.0)
+    unsized = build_run("digits", "baseline", overrides={"model.weights": "first.pt"})
+    assert settings_of_weights(unsized, ()) == {"training.encoder_lr_factor": 0.1}
+    command = ("train", "--dataset", "folder", "--method", "baseline", "--device", "cpu", "--store", "S")
+    answer = autodo(*command, *(word for setting in settings for word in ("--set", setting)))
+    assert answer.code == 0
+    assert (
+        "pretrained weights bring training.encoder_lr_factor=0.1, dataset.image_size=12, augmentation.crop_padding=1; "
+        "--set overrides each, and --preset none is the recipe itself"
+    ) in answer.out.replace("\n", " ")
+    answer = autodo(*command, "--weights-dir", "missing")
+    assert (answer.code, answer.err) == (2, "error: --weights-dir missing: there is no such folder\n")
 
 
 def test_train_that_diverges_is_one_line_and_exit_code_1(autodo) -> None:

@@ -1,8 +1,10 @@
 """Labels that are given in Python, and the dataset of the given sets."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from autodo.data.given.dataset import given_dataset
 from autodo.data.given.images import Size
@@ -26,6 +28,50 @@ def test_labels_of_every_kind_are_class_numbers_or_names():
         assert [names[code] for code in codes["images"]] == animals.tolist()
     codes, names = encode_labels({"x": read_labels(animals, "x")}, ("eel", "dog", "cat"))
     assert codes["x"].tolist() == [0, 2, 1] * 4
+
+
+def test_arrays_and_series_of_paths_and_series_of_labels_are_lists(tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(12)]
+    for path, image in zip(paths, IMAGES, strict=True):
+        Image.fromarray(image).save(path)
+    texts, later = [str(path) for path in paths], pd.RangeIndex(100, 112)
+    expected, _ = given_dataset(texts, LABELS, size=SIZE)
+    assert np.array_equal(expected.train.images.read()[:, 0], IMAGES)
+    for images in (np.array(texts), np.array(paths), pd.Series(texts, index=later), pd.Series(paths)):
+        dataset, _ = given_dataset(images, pd.Series(LABELS, index=later), val=[images, LABELS], size=SIZE)
+        for part in (dataset.train, dataset.val):
+            assert part.sources == expected.train.sources
+            assert np.array_equal(part.images.read(), expected.train.images.read())
+            assert np.array_equal(part.labels, LABELS)
+    names = pd.Series(np.array(["eel", "cat", "dog"])[LABELS], dtype="category")
+    assert given_dataset(IMAGES, names, size=SIZE)[0].class_names == ("cat", "dog", "eel")
+
+
+class Named(torch.utils.data.Dataset):
+    classes = ("cat", "dog", "eel")
+
+    def __getitem__(self, i):
+        return IMAGES[i], LABELS[i]
+
+    def __len__(self):
+        return 12
+
+
+def test_parts_of_a_dataset_have_its_class_names():
+    whole = Named()
+    part = torch.utils.data.Subset(torch.utils.data.Subset(whole, range(9)), range(6))
+    both = torch.utils.data.ConcatDataset([part, whole])
+    dataset, _ = given_dataset(part, val=both, test=whole, size=SIZE)
+    assert dataset.class_names == ("cat", "dog", "eel")
+    assert dataset.val.labels.tolist() == [*LABELS[:6], *LABELS]
+    # A part without dogs: eels are class 1, also of a val set whose numbers are those of the whole.
+    few = torch.utils.data.Subset(whole, [0, 2, 3, 5])
+    dataset, _ = given_dataset(few, val=(IMAGES[:2], [2, 0]), size=SIZE)
+    assert dataset.class_names == ("cat", "eel")
+    assert (dataset.train.labels.tolist(), dataset.val.labels.tolist()) == ([0, 1, 0, 1], [1, 0])
+    assert dataset.warnings == ("images: no image has the class 'dog', so the classifier does not know it",)
+    with pytest.raises(DataError, match="val: has the class 'dog', which images does not have; classes: cat, eel"):
+        given_dataset(few, val=whole, size=SIZE)
 
 
 def test_wrong_labels_are_one_line():
@@ -124,3 +170,15 @@ def test_classes_in_another_order_are_matched_by_name():
     assert dataset.val.labels.tolist() == [1, 0]
     with pytest.raises(DataError, match=r"val: has the class 'bee', which images does not have; classes: cat, eel"):
         given_dataset(train, val=table(["eel", "cat", "bee"], [0, 2]), size=SIZE)
+    # A transform sees whole rows, and its labels count if it returns some.
+    dark = train.with_transform(
+        lambda rows: {"image": [np.asarray(image) // (1 + label) for image, label in zip(*rows.values(), strict=True)]}
+    )
+    other = train.with_transform(lambda rows: {"image": rows["image"], "label": [1 - label for label in rows["label"]]})
+    for transformed, labels, divisors in ((dark, [0, 1, 1], [1, 2, 2]), (other, [1, 0, 0], [1, 1, 1])):
+        dataset, _ = given_dataset(transformed, val=train, size=SIZE)
+        assert dataset.train.labels.tolist() == labels
+        expected = [image // divisor for image, divisor in zip(IMAGES[:3], divisors, strict=True)]
+        assert np.array_equal(dataset.train.images.read()[:, 0], expected)
+    with pytest.raises(DataError, match="the transform of the Dataset returns no 'image', but pixels; give the"):
+        given_dataset(train.with_transform(lambda rows: {"pixels": rows["image"]}), size=SIZE)
