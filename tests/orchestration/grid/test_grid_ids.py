@@ -8,6 +8,7 @@ from orchestration.grid.grid import expand, load_grid
 # Number of runs, and a hash of their run and search ids.
 IDS = {
     "fashion-mnist": (16, "36867d45bba152ea"),
+    "fashion-mnist-capacity": (48, "b8c76f7ed2d38ae9"),
     "fashion-mnist-label-errors": (32, "c1e92457c7c37fd1"),
     "fashion-mnist-memorising": (350, "96861d04b58a51a9"),
     "fashion-mnist-memorising-searches": (20, "96b53ee433150182"),
