@@ -101,7 +101,7 @@ def _undisturbed(network: nn.Module) -> Iterator[None]:
 
 
 def _source(last: tuple[str, nn.Module] | None) -> str:
-    """Where the outputs of a network come from, which is not a linear layer."""
+    """Origin of the outputs of a network that does not end in a linear layer."""
     if last is None:
         return "a calculation after its last layer"
     name, layer = last
