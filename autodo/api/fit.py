@@ -23,7 +23,7 @@ from autodo.errors import ConfigError, UserError
 from autodo.io.storage import StrPath
 from autodo.models.given import register
 from autodo.progress import Durations, Progress
-from autodo.text import count_of, rough_duration
+from autodo.text import count_of, first_line, rough_duration
 from autodo.training.step_timing import time_steps
 
 if TYPE_CHECKING:
@@ -292,6 +292,5 @@ def _checked_device(device: str | None) -> str:
             raise RuntimeError(f"AutoDO trains on cpu and cuda, not on {kind}")
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, TypeError) as error:  # AssertionError: torch without CUDA
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(f"device {device!r}: cannot be used: {reason}") from None
+        raise ConfigError(f"device {device!r}: cannot be used: {first_line(error)}") from None
     return str(torch.device(device))

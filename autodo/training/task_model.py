@@ -20,6 +20,7 @@ from autodo.results.classifier import Classifier
 from autodo.results.outcome import BestEpoch
 from autodo.results.provenance import device_name
 from autodo.seeds import derive, initial_weights
+from autodo.text import first_line
 from autodo.training.context import RunContext
 from autodo.training.optimizers import build_optimizer
 
@@ -103,16 +104,10 @@ def new_network(context: RunContext, stream: str = TASK_MODEL) -> TrainableNetwo
     return TrainableNetwork(encoder, head, network, optimizer)
 
 
-def initial_model(
-    context: RunContext, device: torch.device, stream: str = TASK_MODEL, *, solved_head: bool = False
-) -> tuple[Encoder, nn.Linear]:
-    """Encoder and head with initial weights that derive from the run's seed and the name of the stream.
-
-    Args:
-        solved_head: a plain linear head, whatever the head is that is trained.
-    """
+def initial_model(context: RunContext, device: torch.device, stream: str = TASK_MODEL) -> tuple[Encoder, nn.Linear]:
+    """Encoder and head with initial weights that derive from the run's seed and the name of the stream."""
     config, frozen, images = context.config, context.frozen, context.train_images
-    if frozen is not None and stream == TASK_MODEL and not solved_head:
+    if frozen is not None and stream == TASK_MODEL:
         return Identity(frozen.encoder.features), copy.deepcopy(frozen.head).to(device)
     with initial_weights(derive(config.seed, stream)):
         encoder, head = build(
@@ -120,7 +115,7 @@ def initial_model(
             in_channels=images.shape[1],
             image_size=images.shape[-1],
             classes=len(context.data.class_names),
-            cosine_scale=None if solved_head else config.cosine_scale,
+            cosine_scale=config.cosine_scale,
         )
     if frozen is not None:
         encoder = Identity(encoder.features)
@@ -129,7 +124,9 @@ def initial_model(
 
 def best_model(best: BestEpoch, context: RunContext, device: torch.device) -> tuple[Encoder, nn.Linear]:
     """Encoder and head of the epoch with the lowest val error."""
-    encoder, head = initial_model(context, device, solved_head=context.config.head is not None)
+    encoder, head = initial_model(context, device)
+    if context.config.head is not None:  # a solved one is plain, whatever the head is that was trained
+        head = nn.utils.skip_init(nn.Linear, encoder.features, len(context.data.class_names), device=device)
     encoder.load_state_dict(best.encoder)
     head.load_state_dict(best.head)
     return encoder, head
@@ -172,10 +169,9 @@ def compiled(network: nn.Module, device: torch.device) -> nn.Module:
     try:
         torch.compile(torch.neg)(torch.zeros(2, device=device))
     except RuntimeError as error:
-        reason = str(error).partition("\n")[0]
         raise ConfigError(
-            f"training.compile: torch cannot compile here: {reason}; install what is missing (for a CPU a C++ compiler "
-            "such as g++, which CXX may name), or set training.compile=false"
+            f"training.compile: torch cannot compile here: {first_line(error)}; install what is missing (for a CPU a "
+            "C++ compiler such as g++, which CXX may name), or set training.compile=false"
         ) from None
     result = torch.compile(network)
     assert isinstance(result, nn.Module)

@@ -213,9 +213,8 @@ def _smaller(options: TrainOptions) -> dict[str, RunConfig]:
     wanted[f"--set {network}"] = dataclasses.replace(options, overrides=[*options.overrides, network])
     smaller = {}
     for option, variant in wanted.items():
-        with contextlib.suppress(
-            UserError
-        ):  # an override that does not go with the preset, or weights with the network
+        # An override may not go with the preset, or weights with the network.
+        with contextlib.suppress(UserError):
             smaller[option] = _build(variant)
     return smaller
 

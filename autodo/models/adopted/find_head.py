@@ -92,11 +92,11 @@ def check_encoder(network: nn.Module, head: nn.Linear, split: Split, name: str, 
 @contextlib.contextmanager
 def _undisturbed(network: nn.Module) -> Iterator[None]:
     """Restore torch's random numbers and the mode of the network after the block."""
-    state, was_training = torch.random.get_rng_state(), network.training
+    was_training = network.training
     try:
-        yield
+        with torch.random.fork_rng(devices=[]):
+            yield
     finally:
-        torch.random.set_rng_state(state)
         network.train(was_training)
 
 

@@ -164,7 +164,7 @@ def _of_torchvision(network: str, weights: str) -> Pretrained:
     known = _torchvision_weights(network, weights)
     file = known.url.rpartition("/")[2]
     given = _in_weights_dir(file)
-    if given is not None and given.is_file():
+    if given is not None:
         found = from_file(given, f"torchvision:{network}")
     else:
         state = _downloaded(
@@ -187,17 +187,17 @@ def torchvision_content(network: str, weights: str) -> str:
     """
     file = _torchvision_weights(network, weights).url.rpartition("/")[2]
     name = file.rpartition(".")[0]
-    cache = Path(torch.hub.get_dir()) / "checkpoints"
-    here = next((path for path in (_in_weights_dir(file), cache / file) if path is not None and path.is_file()), None)
-    if here is None:
+    here = _in_weights_dir(file) or Path(torch.hub.get_dir()) / "checkpoints" / file
+    if not here.is_file():
         return str(name)
     found = file_content(here, hashlib.sha256())
     return str(name) if found.startswith(name.rpartition("-")[2]) else f"{name}-is-{found[:16]}"
 
 
-def _in_weights_dir(file: str) -> Path | None:
+def _in_weights_dir(name: str) -> Path | None:
+    """The file of this name in `weights_dir`, if it is there."""
     folder = weights_dir()
-    return None if folder is None else folder / file
+    return folder / name if folder is not None and (folder / name).is_file() else None
 
 
 def _torchvision_weights(network: str, weights: str) -> Any:
@@ -226,9 +226,8 @@ def _of_timm(network: str, weights: str) -> Pretrained:
     full = timm_name(network, weights)
     import timm
 
-    folder = weights_dir()
-    names = [] if folder is None else [folder / f"{full}{suffix}" for suffix in (".safetensors", ".bin", ".pth", ".pt")]
-    file = next((path for path in names if path.is_file()), None)
+    there = (_in_weights_dir(f"{full}{suffix}") for suffix in (".safetensors", ".bin", ".pth", ".pt"))
+    file = next(filter(None, there), None)
     overlay = None if file is None else {"file": str(file)}
     model = _downloaded(
         f"model.weights {weights}: those of timm:{full}",
@@ -319,7 +318,7 @@ def load_into(network: nn.Module, pretrained: Pretrained, head: str | None, wher
     missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]
     unknown = [key for key in state if key not in wanted]
     other = [key for key in wanted if key in state and state[key].shape != wanted[key].shape]
-    # Counters and masks are no numbers of this kind.
+    # Counters and masks are not floating-point numbers, and have no NaN.
     broken = [key for key, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
     problems = []
     if broken:
