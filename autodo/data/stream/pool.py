@@ -89,6 +89,8 @@ class DecoderPool:
         self._executor = ProcessPoolExecutor(
             workers, timeout=None, initializer=_start_worker, initargs=(os.getpid(), shared, self._stride)
         )
+        with _blocked_interrupts():
+            self._executor.submit(int)  # the first task starts all processes
 
     def map(self, function: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
         """Results of a module's function for each item, computed by the workers, in order."""
@@ -164,6 +166,19 @@ def close_pools() -> None:
 
 
 @contextlib.contextmanager
+def _blocked_interrupts() -> Iterator[None]:
+    """Blocks SIGINT in this thread, and for good in the processes started by the block, which this one ends.
+
+    Ctrl-C in a terminal goes to all processes. In this one it is only delayed.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
 def _explain_killed_worker(pool: DecoderPool) -> Iterator[None]:
     """Explains the end of a worker in the block; the next use starts new ones."""
     try:
@@ -184,7 +199,6 @@ _mapped: dict[int, mmap.mmap] = {}
 
 def _start_worker(parent: int, shared: str, stride: int) -> None:
     global _shared  # noqa: PLW0603
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     # Once a block of this size has been freed, malloc keeps freed memory for the next image. Otherwise every image has
     # its pages mapped again, which takes as long as two thirds of the decoding.
     bytearray(_KEPT_BYTES)

@@ -258,8 +258,9 @@ def test_a_killed_worker_is_one_clear_error_and_the_next_reading_starts_new_ones
 
 
 READ_FOR_EVER = """
-import os, sys
+import os, signal, sys
 import numpy as np
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background ignores it
 from autodo.config.dataset import DatasetConfig
 from autodo.data import load
 images = load(DatasetConfig(name="folder", path=sys.argv[1], image_size=24, stream=True)).train.images
