@@ -1,4 +1,4 @@
-"""Progress of a training within an epoch, reported every few seconds, and the remaining time of the run."""
+"""Progress of a training before and within epochs, reported every few seconds, and the remaining time of the run."""
 
 import statistics
 import time
@@ -10,9 +10,11 @@ from autodo.config.run import RunConfig
 
 T = TypeVar("T")
 
-Phase = Literal["inner", "outer", "finetune"]
+Phase = Literal["features", "inner", "outer", "finetune"]
 EVERY_SECONDS = 2.0
 """Time between two reports. Each reads the loss, for which the host waits until a GPU has done its work."""
+LONG_SECONDS = 30 * 60.0
+"""For CPU runs that take longer a faster variant is named."""
 FORWARD_SHARE = 1 / 3
 """Time of a forward pass as a share of a training step."""
 
@@ -48,18 +50,25 @@ class Progress:
     @property
     def epochs_done(self) -> float:
         """Epochs that are done, including the finished share of the training steps of the present one."""
-        return self.epoch + (1.0 if self.phase == "outer" else self.step / self.steps)
+        finished = {"features": 0.0, "outer": 1.0}
+        return self.epoch + finished.get(self.phase, self.step / self.steps)
 
 
 @dataclass(frozen=True)
 class Durations:
-    """Seconds for each part of an epoch: training steps, evaluation on val and test, outer pass."""
+    """Seconds of training steps, evaluation on val and test and outer pass, of an epoch each, and before the first."""
 
     inner: float
     evaluation: float
     outer: float
     finetune: float
     """Training steps of an epoch that trains the head alone on val."""
+    features: float = 0.0
+    """Before the first epoch: the features of a frozen encoder."""
+
+    def total(self, config: RunConfig) -> float:
+        """Seconds of the whole run."""
+        return self.features + self.left(config)
 
     def left(self, config: RunConfig, epoch: int = 0) -> float:
         """Seconds of the run's epochs from this one on, counted from 0."""
@@ -76,7 +85,7 @@ class ProgressReporter:
     Args:
         listener: called at the first step of a phase and then at most every `EVERY_SECONDS`, between two steps.
         sizes: numbers of points of the inner problem, and of images of val and test together.
-        expected: durations of the parts of an epoch, as far as they are known before the first one.
+        expected: durations of the parts of the run, as far as they are known before the first epoch.
     """
 
     def __init__(
@@ -89,7 +98,7 @@ class ProgressReporter:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config, self._listener, self._clock = config, listener, clock
-        self._eval_ratio = sizes[1] / sizes[0]
+        self._eval_ratio = sizes[1] / max(sizes[0], 1)
         self._seconds: dict[str, float] = {} if expected is None else vars(expected).copy()
         self._evaluations: list[float] = []
         self._reported_at = float("-inf")
@@ -146,11 +155,13 @@ class ProgressReporter:
         by_earlier = phase == "outer" and phase in self._seconds
         measured: dict[str, float] = {} if rate is None or by_earlier else {phase: rate * total}
         seconds = {**self._seconds, **measured}
-        if not seconds:
+        if not seconds.keys() - {"features"}:
             return None
         durations = self._completed(seconds)
         of_phase: float = getattr(durations, phase)
         rest = max(of_phase - elapsed, 0.0) if by_earlier else of_phase * (1 - step / total)
+        if phase == "features":
+            return rest + durations.left(self._config, epoch)
         if phase != "outer":
             rest += durations.evaluation + (durations.outer if self._config.has_outer_pass(epoch) else 0.0)
         return rest + durations.left(self._config, epoch + 1)

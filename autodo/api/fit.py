@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autodo.api.outcome import FitOutcome
-from autodo.api.pretrained import settings_of_weights, size_settings
+from autodo.api.pretrained import frozen_variants, settings_of_weights, size_settings
 from autodo.api.run import default_device, fit_run
 from autodo.augment.policy_file import PolicyFile
 from autodo.config.dataset import MEMORY
@@ -22,9 +22,9 @@ from autodo.data.given.images import Size
 from autodo.errors import ConfigError, UserError
 from autodo.io.storage import StrPath
 from autodo.models.given import register
-from autodo.progress import Durations, Progress
+from autodo.progress import LONG_SECONDS, Durations, Progress
 from autodo.text import count_of, first_line, rough_duration
-from autodo.training.step_timing import time_steps
+from autodo.training.step_timing import faster_variant, time_steps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -247,7 +247,13 @@ class _Reporter:
             logger.warning("the duration of the training is not estimated: %s", error)
             return None
         where = f" on {count_of(torch.get_num_threads(), 'CPU thread')}" if self._device == "cpu" else ""
-        self.line(f"training takes about {rough_duration(durations.left(self._run))}{where}")
+        seconds = durations.total(self._run)
+        text = f"training takes about {rough_duration(seconds)}{where}"
+        if self._device == "cpu" and seconds > LONG_SECONDS:
+            variants = {f"settings={settings}": variant for settings, variant in frozen_variants(self._run)}
+            faster = faster_variant(variants, seconds, data, device=self._device, policy=policy)
+            text += f"; {faster}" if faster else ""
+        self.line(text)
         return durations
 
 

@@ -1,13 +1,21 @@
 """Settings that pretrained weights bring along, unless somebody has given them."""
 
-from collections.abc import Container
+import contextlib
+from collections.abc import Container, Iterator
 from typing import Any
 
+from autodo.config.nested import merge, nest
 from autodo.config.run import RunConfig
-from autodo.errors import ConfigError
+from autodo.config.validation import parse_model
+from autodo.errors import ConfigError, UserError
 from autodo.models.weight_names import WEIGHTS_VARIABLE, weights_dir
 
 ENCODER_LR_FACTOR = 0.1
+FROZEN: tuple[dict[str, Any], ...] = (
+    {"model.freeze": "encoder", "model.cached_views": 5},
+    {"model.freeze": "encoder"},
+)
+"""Settings with which a pretrained network trains in less time, the shortest first."""
 
 
 def settings_of_weights(run: RunConfig, given: Container[str]) -> dict[str, Any]:
@@ -42,3 +50,13 @@ def size_settings(side: int, given: Container[str]) -> dict[str, Any]:
     """Settings for images of this side in pixels; random crops pad an eighth of it, as in the recipe."""
     padding = {} if "augmentation.crop_padding" in given else {"augmentation.crop_padding": side // 8}
     return {"dataset.image_size": side, **padding}
+
+
+def frozen_variants(run: RunConfig) -> Iterator[tuple[dict[str, Any], RunConfig]]:
+    """Variants of a run with pretrained weights that train the head alone, with their settings by dotted key."""
+    if run.model.weights is None or run.model.freeze == "encoder":
+        return
+    for settings in FROZEN:
+        tree = merge(run.model_dump(), nest(settings))
+        with contextlib.suppress(UserError):  # methods that change the images in every step have no cached views
+            yield settings, parse_model(RunConfig, tree, "model.freeze")

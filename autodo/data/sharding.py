@@ -46,6 +46,11 @@ class Shard(NamedTuple):
         return images, np.concatenate([data.train.labels[train], data.val.labels[trusted]])
 
 
+def inner_points(config: RunConfig, data: DataSplits) -> int:
+    """Number of points of the inner problem over all processes."""
+    return len(data.train) * config.trains_on_train + len(data.val) * config.trains_on_val
+
+
 def training_shard(data: DataSplits, config: RunConfig, group: ProcessGroup) -> Shard:
     """This process's shard; with a single process, everything.
 
@@ -55,7 +60,7 @@ def training_shard(data: DataSplits, config: RunConfig, group: ProcessGroup) -> 
     """
     train = data.train.labels if config.trains_on_train else data.train.labels[:0]
     trusted = data.val.labels if config.trains_on_val else data.val.labels[:0]
-    train_total, total = len(train), len(train) + len(trusted)
+    train_total, total = len(train), inner_points(config, data)
     drop_last = config.training.last_batch == "drop"
     for what, count in (("train points", train_total or total), ("points", total)):
         smallest = min(batch_sizes(count, config.training.batch_size, drop_last=drop_last))

@@ -33,6 +33,8 @@ class FrozenEncoder(NamedTuple):
     std: Tensor
     images: Images
     """The train images."""
+    seconds: float
+    """Time in which the features were computed."""
 
 
 @dataclass(frozen=True)

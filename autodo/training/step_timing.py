@@ -1,6 +1,7 @@
 """Estimate of a run's duration from a few steps of a network that is discarded."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -9,7 +10,10 @@ from autodo.config.run import RunConfig
 from autodo.data import DataSplits, ImageSet
 from autodo.data.images.image_set import Images, Integers
 from autodo.data.prepare import TrainSet
+from autodo.data.sharding import inner_points
+from autodo.errors import UserError
 from autodo.progress import Durations
+from autodo.text import rough_duration
 from autodo.training.trainer import Trainer
 
 FIRST_IMAGES = 8
@@ -26,7 +30,7 @@ TINY_LR = 1e-6
 def time_steps(
     config: RunConfig, data: DataSplits, *, device: str = "cpu", policy: PolicyFile | None = None
 ) -> Durations:
-    """Seconds for each part of an epoch of the run, including outer passes.
+    """Seconds for each part of an epoch of the run, including outer passes, and before the first.
 
     A separate trainer on a few of the images is timed and discarded; it has its own network, lambda and random
     generators, so the run itself does not change. Seconds are scaled by the number of images.
@@ -36,10 +40,34 @@ def time_steps(
     """
     batch_size = config.training.batch_size
     first = _timed(config, data, min(FIRST_IMAGES, batch_size), device, policy)
-    if first.left(config) < SHORT_SECONDS:
+    if first.total(config) < SHORT_SECONDS:
         return first
-    images = min(STEPS * batch_size, int(BUDGET_SECONDS * _inner_points(config, data) / first.inner))
+    longest = max(first.inner, first.features)
+    images = min(STEPS * batch_size, int(BUDGET_SECONDS * inner_points(config, data) / longest))
     return _timed(config, data, images, device, policy) if images >= 2 * FIRST_IMAGES else first
+
+
+def faster_variant(
+    variants: Mapping[str, RunConfig],
+    seconds: float,
+    data: DataSplits,
+    *,
+    device: str = "cpu",
+    policy: PolicyFile | None = None,
+) -> str | None:
+    """Words on the first variant that takes less than half of these seconds; None if there is none.
+
+    Args:
+        variants: runs on the same data, by the words that name them.
+    """
+    for words, variant in variants.items():
+        try:
+            needed = time_steps(variant, data, device=device, policy=policy).total(variant)
+        except (UserError, RuntimeError):  # this variant cannot be trained here
+            continue
+        if needed < seconds / 2:
+            return f"with {words} about {rough_duration(needed)}"
+    return None
 
 
 def _timed(config: RunConfig, data: DataSplits, images: int, device: str, policy: PolicyFile | None) -> Durations:
@@ -52,15 +80,18 @@ def _timed(config: RunConfig, data: DataSplits, images: int, device: str, policy
         class_names=data.class_names,
     )
     few = _two_epochs(config, min(images, config.training.batch_size))
-    rows = list(Trainer(few, some, device=device, policy=policy))
-    last = rows[1]
-    inner_ratio = _inner_points(config, data) / _inner_points(few, some)
+    trainer = Trainer(few, some, device=device, policy=policy)
+    rows = list(trainer)
+    last, frozen = rows[1], trainer.context.frozen
+    inner_ratio = inner_points(config, data) / inner_points(few, some)
+    of_all, of_some = (len(each.train) + len(each.val) + len(each.test) for each in (data, some))
     finetune_ratio = len(data.val) / len(some.val)
     return Durations(
         inner=last["inner_seconds"] * inner_ratio,
         evaluation=last["eval_seconds"] * (len(data.val) + len(data.test)) / (len(some.val) + len(some.test)),
         outer=last["outer_seconds"] * inner_ratio if few.outer is not None else 0.0,
         finetune=rows[-1]["inner_seconds"] * finetune_ratio if few.finetune is not None else 0.0,
+        features=0.0 if frozen is None else frozen.seconds * of_all / of_some,
     )
 
 
@@ -81,11 +112,6 @@ def _two_epochs(config: RunConfig, batch_size: int) -> RunConfig:
     )
     outer = config.outer and config.outer.model_copy(update={"start_share": 0.0, "every": 1, "lr": TINY_LR})
     return config.model_copy(update={"training": training, "outer": outer})
-
-
-def _inner_points(config: RunConfig, data: DataSplits) -> int:
-    """Number of points of the inner problem."""
-    return len(data.train) * config.trains_on_train + len(data.val) * config.trains_on_val
 
 
 def _some_points(points: TrainSet, count: int, image_size: int | None) -> TrainSet:

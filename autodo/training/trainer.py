@@ -15,6 +15,7 @@ from autodo.augment.policy_file import PolicyFile
 from autodo.config.policy import AdversarialAutoAugment
 from autodo.config.run import RunConfig
 from autodo.data import DataSplits
+from autodo.data.sharding import inner_points
 from autodo.distributed.process_group import SINGLE_PROCESS, ProcessGroup
 from autodo.evaluation import Evaluation, Scores, per_class_accuracy
 from autodo.io.storage import StrPath
@@ -60,7 +61,7 @@ class Trainer:
         on_checkpoint: called after each checkpoint within an epoch.
         test_every: epochs between evaluations of the test images. The last epoch and those that become the best one
             are evaluated too. The rows of other epochs have no test values, and the results no `error_best_test`.
-        on_progress: called every few seconds within an epoch.
+        on_progress: called every few seconds within an epoch, and while the features of a frozen encoder are computed.
         expected: duration of each part of an epoch, to estimate the remaining time before the first one has ended.
     Raises:
         DataError: if the processes have different images, or the checkpoint is of other images.
@@ -99,10 +100,10 @@ class Trainer:
         if config.policy is not None and self.online_policy is None:
             self.policy = build_policy(config.policy, policy)
         context.check_same_images()
-        self.context = context = with_features(context, self.policy)
-        self.loaders = Loaders(context)
-        sizes = self.loaders.train.total, len(data.val) + len(data.test)
+        sizes = inner_points(config, data), len(data.val) + len(data.test)
         progress = ProgressReporter(config, on_progress, sizes=sizes, expected=expected)
+        self.context = context = with_features(context, self.policy, progress)
+        self.loaders = Loaders(context)
         self.model = model = TaskModel(context, self.policy)
         self.points = self._build_points(storage)
         objective = self._build_objective()

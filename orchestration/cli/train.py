@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from autodo import plugins
-from autodo.api.pretrained import settings_of_weights
+from autodo.api.pretrained import frozen_variants, settings_of_weights
 from autodo.config.dataset import DistortionConfig
 from autodo.config.defaults import PROTOCOL, defaults_before
 from autodo.config.recipes import build_run
@@ -19,6 +19,7 @@ from autodo.config.shipped import dataset_presets, preset_of_device
 from autodo.config.validation import parse_model, parse_overrides
 from autodo.errors import ConfigError, TrainingDiverged, UserError
 from autodo.models.weight_names import use_weights_dir
+from autodo.progress import LONG_SECONDS
 from autodo.text import count_of, rough_duration
 from orchestration.cli.console import say
 from orchestration.cli.options import TrainOptions, given
@@ -27,7 +28,6 @@ from orchestration.display.run_display import RunDisplay
 from orchestration.execution.device import chosen_device
 from orchestration.execution.options import ExecutionOptions
 from orchestration.grid.keep import parse_keep
-from orchestration.planning.estimate import LONG_SECONDS
 from orchestration.planning.required_policies import pin_policy_file, save_policies
 from orchestration.ray_cluster.job_folder import check_outlasts_job
 from orchestration.store.networks import save_networks
@@ -82,7 +82,7 @@ def train_run(console: Console, options: TrainOptions) -> int:
     execution = ExecutionOptions(
         **vars(options.data), **given(options.trainer), checkpoint_every=options.checkpoint_every, keep=keep
     )
-    code = _execute(console, run, store, execution, device, _smaller(options))
+    code = _execute(console, run, store, execution, device, _smaller(run, options))
     if not code:
         show_result(console, run, store)
     return code
@@ -205,13 +205,15 @@ def _execute(
     return 0
 
 
-def _smaller(options: TrainOptions) -> dict[str, RunConfig]:
-    """Smaller variants of the run, by the option that selects each."""
+def _smaller(run: RunConfig, options: TrainOptions) -> dict[str, RunConfig]:
+    """Variants of the run that take less time, by the option that selects each."""
     presets = [name for name in dataset_presets(options.dataset) if options.preset in (None, "gpu") and name != "gpu"]
-    wanted = {f"--preset {name}": dataclasses.replace(options, preset=name) for name in presets}
+    wanted = {f"`--preset {name}`": dataclasses.replace(options, preset=name) for name in presets}
     network = "model.name=small-cnn"
-    wanted[f"--set {network}"] = dataclasses.replace(options, overrides=[*options.overrides, network])
+    wanted[f"`--set {network}`"] = dataclasses.replace(options, overrides=[*options.overrides, network])
     smaller = {}
+    for settings, frozen in frozen_variants(run):
+        smaller[f"`{' '.join(f'--set {key}={value}' for key, value in settings.items())}`"] = frozen
     for option, variant in wanted.items():
         # An override may not go with the preset, or weights with the network.
         with contextlib.suppress(UserError):
@@ -227,7 +229,7 @@ def _estimate(
     data: "DataSplits",
     policy: "PolicyFile | None",
 ) -> "Durations | None":
-    """Print how long the run will take; for a long run on a CPU also a smaller variant and its time.
+    """Print how long the run will take; for a long run on a CPU also a faster variant and its time.
 
     Args:
         smaller: runs by the options that make them; the first that takes less than half as long is offered.
@@ -236,7 +238,7 @@ def _estimate(
     """
     import torch
 
-    from autodo.training.step_timing import time_steps
+    from autodo.training.step_timing import faster_variant, time_steps
 
     display.doing("timing a few steps")
     try:
@@ -244,20 +246,15 @@ def _estimate(
     except (UserError, RuntimeError) as error:
         logger.warning("the duration of the run is not estimated: %s", error)
         return None
-    seconds = durations.left(run)
+    seconds = durations.total(run)
     threads = torch.get_num_threads()
     on = f" on {count_of(threads, 'CPU thread')}" if device == "cpu" else ""
-    included = ", outer passes included" if run.outer is not None else ""
+    parts = {"features of the frozen encoder": durations.features > 0, "outer passes": run.outer is not None}
+    included = "".join(f", {part} included" for part, has in parts.items() if has)
     text = f"training takes about {rough_duration(seconds)}{on}{included}"
     if device == "cpu" and seconds > LONG_SECONDS:
-        for option, other in smaller.items():
-            try:
-                other_seconds = time_steps(other, data, device=device, policy=policy).left(other)
-            except (UserError, RuntimeError):  # this variant cannot be trained here
-                continue
-            if other_seconds < seconds / 2:
-                text += f"; with `{option}` about {rough_duration(other_seconds)}"
-                break
+        faster = faster_variant(smaller, seconds, data, device=device, policy=policy)
+        text += f"; {faster}" if faster else ""
     if seconds >= WORTH_SAYING_SECONDS:
         display.say(text)
     return durations

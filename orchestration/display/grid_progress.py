@@ -113,7 +113,7 @@ class GridProgress:
         """A run reports its progress within an epoch."""
         row = self.running[run_id]
         row.epochs_done, row.within = progress.epoch, progress
-        if progress.seconds_left is not None and row.epochs_left:
+        if progress.seconds_left is not None and row.epochs_left and progress.phase != "features":
             self._remaining.reported(_kind(row.run, row.variant), progress.seconds_left / row.epochs_left)
 
     def ended(self, run_id: str, state: EndState, message: str = "") -> None:

@@ -57,9 +57,14 @@ def _phase(progress: Progress) -> str:
     return f"{phase}, " if phase else ""
 
 
-_PHASES: dict[Phase, str] = {"inner": "", "outer": "outer pass", "finetune": "head alone"}
+_PHASES: dict[Phase, str] = {
+    "features": "features of the frozen encoder",
+    "inner": "",
+    "outer": "outer pass",
+    "finetune": "head alone",
+}
 _LOG_LINE = re.compile(
-    r"in epoch (?P<epoch>\d+) of (?P<epochs>\d+): (?:(?P<phase>outer pass|head alone), )?"
+    r"in epoch (?P<epoch>\d+) of (?P<epochs>\d+): (?:(?P<phase>[a-z ]+), )?"
     r"step (?P<step>\d+) of (?P<steps>\d+)(?:, train loss (?P<loss>[^ ,]+))?"
     r"(?:, about (?:(?P<h>\d+) h ?)?(?:(?P<min>\d+) min ?)?(?:(?P<s>\d+) s ?)?left)?$"
 )

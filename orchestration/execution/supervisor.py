@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from autodo.errors import StoreError
+from autodo.progress import LONG_SECONDS
 from autodo.text import rough_duration
 from orchestration.display.grid_display import GridDisplay
 from orchestration.display.grid_progress import GridProgress
 from orchestration.display.text import parse_log_line
 from orchestration.grid.resources import ResourcesConfig
-from orchestration.planning.estimate import LONG_SECONDS
 from orchestration.planning.run_queue import RunQueue
 from orchestration.ray_cluster import cluster as clusters
 from orchestration.store.failures import record_death

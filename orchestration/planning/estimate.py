@@ -16,8 +16,6 @@ from autodo.errors import ConfigError
 from orchestration.planning.run_queue import Job
 from orchestration.store.store import Store
 
-LONG_SECONDS = 30 * 60.0
-"""CPU runs that take longer are offered a smaller variant."""
 SAMPLES = 2  # results read for one (dataset, distortion, method, variant); more would make planning slow
 _RUN_ID = re.compile(
     r"(?P<dataset>.+)_ir(?P<ir>(exp)?[0-9.]+)_nr(?P<nr>[a-z]*[0-9.]+)_(?P<method>.+)_s[0-9]+_[0-9a-f]{8}"

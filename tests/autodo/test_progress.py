@@ -1,5 +1,7 @@
 """Progress within an epoch: when it is reported, its estimates, and that it changes nothing."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -12,13 +14,14 @@ from autodo.progress import Durations, Progress, ProgressReporter
 from autodo.training.trainer import Trainer
 
 
-def run_of(method: str = "baseline", epochs: int = 4) -> RunConfig:
+def run_of(method: str = "baseline", epochs: int = 4, **more: Any) -> RunConfig:
     overrides = {
         "training.epochs": epochs,
         "training.warmup_epochs": 0,
         "outer.start_share": 0.5,
         "outer.every": 1,
         "dataset.subsample": 300,
+        **more,
     }
     return build_run("digits", method, overrides=overrides)
 
@@ -87,18 +90,19 @@ def test_an_epoch_that_is_resumed_is_measured_by_its_own_steps():
 
 
 @pytest.mark.parametrize(
-    ("method", "phases"),
+    ("method", "more", "phases"),
     [
-        ("baseline", {"inner"}),
-        ("autodo-aws", {"inner", "outer"}),
-        ("autodo-exact-aws", {"inner", "outer"}),
-        ("autodo-exact-ws", {"inner", "outer"}),
-        ("finetune-head-on-val", {"inner", "finetune"}),
+        ("baseline", {}, {"inner"}),
+        ("autodo-aws", {}, {"inner", "outer"}),
+        ("autodo-exact-aws", {}, {"inner", "outer"}),
+        ("autodo-exact-ws", {}, {"inner", "outer"}),
+        ("finetune-head-on-val", {}, {"inner", "finetune"}),
+        ("baseline", {"model.freeze": "encoder", "model.cached_views": 2}, {"features", "inner"}),
     ],
 )
-def test_every_step_can_be_reported_and_changes_nothing(method, phases, monkeypatch):
+def test_every_step_can_be_reported_and_changes_nothing(method, more, phases, monkeypatch):
     monkeypatch.setattr(progress, "EVERY_SECONDS", 0.0)
-    config = run_of(method)
+    config = run_of(method, **more)
     data = prepare(load(config.dataset), config)
     reports: list[Progress] = []
     watched, alone = Trainer(config, data, on_progress=reports.append), Trainer(config, data)
@@ -111,7 +115,21 @@ def test_every_step_can_be_reported_and_changes_nothing(method, phases, monkeypa
     assert [epochs for epochs, _ in places] == sorted(epochs for epochs, _ in places)
     inner = [report for report in reports if report.phase == "inner"]
     assert [report.step for report in inner if report.epoch == 0] == list(range(inner[0].steps))
-    assert all(report.seconds_left is not None for report in reports[1:])
+    first = next(place for place, report in enumerate(reports) if report.phase == "inner")
+    assert all(report.seconds_left is not None for report in reports[first + 1 :])
+
+
+def test_before_the_first_epoch_the_seconds_left_are_those_of_features_and_epochs():
+    config = run_of()
+    watched = Watched(config, expected=Durations(inner=20.0, evaluation=3.0, outer=0.0, finetune=0.0, features=40.0))
+    watched.run("features", 0, steps=4, seconds=5.0)
+    assert [report.seconds_left for report in watched.reports] == [40 + 92, 15 + 92, 10 + 92, 5 + 92]
+    assert {report.epochs_done for report in watched.reports} == {0}
+    watched.run("inner", 0, steps=4, seconds=5.0)
+    assert watched.reports[4].seconds_left == 92
+    unknown = Watched(config)
+    unknown.run("features", 0, steps=4, seconds=5.0)
+    assert {report.seconds_left for report in unknown.reports} == {None}
 
 
 def test_the_loss_within_an_epoch_is_the_mean_so_far(monkeypatch):

@@ -1,5 +1,6 @@
 """The estimate before training: its scaling, and that it does not change the run."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,9 @@ class Slow:
     def __init__(self, config: RunConfig, data: DataSplits, **_: Any) -> None:
         assert config.run_id  # still a whole configuration
         self.config, self.data = config, data
+        images = len(data.train) + len(data.val) + len(data.test)
+        frozen = SimpleNamespace(seconds=4.0 * images) if config.model.freeze == "encoder" else None
+        self.context = SimpleNamespace(frozen=frozen)
         self.batch_sizes.append(config.training.batch_size)
         self.shapes.append(data.train.images.shape)
 
@@ -90,8 +94,9 @@ def test_seconds_are_scaled_by_the_number_of_images(slow, split):
     config, data = run_of("autodo-exact-ws", split)
     inner = len(data.train) + (len(data.val) if split == "union" else 0)
     durations = time_steps(config, data)
+    evaluation = (len(data.val) + len(data.test)) / 2
     assert vars(durations) == pytest.approx(
-        {"inner": 2 * inner, "evaluation": (len(data.val) + len(data.test)) / 2, "outer": 3 * inner, "finetune": 0}
+        {"inner": 2 * inner, "evaluation": evaluation, "outer": 3 * inner, "finetune": 0, "features": 0}
     )
     # A point takes longer than the timed steps may: no other step is timed.
     assert slow.batch_sizes == [8]
@@ -107,6 +112,14 @@ def test_finetune_epochs_are_timed_apart(slow):
     assert durations.left(config) == pytest.approx(
         (10 - heads) * durations.inner + heads * durations.finetune + 10 * durations.evaluation
     )
+
+
+def test_the_features_of_a_frozen_encoder_are_timed(slow):
+    config, data = run_of("baseline", **{"model.freeze": "encoder"})
+    durations = time_steps(config, data)
+    images = len(data.train) + len(data.val) + len(data.test)
+    assert durations.features == pytest.approx(4.0 * images)
+    assert durations.total(config) == durations.features + durations.left(config)
 
 
 def test_the_time_budget_limits_the_timed_images(slow, monkeypatch):

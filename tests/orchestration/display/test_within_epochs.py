@@ -46,6 +46,10 @@ def within(
         (within(), "in epoch 2 of 10: step 4 of 11, train loss 1.2500, about 2 h 05 min left"),
         (within(0, loss=None, seconds_left=None), "in epoch 2 of 10: step 0 of 11"),
         (
+            within(phase="features", epoch=0, loss=None, seconds_left=None),
+            "in epoch 0 of 10: features of the frozen encoder, step 4 of 11",
+        ),
+        (
             within(phase="outer", loss=None, seconds_left=200.0),
             "in epoch 2 of 10: outer pass, step 4 of 11, about 3 min 20 s left",
         ),
@@ -244,7 +248,7 @@ def durations(monkeypatch: pytest.MonkeyPatch) -> SetDurations:
 
     def set_to(seconds: Mapping[str, float | Exception]) -> None:
         def time_steps(config: RunConfig, data: Any, **_: Any) -> Durations:
-            of_epoch = seconds[config.model.name]
+            of_epoch = seconds["frozen" if config.model.freeze == "encoder" else config.model.name]
             if isinstance(of_epoch, Exception):
                 raise of_epoch
             return Durations(inner=of_epoch, evaluation=0.0, outer=0.0, finetune=0.0)
@@ -255,11 +259,11 @@ def durations(monkeypatch: pytest.MonkeyPatch) -> SetDurations:
     return set_to
 
 
-def estimated(device: str = "cpu", preset: str | None = None) -> str:
-    options = TrainOptions("folder", "autodo-exact-ws", preset=preset, overrides=["dataset.path=photos"])
+def estimated(device: str = "cpu", preset: str | None = None, *overrides: str) -> str:
+    options = TrainOptions("folder", "autodo-exact-ws", preset=preset, overrides=["dataset.path=photos", *overrides])
     run = train._build(options)
     shown = RunDisplay(run, Console(file=(out := io.StringIO()), width=40))
-    train._estimate(shown, run, train._smaller(options), device, None, None)  # type: ignore[arg-type]
+    train._estimate(shown, run, train._smaller(run, options), device, None, None)  # type: ignore[arg-type]
     return out.getvalue()
 
 
@@ -277,6 +281,15 @@ def test_a_long_run_on_a_cpu_is_offered_a_smaller_one(durations: SetDurations) -
     )
     durations({"resnet-18": 0.1, "wrn-16-2": 0.1, "small-cnn": 0.1})
     assert estimated() == ""
+
+
+def test_a_long_run_with_pretrained_weights_may_freeze_the_encoder(durations: SetDurations) -> None:
+    durations({"torchvision:resnet18": 108.0, "small-cnn": 2.0, "frozen": 0.5})
+    network = "model.name=torchvision:resnet18"
+    assert estimated("cpu", None, network, "model.weights=weights.pth").endswith(
+        "; with `--set model.freeze=encoder --set model.cached_views=5` about 50 s\n"
+    )
+    assert estimated("cpu", None, network).endswith("; with `--preset cpu` about 54 min\n")
 
 
 def test_a_variant_that_cannot_be_timed_is_not_offered(durations: SetDurations) -> None:
