@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import resource_tracker
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -89,6 +90,7 @@ class DecoderPool:
         self._executor = ProcessPoolExecutor(
             workers, timeout=None, initializer=_start_worker, initargs=(os.getpid(), shared, self._stride)
         )
+        resource_tracker.ensure_running()  # which unblocks signals when it starts
         with _blocked_interrupts():
             self._executor.submit(int)  # the first task starts all processes
 
