@@ -1,5 +1,6 @@
 """`AutoDOClassifier`: `autodo.fit` with the interface of scikit-learn."""
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -107,8 +108,13 @@ class AutoDOClassifier(ClassifierMixin, BaseEstimator):
             DataError: if images cannot be read. NotFittedError: before `fit`.
         """
         check_is_fitted(self)
+        images, colours = self._images(X), self.outcome_.classifier.mean.shape[1] == 3
+        shape = tuple(getattr(images, "shape", ()))
+        one = isinstance(images, str | bytes | os.PathLike) or not hasattr(images, "__len__")
+        if one or (colours and len(shape) == 3 and not {shape[0], shape[-1]}.isdisjoint((3, 4))):
+            raise DataError("X: is one image, not several: give a list, or an array [N, ...]")
         # A list, because an array of three gray images could be one image of three channels.
-        return self.outcome_.classifier.predict_proba(list(self._images(X)), batch_size=_BATCH_SIZE)
+        return self.outcome_.classifier.predict_proba(list(images), batch_size=_BATCH_SIZE)
 
     def _codes(self, labels: NDArray[Any]) -> NDArray[np.int64]:
         number = {label: i for i, label in enumerate(self.classes_.tolist())}

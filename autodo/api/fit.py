@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import numbers
 import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -103,6 +104,8 @@ def fit(
         raise ConfigError(f"settings: must be a dict of values by dotted key, not {settings!r}")
     epochs, image_size = _whole("epochs", epochs), _whole("image_size", image_size)
     seed = _whole("seed", seed) or 0
+    if isinstance(test, numbers.Real) and not isinstance(test, bool):
+        test = float(test)
     name = MEMORY if labels is not None or not isinstance(images, str | os.PathLike) else "folder"
     named = {"dataset.image_size": image_size, "dataset.val_share": val_share, "training.epochs": epochs}
     weights = os.fspath(weights) if isinstance(weights, os.PathLike) else weights

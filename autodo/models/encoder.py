@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from autodo.errors import ConfigError
+
 
 class Encoder(nn.Module):
     """Network from images to features, in bfloat16 if `bf16`; weights, statistics and features are always float32.
@@ -42,8 +44,14 @@ class Encoder(nn.Module):
         return self
 
     def frozen(self, freeze: str) -> Self:
-        """This encoder, of which a part stays as it is from now on."""
+        """This encoder, of which a part stays as it is from now on.
+
+        Raises:
+            ConfigError: if it has no such part.
+        """
         self.freeze = freeze
+        if freeze == "bn" and not self.norms():
+            raise ConfigError("model.freeze 'bn': the network has no batch norm")
         still: dict[str, list[nn.Module]] = {"none": [], "encoder": [self], "bn": self.norms()}
         for module in still[freeze]:
             module.requires_grad_(False)

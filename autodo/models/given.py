@@ -26,7 +26,7 @@ def register(module: nn.Module, fingerprint: str | None = None) -> GivenName:
     """Keep a copy of a network for the runs of this process, with its present weights as the initial ones.
 
     Args:
-        module: images [B, C, H, W] -> logits, or features with `model.head=append`.
+        module: images [B, C, H, W] -> logits, or features with `model.head=append`; of a `DataParallel` its module.
         fingerprint: text that stands for the module in run ids; None: computed from the source of its classes, its
             structure and its weights.
     Raises:
@@ -34,6 +34,8 @@ def register(module: nn.Module, fingerprint: str | None = None) -> GivenName:
     """
     if not isinstance(module, nn.Module):
         raise ConfigError(f"a network is an nn.Module, not a {type(module).__name__}")
+    if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        module = module.module
     name = f"{GIVEN}:{type(module).__name__}"
     if any(
         isinstance(part, nn.modules.lazy.LazyModuleMixin) and part.has_uninitialized_params()

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from autodo.errors import ConfigError
 from autodo.models.encoder import Encoder
 from autodo.models.global_average import GlobalAverage
 
@@ -41,5 +42,5 @@ class SmallCNN(Encoder):
 def build_encoder(in_channels: int, image_size: int) -> SmallCNN:
     """Build the encoder; see `MODELS`."""
     if image_size < 4:
-        raise ValueError(f"small-cnn needs images of at least 4x4 pixels, not {image_size}x{image_size}")
+        raise ConfigError(f"small-cnn needs images of at least 4 x 4 pixels, not {image_size} x {image_size}")
     return SmallCNN(in_channels)

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from autodo.errors import ConfigError
 from autodo.models.encoder import Encoder
 from autodo.models.global_average import GlobalAverage
 
@@ -64,5 +65,8 @@ class WideResNet(Encoder):
 def build_encoder(in_channels: int, image_size: int, depth: int, width: int) -> WideResNet:
     """Build the encoder; see `MODELS`."""
     if image_size < 8:
-        raise ValueError(f"a wide ResNet needs images of at least 8x8 pixels, not {image_size}x{image_size}")
+        raise ConfigError(
+            f"a wide ResNet needs images of at least 8 x 8 pixels, not {image_size} x {image_size}; small-cnn takes "
+            "smaller ones"
+        )
     return WideResNet(in_channels, depth, width)

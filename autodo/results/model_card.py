@@ -21,6 +21,7 @@ _OPTIMISTIC = {
     "test-as-val": "The test images were also the validation images, so both errors are too low.",
 }
 _ROWS = 100
+_SUFFIXES = (".pt", ".pth", ".pt2", ".onnx", ".torchscript", ".ts", ".bin")
 """Classes in a table of the Markdown; the JSON has all."""
 
 
@@ -153,7 +154,9 @@ def to_markdown(card: Mapping[str, Any]) -> str:
 
 def write_cards(card: Mapping[str, Any], path: StrPath) -> tuple[Path, Path]:
     """Write the card beside the file of a classifier, `model.card.json` and `model.card.md` beside `model.pt`."""
-    files = Path(path).with_suffix(".card.json"), Path(path).with_suffix(".card.md")
+    path = Path(path)
+    stem = path.stem if path.suffix in _SUFFIXES else path.name  # the name net.v1 ends in no format
+    files = path.with_name(f"{stem}.card.json"), path.with_name(f"{stem}.card.md")
     for file, text in zip(files, (to_json(card), to_markdown(card)), strict=True):
         with atomic_path(file) as temporary:
             temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

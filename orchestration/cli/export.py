@@ -28,7 +28,9 @@ def export_classifier(console: Console, model: str, words: Sequence[str], *, for
     from autodo.results.export import FORMATS, export
 
     check_name(format, list(FORMATS), "format")
-    target = Path(f"{name}{FORMATS[format].suffix}" if out is None else out)
+    target = Path(f"{name}{FORMATS[format].suffix}" if out is None else out).expanduser()
+    if file.local is not None and target.resolve() == file.local.resolve():
+        raise ConfigError(f"--out {out}: is the classifier itself; give the file another name")
     with console.status(f"exporting to {format}"):
         exported = export(load_classifier(file), target, format)
     say(console, f"written: {exported.file}")

@@ -48,7 +48,8 @@ def predict_images(
     file, _, places = find_classifier(model, words)
     if not places:
         raise ConfigError("no images are given: give files, folders, CSV files, or globs in quotes")
-    if csv_file is not None and Path(csv_file).expanduser().resolve() in {Path(place).resolve() for place in places}:
+    read = [Path(place) for place in places] + ([file.local] if file.local is not None else [])
+    if csv_file is not None and Path(csv_file).expanduser().resolve() in {each.expanduser().resolve() for each in read}:
         raise ConfigError(f"--csv {csv_file}: is one of the files to read; give it another name")
     from orchestration.execution.device import chosen_device
 

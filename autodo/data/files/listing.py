@@ -59,6 +59,8 @@ def list_images(path: Path) -> Listing:
         if path.is_file() and path.suffix.lower() == ".csv":
             return list_csv(path)
         problem = "neither a directory nor a .csv file" if path.exists() else "no such directory or file"
+    if path.suffix.lower() in (".npy", ".parquet"):
+        problem += "; files of vectors are for the dataset 'features', see docs/how-to/features.md"
     raise DataError(
         f"{path}: {problem}; dataset.path is the directory of class folders, or the CSV of path,label, of your images, "
         "or the directory of their tar shards, if they are streamed"

@@ -10,6 +10,7 @@ from autodo.data.given.images import GivenImages, Size, read_array, read_images
 from autodo.data.given.labels import Labels, read_labels
 from autodo.data.given.pixels import holds_numbers, is_tensor
 from autodo.errors import DataError
+from autodo.text import first_line
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def _map_style_set(dataset: Any, where: str) -> GivenSet:
 
         def images() -> Iterator[Any]:
             for i in range(len(dataset)):
-                item = dataset[i]
+                item = _item(dataset, i, where)
                 if not isinstance(item, list | tuple) or len(item) != 2:
                     raise DataError(
                         f"{where}: item {i} of the {type(dataset).__name__} is a {type(item).__name__}, not a pair "
@@ -104,6 +105,15 @@ def _map_style_set(dataset: Any, where: str) -> GivenSet:
         return found, read_labels(labels, where)
 
     return GivenSet(where, len(dataset), _class_names(dataset), read)
+
+
+def _item(dataset: Any, i: int, where: str) -> Any:
+    """An item of somebody else's dataset, which may raise anything."""
+    try:
+        return dataset[i]
+    except Exception as error:
+        what = f"{type(error).__name__}: {first_line(error)}"
+        raise DataError(f"{where}: item {i} of the {type(dataset).__name__} cannot be read: {what}") from error
 
 
 def _class_names(dataset: Any) -> tuple[str, ...] | None:
@@ -137,7 +147,7 @@ def _hugging_face_set(dataset: Any, where: str) -> GivenSet:
 
         def images() -> Iterator[Any]:
             for i in range(len(rows)):
-                row = rows[i]
+                row = _item(rows, i, where)
                 if image_column not in row:
                     raise DataError(
                         f"{where}: the transform of the Dataset returns no {image_column!r}, but {', '.join(row)}; "

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -115,14 +116,15 @@ def _bytes(numbers: Integers) -> bytes:
 
 
 def _test_share(test: Any) -> float | None:
-    if isinstance(test, bool) or not isinstance(test, int | float):
+    if isinstance(test, bool) or not isinstance(test, numbers.Real):
         return None
+    test = float(test)
     if not 0 < test < 1:
         raise DataError(
             f"test: {test} is no share of the train images between 0 and 1; it is a share, a pair (images, labels), a "
             "dataset or None"
         )
-    return float(test)
+    return test
 
 
 def _drop_unused_names(given: list[GivenSet], labels_of: dict[str, Any]) -> tuple[str, ...]:

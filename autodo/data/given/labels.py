@@ -40,6 +40,7 @@ def read_labels(given: Any, where: str) -> Labels:
         raise DataError(f"{where}: the labels cannot be read: {error}") from None
     if array.ndim != 1:
         hint = "; of one-hot labels take argmax(1)" if array.ndim == 2 else ""
+        hint = "; take ravel()" if array.shape[1:] == (1,) else hint
         raise DataError(f"{where}: the labels have shape {array.shape}, not one number or name for each image{hint}")
     if array.dtype.kind in "biu":
         return array.astype(np.int64)

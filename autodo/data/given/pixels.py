@@ -54,7 +54,8 @@ def pixels_of_array(given: Any, *, batch: bool) -> Pixels:
         last = axes[2] in _CHANNELS and (axes[0] not in _CHANNELS or not is_tensor(given))
     else:
         many = "[N, H, W], [N, H, W, C] or [N, C, H, W]" if batch else "[H, W], [H, W, C] or [C, H, W]"
-        raise DataError(f"shape {array.shape} is not that of images: {many} with 1, 3 or 4 channels")
+        hint = "; vectors are for the dataset 'features', see docs/how-to/features.md" if len(axes) == 1 else ""
+        raise DataError(f"shape {array.shape} is not that of images: {many} with 1, 3 or 4 channels{hint}")
     if 0 in array.shape:
         raise DataError(f"shape {array.shape}: there are no pixels")
     if last:

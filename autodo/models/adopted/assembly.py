@@ -59,7 +59,7 @@ def _make(settings: dict[str, Any], in_channels: int, image_size: int, classes: 
         function = plugins.get("model", name).plugin.make if is_of_plugin(name) else own_code.find(name)
         return own_code.make(name, function, in_channels=in_channels, image_size=image_size, classes=classes)
     try:
-        return libraries.make(library, of_library, None if settings.get("head") == APPEND else classes)
+        return libraries.make(library, of_library, None if settings.get("head") == APPEND else classes, image_size)
     except LookupError as error:
         raise ConfigError(str(error)) from None
 

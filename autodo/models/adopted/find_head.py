@@ -57,7 +57,7 @@ def split_of(network: nn.Module, name: str, head: str | None, channels: Sequence
     elif last is None or not isinstance(last[1], nn.Linear) or layers[last[0]].ndim != 2:
         raise ConfigError(
             f"{name}: its outputs come from {_source(last)}, not from a linear layer (nn.Linear); let it return the "
-            f"logits of one, or set model.head={APPEND}, which puts a linear layer on its {result.shape[1]} outputs"
+            f"logits of one, or set model.head={APPEND}, which puts a linear layer on its outputs"
         )
     else:
         found = last[0]

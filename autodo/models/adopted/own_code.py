@@ -93,6 +93,11 @@ def source_file(name: str) -> Path:
         ConfigError: if there is no such module, or it has no source.
     """
     module_name = name.partition(":")[0]
+    if module_name == "__main__":
+        raise ConfigError(
+            f"{name}: other processes cannot import from the program that runs; move the function to a module of its "
+            "own, or in Python give the nn.Module itself"
+        )
     search_here()
     importlib.invalidate_caches()
     try:

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import logging
 import pickle
 import re
 from collections.abc import Callable, Mapping
@@ -18,15 +19,22 @@ from autodo.models.names import library_of
 from autodo.models.weight_names import WEIGHTS_VARIABLE, file_content, file_of, weights_dir
 from autodo.text import first_line, hint
 
+logger = logging.getLogger("autodo")
+
 Colours = tuple[float, ...]
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation of the channels of ImageNet, which most pretrained networks expect."""
 
+HALF = (0.5, 0.5, 0.5)
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network")
-_PREFIXES = ("module.", "_orig_mod.")
+# Of parallel and compiled networks, of Lightning, and of networks of this package.
+_PREFIXES = ("module.", "_orig_mod.", "module.", "model.", "encoder.")
 # Names in torchvision's files of densenets, which its own loading changes.
 _OLD_NAMES = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\.\w+)$")
+# Networks of torchvision that take images in [-1, 1] with its weights. There they convert those that are normalised as
+# for ImageNet, which `libraries.make` leaves out.
+_OF_TENSORFLOW = ("googlenet", "inception_v3")
 # Parts of torchvision's files that its networks lack in `libraries.make`.
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
@@ -122,18 +130,12 @@ def from_file(path: StrPath, name: str) -> Pretrained:
     tensors = isinstance(found, Mapping) and all(isinstance(value, Tensor) for value in found.values())
     if not tensors or not found:
         raise DataError(f"model.weights {path}: has no weights: they are a state, tensors by name")
-    state = {_own_name(key): value for key, value in found.items()}
+    state = {_OLD_NAMES.sub(r"\1\2", key): value for key, value in found.items()}
     channels = None
     if library_of(name) is None:
         # The first convolution reads the images.
         channels = next((value.shape[1] for value in state.values() if value.ndim == 4), None)
     return Pretrained(state, content, channels)
-
-
-def _own_name(key: str) -> str:
-    for prefix in _PREFIXES:
-        key = key.removeprefix(prefix)
-    return _OLD_NAMES.sub(r"\1\2", key)
 
 
 def _of_classifier(found: Mapping[str, Any], content: str) -> Pretrained:
@@ -171,9 +173,17 @@ def _of_torchvision(network: str, weights: str) -> Pretrained:
             f"model.weights {weights}: {file} of torchvision:{network}",
             lambda: known.get_state_dict(progress=False, check_hash=True, map_location="cpu"),
         )
-        found = Pretrained({_own_name(key): value for key, value in state.items()}, "")
+        found = Pretrained({_OLD_NAMES.sub(r"\1\2", key): value for key, value in state.items()}, "")
+    content = torchvision_content(network, weights)
+    if "-is-" in content:
+        logger.warning(
+            "model.weights %s: %s of torchvision:%s has another hash than its name: it is another file",
+            weights,
+            file,
+            network,
+        )
     return found._replace(
-        content=torchvision_content(network, weights),
+        content=content,
         channels=libraries.CHANNELS,
         **_torchvision_inputs(network, weights),
     )
@@ -219,7 +229,8 @@ def _torchvision_inputs(network: str, weights: str = "DEFAULT") -> dict[str, Any
     if weights not in get_model_weights(network).__members__:
         return {}
     seen = _torchvision_weights(network, weights).transforms()
-    return {"size": seen.crop_size[0], "mean": tuple(seen.mean), "std": tuple(seen.std)}
+    mean, std = (HALF, HALF) if network in _OF_TENSORFLOW else (tuple(seen.mean), tuple(seen.std))
+    return {"size": seen.crop_size[0], "mean": mean, "std": std}
 
 
 def _of_timm(network: str, weights: str) -> Pretrained:
@@ -276,6 +287,10 @@ def _downloaded(what: str, load: Callable[[], Any]) -> Any:
     Raises:
         DataError: if it cannot.
     """
+    # Each failed request has two lines in its log, and is repeated several times.
+    log = logging.getLogger("huggingface_hub")
+    level = log.level
+    log.setLevel(logging.ERROR)
     try:
         return load()
     except Exception as error:  # of many kinds: the libraries' and those of their connections
@@ -283,6 +298,8 @@ def _downloaded(what: str, load: Callable[[], Any]) -> Any:
             f"{what} cannot be loaded: {type(error).__name__}: {first_line(error)}; where there is no network, put the "
             f"file into the library's cache, or into the folder of --weights-dir or {WEIGHTS_VARIABLE}"
         ) from error
+    finally:
+        log.setLevel(level)
 
 
 def state_content(state: Mapping[str, Tensor]) -> str:
@@ -309,10 +326,13 @@ def load_into(network: nn.Module, pretrained: Pretrained, head: str | None, wher
         DataError: if they do not fit.
     """
     wanted = network.state_dict()
+    state = pretrained.state
+    for prefix in _PREFIXES:
+        if state.keys() & wanted.keys():
+            break
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
     of_head = () if head is None else (f"{head}.",)
-    state = {key: value for key, value in pretrained.state.items() if not key.startswith(of_head)}
-    if not state.keys() & wanted.keys():
-        state = {key.removeprefix("encoder."): value for key, value in state.items()}
+    state = {key: value for key, value in state.items() if not key.startswith(of_head)}
     state = {key: value for key, value in state.items() if key in wanted or not key.startswith(_AUXILIARY)}
     # Files of old versions of torch lack these counters.
     missing = [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")]

@@ -1,9 +1,12 @@
 """`AutoDOClassifier` as an estimator of scikit-learn."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
@@ -56,6 +59,8 @@ def test_labels_of_any_kind_come_back():
         assert fitted.outcome_.error is None
     with pytest.raises(DataError, match=r"y: label 0 is 0\.5, not a whole number or a name"):
         clone(SHORT).fit(SQUARES, two + 0.5)
+    with pytest.raises(DataError, match=r"X: is one image, not several"):
+        fitted.predict("photo.png")
     copy = pickle.loads(pickle.dumps(fitted))
     assert np.array_equal(copy.predict_proba(SQUARES), fitted.predict_proba(SQUARES))
 
@@ -70,6 +75,16 @@ def test_rows_with_a_shape_go_through_the_tools_of_scikit_learn():
         flat.predict(SQUARES)
     with pytest.raises(DataError, match=r"images: shape \(120, 64\) is not that of images"):
         clone(SHORT).fit(ROWS, LABELS)
+
+
+def test_one_image_is_not_taken_for_several():
+    colours = np.stack([SQUARES] * 3, -1)
+    fitted = clone(SHORT).set_params(epochs=1).fit(colours, LABELS)
+    first = fitted.predict(colours[:1])
+    for one in (colours[0], torch.tensor(colours[0]).permute(2, 0, 1), Image.new("RGB", (8, 8)), Path("photo.png")):
+        with pytest.raises(DataError, match=r"X: is one image, not several: give a list, or an array"):
+            fitted.predict(one)
+    assert np.array_equal(fitted.predict([colours[0]]), first)
 
 
 def test_trusted_images_are_val():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
@@ -16,6 +17,7 @@ from autodo.errors import ConfigError, DataError
 from autodo.models import assemble, build
 from autodo.models.adopted import libraries
 from autodo.models.adopted.weights import IMAGENET, state_content
+from autodo.models.given import register
 from autodo.models.weight_names import WEIGHTS_VARIABLE, pinned
 from autodo.results.classifier import Classifier
 from tests.autodo.models import own_networks
@@ -33,7 +35,7 @@ def split(name: str, channels: int = 1, size: int = 32, classes: int = 5, **sett
 
 def trained(name: str, classes: int = 1000) -> nn.Module:
     """A network whose statistics are not the initial ones."""
-    network = libraries.make(*name.split(":"), classes)
+    network = libraries.make(*name.split(":"), classes, 224)
     with torch.no_grad():
         for value in network.buffers():
             if value.is_floating_point():
@@ -79,6 +81,43 @@ def test_a_file_of_a_library_network_gives_its_features(form: str, channels: int
     assert own.normalisation is None
 
 
+@pytest.mark.parametrize(("name", "size"), [("googlenet", 64), ("inception_v3", 96), ("vit_b_32", 64)])
+def test_networks_with_inputs_of_their_own_have_the_features_of_torchvision(name, size, tmp_path, monkeypatch) -> None:
+    torch.manual_seed(0)
+    options = {"image_size": size} if name.startswith("vit") else {"transform_input": True, "init_weights": False}
+    network = torchvision.models.get_model(name, weights=None, num_classes=9, **options).eval()
+    torch.save(network.state_dict(), tmp_path / "state.pth")
+    weights = {"weights": str(tmp_path / "state.pth"), "input_size": size}
+    encoder, head = split(f"torchvision:{name}", 3, size, 9, **weights)
+    images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in IMAGENET)
+    last = network.heads[0] if name.startswith("vit") else network.fc
+    with torch.no_grad():
+        head.load_state_dict(last.state_dict())
+        expected = network((images / 255 - mean) / std)
+        torch.testing.assert_close(head(encoder(viewed(images, encoder))), expected, rtol=1e-3, atol=1e-4)
+    again, _ = assemble(encoder.settings, in_channels=3, image_size=size, classes=9)
+    again.load_state_dict(encoder.state_dict())
+
+
+def test_the_prefix_of_a_wrapper_is_found_by_the_names_of_the_network(tmp_path: Path) -> None:
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = own_networks.make(1, 5)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.module(images)
+
+    network = Wrapped()
+    given = register(network)
+    for prefix in ("", "module.", "_orig_mod.module.", "model."):
+        state = {f"{prefix}{key}": value + 1 for key, value in network.state_dict().items()}
+        torch.save({"state_dict": state}, tmp_path / "state.pt")
+        encoder, _ = split(given.name, code=given.fingerprint, weights=str(tmp_path / "state.pt"))
+        assert torch.equal(encoder.network.module[0].weight, network.module[0].weight + 1)
+
+
 def test_weights_of_a_classifier_bring_its_normalisation_and_size(tmp_path: Path) -> None:
     encoder, head = split("small-cnn", size=28, classes=7)
     encoder.train()(torch.randn(9, 1, 28, 28))
@@ -113,7 +152,7 @@ def test_normalisation_of_an_encoder_for_gray_images_becomes_one_of_colours(tmp_
         ("timm:test_resnet", "test_resnet.r160_in1k.safetensors"),
     ],
 )
-def test_named_weights_come_from_a_folder(network: str, file: str, tmp_path, monkeypatch) -> None:
+def test_named_weights_come_from_a_folder(network: str, file: str, tmp_path, monkeypatch, caplog) -> None:
     if network.startswith("timm"):
         pytest.importorskip("timm")
     monkeypatch.setenv(WEIGHTS_VARIABLE, str(tmp_path))
@@ -121,6 +160,7 @@ def test_named_weights_come_from_a_folder(network: str, file: str, tmp_path, mon
     source = trained(network)
     save(source.state_dict(), tmp_path / file)
     encoder, _ = split(network, weights="DEFAULT", input_size=32)
+    assert ("has another hash than its name" in caplog.text) == (save is not save_file)
     loaded = encoder.network.state_dict()
     assert loaded.keys() < source.state_dict().keys()
     assert all(torch.equal(loaded[key], source.state_dict()[key]) for key in loaded)
@@ -224,3 +264,16 @@ def test_what_is_frozen_does_not_move(freeze: str) -> None:
         "encoder": of_head,
     }
     assert moved == expected[freeze]
+
+
+def test_what_a_network_cannot_do_is_one_line() -> None:
+    for name, size, settings, message in (
+        ("torchvision:vit_b_32", 40, {}, "torchvision:vit_b_32: needs images whose side is a multiple of 32, not 40 p"),
+        ("torchvision:vit_b_32", 32, {"freeze": "bn"}, "model.freeze 'bn': the network has no batch norm"),
+        ("small-cnn", 3, {}, "small-cnn needs images of at least 4 x 4 pixels, not 3 x 3"),
+        ("wrn-16-2", 7, {}, "a wide ResNet needs images of at least 8 x 8 pixels, not 7 x 7; small-cnn takes smaller"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{message}"):
+            split(name, size=size, **settings)
+    with pytest.raises(ConfigError, match="^__main__:make: other processes cannot import from the program that runs"):
+        pinned({"name": "__main__:make", "weights": None, "code": None})

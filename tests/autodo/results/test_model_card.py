@@ -13,7 +13,7 @@ from autodo.config.recipes import build_run
 from autodo.data import pin_content
 from autodo.models import build
 from autodo.results.classifier import Classifier
-from autodo.results.model_card import model_card, to_markdown
+from autodo.results.model_card import model_card, to_markdown, write_cards
 from tests.autodo.results.test_predict import SETTINGS
 
 NAMES = ("a|b", "# c\n<script>")
@@ -73,3 +73,10 @@ def test_names_cannot_become_markup(channels: int, tmp_path: Path) -> None:
     assert text == to_markdown(card)
     assert "| classes | 2: a\\|b, \\# c\\\\n\\<script\\> |\n" in text
     assert model_card(Classifier.load(tmp_path / "a.pt")) == card
+
+
+def test_only_the_suffix_of_a_format_is_cut_from_a_name(tmp_path: Path) -> None:
+    encoder, head = build("small-cnn", in_channels=1, image_size=8, classes=2)
+    card = model_card(Classifier("small-cnn", encoder, head, torch.ones(1), torch.ones(1), 8, NAMES))
+    for name, stem in {"cats.pt": "cats", "cats.v1.onnx": "cats.v1", "net.v1": "net.v1", "net.v2": "net.v2"}.items():
+        assert write_cards(card, tmp_path / name) == (tmp_path / f"{stem}.card.json", tmp_path / f"{stem}.card.md")

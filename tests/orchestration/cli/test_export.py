@@ -44,6 +44,7 @@ def test_wrong_input_is_one_line_and_writes_nothing(model: str, autodo: Autodo) 
         (model, "other", "--format", "onnx"): "other: one classifier is exported at a time",
         ("S", "--format", "onnx"): "S: is a store; name a run of it too",
         ("file", "--format", "onnx"): "file: not a saved classifier: torch cannot read it",
+        (model, "--format", "torchscript", "--out", model): f"--out {model}: is the classifier itself",
         (model, "--format", "torchscript", "--out", "file/a"): "file/a: cannot be written",
     }
     for arguments, problem in wrong.items():

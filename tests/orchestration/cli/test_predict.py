@@ -117,6 +117,7 @@ def test_wrong_input_is_one_line_and_writes_nothing(run_id: str, autodo: Autodo,
         (model, "nowhere"): "nowhere: no such file or folder",
         (model, "photos/dog/text.jpg", "--csv", "out.csv"): "none of the 1 image can be read",
         (model, "list.csv", "--csv", "list.csv"): "--csv list.csv: is one of the files to read",
+        (model, "list.csv", "--csv", model): f"--csv {model}: is one of the files to read",
         (model, "list.csv", "--csv", "list.csv/a"): "--csv list.csv/a: cannot be written",
         (model, "list.csv", "--device", "tpu"): "--device 'tpu': is not one of auto",
     }

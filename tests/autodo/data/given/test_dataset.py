@@ -97,6 +97,7 @@ def test_wrong_labels_are_one_line():
             None,
             r"images: the labels have shape \(12, 12\), not one .* of one-hot labels take argmax",
         ),
+        (np.zeros((12, 1)), None, r"images: the labels have shape \(12, 1\), not one .*; take ravel\(\)"),
         ([0, 1], None, r"images: 12 images and 2 labels; there must be one label for each image"),
         (None, None, r"images: labels are needed with these images"),
         ([0, 1, 2] * 4, ("a", "b", "a"), r"class_names: 'a' stands there twice"),

@@ -156,7 +156,7 @@ def test_unsuitable_images_are_one_line(tmp_path):
         (nan, r"images: NaN or infinite pixels of image 1; replace them or leave the image out"),
         (nan[:1] - 2, r"floating-point pixels must be from 0 to 1, and these are from -2 to -2 \(image 0 is the first"),
         (np.full((2, 4, 4), 256), r"integer pixels must be from 0 to 255, and these are from 256 to 256"),
-        (np.zeros((5, 64)), r"images: shape \(5, 64\) is not that of images: \[N, H, W\], \[N, H, W, C\] or"),
+        (np.zeros((5, 64)), r"images: shape \(5, 64\) is not that of images: \[N, H, W\], .*; vectors are for"),
         (np.zeros((5, 8, 8, 2)), r"with 1, 3 or 4 channels"),
         (np.zeros((5, 0, 4)), r"there are no pixels"),
         (np.zeros((2, 4, 4), complex), r"values of type complex128 are no pixels"),
@@ -177,6 +177,10 @@ def test_unsuitable_images_are_one_line(tmp_path):
         assert "\n" not in str(raised.value)
     with pytest.raises(DataError, match=r"val: item 0 of the Pairs is a Tensor|val: 1 of 1 images cannot be read"):
         given_set(Pairs([None], [0]), None, "val").read(SMALL)
+    with pytest.raises(
+        DataError, match=r"val: item 1 of the Pairs cannot be read: IndexError: list index out of range"
+    ):
+        given_set(Pairs(GRAYS[:1].tolist(), [0, 1]), None, "val").read(SMALL)
     with pytest.raises(DataError, match=r"val: a Pairs has its own labels; leave out the others"):
         given_set(Pairs(GRAYS, [0, 1, 0, 1]), [0], "val")
     with pytest.raises(DataError, match=r"x: item 0 of the Unlabelled is a ndarray, not a pair \(image, label\)"):
