@@ -18,6 +18,7 @@ from autodo.config.recipes import build_run
 from autodo.config.run import RunConfig, SplitName
 from autodo.config.shipped import dataset_presets, preset_of_device
 from autodo.data import Dataset, DataSplits, load, pin_content, shared_listing
+from autodo.data.files.listing import FEATURE_SUFFIXES
 from autodo.data.given.dataset import given_dataset
 from autodo.data.given.images import Size
 from autodo.errors import ConfigError, UserError
@@ -69,7 +70,8 @@ def fit(
             a list, array or pandas Series of paths, PIL images, arrays or tensors, whose sizes may differ; a map-style
             `torch.utils.data.Dataset` of (image, label), or a `Subset` of one; a `datasets.Dataset` of Hugging Face
             with a column of images and one of labels; or the path of a folder or CSV file as the dataset `folder` reads
-            it, with its own val and test set. They are neither augmented nor normalised: AutoDO does both.
+            it, with its own val and test set. They are neither augmented nor normalised: AutoDO does both. Also the
+            path of a `.npy` or Parquet file of features, as the dataset `features` reads it.
         labels: class numbers from 0 on, or class names; None if `images` has them.
         val: the trusted set, whose labels somebody has checked: a pair (images, labels), or a dataset. None splits
             `val_share` of the given images off, within each class. Their labels are as wrong as the others, so wrong
@@ -106,7 +108,9 @@ def fit(
     seed = _whole("seed", seed) or 0
     if isinstance(test, numbers.Real) and not isinstance(test, bool):
         test = float(test)
-    name = MEMORY if labels is not None or not isinstance(images, str | os.PathLike) else "folder"
+    name = MEMORY
+    if labels is None and isinstance(images, str | os.PathLike):
+        name = "features" if Path(images).suffix.lower() in FEATURE_SUFFIXES else "folder"
     named = {"dataset.image_size": image_size, "dataset.val_share": val_share, "training.epochs": epochs}
     weights = os.fspath(weights) if isinstance(weights, os.PathLike) else weights
     overrides = _merged(settings or {}, {**_model(model), "model.weights": weights, **named})
@@ -118,10 +122,10 @@ def fit(
         given = {**overrides, **more}
         return build_run(name, method, split=split, seed=seed, preset=preset, overrides=given, where="autodo.fit")
 
-    if name == "folder":
+    if name != MEMORY:
         for parameter, value in {"val": val, "test": test, "class_names": class_names}.items():
             if value is not None:
-                raise ConfigError(f"{parameter}: cannot be given with a folder or CSV file, which has its own")
+                raise ConfigError(f"{parameter}: cannot be given with a folder or file, which has its own")
         place = {"dataset.path": os.fspath(Path(images).expanduser())}
         run = build(place)
         run = build({**place, **settings_of_weights(run, overrides)})

@@ -11,6 +11,7 @@ from autodo.errors import DataError
 from autodo.text import hint
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+FEATURE_SUFFIXES = (".npy", ".parquet")
 SetName = Literal["train", "val", "test"]
 SET_NAMES: tuple[SetName, ...] = get_args(SetName)
 _COLUMNS = ("path", "label", "split", "clean_label")
@@ -59,7 +60,7 @@ def list_images(path: Path) -> Listing:
         if path.is_file() and path.suffix.lower() == ".csv":
             return list_csv(path)
         problem = "neither a directory nor a .csv file" if path.exists() else "no such directory or file"
-    if path.suffix.lower() in (".npy", ".parquet"):
+    if path.suffix.lower() in FEATURE_SUFFIXES:
         problem += "; files of vectors are for the dataset 'features', see docs/how-to/features.md"
     raise DataError(
         f"{path}: {problem}; dataset.path is the directory of class folders, or the CSV of path,label, of your images, "

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from autodo.config.dataset import DatasetConfig
 from autodo.data.files.columns import COLUMNS, column_files
-from autodo.data.files.listing import SET_NAMES, SetName
+from autodo.data.files.listing import FEATURE_SUFFIXES, SET_NAMES, SetName
 from autodo.data.files.read_errors import one_line, reading
 from autodo.data.files.remote import local_copy
 from autodo.data.images.image_set import ArrayImages, Dataset, Images, Integers
@@ -143,7 +143,8 @@ def read_feature_values(path: Path) -> NDArray[np.float32]:
 
 
 def _reader_of(path: Path, advice: str) -> "_Reader":
-    reader = {".npy": _read_npy, ".parquet": _read_parquet}.get(path.suffix.lower())
+    readers = dict(zip(FEATURE_SUFFIXES, (_read_npy, _read_parquet), strict=True))
+    reader = readers.get(path.suffix.lower())
     if reader is None or not path.is_file():
         problem = "no such file" if not path.exists() else "neither a .npy nor a .parquet file"
         raise DataError(f"{path}: {problem}; {advice}")

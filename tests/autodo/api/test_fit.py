@@ -128,8 +128,19 @@ def test_images_in_memory_train_as_those_of_a_folder_do(digits, tmp_path):
     )  # fmt: skip
     assert same(fit_run(run, device="cpu").classifier.state_dict(), folder.classifier.state_dict())
     for name in ("val", "test", "class_names"):
-        with pytest.raises(ConfigError, match=f"{name}: cannot be given with a folder or CSV file, which has its own"):
+        with pytest.raises(ConfigError, match=f"{name}: cannot be given with a folder or file, which has its own"):
             autodo.fit(tmp_path, **{name: 0.2})
+
+
+def test_a_file_of_features_is_trained_on_as_the_dataset_is(tmp_path):
+    path, labels = tmp_path / "points.npy", np.arange(60) % 3
+    np.save(path, np.random.default_rng(0).normal(size=(60, 5)) + 2 * np.eye(5)[labels])
+    np.save(tmp_path / "points.label.npy", labels)
+    outcome = autodo.fit(path, epochs=2)
+    settings = {"dataset.path": str(path), "training.epochs": 2, "training.warmup_epochs": 0}
+    expected = fit_run(build_run("features", "autodo", split="union", overrides=settings), device="cpu")
+    assert same(outcome.classifier.state_dict(), expected.classifier.state_dict())
+    assert (outcome.error, len(outcome.weights)) == (expected.error, 48)
 
 
 class Killed(Exception):

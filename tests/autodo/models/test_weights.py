@@ -275,5 +275,5 @@ def test_what_a_network_cannot_do_is_one_line() -> None:
     ):
         with pytest.raises(ConfigError, match=f"^{message}"):
             split(name, size=size, **settings)
-    with pytest.raises(ConfigError, match="^__main__:make: other processes cannot import from the program that runs"):
+    with pytest.raises(ConfigError, match=r"^__main__:make: other processes cannot import from the program that runs"):
         pinned({"name": "__main__:make", "weights": None, "code": None})
