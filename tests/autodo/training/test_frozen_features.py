@@ -31,7 +31,7 @@ def trained(method: str) -> tuple[Trainer, Outcome]:
 def test_the_training_is_that_of_the_whole_network(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     once, cached = trained(method)
     assert once.loaders.train.images[torch.tensor([0])].shape == (1, 64, 1, 1)
-    monkeypatch.setattr(trainer, "with_features", lambda context, policy: context)
+    monkeypatch.setattr(trainer, "with_features", lambda context, policy, progress: context)
     whole, uncached = trained(method)
     assert whole.loaders.train.images[torch.tensor([0])].shape == (1, 1, 8, 8)
     for ours, theirs in zip(once.state.history, whole.state.history, strict=True):
