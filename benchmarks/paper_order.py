@@ -100,9 +100,12 @@ def table(errors: Errors) -> Iterator[str]:
 
 
 def verdict(difference: Floats) -> str:
-    """The mean difference with its standard error, and `holds` or `reversed` if it is not within the noise."""
+    """The mean difference with its standard error, and `holds` or `reversed` if it is not within the noise.
+
+    A single seed has a difference alone.
+    """
     if len(difference) < 2:
-        return ""
+        return "".join(f"{value:+.1f}" for value in difference)
     mean, error = difference.mean(), difference.std(ddof=1) / math.sqrt(len(difference))
     (p,) = paired_t_tests([difference])
     word = "" if p is None or p >= LEVEL else " holds" if mean < 0 else " reversed"
