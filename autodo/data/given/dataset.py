@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -116,15 +115,14 @@ def _bytes(numbers: Integers) -> bytes:
 
 
 def _test_share(test: Any) -> float | None:
-    if isinstance(test, bool) or not isinstance(test, numbers.Real):
+    if isinstance(test, bool) or not isinstance(test, int | float):
         return None
-    test = float(test)
     if not 0 < test < 1:
         raise DataError(
             f"test: {test} is no share of the train images between 0 and 1; it is a share, a pair (images, labels), a "
             "dataset or None"
         )
-    return test
+    return float(test)
 
 
 def _drop_unused_names(given: list[GivenSet], labels_of: dict[str, Any]) -> tuple[str, ...]:

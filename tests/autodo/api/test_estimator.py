@@ -59,8 +59,6 @@ def test_labels_of_any_kind_come_back():
         assert fitted.outcome_.error is None
     with pytest.raises(DataError, match=r"y: label 0 is 0\.5, not a whole number or a name"):
         clone(SHORT).fit(SQUARES, two + 0.5)
-    with pytest.raises(DataError, match=r"X: is one image, not several"):
-        fitted.predict("photo.png")
     copy = pickle.loads(pickle.dumps(fitted))
     assert np.array_equal(copy.predict_proba(SQUARES), fitted.predict_proba(SQUARES))
 
@@ -81,7 +79,8 @@ def test_one_image_is_not_taken_for_several():
     colours = np.stack([SQUARES] * 3, -1)
     fitted = clone(SHORT).set_params(epochs=1).fit(colours, LABELS)
     first = fitted.predict(colours[:1])
-    for one in (colours[0], torch.tensor(colours[0]).permute(2, 0, 1), Image.new("RGB", (8, 8)), Path("photo.png")):
+    channels_first = torch.tensor(colours[0]).permute(2, 0, 1)
+    for one in (colours[0], channels_first, Image.new("RGB", (8, 8)), Path("photo.png"), "a.png"):
         with pytest.raises(DataError, match=r"X: is one image, not several: give a list, or an array"):
             fitted.predict(one)
     assert np.array_equal(fitted.predict([colours[0]]), first)

@@ -72,7 +72,7 @@ def test_learned_values_are_in_the_order_of_the_given_images(parts):
     (images, labels), val, _ = parts
     learned = {}
     for method in ("autodo", "autodo-exact-ws", "baseline"):
-        outcome = autodo.fit(images, labels, val=val, test=0.25, method=method, **SHORT)
+        outcome = autodo.fit(images, labels, val=val, test=np.float32(0.25), method=method, **SHORT)
         learned[method] = outcome
         index = outcome.points["index"].to_numpy()
         assert (len(index), outcome.given) == (150, 200)

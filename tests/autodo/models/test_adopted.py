@@ -140,7 +140,7 @@ def test_images_of_more_channels_than_the_network_takes() -> None:
 def test_fingerprint_of_a_given_network_depends_on_its_weights_and_structure() -> None:
     network = own_networks.make(1, 2)
     first = given.register(network)
-    assert first == given.register(network)
+    assert first == given.register(network) == given.register(nn.DataParallel(network))
     assert first.name == "module:Sequential"
     with torch.no_grad():
         network[0].weight[0, 0, 0, 0] += 1
