@@ -20,6 +20,10 @@ from autodo.data import DATASETS, Dataset, default_data_dir, load
 # `make test-portable` does: on small tensors, beside the other tests, several threads mostly wait for each other.
 os.environ["OMP_NUM_THREADS"] = os.environ.get("AUTODO_TEST_THREADS", "1")
 
+# Tests compare bits of a CPU, and `--device auto` must not take a GPU; `make gpu-check` runs those that need one.
+if "AUTODO_TEST_GPU" not in os.environ:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
 
 SHARED = ("chrome", "pool")
 """Fixtures that take seconds to start, and that tests of several files share."""
