@@ -72,3 +72,6 @@ def test_the_oracle_has_the_same_imbalance_and_true_labels() -> None:
     assert errors.oracle("10-0.4") == pytest.approx(12.0)
     without = Errors(runs({name: values for name, values in CELLS.items() if name != "10-0.0"}))
     assert math.isnan(without.oracle("10-0.4"))
+    asked = [target.asks for target in targets(without, Entry(RIVAL, SOLVED), Entry(RIVAL, TRAINED))]
+    assert len(asked) == 6  # two at 10-0.4, one at each of the others, cost and the test
+    assert not any("oracle" in text or "gaps" in text for text in asked)

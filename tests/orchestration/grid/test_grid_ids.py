@@ -37,6 +37,7 @@ IDS = {
     "recommended-screening-memorising": (87, "8e37135da1092f3f"),
     "recommended-screening-short": (87, "9eeeec635717f4f6"),
     "recommended-short": (455, "ce73dfa15bf786ad"),
+    "recommended-wide": (24, "a12bd7e778872f57"),
 }
 
 
