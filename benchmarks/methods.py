@@ -1,6 +1,6 @@
 """Time of a run of each method over that of the baseline: what `cost` in configs/methods/ is taken from.
 
-    python -m benchmarks.methods [--dataset digits] [--device cuda] [METHOD ...]
+    python -m benchmarks.methods [--dataset digits] [--device cuda] [--csv FILE.csv] [METHOD ...]
 
 Every round trains each method once, for a few epochs, outer passes as often as in the recipes, with
 one thread. The time is this process's own, so that other work on the machine counts little (wall time on a GPU); there
@@ -12,6 +12,7 @@ import collections
 import dataclasses
 import statistics
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--csv", type=Path, metavar="FILE.csv", help="write the ratios there, too")
     given = parser.parse_args()
     torch.set_num_threads(1)
     methods = ["baseline", *(name for name in given.methods or _without_search() if name != "baseline")]
@@ -60,9 +62,15 @@ def main() -> None:
     table = Table(
         "method", "seconds", "x baseline", title=f"{given.epochs} epochs of {given.images} images, {given.device}"
     )
-    for name in methods:
-        ratios = [mine / base for mine, base in zip(seconds[name], seconds["baseline"], strict=True)]
-        table.add_row(name, f"{statistics.median(seconds[name]):.2f}", f"{statistics.median(ratios):.2f}")
+    ratios = {
+        name: statistics.median(mine / base for mine, base in zip(seconds[name], seconds["baseline"], strict=True))
+        for name in methods
+    }
+    for name, ratio in ratios.items():
+        table.add_row(name, f"{statistics.median(seconds[name]):.2f}", f"{ratio:.2f}")
+    if given.csv is not None:
+        lines = (f"{name},{ratio:.3f}" for name, ratio in ratios.items())
+        given.csv.write_text("\n".join(["method,cost", *lines]) + "\n")
     Console().print(table)
 
 

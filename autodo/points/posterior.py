@@ -23,7 +23,7 @@ FIRST_GUESS = 1e-3
 """Share of train points that have any clean label in the first guess of M; the others have the observed one."""
 UNEXPLAINED = 2.0
 """Mean of the squared differences between J and what correct labels would give, in units of their variance, above which
-M is estimated. It is about 1 if all labels are correct."""
+M is estimated. It is about 1 or less if all labels are correct."""
 
 
 def class_sums(values: Tensor, labels: Tensor, group: ProcessGroup = SINGLE_PROCESS) -> Tensor:
@@ -55,14 +55,15 @@ class Confusion(NamedTuple):
     def unexplained(self, sums: Tensor, joint: Tensor) -> float:
         """Mean squared difference of J and K' M, over its variance, from train points and from val images.
 
-        The image that was added to each class may be wrong, which matters only if there are few others.
+        What none of n images of a class showed may yet be so for one in n. So no variance is taken to be below 1 / n,
+        which is that of a prediction of 1 for one image in n and 0 for the others.
 
         Shape:
             sums [C, C], the J of train points in numbers of points; joint [C, C], M likewise.
         """
-        of_points = self.variance.T @ joint
-        per_class = self.variance / self.counts[:, None] + 1 / self.counts[:, None].square()
-        of_mean = per_class.T @ joint.square()
+        variance = self.variance.maximum(1 / self.counts[:, None])
+        of_points = variance.T @ joint
+        of_mean = (variance / self.counts[:, None]).T @ joint.square()
         difference = (sums - self.mean.T @ joint).square() / (of_points + of_mean).clamp(min=1e-12)
         return float(difference.mean())
 

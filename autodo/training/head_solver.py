@@ -142,14 +142,15 @@ class HeadSolver:
     def _weight_decay(self, points: SolvePoints) -> float:
         """The weight decay of a solve: as given, or the last of WEIGHT_DECAYS before the held-out loss rises.
 
-        A part of the points is held out. Their labels may be wrong, but they are as wrong for every weight decay.
+        A part of the points is held out. Their labels may be wrong, but they are as wrong for every weight decay. It is
+        no fold of the posterior: that would prefer the weight decay whose heads have estimated its labels.
         """
         given = self.config.weight_decay
         if given == "training":
             return self.context.config.training.weight_decay
         if given != "held-out":
             return given
-        held_out = self._fold(len(points.targets)) == 0
+        held_out = self._fold(len(points.targets), "choice of the weight decay") == 0
         problem = self._problem(points, weight_decay=0.0)
         kept, left_out = (problem._replace(weights=problem.weights * part) for part in (~held_out, held_out))
         theta, lowest, chosen = None, math.inf, WEIGHT_DECAYS[0]
@@ -161,9 +162,9 @@ class HeadSolver:
             lowest, chosen = loss, weight_decay
         return chosen
 
-    def _fold(self, count: int) -> Tensor:
+    def _fold(self, count: int, purpose: str) -> Tensor:
         """Number of the part that each point belongs to. Shape: -> [count] int64."""
-        generator = self.context.generator("folds of the head", 0)
+        generator = self.context.generator(purpose, 0)
         return torch.randperm(count, generator=generator, device=self.context.device) % self.config.folds
 
     def _posterior(self, theta: Tensor, points: SolvePoints, val: Evaluation | None, weight_decay: float) -> Tensor:
@@ -186,7 +187,7 @@ class HeadSolver:
 
     def _held_out_predictions(self, theta: Tensor, points: SolvePoints, weight_decay: float) -> Tensor:
         """Predictions for each point by a head that is solved on the other folds. Shape: -> [n, C]."""
-        fold, held_out = self._fold(len(points.targets)), torch.empty_like(points.targets)
+        fold, held_out = self._fold(len(points.targets), "folds of the head"), torch.empty_like(points.targets)
         for number in range(self.config.folds):
             of_fold = fold == number
             others = self._solve(points._replace(weights=points.weights * ~of_fold), weight_decay, theta)

@@ -57,6 +57,19 @@ def test_correct_labels_are_found_unexplained_once_on_average():
     assert 0.5 < sum(values) / 20 < 1.5
 
 
+def test_a_confusion_that_val_never_showed_is_no_evidence_against_rare_classes():
+    """Ten classes, confident predictions, 4 points in each rare class: here one confusion in val makes the variance."""
+    centres = 1.2 * torch.randn(10, 6, generator=torch.Generator().manual_seed(7))
+    labels = torch.arange(10).repeat_interleave(torch.tensor([400] * 5 + [4] * 5))
+    val_labels = torch.arange(1000) % 10
+    for seed in range(40):
+        generator = torch.Generator().manual_seed(seed)
+        images = [centres[kind] + torch.randn(len(kind), 6, generator=generator) for kind in (val_labels, labels)]
+        val, train = ((-1.5 * torch.cdist(x, centres).square()).softmax(1).double() for x in images)
+        sums = module.class_sums(train, labels).T
+        assert Confusion.of(val, val_labels).unexplained(sums, torch.diag(sums.sum(0))) < module.UNEXPLAINED
+
+
 @pytest.mark.parametrize("val_size", [0, 1, 3, 300])
 def test_correct_labels_stay(val_size):
     predictions, labels, val = drawn(torch.eye(CLASSES, dtype=torch.float64), val_size, 0)
