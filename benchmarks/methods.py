@@ -1,6 +1,7 @@
 """Time of a run of each method over that of the baseline: what `cost` in configs/methods/ is taken from.
 
-    python -m benchmarks.methods [--dataset digits] [--device cuda] [--csv FILE.csv] [METHOD ...]
+    python -m benchmarks.methods [--dataset digits] [--split union] [--device cuda] [--csv FILE.csv]
+        [METHOD ...]
 
 Every round trains each method once, for a few epochs, outer passes as often as in the recipes, with
 one thread. The time is this process's own, so that other work on the machine counts little (wall time on a GPU); there
@@ -30,6 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("methods", nargs="*", metavar="METHOD")
     parser.add_argument("--dataset", default="fashion-mnist")
+    parser.add_argument("--split", default="paper", help="union: all methods train on train and val")
     parser.add_argument("--images", type=int, default=3000)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
@@ -47,7 +49,7 @@ def main() -> None:
                 "dataset.subsample": given.images,
                 "training.warmup_epochs": 1,
             }
-            config = build_run(given.dataset, name, overrides=overrides)
+            config = build_run(given.dataset, name, split=given.split, overrides=overrides)
             if not prepared:
                 everything = prepare(load(config.dataset), config)
                 # A run evaluates on the test images after each epoch, which all methods do alike.

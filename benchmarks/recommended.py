@@ -8,7 +8,7 @@ run whose head is solved has two errors: that of the head that was trained and t
 the errors, what each target asks and what was measured, and the differences by cell.
 
 `--error error_unused` takes the errors that `benchmarks.unused_images` has measured; only solved heads have them.
-`--costs` is the table of `python -m benchmarks.methods --csv FILE.csv train+val METHOD...`.
+`--costs` is the table of `python -m benchmarks.methods --split union --csv FILE.csv METHOD...`.
 
 The oracle of a cell is the lowest mean error among all methods in the cell with the same imbalance and no wrong labels,
 which has the same images with their true labels. Without such a cell the targets that name the oracle are left out.
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from autodo.config.dataset import DistortionConfig
 from reports.analysis.stats import paired_t_tests
 
-OURS, PLAIN = "autodo", "train+val"
+OURS, PLAIN = "autodo", "baseline"
 OWN_PARTS = ("autodo-exact-ws+posterior-head", "ldam-drw+posterior-head")
 """Methods that have parts of `autodo`: shown, but no rivals."""
 SOLVED, TRAINED = "solved", "trained"
