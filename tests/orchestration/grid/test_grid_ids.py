@@ -33,10 +33,11 @@ IDS = {
     "paper-table6": (48, "fc74002541fdbc0b"),
     "paper-table6-published": (24, "69823dd1d12c2230"),
     "quickstart": (16, "f2049a7d38e88050"),
-    "recommended-memorising": (455, "e40d8a2b4700dcbb"),
+    "recommended-memorising": (520, "9029769c2e684e3c"),
     "recommended-screening-memorising": (87, "8e37135da1092f3f"),
     "recommended-screening-short": (87, "9eeeec635717f4f6"),
-    "recommended-short": (455, "ce73dfa15bf786ad"),
+    "recommended-short": (520, "c00e3373e4274d37"),
+    "recommended-small-val": (50, "c83c5a470abf4a48"),
     "recommended-wide": (24, "a12bd7e778872f57"),
 }
 
