@@ -19,14 +19,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.recommended import read
-from reports.analysis.stats import paired_t_tests
+from reports.analysis.stats import SIGNIFICANT, paired_t_tests
 
 PRIOR = ("baseline", "randaugment", "fast-autoaugment-searched", "dada-searched")
 """Methods before AutoDO."""
 FAMILIES = {"autodo": "paper's text", "autodo-published": "published code", "autodo-exact": "exact solver"}
 PARTS = ("shared", "a", "aw", "aws", "ws")
-LEVEL = 0.05
-"""A difference counts if the p-value of a paired t-test is below this. It is not corrected for their number."""
 
 Floats = NDArray[np.float64]
 
@@ -108,7 +106,7 @@ def verdict(difference: Floats) -> str:
         return "".join(f"{value:+.1f}" for value in difference)
     mean, error = difference.mean(), difference.std(ddof=1) / math.sqrt(len(difference))
     (p,) = paired_t_tests([difference])
-    word = "" if p is None or p >= LEVEL else " holds" if mean < 0 else " reversed"
+    word = "" if p is None or p >= SIGNIFICANT else " holds" if mean < 0 else " reversed"
     return f"{mean:+.1f} ± {error:.1f}{word}"
 
 
@@ -164,7 +162,8 @@ def main() -> None:
     given = parser.parse_args()
     errors = Errors(read(given.results))
     print("\n".join(table(errors)))
-    print(f"\nDifferences in points ± standard error. A verdict needs p < {LEVEL} in a paired t-test, uncorrected.\n")
+    needed = f"p < {SIGNIFICANT} in a paired t-test, uncorrected"
+    print(f"\nDifferences in points ± standard error. A verdict needs {needed}.\n")
     print("\n".join(order_table(errors)))
     if given.figure is not None:
         draw(errors, given.figure)

@@ -28,7 +28,7 @@ import scipy.stats
 from numpy.typing import NDArray
 
 from autodo.config.dataset import DistortionConfig
-from reports.analysis.stats import paired_t_tests
+from reports.analysis.stats import SIGNIFICANT, paired_t_tests
 
 OURS, PLAIN = "autodo", "baseline"
 OWN_PARTS = ("autodo-exact-ws+posterior-head", "ldam-drw+posterior-head")
@@ -36,7 +36,6 @@ OWN_PARTS = ("autodo-exact-ws+posterior-head", "ldam-drw+posterior-head")
 SOLVED, TRAINED = "solved", "trained"
 ERROR = "error_best_val"
 COLUMNS = ("method", "imbalance_ratio", "noise_ratio", "seed", "error_last", "config")
-LEVEL = 0.05
 
 Floats = NDArray[np.float64]
 
@@ -60,7 +59,7 @@ class Target(NamedTuple):
 
 
 class Errors:
-    """Test errors in percent by cell, entry and seed.
+    """Errors in percent by cell, entry and seed.
 
     Args:
         runs: a row a run, with COLUMNS and `error`.
@@ -120,11 +119,21 @@ def _order(distortion: DistortionConfig) -> tuple[object, ...]:
     return distortion.noise != "uniform", distortion.noise, distortion.imbalance_ratio, distortion.noise_ratio
 
 
-def read(paths: Iterable[Path], error: str = ERROR) -> pd.DataFrame:
-    """Results of stores and of Parquet files."""
+def result_files(paths: Iterable[Path]) -> list[Path]:
+    """The files of results of stores, and Parquet files themselves.
+
+    Raises:
+        SystemExit: if there are none.
+    """
     files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.glob("results/*.parquet")))]
     if not files:
         raise SystemExit("no results there")
+    return files
+
+
+def read(paths: Iterable[Path], error: str = ERROR) -> pd.DataFrame:
+    """Results of stores and of Parquet files."""
+    files = result_files(paths)
     columns = [*COLUMNS, error]
     for file in files:
         if error not in pq.ParquetFile(file).schema_arrow.names:
@@ -171,7 +180,7 @@ def targets(errors: Errors, rival: Entry, trained: Entry, costs: Mapping[str, fl
         mine, distortion, best = errors.of(cell, ours), errors.distortions[cell], errors.lowest_rival(cell)
         difference = mine - errors.of(cell, best)
         if not distortion.noise_ratio:
-            error = difference.std(ddof=1) / math.sqrt(len(difference))
+            error = scipy.stats.sem(difference)
             asks = f"{cell}: no worse than the lowest ({best}) by more than the standard error of the difference"
             yield Target(asks, f"{difference.mean():+.2f}, standard error {error:.2f}", difference.mean() <= error)
             continue
@@ -183,7 +192,7 @@ def targets(errors: Errors, rival: Entry, trained: Entry, costs: Mapping[str, fl
         elif not math.isnan(errors.oracle(cell)):
             yield _gap(errors, cell, best)
         (p,) = paired_t_tests([difference])
-        worse = bool(difference.mean() > 0 and p is not None and p < LEVEL)
+        worse = bool(difference.mean() > 0 and p is not None and p < SIGNIFICANT)
         yield Target(
             f"{cell}: not significantly worse than {best}", f"{difference.mean():+.2f}, p = {p:.3f}", not worse
         )
@@ -199,15 +208,14 @@ def targets(errors: Errors, rival: Entry, trained: Entry, costs: Mapping[str, fl
     logs = [_log_ratios(errors, dict.fromkeys(errors.cells, other)) for other in errors.rivals]
     p_values = [p for p in paired_t_tests(logs) if p is not None]
     closest = max(range(len(logs)), key=lambda i: float(logs[i].mean()))
-    asks = (
-        f"the test: lower than each of {len(logs)} rivals, geometric mean over all cells, paired by seed, p < {LEVEL}"
-    )
+    asks = f"the test: lower than each of {len(logs)} rivals, geometric mean over cells, paired, p < {SIGNIFICANT}"
     largest = max(p_values)
     measured = f"closest {errors.rivals[closest]}: {_percent(logs[closest])}; largest p = {largest:.2g}"
-    yield Target(asks, f"{measured}, n = {len(errors.seeds)}", largest < LEVEL and float(logs[closest].mean()) < 0)
+    met = largest < SIGNIFICANT and float(logs[closest].mean()) < 0
+    yield Target(asks, f"{measured}, n = {len(errors.seeds)}", met)
     ratios = _log_ratios(errors, {cell: errors.lowest_rival(cell) for cell in errors.cells})
     (p,) = paired_t_tests([ratios])
-    met = bool(ratios.mean() < 0 and p is not None and p < LEVEL)
+    met = bool(ratios.mean() < 0 and p is not None and p < SIGNIFICANT)
     asks = "against the lowest rival of each cell, chosen afterwards, geometric mean over all cells"
     yield Target(asks, f"{_percent(ratios)}, p = {p:.2g}", met)
 
@@ -250,8 +258,7 @@ def cell_differences(errors: Errors, others: Sequence[Entry]) -> Iterator[str]:
 
 def _half_width(sample: Floats) -> float:
     """Half the width of the 95% t-interval of the mean."""
-    quantile = float(scipy.stats.t.ppf(0.975, len(sample) - 1))
-    return quantile * float(sample.std(ddof=1)) / math.sqrt(len(sample))
+    return float(scipy.stats.t.ppf(0.975, len(sample) - 1) * scipy.stats.sem(sample))
 
 
 def draw(errors: Errors, costs: Mapping[str, float], file: Path) -> None:
@@ -271,7 +278,7 @@ def draw(errors: Errors, costs: Mapping[str, float], file: Path) -> None:
         if TRAINED in means:
             axes.plot(x, means[TRAINED], "o", color=colour, markerfacecolor="white")
     axes.set_xlabel("time of a run, plain training = 1")
-    axes.set_ylabel("mean test error over the cells with wrong labels, %")
+    axes.set_ylabel("mean error over the cells with wrong labels, %")
     axes.legend(title="filled: solved head, open: trained head", fontsize=8)
     axes.grid(visible=True, linewidth=0.3)
     FigureCanvasAgg(figure).print_png(file)

@@ -1,17 +1,15 @@
 """Errors of kept classifiers on the train images that `dataset.subsample` has left out.
 
-    python -m benchmarks.unused_images STORE OUT.parquet [--processes N]
+    python -m benchmarks.unused_images STORE OUT.parquet
 
-No run has seen these images and nothing was chosen by them, while test images have been looked at for every choice of
-a method's constants. STORE is one of `autodo launch ... --keep models`. OUT has the results of its runs and a column
-`error_unused`. Runs that OUT has already are not evaluated again.
+No run of the store has seen these images or their errors, while test images have been looked at for every choice of a
+method's constants. STORE is one of `autodo launch ... --keep models`. OUT has the results of its runs and a column
+`error_unused`. Runs that OUT has already are not evaluated again, also after Ctrl-C.
 """
 
 import argparse
 import json
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +19,9 @@ import torch
 from autodo.config.dataset import DatasetConfig
 from autodo.data import load
 from autodo.data.images.image_set import ImageSet
+from autodo.io.atomic import atomic_path
 from autodo.results.classifier import Classifier
+from benchmarks.recommended import result_files
 
 BATCH = 1000
 COLUMN = "error_unused"
@@ -53,31 +53,13 @@ def error(classifier: Classifier, images: ImageSet) -> float:
     return wrong / len(images)
 
 
-def evaluate(store: Path, run: tuple[str, str]) -> tuple[str, float]:
-    """Run id and error of a run, given its id and its configuration as JSON."""
-    torch.set_num_threads(1)
-    run_id, config = run
-    images = unused_images(DatasetConfig(**json.loads(config)["dataset"]))
-    return run_id, error(Classifier.load(store / "runs" / run_id / "model.pt"), images)
-
-
-def errors(store: Path, runs: list[tuple[str, str]], processes: int) -> Iterator[tuple[str, float]]:
-    """Errors as they are ready, in the order of the runs."""
-    with ProcessPoolExecutor(processes) as pool:
-        yield from pool.map(partial(evaluate, store), runs)
-
-
 def main() -> None:
     """Writes the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store", type=Path, metavar="STORE")
     parser.add_argument("out", type=Path, metavar="OUT.parquet")
-    parser.add_argument("--processes", type=int, default=1)
     given = parser.parse_args()
-    files = sorted(given.store.glob("results/*.parquet"))
-    if not files:
-        parser.error(f"{given.store} has no results")
-    results = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+    results = pd.concat([pd.read_parquet(file) for file in result_files([given.store])], ignore_index=True)
     results = results.drop(columns=[name for name in OF_A_MACHINE if name in results])
     known: dict[str, float] = {}
     if given.out.exists():
@@ -85,14 +67,17 @@ def main() -> None:
         known = dict(zip(before["run_id"], before[COLUMN], strict=True))
     new = results[~results["run_id"].isin(known)]
     try:
-        for run_id, value in errors(given.store, list(zip(new["run_id"], new["config"], strict=True)), given.processes):
-            known[run_id] = value
-            print(f"{len(known)} of {len(results)}: {run_id} {100 * value:.2f}", flush=True)
+        for run_id, config in zip(new["run_id"], new["config"], strict=True):
+            images = unused_images(DatasetConfig(**json.loads(config)["dataset"]))
+            known[run_id] = error(Classifier.load(given.store / "runs" / run_id / "model.pt"), images)
+            print(f"{len(known)} of {len(results)}: {run_id} {100 * known[run_id]:.2f}", flush=True)
     except ValueError as problem:
         raise SystemExit(f"{problem}") from None
     finally:
-        done = results[results["run_id"].isin(known)]
-        done.assign(**{COLUMN: done["run_id"].map(known)}).to_parquet(given.out, index=False)
+        if known:
+            done = results[results["run_id"].isin(known)]
+            with atomic_path(given.out) as temporary:
+                done.assign(**{COLUMN: done["run_id"].map(known)}).to_parquet(temporary, index=False)
 
 
 if __name__ == "__main__":

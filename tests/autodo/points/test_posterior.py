@@ -58,7 +58,7 @@ def test_correct_labels_are_found_unexplained_once_on_average():
 
 
 def test_a_confusion_that_val_never_showed_is_no_evidence_against_rare_classes():
-    """Ten classes, confident predictions, 4 points in each rare class: here one confusion in val makes the variance."""
+    """Ten classes, confident predictions, 4 points in each rare class, so that one image can outweigh all others."""
     centres = 1.2 * torch.randn(10, 6, generator=torch.Generator().manual_seed(7))
     labels = torch.arange(10).repeat_interleave(torch.tensor([400] * 5 + [4] * 5))
     val_labels = torch.arange(1000) % 10
